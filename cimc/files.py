@@ -1,0 +1,73 @@
+"""Files appear whole or not at all: everything is written to a temporary name and renamed."""
+
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from cimc.errors import CimcError
+
+
+@contextmanager
+def replacing(target: Path) -> Iterator[Path]:
+    """Yield a temporary path beside `target`; on success rename it to `target`, on any error remove it.
+
+    Raises:
+        CimcError: the folder is missing or cannot be written, the disk is full, or `target` is a folder.
+    """
+    target = Path(target)
+    if target.is_dir():
+        raise CimcError(f"cannot write {target}: it is a folder; give a file name")
+    temporary: Path | None = None
+    try:
+        handle, name = tempfile.mkstemp(prefix=f".{target.name}.", dir=target.parent)
+        os.close(handle)
+        temporary = Path(name)
+        yield temporary
+        temporary.chmod(0o666 & ~_umask())
+        temporary.replace(target)
+    except OSError as error:
+        raise CimcError(f"cannot write {target}: {error.strerror or error}; check the folder and the free space") from None
+    finally:
+        if temporary is not None:
+            with suppress(OSError):
+                temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def replacing_folder(target: Path, marker: str) -> Iterator[Path]:
+    """Yield a temporary folder beside `target`; on success it takes the place of `target`, on any error it is removed.
+
+    An existing `target` is replaced only when it is empty or holds the file `marker`, so that no foreign folder is lost.
+
+    Raises:
+        CimcError: `target` holds something else, or the place cannot be written.
+    """
+    target = Path(target)
+    if target.exists() and not (target.is_dir() and (not any(target.iterdir()) or (target / marker).is_file())):
+        raise CimcError(f"cannot write {target}: it exists and is not a package of this tool; choose another name")
+    temporary: Path | None = None
+    try:
+        temporary = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
+        yield temporary
+        temporary.chmod(0o777 & ~_umask())
+        if target.exists():
+            old = temporary.with_name(temporary.name + ".old")
+            target.rename(old)
+            temporary.rename(target)
+            shutil.rmtree(old, ignore_errors=True)
+        else:
+            temporary.rename(target)
+    except OSError as error:
+        raise CimcError(f"cannot write {target}: {error.strerror or error}; check the folder and the free space") from None
+    finally:
+        if temporary is not None:
+            shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask

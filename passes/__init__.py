@@ -1,0 +1,1 @@
+"""ONNX network in, mapped network out: one pass a file, listed in order in `passes.pipeline`."""

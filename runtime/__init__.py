@@ -1,0 +1,1 @@
+"""Physics and execution: cells, converters, crossbar products, training, programming and deployment."""
