@@ -1,0 +1,35 @@
+"""The operators of a lowered network: what runs on crossbars, and what runs beside them digitally."""
+
+CROSSBAR_DOMAIN = "ai.cimc"
+CROSSBAR_OPERATORS = frozenset({"CrossbarMatMul", "CrossbarConv"})
+
+# Operators of the standard domain that the runtime executes digitally, in the form they have in opset 21.
+DIGITAL_OPERATORS = frozenset(
+    {
+        "Add",
+        "AveragePool",
+        "BatchNormalization",
+        "Clip",
+        "Concat",
+        "Div",
+        "Dropout",
+        "Flatten",
+        "GlobalAveragePool",
+        "GlobalMaxPool",
+        "Identity",
+        "LeakyRelu",
+        "LogSoftmax",
+        "MaxPool",
+        "Mul",
+        "ReduceMean",
+        "Relu",
+        "Reshape",
+        "Sigmoid",
+        "Softmax",
+        "Squeeze",
+        "Sub",
+        "Tanh",
+        "Transpose",
+        "Unsqueeze",
+    }
+)
