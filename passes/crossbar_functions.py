@@ -1,0 +1,123 @@
+"""The crossbar operators of the domain `ai.cimc`, as ONNX functions that any ONNX runtime can execute.
+
+    CrossbarMatMul(x, weight[, bias]) -> y    x [..., rows], weight [rows, columns], bias [columns]
+    CrossbarConv(x, weight[, bias]) -> y      x [N, C_in, ...], weight [C_in * kernel, C_out], rows by C_in, kernel
+
+ONNX functions cannot leave out the operand of an Add: a CrossbarMatMul with a bias is the overload `bias` of the
+operator. The Conv in the body of CrossbarConv takes an absent bias as it is.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import onnx
+import onnx_ir as ir
+
+from cimc.operators import CROSSBAR_DOMAIN, CROSSBAR_OPERATORS
+from passes.graph_edit import add_constant, new_node
+
+CROSSBAR_VERSION = 1
+MINIMUM_IR_VERSION = 10  # overloads of functions exist from here on
+
+_BODIES = (
+    """<domain: "ai.cimc", opset_import: ["" : {opset}]>
+    CrossbarMatMul (x, weight) => (y) {{
+        y = MatMul (x, weight)
+    }}""",
+    """<domain: "ai.cimc", overload: "bias", opset_import: ["" : {opset}]>
+    CrossbarMatMul (x, weight, bias) => (y) {{
+        product = MatMul (x, weight)
+        y = Add (product, bias)
+    }}""",
+    """<domain: "ai.cimc", opset_import: ["" : {opset}]>
+    CrossbarConv <kernel_shape, strides, pads, dilations, weight_shape> (x, weight, bias) => (y) {{
+        transposed = Transpose <perm = [1, 0]> (weight)
+        shape = Constant <value_ints: ints = @weight_shape> ()
+        kernel = Reshape (transposed, shape)
+        y = Conv <kernel_shape: ints = @kernel_shape, strides: ints = @strides, pads: ints = @pads,
+                  dilations: ints = @dilations> (x, kernel, bias)
+    }}""",
+)
+
+
+@dataclass(frozen=True)
+class ConvGeometry:
+    """All sizes of a convolution: one entry a spatial axis, `pads` two (all starts, then all ends)."""
+
+    kernel_shape: tuple[int, ...]
+    strides: tuple[int, ...]
+    pads: tuple[int, ...]
+    dilations: tuple[int, ...]
+
+
+def is_crossbar(node: ir.Node) -> bool:
+    """Whether `node` is a crossbar layer."""
+    return node.domain == CROSSBAR_DOMAIN and node.op_type in CROSSBAR_OPERATORS
+
+
+def crossbar_matmul(
+    graph: ir.Graph,
+    x: ir.Value,
+    weight: npt.NDArray[np.float32],
+    bias: npt.NDArray[np.float32] | None,
+    name: str,
+) -> ir.Node:
+    """A CrossbarMatMul node; `weight` is [rows, columns], `bias` [columns]; both become initializers of `graph`."""
+    return with_bias(
+        graph, new_node("CrossbarMatMul", [x, _weight(graph, name, weight)], name, domain=CROSSBAR_DOMAIN), bias
+    )
+
+
+def crossbar_conv(
+    graph: ir.Graph,
+    x: ir.Value,
+    weight: npt.NDArray[np.float32],
+    bias: npt.NDArray[np.float32] | None,
+    geometry: ConvGeometry,
+    name: str,
+) -> ir.Node:
+    """A CrossbarConv node; `weight` comes as in ONNX [C_out, C_in, kernel...] and is stored [C_in * kernel, C_out]."""
+    attributes = [
+        ir.AttrInt64s("kernel_shape", geometry.kernel_shape),
+        ir.AttrInt64s("strides", geometry.strides),
+        ir.AttrInt64s("pads", geometry.pads),
+        ir.AttrInt64s("dilations", geometry.dilations),
+        ir.AttrInt64s("weight_shape", weight.shape),
+    ]
+    matrix = weight.reshape(weight.shape[0], -1).T
+    node = new_node("CrossbarConv", [x, _weight(graph, name, matrix)], name, attributes, domain=CROSSBAR_DOMAIN)
+    return with_bias(graph, node, bias)
+
+
+def with_bias(graph: ir.Graph, node: ir.Node, bias: npt.NDArray[np.float32] | None) -> ir.Node:
+    """A copy of the crossbar layer `node`, not yet in a graph, with `bias` [columns] in the place of its own bias."""
+    inputs: Sequence[ir.Value | None] = node.inputs[:2]
+    overload = ""
+    if bias is not None:
+        inputs = [*inputs, add_constant(graph, f"{node.name}.bias", bias.astype(np.float32, copy=False))]
+        overload = "bias" if node.op_type == "CrossbarMatMul" else ""
+    attributes = list(node.attributes.values())
+    return new_node(node.op_type, inputs, node.name or "", attributes, domain=CROSSBAR_DOMAIN, overload=overload)
+
+
+def _weight(graph: ir.Graph, name: str, matrix: npt.NDArray[np.float32]) -> ir.Value:
+    return add_constant(graph, f"{name}.weight", matrix)
+
+
+class AddCrossbarFunctions(ir.passes.InPlacePass):
+    """Add the functions of the crossbar operators that the network uses."""
+
+    def call(self, model: ir.Model) -> ir.passes.PassResult:
+        """Add the functions with bodies in the network's own opset."""
+        used = {node.op_identifier() for node in model.graph if is_crossbar(node)}
+        for body in _BODIES:
+            text = body.format(opset=model.opset_imports[""])
+            function = ir.from_proto(onnx.parser.parse_function(text))
+            if function.identifier() in used:
+                model.functions[function.identifier()] = function
+        if used:
+            model.opset_imports[CROSSBAR_DOMAIN] = CROSSBAR_VERSION
+            model.ir_version = max(model.ir_version, MINIMUM_IR_VERSION)
+        return ir.passes.PassResult(model, modified=bool(used))

@@ -1,0 +1,92 @@
+"""Compute at compile time every node whose inputs are all constants."""
+
+import contextlib
+import math
+
+import numpy as np
+import numpy.typing as npt
+import onnx
+import onnx_ir as ir
+import onnxruntime
+
+from passes.graph_edit import add_constant, constant
+
+GROWTH_LIMIT_BYTES = 16 * 2**20
+_RANDOM = frozenset({"Bernoulli", "Multinomial", "RandomNormalLike", "RandomUniformLike", "Dropout"})
+
+
+class FoldConstants(ir.passes.InPlacePass):
+    """Replace nodes on constants by their results, unless those are much larger than the inputs."""
+
+    def call(self, model: ir.Model) -> ir.passes.PassResult:
+        """Fold in graph order, so that chains fold in one go."""
+        count = 0
+        for node in model.graph:
+            results = _evaluate(node, model.opset_imports.get("", 1))
+            if results is None:
+                continue
+            for output, array in zip(node.outputs, results, strict=True):
+                name = output.name or "folded"
+                output.name = f"{name}.before_folding"
+                output.replace_all_uses_with(add_constant(model.graph, name, array))
+            model.graph.remove(node, safe=True)
+            count += 1
+        return ir.passes.PassResult(model, modified=bool(count))
+
+
+def _evaluate(node: ir.Node, opset: int) -> list[npt.NDArray[np.generic]] | None:
+    if node.domain or node.op_type in _RANDOM or not node.inputs:
+        return None
+    if any(output.is_graph_output() or not output.name for output in node.outputs):
+        return None
+    if any(
+        attribute.type in (ir.AttributeType.GRAPH, ir.AttributeType.GRAPHS) for attribute in node.attributes.values()
+    ):
+        return None
+    feeds: dict[str, npt.NDArray[np.generic]] = {}
+    for value in node.inputs:
+        if value is None:
+            continue
+        array = constant(value)
+        if array is None or not value.name:
+            return None
+        feeds[value.name] = array
+    proto = _single_node_model(node, feeds, opset)
+    limit = sum(array.nbytes for array in feeds.values()) + GROWTH_LIMIT_BYTES
+    if not _stays_small(proto, limit):
+        return None
+    # What onnxruntime cannot compute stays in the network, where the check of operators names it.
+    with contextlib.suppress(Exception):
+        options = onnxruntime.SessionOptions()
+        options.log_severity_level = 4
+        session = onnxruntime.InferenceSession(proto.SerializeToString(), options, ["CPUExecutionProvider"])
+        given = {entry.name for entry in session.get_inputs()}
+        results = session.run(None, {name: array for name, array in feeds.items() if name in given})
+        return [np.asarray(result) for result in results]
+    return None
+
+
+def _single_node_model(node: ir.Node, feeds: dict[str, npt.NDArray[np.generic]], opset: int) -> onnx.ModelProto:
+    inputs, small = [], []
+    for name, array in feeds.items():
+        if array.nbytes <= 1024:  # shape inference needs to see these
+            small.append(onnx.numpy_helper.from_array(array, name))
+        else:
+            kind = onnx.helper.np_dtype_to_tensor_dtype(array.dtype)
+            inputs.append(onnx.helper.make_tensor_value_info(name, kind, array.shape))
+    outputs = [onnx.ValueInfoProto(name=output.name) for output in node.outputs]
+    graph = onnx.helper.make_graph([ir.to_proto(node)], "fold", inputs, outputs, small)
+    return onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", opset)], ir_version=10)
+
+
+def _stays_small(proto: onnx.ModelProto, limit: int) -> bool:
+    total = 0
+    for output in onnx.shape_inference.infer_shapes(proto, data_prop=True).graph.output:
+        kind = output.type.tensor_type
+        if not kind.elem_type or not kind.HasField("shape"):
+            return False
+        if not all(dimension.HasField("dim_value") for dimension in kind.shape.dim):
+            return False
+        size = onnx.helper.tensor_dtype_to_np_dtype(kind.elem_type).itemsize
+        total += size * math.prod(dimension.dim_value for dimension in kind.shape.dim)
+    return total <= limit

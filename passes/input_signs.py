@@ -1,0 +1,59 @@
+"""Which values of a network can never be negative: their crossbars need no second input phase."""
+
+import numpy as np
+import onnx_ir as ir
+
+from passes.graph_edit import constant
+
+_ALWAYS = frozenset({"Relu", "Sigmoid", "Softmax"})
+_FIRST_INPUT = frozenset(
+    {
+        "AveragePool",
+        "Dropout",
+        "Flatten",
+        "GlobalAveragePool",
+        "GlobalMaxPool",
+        "Identity",
+        "LeakyRelu",
+        "MaxPool",
+        "ReduceMean",
+        "Reshape",
+        "Squeeze",
+        "Tanh",
+        "Transpose",
+        "Unsqueeze",
+    }
+)
+_ALL_INPUTS = frozenset({"Add", "Concat", "Mul"})
+
+
+def nonnegative_values(model: ir.Model, input_range: tuple[float, float]) -> frozenset[str]:
+    """The names of the values of `model` that are proven to be >= 0 for inputs within `input_range`."""
+    graph = model.graph
+    proven: set[str] = set()
+    if input_range[0] >= 0:
+        proven.update(value.name for value in graph.inputs if value.name and not value.is_initializer())
+    for name, value in graph.initializers.items():
+        array = constant(value)
+        if array is not None and array.dtype.kind in "fiub" and not np.any(np.less(array, 0)):
+            proven.add(name)
+    for node in graph:
+        if not node.domain and _is_nonnegative(node, proven) and node.outputs[0].name:
+            proven.add(node.outputs[0].name)
+    return frozenset(proven)
+
+
+def _is_nonnegative(node: ir.Node, proven: set[str]) -> bool:
+    if node.op_type in _ALWAYS:
+        return True
+    known = [value is not None and value.name in proven for value in node.inputs]
+    if node.op_type in _FIRST_INPUT:
+        return known[0]
+    if node.op_type == "Mul" and node.inputs[0] is node.inputs[1]:
+        return True
+    if node.op_type in _ALL_INPUTS:
+        return all(known)
+    if node.op_type == "Clip":
+        low, high = (node.inputs[index] if len(node.inputs) > index else None for index in (1, 2))
+        return (known[0] or (low is not None and low.name in proven)) and (high is None or high.name in proven)
+    return False

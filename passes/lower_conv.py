@@ -1,0 +1,67 @@
+"""Conv with constant weights becomes a crossbar layer, with all its sizes explicit."""
+
+import onnx_ir as ir
+
+from cimc.errors import CimcError
+from passes.crossbar_functions import ConvGeometry, crossbar_conv
+from passes.graph_edit import float_constant, owner, replace_node
+from passes.messages import describe
+
+
+class LowerConv(ir.passes.InPlacePass):
+    """Replace Conv nodes with a constant kernel (and bias, if any); others stay."""
+
+    def call(self, model: ir.Model) -> ir.passes.PassResult:
+        """Lower all such nodes.
+
+        Raises:
+            CimcError: a convolution is grouped, or its automatic padding needs a size that is not static.
+        """
+        count = 0
+        for node in model.graph:
+            lowered = _lower(node) if node.op_type == "Conv" and not node.domain else None
+            if lowered:
+                replace_node(node, [lowered])
+                count += 1
+        return ir.passes.PassResult(model, modified=bool(count))
+
+
+def _lower(node: ir.Node) -> ir.Node | None:
+    group = node.attributes.get_int("group", 1)
+    if group != 1:
+        raise CimcError(
+            f"{describe(node)} has {group} groups: grouped and depthwise convolutions are not mapped yet; "
+            f"replace it by a convolution with group=1"
+        )
+    x, kernel = node.inputs[:2]
+    bias_value = node.inputs[2] if len(node.inputs) > 2 else None
+    weight, bias = float_constant(kernel), float_constant(bias_value)
+    if x is None or weight is None or (bias_value is not None and bias is None):
+        return None
+    name = node.name or node.outputs[0].name or ""
+    return crossbar_conv(owner(node), x, weight, bias, _geometry(node, x, weight.shape[2:]), name)
+
+
+def _geometry(node: ir.Node, x: ir.Value, kernel_shape: tuple[int, ...]) -> ConvGeometry:
+    ones = (1,) * len(kernel_shape)
+    strides = tuple(node.attributes.get_ints("strides", ones) or ones)
+    dilations = tuple(node.attributes.get_ints("dilations", ones) or ones)
+    mode = node.attributes.get_string("auto_pad", "NOTSET")
+    pads = (0, 0) * len(kernel_shape)
+    if mode == "NOTSET":
+        pads = tuple(node.attributes.get_ints("pads", pads) or pads)
+    elif mode in ("SAME_UPPER", "SAME_LOWER"):
+        spatial = tuple(x.shape)[2:] if x.shape is not None else ()
+        sizes = [size for size in spatial if isinstance(size, int)]
+        if len(sizes) != len(kernel_shape):
+            raise CimcError(
+                f"{describe(node)} pads automatically, and the height and width of its input '{x.name}' are not known; "
+                f"give the inputs of the network static sizes"
+            )
+        totals = [
+            max((-(-size // stride) - 1) * stride + (kernel - 1) * dilation + 1 - size, 0)
+            for size, stride, kernel, dilation in zip(sizes, strides, kernel_shape, dilations, strict=True)
+        ]
+        small, large = [total // 2 for total in totals], [total - total // 2 for total in totals]
+        pads = tuple(small + large if mode == "SAME_UPPER" else large + small)
+    return ConvGeometry(tuple(kernel_shape), strides, pads, dilations)

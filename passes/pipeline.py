@@ -1,0 +1,68 @@
+"""The network passes in order."""
+
+import onnx_ir as ir
+from onnx_ir.passes import common
+
+from cimc.errors import CimcError
+from passes.crossbar_functions import AddCrossbarFunctions
+from passes.fold_constants import FoldConstants
+from passes.fold_reshapes import FoldReshapes
+from passes.free_batch import FreeBatch
+from passes.fuse_bias import FuseBias
+from passes.infer_shapes import InferShapes
+from passes.lower_conv import LowerConv
+from passes.lower_gemm import LowerGemm
+from passes.lower_matmul import LowerMatMul
+from passes.messages import one_line
+from passes.name_layers import NameLayers
+from passes.require_float32 import RequireFloat32
+from passes.supported import CheckLayerSizes, CheckModel, CheckOperators
+from passes.upgrade_opset import UpgradeOpset
+
+NETWORK_PASSES: tuple[ir.passes.PassBase, ...] = (
+    common.RemoveInitializersFromInputsPass(),
+    common.InlinePass(),
+    UpgradeOpset(),
+    common.LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0),
+    common.IdentityEliminationPass(),
+    FoldConstants(),
+    FreeBatch(),
+    InferShapes(),
+    FoldReshapes(),
+    common.RemoveUnusedNodesPass(),
+    RequireFloat32(),
+    LowerMatMul(),
+    LowerGemm(),
+    LowerConv(),
+    FuseBias(),
+    common.RemoveUnusedNodesPass(),
+    common.RemoveUnusedOpsetsPass(),
+    CheckOperators(),
+    NameLayers(),
+    common.NameFixPass(),
+    AddCrossbarFunctions(),
+    InferShapes(),
+    CheckLayerSizes(),
+    CheckModel(),
+)
+
+
+def lower(model: ir.Model) -> ir.Model:
+    """Run all network passes on a copy of `model`: products with constant weights become crossbar layers.
+
+    The result has a shape for every value, with a symbolic batch; the tensors of `model` may be shared with it.
+
+    Raises:
+        CimcError: the network cannot be executed on crossbars; the message names the node and the remedy.
+    """
+    model = model.clone()
+    for network_pass in NETWORK_PASSES:
+        try:
+            model = network_pass(model).model
+        except (ir.passes.InvariantError, ValueError) as error:
+            cause = one_line(error.__cause__ or error)
+            raise CimcError(
+                f"cannot lower the network ({type(network_pass).__name__}): {cause}; "
+                f"simplify the network or export it with another opset"
+            ) from error
+    return model

@@ -1,0 +1,88 @@
+"""Read an ONNX file from disk, checked, with its external data left on disk until it is used."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import onnx
+import onnx_ir as ir
+from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
+
+from cimc.errors import CimcError
+from passes.messages import one_line
+
+
+def read_network(path: Path) -> ir.Model:
+    """Load the ONNX model at `path`.
+
+    External data is memory-mapped, and must lie in the model's own folder or below it.
+
+    Raises:
+        CimcError: the file is missing, is a folder, is not ONNX, is cut off, fails the ONNX checker, or names external
+            data that is missing, too short or outside its folder.
+    """
+    path = Path(path)
+    proto = _parse(path)
+    try:
+        onnx.checker.check_model(str(path))
+    except (onnx.checker.ValidationError, ValueError, RuntimeError, OSError) as error:
+        raise CimcError(f"{path} fails the ONNX checker: {one_line(error)}; export the network again") from None
+    try:
+        model: ir.Model = ir.from_proto(proto)
+    # A file that passes the checker can still hold nonsense in any field.
+    except Exception as error:
+        raise CimcError(f"cannot read {path} as ONNX: {one_line(error)}; export the network again") from None
+    _open_external_data(model, path)
+    return model
+
+
+def _parse(path: Path) -> onnx.ModelProto:
+    if path.is_dir():
+        raise CimcError(f"cannot read {path}: it is a folder; give the .onnx file in it")
+    proto = onnx.ModelProto()
+    try:
+        proto.ParseFromString(path.read_bytes())
+    except FileNotFoundError:
+        raise CimcError(f"cannot read {path}: there is no such file; check the name and the folder") from None
+    except OSError as error:
+        raise CimcError(f"cannot read {path}: {error.strerror or error}; check the file and its rights") from None
+    except DecodeError:
+        raise CimcError(f"{path} is not an ONNX file, or is cut off; export or copy it again") from None
+    if not proto.HasField("graph") or not (proto.graph.node or proto.graph.output):
+        raise CimcError(f"{path} holds no network: it is not an ONNX file, or is cut off; export or copy it again")
+    return proto
+
+
+def _open_external_data(model: ir.Model, path: Path) -> None:
+    folder = path.absolute().parent
+    for tensor in _tensors(model):
+        if not isinstance(tensor, ir.ExternalTensor):
+            continue
+        tensor.base_dir = folder
+        try:
+            tensor.numpy()
+        except FileNotFoundError:
+            raise CimcError(
+                f"{path}: the file {tensor.location} with the weights of '{tensor.name}' is missing; "
+                f"copy it to the folder of the model"
+            ) from None
+        except (ValueError, OSError) as error:
+            raise CimcError(
+                f"{path}: cannot read the external data of '{tensor.name}': {one_line(error)}; "
+                f"put the whole file {Path(tensor.location).name} into the folder of the model"
+            ) from None
+
+
+def _tensors(model: ir.Model) -> Iterator[ir.TensorProtocol]:
+    for graph in model.graphs():
+        for value in graph.initializers.values():
+            if value.const_value is not None:
+                yield value.const_value
+    for graph in (model.graph, *(function.graph for function in model.functions.values())):
+        for node in graph.all_nodes():
+            for attribute in node.attributes.values():
+                if attribute.is_ref():
+                    continue
+                if attribute.type == ir.AttributeType.TENSOR:
+                    yield attribute.as_tensor()
+                elif attribute.type == ir.AttributeType.TENSORS:
+                    yield from attribute.as_tensors()

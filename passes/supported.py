@@ -1,0 +1,100 @@
+"""Refuse what the runtime cannot execute: every node is a crossbar layer or a known digital operator."""
+
+import onnx
+import onnx_ir as ir
+from onnx_ir.passes import common
+
+from cimc.errors import CimcError
+from cimc.operators import DIGITAL_OPERATORS
+from passes.crossbar_functions import is_crossbar
+from passes.graph_edit import constant
+from passes.messages import describe, one_line
+
+_QUANTIZED = "the chip's converters quantize; export the network in float32, without quantization"
+_NEEDS = {
+    "Conv": "its kernel and its bias must be constants of the network",
+    "Gemm": "one of its matrices must be a constant of the network",
+    "MatMul": "one of its operands must be a constant matrix with two dimensions",
+    "ConvTranspose": "transposed convolutions are not mapped yet; upsample and convolve with constant kernels",
+    "LSTM": "recurrent layers are not mapped yet; unroll the network into matrix products",
+    "GRU": "recurrent layers are not mapped yet; unroll the network into matrix products",
+    "RNN": "recurrent layers are not mapped yet; unroll the network into matrix products",
+    "QuantizeLinear": _QUANTIZED,
+    "DequantizeLinear": _QUANTIZED,
+    "If": "control flow cannot be executed; export the network for one fixed path",
+    "Loop": "control flow cannot be executed; export the network unrolled",
+    "Scan": "control flow cannot be executed; export the network unrolled",
+    "Shape": "the network computes with sizes; export it with static sizes, only the batch may vary",
+}
+
+
+class CheckOperators(ir.passes.InPlacePass):
+    """Check that every node can be executed, on crossbars or digitally."""
+
+    def call(self, model: ir.Model) -> ir.passes.PassResult:
+        """Check; nothing is changed.
+
+        Raises:
+            CimcError: a node is neither a crossbar layer nor a supported digital operator.
+        """
+        for node in model.graph:
+            if is_crossbar(node):
+                continue
+            if node.domain or node.op_type not in DIGITAL_OPERATORS:
+                need = _NEEDS.get(node.op_type) or f"rewrite it with {', '.join(sorted(DIGITAL_OPERATORS))}"
+                raise CimcError(f"{describe(node)} is not supported: {need}")
+            if _trains(node):
+                raise CimcError(f"{describe(node)} is in training mode; export the network for inference")
+        return ir.passes.PassResult(model, modified=False)
+
+
+class CheckLayerSizes(ir.passes.InPlacePass):
+    """Check that the input and the output of every crossbar layer have static sizes apart from the batch."""
+
+    def call(self, model: ir.Model) -> ir.passes.PassResult:
+        """Check; nothing is changed.
+
+        Raises:
+            CimcError: a size is not known.
+        """
+        for node in model.graph:
+            if not is_crossbar(node):
+                continue
+            for side, value in (("input", node.inputs[0]), ("output", node.outputs[0])):
+                if value is None or value.shape is None:
+                    raise CimcError(
+                        f"layer '{node.name}': the sizes of its {side} are unknown; "
+                        f"give the inputs of the network static sizes"
+                    )
+                if not all(isinstance(size, int) for size in value.shape.dims[1:]):
+                    sizes = " x ".join(str(size) if isinstance(size, int) else "?" for size in value.shape)
+                    raise CimcError(
+                        f"layer '{node.name}': the sizes of '{value.name}' are not static ({sizes}); "
+                        f"give the inputs of the network static sizes, only the batch may vary"
+                    )
+        return ir.passes.PassResult(model, modified=False)
+
+
+class CheckModel(ir.passes.InPlacePass):
+    """Run the full ONNX checker, shapes and types included."""
+
+    def call(self, model: ir.Model) -> ir.passes.PassResult:
+        """Check; nothing is changed.
+
+        Raises:
+            CimcError: the checker finds a fault.
+        """
+        try:
+            common.CheckerPass(full_check=True)(model)
+        except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError, ValueError) as error:
+            raise CimcError(f"the network is not valid ONNX: {one_line(error)}; correct and export it again") from None
+        return ir.passes.PassResult(model, modified=False)
+
+
+def _trains(node: ir.Node) -> bool:
+    if node.op_type == "BatchNormalization":
+        return bool(node.attributes.get_int("training_mode", 0))
+    if node.op_type == "Dropout" and len(node.inputs) > 2 and node.inputs[2] is not None:
+        mode = constant(node.inputs[2])
+        return mode is None or bool(mode)
+    return False

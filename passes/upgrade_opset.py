@@ -1,0 +1,61 @@
+"""Bring an older network to one opset, so that each operator has one form in all that follows."""
+
+import onnx
+import onnx_ir as ir
+
+from cimc.errors import CimcError
+from passes.crossbar_functions import MINIMUM_IR_VERSION
+from passes.messages import describe, one_line
+
+TARGET_OPSET = 21
+_SMALL_BYTES = 4096
+
+
+class UpgradeOpset(ir.passes.FunctionalPass):
+    """Convert networks of an opset below TARGET_OPSET with ONNX's own converter."""
+
+    def call(self, model: ir.Model) -> ir.passes.PassResult:
+        """Return a converted copy.
+
+        Raises:
+            CimcError: a node is of another domain than ONNX's own, or ONNX cannot convert the network.
+        """
+        for node in model.graph.all_nodes():
+            if node.domain:
+                raise CimcError(
+                    f"{describe(node)} is not supported: it is no standard ONNX operator; "
+                    f"export the network with standard operators"
+                )
+        model = model.clone()
+        model.ir_version = max(model.ir_version, MINIMUM_IR_VERSION)
+        opset = model.opset_imports.setdefault("", 1)
+        if opset >= TARGET_OPSET:
+            return ir.passes.PassResult(model, modified=False)
+        return ir.passes.PassResult(_convert(model, opset), modified=True)
+
+
+def _convert(model: ir.Model, opset: int) -> ir.Model:
+    # The converter serializes the network; the weights stay behind, as inputs.
+    tensors = {}
+    for name, value in list(model.graph.initializers.items()):
+        if value.const_value is not None and value.const_value.nbytes > _SMALL_BYTES:
+            tensors[name] = value.const_value
+            del model.graph.initializers[name]
+            model.graph.inputs.append(value)
+    try:
+        proto = onnx.version_converter.convert_version(ir.to_proto(model), TARGET_OPSET)
+    except (RuntimeError, ValueError) as error:
+        raise CimcError(
+            f"cannot bring the network from opset {opset} to {TARGET_OPSET}: {one_line(error)}; "
+            f"export it with opset {TARGET_OPSET} or newer"
+        ) from None
+    converted: ir.Model = ir.from_proto(proto)
+    inputs = list(converted.graph.inputs)
+    converted.graph.inputs.clear()
+    for value in inputs:
+        if value.name in tensors:
+            value.const_value = tensors[value.name]
+            converted.graph.register_initializer(value)
+        else:
+            converted.graph.inputs.append(value)
+    return converted
