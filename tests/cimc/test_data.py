@@ -1,0 +1,385 @@
+"""Reading data sets: the public layouts, where they are looked for, and one clear line for each thing wrong."""
+
+import gzip
+import os
+import struct
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from cimc.data import Dataset, load, places
+from cimc.errors import CimcError
+
+REAL_DATA = os.environ.get("CIMC_DATA")
+STEMS = ("train-images-idx3-ubyte", "train-labels-idx1-ubyte", "t10k-images-idx3-ubyte", "t10k-labels-idx1-ubyte")
+
+
+@pytest.fixture(autouse=True)
+def _no_data_elsewhere(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory):
+    monkeypatch.delenv("CIMC_DATA", raising=False)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
+
+
+def idx(array: np.ndarray) -> bytes:
+    return struct.pack(f">BBBB{array.ndim}I", 0, 0, 8, array.ndim, *array.shape) + array.tobytes()
+
+
+def mnist_arrays(train: int = 6, test: int = 4, seed: int = 0) -> list[np.ndarray]:
+    rng = np.random.default_rng(seed)
+    shapes = (train, 28, 28), (train,), (test, 28, 28), (test,)
+    return [rng.integers(0, 10 if len(shape) == 1 else 256, shape, np.uint8) for shape in shapes]
+
+
+def write_mnist(folder: Path, zipped: bool = False, dotted: bool = False, seed: int = 0) -> list[np.ndarray]:
+    folder.mkdir(parents=True, exist_ok=True)
+    arrays = mnist_arrays(seed=seed)
+    for stem, array in zip(STEMS, arrays, strict=True):
+        name = stem.replace("-idx", ".idx") if dotted else stem
+        raw = idx(array)
+        (folder / (name + ".gz" * zipped)).write_bytes(gzip.compress(raw) if zipped else raw)
+    return arrays
+
+
+def write_cifar(folder: Path, records: int = 2) -> list[np.ndarray]:
+    folder.mkdir(parents=True, exist_ok=True)
+    rng = np.random.default_rng(0)
+    batches = []
+    for name in [*(f"data_batch_{i}.bin" for i in range(1, 6)), "test_batch.bin"]:
+        batch = rng.integers(0, 256, (records, 3073), np.uint8)
+        batch[:, 0] %= 10
+        (folder / name).write_bytes(batch.tobytes())
+        batches.append(batch)
+    return batches
+
+
+def write_npz(path: Path, **changes: Any) -> Path:
+    arrays: dict[str, Any] = {
+        "x_train": np.zeros((6, 3), np.float32),
+        "y_train": np.arange(6) % 3,
+        "x_test": np.ones((3, 3), np.float32),
+        "y_test": np.arange(3),
+    }
+    arrays.update(changes)
+    np.savez(path, **{key: value for key, value in arrays.items() if value is not None})
+    return path
+
+
+def refused(name: str | Path, data_dir: Path | None = None) -> str:
+    with pytest.raises(CimcError) as caught:
+        load(str(name), data_dir)
+    message = str(caught.value)
+    assert "\n" not in message
+    assert message
+    return message
+
+
+def assert_mnist(data: Dataset, arrays: list[np.ndarray]) -> None:
+    assert np.array_equal(data.x_train, arrays[0][:, None])
+    assert np.array_equal(data.y_train, arrays[1])
+    assert np.array_equal(data.x_test, arrays[2][:, None])
+    assert np.array_equal(data.y_test, arrays[3])
+    assert data.x_train.dtype == np.uint8
+    assert data.y_train.dtype == data.y_test.dtype == np.int32
+    assert (data.scale, data.classes, data.synthetic) == (1 / 255, 10, False)
+
+
+# --- layouts ---
+
+
+@pytest.mark.parametrize("zipped", [False, True])
+@pytest.mark.parametrize("dotted", [False, True])
+@pytest.mark.parametrize("below", [".", "raw", "mnist", "mnist/raw", "MNIST", "MNIST/raw"])
+def test_mnist_is_read_in_each_public_layout(tmp_path: Path, below: str, zipped: bool, dotted: bool):
+    arrays = write_mnist(tmp_path / "sets" / below, zipped, dotted)
+    assert_mnist(load("mnist", tmp_path / "sets"), arrays)
+
+
+@pytest.mark.parametrize("below", ["fashion-mnist", "fashion-mnist/raw", "FashionMNIST/raw"])
+def test_fashion_mnist_is_read_beside_mnist(tmp_path: Path, below: str):
+    arrays = write_mnist(tmp_path / "mnist")
+    fashion = write_mnist(tmp_path / below, seed=1)
+    assert_mnist(load("mnist", tmp_path), arrays)
+    assert_mnist(load("fashion-mnist", tmp_path), fashion)
+
+
+@pytest.mark.parametrize("below", [".", "cifar10", "cifar-10-batches-bin", "cifar10/cifar-10-batches-bin"])
+def test_cifar10_binary_batches_are_read_channels_first(tmp_path: Path, below: str):
+    *train, test = write_cifar(tmp_path / below)
+    data = load("cifar10", tmp_path)
+    assert data.x_train.shape == (10, 3, 32, 32)
+    assert np.array_equal(data.x_train.reshape(10, -1), np.concatenate(train)[:, 1:])
+    assert np.array_equal(data.y_train, np.concatenate(train)[:, 0])
+    assert np.array_equal(data.x_test.reshape(2, -1), test[:, 1:])
+    assert data.y_test.dtype == np.int32
+    assert (data.scale, data.classes, data.synthetic) == (1 / 255, 10, False)
+
+
+def test_digits_need_no_files_and_are_marked_synthetic():
+    data = load("digits")
+    assert data.synthetic
+    assert data.x_train.shape == (12000, 1, 28, 28)
+    assert len(data.x_test) == 2000
+    assert (data.name, data.classes, data.scale) == ("digits", 10, 1 / 255)
+
+
+def test_names_are_taken_in_any_case(tmp_path: Path):
+    write_mnist(tmp_path)
+    assert load("MNIST", tmp_path).name == "mnist"
+
+
+@pytest.mark.skipif(not REAL_DATA, reason="$CIMC_DATA does not name the real data sets")
+def test_real_mnist_has_its_known_sizes_and_first_labels():
+    data = load("mnist", Path(REAL_DATA or ""))
+    assert data.x_train.shape == (60000, 1, 28, 28)
+    assert data.x_test.shape == (10000, 1, 28, 28)
+    assert data.y_train[:8].tolist() == [5, 0, 4, 1, 9, 2, 1, 3]
+
+
+# --- places ---
+
+
+def test_places_come_in_the_order_option_environment_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    named = [tmp_path / name for name in ("option", "environment", "cache")]
+    monkeypatch.setenv("CIMC_DATA", str(named[1]))
+    monkeypatch.setenv("XDG_CACHE_HOME", str(named[2]))
+    assert places(named[0]) == [named[0], named[1], named[2] / "cimc" / "data"]
+    named[0].mkdir()
+    cached = write_mnist(named[2] / "cimc" / "data" / "mnist", seed=3)
+    assert_mnist(load("mnist", named[0]), cached)
+    from_environment = write_mnist(named[1] / "mnist", seed=2)
+    assert_mnist(load("mnist", named[0]), from_environment)
+    from_option = write_mnist(named[0], seed=1)
+    assert_mnist(load("mnist", named[0]), from_option)
+
+
+def test_cache_is_in_the_home_folder_without_xdg(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.delenv("XDG_CACHE_HOME")
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert places() == [tmp_path / ".cache" / "cimc" / "data"]
+
+
+def test_plain_mnist_is_never_taken_for_fashion_mnist(tmp_path: Path):
+    write_mnist(tmp_path / "mnist")
+    message = refused("fashion-mnist", tmp_path / "mnist")
+    assert "rename it if it is fashion-mnist" in message
+
+
+@pytest.mark.parametrize("folder", ["fashion-mnist", "FashionMNIST", "my_fmnist", "FashionMNIST/raw"])
+def test_a_fashion_folder_is_never_taken_for_mnist(tmp_path: Path, folder: str):
+    arrays = write_mnist(tmp_path / folder)
+    assert_mnist(load("fashion-mnist", tmp_path / folder), arrays)
+    refused("mnist", tmp_path / folder)
+
+
+def test_current_folder_as_place_is_judged_by_its_real_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    arrays = write_mnist(tmp_path / "fashion")
+    monkeypatch.chdir(tmp_path / "fashion")
+    assert_mnist(load("fashion-mnist", Path()), arrays)
+    refused("mnist", Path())
+
+
+def test_missing_files_name_the_places_and_the_remedy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("CIMC_DATA", str(tmp_path / "other"))
+    for name, file in (("mnist", STEMS[0]), ("fashion-mnist", STEMS[2]), ("cifar10", "data_batch_1.bin")):
+        message = refused(name, tmp_path)
+        for part in (name, file, str(tmp_path), str(tmp_path / "other"), "--data-dir", "$CIMC_DATA"):
+            assert part in message
+
+
+def test_a_partly_filled_folder_says_which_files_it_lacks(tmp_path: Path):
+    write_mnist(tmp_path / "mnist")
+    (tmp_path / "mnist" / STEMS[3]).unlink()
+    message = refused("mnist", tmp_path)
+    assert f"{tmp_path / 'mnist'} lacks {STEMS[3]}:" in message
+
+
+def test_a_mistyped_data_dir_is_told_and_not_passed_over(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    write_mnist(tmp_path / "mnist")
+    monkeypatch.setenv("CIMC_DATA", str(tmp_path))
+    assert "--data-dir" in refused("mnist", tmp_path / "nowhere")
+
+
+# --- names ---
+
+
+@pytest.mark.parametrize(
+    ("typed", "meant"), [("mnst", "mnist"), ("fashionmnist", "fashion-mnist"), ("cifar-10", "cifar10")]
+)
+def test_a_mistyped_name_is_corrected(typed: str, meant: str):
+    assert f"did you mean '{meant}'" in refused(typed)
+
+
+@pytest.mark.parametrize("name", ["imagenet", "", "x" * 5000, "a\0b", "two\nlines"])
+def test_an_unknown_name_lists_the_known_ones(name: str):
+    message = refused(name)
+    assert "mnist, fashion-mnist, cifar10, digits" in message
+    assert ".npz" in message
+
+
+def test_a_file_of_another_kind_is_refused(tmp_path: Path):
+    (tmp_path / "data.csv").write_text("1,2")
+    assert "only .npz" in refused(tmp_path / "data.csv")
+
+
+# --- damaged files ---
+
+
+def test_truncated_gzip_is_told(tmp_path: Path):
+    write_mnist(tmp_path, zipped=True)
+    path = tmp_path / f"{STEMS[0]}.gz"
+    path.write_bytes(path.read_bytes()[:-20])
+    message = refused("mnist", tmp_path)
+    assert "gzip" in message
+    assert str(path) in message
+
+
+@pytest.mark.parametrize("content", [b"<html>not found</html>", b"\x1f\x8b\x08\x00" + b"\xff" * 40, b""])
+def test_something_else_named_gz_is_told(tmp_path: Path, content: bytes):
+    write_mnist(tmp_path, zipped=True)
+    (tmp_path / f"{STEMS[1]}.gz").write_bytes(content)
+    assert f"{STEMS[1]}.gz" in refused("mnist", tmp_path)
+
+
+@pytest.mark.parametrize("change", [-1, 1])
+def test_idx_length_must_match_its_header(tmp_path: Path, change: int):
+    write_mnist(tmp_path)
+    path = tmp_path / STEMS[2]
+    raw = path.read_bytes()
+    path.write_bytes(raw + b"\0" if change > 0 else raw[:-1])
+    message = refused("mnist", tmp_path)
+    assert "4 x 28 x 28" in message
+    assert str(path) in message
+
+
+def test_idx_header_claiming_a_huge_size_is_told(tmp_path: Path):
+    write_mnist(tmp_path)
+    (tmp_path / STEMS[0]).write_bytes(struct.pack(">4B3I", 0, 0, 8, 3, *[2**32 - 1] * 3))
+    assert "header says" in refused("mnist", tmp_path)
+
+
+@pytest.mark.parametrize("raw", [b"\0\0\x0d\x03" + bytes(12), idx(np.zeros(20, np.uint8)), b"GIF89a" + bytes(20)])
+def test_wrong_idx_magic_is_told(tmp_path: Path, raw: bytes):
+    write_mnist(tmp_path)
+    (tmp_path / STEMS[0]).write_bytes(raw)
+    assert "00000803" in refused("mnist", tmp_path)
+
+
+def test_file_shorter_than_an_idx_header_is_told(tmp_path: Path):
+    write_mnist(tmp_path)
+    (tmp_path / STEMS[1]).write_bytes(b"\0\0\x08")
+    assert "too few" in refused("mnist", tmp_path)
+
+
+def test_labels_of_another_set_are_told(tmp_path: Path):
+    write_mnist(tmp_path)
+    (tmp_path / STEMS[1]).write_bytes(idx(np.arange(5, dtype=np.uint8)))
+    assert "6 train images but 5 train labels" in refused("mnist", tmp_path)
+    (tmp_path / STEMS[1]).write_bytes(idx(np.arange(6, dtype=np.uint8) + 20))
+    assert "label 25" in refused("mnist", tmp_path)
+
+
+def test_empty_idx_set_is_told(tmp_path: Path):
+    write_mnist(tmp_path)
+    (tmp_path / STEMS[2]).write_bytes(idx(np.zeros((0, 28, 28), np.uint8)))
+    (tmp_path / STEMS[3]).write_bytes(idx(np.zeros(0, np.uint8)))
+    assert "test set is empty" in refused("mnist", tmp_path)
+
+
+def test_cifar_file_with_part_of_a_record_is_told(tmp_path: Path):
+    write_cifar(tmp_path)
+    path = tmp_path / "data_batch_3.bin"
+    path.write_bytes(path.read_bytes()[:-1])
+    assert "data_batch_3.bin" in refused("cifar10", tmp_path)
+
+
+def test_cifar_label_above_nine_is_told(tmp_path: Path):
+    write_cifar(tmp_path)
+    (tmp_path / "test_batch.bin").write_bytes(b"\x0a" + bytes(3072))
+    assert "label 10" in refused("cifar10", tmp_path)
+
+
+# --- npz ---
+
+
+def test_npz_floats_are_kept_and_classes_counted(tmp_path: Path):
+    data = load(str(write_npz(tmp_path / "own.npz", x_train=np.full((6, 3), 0.25))))
+    assert data.x_train.dtype == np.float32
+    assert (data.x_train == 0.25).all()
+    assert (data.name, data.classes, data.scale, data.synthetic) == ("own.npz", 3, 1.0, False)
+    assert data.y_train.dtype == np.int32
+
+
+def test_npz_bytes_get_a_channel_axis_and_are_scaled(tmp_path: Path):
+    images = np.arange(6 * 4, dtype=np.uint8).reshape(6, 2, 2)
+    data = load(str(write_npz(tmp_path / "own.npz", x_train=images, x_test=images[:3])))
+    assert data.x_train.shape == (6, 1, 2, 2)
+    assert data.x_train.dtype == np.uint8
+    assert data.scale == 1 / 255
+
+
+def test_npz_label_column_is_taken(tmp_path: Path):
+    data = load(str(write_npz(tmp_path / "own.npz", y_train=np.arange(6, dtype=np.uint8)[:, None])))
+    assert data.y_train.tolist() == [0, 1, 2, 3, 4, 5]
+
+
+def test_npz_is_found_below_a_place(tmp_path: Path):
+    write_npz(tmp_path / "own.npz")
+    assert load("own.npz", tmp_path).classes == 3
+    assert str(tmp_path) in refused("other.npz", tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"y_test": None, "x_test": None}, "lacks x_test, y_test"),
+        ({"y_train": np.arange(5)}, "6 train images but 5 train labels"),
+        ({"x_train": np.full((6, 3), np.nan)}, "x_train holds NaN"),
+        ({"x_test": np.full((3, 3), np.inf)}, "x_test holds NaN or infinite"),
+        ({"x_test": np.full((3, 3), 1e300)}, "x_test holds NaN or infinite"),
+        ({"y_train": np.arange(6) / 2}, "y_train is float64"),
+        ({"y_train": np.eye(6, dtype=int)}, "one per image"),
+        ({"y_test": np.array([0, -1, 2])}, "from -1"),
+        ({"y_test": np.array([0, 1, 2**40])}, str(2**40)),
+        ({"y_test": np.array([0, 1, None])}, "cannot be read"),
+        ({"x_train": np.zeros((0, 3)), "y_train": np.zeros(0, int)}, "train set is empty"),
+        ({"x_train": np.zeros((6, 0)), "x_test": np.zeros((3, 0))}, "train set is empty"),
+        ({"x_train": np.zeros(6)}, "one row per image"),
+        ({"x_train": np.zeros((6, 3), np.int64)}, "x_train is int64"),
+        ({"x_train": np.zeros((6, 4))}, "one shape and type"),
+        ({"x_train": np.zeros((6, 3), np.uint8)}, "one shape and type"),
+    ],
+)
+def test_npz_contents_that_do_not_fit_are_told(tmp_path: Path, changes: dict[str, Any], said: str):
+    path = write_npz(tmp_path / "own.npz", **changes)
+    message = refused(path)
+    assert said in message
+    assert str(path) in message
+
+
+@pytest.mark.parametrize("name", ["~no-such-user/own.npz", "folder/" * 900 + "own.npz"])
+def test_npz_path_that_cannot_exist_is_told(name: str):
+    assert "no data file" in refused(name)
+
+
+def test_damaged_npz_is_told(tmp_path: Path):
+    path = write_npz(tmp_path / "own.npz")
+    whole = path.read_bytes()
+    bad_sum = whole.replace(np.ones(9, np.float32).tobytes(), np.zeros(9, np.float32).tobytes())
+    for content in (b"", b"text", whole[:-30], whole[: len(whole) // 2], bad_sum):
+        path.write_bytes(content)
+        assert str(path) in refused(path)
+
+
+def test_single_array_named_npz_is_told(tmp_path: Path):
+    with (tmp_path / "own.npz").open("wb") as file:
+        np.save(file, np.zeros(3))
+    assert "holds one array" in refused(tmp_path / "own.npz")
+
+
+def test_import_stays_light():
+    code = "import sys, cimc.data; print([m for m in ('jax', 'onnx', 'matplotlib') if m in sys.modules])"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "[]\n"
