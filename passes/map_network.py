@@ -1,0 +1,81 @@
+"""The mapper: every crossbar layer of a lowered network gets arrays, and every weight an address."""
+
+import math
+
+import onnx_ir as ir
+
+from cimc.chip import Chip
+from cimc.errors import CimcError
+from cimc.mapping import MappedLayer, Mapping
+from cimc.operators import CROSSBAR_DOMAIN
+from passes.cost import network_cost
+from passes.input_signs import nonnegative_values
+from passes.partition import partition, row_block_size
+
+
+def map_network(
+    model: ir.Model, chip: Chip, input_range: tuple[float, float] = (0.0, 1.0), max_chips: int | None = None
+) -> Mapping:
+    """Assign the weights of every crossbar layer to arrays, one copy each, one block an array, in network order.
+
+    Args:
+        model: a network lowered by `passes.pipeline.lower`.
+        chip: the chip; a network that needs more arrays than it has is spread over several.
+        input_range: least and greatest value of the network's input; decides whether the first layer needs two phases.
+        max_chips: an upper limit on the chips.
+
+    Raises:
+        CimcError: no crossbar layer, or more arrays needed than `max_chips` chips have.
+    """
+    nonnegative = nonnegative_values(model, input_range)
+    layers: list[MappedLayer] = []
+    arrays = 0
+    for node in model.graph:
+        if node.domain == CROSSBAR_DOMAIN:
+            layers.append(_map_layer(node, nonnegative, arrays, chip))
+            arrays += len(layers[-1].blocks)
+    if not layers:
+        raise CimcError("the network has no Conv, Gemm or MatMul with constant weights; there is nothing to map")
+    if max_chips is not None and arrays > max_chips * chip.array.per_chip:
+        missing = arrays - max_chips * chip.array.per_chip
+        raise CimcError(
+            f"the network needs {arrays} arrays but {max_chips} x {chip.name} has {max_chips * chip.array.per_chip}: "
+            f"{missing} missing; allow {-(-arrays // chip.array.per_chip)} chips or choose a larger chip"
+        )
+    return Mapping(
+        chip=chip.name,
+        arrays_per_chip=chip.array.per_chip,
+        arrays=arrays,
+        input_range=input_range,
+        layers=tuple(layers),
+        cost=network_cost(layers, chip),
+    )
+
+
+def _map_layer(node: ir.Node, nonnegative: frozenset[str], first_array: int, chip: Chip) -> MappedLayer:
+    x, weight, y = node.inputs[0], node.inputs[1], node.outputs[0]
+    assert (
+        x is not None
+        and weight is not None
+        and weight.shape is not None
+        and y.shape is not None
+        and x.name
+        and node.name
+    )
+    rows, columns = (int(extent) for extent in weight.shape.numpy())
+    kernel = node.attributes.get("kernel_shape")
+    kernel_size = math.prod(kernel.as_ints()) if kernel is not None else 1
+    # Output positions: the spatial axes of a convolution, the axes between batch and features of a product.
+    spatial = y.shape[2:] if kernel is not None else y.shape[1:-1]
+    _, row_split = row_block_size(kernel_size, chip)
+    return MappedLayer(
+        name=node.name,
+        operator=node.op_type,
+        rows=rows,
+        columns=columns,
+        kernel_size=kernel_size,
+        positions=math.prod(int(extent) for extent in spatial if isinstance(extent, int)),
+        signed_input=x.name not in nonnegative,
+        row_split=row_split,
+        blocks=partition(rows, columns, kernel_size, first_array, chip),
+    )

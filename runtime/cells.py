@@ -1,0 +1,142 @@
+"""Devices: a weight as a differential pair, closed-loop write-verify, and blind pulses."""
+
+import math
+from functools import lru_cache
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+
+from cimc.chip import Cell, Chip, Programming
+from runtime.noise import normal
+
+
+def pair_targets(weight: Array, weight_range: Array, chip: Chip) -> Array:
+    """Target conductances of differential pairs, on the grid of `Chip.target_step_uS`.
+
+    G+ = G_min + k max(w, 0), G- = G_min + k max(-w, 0), k = (G_max - G_min) / weight_range (arXiv 2305.14547, sec. 2).
+
+    Args:
+        weight: [rows, columns], within +-weight_range (clipped to it).
+        weight_range: scalar.
+        chip: the chip.
+
+    Returns:
+        [2, rows, columns] in uS.
+    """
+    cell, step = chip.cell, chip.target_step_uS
+    fraction = jnp.clip(weight / weight_range, -1.0, 1.0)
+    pair = jnp.stack([jnp.maximum(fraction, 0), jnp.maximum(-fraction, 0)])
+    lowest = math.ceil(cell.conductance_min_uS / step)
+    highest = math.floor(cell.conductance_max_uS / step)
+    targets = cell.conductance_min_uS + pair * cell.window_uS
+    return jnp.clip(jnp.round(targets * (1.0 / step)), lowest, highest) * step
+
+
+def pair_weight(conductance: Array, weight_range: Array, chip: Chip) -> Array:
+    """Weights [rows, columns] that pairs of conductances [2, rows, columns] in uS stand for."""
+    return (conductance[0] - conductance[1]) * (weight_range / chip.cell.window_uS)
+
+
+class TrialError(NamedTuple):
+    """Gaussian error of one programming trial, in uS."""
+
+    mean_uS: float
+    sd_uS: float
+
+
+class Written(NamedTuple):
+    """Conductances after a write [.., like the targets] in uS, and the trials (or pulses) each device took."""
+
+    conductance: Array
+    trials: Array
+
+
+@lru_cache
+def trial_error(programming: Programming) -> TrialError:
+    """The error of a single trial that leaves the stated error after at most `trials` trials.
+
+    A trial's error is N(m, s^2); within +-tolerance it is accepted, otherwise the next trial overwrites it, and the last
+    one stays as it is. With p = P(accept) and q = 1 - p the final error is, with weight 1 - q^(trials - 1), the
+    truncated Gaussian and else a free one. m and s are solved for the stated final mean and sd by damped iteration.
+
+    Raises:
+        ValueError: no trial error gives the stated figures.
+    """
+    mean, sd, tolerance = programming.error_mean_uS, programming.error_sd_uS, programming.tolerance_uS
+    if programming.trials == 1 or tolerance is None or sd == 0:
+        return TrialError(mean, sd)
+    m, s = mean, sd
+    for _ in range(2000):
+        final_mean, final_sd = _final_moments(m, s, tolerance, programming.trials)
+        if abs(final_mean - mean) + abs(final_sd - sd) < 1e-9 * sd:
+            return TrialError(m, s)
+        m += 0.5 * (mean - final_mean)
+        s *= (sd / final_sd) ** 0.5
+        if not (s < 1e3 * (sd + tolerance)):
+            break
+    raise ValueError(f"no trial error leaves sd {sd} uS after {programming.trials} trials at tolerance {tolerance} uS")
+
+
+def _final_moments(m: float, s: float, tolerance: float, trials: int) -> tuple[float, float]:
+    """Mean and sd of the final error for trial errors N(m, s^2)."""
+    a, b = (-tolerance - m) / s, (tolerance - m) / s
+    density_a, density_b = (math.exp(-z * z / 2) / math.sqrt(2 * math.pi) for z in (a, b))
+    accept = max((math.erf(b / math.sqrt(2)) - math.erf(a / math.sqrt(2))) / 2, 1e-12)
+    shift = (density_a - density_b) / accept
+    inside_mean = m + s * shift
+    inside_square = s * s * (1 + (a * density_a - b * density_b) / accept - shift**2) + inside_mean**2
+    last = (1 - accept) ** (trials - 1)
+    mean = (1 - last) * inside_mean + last * m
+    square = (1 - last) * inside_square + last * (s * s + m * m)
+    return mean, math.sqrt(square - mean * mean)
+
+
+def write_verify(targets: Array, cell: Cell, key: Array) -> Written:
+    """Program every device by closed-loop write-verify: at most N trials, a failed last trial is accepted.
+
+    Args:
+        targets: conductances in uS, any shape.
+        cell: the device.
+        key: a `jax.random` key.
+    """
+    error = trial_error(cell.programming)
+    once = jnp.ones(targets.shape, jnp.int32)
+    if error.sd_uS == 0:
+        return Written(jnp.maximum(targets + error.mean_uS, 0.0), once)
+
+    def trial(n: Array, written: Written) -> Written:
+        fresh = error.mean_uS + error.sd_uS * normal(jax.random.fold_in(key, n), targets.shape)
+        pending = (written.trials == n) & ~_within(written.conductance - targets, n)
+        conductance = jnp.where(pending, targets + fresh, written.conductance)
+        return Written(conductance, written.trials + pending.astype(jnp.int32))
+
+    def _within(deviation: Array, n: Array) -> Array:
+        tolerance = cell.programming.tolerance_uS
+        accepted = jnp.zeros(deviation.shape, bool) if tolerance is None else jnp.abs(deviation) <= tolerance
+        return accepted & (n > 0)
+
+    start = Written(targets, jnp.zeros(targets.shape, jnp.int32))
+    written = jax.lax.fori_loop(0, cell.programming.trials, trial, start)
+    return Written(jnp.maximum(written.conductance, 0.0), written.trials)
+
+
+def blind_pulses(conductance: Array, pulses: Array, cell: Cell, key: Array) -> Array:
+    """Conductances in uS after that many blind pulses (negative: RESET), hard bounds at G_min and G_max.
+
+    n pulses move the device by n step + sqrt(|n|) step c2c z: the cycle-to-cycle errors of single pulses add up.
+    """
+    if cell.pulse is None:
+        raise ValueError("the chip has no [cell.pulse]")
+    spread = jnp.sqrt(jnp.abs(pulses)) * (cell.pulse.c2c * normal(key, conductance.shape))
+    moved = conductance + cell.pulse.step_uS * (pulses + spread)
+    bounded = jnp.clip(moved, cell.conductance_min_uS, cell.conductance_max_uS)
+    return jnp.where(pulses == 0, conductance, bounded)
+
+
+def read_pair(conductance: Array, cell: Cell, key: Array) -> Array:
+    """One noisy read of every device, in uS."""
+    if cell.read_noise_uS == 0:
+        return conductance
+    return conductance + cell.read_noise_uS * normal(key, conductance.shape)

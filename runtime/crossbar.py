@@ -1,0 +1,178 @@
+"""The crossbar product and the order in which non-idealities apply. For one array, inputs u and conductances G:
+
+    u        = round(x / range (2^bits - 1)), clipped            DAC; a negative part is applied in a second phase
+    level[c] = V / (2^bits LSB) sum_r u[r] (G[r, c] + noise)     analog; G holds programming errors; noise: read noise
+    D[c]     = clip(round(level[c] + ADC noise), 0, 2^bits - 1)  one conversion for each column, phase and MVM
+    d        = sum over row blocks (D[+] - D[-])                 differential pair and partial sums, digital
+    y        = (d + bias / s) s                                  s: weight and input scales times the layer's gain
+
+Read noise is Gaussian for each cell and MVM; its sum over a column is drawn at once with the exact variance
+sum_r u[r]^2 sigma^2. All arrays of a layer are one batched product. Not modelled: IR drop, device-to-device read noise,
+settling, drift.
+"""
+
+from dataclasses import dataclass
+from functools import partial
+from typing import Literal
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+
+from cimc.chip import Chip
+from runtime.converters import adc, dac, dac_step, levels_per_product
+from runtime.noise import normal
+from runtime.unfold import Window, unfold
+
+
+@dataclass(frozen=True)
+class Crossbar:
+    """Static description of a layer on arrays.
+
+    row_block: rows of a full row block (the last one may be shorter). column_block: weight columns of a full array.
+    signed: inputs may be negative. backward: how the input gradient is computed.
+    """
+
+    chip: Chip
+    row_block: int
+    column_block: int
+    signed: bool
+    window: Window | None = None
+    backward: Literal["digital", "analog"] = "digital"
+
+
+def count_scale(layer: Crossbar, weight_range: Array, input_range: Array) -> Array:
+    """Value of one unit of d in units of x W (scalar float32): DAC step x weight range / (window levels per product)."""
+    chip = layer.chip
+    per_weight = jnp.float32(1.0 / (chip.cell.window_uS * levels_per_product(chip)))
+    return dac_step(input_range, chip) * (weight_range * per_weight)
+
+
+@partial(jax.custom_vjp, nondiff_argnums=(0,))
+def counts(
+    layer: Crossbar,
+    x: Array,
+    weight: Array,
+    conductance: Array,
+    weight_range: Array,
+    input_range: Array,
+    key: Array | None,
+) -> Array:
+    """The layer's digital sums d for every MVM, differentiable in x and weight.
+
+    The forward pass reads the arrays. The backward pass is straight-through: d stands for x W / count_scale, the weight
+    gradient is the outer product of the applied inputs, and the input gradient uses the digital copy of the weights
+    (`digital`) or a transposed read of the arrays (`analog`).
+
+    Args:
+        layer: static description.
+        x: [N, C, *spatial] or [..., rows].
+        weight: digital copy of the weights [rows, columns]; used backward only.
+        conductance: [2, rows, columns] in uS: G+ and G-.
+        weight_range: scalar, the weight of a fully programmed pair.
+        input_range: scalar, the input of the DAC's largest code.
+        key: for read and ADC noise; None: no noise.
+
+    Returns:
+        [images, columns, positions], integers for a chip with an ADC.
+    """
+    return _forward(layer, x, weight, conductance, weight_range, input_range, key)[0]
+
+
+def _forward(
+    layer: Crossbar,
+    x: Array,
+    weight: Array,
+    conductance: Array,
+    weight_range: Array,
+    input_range: Array,
+    key: Array | None,
+) -> tuple[Array, tuple[Array, ...]]:
+    # Without the barrier XLA converts each input again for every patch that holds it.
+    u = jax.lax.optimization_barrier(dac(x, input_range, layer.chip))
+    d = read(layer.chip, unfold(u, layer.window), conductance, layer.row_block, layer.signed, key)
+    return d, (u, weight, conductance, weight_range, input_range, key)  # type: ignore[return-value]
+
+
+def _backward(layer: Crossbar, residuals: tuple[Array, ...], d_bar: Array) -> tuple[Array | None, ...]:
+    u, weight, conductance, weight_range, input_range, key = residuals
+    vectors, unfold_transpose = jax.vjp(lambda image: unfold(image, layer.window), u)
+    y_bar = d_bar / count_scale(layer, weight_range, input_range)
+    weight_bar = jnp.einsum("nrp,ncp->rc", vectors, y_bar) * dac_step(input_range, layer.chip)
+    if layer.backward == "digital":
+        vectors_bar = jnp.einsum("ncp,rc->nrp", y_bar, weight)
+    else:
+        vectors_bar = transposed_read(layer, y_bar, conductance, weight_range, key)
+    (x_bar,) = unfold_transpose(vectors_bar)
+    return x_bar, weight_bar, None, None, None, None
+
+
+counts.defvjp(_forward, _backward)
+
+
+def read(chip: Chip, u: Array, conductance: Array, row_block: int, signed: bool, key: Array | None) -> Array:
+    """MVMs of all row blocks, converted and summed digitally.
+
+    Args:
+        chip: converters and read noise.
+        u: [images, rows, positions], DAC integers (float32); signed inputs take two phases.
+        conductance: [2, rows, columns] in uS.
+        row_block: rows of a full row block.
+        signed: whether u may be negative.
+        key: for noise; None: none.
+
+    Returns:
+        d: [images, columns, positions].
+    """
+    if signed and chip.input.bits is not None:
+        images = u.shape[0]
+        both = read(chip, jnp.concatenate([jnp.maximum(u, 0), jnp.maximum(-u, 0)]), conductance, row_block, False, key)
+        return both[:images] - both[images:]
+    images, rows, positions = u.shape
+    columns = conductance.shape[2]
+    blocks = -(-rows // row_block)
+    padding = blocks * row_block - rows
+    if padding:
+        u = jax.lax.optimization_barrier(jnp.pad(u, ((0, 0), (0, padding), (0, 0))))
+        conductance = jnp.pad(conductance, ((0, 0), (0, padding), (0, 0)))
+    u_blocks = u.reshape(images, blocks, row_block, positions)
+    g_blocks = conductance.reshape(2, blocks, row_block, columns)
+    products = jnp.einsum("nbrp,sbrc->nbscp", u_blocks, g_blocks)
+    level = products * jnp.float32(levels_per_product(chip))
+    if key is not None and (chip.cell.read_noise_uS or chip.adc.noise_lsb):
+        power = jax.lax.optimization_barrier(jnp.sum(u_blocks * u_blocks, axis=2))[:, :, None, None, :]
+        per_cell = jnp.float32((chip.cell.read_noise_uS * levels_per_product(chip)) ** 2)
+        sigma = jnp.sqrt(power * per_cell + jnp.float32(chip.adc.noise_lsb**2))
+        level = level + sigma * normal(key, level.shape)
+    code = adc(level, chip)
+    return jnp.sum(code[:, :, 0] - code[:, :, 1], axis=1)
+
+
+def transposed_read(layer: Crossbar, y_bar: Array, conductance: Array, weight_range: Array, key: Array | None) -> Array:
+    """The input gradient by reading the arrays backwards: gradients drive the bit lines, word-line currents are converted.
+
+    The positive part of a gradient drives G+ and the negative part G- (first phase), then the reverse (second phase);
+    the phases are subtracted. The DAC range is the largest gradient of the batch. Row lines see the same converters.
+
+    Args:
+        layer: static description.
+        y_bar: [images, columns, positions] gradients with respect to x W.
+        conductance: [2, rows, columns] in uS.
+        weight_range: scalar.
+        key: for noise; None: none.
+
+    Returns:
+        [images, rows, positions].
+    """
+    largest = jnp.maximum(jnp.max(jnp.abs(y_bar)), jnp.float32(1e-30))
+    u = dac(y_bar, largest, layer.chip)
+    plus, minus = jnp.maximum(u, 0), jnp.maximum(-u, 0)
+    # The bit lines as rows of a transposed array: those of G+ and G- of one array are driven at once.
+    lines = jnp.stack([plus, minus], axis=2).reshape(u.shape[0], -1, u.shape[2])
+    swapped = jnp.stack([minus, plus], axis=2).reshape(lines.shape)
+    transposed = jnp.moveaxis(conductance, 0, 2).reshape(conductance.shape[1], -1).T
+    pair = jnp.stack([transposed, jnp.zeros_like(transposed)])
+    noise_key = None if key is None else jax.random.fold_in(key, 1)
+    phases = read(layer.chip, jnp.concatenate([lines, swapped]), pair, 2 * layer.column_block, False, noise_key)
+    d = phases[: u.shape[0]] - phases[u.shape[0] :]
+    return d * count_scale(layer, weight_range, largest)

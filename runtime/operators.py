@@ -1,0 +1,191 @@
+"""Digital operators in JAX, one function an ONNX operator (opset 21), looked up by name in `OPERATORS`.
+
+Each takes the node's inputs (None where one is left out) and its attributes, and returns its output. Inputs that shape
+the result (axes, target shapes) arrive as NumPy arrays, because they must be known when the network is traced. Batch
+normalisation and dropout, which differ in training, are executed in `runtime.network`.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array, lax
+
+Attributes = Mapping[str, Any]
+Operator = Callable[[Sequence[Any], Attributes], Array]
+
+
+def _unary(function: Callable[[Array], Array]) -> Operator:
+    return lambda inputs, attributes: function(inputs[0])
+
+
+def _binary(function: Callable[[Any, Any], Array]) -> Operator:
+    return lambda inputs, attributes: function(inputs[0], inputs[1])
+
+
+def _clip(inputs: Sequence[Any], attributes: Attributes) -> Array:
+    low, high = (inputs[i] if len(inputs) > i else None for i in (1, 2))
+    return jnp.clip(inputs[0], low, high)
+
+
+def _flatten(inputs: Sequence[Any], attributes: Attributes) -> Array:
+    x, axis = inputs[0], int(attributes.get("axis", 1))
+    axis += x.ndim if axis < 0 else 0
+    return x.reshape(int(np.prod(x.shape[:axis])), -1)
+
+
+def _reshape(inputs: Sequence[Any], attributes: Attributes) -> Array:
+    x, shape = inputs[0], [int(extent) for extent in inputs[1]]
+    if not attributes.get("allowzero", 0):
+        shape = [x.shape[axis] if extent == 0 else extent for axis, extent in enumerate(shape)]
+    return x.reshape(shape)
+
+
+def _squeeze(inputs: Sequence[Any], attributes: Attributes) -> Array:
+    axes = tuple(int(a) for a in inputs[1]) if len(inputs) > 1 and inputs[1] is not None else None
+    return jnp.squeeze(inputs[0], axes)
+
+
+def _unsqueeze(inputs: Sequence[Any], attributes: Attributes) -> Array:
+    return jnp.expand_dims(inputs[0], tuple(int(a) for a in inputs[1]))
+
+
+def _transpose(inputs: Sequence[Any], attributes: Attributes) -> Array:
+    return jnp.transpose(inputs[0], attributes.get("perm"))
+
+
+def _concat(inputs: Sequence[Any], attributes: Attributes) -> Array:
+    return jnp.concatenate(list(inputs), axis=int(attributes["axis"]))
+
+
+def _reduce_mean(inputs: Sequence[Any], attributes: Attributes) -> Array:
+    axes = tuple(int(a) for a in inputs[1]) if len(inputs) > 1 and inputs[1] is not None else None
+    if axes is None and attributes.get("noop_with_empty_axes", 0):
+        return jnp.asarray(inputs[0])
+    return jnp.mean(inputs[0], axis=axes, keepdims=bool(attributes.get("keepdims", 1)))
+
+
+def _softmax(inputs: Sequence[Any], attributes: Attributes) -> Array:
+    return jax.nn.softmax(inputs[0], axis=int(attributes.get("axis", -1)))
+
+
+def _log_softmax(inputs: Sequence[Any], attributes: Attributes) -> Array:
+    return jax.nn.log_softmax(inputs[0], axis=int(attributes.get("axis", -1)))
+
+
+def _leaky_relu(inputs: Sequence[Any], attributes: Attributes) -> Array:
+    return jnp.where(inputs[0] >= 0, inputs[0], inputs[0] * float(attributes.get("alpha", 0.01)))
+
+
+def _global_mean(x: Array) -> Array:
+    return jnp.mean(x, axis=tuple(range(2, x.ndim)), keepdims=True)
+
+
+def _global_max(x: Array) -> Array:
+    return jnp.max(x, axis=tuple(range(2, x.ndim)), keepdims=True)
+
+
+def pool_padding(attributes: Attributes, spatial: Sequence[int]) -> tuple[list[int], list[int], list[tuple[int, int]]]:
+    """Strides, dilations and (begin, end) pads of a pooling node, with auto_pad and ceil_mode resolved.
+
+    In ceil mode the end pad grows until the last window is covered; a window that would start in the end pad is left out.
+    """
+    kernel = [int(k) for k in attributes["kernel_shape"]]
+    axes = len(kernel)
+    strides = [int(s) for s in attributes.get("strides", [1] * axes)]
+    dilations = [int(d) for d in attributes.get("dilations", [1] * axes)]
+    spans = [(k - 1) * d + 1 for k, d in zip(kernel, dilations, strict=True)]
+    mode = attributes.get("auto_pad", "NOTSET")
+    mode = mode.decode() if isinstance(mode, bytes) else mode
+    if mode in ("SAME_UPPER", "SAME_LOWER"):
+        totals = [
+            max((-(-n // s) - 1) * s + span - n, 0) for n, s, span in zip(spatial, strides, spans, strict=True)
+        ]
+        smaller = [total // 2 for total in totals]
+        larger = [total - half for total, half in zip(totals, smaller, strict=True)]
+        pads = list(zip(smaller, larger, strict=True) if mode == "SAME_UPPER" else zip(larger, smaller, strict=True))
+        return strides, dilations, pads
+    flat = [int(p) for p in attributes.get("pads", [0] * 2 * axes)] if mode == "NOTSET" else [0] * 2 * axes
+    pads = [(flat[a], flat[axes + a]) for a in range(axes)]
+    if attributes.get("ceil_mode", 0):
+        for a, (n, span, stride) in enumerate(zip(spatial, spans, strides, strict=True)):
+            begin, end = pads[a]
+            outputs = -(-(n + begin + end - span) // stride) + 1
+            outputs -= (outputs - 1) * stride >= n + begin
+            pads[a] = (begin, (outputs - 1) * stride + span - n - begin)
+    return strides, dilations, pads
+
+
+def _max_pool(inputs: Sequence[Any], attributes: Attributes) -> Array:
+    x = inputs[0]
+    kernel = [int(k) for k in attributes["kernel_shape"]]
+    strides, dilations, pads = pool_padding(attributes, x.shape[2:])
+    exact = all(n % k == 0 for n, k in zip(x.shape[2:], kernel, strict=True))
+    if kernel == strides and exact and not any(map(any, pads)) and set(dilations) == {1}:
+        # Non-overlapping windows: a reshape and a maximum; its gradient is much cheaper than reduce_window's.
+        split = [extent for n, k in zip(x.shape[2:], kernel, strict=True) for extent in (n // k, k)]
+        return jnp.max(x.reshape(*x.shape[:2], *split), axis=tuple(range(3, 3 + 2 * len(kernel), 2)))
+    return lax.reduce_window(
+        x,
+        -jnp.inf,
+        lax.max,
+        (1, 1, *kernel),
+        (1, 1, *strides),
+        [(0, 0), (0, 0), *((max(b, 0), e) for b, e in pads)],
+        window_dilation=(1, 1, *dilations),
+    )
+
+
+def _average_pool(inputs: Sequence[Any], attributes: Attributes) -> Array:
+    x = inputs[0]
+    kernel = [int(k) for k in attributes["kernel_shape"]]
+    strides, dilations, pads = pool_padding(attributes, x.shape[2:])
+
+    def window_sum(values: Array, padding: Sequence[tuple[int, int]]) -> Array:
+        return lax.reduce_window(
+            values,
+            0.0,
+            lax.add,
+            (1, 1, *kernel),
+            (1, 1, *strides),
+            [(0, 0), (0, 0), *padding],
+            window_dilation=(1, 1, *dilations),
+        )
+
+    counted = jnp.ones((1, 1, *x.shape[2:]), x.dtype)
+    if attributes.get("count_include_pad", 0):
+        # Pads that the node asks for count; those that only ceil mode added do not.
+        strict_pads = pool_padding({**attributes, "ceil_mode": 0}, x.shape[2:])[2]
+        counted = jnp.pad(counted, [(0, 0), (0, 0), *strict_pads], constant_values=1)
+        rest = [(0, end - strict_end) for (_, end), (_, strict_end) in zip(pads, strict_pads, strict=True)]
+        return window_sum(x, pads) / window_sum(counted, rest)
+    return window_sum(x, pads) / window_sum(counted, pads)
+
+
+OPERATORS: dict[str, Operator] = {
+    "Add": _binary(jnp.add),
+    "AveragePool": _average_pool,
+    "Clip": _clip,
+    "Concat": _concat,
+    "Div": _binary(jnp.divide),
+    "Flatten": _flatten,
+    "GlobalAveragePool": _unary(_global_mean),
+    "GlobalMaxPool": _unary(_global_max),
+    "Identity": _unary(jnp.asarray),
+    "LeakyRelu": _leaky_relu,
+    "LogSoftmax": _log_softmax,
+    "MaxPool": _max_pool,
+    "Mul": _binary(jnp.multiply),
+    "ReduceMean": _reduce_mean,
+    "Relu": _unary(jax.nn.relu),
+    "Reshape": _reshape,
+    "Sigmoid": _unary(jax.nn.sigmoid),
+    "Softmax": _softmax,
+    "Squeeze": _squeeze,
+    "Sub": _binary(jnp.subtract),
+    "Tanh": _unary(jnp.tanh),
+    "Transpose": _transpose,
+    "Unsqueeze": _unsqueeze,
+}
