@@ -5,15 +5,17 @@ import math
 import numpy as np
 import onnx_ir as ir
 
+from cimc.errors import CimcError
 from passes.graph_edit import add_constant, constant
 from passes.infer_shapes import BATCH_SYMBOL, sizes_at
+from passes.verify import run
 
 
 class FreeBatch(ir.passes.InPlacePass):
     """Replace a static batch size by a symbol, also where a Reshape repeats it.
 
-    The first size of every input counts as the batch if all inputs (rank 2 or more) agree in it and if the network then
-    still computes outputs of the same sizes, one for each image of the batch. Else the network stays as it is.
+    The first size of every input counts as the batch if all inputs (rank 2 or more) agree in it, and if the network
+    with a free batch, run on one image more, computes the same for all the others. Else the network stays as it is.
     """
 
     def call(self, model: ir.Model) -> ir.passes.PassResult:
@@ -22,19 +24,34 @@ class FreeBatch(ir.passes.InPlacePass):
             value.shape[0] if value.shape is not None and len(value.shape) > 1 else None for value in model.graph.inputs
         }
         batch = first.pop() if len(first) == 1 else None
-        if not isinstance(batch, int):
+        if not isinstance(batch, int) or batch < 1:
             return ir.passes.PassResult(model, modified=False)
-        before = sizes_at(model, batch)
+        sizes = {name: sizes for name, (_, sizes) in sizes_at(model, batch).items()}
         trial = model.clone()
-        _free(trial, batch, {name: sizes for name, (_, sizes) in before.items()})
-        probe = batch + 1
-        after = sizes_at(trial, probe)
-        for output in model.graph.outputs:
-            old, new = (table.get(output.name or "", (None, None))[1] for table in (before, after))
-            if not old or not new or old[0] != batch or new != (probe, *old[1:]):
-                return ir.passes.PassResult(model, modified=False)
-        _free(model, batch, {name: sizes for name, (_, sizes) in before.items()})
+        _free(trial, batch, sizes)
+        if not _same_with_another_image(model, trial, batch):
+            return ir.passes.PassResult(model, modified=False)
+        _free(model, batch, sizes)
         return ir.passes.PassResult(model, modified=True)
+
+
+def _same_with_another_image(fixed: ir.Model, free: ir.Model, batch: int) -> bool:
+    random = np.random.default_rng(0)
+    feeds = {}
+    for value in fixed.graph.inputs:
+        sizes = [size for size in value.shape or () if isinstance(size, int)]
+        if value.dtype != ir.DataType.FLOAT or value.shape is None or len(sizes) != len(value.shape):
+            return False
+        feeds[value.name or ""] = random.random((batch + 1, *sizes[1:]), dtype=np.float32)
+    try:
+        expected = run(fixed, {name: array[:batch] for name, array in feeds.items()})
+        computed = run(free, feeds)
+    except CimcError:
+        return False
+    return all(
+        one.ndim and more.shape == (batch + 1, *one.shape[1:]) and np.allclose(one, more[:batch], rtol=1e-4, atol=1e-5)
+        for one, more in zip(expected, computed, strict=True)
+    )
 
 
 def _free(model: ir.Model, batch: int, sizes: dict[str, tuple[int | None, ...] | None]) -> None:

@@ -15,7 +15,9 @@ def describe(node: ir.Node) -> str:
 
 
 def one_line(error: object) -> str:
-    """The first line of `error` that says something, cut to a readable length and without a final stop."""
+    """The first line of `error`, or of its cause, that says something; cut to a readable length, without a stop."""
+    while isinstance(error, BaseException) and error.__cause__ is not None:
+        error = error.__cause__
     lines = (line.strip() for line in str(error).splitlines())
     line = next((line for line in lines if line), type(error).__name__)
     if len(line) > _LIMIT:

@@ -5,6 +5,7 @@ from onnx_ir.passes import common
 
 from cimc.errors import CimcError
 from passes.crossbar_functions import AddCrossbarFunctions
+from passes.drop_identities import DropIdentities
 from passes.fold_constants import FoldConstants
 from passes.fold_reshapes import FoldReshapes
 from passes.free_batch import FreeBatch
@@ -24,7 +25,7 @@ NETWORK_PASSES: tuple[ir.passes.PassBase, ...] = (
     common.InlinePass(),
     UpgradeOpset(),
     common.LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0),
-    common.IdentityEliminationPass(),
+    DropIdentities(),
     FoldConstants(),
     FreeBatch(),
     InferShapes(),
@@ -60,9 +61,8 @@ def lower(model: ir.Model) -> ir.Model:
         try:
             model = network_pass(model).model
         except (ir.passes.InvariantError, ValueError) as error:
-            cause = one_line(error.__cause__ or error)
             raise CimcError(
-                f"cannot lower the network ({type(network_pass).__name__}): {cause}; "
+                f"cannot lower the network ({type(network_pass).__name__}): {one_line(error)}; "
                 f"simplify the network or export it with another opset"
             ) from error
     return model

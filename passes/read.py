@@ -1,6 +1,5 @@
 """Read an ONNX file from disk, checked, with its external data left on disk until it is used."""
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import onnx
@@ -53,36 +52,29 @@ def _parse(path: Path) -> onnx.ModelProto:
 
 
 def _open_external_data(model: ir.Model, path: Path) -> None:
-    folder = path.absolute().parent
-    for tensor in _tensors(model):
-        if not isinstance(tensor, ir.ExternalTensor):
-            continue
-        tensor.base_dir = folder
-        try:
-            tensor.numpy()
-        except FileNotFoundError:
-            raise CimcError(
-                f"{path}: the file {tensor.location} with the weights of '{tensor.name}' is missing; "
-                f"copy it to the folder of the model"
-            ) from None
-        except (ValueError, OSError) as error:
-            raise CimcError(
-                f"{path}: cannot read the external data of '{tensor.name}': {one_line(error)}; "
-                f"put the whole file {Path(tensor.location).name} into the folder of the model"
-            ) from None
-
-
-def _tensors(model: ir.Model) -> Iterator[ir.TensorProtocol]:
+    """Replace tensors in other files by tensors on the memory-mapped files, which know no location any more."""
     for graph in model.graphs():
         for value in graph.initializers.values():
-            if value.const_value is not None:
-                yield value.const_value
+            if isinstance(value.const_value, ir.ExternalTensor):
+                value.const_value = _mapped(value.const_value, path)
     for graph in (model.graph, *(function.graph for function in model.functions.values())):
         for node in graph.all_nodes():
-            for attribute in node.attributes.values():
-                if attribute.is_ref():
-                    continue
-                if attribute.type == ir.AttributeType.TENSOR:
-                    yield attribute.as_tensor()
-                elif attribute.type == ir.AttributeType.TENSORS:
-                    yield from attribute.as_tensors()
+            for name, attribute in list(node.attributes.items()):
+                if attribute.type == ir.AttributeType.TENSOR and isinstance(attribute.value, ir.ExternalTensor):
+                    node.attributes[name] = ir.AttrTensor(name, _mapped(attribute.value, path))
+
+
+def _mapped(tensor: ir.ExternalTensor, path: Path) -> ir.TensorProtocol:
+    tensor.base_dir = path.absolute().parent  # onnx-ir checks the place only where it has an absolute folder
+    try:
+        return ir.Tensor(tensor.numpy(), dtype=tensor.dtype, name=tensor.name)
+    except FileNotFoundError:
+        raise CimcError(
+            f"{path}: the file {tensor.location} with the weights of '{tensor.name}' is missing; "
+            f"copy it to the folder of the model"
+        ) from None
+    except (ValueError, OSError) as error:
+        raise CimcError(
+            f"{path}: cannot read the external data of '{tensor.name}': {one_line(error)}; "
+            f"put the whole file {Path(tensor.location).name} into the folder of the model"
+        ) from None

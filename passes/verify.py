@@ -40,7 +40,7 @@ def run(model: ir.Model, feeds: dict[str, npt.NDArray[np.float32]]) -> list[npt.
     """
     options = onnxruntime.SessionOptions()
     options.log_severity_level = _ERRORS_ONLY
-    content = ir.to_proto(ir.external_data.load_to_model(model.clone())).SerializeToString()
+    content = ir.to_proto(model).SerializeToString()
     try:
         session = onnxruntime.InferenceSession(content, options, ["CPUExecutionProvider"])
         results = session.run(None, feeds)

@@ -1,0 +1,81 @@
+"""Small builders of test networks, and the comparison of a network with its lowered form in onnxruntime."""
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import numpy.typing as npt
+import onnx
+import onnx_ir as ir
+from onnx import TensorProto, helper, numpy_helper
+
+from passes.crossbar_functions import is_crossbar
+from passes.pipeline import lower
+from passes.verify import run
+
+Size = int | str | None
+
+
+def weights(*shape: int, seed: int = 0) -> npt.NDArray[np.float32]:
+    """Random float32 numbers in [-1, 1)."""
+    return np.random.default_rng(seed).uniform(-1, 1, shape).astype(np.float32)
+
+
+def network_proto(
+    nodes: Sequence[onnx.NodeProto],
+    inputs: Mapping[str, Sequence[Size]],
+    outputs: Mapping[str, Sequence[Size] | None],
+    constants: Mapping[str, npt.ArrayLike] | None = None,
+    opset: int = 21,
+    functions: Sequence[onnx.FunctionProto] = (),
+    ir_version: int = 10,
+    dtype: int = TensorProto.FLOAT,
+) -> onnx.ModelProto:
+    """An ONNX model; inputs and outputs are of `dtype`, constants become initializers."""
+    graph = helper.make_graph(
+        nodes,
+        "test",
+        [helper.make_tensor_value_info(name, dtype, shape) for name, shape in inputs.items()],
+        [helper.make_tensor_value_info(name, dtype, shape) for name, shape in outputs.items()],
+        [numpy_helper.from_array(np.asarray(array), name) for name, array in (constants or {}).items()],
+    )
+    domains = sorted({function.domain for function in functions})
+    opsets = [helper.make_opsetid("", opset), *(helper.make_opsetid(domain, 1) for domain in domains)]
+    return helper.make_model(graph, opset_imports=opsets, ir_version=ir_version, functions=functions)
+
+
+def network(*args: object, **keywords: object) -> ir.Model:
+    """Like `network_proto`, as the IR that the passes take."""
+    proto = network_proto(*args, **keywords)  # type: ignore[arg-type]
+    onnx.checker.check_model(proto)
+    return ir.from_proto(proto)
+
+
+def layers(model: ir.Model) -> list[ir.Node]:
+    """The crossbar layers of a lowered network."""
+    return [node for node in model.graph if is_crossbar(node)]
+
+
+def operators(model: ir.Model) -> list[str]:
+    """The operators of a network in order."""
+    return [node.op_type for node in model.graph]
+
+
+def lower_and_compare(model: ir.Model, batch: int = 3, tolerance: float = 1e-5) -> ir.Model:
+    """Lower `model`, check the result with the ONNX checker and against onnxruntime, and return it."""
+    lowered = lower(model)
+    onnx.checker.check_model(ir.to_proto(lowered), full_check=True)
+    random = np.random.default_rng(1)
+    feeds = {}
+    for value in model.graph.inputs:
+        if not value.is_initializer():
+            sizes = [size if isinstance(size, int) else batch for size in value.shape or ()]
+            feeds[value.name or ""] = random.uniform(-1, 1, sizes).astype(np.float32)
+    assert [value.name for value in lowered.graph.outputs] == [value.name for value in model.graph.outputs]
+    for expected, computed in zip(run(model, feeds), run(lowered, feeds), strict=True):
+        assert expected.shape == computed.shape
+        error = np.abs(expected - computed) / np.maximum(1, np.abs(expected))
+        assert error.max(initial=0) <= tolerance
+    for node in lowered.graph:
+        for value in node.outputs:
+            assert value.shape is not None, f"{value.name} has no shape"
+    return lowered
