@@ -1,0 +1,82 @@
+"""Accuracy of a network on its arrays, or exactly."""
+
+from collections.abc import Callable
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+
+from cimc.data import Dataset
+from cimc.errors import CimcError
+from runtime.network import run_network
+from runtime.products import array_product, calibrating_product, exact_product
+from runtime.state import State, System
+
+BATCH = 500
+
+
+def images_for(system: System, images: np.ndarray, data: Dataset) -> np.ndarray:
+    """The images in the shape of the network's input. Raises CimcError when they do not have as many values."""
+    shape = system.network.image_shape
+    if int(np.prod(shape)) != int(np.prod(images.shape[1:])):
+        raise CimcError(
+            f"{data.name} has images of {'x'.join(map(str, images.shape[1:]))} but the network takes "
+            f"{'x'.join(map(str, shape))}; choose data of that shape"
+        )
+    return images.reshape(len(images), *shape)
+
+
+@partial(jax.jit, static_argnums=(0, 3, 5))
+def predict(
+    system: System, state: State, images: Array, scale: float, key: Array | None, exact: bool = False
+) -> Array:
+    """Network outputs [N, classes] for stored images [N, ...] times `scale`; on the arrays unless `exact`."""
+    x = images.astype(jnp.float32) * jnp.float32(scale)
+    product = exact_product(system, state) if exact else array_product(system, state)
+    return run_network(system.network, x, product, state["digital"], state["statistics"], key)[0]
+
+
+def logits(
+    system: System,
+    state: State,
+    images: np.ndarray,
+    scale: float,
+    key: Array | None,
+    exact: bool = False,
+    progress: Callable[[int], None] | None = None,
+) -> np.ndarray:
+    """Outputs for any number of images [N, ...], in batches of 500. key None: no noise. progress: images done so far."""
+    outputs = []
+    for start in range(0, len(images), BATCH):
+        batch = images[start : start + BATCH]
+        padded = np.concatenate([batch, np.zeros((BATCH - len(batch), *batch.shape[1:]), batch.dtype)])
+        batch_key = None if key is None else jax.random.fold_in(key, start)
+        outputs.append(np.asarray(predict(system, state, jnp.asarray(padded), scale, batch_key, exact))[: len(batch)])
+        if progress:
+            progress(start + len(batch))
+    return np.concatenate(outputs)
+
+
+def accuracy(outputs: np.ndarray, labels: np.ndarray) -> float:
+    """Fraction of the outputs [N, classes] whose largest entry is at the label [N].
+
+    Raises:
+        CimcError: the outputs are not one row of class scores an image, or hold NaN.
+    """
+    if outputs.ndim != 2:
+        raise CimcError(f"the network's output has shape {outputs.shape}; classification needs [images, classes]")
+    if not np.isfinite(outputs).all():
+        raise CimcError("the network's output holds NaN or infinity; lower the learning rate or check the weights")
+    return float(np.mean(np.argmax(outputs, axis=1) == labels))
+
+
+@partial(jax.jit, static_argnums=(0, 3))
+def calibrate(system: System, state: State, images: Array, scale: float, key: Array) -> State:
+    """Choose every layer's input range on stored images [N, ...], layer after layer. Returns a new state."""
+    record: dict[str, Array] = {}
+    x = images.astype(jnp.float32) * jnp.float32(scale)
+    product = calibrating_product(system, state, record)
+    run_network(system.network, x, product, state["digital"], state["statistics"], key)
+    return {**state, "input_range": record}

@@ -1,0 +1,82 @@
+"""The three ways to compute a crossbar layer: on the arrays, exactly from the digital weights, and calibrating."""
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+
+from runtime.cells import pair_weight
+from runtime.crossbar import count_scale, counts
+from runtime.network import Product
+from runtime.state import State, System, gain_name
+from runtime.unfold import fold_output, unfold
+
+# Input ranges tried by calibration, as multiples of the largest input in the calibration batch.
+RANGE_FACTORS = (0.35, 0.5, 0.7, 1.0, 1.4, 2.0, 2.8, 4.0, 5.7, 8.0)
+
+
+def array_product(system: System, state: State) -> Product:
+    """Layers on the arrays, with all that `runtime.crossbar` models; noise when a key is given."""
+
+    def product(name: str, x: Array, key: Array | None) -> Array:
+        return _layer_on_arrays(system, state, name, x, state["input_range"][name], key)
+
+    return product
+
+
+def exact_product(system: System, state: State) -> Product:
+    """Layers as float32 products with the digital copy of the weights: no converters, no noise, no devices."""
+
+    def product(name: str, x: Array, key: Array | None) -> Array:
+        y = _linear(system, name, x, state["weight"][name]) * state["digital"][gain_name(name)]
+        return fold_output(_add_bias(system, state, name, y), x.shape, system.crossbars[name].window)
+
+    return product
+
+
+def calibrating_product(system: System, state: State, record: dict[str, Array]) -> Product:
+    """Layers on the arrays, each with the input range that gives its output the least mean squared error.
+
+    A small range clips inputs and drives currents beyond the ADC; a large one wastes both converters' steps. The error is
+    taken against the exact product with the conductances as they are, converters and noise included. The ranges found
+    are put into `record` by layer.
+    """
+
+    def product(name: str, x: Array, key: Array | None) -> Array:
+        if system.chip.input.bits is None:
+            record[name] = jnp.float32(1.0)
+            return _layer_on_arrays(system, state, name, x, record[name], key)
+        largest = jnp.maximum(jnp.max(jnp.abs(x)), jnp.float32(1e-6))
+        candidates = largest * jnp.asarray(RANGE_FACTORS, jnp.float32)
+        weight = pair_weight(state["conductance"][name], state["weight_range"][name], system.chip)
+        exact = _linear(system, name, x, weight) * state["digital"][gain_name(name)]
+        reference = fold_output(_add_bias(system, state, name, exact), x.shape, system.crossbars[name].window)
+
+        def error(input_range: Array) -> Array:
+            return jnp.mean(jnp.square(_layer_on_arrays(system, state, name, x, input_range, key) - reference))
+
+        record[name] = candidates[jnp.argmin(jax.lax.map(error, candidates))]
+        return _layer_on_arrays(system, state, name, x, record[name], key)
+
+    return product
+
+
+def _layer_on_arrays(
+    system: System, state: State, name: str, x: Array, input_range: Array, key: Array | None
+) -> Array:
+    """y = (d + bias / s) s: added before it is scaled, so that no compiler fuses the two roundings into one."""
+    crossbar, weight_range = system.crossbars[name], state["weight_range"][name]
+    d = counts(crossbar, x, state["weight"][name], state["conductance"][name], weight_range, input_range, key)
+    scale = count_scale(crossbar, weight_range, input_range) * state["digital"][gain_name(name)]
+    y = _add_bias(system, state, name, d, scale) * scale
+    return fold_output(y, x.shape, crossbar.window)
+
+
+def _add_bias(system: System, state: State, name: str, y: Array, scale: Array | float = 1.0) -> Array:
+    """y [images, columns, positions] with the layer's bias, divided by `scale`, if it has one."""
+    bias = system.bias_names.get(name)
+    return y if bias is None else y + (state["digital"][bias] / scale)[None, :, None]
+
+
+def _linear(system: System, name: str, x: Array, weight: Array) -> Array:
+    """x W in float32: [images, columns, positions]."""
+    return jnp.einsum("nrp,rc->ncp", unfold(x, system.crossbars[name].window), weight)

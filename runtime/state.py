@@ -1,0 +1,130 @@
+"""The state of a network on arrays: what training changes, as named groups of arrays, and its flat form on disk."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+
+from cimc.chip import Chip
+from cimc.errors import CimcError
+from cimc.mapping import Mapping
+from runtime.cells import pair_targets, pair_weight, read_pair, write_verify
+from runtime.crossbar import Crossbar
+from runtime.network import Network
+
+# Group -> name -> array. Groups, by crossbar layer:
+#   weight        digital copy of the weights [rows, columns], in the network's own unit
+#   accumulator   weight updates not yet programmed [rows, columns], same unit
+#   conductance   G+ and G- [2, rows, columns], uS
+#   weight_range  the weight of a fully programmed pair, scalar
+#   input_range   the input of the DAC's largest code, scalar; 0 until calibrated
+#   updates       times a weight was due [rows, columns]; writes, trials: [2, rows, columns], a device
+# by initializer (and `<layer>.gain`): digital; by initializer: statistics
+State = dict[str, dict[str, Array]]
+
+
+@dataclass(frozen=True, eq=False)
+class System:
+    """All that is fixed while a network trains or runs.
+
+    crossbars: each layer on its arrays. bias_names: the bias initializer of each layer that has one.
+    """
+
+    network: Network
+    chip: Chip
+    crossbars: dict[str, Crossbar]
+    bias_names: dict[str, str]
+
+
+def build_system(
+    network: Network, mapping: Mapping, chip: Chip, backward: Literal["digital", "analog"] = "digital"
+) -> System:
+    """Join a network with its mapping."""
+    crossbars = {}
+    for layer in mapping.layers:
+        (row_start, row_stop), (column_start, column_stop) = layer.row_bounds[0], layer.column_bounds[0]
+        crossbars[layer.name] = Crossbar(
+            chip=chip,
+            row_block=row_stop - row_start,
+            column_block=column_stop - column_start,
+            signed=layer.signed_input,
+            window=network.windows[layer.name],
+            backward=backward,
+        )
+    biases = {node.name: node.inputs[2] for node in network.layers() if len(node.inputs) > 2}
+    return System(network, chip, crossbars, biases)
+
+
+def initial_state(system: System) -> State:
+    """The state of a compiled network: its ONNX weights as digital copy and as exact target conductances."""
+    network = system.network
+    state: State = {group: {} for group in ("weight", "accumulator", "conductance", "weight_range", "input_range")}
+    state |= {"updates": {}, "writes": {}, "trials": {}}
+    state["digital"] = {name: jnp.asarray(network.initializers[name]) for name in network.trainable}
+    state["statistics"] = {name: jnp.asarray(network.initializers[name]) for name in network.statistics}
+    for node in network.layers():
+        weight = jnp.asarray(network.initializers[node.inputs[1]], jnp.float32)
+        largest = float(jnp.max(jnp.abs(weight)))
+        if not np.isfinite(largest):
+            raise CimcError(f"the weights of {node.name} hold NaN or infinity; export the model again")
+        weight_range = jnp.float32(largest or 1.0)
+        pair = pair_targets(weight, weight_range, system.chip)
+        state["weight"][node.name] = weight
+        state["accumulator"][node.name] = jnp.zeros_like(weight)
+        state["conductance"][node.name] = pair
+        state["weight_range"][node.name] = weight_range
+        state["input_range"][node.name] = jnp.float32(0.0)
+        state["updates"][node.name] = jnp.zeros(weight.shape, jnp.int32)
+        state["writes"][node.name] = jnp.zeros(pair.shape, jnp.int32)
+        state["trials"][node.name] = jnp.zeros(pair.shape, jnp.int32)
+        state["digital"][gain_name(node.name)] = jnp.float32(1.0)
+    return state
+
+
+def gain_name(layer: str) -> str:
+    """Name of a layer's trainable scale among the digital parameters."""
+    return f"{layer}.gain"
+
+
+def program(system: System, state: State, key: Array) -> State:
+    """Write every device to the target of the digital copy, with the chip's programming error. Returns a new state."""
+    conductance = {}
+    for index, (name, weight) in enumerate(state["weight"].items()):
+        targets = pair_targets(weight, state["weight_range"][name], system.chip)
+        conductance[name] = write_verify(targets, system.chip.cell, jax.random.fold_in(key, index)).conductance
+    return {**state, "conductance": conductance}
+
+
+def read_back(system: System, state: State, key: Array) -> State:
+    """Read every device once into the digital copy, with read noise. Returns a new state."""
+    weight = {}
+    for index, (name, conductance) in enumerate(state["conductance"].items()):
+        pair = read_pair(conductance, system.chip.cell, jax.random.fold_in(key, index))
+        weight[name] = pair_weight(pair, state["weight_range"][name], system.chip)
+    return {**state, "weight": weight}
+
+
+def flatten_state(state: State) -> dict[str, np.ndarray]:
+    """`group/name` -> NumPy array, as written to `state.safetensors`."""
+    return {f"{group}/{name}": np.asarray(array) for group, arrays in state.items() for name, array in arrays.items()}
+
+
+def restore_state(system: System, flat: dict[str, np.ndarray], source: str) -> State:
+    """The state from its flat form; the initial state where the form is empty.
+
+    Raises:
+        CimcError: arrays are missing or have the wrong shape, naming `source`.
+    """
+    state = initial_state(system)
+    if not flat:
+        return state
+    for group, arrays in state.items():
+        for name, array in arrays.items():
+            stored = flat.get(f"{group}/{name}")
+            if stored is None or stored.shape != array.shape:
+                raise CimcError(f"the state in {source} does not fit its network (at {group}/{name}); train it again")
+            arrays[name] = jnp.asarray(stored)
+    return state

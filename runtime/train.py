@@ -1,0 +1,260 @@
+"""In-situ training: forward on the arrays, optimiser in float32, devices programmed by the update policy."""
+
+import math
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any, Literal
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from jax import Array
+
+from cimc.data import Dataset
+from cimc.errors import CimcError
+from runtime.evaluate import accuracy, calibrate, images_for, logits
+from runtime.network import run_network
+from runtime.products import array_product, exact_product
+from runtime.state import State, System, program, read_back
+from runtime.update import LayerState, Policy, update_layer
+
+CALIBRATION_IMAGES = 128
+CALIBRATION_STEPS = 100
+STAGNANT_EPOCHS = 5
+COUNTS = ("updates", "writes", "trials")
+
+
+@dataclass(frozen=True)
+class TrainingOptions:
+    """Options of a run.
+
+    lr: in the network's own weight unit, as for plain training. schedule: constant; cosine from lr to 0 over the run;
+    plateau: halved after five epochs without a lower training loss. weight_decay: decoupled, on crossbar weights.
+    """
+
+    policy: Policy = Policy()
+    epochs: int = 10
+    steps_per_epoch: int | None = None
+    batch_size: int = 64
+    lr: float = 0.004
+    schedule: Literal["constant", "cosine", "plateau"] = "cosine"
+    weight_decay: float = 0.0
+    seed: int = 0
+
+    def steps(self, images: int) -> int:
+        """Steps of one epoch."""
+        return self.steps_per_epoch or max(images // self.batch_size, 1)
+
+
+@dataclass(frozen=True)
+class Run:
+    """A training run between two steps: what is needed to go on exactly as if it had not stopped.
+
+    history: one record an epoch (epoch, loss, accuracy, lr, updates, writes, trials). loss_sum: of the current epoch.
+    """
+
+    state: State
+    optimizer: Any
+    step: int
+    loss_sum: Array
+    history: tuple[dict[str, float], ...]
+
+
+# Called with the run so far and the number of steps of the whole run.
+Progress = Callable[[Run, int], None]
+
+
+def start(system: System, state: State, options: TrainingOptions) -> Run:
+    """Write the network's weights into the devices and read them once into the digital copy (not for `float`).
+
+    Raises:
+        CimcError: the options do not fit together or the chip.
+    """
+    options.policy.check(system.chip)
+    if options.policy.method != "float":
+        program_key, read_key = jax.random.split(_key(options, 0))
+        state = read_back(system, program(system, state, program_key), read_key)
+    return Run(state, _adamw(options.weight_decay).init(_parameters(state)), 0, jnp.float32(0), ())
+
+
+def train(
+    system: System,
+    run: Run,
+    options: TrainingOptions,
+    data: Dataset,
+    checkpoint: Progress = lambda run, total: None,
+    checkpoint_seconds: float = 60.0,
+    progress: Progress = lambda run, total: None,
+) -> Run:
+    """Train to the end of the last epoch.
+
+    Args:
+        system: network and chip.
+        run: from `start`, or a run stored by `checkpoint`; the result has the same bits either way.
+        options: the same as those the run started with.
+        data: training and test images; the test set is evaluated on the arrays after every epoch.
+        checkpoint: called after every epoch, and between steps when `checkpoint_seconds` have passed.
+        checkpoint_seconds: at most so much work is lost when the process dies.
+        progress: called every few steps.
+
+    Raises:
+        CimcError: the data does not fit the network, or the loss is no longer a number.
+    """
+    images = jnp.asarray(images_for(system, data.x_train, data))
+    test_images = images_for(system, data.x_test, data)
+    labels = jnp.asarray(data.y_train)
+    calibration = images[calibration_index(options.seed, len(images))]
+    per_epoch = options.steps(len(images))
+    total = per_epoch * options.epochs
+    saved = time.monotonic()
+    order_epoch, order = -1, np.empty(0, np.int64)
+    while run.step < total:
+        epoch, position = divmod(run.step, per_epoch)
+        if epoch != order_epoch:
+            order_epoch, order = epoch, _order(options, epoch, len(images), per_epoch)
+        if run.step % CALIBRATION_STEPS == 0 and options.policy.method != "float":
+            run = replace(run, state=calibrate(system, run.state, calibration, data.scale, _key(options, 1, run.step)))
+        batch = order[position * options.batch_size : (position + 1) * options.batch_size]
+        lr = learning_rate(options, run.history, run.step, total)
+        state, optimizer, loss_sum = _train_step(
+            system,
+            options.policy,
+            options.weight_decay,
+            data.scale,
+            run.state,
+            run.optimizer,
+            run.loss_sum,
+            images,
+            labels,
+            jnp.asarray(batch),
+            jnp.float32(lr),
+            _key(options, 2, run.step),
+        )
+        run = replace(run, state=state, optimizer=optimizer, loss_sum=loss_sum, step=run.step + 1)
+        if run.step % per_epoch == 0:
+            run = _end_epoch(system, run, options, data, test_images, per_epoch, lr)
+            checkpoint(run, total)
+            saved = time.monotonic()
+        elif run.step % 10 == 0:
+            if time.monotonic() - saved > checkpoint_seconds:
+                checkpoint(run, total)
+                saved = time.monotonic()
+        if run.step % 10 == 0 or run.step == total:
+            progress(run, total)
+    return run
+
+
+def learning_rate(options: TrainingOptions, history: tuple[dict[str, float], ...], step: int, total: int) -> float:
+    """The learning rate of a step (0 .. total - 1)."""
+    if options.schedule == "cosine":
+        return options.lr * 0.5 * (1 + math.cos(math.pi * step / total))
+    if options.schedule == "constant":
+        return options.lr
+    best, stagnant, factor = math.inf, 0, 1.0
+    for record in history:
+        stagnant = 0 if record["loss"] < best else stagnant + 1
+        best = min(best, record["loss"])
+        if stagnant == STAGNANT_EPOCHS:
+            stagnant, factor = 0, factor / 2
+    return options.lr * factor
+
+
+def calibration_index(seed: int, images: int) -> np.ndarray:
+    """Indices of the training images that set the input ranges."""
+    return np.random.default_rng([seed, 1]).permutation(images)[:CALIBRATION_IMAGES]
+
+
+@partial(jax.jit, static_argnums=(0, 1, 2, 3), donate_argnums=(4, 5, 6))
+def _train_step(
+    system: System,
+    policy: Policy,
+    weight_decay: float,
+    scale: float,
+    state: State,
+    optimizer: Any,
+    loss_sum: Array,
+    images: Array,
+    labels: Array,
+    batch: Array,
+    lr: Array,
+    key: Array,
+) -> tuple[State, Any, Array]:
+    x = images[batch].astype(jnp.float32) * jnp.float32(scale)
+    forward_key, update_key = jax.random.split(key)
+
+    def loss_of(parameters: dict[str, dict[str, Array]]) -> tuple[Array, dict[str, Array]]:
+        trial: State = {**state, **parameters}
+        product = exact_product(system, trial) if policy.method == "float" else array_product(system, trial)
+        output, statistics = run_network(
+            system.network, x, product, trial["digital"], state["statistics"], forward_key, train=True
+        )
+        return jnp.mean(optax.softmax_cross_entropy_with_integer_labels(output, labels[batch])), statistics
+
+    parameters = _parameters(state)
+    (loss, statistics), gradients = jax.value_and_grad(loss_of, has_aux=True)(parameters)
+    directions, optimizer = _adamw(weight_decay).update(gradients, optimizer, parameters)
+    steps = jax.tree.map(lambda direction: -lr * direction, directions)
+    new: State = {**state, "statistics": statistics, "digital": optax.apply_updates(state["digital"], steps["digital"])}
+    layers = {
+        name: update_layer(
+            policy,
+            system.chip,
+            LayerState(*(state[group][name] for group in LayerState._fields)),
+            step,
+            state["weight_range"][name],
+            jax.random.fold_in(update_key, index),
+        )
+        for index, (name, step) in enumerate(steps["weight"].items())
+    }
+    for group in LayerState._fields:
+        new[group] = {name: getattr(layer, group) for name, layer in layers.items()}
+    return new, optimizer, loss_sum + loss
+
+
+def _end_epoch(
+    system: System,
+    run: Run,
+    options: TrainingOptions,
+    data: Dataset,
+    test_images: np.ndarray,
+    per_epoch: int,
+    lr: float,
+) -> Run:
+    loss = float(run.loss_sum) / per_epoch
+    if not math.isfinite(loss):
+        raise CimcError(f"the loss is {loss} after step {run.step}; lower --lr (now {options.lr})")
+    exact = options.policy.method == "float"
+    key = None if exact else _key(options, 3, run.step)
+    outputs = logits(system, run.state, test_images, data.scale, key, exact)
+    record = {
+        "epoch": len(run.history) + 1,
+        "loss": loss,
+        "accuracy": accuracy(outputs, data.y_test),
+        "lr": lr,
+        **{group: float(sum(np.sum(np.asarray(a), dtype=np.int64) for a in run.state[group].values())) for group in COUNTS},
+    }
+    return replace(run, loss_sum=jnp.float32(0), history=(*run.history, record))
+
+
+def _parameters(state: State) -> dict[str, dict[str, Array]]:
+    return {"weight": state["weight"], "digital": state["digital"]}
+
+
+def _adamw(weight_decay: float) -> optax.GradientTransformation:
+    """Adam with decoupled weight decay on the crossbar weights, before the learning rate."""
+    decay = optax.add_decayed_weights(weight_decay, mask={"weight": True, "digital": False})
+    return optax.chain(optax.scale_by_adam(), decay)
+
+
+def _order(options: TrainingOptions, epoch: int, images: int, steps: int) -> np.ndarray:
+    """Image indices of an epoch's batches: random permutations of the training set, one after the other."""
+    random = np.random.default_rng([options.seed, 2, epoch])
+    needed = steps * options.batch_size
+    return np.concatenate([random.permutation(images) for _ in range(-(-needed // images))])[:needed].astype(np.int32)
+
+
+def _key(options: TrainingOptions, purpose: int, step: int = 0) -> Array:
+    return jax.random.fold_in(jax.random.fold_in(jax.random.key(options.seed), purpose), step)

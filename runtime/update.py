@@ -1,0 +1,130 @@
+"""The update policy: what an optimiser step does to the devices of one layer.
+
+mixed-precision   acc += step; where |acc| > threshold the device is programmed (arXiv 2305.14547, section 3)
+naive             threshold 0: every step is programmed (the ablation)
+float             the weights themselves are changed, no device is touched (the baseline)
+"""
+
+from dataclasses import dataclass
+from typing import Literal, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+
+from cimc.chip import Chip
+from cimc.errors import CimcError
+from runtime.cells import blind_pulses, pair_targets, pair_weight, read_pair, write_verify
+
+
+@dataclass(frozen=True)
+class Policy:
+    """Options of the update.
+
+    method: as above. threshold: fraction of the weight range; None: the device's granularity, 1 / (levels - 1).
+    reset: what stays in the accumulator after a write, nothing or the part that was not programmed.
+    write: closed-loop write-verify to the target, or blind pulses. sync: the digital copy becomes the target, or is read
+    back from the device, or is left alone (`none`: targets then start from a read of the device).
+    backward: input gradients from the digital copy or from a transposed read of the arrays.
+    """
+
+    method: Literal["mixed-precision", "naive", "float"] = "mixed-precision"
+    threshold: float | None = None
+    reset: Literal["zero", "residual"] = "zero"
+    write: Literal["verify", "pulse"] = "verify"
+    backward: Literal["digital", "analog"] = "digital"
+    sync: Literal["target", "readback", "none"] = "readback"
+
+    def check(self, chip: Chip) -> None:
+        """Raises CimcError for options that do not fit together or the chip."""
+        if self.write == "pulse" and chip.cell.pulse is None:
+            raise CimcError(f"chip {chip.name} has no pulse response; add [cell.pulse] or use --write verify")
+        if self.sync == "none" and self.backward == "digital":
+            raise CimcError("--sync none leaves no digital copy for the backward pass; add --backward analog")
+        if self.threshold is not None and not 0 <= self.threshold < 1:
+            raise CimcError(f"--threshold {self.threshold} is not a fraction of the weight range; give 0 to 1")
+
+    def threshold_for(self, chip: Chip) -> float:
+        """Threshold as a fraction of the weight range."""
+        if self.method == "naive":
+            return 0.0
+        return chip.cell.granularity if self.threshold is None else self.threshold
+
+
+class LayerState(NamedTuple):
+    """One layer's part of the state (`runtime.state`)."""
+
+    weight: Array
+    accumulator: Array
+    conductance: Array
+    updates: Array
+    writes: Array
+    trials: Array
+
+
+def update_layer(policy: Policy, chip: Chip, layer: LayerState, step: Array, weight_range: Array, key: Array) -> LayerState:
+    """Accumulate an optimiser step and program the devices that are due.
+
+    Args:
+        policy: the options.
+        chip: the chip.
+        layer: the layer's state; weights [rows, columns], devices [2, rows, columns].
+        step: weight update of the optimiser [rows, columns].
+        weight_range: scalar; weights stay within +-weight_range.
+        key: for programming and read errors.
+    """
+    if policy.method == "float":
+        weight = layer.weight + step
+        return layer._replace(weight=weight, updates=layer.updates + (step != 0))
+    read_key, write_key, sync_key = jax.random.split(key, 3)
+    base = layer.weight
+    if policy.sync == "none":
+        base = pair_weight(read_pair(layer.conductance, chip.cell, read_key), weight_range, chip)
+    # What lies beyond the range can never be programmed and must not keep a device due for ever.
+    base = jnp.clip(base, -weight_range, weight_range)
+    total = jnp.clip(layer.accumulator + step, -weight_range - base, weight_range - base)
+    due = jnp.abs(total) > policy.threshold_for(chip) * weight_range
+    if policy.write == "verify":
+        target = base + total
+        goal = pair_targets(target, weight_range, chip)
+        # A device that is idle before and after, or whose target stays, is not touched.
+        selected = due & (goal != pair_targets(base, weight_range, chip))
+        written = write_verify(goal, chip.cell, write_key)
+        conductance = jnp.where(selected, written.conductance, layer.conductance)
+        trials = jnp.where(selected, written.trials, 0)
+    else:
+        pulses, target = _pulses(policy, chip, base, total, weight_range)
+        pulses = jnp.where(due, pulses, 0)
+        selected = pulses != 0
+        conductance = blind_pulses(layer.conductance, pulses, chip.cell, write_key)
+        trials = jnp.abs(pulses).astype(jnp.int32)
+    weight = layer.weight
+    if policy.sync == "target":
+        weight = jnp.where(due, target, weight)
+    elif policy.sync == "readback":
+        weight = jnp.where(due, pair_weight(read_pair(conductance, chip.cell, sync_key), weight_range, chip), weight)
+    left = jnp.zeros_like(total) if policy.reset == "zero" else base + total - target
+    return LayerState(
+        weight=weight,
+        accumulator=jnp.where(due, left, total),
+        conductance=conductance,
+        updates=layer.updates + due,
+        writes=layer.writes + selected,
+        trials=layer.trials + trials,
+    )
+
+
+def _pulses(policy: Policy, chip: Chip, base: Array, total: Array, weight_range: Array) -> tuple[Array, Array]:
+    """Whole pulses for G+ and G- [2, rows, columns], and the weight [rows, columns] they aim at.
+
+    trunc(acc / step) pulses (Nandakumar et al. 2020). An increase first takes G- down to its minimum, then G+ up; a
+    decrease the reverse, so that the idle device of a pair stays at G_min.
+    """
+    assert chip.cell.pulse is not None
+    step = chip.cell.pulse.step_uS / chip.cell.window_uS * weight_range
+    count = jnp.trunc(total / step)
+    held = jnp.round(jnp.stack([jnp.maximum(base, 0), jnp.maximum(-base, 0)]) / step)
+    opposite_first = jnp.stack([jnp.maximum(count, 0), jnp.maximum(-count, 0)])
+    down = jnp.minimum(opposite_first[::-1], held)
+    up = opposite_first - down[::-1]
+    return up - down, base + count * step
