@@ -29,7 +29,9 @@ def replacing(target: Path) -> Iterator[Path]:
         temporary.chmod(0o666 & ~_umask())
         temporary.replace(target)
     except OSError as error:
-        raise CimcError(f"cannot write {target}: {error.strerror or error}; check the folder and the free space") from None
+        raise CimcError(
+            f"cannot write {target}: {error.strerror or error}; check the folder and the free space"
+        ) from None
     finally:
         if temporary is not None:
             with suppress(OSError):
@@ -61,7 +63,9 @@ def replacing_folder(target: Path, marker: str) -> Iterator[Path]:
         else:
             temporary.rename(target)
     except OSError as error:
-        raise CimcError(f"cannot write {target}: {error.strerror or error}; check the folder and the free space") from None
+        raise CimcError(
+            f"cannot write {target}: {error.strerror or error}; check the folder and the free space"
+        ) from None
     finally:
         if temporary is not None:
             shutil.rmtree(temporary, ignore_errors=True)

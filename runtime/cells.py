@@ -1,4 +1,4 @@
-"""Devices: a weight as a differential pair, closed-loop write-verify, and blind pulses."""
+"""Devices: closed-loop write-verify, blind pulses, reads."""
 
 import math
 from functools import lru_cache
@@ -8,35 +8,8 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from cimc.chip import Cell, Chip, Programming
+from cimc.chip import Cell, Programming
 from runtime.noise import normal
-
-
-def pair_targets(weight: Array, weight_range: Array, chip: Chip) -> Array:
-    """Target conductances of differential pairs, on the grid of `Chip.target_step_uS`.
-
-    G+ = G_min + k max(w, 0), G- = G_min + k max(-w, 0), k = (G_max - G_min) / weight_range (arXiv 2305.14547, sec. 2).
-
-    Args:
-        weight: [rows, columns], within +-weight_range (clipped to it).
-        weight_range: scalar.
-        chip: the chip.
-
-    Returns:
-        [2, rows, columns] in uS.
-    """
-    cell, step = chip.cell, chip.target_step_uS
-    fraction = jnp.clip(weight / weight_range, -1.0, 1.0)
-    pair = jnp.stack([jnp.maximum(fraction, 0), jnp.maximum(-fraction, 0)])
-    lowest = math.ceil(cell.conductance_min_uS / step)
-    highest = math.floor(cell.conductance_max_uS / step)
-    targets = cell.conductance_min_uS + pair * cell.window_uS
-    return jnp.clip(jnp.round(targets * (1.0 / step)), lowest, highest) * step
-
-
-def pair_weight(conductance: Array, weight_range: Array, chip: Chip) -> Array:
-    """Weights [rows, columns] that pairs of conductances [2, rows, columns] in uS stand for."""
-    return (conductance[0] - conductance[1]) * (weight_range / chip.cell.window_uS)
 
 
 class TrialError(NamedTuple):
@@ -135,7 +108,7 @@ def blind_pulses(conductance: Array, pulses: Array, cell: Cell, key: Array) -> A
     return jnp.where(pulses == 0, conductance, bounded)
 
 
-def read_pair(conductance: Array, cell: Cell, key: Array) -> Array:
+def read_cells(conductance: Array, cell: Cell, key: Array) -> Array:
     """One noisy read of every device, in uS."""
     if cell.read_noise_uS == 0:
         return conductance

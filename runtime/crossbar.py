@@ -20,7 +20,8 @@ import jax.numpy as jnp
 from jax import Array
 
 from cimc.chip import Chip
-from runtime.converters import adc, dac, dac_step, levels_per_product
+from cimc.units import count_scale, dac_step, levels_per_product
+from runtime.converters import adc, dac
 from runtime.noise import normal
 from runtime.unfold import Window, unfold
 
@@ -39,13 +40,6 @@ class Crossbar:
     signed: bool
     window: Window | None = None
     backward: Literal["digital", "analog"] = "digital"
-
-
-def count_scale(layer: Crossbar, weight_range: Array, input_range: Array) -> Array:
-    """Value of one unit of d in units of x W (scalar float32): DAC step x weight range / (window levels per product)."""
-    chip = layer.chip
-    per_weight = jnp.float32(1.0 / (chip.cell.window_uS * levels_per_product(chip)))
-    return dac_step(input_range, chip) * (weight_range * per_weight)
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(0,))
@@ -97,7 +91,7 @@ def _forward(
 def _backward(layer: Crossbar, residuals: tuple[Array, ...], d_bar: Array) -> tuple[Array | None, ...]:
     u, weight, conductance, weight_range, input_range, key = residuals
     vectors, unfold_transpose = jax.vjp(lambda image: unfold(image, layer.window), u)
-    y_bar = d_bar / count_scale(layer, weight_range, input_range)
+    y_bar = d_bar / count_scale(weight_range, input_range, layer.chip)
     weight_bar = jnp.einsum("nrp,ncp->rc", vectors, y_bar) * dac_step(input_range, layer.chip)
     if layer.backward == "digital":
         vectors_bar = jnp.einsum("ncp,rc->nrp", y_bar, weight)
@@ -175,4 +169,4 @@ def transposed_read(layer: Crossbar, y_bar: Array, conductance: Array, weight_ra
     noise_key = None if key is None else jax.random.fold_in(key, 1)
     phases = read(layer.chip, jnp.concatenate([lines, swapped]), pair, 2 * layer.column_block, False, noise_key)
     d = phases[: u.shape[0]] - phases[u.shape[0] :]
-    return d * count_scale(layer, weight_range, largest)
+    return d * count_scale(weight_range, largest, layer.chip)

@@ -29,9 +29,7 @@ def images_for(system: System, images: np.ndarray, data: Dataset) -> np.ndarray:
 
 
 @partial(jax.jit, static_argnums=(0, 3, 5))
-def predict(
-    system: System, state: State, images: Array, scale: float, key: Array | None, exact: bool = False
-) -> Array:
+def predict(system: System, state: State, images: Array, scale: float, key: Array | None, exact: bool = False) -> Array:
     """Network outputs [N, classes] for stored images [N, ...] times `scale`; on the arrays unless `exact`."""
     x = images.astype(jnp.float32) * jnp.float32(scale)
     product = exact_product(system, state) if exact else array_product(system, state)

@@ -87,7 +87,9 @@ def load_network(serialised: bytes) -> Network:
         input=str(graph.inputs[0].name),
         image_shape=tuple(int(extent) for extent in list(shape)[1:] if isinstance(extent, int)),
         output=output,
-        initializers={name: value.const_value.numpy() for name, value in graph.initializers.items() if value.const_value},
+        initializers={
+            name: value.const_value.numpy() for name, value in graph.initializers.items() if value.const_value
+        },
         trainable=tuple(dict.fromkeys(trainable)),
         statistics=tuple(dict.fromkeys(statistics)),
         windows={node.name: _window(node) for node in nodes if node.crossbar},

@@ -100,9 +100,7 @@ def pool_padding(attributes: Attributes, spatial: Sequence[int]) -> tuple[list[i
     mode = attributes.get("auto_pad", "NOTSET")
     mode = mode.decode() if isinstance(mode, bytes) else mode
     if mode in ("SAME_UPPER", "SAME_LOWER"):
-        totals = [
-            max((-(-n // s) - 1) * s + span - n, 0) for n, s, span in zip(spatial, strides, spans, strict=True)
-        ]
+        totals = [max((-(-n // s) - 1) * s + span - n, 0) for n, s, span in zip(spatial, strides, spans, strict=True)]
         smaller = [total // 2 for total in totals]
         larger = [total - half for total, half in zip(totals, smaller, strict=True)]
         pads = list(zip(smaller, larger, strict=True) if mode == "SAME_UPPER" else zip(larger, smaller, strict=True))

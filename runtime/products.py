@@ -4,8 +4,8 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from runtime.cells import pair_weight
-from runtime.crossbar import count_scale, counts
+from cimc.units import count_scale, pair_weight
+from runtime.crossbar import counts
 from runtime.network import Product
 from runtime.state import State, System, gain_name
 from runtime.unfold import fold_output, unfold
@@ -60,13 +60,11 @@ def calibrating_product(system: System, state: State, record: dict[str, Array]) 
     return product
 
 
-def _layer_on_arrays(
-    system: System, state: State, name: str, x: Array, input_range: Array, key: Array | None
-) -> Array:
+def _layer_on_arrays(system: System, state: State, name: str, x: Array, input_range: Array, key: Array | None) -> Array:
     """y = (d + bias / s) s: added before it is scaled, so that no compiler fuses the two roundings into one."""
     crossbar, weight_range = system.crossbars[name], state["weight_range"][name]
     d = counts(crossbar, x, state["weight"][name], state["conductance"][name], weight_range, input_range, key)
-    scale = count_scale(crossbar, weight_range, input_range) * state["digital"][gain_name(name)]
+    scale = count_scale(weight_range, input_range, crossbar.chip) * state["digital"][gain_name(name)]
     y = _add_bias(system, state, name, d, scale) * scale
     return fold_output(y, x.shape, crossbar.window)
 

@@ -11,7 +11,8 @@ from jax import Array
 from cimc.chip import Chip
 from cimc.errors import CimcError
 from cimc.mapping import Mapping
-from runtime.cells import pair_targets, pair_weight, read_pair, write_verify
+from cimc.units import pair_targets, pair_weight
+from runtime.cells import read_cells, write_verify
 from runtime.crossbar import Crossbar
 from runtime.network import Network
 
@@ -102,7 +103,7 @@ def read_back(system: System, state: State, key: Array) -> State:
     """Read every device once into the digital copy, with read noise. Returns a new state."""
     weight = {}
     for index, (name, conductance) in enumerate(state["conductance"].items()):
-        pair = read_pair(conductance, system.chip.cell, jax.random.fold_in(key, index))
+        pair = read_cells(conductance, system.chip.cell, jax.random.fold_in(key, index))
         weight[name] = pair_weight(pair, state["weight_range"][name], system.chip)
     return {**state, "weight": weight}
 

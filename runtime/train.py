@@ -234,7 +234,10 @@ def _end_epoch(
         "loss": loss,
         "accuracy": accuracy(outputs, data.y_test),
         "lr": lr,
-        **{group: float(sum(np.sum(np.asarray(a), dtype=np.int64) for a in run.state[group].values())) for group in COUNTS},
+        **{
+            group: float(sum(np.sum(np.asarray(a), dtype=np.int64) for a in run.state[group].values()))
+            for group in COUNTS
+        },
     }
     return replace(run, loss_sum=jnp.float32(0), history=(*run.history, record))
 

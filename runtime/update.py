@@ -14,7 +14,8 @@ from jax import Array
 
 from cimc.chip import Chip
 from cimc.errors import CimcError
-from runtime.cells import blind_pulses, pair_targets, pair_weight, read_pair, write_verify
+from cimc.units import pair_targets, pair_weight
+from runtime.cells import blind_pulses, read_cells, write_verify
 
 
 @dataclass(frozen=True)
@@ -62,7 +63,9 @@ class LayerState(NamedTuple):
     trials: Array
 
 
-def update_layer(policy: Policy, chip: Chip, layer: LayerState, step: Array, weight_range: Array, key: Array) -> LayerState:
+def update_layer(
+    policy: Policy, chip: Chip, layer: LayerState, step: Array, weight_range: Array, key: Array
+) -> LayerState:
     """Accumulate an optimiser step and program the devices that are due.
 
     Args:
@@ -79,7 +82,7 @@ def update_layer(policy: Policy, chip: Chip, layer: LayerState, step: Array, wei
     read_key, write_key, sync_key = jax.random.split(key, 3)
     base = layer.weight
     if policy.sync == "none":
-        base = pair_weight(read_pair(layer.conductance, chip.cell, read_key), weight_range, chip)
+        base = pair_weight(read_cells(layer.conductance, chip.cell, read_key), weight_range, chip)
     # What lies beyond the range can never be programmed and must not keep a device due for ever.
     base = jnp.clip(base, -weight_range, weight_range)
     total = jnp.clip(layer.accumulator + step, -weight_range - base, weight_range - base)
@@ -102,7 +105,7 @@ def update_layer(policy: Policy, chip: Chip, layer: LayerState, step: Array, wei
     if policy.sync == "target":
         weight = jnp.where(due, target, weight)
     elif policy.sync == "readback":
-        weight = jnp.where(due, pair_weight(read_pair(conductance, chip.cell, sync_key), weight_range, chip), weight)
+        weight = jnp.where(due, pair_weight(read_cells(conductance, chip.cell, sync_key), weight_range, chip), weight)
     left = jnp.zeros_like(total) if policy.reset == "zero" else base + total - target
     return LayerState(
         weight=weight,

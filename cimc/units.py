@@ -1,0 +1,73 @@
+"""Between the network's units and the chip's: weights and conductances, inputs and DAC codes, ADC codes and outputs.
+
+Plain float32 arithmetic on NumPy or JAX arrays alike (the array's own namespace is used), so that the compiler, the
+runtime and the exported network compute the same numbers.
+"""
+
+import math
+from typing import Any
+
+import numpy as np
+
+from cimc.chip import Chip
+
+# NumPy or JAX array: both follow the array API standard, which no static type covers yet.
+AnyArray = Any
+
+
+def pair_targets(weight: AnyArray, weight_range: AnyArray, chip: Chip) -> AnyArray:
+    """Target conductances of differential pairs, on the grid of `Chip.target_step_uS`.
+
+    G+ = G_min + k max(w, 0), G- = G_min + k max(-w, 0), k = (G_max - G_min) / weight_range (arXiv 2305.14547).
+
+    Args:
+        weight: [rows, columns], within +-weight_range (clipped to it).
+        weight_range: scalar.
+        chip: the chip.
+
+    Returns:
+        [2, rows, columns] float32 in uS.
+    """
+    xp = weight.__array_namespace__()
+    cell, step = chip.cell, chip.target_step_uS
+    fraction = xp.clip(weight / weight_range, -1.0, 1.0)
+    pair = xp.maximum(xp.stack([fraction, -fraction]), np.float32(0))
+    lowest = math.ceil(cell.conductance_min_uS / step)
+    highest = math.floor(cell.conductance_max_uS / step)
+    targets = np.float32(cell.conductance_min_uS) + pair * np.float32(cell.window_uS)
+    return xp.clip(xp.round(targets * np.float32(1.0 / step)), lowest, highest) * np.float32(step)
+
+
+def pair_weight(conductance: AnyArray, weight_range: AnyArray, chip: Chip) -> AnyArray:
+    """Weights [rows, columns] that pairs of conductances [2, rows, columns] in uS stand for."""
+    return (conductance[0] - conductance[1]) * (weight_range / np.float32(chip.cell.window_uS))
+
+
+def dac_gain(input_range: AnyArray, chip: Chip) -> AnyArray:
+    """DAC units that an input of 1 makes: (2^bits - 1) / range; 1 for an ideal converter."""
+    if chip.input.bits is None:
+        return input_range * np.float32(0) + np.float32(1)
+    return np.float32(2**chip.input.bits - 1) / input_range
+
+
+def dac_step(input_range: AnyArray, chip: Chip) -> AnyArray:
+    """The input that one DAC unit stands for: range / (2^bits - 1); 1 for an ideal converter."""
+    if chip.input.bits is None:
+        return input_range * np.float32(0) + np.float32(1)
+    return input_range * np.float32(1.0 / (2**chip.input.bits - 1))
+
+
+def levels_per_product(chip: Chip) -> float:
+    """ADC levels (LSB) that one unit of u G (DAC integer times uS) makes: V / (2^input bits LSB); 1 for an ideal ADC.
+
+    Accumulating and halving the bit currents gives the current of u / 2^bits.
+    """
+    if chip.adc.bits is None or chip.input.bits is None:
+        return 1.0
+    return chip.cell.read_voltage_V / (2**chip.input.bits * chip.adc.lsb_uA)
+
+
+def count_scale(weight_range: AnyArray, input_range: AnyArray, chip: Chip) -> AnyArray:
+    """Value, in units of x W, of one unit of the digital sum d: DAC step x weight range / (window levels per product)."""
+    per_weight = np.float32(1.0 / (chip.cell.window_uS * levels_per_product(chip)))
+    return dac_step(input_range, chip) * (weight_range * per_weight)
