@@ -68,6 +68,11 @@ def levels_per_product(chip: Chip) -> float:
 
 
 def count_scale(weight_range: AnyArray, input_range: AnyArray, chip: Chip) -> AnyArray:
-    """Value, in units of x W, of one unit of the digital sum d: DAC step x weight range / (window levels per product)."""
-    per_weight = np.float32(1.0 / (chip.cell.window_uS * levels_per_product(chip)))
-    return dac_step(input_range, chip) * (weight_range * per_weight)
+    """Value, in units of x W, of one unit of the digital sum d: DAC step x weight range / (window x levels per product).
+
+    One constant and one order of products: every compiler rounds it the same way.
+    """
+    per_unit = 1.0 / (chip.cell.window_uS * levels_per_product(chip))
+    if chip.input.bits is None:
+        return weight_range * np.float32(per_unit)
+    return input_range * weight_range * np.float32(per_unit / (2**chip.input.bits - 1))

@@ -1,6 +1,7 @@
 """The mapper: every crossbar layer of a lowered network gets arrays, and every weight an address."""
 
 import math
+from typing import Literal
 
 import onnx_ir as ir
 
@@ -14,7 +15,11 @@ from passes.partition import partition, row_block_size
 
 
 def map_network(
-    model: ir.Model, chip: Chip, input_range: tuple[float, float] = (0.0, 1.0), max_chips: int | None = None
+    model: ir.Model,
+    chip: Chip,
+    input_range: tuple[float, float] = (0.0, 1.0),
+    max_chips: int | None = None,
+    row_split: Literal["channel", "flat"] | None = None,
 ) -> Mapping:
     """Assign the weights of every crossbar layer to arrays, one copy each, one block an array, in network order.
 
@@ -23,10 +28,13 @@ def map_network(
         chip: the chip; a network that needs more arrays than it has is spread over several.
         input_range: least and greatest value of the network's input; decides whether the first layer needs two phases.
         max_chips: an upper limit on the chips.
+        row_split: how rows are split, in place of the chip's own rule.
 
     Raises:
         CimcError: no crossbar layer, or more arrays needed than `max_chips` chips have.
     """
+    if row_split is not None:
+        chip = chip.model_copy(update={"row_split": row_split})
     nonnegative = nonnegative_values(model, input_range)
     layers: list[MappedLayer] = []
     arrays = 0

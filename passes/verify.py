@@ -11,6 +11,9 @@ from passes.messages import one_line
 _ERRORS_ONLY = 3
 
 
+Arrays = list[npt.NDArray[np.generic]]
+
+
 def largest_difference(reference: ir.Model, lowered: ir.Model, batch: int = 2, seed: int = 0) -> float:
     """The largest absolute difference between the outputs of both networks on the same random inputs in [0, 1).
 
@@ -19,20 +22,32 @@ def largest_difference(reference: ir.Model, lowered: ir.Model, batch: int = 2, s
     Raises:
         CimcError: another size than the first is not static, an input is not float32, or onnxruntime cannot run one.
     """
+    feeds = random_inputs(reference, batch, seed)
+    return difference(run(reference, feeds), run(lowered, feeds))
+
+
+def random_inputs(
+    model: ir.Model, batch: int, seed: int, input_range: tuple[float, float] = (0.0, 1.0)
+) -> dict[str, npt.NDArray[np.float32]]:
+    """Uniform random inputs within `input_range` by name. Raises CimcError for sizes that are not static."""
     random = np.random.default_rng(seed)
-    feeds = {
-        value.name or "": random.random(_sizes(value, batch), dtype=np.float32)
-        for value in reference.graph.inputs
+    low, high = (np.float32(limit) for limit in input_range)
+    return {
+        value.name or "": low + (high - low) * random.random(_sizes(value, batch), dtype=np.float32)
+        for value in model.graph.inputs
         if not value.is_initializer()
     }
-    expected, computed = run(reference, feeds), run(lowered, feeds)
+
+
+def difference(expected: Arrays, computed: Arrays) -> float:
+    """The largest absolute difference of two lists of outputs. Raises CimcError when their sizes differ."""
     if [array.shape for array in expected] != [array.shape for array in computed]:
         raise CimcError("the lowered network computes outputs of other sizes than the network; report this as a fault")
     differences = [np.abs(a.astype(np.float64) - b.astype(np.float64)) for a, b in zip(expected, computed, strict=True)]
-    return float(np.max([difference.max(initial=0.0) for difference in differences], initial=0.0))
+    return float(np.max([one.max(initial=0.0) for one in differences], initial=0.0))
 
 
-def run(model: ir.Model, feeds: dict[str, npt.NDArray[np.float32]]) -> list[npt.NDArray[np.generic]]:
+def run(model: ir.Model, feeds: dict[str, npt.NDArray[np.float32]]) -> Arrays:
     """The outputs of `model` on `feeds`, computed by onnxruntime on the CPU.
 
     Raises:

@@ -49,12 +49,17 @@ def logits(
     outputs = []
     for start in range(0, len(images), BATCH):
         batch = images[start : start + BATCH]
-        padded = np.concatenate([batch, np.zeros((BATCH - len(batch), *batch.shape[1:]), batch.dtype)])
+        padded = pad_batch(batch)
         batch_key = None if key is None else jax.random.fold_in(key, start)
         outputs.append(np.asarray(predict(system, state, jnp.asarray(padded), scale, batch_key, exact))[: len(batch)])
         if progress:
             progress(start + len(batch))
     return np.concatenate(outputs)
+
+
+def pad_batch(batch: np.ndarray) -> np.ndarray:
+    """The images [n, ...] and zeros up to 500, so that the last batch needs no compilation of its own."""
+    return np.concatenate([batch, np.zeros((BATCH - len(batch), *batch.shape[1:]), batch.dtype)])
 
 
 def accuracy(outputs: np.ndarray, labels: np.ndarray) -> float:

@@ -10,8 +10,9 @@ from runtime.network import Product
 from runtime.state import State, System, gain_name
 from runtime.unfold import fold_output, unfold
 
-# Input ranges tried by calibration, as multiples of the largest input in the calibration batch.
-RANGE_FACTORS = (0.35, 0.5, 0.7, 1.0, 1.4, 2.0, 2.8, 4.0, 5.7, 8.0)
+# Input ranges tried by calibration, as multiples of the largest input in the calibration batch. No small fractions: with
+# them, half of all 8-bit pixels would lie exactly between two DAC codes.
+RANGE_FACTORS = tuple(1.37**power for power in range(-3, 8))
 
 
 def array_product(system: System, state: State) -> Product:
@@ -64,7 +65,10 @@ def _layer_on_arrays(system: System, state: State, name: str, x: Array, input_ra
     """y = (d + bias / s) s: added before it is scaled, so that no compiler fuses the two roundings into one."""
     crossbar, weight_range = system.crossbars[name], state["weight_range"][name]
     d = counts(crossbar, x, state["weight"][name], state["conductance"][name], weight_range, input_range, key)
-    scale = count_scale(weight_range, input_range, crossbar.chip) * state["digital"][gain_name(name)]
+    # The barrier keeps XLA from merging these few products with those of the activations, which would round differently.
+    scale = jax.lax.optimization_barrier(
+        count_scale(weight_range, input_range, crossbar.chip) * state["digital"][gain_name(name)]
+    )
     y = _add_bias(system, state, name, d, scale) * scale
     return fold_output(y, x.shape, crossbar.window)
 
@@ -72,7 +76,7 @@ def _layer_on_arrays(system: System, state: State, name: str, x: Array, input_ra
 def _add_bias(system: System, state: State, name: str, y: Array, scale: Array | float = 1.0) -> Array:
     """y [images, columns, positions] with the layer's bias, divided by `scale`, if it has one."""
     bias = system.bias_names.get(name)
-    return y if bias is None else y + (state["digital"][bias] / scale)[None, :, None]
+    return y if bias is None else y + jax.lax.optimization_barrier(state["digital"][bias] / scale)[None, :, None]
 
 
 def _linear(system: System, name: str, x: Array, weight: Array) -> Array:

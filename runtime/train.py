@@ -67,14 +67,15 @@ class Run:
 Progress = Callable[[Run, int], None]
 
 
-def start(system: System, state: State, options: TrainingOptions) -> Run:
-    """Write the network's weights into the devices and read them once into the digital copy (not for `float`).
+def start(system: System, state: State, options: TrainingOptions, programmed: bool = False) -> Run:
+    """Begin a run. Unless the state is `programmed` (or the method `float`), its weights are first written into the
+    devices and these are read once into the digital copy.
 
     Raises:
         CimcError: the options do not fit together or the chip.
     """
     options.policy.check(system.chip)
-    if options.policy.method != "float":
+    if options.policy.method != "float" and not programmed:
         program_key, read_key = jax.random.split(_key(options, 0))
         state = read_back(system, program(system, state, program_key), read_key)
     return Run(state, _adamw(options.weight_decay).init(_parameters(state)), 0, jnp.float32(0), ())

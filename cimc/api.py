@@ -1,0 +1,253 @@
+"""The Python API: one function a command, files in and files out."""
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import jax
+import jax.numpy as jnp
+import onnx
+import onnx_ir as ir
+
+from cimc.artifact import Artifact, read_artifact, write_artifact
+from cimc.checkpoint import load_run, restore, save_run
+from cimc.chip import chip_text, parse_chip
+from cimc.data import Dataset
+from cimc.errors import CimcError
+from cimc.package import Package, read_package, write_package
+from passes.chip_network import chip_network
+from passes.map_network import map_network
+from passes.pipeline import lower
+from passes.read import read_network
+from passes.set_constants import set_constants
+from passes.verify_mapping import mapping_differences
+from runtime.cache import use_compilation_cache
+from runtime.deploy import Deployment
+from runtime.deploy import deploy as deploy_program
+from runtime.evaluate import accuracy, calibrate, images_for, logits
+from runtime.network import load_network
+from runtime.program import program_of, with_program
+from runtime.state import State, System, build_system, program
+from runtime.train import Run, TrainingOptions, calibration_index, start
+from runtime.train import train as train_run
+
+# Called with the units done, of how many.
+Progress = Callable[[int, int], None]
+
+
+@dataclass(frozen=True)
+class Compiled:
+    """Result of `compile_model`. verify_*: largest absolute difference of the outputs from onnxruntime's on the
+    original network, with ideal converters and with the chip's; None when not verified.
+    """
+
+    artifact: Artifact
+    verify_ideal: float | None
+    verify_chip: float | None
+
+
+def compile_model(
+    model: Path,
+    chip: str,
+    output: Path | None = None,
+    input_range: tuple[float, float] = (0.0, 1.0),
+    max_chips: int | None = None,
+    row_split: Literal["channel", "flat"] | None = None,
+    verify: bool = True,
+) -> Compiled:
+    """Lower an ONNX network, map it on a chip, compare it with onnxruntime, and write a `.cim` file.
+
+    Args:
+        model: the ONNX file.
+        chip: name of a built-in chip or path of a TOML file.
+        output: the `.cim` file; None: nothing is written.
+        input_range: least and greatest value of the network's input; a negative one makes the first layer signed.
+        max_chips: refuse a network that needs more chips.
+        row_split: in place of the chip's own.
+        verify: run the comparison.
+
+    Raises:
+        CimcError: one line for everything that can be wrong with the files and the network.
+    """
+    text = chip_text(chip)
+    description = parse_chip(text, chip)
+    network = read_network(Path(model))
+    lowered = lower(network)
+    mapping = map_network(lowered, description, input_range, max_chips, row_split)
+    differences = mapping_differences(network, lowered, mapping, description) if verify else (None, None)
+    artifact = Artifact(Path(model).stem, ir.to_proto(lowered).SerializeToString(), description, text, mapping)
+    if output is not None:
+        write_artifact(output, artifact)
+    return Compiled(artifact, *differences)
+
+
+def train(
+    source: Path,
+    data: Dataset,
+    options: TrainingOptions,
+    output: Path,
+    resume: bool = False,
+    checkpoint_seconds: float = 60.0,
+    progress: Callable[[Run, int], None] = lambda run, total: None,
+) -> tuple[Run, dict[str, Any]]:
+    """Train a `.cim` file on its arrays and write the trained one; while training goes on, it holds the checkpoint.
+
+    Args:
+        source: compiled, or trained (training goes on from its devices with a new optimiser).
+        data: training and test set.
+        options: of the run.
+        output: the trained `.cim`.
+        resume: go on from the checkpoint in `output` if there is one; the end is the same to the bit.
+        checkpoint_seconds: time between checkpoints within an epoch.
+        progress: called every few steps with the run and its number of steps.
+
+    Returns:
+        The run and its closing figures (JSON values).
+    """
+    use_compilation_cache()
+    artifact = read_artifact(source)
+    system, state, programmed = _load(artifact, source, options)
+    run = start(system, state, options, programmed)
+    if resume and Path(output).exists():
+        run = load_run(read_artifact(output), run, options, data, output)
+    first, began = run.step, time.perf_counter()
+    run = train_run(
+        system,
+        run,
+        options,
+        data,
+        lambda run, total: save_run(output, artifact, run, total, options, data, system),
+        checkpoint_seconds,
+        progress,
+    )
+    seconds = time.perf_counter() - began
+    return run, _training_figures(artifact, run, options, (run.step - first) * options.batch_size / seconds)
+
+
+def evaluate(
+    source: Path,
+    data: Dataset,
+    exact: bool = False,
+    noise: bool = True,
+    seed: int = 0,
+    progress: Progress = lambda done, total: None,
+) -> dict[str, float]:
+    """Accuracy of a `.cim` file on the test set: on its arrays, without noise, or exactly (float32, no arrays).
+
+    Weights that were never on the arrays are programmed first, and input ranges set on training images.
+    """
+    use_compilation_cache()
+    artifact = read_artifact(source)
+    system, state, programmed = _load(artifact, source)
+    images = images_for(system, data.x_test, data)
+    program_key, calibration_key, read_key = jax.random.split(jax.random.key(seed), 3)
+    if not programmed:
+        state = program(system, state, program_key)
+        index = calibration_index(seed, len(data.x_train))
+        samples = jnp.asarray(images_for(system, data.x_train[index], data))
+        state = calibrate(system, state, samples, data.scale, calibration_key)
+    began = time.perf_counter()
+    key = read_key if noise and not exact else None
+    outputs = logits(system, state, images, data.scale, key, exact, lambda done: progress(done, len(images)))
+    seconds = time.perf_counter() - began
+    return {"accuracy": accuracy(outputs, data.y_test), "images_per_s": len(images) / seconds}
+
+
+def export(source: Path, chip: str | None, output: Path, data: Dataset | None = None, seed: int = 0) -> Package:
+    """Remap a `.cim` file's weights to an inference chip and write the package to program it.
+
+    Args:
+        source: trained, or compiled (then `data` is needed to set the input ranges).
+        chip: name or path; None: the chip it was compiled for.
+        output: the package folder.
+        data: set the input ranges on its training images rather than on those kept in the `.cim`.
+        seed: of the noise during calibration.
+    """
+    use_compilation_cache()
+    artifact = read_artifact(source)
+    text = artifact.chip_text if chip is None else chip_text(chip)
+    target = parse_chip(text, chip or str(source))
+    lowered = ir.from_proto(onnx.load_from_string(artifact.network))
+    mapping = map_network(lowered, target, artifact.mapping.input_range)
+    system = build_system(load_network(artifact.network), mapping, target)
+    state = restore(artifact, system, source)
+    if data is not None:
+        images = images_for(system, data.x_train[calibration_index(seed, len(data.x_train))], data)
+        scale = data.scale
+    elif "calibration/images" in artifact.state:
+        images, scale = artifact.state["calibration/images"], float(artifact.history["scale"])
+    else:
+        raise CimcError(f"{source} was never trained, so its input ranges are not known; add --data to set them")
+    state = with_program(state, program_of(system, state))
+    state = calibrate(system, state, jnp.asarray(images), scale, jax.random.key(seed))
+    result = program_of(system, state)
+    weights = {node.inputs[1]: state["weight"][node.name] for node in system.network.layers()}
+    package = Package(
+        model=artifact.model,
+        chip=target,
+        chip_text=text,
+        mapping=mapping,
+        program=result,
+        network=ir.to_proto(set_constants(lowered, {**weights, **result.digital})).SerializeToString(),
+        chip_network=ir.to_proto(chip_network(lowered, mapping, target, result)).SerializeToString(),
+        notes={"trained_on": artifact.chip.name, "training": artifact.history.get("options", {})},
+    )
+    write_package(output, package)
+    return package
+
+
+def deploy(
+    folder: Path,
+    data: Dataset,
+    chips: int = 20,
+    seed: int = 0,
+    required: float = 0.99,
+    baseline: float | None = None,
+    progress: Progress = lambda done, total: None,
+) -> Deployment:
+    """Program virtual chips with a package and measure their accuracy on the test set (see `runtime.deploy`)."""
+    use_compilation_cache()
+    package = read_package(folder)
+    system = build_system(load_network(package.network), package.mapping, package.chip)
+    total = chips * len(data.x_test)
+    return deploy_program(
+        system, package.program, data, chips, seed, required, baseline, lambda done: progress(done, total)
+    )
+
+
+def _load(artifact: Artifact, source: Path, options: TrainingOptions | None = None) -> tuple[System, State, bool]:
+    """System and state of a `.cim` file, and whether its devices hold the state already.
+
+    Weights that were never on the arrays (compiled, or trained in float) get the range of their largest weight.
+    """
+    backward = "digital" if options is None else options.policy.backward
+    system = build_system(load_network(artifact.network), artifact.mapping, artifact.chip, backward)
+    state = restore(artifact, system, source)
+    programmed = bool(artifact.state) and artifact.history["options"]["policy"]["method"] != "float"
+    if not programmed:
+        state = with_program(state, program_of(system, state))
+    return system, state, programmed
+
+
+def _training_figures(artifact: Artifact, run: Run, options: TrainingOptions, images_per_s: float) -> dict[str, Any]:
+    weights, last = artifact.mapping.cost.weights, run.history[-1]
+    updates = last["updates"]
+    pulse = artifact.chip.cell.programming.pulse_nj if options.policy.write == "verify" else None
+    in_arrays = options.policy.method != "float"
+    return {
+        "accuracy": last["accuracy"],
+        "loss": last["loss"],
+        "epochs": len(run.history),
+        "images_per_s": images_per_s,
+        "updates": int(updates),
+        "updates_per_weight_mean": updates / weights,
+        "updates_per_weight_max": max(int(jnp.max(counts)) for counts in run.state["updates"].values()),
+        "update_reduction": run.step * weights / updates if updates else None,
+        "device_writes": int(last["writes"]),
+        "programming_trials": int(last["trials"]),
+        "programming_energy_mj": last["trials"] * pulse * 1e-6 if in_arrays and pulse is not None else None,
+        "weights": weights,
+        "steps": run.step,
+    }

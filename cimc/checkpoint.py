@@ -1,0 +1,76 @@
+"""A training run in a `.cim` file: saved between two steps, and taken up again."""
+
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from cimc.artifact import Artifact, write_artifact
+from cimc.data import Dataset
+from cimc.errors import CimcError
+from runtime.evaluate import images_for
+from runtime.state import State, System, flatten_state, restore_state
+from runtime.train import Run, TrainingOptions, calibration_index
+
+
+def restore(artifact: Artifact, system: System, source: Path) -> State:
+    """The state in a `.cim` file; that of the ONNX weights if it was only compiled."""
+    return restore_state(system, artifact.state, str(source))
+
+
+def save_run(
+    output: Path, source: Artifact, run: Run, total: int, options: TrainingOptions, data: Dataset, system: System
+) -> None:
+    """Write the run with all that it needs to go on, and the images that calibrate its input ranges."""
+    images = data.x_train[calibration_index(options.seed, len(data.x_train))]
+    leaves = jax.tree.leaves(run.optimizer)
+    flat = flatten_state(run.state) | {f"optimizer/{index}": np.asarray(leaf) for index, leaf in enumerate(leaves)}
+    flat |= {"calibration/images": images_for(system, images, data), "run/loss_sum": np.asarray(run.loss_sum)}
+    history = {
+        "options": _settings(options, data),
+        "step": run.step,
+        "steps": total,
+        "epochs": list(run.history),
+        "scale": data.scale,
+        "synthetic": data.synthetic,
+    }
+    write_artifact(output, replace(source, state=flat, history=history))
+
+
+def load_run(artifact: Artifact, fresh: Run, options: TrainingOptions, data: Dataset, source: Path) -> Run:
+    """The run saved in `artifact`, in the structure of a `fresh` one.
+
+    Raises:
+        CimcError: it was started with other options or other data, or holds no run of this network.
+    """
+    wanted, saved = _settings(options, data), artifact.history.get("options")
+    if saved is None:
+        raise CimcError(f"{source} holds no training run to resume; leave out --resume or choose another output")
+    changed = [key for key in wanted if saved.get(key) != wanted[key]]
+    if changed:
+        raise CimcError(
+            f"{source} was started with other settings ({', '.join(changed)}); use the same ones or leave out --resume"
+        )
+    leaves, structure = jax.tree.flatten(fresh.optimizer)
+    try:
+        state = {
+            group: {name: jnp.asarray(artifact.state[f"{group}/{name}"]) for name in arrays}
+            for group, arrays in fresh.state.items()
+        }
+        leaves = [jnp.asarray(artifact.state[f"optimizer/{index}"]) for index in range(len(leaves))]
+        return Run(
+            state=state,
+            optimizer=jax.tree.unflatten(structure, leaves),
+            step=int(artifact.history["step"]),
+            loss_sum=jnp.asarray(artifact.state["run/loss_sum"]),
+            history=tuple(artifact.history["epochs"]),
+        )
+    except KeyError as error:
+        raise CimcError(f"{source} holds another network's run ({error} is missing); leave out --resume") from None
+
+
+def _settings(options: TrainingOptions, data: Dataset) -> dict[str, Any]:
+    return {**asdict(options), "data": data.name, "images": len(data.x_train)}
