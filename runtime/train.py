@@ -41,7 +41,7 @@ class TrainingOptions:
     batch_size: int = 64
     lr: float = 0.004
     schedule: Literal["constant", "cosine", "plateau"] = "cosine"
-    weight_decay: float = 0.0
+    weight_decay: float = 0.01
     seed: int = 0
 
     def steps(self, images: int) -> int:

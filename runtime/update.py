@@ -34,7 +34,7 @@ class Policy:
     reset: Literal["zero", "residual"] = "zero"
     write: Literal["verify", "pulse"] = "verify"
     backward: Literal["digital", "analog"] = "digital"
-    sync: Literal["target", "readback", "none"] = "readback"
+    sync: Literal["target", "readback", "none"] = "target"
 
     def check(self, chip: Chip) -> None:
         """Raises CimcError for options that do not fit together or the chip."""

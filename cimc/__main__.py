@@ -1,0 +1,5 @@
+"""`python -m cimc` is `cimc`."""
+
+from cimc.cli import main
+
+main()

@@ -1,0 +1,351 @@
+"""The command line. Heavy modules are imported by the command that needs them, so that --help answers at once."""
+
+import json
+import os
+import sys
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from cimc import __version__
+from cimc.errors import CimcError
+
+if TYPE_CHECKING:
+    from cimc.data import Dataset
+
+app = typer.Typer(
+    name="cimc",
+    help="From an ONNX network to trained conductances on a compute-in-memory chip.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="rich",
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+class Method(StrEnum):
+    """What an optimiser step does to the devices."""
+
+    mixed_precision = "mixed-precision"
+    naive = "naive"
+    float = "float"
+
+
+class Schedule(StrEnum):
+    """Course of the learning rate."""
+
+    constant = "constant"
+    cosine = "cosine"
+    plateau = "plateau"
+
+
+class Reset(StrEnum):
+    """What stays in the accumulator after a write."""
+
+    zero = "zero"
+    residual = "residual"
+
+
+class Write(StrEnum):
+    """How a device is written."""
+
+    verify = "verify"
+    pulse = "pulse"
+
+
+class Backward(StrEnum):
+    """Where input gradients are computed."""
+
+    digital = "digital"
+    analog = "analog"
+
+
+class Sync(StrEnum):
+    """What the digital copy becomes after a write."""
+
+    target = "target"
+    readback = "readback"
+    none = "none"
+
+
+class RowSplit(StrEnum):
+    """How rows of a weight matrix are split over arrays."""
+
+    channel = "channel"
+    flat = "flat"
+
+
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout and nothing else.")]
+Data = Annotated[str, typer.Option("--data", help="mnist, fashion-mnist, cifar10, digits, or a FILE.npz.")]
+DataDir = Annotated[Path | None, typer.Option(help="Where the data lies; else $CIMC_DATA, else the user's cache.")]
+Seed = Annotated[int, typer.Option(help="Seed of everything random.", min=0)]
+
+
+@app.callback(invoke_without_command=True)
+def _version(version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False) -> None:
+    if version:
+        typer.echo(f"cimc {__version__}")
+        raise typer.Exit
+
+
+@app.command()
+def compile(
+    model: Annotated[Path, typer.Argument(help="ONNX file.")],
+    chip: Annotated[str, typer.Option(help="Chip name (see `cimc chips`) or path of a TOML file.")] = "brram-256x64",
+    output: Annotated[Path | None, typer.Option("-o", "--output", help=".cim file to write.")] = None,
+    input_range: Annotated[
+        str, typer.Option(help="Least and greatest input value; a negative one takes a second read phase.")
+    ] = "0,1",
+    max_chips: Annotated[int | None, typer.Option(help="Refuse a network that needs more chips.", min=1)] = None,
+    row_split: Annotated[RowSplit | None, typer.Option(help="In place of the chip's own rule.")] = None,
+    verify: Annotated[bool, typer.Option(help="Compare with onnxruntime on random inputs.")] = True,
+    as_json: Json = False,
+) -> None:
+    """Lower an ONNX network to crossbar layers, map it on a chip, verify it, and count its cost.
+
+    Example: cimc compile models/lenet1.onnx --chip brram-soc -o lenet1.cim
+    """
+    from cimc import views
+    from cimc.api import compile_model
+
+    split = None if row_split is None else row_split.value
+    compiled = compile_model(model, chip, output, _range(input_range), max_chips, split, verify)  # type: ignore[arg-type]
+    _emit(as_json, views.compiled_figures(compiled), lambda: views.show_compiled(compiled, output))
+
+
+@app.command()
+def train(
+    artifact: Annotated[Path, typer.Argument(help="Compiled .cim file.")],
+    output: Annotated[Path, typer.Option("-o", "--output", help="Trained .cim file; holds checkpoints meanwhile.")],
+    data: Data = "digits",
+    data_dir: DataDir = None,
+    epochs: Annotated[int, typer.Option(min=1)] = 10,
+    steps_per_epoch: Annotated[int | None, typer.Option(min=1, help="Default: the whole training set.")] = None,
+    batch_size: Annotated[int, typer.Option(min=1)] = 64,
+    lr: Annotated[float, typer.Option(min=0, help="Learning rate, in the network's own weight unit.")] = 0.004,
+    schedule: Annotated[Schedule, typer.Option(help="Course of the learning rate.")] = Schedule.cosine,
+    weight_decay: Annotated[float, typer.Option(min=0, help="Decoupled, on crossbar weights.")] = 0.01,
+    method: Annotated[
+        Method, typer.Option(help="naive programs every step; float trains the same network without arrays.")
+    ] = Method.mixed_precision,
+    threshold: Annotated[
+        float | None, typer.Option(help="Fraction of the weight range. Default: the device's granularity.")
+    ] = None,
+    reset: Annotated[Reset, typer.Option(help="Accumulator after a write.")] = Reset.zero,
+    write: Annotated[Write, typer.Option(help="Closed-loop write-verify or blind pulses.")] = Write.verify,
+    backward: Annotated[Backward, typer.Option(help="Input gradients: digital copy or transposed read.")] = (
+        Backward.digital
+    ),
+    sync: Annotated[Sync, typer.Option(help="Digital copy after a write.")] = Sync.target,
+    seed: Seed = 0,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on from the checkpoint in OUTPUT, if any.")] = False,
+    checkpoint_seconds: Annotated[float, typer.Option(min=0, help="Between checkpoints within an epoch.")] = 60.0,
+    as_json: Json = False,
+) -> None:
+    """Train a compiled network on its arrays: analog forward pass, digital accumulation, devices written when due.
+
+    Example: cimc train lenet1.cim --data mnist --epochs 13 --steps-per-epoch 400 --lr 0.004 -o trained.cim
+    """
+    from cimc import api, views
+    from cimc.console import progress_bar
+    from runtime.train import TrainingOptions
+    from runtime.update import Policy
+
+    options = TrainingOptions(
+        policy=Policy(method.value, threshold, reset.value, write.value, backward.value, sync.value),  # type: ignore[arg-type]
+        epochs=epochs,
+        steps_per_epoch=steps_per_epoch,
+        batch_size=batch_size,
+        lr=lr,
+        schedule=schedule.value,  # type: ignore[arg-type]
+        weight_decay=weight_decay,
+        seed=seed,
+    )
+    dataset = _load(data, data_dir)
+    with progress_bar("train") as bar:
+        run, figures = api.train(
+            artifact,
+            dataset,
+            options,
+            output,
+            resume,
+            checkpoint_seconds,
+            lambda run, total: bar(run.step, total, views.epoch_note(run.history)),
+        )
+    _emit(as_json, figures, lambda: views.show_training(run.history, figures, dataset, output))
+
+
+@app.command(name="eval")
+def evaluate(
+    artifact: Annotated[Path, typer.Argument(help="Compiled or trained .cim file.")],
+    data: Data = "digits",
+    data_dir: DataDir = None,
+    exact: Annotated[bool, typer.Option("--exact", help="Float32 products, no arrays.")] = False,
+    noise: Annotated[bool, typer.Option(help="Read and ADC noise.")] = True,
+    seed: Seed = 0,
+    as_json: Json = False,
+) -> None:
+    """Measure the accuracy of a network on its arrays, on the test set.
+
+    Example: cimc eval trained.cim --data mnist
+    """
+    from cimc import api, views
+    from cimc.console import progress_bar
+
+    dataset = _load(data, data_dir)
+    with progress_bar("eval") as bar:
+        figures = api.evaluate(artifact, dataset, exact, noise, seed, lambda done, total: bar(done, total, ""))
+    _emit(as_json, figures, lambda: views.show_evaluation(figures, dataset))
+
+
+@app.command()
+def export(
+    artifact: Annotated[Path, typer.Argument(help="Trained .cim file.")],
+    output: Annotated[Path, typer.Option("-o", "--output", help="Package folder to write.")],
+    chip: Annotated[str | None, typer.Option(help="Inference chip. Default: the one it was compiled for.")] = None,
+    data: Annotated[
+        str | None, typer.Option(help="Set input ranges on this data, not on the images kept from training.")
+    ] = None,
+    data_dir: DataDir = None,
+    seed: Seed = 0,
+    as_json: Json = False,
+) -> None:
+    """Write the package for an inference chip: target conductances, addresses, digital values, chip-exact ONNX.
+
+    Example: cimc export trained.cim --chip brram-256x64 -o package/
+    """
+    from cimc import api, views
+
+    dataset = None if data is None else _load(data, data_dir)
+    package = api.export(artifact, chip, output, dataset, seed)
+    _emit(as_json, views.package_figures(package, output), lambda: views.show_package(package, output))
+
+
+@app.command()
+def deploy(
+    package: Annotated[Path, typer.Argument(help="Package folder.")],
+    data: Data = "digits",
+    data_dir: DataDir = None,
+    chips: Annotated[int, typer.Option(min=1, help="Virtual chips to program.")] = 20,
+    required: Annotated[float, typer.Option(help="Normalised accuracy of a good chip, for the yield.")] = 0.99,
+    baseline: Annotated[
+        float | None, typer.Option(help="Accuracy to normalise by. Default: the package's weights in float32.")
+    ] = None,
+    seed: Seed = 0,
+    as_json: Json = False,
+) -> None:
+    """Program virtual chips with a package and measure their accuracy and yield, on the test set.
+
+    Example: cimc deploy package/ --data mnist --chips 100
+    """
+    from cimc import api, views
+    from cimc.console import progress_bar
+    from runtime.deploy import summary
+
+    dataset = _load(data, data_dir)
+    with progress_bar("deploy") as bar:
+        result = api.deploy(
+            package, dataset, chips, seed, required, baseline, lambda done, total: bar(done, total, "")
+        )
+    _emit(as_json, summary(result), lambda: views.show_deployment(result, dataset))
+
+
+@app.command()
+def inspect(artifact: Annotated[Path, typer.Argument(help=".cim file.")], as_json: Json = False) -> None:
+    """Show the layers of a .cim file: blocks, arrays, time and energy.
+
+    Example: cimc inspect lenet1.cim
+    """
+    from cimc import views
+    from cimc.artifact import read_artifact
+
+    contents = read_artifact(artifact)
+    _emit(as_json, contents.mapping.cost.model_dump(), lambda: views.show_layers(contents))
+
+
+@app.command()
+def chips(
+    name: Annotated[str | None, typer.Argument(help="Print this chip's description with its sources.")] = None,
+    as_json: Json = False,
+) -> None:
+    """List the built-in chips, or print one as a start for your own.
+
+    Example: cimc chips brram-soc > mychip.toml
+    """
+    from cimc import views
+    from cimc.chip import chip_names, chip_text, load_chip
+
+    if name is not None and not as_json:
+        typer.echo(chip_text(name), nl=False)
+        return
+    described = {chip: load_chip(chip) for chip in ([name] if name else chip_names())}
+    _emit(as_json, {k: c.model_dump() for k, c in described.items()}, lambda: views.show_chips(described))
+
+
+@app.command()
+def quickstart(
+    output: Annotated[Path, typer.Option("-o", "--output", help="Folder for the files and pictures.")] = Path(
+        "quickstart"
+    ),
+    seed: Seed = 0,
+    as_json: Json = False,
+) -> None:
+    """Walk the whole road in about two minutes: compile, train, export and deploy LeNet-1 on synthetic digits.
+
+    Example: cimc quickstart
+    """
+    from cimc import quickstart as road
+
+    figures = road.quickstart(output, seed, quiet=as_json)
+    _emit(as_json, figures, lambda: road.show(figures))
+
+
+def main() -> None:
+    """Entry point: a problem of the user's is one line on stderr and exit status 1."""
+    try:
+        app()
+    except CimcError as error:
+        _fail(str(error))
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        raise SystemExit(130) from None
+    except BrokenPipeError:
+        # The reader of our output has gone (`cimc ... | head`): nothing to report.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        raise SystemExit(1) from None
+    except Exception as error:
+        if os.environ.get("CIMC_TRACEBACK"):
+            raise
+        detail = str(error).strip().partition("\n")[0]
+        _fail(f"internal error ({type(error).__name__}: {detail:.200}); set CIMC_TRACEBACK=1 and report what it shows")
+
+
+def _fail(message: str) -> None:
+    print(f"error: {message}", file=sys.stderr)
+    raise SystemExit(1)
+
+
+def _emit(as_json: bool, figures: dict[str, Any], show: Any) -> None:
+    if as_json:
+        typer.echo(json.dumps(figures, allow_nan=False))
+    else:
+        show()
+
+
+def _load(name: str, folder: Path | None) -> "Dataset":
+    from cimc.data import load
+
+    return load(name, folder)
+
+
+def _range(text: str) -> tuple[float, float]:
+    try:
+        low, high = (float(part) for part in text.split(","))
+    except ValueError:
+        low = high = float("nan")
+    if not (low < high and abs(low) < float("inf") and abs(high) < float("inf")):
+        raise typer.BadParameter(f"{text!r} is not LOW,HIGH with LOW below HIGH", param_hint="--input-range")
+    return low, high

@@ -1,0 +1,66 @@
+"""What a user sees in the terminal: tables on stdout, progress on stderr."""
+
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.table import Table
+
+
+def print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]], caption: str | None = None) -> None:
+    """A table on stdout; the first column is text, the others numbers."""
+    table = Table(title=title, caption=caption, title_justify="left", caption_justify="left")
+    for index, column in enumerate(columns):
+        table.add_column(column, justify="left" if index == 0 else "right", overflow="fold")
+    for row in rows:
+        table.add_row(*row)
+    _stdout().print(table)
+
+
+def print_figures(title: str, figures: Mapping[str, str], caption: str | None = None) -> None:
+    """A two-column table of named figures on stdout."""
+    table = Table(title=title, caption=caption, show_header=False, title_justify="left", caption_justify="left")
+    table.add_column()
+    table.add_column(justify="right", overflow="fold")
+    for name, value in figures.items():
+        table.add_row(name, value)
+    _stdout().print(table)
+
+
+def say(text: str) -> None:
+    """A line on stdout, without markup."""
+    _stdout().print(text, markup=False, highlight=False, soft_wrap=True)
+
+
+@contextmanager
+def progress_bar(label: str) -> Iterator[Callable[[int, int, str], None]]:
+    """A progress bar on stderr; yields a function of (done, total, note). Nothing is drawn when stderr is no terminal,
+    but the notes are printed as lines when they change.
+    """
+    console = Console(file=sys.stderr)
+    if not console.is_terminal:
+        last = ""
+
+        def log(done: int, total: int, note: str = "") -> None:
+            nonlocal last
+            if note and note != last:
+                last = note
+                print(f"{label}: {note}", file=sys.stderr, flush=True)
+
+        yield log
+        return
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    with Progress(*columns, TimeRemainingColumn(), TextColumn("{task.fields[note]}"), console=console) as bars:
+        task = bars.add_task(label, total=None, note="")
+
+        def update(done: int, total: int, note: str = "") -> None:
+            bars.update(task, completed=done, total=total, note=note)
+
+        yield update
+
+
+def _stdout() -> Console:
+    # A pipe has no width: 120 columns keep tables whole there.
+    return Console(width=None if sys.stdout.isatty() else 120)

@@ -1,0 +1,85 @@
+"""Pictures of a training run and of programmed arrays (PNG)."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import matplotlib as mpl
+import numpy as np
+
+from cimc.files import replacing
+from cimc.package import Package, array_targets
+
+mpl.use("Agg")
+from matplotlib import pyplot as plt  # noqa: E402  (the backend must be chosen first)
+
+BLUE, ORANGE, GREY = "#2a6fbb", "#d9762b", "#8a8a8a"
+
+
+def training_picture(
+    path: Path, runs: Mapping[str, Sequence[Mapping[str, float]]], weights: int, title: str, steps_per_epoch: int
+) -> None:
+    """Test accuracy by epoch of one or more runs, and the device updates of the first beside programming every step.
+
+    Args:
+        path: PNG to write.
+        runs: histories by label; the first is the one on the arrays.
+        weights: number of weights of the network.
+        title: over the picture.
+        steps_per_epoch: optimiser steps an epoch.
+    """
+    figure, (left, right) = plt.subplots(1, 2, figsize=(9, 3.4), layout="constrained")
+    for (label, history), colour in zip(runs.items(), (BLUE, GREY, ORANGE), strict=False):
+        left.plot([r["epoch"] for r in history], [100 * r["accuracy"] for r in history], "o-", color=colour, label=label)
+    left.set(xlabel="epoch", ylabel="test accuracy (%)")
+    left.legend(frameon=False)
+    first = next(iter(runs.values()))
+    epochs = [record["epoch"] for record in first]
+    right.plot(epochs, [record["updates"] / weights for record in first], "o-", color=BLUE, label="mixed precision")
+    right.plot(epochs, [epoch * steps_per_epoch for epoch in epochs], "--", color=GREY, label="every step programmed")
+    right.set(xlabel="epoch", ylabel="updates per weight", yscale="log")
+    right.legend(frameon=False)
+    figure.suptitle(title, fontsize=11)
+    _save(figure, path)
+
+
+def arrays_picture(path: Path, package: Package, most: int = 8) -> None:
+    """Target conductances as the arrays hold them (white: not used), the first `most` arrays.
+
+    Args:
+        path: PNG to write.
+        package: what was exported.
+        most: largest number of arrays drawn.
+    """
+    targets = array_targets(package.mapping, package.chip, package.program)
+    owner = {block.array: layer.name for layer in package.mapping.layers for block in layer.blocks}
+    shown = targets[:most]
+    columns = min(len(shown), 4)
+    rows = -(-len(shown) // columns)
+    cell = package.chip.cell
+    height = 2.6 * rows * max(0.6, min(1.6, package.chip.array.rows / package.chip.array.columns))
+    figure, axes = plt.subplots(rows, columns, figsize=(2.4 * columns + 1, height), layout="constrained", squeeze=False)
+    image = None
+    for index, axis in enumerate(axes.flat):
+        if index >= len(shown):
+            axis.axis("off")
+            continue
+        image = axis.imshow(
+            shown[index],
+            cmap="viridis",
+            vmin=cell.conductance_min_uS,
+            vmax=cell.conductance_max_uS,
+            interpolation="nearest",
+            aspect="auto",
+        )
+        used = np.isfinite(shown[index]).mean()
+        axis.set_title(f"array {index}: {owner.get(index, '')}, {used:.0%} used", fontsize=8)
+        axis.tick_params(labelsize=6)
+    if image is not None:
+        figure.colorbar(image, ax=axes, label="target conductance (uS)", shrink=0.8)
+    _save(figure, path)
+
+
+def _save(figure: plt.Figure, path: Path) -> None:
+    with replacing(path) as temporary:
+        figure.savefig(temporary, dpi=130, format="png")
+    plt.close(figure)

@@ -1,0 +1,197 @@
+"""Results as JSON figures and as tables, one pair of functions a command."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from cimc.artifact import Artifact
+from cimc.chip import Chip
+from cimc.console import print_figures, print_table, say
+from cimc.data import Dataset
+from cimc.package import Package
+
+if TYPE_CHECKING:
+    from cimc.api import Compiled
+    from runtime.deploy import Deployment
+
+
+def compiled_figures(compiled: "Compiled") -> dict[str, Any]:
+    """JSON of `compile`."""
+    artifact = compiled.artifact
+    cost = artifact.mapping.cost.model_dump()
+    return {
+        "model": artifact.model,
+        "chip": artifact.chip.name,
+        **cost,
+        "row_split": sorted({layer.row_split for layer in artifact.mapping.layers}),
+        "verify": {"ideal": compiled.verify_ideal, "chip": compiled.verify_chip},
+    }
+
+
+def show_compiled(compiled: "Compiled", output: Path | None) -> None:
+    """Layer table, totals and verification of `compile`."""
+    artifact = compiled.artifact
+    show_layers(artifact)
+    if compiled.verify_ideal is not None:
+        say(
+            f"verified against onnxruntime: largest difference {compiled.verify_ideal:.1e} with ideal converters, "
+            f"{compiled.verify_chip:.2g} with the chip's (no noise)"
+        )
+    if output is not None:
+        say(f"wrote {output}; next: cimc train {output} --data mnist -o trained.cim")
+
+
+def show_layers(artifact: Artifact) -> None:
+    """The layers of a `.cim` file and the cost of one image."""
+    mapping, chip = artifact.mapping, artifact.chip
+    cost = mapping.cost
+    rows = []
+    for layer, figures in zip(mapping.layers, cost.layers, strict=True):
+        rows.append(
+            [
+                layer.name,
+                f"{layer.rows} x {layer.columns}",
+                f"{len(layer.row_bounds)} x {len(layer.column_bounds)}",
+                layer.row_split,
+                "two-phase" if layer.signed_input else "unsigned",
+                str(figures.arrays),
+                f"{figures.utilization:.0%}",
+                str(figures.positions),
+                str(figures.tile_ops),
+                f"{figures.latency_ms:.4f}",
+                f"{figures.energy_mj:.2g}",
+            ]
+        )
+    rows.append(
+        ["total", str(cost.weights), "", "", "", str(cost.crossbars), f"{cost.utilization:.0%}"]
+        + [str(cost.mvm_positions), str(cost.tile_ops), f"{cost.latency_ms:.4f}", f"{cost.energy_mj:.2g}"]
+    )
+    columns = ["layer", "weights", "blocks", "row split", "inputs", "arrays", "used", "MVMs", "tile ops", "ms", "mJ"]
+    print_table(
+        f"{artifact.model} on {chip.name} ({chip.array.rows} x {chip.array.columns} arrays)",
+        columns,
+        rows,
+        "one image, arrays with their converters; digital operators and data movement are not counted",
+    )
+    plural = "chips" if mapping.chips > 1 else "chip"
+    say(
+        f"{cost.crossbars} arrays on {mapping.chips} {plural} of {chip.array.per_chip}, {cost.devices} devices; "
+        f"latency {cost.latency_ms:.3g} ms, pipelined {cost.pipelined_latency_ms:.3g} ms, energy {cost.energy_mj:.2g} mJ"
+    )
+    if mapping.chips > 1:
+        say(f"note: one {chip.name} has {chip.array.per_chip} arrays, so the network is spread over {mapping.chips} chips")
+
+
+def epoch_note(history: Sequence[Mapping[str, float]]) -> str:
+    """The last epoch in a few words."""
+    if not history:
+        return ""
+    last = history[-1]
+    return f"epoch {last['epoch']:.0f}: loss {last['loss']:.3f}, accuracy {last['accuracy']:.2%}"
+
+
+def show_training(
+    history: Sequence[Mapping[str, float]], figures: Mapping[str, Any], data: Dataset, output: Path
+) -> None:
+    """Epoch table and closing figures of `train`."""
+    weights = figures["weights"]
+    rows = [
+        [
+            f"{record['epoch']:.0f}",
+            f"{record['loss']:.4f}",
+            f"{record['accuracy']:.2%}",
+            f"{record['lr']:.2g}",
+            f"{record['updates'] / weights:.2f}",
+        ]
+        for record in history
+    ]
+    print_table(f"training on {label(data)}", ["epoch", "loss", "test accuracy", "lr", "updates / weight"], rows)
+    reduction = figures["update_reduction"]
+    energy = figures["programming_energy_mj"]
+    print_figures(
+        "device updates",
+        {
+            "updates": f"{figures['updates']:,}",
+            "per weight, mean and largest": (
+                f"{figures['updates_per_weight_mean']:.2f}, {figures['updates_per_weight_max']}"
+            ),
+            "fewer than programming every step": "-" if reduction is None else f"{reduction:.0f}x",
+            "devices written": f"{figures['device_writes']:,}",
+            "programming trials or pulses": f"{figures['programming_trials']:,}",
+            "programming energy": "not stated for this chip" if energy is None else f"{energy:.3g} mJ",
+            "speed": f"{figures['images_per_s']:.0f} images/s",
+        },
+    )
+    say(f"wrote {output}; next: cimc export {output} -o package/")
+
+
+def show_evaluation(figures: Mapping[str, float], data: Dataset) -> None:
+    """Result of `eval`."""
+    say(
+        f"accuracy {figures['accuracy']:.2%} on {len(data.x_test)} test images of {label(data)} "
+        f"({figures['images_per_s']:.0f} images/s)"
+    )
+
+
+def package_figures(package: Package, output: Path) -> dict[str, Any]:
+    """JSON of `export`."""
+    cost = package.mapping.cost
+    return {
+        "model": package.model,
+        "chip": package.chip.name,
+        "package": str(output),
+        "crossbars": cost.crossbars,
+        "chips": package.mapping.chips,
+        "devices": cost.devices,
+    }
+
+
+def show_package(package: Package, output: Path) -> None:
+    """Result of `export`."""
+    cost = package.mapping.cost
+    print_figures(
+        f"{package.model} for {package.chip.name}",
+        {
+            "program/": f"{cost.devices} target conductances on {cost.crossbars} arrays, {package.mapping.chips} chips",
+            "digital.safetensors": "scales, input ranges, biases",
+            "model.onnx": "the chip-exact network, for any ONNX runtime",
+        },
+    )
+    say(f"wrote {output}; next: cimc deploy {output} --data mnist --chips 20")
+
+
+def show_deployment(result: "Deployment", data: Dataset) -> None:
+    """Result of `deploy`."""
+    accuracies, normalized = result.accuracies, result.normalized
+    rows = []
+    for name, values in (("accuracy", accuracies), ("normalised", normalized)):
+        spread = float(values.std(ddof=1)) if len(values) > 1 else 0.0
+        figures = [values.mean(), spread, values.min(), *np.percentile(values, [5, 50])]
+        rows.append([name, *(f"{figure:.4f}" for figure in figures)])
+    print_table(
+        f"{len(accuracies)} virtual chips on {label(data)}",
+        ["", "mean", "sd", "min", "5 %", "median"],
+        rows,
+        f"normalised by {result.baseline_accuracy:.4f}",
+    )
+    say(f"yield {result.yield_fraction:.0%} (chips with a normalised accuracy of at least {result.required:g})")
+
+
+def show_chips(described: Mapping[str, Chip]) -> None:
+    """The table of `chips`."""
+    rows = []
+    for name, chip in described.items():
+        adc = "ideal" if chip.adc.bits is None else f"{chip.adc.bits} bit"
+        dac = "ideal" if chip.input.bits is None else f"{chip.input.bits} bit"
+        levels = "continuous" if chip.cell.levels is None else str(chip.cell.levels)
+        array = f"{chip.array.rows} x {chip.array.columns}"
+        rows.append([name, chip.description, array, str(chip.array.per_chip), levels, f"{dac} / {adc}"])
+    print_table("chips", ["name", "description", "array", "arrays", "levels", "DAC / ADC"], rows)
+
+
+def label(data: Dataset) -> str:
+    """The data set's name; synthetic ones say so."""
+    return f"{data.name} (synthetic)" if data.synthetic else data.name
+
