@@ -29,12 +29,15 @@ from runtime.deploy import deploy as deploy_program
 from runtime.evaluate import accuracy, calibrate, images_for, logits
 from runtime.network import load_network
 from runtime.program import program_of, with_program
-from runtime.state import State, System, build_system, program
+from runtime.state import State, System, build_system, program, read_back
 from runtime.train import Run, TrainingOptions, calibration_index, start
 from runtime.train import train as train_run
 
 # Called with the units done, of how many.
 Progress = Callable[[int, int], None]
+
+# Reads of every device at export: their mean leaves a quarter of the read noise.
+EXPORT_READS = 16
 
 
 @dataclass(frozen=True)
@@ -155,7 +158,14 @@ def evaluate(
     return {"accuracy": accuracy(outputs, data.y_test), "images_per_s": len(images) / seconds}
 
 
-def export(source: Path, chip: str | None, output: Path, data: Dataset | None = None, seed: int = 0) -> Package:
+def export(
+    source: Path,
+    chip: str | None,
+    output: Path,
+    data: Dataset | None = None,
+    weights: Literal["devices", "digital"] = "devices",
+    seed: int = 0,
+) -> Package:
     """Remap a `.cim` file's weights to an inference chip and write the package to program it.
 
     Args:
@@ -163,7 +173,9 @@ def export(source: Path, chip: str | None, output: Path, data: Dataset | None = 
         chip: name or path; None: the chip it was compiled for.
         output: the package folder.
         data: set the input ranges on its training images rather than on those kept in the `.cim`.
-        seed: of the noise during calibration.
+        weights: of a network trained on arrays: those of its devices, read 16 times, or the digital copy. The network
+            has learnt around the errors of its devices, which the digital copy does not hold.
+        seed: of the noise of reads and calibration.
     """
     use_compilation_cache()
     artifact = read_artifact(source)
@@ -172,7 +184,9 @@ def export(source: Path, chip: str | None, output: Path, data: Dataset | None = 
     lowered = ir.from_proto(onnx.load_from_string(artifact.network))
     mapping = map_network(lowered, target, artifact.mapping.input_range)
     system = build_system(load_network(artifact.network), mapping, target)
-    state = restore(artifact, system, source)
+    trained_on, state, programmed = _load(artifact, source)
+    if programmed and weights == "devices":
+        state = read_back(trained_on, state, jax.random.fold_in(jax.random.key(seed), 1), EXPORT_READS)
     if data is not None:
         images = images_for(system, data.x_train[calibration_index(seed, len(data.x_train))], data)
         scale = data.scale
@@ -183,14 +197,14 @@ def export(source: Path, chip: str | None, output: Path, data: Dataset | None = 
     state = with_program(state, program_of(system, state))
     state = calibrate(system, state, jnp.asarray(images), scale, jax.random.key(seed))
     result = program_of(system, state)
-    weights = {node.inputs[1]: state["weight"][node.name] for node in system.network.layers()}
+    constants = {node.inputs[1]: state["weight"][node.name] for node in system.network.layers()}
     package = Package(
         model=artifact.model,
         chip=target,
         chip_text=text,
         mapping=mapping,
         program=result,
-        network=ir.to_proto(set_constants(lowered, {**weights, **result.digital})).SerializeToString(),
+        network=ir.to_proto(set_constants(lowered, {**constants, **result.digital})).SerializeToString(),
         chip_network=ir.to_proto(chip_network(lowered, mapping, target, result)).SerializeToString(),
         notes={"trained_on": artifact.chip.name, "training": artifact.history.get("options", {})},
     )

@@ -71,6 +71,13 @@ class Sync(StrEnum):
     none = "none"
 
 
+class Weights(StrEnum):
+    """Where exported weights come from."""
+
+    devices = "devices"
+    digital = "digital"
+
+
 class RowSplit(StrEnum):
     """How rows of a weight matrix are split over arrays."""
 
@@ -210,6 +217,9 @@ def export(
         str | None, typer.Option(help="Set input ranges on this data, not on the images kept from training.")
     ] = None,
     data_dir: DataDir = None,
+    weights: Annotated[
+        Weights, typer.Option(help="What the trained devices hold (mean of 16 reads), or their digital copy.")
+    ] = Weights.devices,
     seed: Seed = 0,
     as_json: Json = False,
 ) -> None:
@@ -220,7 +230,7 @@ def export(
     from cimc import api, views
 
     dataset = None if data is None else _load(data, data_dir)
-    package = api.export(artifact, chip, output, dataset, seed)
+    package = api.export(artifact, chip, output, dataset, weights.value, seed)  # type: ignore[arg-type]
     _emit(as_json, views.package_figures(package, output), lambda: views.show_package(package, output))
 
 
@@ -247,9 +257,7 @@ def deploy(
 
     dataset = _load(data, data_dir)
     with progress_bar("deploy") as bar:
-        result = api.deploy(
-            package, dataset, chips, seed, required, baseline, lambda done, total: bar(done, total, "")
-        )
+        result = api.deploy(package, dataset, chips, seed, required, baseline, lambda done, total: bar(done, total, ""))
     _emit(as_json, summary(result), lambda: views.show_deployment(result, dataset))
 
 

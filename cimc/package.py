@@ -1,14 +1,14 @@
 """The export package: a folder with what a chip team programs, and the network that the programmed chip computes.
 
-    manifest.json              what, for which chip, SHA-256 of every file
-    chip.toml, mapping.json    the chip and where every block sits
-    program/targets.npy        target conductances [arrays, rows, columns] in uS; NaN: cell not used
-    program/array_0000.csv     the same, one file an array; empty: cell not used
-    program/addresses.npz      for every cell: layer (index into `layers`, -1: not used), weight_row, weight_column, sign
-    program/blocks.csv         the same, block by block
-    digital.safetensors        scales and input ranges by layer, digital constants
-    model.onnx                 the chip-exact network (noise-free), runs in plain onnxruntime
-    network.onnx               the lowered network with the trained weights
+manifest.json              what, for which chip, SHA-256 of every file
+chip.toml, mapping.json    the chip and where every block sits
+program/targets.npy        target conductances [arrays, rows, columns] in uS; NaN: cell not used
+program/array_0000.csv     the same, one file an array; empty: cell not used
+program/addresses.npz      for every cell: layer (index into `layers`, -1: not used), weight_row, weight_column, sign
+program/blocks.csv         the same, block by block
+digital.safetensors        scales and input ranges by layer, digital constants
+model.onnx                 the chip-exact network (noise-free), runs in plain onnxruntime
+network.onnx               the lowered network with the trained weights
 """
 
 import csv

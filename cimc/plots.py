@@ -29,7 +29,9 @@ def training_picture(
     """
     figure, (left, right) = plt.subplots(1, 2, figsize=(9, 3.4), layout="constrained")
     for (label, history), colour in zip(runs.items(), (BLUE, GREY, ORANGE), strict=False):
-        left.plot([r["epoch"] for r in history], [100 * r["accuracy"] for r in history], "o-", color=colour, label=label)
+        left.plot(
+            [r["epoch"] for r in history], [100 * r["accuracy"] for r in history], "o-", color=colour, label=label
+        )
     left.set(xlabel="epoch", ylabel="test accuracy (%)")
     left.legend(frameon=False)
     first = next(iter(runs.values()))

@@ -81,7 +81,9 @@ def show_layers(artifact: Artifact) -> None:
         f"latency {cost.latency_ms:.3g} ms, pipelined {cost.pipelined_latency_ms:.3g} ms, energy {cost.energy_mj:.2g} mJ"
     )
     if mapping.chips > 1:
-        say(f"note: one {chip.name} has {chip.array.per_chip} arrays, so the network is spread over {mapping.chips} chips")
+        say(
+            f"note: one {chip.name} has {chip.array.per_chip} arrays, so the network is spread over {mapping.chips} chips"
+        )
 
 
 def epoch_note(history: Sequence[Mapping[str, float]]) -> str:
@@ -194,4 +196,3 @@ def show_chips(described: Mapping[str, Chip]) -> None:
 def label(data: Dataset) -> str:
     """The data set's name; synthetic ones say so."""
     return f"{data.name} (synthetic)" if data.synthetic else data.name
-

@@ -92,7 +92,9 @@ def chip_network(model: ir.Model, mapping: Mapping, chip: Chip, program: Program
         if is_crossbar(node):
             layer = mapping.layer(node.name or "")
             replacement = _chip_layer(graph, node, layer, chip, program.layers[layer.name])
-            ir.convenience.replace_nodes_and_values(graph, node, [node], [replacement], node.outputs, replacement.outputs)
+            ir.convenience.replace_nodes_and_values(
+                graph, node, [node], [replacement], node.outputs, replacement.outputs
+            )
     model.functions.clear()
     for text in _function_texts(chip, model.opset_imports[""]):
         function = ir.from_proto(onnx.parser.parse_function(text))

@@ -108,8 +108,8 @@ def blind_pulses(conductance: Array, pulses: Array, cell: Cell, key: Array) -> A
     return jnp.where(pulses == 0, conductance, bounded)
 
 
-def read_cells(conductance: Array, cell: Cell, key: Array) -> Array:
-    """One noisy read of every device, in uS."""
+def read_cells(conductance: Array, cell: Cell, key: Array, reads: int = 1) -> Array:
+    """The mean of that many noisy reads of every device, in uS."""
     if cell.read_noise_uS == 0:
         return conductance
-    return conductance + cell.read_noise_uS * normal(key, conductance.shape)
+    return conductance + cell.read_noise_uS / math.sqrt(reads) * normal(key, conductance.shape)

@@ -99,11 +99,11 @@ def program(system: System, state: State, key: Array) -> State:
     return {**state, "conductance": conductance}
 
 
-def read_back(system: System, state: State, key: Array) -> State:
-    """Read every device once into the digital copy, with read noise. Returns a new state."""
+def read_back(system: System, state: State, key: Array, reads: int = 1) -> State:
+    """Read every device that many times into the digital copy, with read noise. Returns a new state."""
     weight = {}
     for index, (name, conductance) in enumerate(state["conductance"].items()):
-        pair = read_cells(conductance, system.chip.cell, jax.random.fold_in(key, index))
+        pair = read_cells(conductance, system.chip.cell, jax.random.fold_in(key, index), reads)
         weight[name] = pair_weight(pair, state["weight_range"][name], system.chip)
     return {**state, "weight": weight}
 
