@@ -11,7 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from cimc.errors import CimcError
 
 CHIPS_FOLDER = Path(__file__).parent / "chips"
-UNITS = frozenset("s ms us ns v mv a ma ua na j mj uj nj pj fj w mw uw m2 mm2 um2 lsb level levels percent".split())
+UNITS = frozenset(["s", "ms", "us", "ns", "v", "mv", "a", "ma", "ua", "na", "j", "mj", "uj", "nj", "pj", "fj"])
 
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 NonNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
@@ -223,7 +223,8 @@ def _explain(error: ValidationError) -> str:
         stem = _without_unit(key)
         same = [k for k in known if _without_unit(k) == stem and k != key]
         if same:
-            return f"{where}: wrong unit; the key is {same[0]}"
+            # Of several keys with that stem (mvm_us, mvm_nj) the one that ends most alike is meant.
+            return f"{where}: wrong unit; the key is {max(same, key=lambda k: _likeness(k, key))}"
         close = difflib.get_close_matches(key, known, n=1)
         return f"unknown key {where}; " + (f"did you mean {close[0]}?" if close else f"known are {', '.join(known)}")
     if first["type"] == "missing":
@@ -235,6 +236,10 @@ def _explain(error: ValidationError) -> str:
 def _without_unit(key: str) -> str:
     stem, _, unit = key.rpartition("_")
     return stem if stem and unit.lower() in UNITS else key
+
+
+def _likeness(a: str, b: str) -> float:
+    return difflib.SequenceMatcher(None, a, b).ratio()
 
 
 def _keys_of(location: tuple[int | str, ...]) -> list[str]:

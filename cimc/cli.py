@@ -118,8 +118,9 @@ def compile(
     from cimc import views
     from cimc.api import compile_model
 
-    split = None if row_split is None else row_split.value
-    compiled = compile_model(model, chip, output, _range(input_range), max_chips, split, verify)  # type: ignore[arg-type]
+    compiled = compile_model(
+        model, chip, output, _range(input_range), max_chips, row_split.value if row_split else None, verify
+    )
     _emit(as_json, views.compiled_figures(compiled), lambda: views.show_compiled(compiled, output))
 
 
@@ -162,12 +163,12 @@ def train(
     from runtime.update import Policy
 
     options = TrainingOptions(
-        policy=Policy(method.value, threshold, reset.value, write.value, backward.value, sync.value),  # type: ignore[arg-type]
+        policy=Policy(method.value, threshold, reset.value, write.value, backward.value, sync.value),
         epochs=epochs,
         steps_per_epoch=steps_per_epoch,
         batch_size=batch_size,
         lr=lr,
-        schedule=schedule.value,  # type: ignore[arg-type]
+        schedule=schedule.value,
         weight_decay=weight_decay,
         seed=seed,
     )
@@ -230,7 +231,7 @@ def export(
     from cimc import api, views
 
     dataset = None if data is None else _load(data, data_dir)
-    package = api.export(artifact, chip, output, dataset, weights.value, seed)  # type: ignore[arg-type]
+    package = api.export(artifact, chip, output, dataset, weights.value, seed)
     _emit(as_json, views.package_figures(package, output), lambda: views.show_package(package, output))
 
 

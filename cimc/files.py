@@ -42,7 +42,7 @@ def replacing(target: Path) -> Iterator[Path]:
 def replacing_folder(target: Path, marker: str) -> Iterator[Path]:
     """Yield a temporary folder beside `target`; on success it takes the place of `target`, on any error it is removed.
 
-    An existing `target` is replaced only when it is empty or holds the file `marker`, so that no foreign folder is lost.
+    An existing `target` is replaced only when it is empty or holds the file `marker`: no foreign folder is lost.
 
     Raises:
         CimcError: `target` holds something else, or the place cannot be written.

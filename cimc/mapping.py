@@ -1,4 +1,4 @@
-"""The mapping: which block of which layer sits where, and what that costs. Written by the mapper, read by all others."""
+"""The mapping: which block of which layer sits where, and what that costs. Written by the mapper, read by others."""
 
 from typing import Literal, NamedTuple
 

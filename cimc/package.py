@@ -38,7 +38,7 @@ SCALES = ("weight_range", "input_range", "gain")
 
 @dataclass(frozen=True)
 class Package:
-    """Contents of a package. network, chip_network: serialised ONNX. notes: origin and training figures (JSON values)."""
+    """Contents of a package. network, chip_network: serialised ONNX. notes: origin and training settings (JSON)."""
 
     model: str
     chip: Chip
@@ -189,10 +189,8 @@ def _addresses(mapping: Mapping, chip: Chip) -> dict[str, npt.NDArray[Any]]:
 def _blocks(mapping: Mapping) -> str:
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(
-        ["chip", "array_on_chip", "array", "array_row", "array_column"]
-        + ["layer", "row_start", "row_stop", "column_start", "column_stop"]
-    )
+    header = "chip,array_on_chip,array,array_row,array_column,layer,row_start,row_stop,column_start,column_stop"
+    writer.writerow(header.split(","))
     for layer in mapping.layers:
         for block in layer.blocks:
             chip, array = divmod(block.array, mapping.arrays_per_chip)

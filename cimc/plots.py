@@ -10,7 +10,7 @@ from cimc.files import replacing
 from cimc.package import Package, array_targets
 
 mpl.use("Agg")
-from matplotlib import pyplot as plt  # noqa: E402  (the backend must be chosen first)
+from matplotlib import pyplot as plt
 
 BLUE, ORANGE, GREY = "#2a6fbb", "#d9762b", "#8a8a8a"
 

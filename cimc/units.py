@@ -68,7 +68,7 @@ def levels_per_product(chip: Chip) -> float:
 
 
 def count_scale(weight_range: AnyArray, input_range: AnyArray, chip: Chip) -> AnyArray:
-    """Value, in units of x W, of one unit of the digital sum d: DAC step x weight range / (window x levels per product).
+    """Value, in units of x W, of one unit of d: DAC step x weight range / (window x levels per product).
 
     One constant and one order of products: every compiler rounds it the same way.
     """

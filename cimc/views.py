@@ -65,8 +65,17 @@ def show_layers(artifact: Artifact) -> None:
             ]
         )
     rows.append(
-        ["total", str(cost.weights), "", "", "", str(cost.crossbars), f"{cost.utilization:.0%}"]
-        + [str(cost.mvm_positions), str(cost.tile_ops), f"{cost.latency_ms:.4f}", f"{cost.energy_mj:.2g}"]
+        [
+            "total",
+            str(cost.weights),
+            *[""] * 3,
+            str(cost.crossbars),
+            f"{cost.utilization:.0%}",
+            str(cost.mvm_positions),
+            str(cost.tile_ops),
+            f"{cost.latency_ms:.4f}",
+            f"{cost.energy_mj:.2g}",
+        ]
     )
     columns = ["layer", "weights", "blocks", "row split", "inputs", "arrays", "used", "MVMs", "tile ops", "ms", "mJ"]
     print_table(
@@ -78,12 +87,11 @@ def show_layers(artifact: Artifact) -> None:
     plural = "chips" if mapping.chips > 1 else "chip"
     say(
         f"{cost.crossbars} arrays on {mapping.chips} {plural} of {chip.array.per_chip}, {cost.devices} devices; "
-        f"latency {cost.latency_ms:.3g} ms, pipelined {cost.pipelined_latency_ms:.3g} ms, energy {cost.energy_mj:.2g} mJ"
+        f"latency {cost.latency_ms:.3g} ms, pipelined {cost.pipelined_latency_ms:.3g} ms, "
+        f"energy {cost.energy_mj:.2g} mJ"
     )
     if mapping.chips > 1:
-        say(
-            f"note: one {chip.name} has {chip.array.per_chip} arrays, so the network is spread over {mapping.chips} chips"
-        )
+        say(f"note: one {chip.name} has {chip.array.per_chip} arrays, the network is spread over {mapping.chips} chips")
 
 
 def epoch_note(history: Sequence[Mapping[str, float]]) -> str:

@@ -62,14 +62,10 @@ def map_network(
 
 def _map_layer(node: ir.Node, nonnegative: frozenset[str], first_array: int, chip: Chip) -> MappedLayer:
     x, weight, y = node.inputs[0], node.inputs[1], node.outputs[0]
-    assert (
-        x is not None
-        and weight is not None
-        and weight.shape is not None
-        and y.shape is not None
-        and x.name
-        and node.name
-    )
+    assert x is not None
+    assert weight is not None
+    assert weight.shape is not None
+    assert y.shape is not None
     rows, columns = (int(extent) for extent in weight.shape.numpy())
     kernel = node.attributes.get("kernel_shape")
     kernel_size = math.prod(kernel.as_ints()) if kernel is not None else 1
@@ -77,7 +73,7 @@ def _map_layer(node: ir.Node, nonnegative: frozenset[str], first_array: int, chi
     spatial = y.shape[2:] if kernel is not None else y.shape[1:-1]
     _, row_split = row_block_size(kernel_size, chip)
     return MappedLayer(
-        name=node.name,
+        name=node.name or "",
         operator=node.op_type,
         rows=rows,
         columns=columns,

@@ -25,7 +25,7 @@ def partition(rows: int, columns: int, kernel_size: int, first_array: int, chip:
     """
     row_step, _ = row_block_size(kernel_size, chip)
     column_step = chip.array.columns // 2
-    blocks = []
+    blocks: list[Block] = []
     for row in range(0, rows, row_step):
         for column in range(0, columns, column_step):
             row_stop, column_stop = min(row + row_step, rows), min(column + column_step, columns)

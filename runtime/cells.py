@@ -30,8 +30,8 @@ class Written(NamedTuple):
 def trial_error(programming: Programming) -> TrialError:
     """The error of a single trial that leaves the stated error after at most `trials` trials.
 
-    A trial's error is N(m, s^2); within +-tolerance it is accepted, otherwise the next trial overwrites it, and the last
-    one stays as it is. With p = P(accept) and q = 1 - p the final error is, with weight 1 - q^(trials - 1), the
+    A trial's error is N(m, s^2); within +-tolerance it is accepted, otherwise the next trial overwrites it, and the
+    last one stays as it is. With p = P(accept) and q = 1 - p the final error is, with weight 1 - q^(trials - 1), the
     truncated Gaussian and else a free one. m and s are solved for the stated final mean and sd by damped iteration.
 
     Raises:

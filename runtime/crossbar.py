@@ -143,7 +143,7 @@ def read(chip: Chip, u: Array, conductance: Array, row_block: int, signed: bool,
 
 
 def transposed_read(layer: Crossbar, y_bar: Array, conductance: Array, weight_range: Array, key: Array | None) -> Array:
-    """The input gradient by reading the arrays backwards: gradients drive the bit lines, word-line currents are converted.
+    """The input gradient by reading the arrays backwards: bit lines are driven, word-line currents converted.
 
     The positive part of a gradient drives G+ and the negative part G- (first phase), then the reverse (second phase);
     the phases are subtracted. The DAC range is the largest gradient of the batch. Row lines see the same converters.

@@ -45,7 +45,7 @@ def logits(
     exact: bool = False,
     progress: Callable[[int], None] | None = None,
 ) -> np.ndarray:
-    """Outputs for any number of images [N, ...], in batches of 500. key None: no noise. progress: images done so far."""
+    """Outputs for any number of images [N, ...], in batches of 500. key None: no noise. progress: images done."""
     outputs = []
     for start in range(0, len(images), BATCH):
         batch = images[start : start + BATCH]

@@ -72,7 +72,8 @@ def load_network(serialised: bytes) -> Network:
     if last is not None and last.operator == "Softmax":
         nodes = tuple(node for node in nodes if node is not last)
         output = last.inputs[0]
-    trainable, statistics = [], []
+    trainable: list[str] = []
+    statistics: list[str] = []
     for node in nodes:
         if node.crossbar and len(node.inputs) > 2:
             trainable.append(node.inputs[2])

@@ -90,7 +90,7 @@ def _global_max(x: Array) -> Array:
 def pool_padding(attributes: Attributes, spatial: Sequence[int]) -> tuple[list[int], list[int], list[tuple[int, int]]]:
     """Strides, dilations and (begin, end) pads of a pooling node, with auto_pad and ceil_mode resolved.
 
-    In ceil mode the end pad grows until the last window is covered; a window that would start in the end pad is left out.
+    In ceil mode the end pad grows until the last window is covered; one that would start in the end pad is left out.
     """
     kernel = [int(k) for k in attributes["kernel_shape"]]
     axes = len(kernel)

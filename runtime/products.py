@@ -10,8 +10,8 @@ from runtime.network import Product
 from runtime.state import State, System, gain_name
 from runtime.unfold import fold_output, unfold
 
-# Input ranges tried by calibration, as multiples of the largest input in the calibration batch. No small fractions: with
-# them, half of all 8-bit pixels would lie exactly between two DAC codes.
+# Input ranges tried by calibration, as multiples of the largest input in the calibration batch. No small fractions:
+# with them, half of all 8-bit pixels would lie exactly between two DAC codes.
 RANGE_FACTORS = tuple(1.37**power for power in range(-3, 8))
 
 
@@ -37,9 +37,9 @@ def exact_product(system: System, state: State) -> Product:
 def calibrating_product(system: System, state: State, record: dict[str, Array]) -> Product:
     """Layers on the arrays, each with the input range that gives its output the least mean squared error.
 
-    A small range clips inputs and drives currents beyond the ADC; a large one wastes both converters' steps. The error is
-    taken against the exact product with the conductances as they are, converters and noise included. The ranges found
-    are put into `record` by layer.
+    A small range clips inputs and drives currents beyond the ADC; a large one wastes both converters' steps. The error
+    is taken against the exact product with the conductances as they are, converters and noise included. The ranges
+    found are put into `record` by layer.
     """
 
     def product(name: str, x: Array, key: Array | None) -> Array:
@@ -65,7 +65,7 @@ def _layer_on_arrays(system: System, state: State, name: str, x: Array, input_ra
     """y = (d + bias / s) s: added before it is scaled, so that no compiler fuses the two roundings into one."""
     crossbar, weight_range = system.crossbars[name], state["weight_range"][name]
     d = counts(crossbar, x, state["weight"][name], state["conductance"][name], weight_range, input_range, key)
-    # The barrier keeps XLA from merging these few products with those of the activations, which would round differently.
+    # The barrier keeps XLA from merging these products with those of the activations, which would round otherwise.
     scale = jax.lax.optimization_barrier(
         count_scale(weight_range, input_range, crossbar.chip) * state["digital"][gain_name(name)]
     )

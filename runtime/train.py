@@ -3,7 +3,7 @@
 import math
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any, Literal
 
@@ -35,7 +35,7 @@ class TrainingOptions:
     plateau: halved after five epochs without a lower training loss. weight_decay: decoupled, on crossbar weights.
     """
 
-    policy: Policy = Policy()
+    policy: Policy = field(default_factory=Policy)
     epochs: int = 10
     steps_per_epoch: int | None = None
     batch_size: int = 64
@@ -139,10 +139,9 @@ def train(
             run = _end_epoch(system, run, options, data, test_images, per_epoch, lr)
             checkpoint(run, total)
             saved = time.monotonic()
-        elif run.step % 10 == 0:
-            if time.monotonic() - saved > checkpoint_seconds:
-                checkpoint(run, total)
-                saved = time.monotonic()
+        elif run.step % 10 == 0 and time.monotonic() - saved > checkpoint_seconds:
+            checkpoint(run, total)
+            saved = time.monotonic()
         if run.step % 10 == 0 or run.step == total:
             progress(run, total)
     return run

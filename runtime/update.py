@@ -24,8 +24,8 @@ class Policy:
 
     method: as above. threshold: fraction of the weight range; None: the device's granularity, 1 / (levels - 1).
     reset: what stays in the accumulator after a write, nothing or the part that was not programmed.
-    write: closed-loop write-verify to the target, or blind pulses. sync: the digital copy becomes the target, or is read
-    back from the device, or is left alone (`none`: targets then start from a read of the device).
+    write: closed-loop write-verify to the target, or blind pulses. sync: the digital copy becomes the target, or is
+    read back from the device, or is left alone (`none`: targets then start from a read of the device).
     backward: input gradients from the digital copy or from a transposed read of the arrays.
     """
 
