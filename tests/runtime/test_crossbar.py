@@ -64,7 +64,7 @@ def assert_same_sums(d: npt.ArrayLike, expected: reference.Sums, chip: Chip) -> 
         assert difference.max() <= 1e-5 * max(1.0, float(np.abs(expected.d).max()))
     else:
         assert (difference <= expected.ties).all()
-        assert np.mean(expected.ties > 0) < 0.05, "the comparison would mean little"
+        assert expected.ties.sum() <= 4, "the comparison would mean little"
 
 
 # (chip, rows, columns, array rows, row split, kernel size, signed): matrix products in one to five row blocks.
@@ -260,7 +260,7 @@ def test_array_product_is_that_of_the_plain_model(
     state["input_range"]["layer"] = jnp.float32(0.8)
     state["digital"][gain_name("layer")] = jnp.float32(1.25)
     x = inputs(np.random.default_rng(3), (2, *x_shape), 0.8, signed)
-    y = array_product(system, state)("layer", jnp.asarray(x), None)
+    y = jax.jit(lambda x: array_product(system, state)("layer", x, None))(x)
     assert y.shape == (2, *y_shape)
 
     window = reference.ConvWindow((2, 2), (2, 1), (1, 0, 0, 1), (1, 1)) if node is CONV else None
@@ -356,29 +356,24 @@ def test_noise_of_both_devices_and_of_row_blocks_is_drawn_separately() -> None:
 
 @pytest.mark.parametrize("name", ["brram-256x64", "brram-soc"])
 def test_noisy_codes_have_the_statistics_of_cell_by_cell_noise(name: str) -> None:
-    """With clipping at both ends: a column near zero, one in the range, one beyond it."""
-    chip = small_chip(name, 5)
-    if name == "brram-256x64":
-        u = np.array([[2, 0, 1, 0, 3, 0, 9], [255, 0, 80, 130, 7, 200, 31], [255] * 7], np.float64)
-    else:
-        u = np.array([[9, 0, 14, 0, 3, 0, 9], [255, 0, 80, 130, 7, 200, 31], [255] * 7], np.float64)
-    g = np.zeros((2, 7, 2), np.float32)
+    """With clipping at both ends: MVMs near zero current, within the range of the ADC, and at its end."""
+    chip = small_chip(name, 10)
+    u = np.array([[2, 0, 1, 0, 3, 0, 9, 0, 0, 4, 5], [90, 0, 80, 130, 7, 200, 31, 0, 0, 9, 99], [255] * 11], np.float64)
+    g = np.zeros((2, 11, 2), np.float32)
     g[0, :, 0], g[1, :, 0] = 70, 10
     g[0, :, 1], g[1, :, 1] = 30, 45
-    if name == "brram-soc":
-        g = g * 0.45
-    d = draws(crossbar(chip, False, 7), u, g, 20_000)[..., 0]
+    g *= chip.adc.range_uA / 70
+    d = draws(crossbar(chip, False, 11), u, g, 20_000)[..., 0]
     random = np.random.default_rng(1)
-    bounds = reference.row_bounds(7, 1, chip)
-    cells = np.stack([reference.sums(chip, u[:, :, None], g, bounds, False, random).d[..., 0] for _ in range(2500)])
-    quiet_d = reference.sums(chip, u[:, :, None], g, bounds, False, None).d[..., 0]
-    assert (cells.std(axis=0) > 0.3).any()
-    spread = np.sqrt(d.var(axis=0) / len(d) + cells.var(axis=0) / len(cells)) + 1e-3
+    bounds = reference.row_bounds(11, 1, chip)
+    assert bounds == [(0, 10), (10, 11)]
+    cells = np.stack([reference.sums(chip, u[:, :, None], g, bounds, False, random).d[..., 0] for _ in range(2000)])
+    assert np.sum(cells.std(axis=0) > 0.1) >= 5
+    spread = np.sqrt(d.var(axis=0) / len(d) + cells.var(axis=0) / len(cells)) + 1e-9
     assert (np.abs(d.mean(axis=0) - cells.mean(axis=0)) / spread).max() < 5
-    fourth = np.mean((cells - cells.mean(axis=0)) ** 4, axis=0) - cells.var(axis=0) ** 2
-    error = np.sqrt(np.maximum(fourth, 0) * (1 / len(cells) + 1 / len(d))) + 1e-3
+    fourth = np.mean((d - d.mean(axis=0)) ** 4, axis=0) - d.var(axis=0) ** 2
+    error = np.sqrt(fourth * (1 / len(cells) + 1 / len(d))) + 1e-9
     assert (np.abs(d.var(axis=0) - cells.var(axis=0)) / error).max() < 6
-    assert not np.array_equal(quiet_d, cells.mean(axis=0))
 
 
 def test_noise_repeats_with_its_key_and_ends_without_one() -> None:

@@ -303,7 +303,7 @@ def test_trials_count_every_attempt_of_every_written_device() -> None:
 
 def test_an_update_repeats_with_its_key() -> None:
     layer, step = layer_of(uniform(-0.4, 0.4), SOC), np.full(SHAPE, 0.4)
-    one, two, other = (apply(Policy(), SOC, layer, step, seed=seed) for seed in (0, 0, 1))
+    one, two, other = (apply(Policy(sync="readback"), SOC, layer, step, seed=seed) for seed in (0, 0, 1))
     for first, second in zip(one, two, strict=True):
         np.testing.assert_array_equal(first, second)
     assert (one.conductance != other.conductance).any()
