@@ -20,6 +20,7 @@ from runtime.update import Policy
 MODEL = "lenet1.onnx"
 TRAINING_CHIP, INFERENCE_CHIP = "brram-soc", "brram-256x64"
 EPOCHS = 8
+BATCH_SIZE = 32
 CHIPS = 20
 
 
@@ -37,7 +38,7 @@ def quickstart(folder: Path, seed: int, quiet: bool) -> dict[str, Any]:
     runs = {}
     figures = {}
     for label, method in (("on the arrays", "mixed-precision"), ("float32", "float")):
-        options = TrainingOptions(Policy(method=method), epochs=EPOCHS, seed=seed)  # type: ignore[arg-type]
+        options = TrainingOptions(Policy(method=method), epochs=EPOCHS, batch_size=BATCH_SIZE, seed=seed)  # type: ignore[arg-type]
         output = folder / ("trained.cim" if method != "float" else "float.cim")
         with nullcontext(_silent) if quiet else progress_bar(f"train {label}") as bar:
             run, figures[label] = api.train(
@@ -68,7 +69,7 @@ def quickstart(folder: Path, seed: int, quiet: bool) -> dict[str, Any]:
         runs,
         figures["on the arrays"]["weights"],
         f"LeNet-1 on {TRAINING_CHIP}, digits (synthetic), seed {seed}",
-        len(data.x_train) // TrainingOptions().batch_size,
+        len(data.x_train) // BATCH_SIZE,
     )
     return {
         "data": views.label(data),

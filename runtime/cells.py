@@ -6,9 +6,12 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import Array
+from scipy.optimize import least_squares
 
 from cimc.chip import Cell, Programming
+from cimc.errors import CimcError
 from runtime.noise import normal
 
 
@@ -32,24 +35,31 @@ def trial_error(programming: Programming) -> TrialError:
 
     A trial's error is N(m, s^2); within +-tolerance it is accepted, otherwise the next trial overwrites it, and the
     last one stays as it is. With p = P(accept) and q = 1 - p the final error is, with weight 1 - q^(trials - 1), the
-    truncated Gaussian and else a free one. m and s are solved for the stated final mean and sd by damped iteration.
+    truncated Gaussian and else a free one. m and s are solved for the stated final mean and sd (least squares).
 
     Raises:
-        ValueError: no trial error gives the stated figures.
+        CimcError: no trial error leaves the stated figures.
     """
     mean, sd, tolerance = programming.error_mean_uS, programming.error_sd_uS, programming.tolerance_uS
     if programming.trials == 1 or tolerance is None or sd == 0:
         return TrialError(mean, sd)
-    m, s = mean, sd
-    for _ in range(2000):
-        final_mean, final_sd = _final_moments(m, s, tolerance, programming.trials)
-        if abs(final_mean - mean) + abs(final_sd - sd) < 1e-9 * sd:
-            return TrialError(m, s)
-        m += 0.5 * (mean - final_mean)
-        s *= (sd / final_sd) ** 0.5
-        if not (s < 1e3 * (sd + tolerance)):
-            break
-    raise ValueError(f"no trial error leaves sd {sd} uS after {programming.trials} trials at tolerance {tolerance} uS")
+
+    def miss(unknowns: np.ndarray) -> list[float]:
+        final_mean, final_sd = _final_moments(
+            unknowns[0] * sd, math.exp(unknowns[1]) * sd, tolerance, programming.trials
+        )
+        return [(final_mean - mean) / sd, math.log(final_sd / sd)]
+
+    # Several starts: far from the solution the last trial hides the others and the slope vanishes.
+    starts = [(mean / sd * shift, math.log(spread)) for shift in (1, 2, 4) for spread in (1, 1.5, 2.5, 4)]
+    solutions = [least_squares(miss, start, xtol=1e-12, ftol=1e-12, gtol=1e-12) for start in starts]
+    best = min(solutions, key=lambda solution: solution.cost)
+    if max(abs(v) for v in best.fun) > 1e-3:
+        raise CimcError(
+            f"no error of a single trial leaves sd {sd} uS and mean {mean} uS after {programming.trials} trials at "
+            f"tolerance {tolerance} uS; correct [cell.programming] of the chip"
+        )
+    return TrialError(float(best.x[0]) * sd, math.exp(float(best.x[1])) * sd)
 
 
 def _final_moments(m: float, s: float, tolerance: float, trials: int) -> tuple[float, float]:

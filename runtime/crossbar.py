@@ -146,7 +146,8 @@ def transposed_read(layer: Crossbar, y_bar: Array, conductance: Array, weight_ra
     """The input gradient by reading the arrays backwards: bit lines are driven, word-line currents converted.
 
     The positive part of a gradient drives G+ and the negative part G- (first phase), then the reverse (second phase);
-    the phases are subtracted. The DAC range is the largest gradient of the batch. Row lines see the same converters.
+    the phases are subtracted. The DAC range is the largest gradient of the batch, so that gradients far below it are
+    lost in the ADC's step and noise. Row lines see the same converters.
 
     Args:
         layer: static description.

@@ -2,7 +2,8 @@
 
 The draw is a pure function of (key, index): twelve uniform bytes from three hashed 32-bit words are summed (Irwin-Hall)
 and the sum is bent to the normal law by the odd polynomial of Teichroew (1953; Knuth, TAOCP vol. 2, 3.4.1, exercise).
-Moments agree with N(0, 1) to 1e-3 up to the fourth and quantiles to 2e-3 within 4 sigma; no draw lies beyond 7 sigma.
+Moments agree with N(0, 1) to a relative 1e-3 up to the fourth, quantiles to 2e-3 within 3 sigma and 1.1e-2 within 4;
+tails beyond 4 sigma are 4 % too heavy, beyond 5 sigma 19 %; values lie 0.004 sigma apart, the largest is 8.6.
 `jax.random.normal` costs more than the crossbar products on a CPU, because its logarithm is not vectorised there.
 """
 

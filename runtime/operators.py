@@ -13,6 +13,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array, lax
 
+from cimc.errors import CimcError
+
 Attributes = Mapping[str, Any]
 Operator = Callable[[Sequence[Any], Attributes], Array]
 
@@ -61,10 +63,10 @@ def _concat(inputs: Sequence[Any], attributes: Attributes) -> Array:
 
 
 def _reduce_mean(inputs: Sequence[Any], attributes: Attributes) -> Array:
-    axes = tuple(int(a) for a in inputs[1]) if len(inputs) > 1 and inputs[1] is not None else None
-    if axes is None and attributes.get("noop_with_empty_axes", 0):
+    axes = tuple(int(a) for a in inputs[1]) if len(inputs) > 1 and inputs[1] is not None else ()
+    if not axes and attributes.get("noop_with_empty_axes", 0):
         return jnp.asarray(inputs[0])
-    return jnp.mean(inputs[0], axis=axes, keepdims=bool(attributes.get("keepdims", 1)))
+    return jnp.mean(inputs[0], axis=axes or None, keepdims=bool(attributes.get("keepdims", 1)))
 
 
 def _softmax(inputs: Sequence[Any], attributes: Attributes) -> Array:
@@ -100,6 +102,10 @@ def pool_padding(attributes: Attributes, spatial: Sequence[int]) -> tuple[list[i
     mode = attributes.get("auto_pad", "NOTSET")
     mode = mode.decode() if isinstance(mode, bytes) else mode
     if mode in ("SAME_UPPER", "SAME_LOWER"):
+        if any(d > 1 or s > k for d, s, k in zip(dilations, strides, kernel, strict=True)):
+            raise CimcError(
+                f"pooling with auto_pad {mode} and dilations or gaps is ambiguous; export it with explicit pads"
+            )
         totals = [max((-(-n // s) - 1) * s + span - n, 0) for n, s, span in zip(spatial, strides, spans, strict=True)]
         smaller = [total // 2 for total in totals]
         larger = [total - half for total, half in zip(totals, smaller, strict=True)]

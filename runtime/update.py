@@ -23,7 +23,8 @@ class Policy:
     """Options of the update.
 
     method: as above. threshold: fraction of the weight range; None: the device's granularity, 1 / (levels - 1).
-    reset: what stays in the accumulator after a write, nothing or the part that was not programmed.
+    reset: what stays in the accumulator after a write, nothing or the part that was not programmed (write-verify aims
+    at the whole accumulated update, so that nothing stays; pulses leave the part of a pulse).
     write: closed-loop write-verify to the target, or blind pulses. sync: the digital copy becomes the target, or is
     read back from the device, or is left alone (`none`: targets then start from a read of the device).
     backward: input gradients from the digital copy or from a transposed read of the arrays.
@@ -73,7 +74,7 @@ def update_layer(
         chip: the chip.
         layer: the layer's state; weights [rows, columns], devices [2, rows, columns].
         step: weight update of the optimiser [rows, columns].
-        weight_range: scalar; weights stay within +-weight_range.
+        weight_range: scalar; targets stay within +-weight_range.
         key: for programming and read errors.
     """
     if policy.method == "float":
@@ -86,12 +87,14 @@ def update_layer(
     # What lies beyond the range can never be programmed and must not keep a device due for ever.
     base = jnp.clip(base, -weight_range, weight_range)
     total = jnp.clip(layer.accumulator + step, -weight_range - base, weight_range - base)
+    # Due are weights beyond the threshold whose devices would change: less than a pulse goes on accumulating.
     due = jnp.abs(total) > policy.threshold_for(chip) * weight_range
     if policy.write == "verify":
         target = base + total
         goal = pair_targets(target, weight_range, chip)
         # A device that is idle before and after, or whose target stays, is not touched.
         selected = due & (goal != pair_targets(base, weight_range, chip))
+        due &= jnp.any(selected, axis=0)
         written = write_verify(goal, chip.cell, write_key)
         conductance = jnp.where(selected, written.conductance, layer.conductance)
         trials = jnp.where(selected, written.trials, 0)
@@ -99,6 +102,7 @@ def update_layer(
         pulses, target = _pulses(policy, chip, base, total, weight_range)
         pulses = jnp.where(due, pulses, 0)
         selected = pulses != 0
+        due &= jnp.any(selected, axis=0)
         conductance = blind_pulses(layer.conductance, pulses, chip.cell, write_key)
         trials = jnp.abs(pulses).astype(jnp.int32)
     weight = layer.weight
