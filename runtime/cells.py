@@ -52,7 +52,8 @@ def trial_error(programming: Programming) -> TrialError:
 
     # Several starts: far from the solution the last trial hides the others and the slope vanishes.
     starts = [(mean / sd * shift, math.log(spread)) for shift in (1, 2, 4) for spread in (1, 1.5, 2.5, 4)]
-    solutions = [least_squares(miss, start, xtol=1e-12, ftol=1e-12, gtol=1e-12) for start in starts]
+    with np.errstate(all="ignore"):
+        solutions = [least_squares(miss, start, xtol=1e-12, ftol=1e-12, gtol=1e-12) for start in starts]
     best = min(solutions, key=lambda solution: solution.cost)
     if max(abs(v) for v in best.fun) > 1e-3:
         raise CimcError(

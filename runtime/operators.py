@@ -102,11 +102,9 @@ def pool_padding(attributes: Attributes, spatial: Sequence[int]) -> tuple[list[i
     mode = attributes.get("auto_pad", "NOTSET")
     mode = mode.decode() if isinstance(mode, bytes) else mode
     if mode in ("SAME_UPPER", "SAME_LOWER"):
-        if any(d > 1 or s > k for d, s, k in zip(dilations, strides, kernel, strict=True)):
-            raise CimcError(
-                f"pooling with auto_pad {mode} and dilations or gaps is ambiguous; export it with explicit pads"
-            )
-        totals = [max((-(-n // s) - 1) * s + span - n, 0) for n, s, span in zip(spatial, strides, spans, strict=True)]
+        totals = [(-(-n // s) - 1) * s + span - n for n, s, span in zip(spatial, strides, spans, strict=True)]
+        if min(totals) < 0 or max(dilations) > 1:
+            raise CimcError(f"pooling with {mode} and gaps or dilations is ambiguous; export it with explicit pads")
         smaller = [total // 2 for total in totals]
         larger = [total - half for total, half in zip(totals, smaller, strict=True)]
         pads = list(zip(smaller, larger, strict=True) if mode == "SAME_UPPER" else zip(larger, smaller, strict=True))
