@@ -1,0 +1,45 @@
+"""An exported package's `model.onnx` in plain onnxruntime against the runtime's noise-free prediction.
+
+    python -m tests.benchmarks.exported_network PACKAGE --data mnist --data-dir DIR
+
+Prints on how many test images both predict the same class, and the largest difference of a logit.
+"""
+
+import argparse
+from pathlib import Path
+
+import numpy as np
+import onnxruntime
+
+from cimc.data import load
+from cimc.package import read_package
+from runtime.evaluate import images_for, logits
+from runtime.network import load_network
+from runtime.program import with_program
+from runtime.state import build_system, initial_state
+
+
+def main() -> None:
+    """Run both on the whole test set."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("package", type=Path)
+    parser.add_argument("--data", default="mnist")
+    parser.add_argument("--data-dir", type=Path)
+    options = parser.parse_args()
+    package, data = read_package(options.package), load(options.data, options.data_dir)
+    system = build_system(load_network(package.network), package.mapping, package.chip)
+    images = images_for(system, data.x_test, data)
+    runtime = logits(system, with_program(initial_state(system), package.program), images, data.scale, key=None)
+    session = onnxruntime.InferenceSession(str(options.package / "model.onnx"), providers=["CPUExecutionProvider"])
+    pixels = images.astype(np.float32) * np.float32(data.scale)
+    exported = np.concatenate(
+        [session.run(None, {system.network.input: pixels[i : i + 500]})[0] for i in range(0, len(pixels), 500)]
+    )
+    same = int(np.sum(np.argmax(runtime, axis=1) == np.argmax(exported, axis=1)))
+    print(
+        f"same class on {same} of {len(images)} images; largest logit difference {np.abs(runtime - exported).max():.3g}"
+    )
+
+
+if __name__ == "__main__":
+    main()
