@@ -116,7 +116,7 @@ def compile(
     Example: cimc compile models/lenet1.onnx --chip brram-soc -o lenet1.cim
     """
     from cimc import views
-    from cimc.api import compile_model
+    from cimc.compiler import compile_model
 
     compiled = compile_model(
         model, chip, output, _range(input_range), max_chips, row_split.value if row_split else None, verify

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from cimc import api, views
+from cimc.compiler import compile_model
 from cimc.console import print_figures, progress_bar, say
 from cimc.data import load
 from cimc.errors import CimcError
@@ -32,7 +33,7 @@ def quickstart(folder: Path, seed: int, quiet: bool) -> dict[str, Any]:
     except OSError as error:
         raise CimcError(f"cannot create folder {folder}: {error.strerror}; choose another with -o") from None
     data = load("digits")
-    compiled = api.compile_model(_model(), TRAINING_CHIP, folder / "lenet1.cim")
+    compiled = compile_model(_model(), TRAINING_CHIP, folder / "lenet1.cim")
     if not quiet:
         views.show_compiled(compiled, None)
     runs = {}

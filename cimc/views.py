@@ -13,7 +13,7 @@ from cimc.data import Dataset
 from cimc.package import Package
 
 if TYPE_CHECKING:
-    from cimc.api import Compiled
+    from cimc.compiler import Compiled
     from runtime.deploy import Deployment
 
 

@@ -18,7 +18,7 @@ import numpy as np
 
 MODELS = Path(__file__).parents[2] / "models"
 LENET1 = ["--epochs", "13", "--steps-per-epoch", "400", "--batch-size", "64", "--lr", "0.004"]
-LENET5 = ["--epochs", "10", "--batch-size", "64", "--lr", "0.002"]
+LENET5 = ["--epochs", "10", "--batch-size", "64", "--lr", "0.002", "--weight-decay", "0.1"]
 # name: (model, chip, training options)
 TRAINING = {
     "lenet1-soc": ("lenet1", "brram-soc", LENET1),

@@ -23,7 +23,7 @@ def cimc_trainer(chip_name: str, batch_size: int) -> Callable[[], None]:
     """A function that trains LeNet-5 for STEPS steps on its arrays (mixed precision, defaults)."""
     import jax.numpy as jnp
 
-    from cimc.api import compile_model
+    from cimc.compiler import compile_model
     from cimc.data import Dataset
     from runtime.network import load_network
     from runtime.state import build_system, initial_state
