@@ -1,0 +1,407 @@
+"""Bad input: exit status 1, one line on stderr that says what, where and what to do, and no partial file."""
+
+import io
+import sys
+import warnings
+from collections.abc import Sequence
+from contextlib import redirect_stderr, redirect_stdout
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+from onnx import helper
+
+from cimc import cli
+from cimc.artifact import read_artifact, write_artifact
+from cimc.chip import chip_text
+from tests.networks import network_proto, weights
+
+LENET1 = str(Path(__file__).parents[2] / "models" / "lenet1.onnx")
+LAYER = (helper.make_node("Flatten", ["x"], ["flat"]), helper.make_node("Gemm", ["flat", "W", "b"], ["y"], name="fc"))
+CONSTANTS = {"W": 0.2 * weights(64, 4), "b": weights(4, seed=1)}
+TRAIN = ["train", "small.cim", "--data", "data.npz", "--epochs", "1"]
+
+
+def save(path: Path, nodes: Sequence[onnx.NodeProto] = LAYER, outputs: Sequence[str] = ("y",), **constants: Any):
+    sizes = dict.fromkeys(outputs, ("N", 4))
+    onnx.save(network_proto(nodes, {"x": ("N", 1, 8, 8)}, sizes, {**CONSTANTS, **constants}), path)
+
+
+def data(**changes: np.ndarray) -> dict[str, np.ndarray]:
+    """Random images (64, 1, 8, 8) of four classes, with some arrays changed."""
+    random = np.random.default_rng(0)
+    images = {key: random.integers(0, 256, (64, 1, 8, 8)).astype(np.uint8) for key in ("x_train", "x_test")}
+    labels = {key: np.arange(64, dtype=np.int32) % 4 for key in ("y_train", "y_test")}
+    return images | labels | changes
+
+
+def cimc(*arguments: str) -> tuple[int, str, list[str]]:
+    """Exit status, stdout, and what a user would see on stderr, warnings included."""
+    out, err = io.StringIO(), io.StringIO()
+    with pytest.MonkeyPatch.context() as patch, warnings.catch_warnings(record=True) as warned:
+        warnings.simplefilter("default")
+        patch.setattr(sys, "argv", ["cimc", *arguments])
+        with redirect_stdout(out), redirect_stderr(err), pytest.raises(SystemExit) as caught:
+            cli.main()
+    code = caught.value.code
+    assert code is None or isinstance(code, int)
+    return code or 0, out.getvalue(), err.getvalue().splitlines() + [str(warning.message) for warning in warned]
+
+
+def contents(folder: Path) -> dict[Path, bytes | None]:
+    return {path: path.read_bytes() if path.is_file() else None for path in folder.rglob("*")}
+
+
+def refused(*arguments: str) -> str:
+    """Run a command that must be refused, and return its one line."""
+    before = contents(Path())
+    status, out, err = cimc(*arguments)
+    lines = [line for line in err if not line.startswith("train: epoch")]
+    assert len(lines) == 1, lines
+    assert lines[0].startswith("error: ")
+    assert "internal error" not in lines[0]
+    assert "Traceback" not in lines[0]
+    assert status == 1
+    assert out == ""
+    assert contents(Path()) == before, "it left something behind, or changed a file"
+    return lines[0]
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory):
+    """A one-layer network, compiled and trained, its package, and data."""
+    folder = tmp_path_factory.mktemp("made")
+    save(folder / "small.onnx")
+    np.savez(folder / "data.npz", **data())
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        patch.setenv("XDG_CACHE_HOME", str(folder / "cache"))
+        for command in (
+            ["compile", "small.onnx", "--chip", "brram-soc", "-o", "small.cim"],
+            [*TRAIN, "-o", "trained.cim"],
+            ["export", "trained.cim", "-o", "package"],
+        ):
+            status, _, err = cimc(*command)
+            assert status == 0, err
+    return folder
+
+
+@pytest.fixture(autouse=True)
+def place(made, tmp_path, monkeypatch):
+    """The working folder of a test, with copies of what it names; no data set is installed."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("CIMC_DATA", raising=False)
+    monkeypatch.delenv("CIMC_TRACEBACK", raising=False)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(made / "cache"))
+    for name in ("small.onnx", "small.cim", "trained.cim", "data.npz"):
+        (tmp_path / name).write_bytes((made / name).read_bytes())
+    return tmp_path
+
+
+# --- the network ---
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["compile", "none.onnx", "-o", "new.cim"],
+        ["train", "none.cim", "--data", "data.npz", "-o", "new.cim"],
+        ["eval", "none.cim", "--data", "data.npz"],
+        ["export", "none.cim", "-o", "new"],
+        ["deploy", "none", "--data", "data.npz"],
+        ["inspect", "none.cim"],
+    ],
+    ids=lambda arguments: arguments[0],
+)
+def test_missing_file(arguments):
+    message = refused(*arguments)
+    assert arguments[1] in message
+    assert any(words in message for words in ("there is no such file; check", "does not exist; make", "is missing"))
+
+
+@pytest.mark.parametrize("content", [b"", b"weights: 3\n", b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR", b"PK\x03\x04"])
+def test_file_that_is_not_onnx(place, content):
+    (place / "bad.onnx").write_bytes(content)
+    message = refused("compile", "bad.onnx", "-o", "new.cim")
+    assert "bad.onnx" in message
+    assert "not an ONNX file" in message
+    assert "export or copy it again" in message
+
+
+@pytest.mark.parametrize("kept", [0.02, 0.3, 0.5, 0.9, 0.99])
+def test_truncated_onnx_file(place, kept):
+    whole = Path(LENET1).read_bytes()
+    (place / "cut.onnx").write_bytes(whole[: int(kept * len(whole))])
+    message = refused("compile", "cut.onnx", "-o", "new.cim")
+    assert "cut.onnx" in message
+    assert "again" in message
+
+
+def test_unsupported_operator(place):
+    save(place / "sine.onnx", [*LAYER, helper.make_node("Sin", ["y"], ["z"], name="wave")], ["z"])
+    message = refused("compile", "sine.onnx", "-o", "new.cim")
+    assert "Sin 'wave' is not supported: rewrite it with" in message
+
+
+@pytest.mark.xfail(strict=True, reason="NaN is neither refused nor valid JSON, and the .cim is written")
+@pytest.mark.parametrize("options", [[], ["--json"], ["--no-verify"]], ids=str)
+@pytest.mark.parametrize("constant", ["W", "b"])
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_model_with_weights_that_are_no_numbers(place, options, constant, value):
+    array = CONSTANTS[constant].copy()
+    array.flat[1] = value
+    save(place / "nan.onnx", **{constant: array})
+    message = refused("compile", "nan.onnx", "-o", "new.cim", *options)
+    assert "NaN" in message
+    assert "fc" in message or f"'{constant}'" in message
+
+
+@pytest.mark.parametrize("command", ["train", "eval", "export"])
+def test_compiled_network_with_nan_weights(place, command):
+    artifact = read_artifact(place / "small.cim")
+    network = onnx.load_from_string(artifact.network)
+    (layer,) = (node for node in network.graph.node if node.name == "fc")
+    (weight,) = (tensor for tensor in network.graph.initializer if tensor.name == layer.input[1])
+    array = onnx.numpy_helper.to_array(weight).copy()
+    array[5, 2] = np.nan
+    weight.CopyFrom(onnx.numpy_helper.from_array(array, weight.name))
+    write_artifact(place / "nan.cim", replace(artifact, network=network.SerializeToString()))
+    output = {"train": ["-o", "new.cim"], "eval": [], "export": ["-o", "new"]}[command]
+    message = refused(command, "nan.cim", "--data", "data.npz", *output)
+    assert "the weights of fc hold NaN or infinity; export the model again" in message
+
+
+@pytest.mark.parametrize("command", ["train", "eval"])
+def test_network_with_two_outputs(place, command):
+    save(place / "two.onnx", [*LAYER, helper.make_node("Relu", ["y"], ["z"])], ["y", "z"])
+    assert cimc("compile", "two.onnx", "--chip", "brram-soc", "-o", "two.cim")[0] == 0
+    message = refused(command, "two.cim", "--data", "data.npz", *(["-o", "new.cim"] if command == "train" else []))
+    assert "2 outputs" in message
+    assert "need one of each: remove the others" in message
+
+
+# --- the chip ---
+
+
+@pytest.mark.parametrize("command", [["compile", "small.onnx"], ["export", "trained.cim"]], ids=lambda c: c[0])
+def test_unknown_chip(command):
+    message = refused(*command, "--chip", "brram-sock", "-o", "new")
+    assert "unknown chip 'brram-sock'" in message
+    assert "did you mean brram-soc?" in message
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "words"),
+    [
+        ("range_uA", "range_mA", ("adc.range_mA", "wrong unit", "the key is range_uA")),
+        ("read_noise_uS", "reed_noise_uS", ("unknown key cell.reed_noise_uS", "did you mean read_noise_uS?")),
+        ("rows = 64", "rows = -64", ("array.rows", "greater than 0", "correct it")),
+    ],
+    ids=["wrong unit", "unknown key", "out of range"],
+)
+def test_chip_file_with_a_fault(place, old, new, words):
+    (place / "my.toml").write_text(chip_text("brram-soc").replace(old, new), encoding="utf-8")
+    message = refused("compile", "small.onnx", "--chip", "my.toml", "-o", "new.cim")
+    for word in ("my.toml", *words):
+        assert word in message
+
+
+def test_missing_chip_file():
+    message = refused("compile", "small.onnx", "--chip", "none.toml", "-o", "new.cim")
+    assert "cannot read chip file none.toml" in message
+
+
+def test_too_few_arrays():
+    message = refused("compile", LENET1, "--chip", "brram-soc", "--max-chips", "1", "-o", "new.cim")
+    assert "needs 6 arrays but 1 x brram-soc has 4" in message
+    assert "allow 2 chips or choose a larger chip" in message
+
+
+# --- the data ---
+
+
+@pytest.mark.parametrize("command", ["train", "eval", "export", "deploy"])
+@pytest.mark.parametrize("name", ["mnist", "none.npz"])
+def test_missing_data(made, command, name):
+    source = {"train": "small.cim", "deploy": str(made / "package")}.get(command, "trained.cim")
+    output = {"train": ["-o", "new.cim"], "export": ["-o", "new"]}.get(command, [])
+    message = refused(command, source, "--data", name, *output)
+    assert name in message
+    assert "put the files there" in message or "check the path" in message
+
+
+@pytest.mark.parametrize("command", ["train", "eval", "export", "deploy"])
+def test_data_of_another_shape(place, made, command):
+    images = np.zeros((64, 1, 9, 9), np.uint8)
+    np.savez(place / "large.npz", **data(x_train=images, x_test=images))
+    source = {"train": "small.cim", "deploy": str(made / "package")}.get(command, "trained.cim")
+    output = {"train": ["-o", "new.cim"], "export": ["-o", "new"]}.get(command, [])
+    message = refused(command, source, "--data", "large.npz", *output)
+    assert "large.npz has images of 1x9x9 but the network takes 1x8x8; choose data of that shape" in message
+
+
+@pytest.mark.parametrize("array", ["x_train", "x_test"])
+def test_nan_in_data(place, array):
+    images = {key: np.full((64, 1, 8, 8), 0.5, np.float32) for key in ("x_train", "x_test")}
+    images[array][3, 0, 2, 1] = np.nan
+    np.savez(place / "nan.npz", **data(**images))
+    message = refused("train", "small.cim", "--data", "nan.npz", "-o", "new.cim")
+    assert f"nan.npz: {array} holds NaN or infinite values" in message
+    assert "remove or replace them" in message
+
+
+def test_data_file_that_is_not_npz(place):
+    (place / "bad.npz").write_bytes(b"not a zip")
+    message = refused("eval", "small.cim", "--data", "bad.npz")
+    assert "bad.npz" in message
+    assert "save it with np.savez" in message
+
+
+@pytest.mark.xfail(strict=True, reason="training blames the learning rate, evaluation counts a wrong answer")
+@pytest.mark.parametrize("command", ["train", "eval"])
+def test_labels_beyond_the_outputs_of_the_network(place, command):
+    np.savez(place / "nine.npz", **data(**{key: np.arange(64, dtype=np.int32) % 9 for key in ("y_train", "y_test")}))
+    message = refused(command, "small.cim", "--data", "nine.npz", *(["-o", "new.cim"] if command == "train" else []))
+    assert "nine.npz" in message
+    assert "9" in message
+    assert "4" in message
+
+
+# --- the files of the tool ---
+
+
+@pytest.mark.parametrize("command", ["train", "eval", "export", "inspect"])
+def test_artifact_with_a_flipped_byte(place, command):
+    content = bytearray((place / "trained.cim").read_bytes())
+    content[len(content) // 2] ^= 1
+    (place / "flipped.cim").write_bytes(content)
+    options = {
+        "train": ["--data", "data.npz", "-o", "new.cim"],
+        "eval": ["--data", "data.npz"],
+        "export": ["-o", "new"],
+        "inspect": [],
+    }[command]
+    message = refused(command, "flipped.cim", *options)
+    assert "flipped.cim is damaged" in message
+    assert "compile or train it again" in message
+
+
+def test_package_with_a_flipped_byte(place, made):
+    for path in (made / "package").rglob("*"):
+        if path.is_file():
+            copy = place / path.relative_to(made)
+            copy.parent.mkdir(parents=True, exist_ok=True)
+            copy.write_bytes(path.read_bytes())
+    content = bytearray((place / "package/program/targets.npy").read_bytes())
+    content[-1] ^= 1
+    (place / "package/program/targets.npy").write_bytes(content)
+    message = refused("deploy", "package", "--data", "data.npz")
+    assert "package package is damaged: program/targets.npy" in message
+    assert "export it again" in message
+
+
+@pytest.mark.parametrize(
+    "command",
+    [["compile", "small.onnx"], TRAIN, ["export", "trained.cim"]],
+    ids=lambda command: command[0],
+)
+@pytest.mark.parametrize("output", ["none/new", "data.npz/new"])
+def test_output_that_cannot_be_written(command, output):
+    message = refused(*command, "-o", output)
+    assert f"cannot write {output}" in message
+    assert "check the folder" in message
+
+
+@pytest.mark.parametrize("command", [["compile", "small.onnx"], TRAIN], ids=lambda command: command[0])
+def test_output_that_is_a_folder(place, command):
+    (place / "folder").mkdir()
+    assert "cannot write folder: it is a folder; give a file name" in refused(*command, "-o", "folder")
+
+
+def test_export_over_a_file_of_the_user():
+    message = refused("export", "trained.cim", "-o", "data.npz")
+    assert "cannot write data.npz: it exists and is not a package of this tool; choose another name" in message
+
+
+@pytest.mark.parametrize(
+    ("options", "key"),
+    [
+        (["--lr", "0.01"], "lr"),
+        (["--seed", "1"], "seed"),
+        (["--epochs", "2"], "epochs"),
+        (["--threshold", "0.2"], "policy"),
+    ],
+    ids=str,
+)
+def test_resume_with_other_settings(options, key):
+    message = refused(*TRAIN, *options, "--resume", "-o", "trained.cim")
+    assert "trained.cim was started with other settings" in message
+    assert f"({key})" in message
+    assert "leave out --resume" in message
+
+
+def test_resume_with_other_data(place):
+    np.savez(place / "other.npz", **data())
+    message = refused("train", "small.cim", "--data", "other.npz", "--epochs", "1", "--resume", "-o", "trained.cim")
+    assert "other settings (data)" in message
+
+
+def test_resume_of_a_file_that_was_only_compiled():
+    message = refused(*TRAIN, "--resume", "-o", "small.cim")
+    assert "small.cim holds no training run to resume; leave out --resume" in message
+
+
+def test_export_of_an_untrained_file_without_data():
+    message = refused("export", "small.cim", "-o", "new")
+    assert "small.cim was never trained" in message
+    assert "add --data" in message
+
+
+# --- usage ---
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["compile", "small.onnx", "--input-range", "x"],
+        ["compile", "small.onnx", "--input-range", "1,0"],
+        ["compile", "small.onnx", "--input-range", "0,inf"],
+        ["compile", "small.onnx", "--input-range", "0,nan"],
+        ["compile", "small.onnx", "--max-chips", "0"],
+        ["compile", "small.onnx", "--row-split", "rows"],
+        [*TRAIN, "-o", "new.cim", "--epochs", "0"],
+        [*TRAIN, "-o", "new.cim", "--lr", "fast"],
+        [*TRAIN, "-o", "new.cim", "--lr", "nan"],
+        [*TRAIN, "-o", "new.cim", "--method", "magic"],
+        TRAIN,
+        ["eval", "trained.cim", "--seed", "-1"],
+        ["deploy", "package", "--chips", "0"],
+        pytest.param(
+            ["deploy", "package", "--baseline", "nan"],
+            marks=pytest.mark.xfail(strict=True, reason="a baseline of NaN ends as an internal error"),
+        ),
+        pytest.param(
+            ["deploy", "package", "--required", "nan"],
+            marks=pytest.mark.xfail(strict=True, reason="a requirement of NaN ends as an internal error"),
+        ),
+        ["unknown"],
+    ],
+    ids=lambda arguments: " ".join([arguments[0], *arguments[-2:]]),
+)
+def test_usage_error_ends_with_status_2_and_writes_nothing(place, arguments):
+    before = contents(place)
+    status, out, err = cimc(*arguments)
+    assert status == 2
+    assert out == ""
+    assert any("Error" in line for line in err)
+    assert contents(place) == before
+
+
+@pytest.mark.parametrize("threshold", ["-1", "2", "nan"])
+def test_threshold_that_is_no_fraction(threshold):
+    message = refused(*TRAIN, "--threshold", threshold, "-o", "new.cim")
+    assert "--threshold" in message
+    assert "give 0 to 1" in message

@@ -1,0 +1,319 @@
+"""The package: one program in every form it is written in, read back whole or not at all, in no one else's folder."""
+
+import csv
+import json
+from pathlib import Path
+
+import jax
+import numpy as np
+import onnx
+import onnx_ir as ir
+import onnxruntime
+import pytest
+
+from cimc import api
+from cimc.chip import chip_text, parse_chip
+from cimc.compiler import compile_model
+from cimc.data import Dataset
+from cimc.digits import digits
+from cimc.errors import CimcError
+from cimc.package import Package, read_package, write_package
+from cimc.program import LayerProgram, Program
+from cimc.units import pair_targets
+from passes.map_network import map_network
+from passes.pipeline import lower
+from passes.read import read_network
+from runtime.evaluate import logits
+from runtime.network import load_network
+from runtime.program import with_program
+from runtime.state import build_system, initial_state
+
+LENET1 = Path(__file__).parents[2] / "models" / "lenet1.onnx"
+
+
+@pytest.fixture(scope="module")
+def package() -> Package:
+    """LeNet-1 on brram-soc: six arrays on two chips, layers split by rows. Made-up scales, all different."""
+    text = chip_text("brram-soc")
+    chip = parse_chip(text, "brram-soc")
+    network = lower(read_network(LENET1))
+    mapping = map_network(network, chip)
+    layers = {}
+    for index, layer in enumerate(mapping.layers, 1):
+        random = np.random.default_rng(index)
+        weight = random.uniform(-0.3, 0.3, (layer.rows, layer.columns)).astype(np.float32)
+        scales = [np.float32(index * scale) for scale in (0.3, 0.7, 1.1)]
+        bias = None if index == 1 else random.random(layer.columns, dtype=np.float32)
+        layers[layer.name] = LayerProgram(pair_targets(weight, scales[0], chip), *scales, bias)
+    program = Program(layers, {"scale": np.arange(4, dtype=np.float32), "shape": np.array([2, 3])})
+    model = ir.to_proto(network).SerializeToString()
+    return Package("lenet1", chip, text, mapping, program, model, model, {"trained_on": "brram-soc", "sd": 0.5})
+
+
+@pytest.fixture(scope="module")
+def folder(package, tmp_path_factory) -> Path:
+    """The package written; read only."""
+    folder = tmp_path_factory.mktemp("package") / "lenet1"
+    write_package(folder, package)
+    return folder
+
+
+@pytest.fixture
+def copy(package, tmp_path) -> Path:
+    write_package(tmp_path / "copy", package)
+    return tmp_path / "copy"
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def all_weights(package: Package):
+    """(layer index, layer, row, column) of every weight."""
+    for index, layer in enumerate(package.mapping.layers):
+        for row, column in np.ndindex(layer.rows, layer.columns):
+            yield index, layer.name, row, column
+
+
+def test_package_that_is_read_equals_the_one_written(folder, package):
+    loaded = read_package(folder)
+    assert loaded.chip == package.chip
+    assert (loaded.model, loaded.chip_text, loaded.notes) == (package.model, package.chip_text, package.notes)
+    assert loaded.mapping == package.mapping
+    assert (loaded.network, loaded.chip_network) == (package.network, package.chip_network)
+    assert loaded.program.layers.keys() == package.program.layers.keys()
+    for name, layer in package.program.layers.items():
+        back = loaded.program.layers[name]
+        np.testing.assert_array_equal(back.targets, layer.targets)
+        assert back.targets.dtype == np.float32
+        for scale in ("weight_range", "input_range", "gain"):
+            assert getattr(back, scale) == getattr(layer, scale)
+        if layer.bias is None:
+            assert back.bias is None
+        else:
+            np.testing.assert_array_equal(back.bias, layer.bias)
+    assert loaded.program.digital.keys() == package.program.digital.keys()
+    for name, array in package.program.digital.items():
+        np.testing.assert_array_equal(loaded.program.digital[name], array)
+
+
+def test_package_written_again_is_the_same_byte_for_byte(folder, tmp_path):
+    write_package(tmp_path / "again", read_package(folder))
+    assert contents(tmp_path / "again") == contents(folder)
+
+
+def test_mapping_spreads_over_arrays_and_chips(package):
+    assert package.mapping.arrays == 6
+    assert package.mapping.chips == 2
+
+
+def test_arrays_hold_the_program_where_the_mapping_says(folder, package):
+    targets = np.load(folder / "program" / "targets.npy", allow_pickle=False)
+    left = targets.copy()
+    for _, layer, row, column in all_weights(package):
+        address = package.mapping.address(layer, row, column)
+        array = address.chip * package.mapping.arrays_per_chip + address.array
+        plus, minus = package.program.layers[layer].targets[:, row, column]
+        assert targets[array, address.row, address.column_plus] == plus
+        assert targets[array, address.row, address.column_minus] == minus
+        left[array, address.row, [address.column_plus, address.column_minus]] = np.nan
+    assert np.isnan(left).all(), "a cell that no weight uses has a target"
+
+
+def test_address_map_agrees_with_the_mapping_for_every_weight(folder, package):
+    with np.load(folder / "program" / "addresses.npz", allow_pickle=False) as file:
+        addresses = dict(file)
+    assert addresses["layers"].tolist() == [layer.name for layer in package.mapping.layers]
+    used = np.zeros(addresses["layer"].shape, bool)
+    for index, layer, row, column in all_weights(package):
+        address = package.mapping.address(layer, row, column)
+        array = address.chip * package.mapping.arrays_per_chip + address.array
+        for bit_line, sign in ((address.column_plus, 1), (address.column_minus, -1)):
+            cell = array, address.row, bit_line
+            found = [int(addresses[key][cell]) for key in ("layer", "weight_row", "weight_column", "sign")]
+            assert found == [index, row, column, sign]
+            used[cell] = True
+    assert (addresses["layer"][~used] == -1).all()
+    assert (addresses["sign"][~used] == 0).all()
+    assert used.sum() == 2 * sum(layer.rows * layer.columns for layer in package.mapping.layers)
+
+
+def test_csv_files_hold_the_same_targets(folder):
+    targets = np.load(folder / "program" / "targets.npy", allow_pickle=False)
+    files = sorted((folder / "program").glob("array_*.csv"))
+    assert len(files) == len(targets)
+    for path, array in zip(files, targets, strict=True):
+        with path.open(newline="", encoding="ascii") as file:
+            table = np.array([[float(cell) if cell else np.nan for cell in row] for row in csv.reader(file)])
+        np.testing.assert_allclose(table, array, rtol=0, atol=1e-4, equal_nan=True)
+
+
+def test_block_table_lists_every_block_with_its_place(folder, package):
+    with (folder / "program" / "blocks.csv").open(newline="", encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    assert len(rows) == sum(len(layer.blocks) for layer in package.mapping.layers)
+    for row in rows:
+        layer, start = row["layer"], (int(row["row_start"]), int(row["column_start"]))
+        address = package.mapping.address(layer, *start)
+        place = [int(row[key]) for key in ("chip", "array_on_chip", "array_row", "array_column")]
+        assert place == [address.chip, address.array, address.row, address.column_plus]
+        last = package.mapping.address(layer, int(row["row_stop"]) - 1, int(row["column_stop"]) - 1)
+        assert (last.chip, last.array) == (address.chip, address.array)
+
+
+def test_every_file_of_the_package_is_under_a_digest(folder):
+    manifest = json.loads((folder / "manifest.json").read_text())
+    assert set(manifest["sha256"]) == set(contents(folder)) - {"manifest.json"}
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "chip.toml",
+        "mapping.json",
+        "digital.safetensors",
+        "model.onnx",
+        "network.onnx",
+        "program/targets.npy",
+        "program/array_0003.csv",
+        "program/addresses.npz",
+        "program/blocks.csv",
+    ],
+)
+def test_changed_or_missing_file_is_named(copy, name):
+    path = copy / name
+    original = path.read_bytes()
+    path.write_bytes(original[:-1] + bytes([original[-1] ^ 1]))
+    with pytest.raises(CimcError, match=f"is damaged: {name} does not match its SHA-256; export it again"):
+        read_package(copy)
+    path.unlink()
+    with pytest.raises(CimcError, match=f"{path.name} is missing"):
+        read_package(copy)
+    path.write_bytes(original)
+    read_package(copy)
+
+
+@pytest.mark.parametrize("manifest", [b"", b"{", b"[]", b"{}", b'{"format": 1, "sha256": []}', b"\xff"])
+def test_damaged_manifest_is_refused(copy, manifest):
+    (copy / "manifest.json").write_bytes(manifest)
+    with pytest.raises(CimcError, match="damaged"):
+        read_package(copy)
+
+
+def test_other_format_says_what_to_do(copy):
+    path = copy / "manifest.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "format": 2}))
+    with pytest.raises(CimcError, match="has format 2, this version reads 1; export it again"):
+        read_package(copy)
+
+
+def test_folder_without_a_package_says_what_to_do(tmp_path):
+    for place in (tmp_path, tmp_path / "none"):
+        with pytest.raises(CimcError, match=r"is not a package .*make one with: cimc export"):
+            read_package(place)
+
+
+def test_earlier_package_is_replaced_whole(copy, package):
+    (copy / "left over.txt").write_text("of the earlier package")
+    write_package(copy, package)
+    assert "left over.txt" not in contents(copy)
+    assert read_package(copy).model == "lenet1"
+    assert [path.name for path in copy.parent.iterdir()] == ["copy"]
+
+
+def test_empty_folder_is_taken(package, tmp_path):
+    (tmp_path / "new").mkdir()
+    write_package(tmp_path / "new", package)
+    assert read_package(tmp_path / "new").model == "lenet1"
+
+
+@pytest.mark.parametrize("files", [{"thesis.tex": "mine"}, {".hidden": "mine"}, {"program/thesis.tex": "mine"}])
+def test_folder_with_other_files_is_left_alone(package, tmp_path, files):
+    target = tmp_path / "home"
+    for name, text in files.items():
+        (target / name).parent.mkdir(parents=True, exist_ok=True)
+        (target / name).write_text(text)
+    with pytest.raises(CimcError, match=r"cannot write .*home: it exists and is not a package"):
+        write_package(target, package)
+    assert contents(target) == {name: text.encode() for name, text in files.items()}
+    assert [path.name for path in tmp_path.iterdir()] == ["home"]
+
+
+@pytest.mark.xfail(strict=True, reason="any manifest.json counts as a package")
+def test_folder_with_a_manifest_of_another_tool_is_left_alone(package, tmp_path):
+    target = tmp_path / "browser-extension"
+    target.mkdir()
+    files = {"manifest.json": b'{"manifest_version": 3, "name": "mine"}', "background.js": b"mine"}
+    for name, data in files.items():
+        (target / name).write_bytes(data)
+    with pytest.raises(CimcError, match="is not a package"):
+        write_package(target, package)
+    assert contents(target) == files
+
+
+def test_file_of_that_name_is_left_alone(package, tmp_path):
+    (tmp_path / "package").write_text("mine")
+    with pytest.raises(CimcError, match=r"cannot write .*not a package"):
+        write_package(tmp_path / "package", package)
+    assert contents(tmp_path) == {"package": b"mine"}
+
+
+@pytest.mark.parametrize("error", [OSError("no space left"), KeyboardInterrupt])
+def test_failed_export_keeps_the_earlier_package_and_leaves_no_part(copy, package, monkeypatch, error):
+    before = contents(copy)
+
+    def save(*arguments, **keywords):
+        raise error
+
+    monkeypatch.setattr(np, "savez_compressed", save)
+    for target in (copy, copy.with_name("new")):
+        with pytest.raises(CimcError if isinstance(error, OSError) else error):
+            write_package(target, package)
+    assert contents(copy) == before
+    assert [path.name for path in copy.parent.iterdir()] == ["copy"]
+
+
+@pytest.mark.parametrize("place", ["missing/package", "file/package"])
+def test_place_that_cannot_be_written_is_named(package, tmp_path, place):
+    (tmp_path / "file").write_text("mine")
+    with pytest.raises(CimcError, match=f"cannot write .*{place}"):
+        write_package(tmp_path / place, package)
+    assert contents(tmp_path) == {"file": b"mine"}
+
+
+def outputs_of(path: Path, images: np.ndarray) -> np.ndarray:
+    onnx.checker.check_model(str(path), full_check=True)
+    session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+    return session.run(None, {session.get_inputs()[0].name: images})[0]
+
+
+def test_exported_networks_compute_in_onnxruntime_what_the_runtime_computes(tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    data = Dataset("small", *digits(150, 60), synthetic=True, classes=10)
+    images = data.x_test.astype(np.float32) * np.float32(data.scale)
+    compile_model(LENET1, "brram-soc", tmp_path / "lenet1.cim", verify=False)
+    api.export(tmp_path / "lenet1.cim", None, tmp_path / "package", data)
+    package = read_package(tmp_path / "package")
+
+    np.testing.assert_allclose(
+        outputs_of(tmp_path / "package" / "network.onnx", images), outputs_of(LENET1, images), rtol=0, atol=1e-4
+    )
+    constants = {
+        tensor.name: onnx.numpy_helper.to_array(tensor)
+        for tensor in onnx.load_from_string(package.network).graph.initializer
+    }
+    layers = [node for node in onnx.load_from_string(package.network).graph.node if node.domain == "ai.cimc"]
+    assert {node.name for node in layers} == package.program.layers.keys()
+    for node in layers:
+        layer = package.program.layers[node.name]
+        expected = pair_targets(constants[node.input[1]], layer.weight_range, package.chip)
+        np.testing.assert_array_equal(layer.targets, expected)
+
+    exported = outputs_of(tmp_path / "package" / "model.onnx", images)
+    system = build_system(load_network(package.network), package.mapping, package.chip)
+    state = with_program(initial_state(system), package.program)
+    computed = logits(system, state, data.x_test, data.scale, None)
+    assert computed.std(axis=0).min() > 0.01, "the outputs do not depend on the image"
+    np.testing.assert_allclose(exported, computed, rtol=0, atol=1e-3)
+    noisy = logits(system, state, data.x_test, data.scale, jax.random.key(0))
+    assert np.abs(noisy - computed).max() > 1e-2, "the comparison would not see an error of the size of read noise"

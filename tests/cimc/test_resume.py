@@ -1,0 +1,89 @@
+"""A run repeats to the bit, and a run that was killed and taken up again ends as if it had not been."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from cimc import cli
+from cimc.artifact import read_artifact
+from cimc.digits import digits
+from runtime import train
+
+LENET1 = Path(__file__).parents[2] / "models" / "lenet1.onnx"
+STEPS = 40  # of an epoch; a checkpoint is due every 10
+# A learning rate at which devices are written all the time, so that a lost accumulator or key shows.
+OPTIONS = ["--data", "data.npz", "--epochs", "2", "--steps-per-epoch", str(STEPS), "--lr", "0.02", "--json"]
+
+
+def cimc(*arguments: str) -> None:
+    """The command in this process, where functions are compiled once for all runs."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sys, "argv", ["cimc", *arguments])
+        with pytest.raises(SystemExit) as caught:
+            cli.main()
+    assert caught.value.code in (0, None)
+
+
+def step_of(path: Path) -> int:
+    """Steps done in the checkpoint, which is whole at any time; 0 when there is none yet."""
+    return read_artifact(path).history["step"] if path.exists() else 0
+
+
+@pytest.fixture
+def place(tmp_path, monkeypatch) -> Path:
+    """The working folder, with LeNet-1 compiled and data."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    arrays = dict(zip(("x_train", "y_train", "x_test", "y_test"), digits(300, 100), strict=True))
+    np.savez("data.npz", **arrays)
+    cimc("compile", str(LENET1), "--chip", "brram-soc", "--no-verify", "-o", "lenet1.cim", "--json")
+    return tmp_path
+
+
+def train_and_kill(output: Path) -> None:
+    """Train in another process that is killed in the middle of the second epoch."""
+    command = [sys.executable, "-m", "cimc", "train", "lenet1.cim", *OPTIONS, "--checkpoint-seconds", "0"]
+    environment = {**os.environ, "PYTHONPATH": str(LENET1.parents[1])}
+    with subprocess.Popen([*command, "-o", output.name], stdout=-1, stderr=-1, env=environment) as process:
+        try:
+            until = time.monotonic() + 300
+            while step_of(output) <= STEPS and process.poll() is None and time.monotonic() < until:
+                time.sleep(0.005)
+        finally:
+            process.send_signal(signal.SIGKILL)
+            _, errors = process.communicate()
+    assert process.returncode == -signal.SIGKILL, errors.decode()
+    assert STEPS < step_of(output) < 2 * STEPS, "not killed in the middle of the second epoch"
+
+
+# One test: the compilation of the training step takes most of its time, and is shared by all runs.
+def test_run_repeats_and_a_killed_run_resumes_to_the_same_bytes(place, monkeypatch):
+    one, two, other, killed = (place / f"{name}.cim" for name in ("one", "two", "other", "killed"))
+    for output, seed in ((one, "0"), (two, "0"), (other, "1")):
+        cimc("train", "lenet1.cim", *OPTIONS, "--seed", seed, "-o", output.name)
+    last = read_artifact(one).history["epochs"][-1]
+    assert last["updates"] > 1000, "so few devices were written that the comparison says little"
+    assert step_of(one) == 2 * STEPS
+    assert one.read_bytes() == two.read_bytes(), "a run does not repeat"
+    for group in ("weight", "conductance"):
+        first, second = (read_artifact(path).state[f"{group}/conv1"] for path in (one, other))
+        assert not np.array_equal(first, second), "the seed changes nothing"
+
+    train_and_kill(killed)
+    done = step_of(killed)
+    steps, one_step = [], train._train_step
+    monkeypatch.setattr(train, "_train_step", lambda *arguments: steps.append(1) or one_step(*arguments))
+    cimc("train", "lenet1.cim", *OPTIONS, "--resume", "-o", killed.name)
+    assert len(steps) == 2 * STEPS - done, "it began anew"
+    assert killed.read_bytes() == one.read_bytes(), "the resumed run ended elsewhere"
+
+    steps.clear()
+    cimc("train", "lenet1.cim", *OPTIONS, "--resume", "-o", one.name)
+    assert not steps, "a finished run took a step"
+    assert killed.read_bytes() == one.read_bytes(), "a finished run changed on --resume"
