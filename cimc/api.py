@@ -15,6 +15,7 @@ from cimc.checkpoint import load_run, restore, save_run
 from cimc.chip import chip_text, parse_chip
 from cimc.data import Dataset
 from cimc.errors import CimcError
+from cimc.files import require_different, require_writable
 from cimc.package import Package, read_package, write_package
 from passes.chip_network import chip_network
 from passes.map_network import map_network
@@ -22,10 +23,10 @@ from passes.set_constants import set_constants
 from runtime.cache import use_compilation_cache
 from runtime.deploy import Deployment
 from runtime.deploy import deploy as deploy_program
-from runtime.evaluate import accuracy, calibrate, images_for, logits
+from runtime.evaluate import accuracy, calibrate, check_data, images_for, logits
 from runtime.network import load_network
 from runtime.program import program_of, with_program
-from runtime.state import State, System, build_system, program, read_back
+from runtime.state import State, System, build_system, initial_state, program, read_back
 from runtime.train import Run, TrainingOptions, calibration_index, start
 from runtime.train import train as train_run
 
@@ -61,7 +62,12 @@ def train(
     """
     use_compilation_cache()
     artifact = read_artifact(source)
+    require_different(source, output)
+    require_writable(output)
     system, state, programmed = _load(artifact, source, options)
+    if not programmed:
+        state = with_program(state, program_of(system, state, clip=False))
+    check_data(system, state, data, artifact.mapping.input_range)
     run = start(system, state, options, programmed)
     if resume and Path(output).exists():
         run = load_run(read_artifact(output), run, options, data, output)
@@ -94,10 +100,11 @@ def evaluate(
     use_compilation_cache()
     artifact = read_artifact(source)
     system, state, programmed = _load(artifact, source)
+    check_data(system, state, data, artifact.mapping.input_range)
     images = images_for(system, data.x_test, data)
     program_key, calibration_key, read_key = jax.random.split(jax.random.key(seed), 3)
     if not programmed:
-        state = program(system, state, program_key)
+        state = program(system, with_program(state, program_of(system, state)), program_key)
         index = calibration_index(seed, len(data.x_train))
         samples = jnp.asarray(images_for(system, data.x_train[index], data))
         state = calibrate(system, state, samples, data.scale, calibration_key)
@@ -175,6 +182,7 @@ def deploy(
     use_compilation_cache()
     package = read_package(folder)
     system = build_system(load_network(package.network), package.mapping, package.chip)
+    check_data(system, initial_state(system), data, package.mapping.input_range)
     total = chips * len(data.x_test)
     return deploy_program(
         system, package.program, data, chips, seed, required, baseline, lambda done: progress(done, total)
@@ -182,16 +190,11 @@ def deploy(
 
 
 def _load(artifact: Artifact, source: Path, options: TrainingOptions | None = None) -> tuple[System, State, bool]:
-    """System and state of a `.cim` file, and whether its devices hold the state already.
-
-    Weights that were never on the arrays (compiled, or trained in float) get the range of their largest weight.
-    """
+    """System and state of a `.cim` file, and whether its devices hold the weights yet."""
     backward = "digital" if options is None else options.policy.backward
     system = build_system(load_network(artifact.network), artifact.mapping, artifact.chip, backward)
     state = restore(artifact, system, source)
     programmed = bool(artifact.state) and artifact.history["options"]["policy"]["method"] != "float"
-    if not programmed:
-        state = with_program(state, program_of(system, state))
     return system, state, programmed
 
 

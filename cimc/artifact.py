@@ -88,7 +88,7 @@ def read_artifact(path: Path) -> Artifact:
         raise CimcError(f"{path} does not exist; make one with: cimc compile model.onnx -o {path.name}") from None
     except OSError as error:
         raise CimcError(f"cannot read {path}: {error.strerror or error}; check the path") from None
-    except (zipfile.BadZipFile, ValueError, KeyError, NotImplementedError, safetensors.SafetensorError):
+    except (zipfile.BadZipFile, ValueError, KeyError, TypeError, NotImplementedError, safetensors.SafetensorError):
         raise CimcError(f"{path} is damaged or made by another version; compile or train it again") from None
 
 

@@ -1,6 +1,7 @@
 """The command line. Heavy modules are imported by the command that needs them, so that --help answers at once."""
 
 import json
+import math
 import os
 import sys
 from enum import StrEnum
@@ -85,6 +86,12 @@ class RowSplit(StrEnum):
     flat = "flat"
 
 
+def _finite(value: float | None) -> float | None:
+    if value is not None and not math.isfinite(value):
+        raise typer.BadParameter(f"{value} is not a finite number")
+    return value
+
+
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout and nothing else.")]
 Data = Annotated[str, typer.Option("--data", help="mnist, fashion-mnist, cifar10, digits, or a FILE.npz.")]
 DataDir = Annotated[Path | None, typer.Option(help="Where the data lies; else $CIMC_DATA, else the user's cache.")]
@@ -133,24 +140,31 @@ def train(
     epochs: Annotated[int, typer.Option(min=1)] = 10,
     steps_per_epoch: Annotated[int | None, typer.Option(min=1, help="Default: the whole training set.")] = None,
     batch_size: Annotated[int, typer.Option(min=1)] = 64,
-    lr: Annotated[float, typer.Option(min=0, help="Learning rate, in the network's own weight unit.")] = 0.004,
+    lr: Annotated[
+        float, typer.Option(min=0, callback=_finite, help="Learning rate, in the network's own weight unit.")
+    ] = 0.004,
     schedule: Annotated[Schedule, typer.Option(help="Course of the learning rate.")] = Schedule.cosine,
-    weight_decay: Annotated[float, typer.Option(min=0, help="Decoupled, on crossbar weights.")] = 0.01,
+    weight_decay: Annotated[
+        float, typer.Option(min=0, callback=_finite, help="Decoupled, on crossbar weights.")
+    ] = 0.01,
     method: Annotated[
         Method, typer.Option(help="naive programs every step; float trains the same network without arrays.")
     ] = Method.mixed_precision,
     threshold: Annotated[
-        float | None, typer.Option(help="Fraction of the weight range. Default: the device's granularity.")
+        float | None,
+        typer.Option(help="Fraction of the weight range. Default: the device's granularity."),
     ] = None,
-    reset: Annotated[Reset, typer.Option(help="Accumulator after a write.")] = Reset.zero,
+    reset: Annotated[Reset, typer.Option(help="Accumulator after a write.")] = Reset.residual,
     write: Annotated[Write, typer.Option(help="Closed-loop write-verify or blind pulses.")] = Write.verify,
     backward: Annotated[Backward, typer.Option(help="Input gradients: digital copy or transposed read.")] = (
         Backward.digital
     ),
-    sync: Annotated[Sync, typer.Option(help="Digital copy after a write.")] = Sync.target,
+    sync: Annotated[Sync, typer.Option(help="Digital copy after a write.")] = Sync.readback,
     seed: Seed = 0,
     resume: Annotated[bool, typer.Option("--resume", help="Go on from the checkpoint in OUTPUT, if any.")] = False,
-    checkpoint_seconds: Annotated[float, typer.Option(min=0, help="Between checkpoints within an epoch.")] = 60.0,
+    checkpoint_seconds: Annotated[
+        float, typer.Option(min=0, callback=_finite, help="Between checkpoints within an epoch.")
+    ] = 60.0,
     as_json: Json = False,
 ) -> None:
     """Train a compiled network on its arrays: analog forward pass, digital accumulation, devices written when due.
@@ -241,9 +255,14 @@ def deploy(
     data: Data = "digits",
     data_dir: DataDir = None,
     chips: Annotated[int, typer.Option(min=1, help="Virtual chips to program.")] = 20,
-    required: Annotated[float, typer.Option(help="Normalised accuracy of a good chip, for the yield.")] = 0.99,
+    required: Annotated[
+        float, typer.Option(min=0, callback=_finite, help="Normalised accuracy of a good chip, for the yield.")
+    ] = 0.99,
     baseline: Annotated[
-        float | None, typer.Option(help="Accuracy to normalise by. Default: the package's weights in float32.")
+        float | None,
+        typer.Option(
+            min=0.001, callback=_finite, help="Accuracy to normalise by. Default: the package's weights in float32."
+        ),
     ] = None,
     seed: Seed = 0,
     as_json: Json = False,

@@ -8,6 +8,7 @@ import onnx_ir as ir
 
 from cimc.artifact import Artifact, write_artifact
 from cimc.chip import chip_text, parse_chip
+from cimc.files import require_different
 from passes.map_network import map_network
 from passes.pipeline import lower
 from passes.read import read_network
@@ -48,6 +49,8 @@ def compile_model(
     Raises:
         CimcError: one line for everything that can be wrong with the files and the network.
     """
+    if output is not None:
+        require_different(model, output)
     text = chip_text(chip)
     description = parse_chip(text, chip)
     network = read_network(Path(model))

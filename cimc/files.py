@@ -3,7 +3,7 @@
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -39,36 +39,53 @@ def replacing(target: Path) -> Iterator[Path]:
 
 
 @contextmanager
-def replacing_folder(target: Path, marker: str) -> Iterator[Path]:
+def replacing_folder(target: Path, replaceable: Callable[[Path], bool]) -> Iterator[Path]:
     """Yield a temporary folder beside `target`; on success it takes the place of `target`, on any error it is removed.
 
-    An existing `target` is replaced only when it is empty or holds the file `marker`: no foreign folder is lost.
+    An existing `target` is replaced only when it is empty or `replaceable` says so: no foreign folder is lost.
 
     Raises:
         CimcError: `target` holds something else, or the place cannot be written.
     """
-    target = Path(target)
-    if target.exists() and not (target.is_dir() and (not any(target.iterdir()) or (target / marker).is_file())):
+    place = Path(target).resolve()
+    if place.exists() and not (place.is_dir() and (not any(place.iterdir()) or replaceable(place))):
         raise CimcError(f"cannot write {target}: it exists and is not a package of this tool; choose another name")
     temporary: Path | None = None
     try:
-        temporary = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
+        temporary = Path(tempfile.mkdtemp(prefix=f".{place.name}.", dir=place.parent))
         yield temporary
         temporary.chmod(0o777 & ~_umask())
-        if target.exists():
+        if place.exists():
             old = temporary.with_name(temporary.name + ".old")
-            target.rename(old)
-            temporary.rename(target)
+            place.rename(old)
+            temporary.rename(place)
             shutil.rmtree(old, ignore_errors=True)
         else:
-            temporary.rename(target)
+            temporary.rename(place)
     except OSError as error:
-        raise CimcError(
-            f"cannot write {target}: {error.strerror or error}; check the folder and the free space"
-        ) from None
+        reason = error.strerror or error
+        raise CimcError(f"cannot write {target}: {reason}; check the folder and the free space") from None
     finally:
         if temporary is not None:
             shutil.rmtree(temporary, ignore_errors=True)
+
+
+def require_writable(target: Path) -> None:
+    """Find out before a long run whether `target` can be written. Raises CimcError as `replacing` does."""
+    target = Path(target)
+    if target.is_dir():
+        raise CimcError(f"cannot write {target}: it is a folder; give a file name")
+    try:
+        with tempfile.TemporaryFile(dir=target.parent):
+            pass
+    except OSError as error:
+        raise CimcError(f"cannot write {target}: {error.strerror or error}; check the folder") from None
+
+
+def require_different(source: Path, output: Path) -> None:
+    """Raises CimcError when `output` is the file `source`, which would be lost."""
+    if Path(source).resolve() == Path(output).resolve():
+        raise CimcError(f"cannot write {output}: it is the input; choose another name with -o")
 
 
 def _umask() -> int:

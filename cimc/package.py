@@ -59,7 +59,7 @@ def write_package(folder: Path, package: Package) -> None:
         if layer.bias is not None:
             digital[f"bias/{name}"] = layer.bias
     targets = array_targets(package.mapping, package.chip, package.program)
-    with replacing_folder(Path(folder), "manifest.json") as temporary:
+    with replacing_folder(Path(folder), _is_package) as temporary:
         program = temporary / "program"
         program.mkdir()
         np.save(program / "targets.npy", targets)
@@ -133,6 +133,15 @@ _READ = (
     "network.onnx",
     "model.onnx",
 )
+
+
+def _is_package(folder: Path) -> bool:
+    """Whether this tool wrote the folder."""
+    try:
+        manifest = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
+        return str(manifest["tool"]).startswith("cimc ") and "sha256" in manifest
+    except (OSError, ValueError, KeyError, TypeError):
+        return False
 
 
 def array_targets(mapping: Mapping, chip: Chip, program: Program) -> Floats:

@@ -48,7 +48,7 @@ def map_network(
         missing = arrays - max_chips * chip.array.per_chip
         raise CimcError(
             f"the network needs {arrays} arrays but {max_chips} x {chip.name} has {max_chips * chip.array.per_chip}: "
-            f"{missing} missing; allow {-(-arrays // chip.array.per_chip)} chips or choose a larger chip"
+            f"{missing} missing; raise --max-chips to {-(-arrays // chip.array.per_chip)} or choose a larger chip"
         )
     return Mapping(
         chip=chip.name,

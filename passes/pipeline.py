@@ -16,6 +16,7 @@ from passes.lower_gemm import LowerGemm
 from passes.lower_matmul import LowerMatMul
 from passes.messages import one_line
 from passes.name_layers import NameLayers
+from passes.require_finite import RequireFinite
 from passes.require_float32 import RequireFloat32
 from passes.supported import CheckLayerSizes, CheckModel, CheckOperators
 from passes.upgrade_opset import UpgradeOpset
@@ -41,6 +42,7 @@ NETWORK_PASSES: tuple[ir.passes.PassBase, ...] = (
     CheckOperators(),
     NameLayers(),
     common.NameFixPass(),
+    RequireFinite(),
     AddCrossbarFunctions(),
     InferShapes(),
     CheckLayerSizes(),
@@ -60,7 +62,7 @@ def lower(model: ir.Model) -> ir.Model:
     for network_pass in NETWORK_PASSES:
         try:
             model = network_pass(model).model
-        except (ir.passes.InvariantError, ValueError) as error:
+        except (ir.passes.InvariantError, ValueError, TypeError) as error:
             raise CimcError(
                 f"cannot lower the network ({type(network_pass).__name__}): {one_line(error)}; "
                 f"simplify the network or export it with another opset"

@@ -28,6 +28,25 @@ def images_for(system: System, images: np.ndarray, data: Dataset) -> np.ndarray:
     return images.reshape(len(images), *shape)
 
 
+def check_data(system: System, state: State, data: Dataset, input_range: tuple[float, float]) -> None:
+    """Raises CimcError when the data does not fit the network: image size, negative values, labels."""
+    sample = images_for(system, data.x_test[:1], data)
+    least = float(min(data.x_train.min(), data.x_test.min())) * data.scale
+    if least < min(input_range[0], 0.0):
+        raise CimcError(
+            f"{data.name} has values down to {least:.3g} but the network was compiled for inputs from "
+            f"{input_range[0]:g}; compile it with --input-range LOW,HIGH"
+        )
+    output = jax.eval_shape(lambda s: predict(system, s, jnp.asarray(sample), data.scale, None, True), state)
+    if len(output.shape) != 2:
+        raise CimcError(f"the network's output has shape {output.shape}; classification needs [images, classes]")
+    if data.classes > output.shape[1]:
+        raise CimcError(
+            f"{data.name} has {data.classes} classes but the network has {output.shape[1]} outputs; "
+            "choose data with fewer labels or a network with more outputs"
+        )
+
+
 @partial(jax.jit, static_argnums=(0, 3, 5))
 def predict(system: System, state: State, images: Array, scale: float, key: Array | None, exact: bool = False) -> Array:
     """Network outputs [N, classes] for stored images [N, ...] times `scale`; on the arrays unless `exact`."""
@@ -66,10 +85,8 @@ def accuracy(outputs: np.ndarray, labels: np.ndarray) -> float:
     """Fraction of the outputs [N, classes] whose largest entry is at the label [N].
 
     Raises:
-        CimcError: the outputs are not one row of class scores an image, or hold NaN.
+        CimcError: the outputs hold NaN.
     """
-    if outputs.ndim != 2:
-        raise CimcError(f"the network's output has shape {outputs.shape}; classification needs [images, classes]")
     if not np.isfinite(outputs).all():
         raise CimcError("the network's output holds NaN or infinity; lower the learning rate or check the weights")
     return float(np.mean(np.argmax(outputs, axis=1) == labels))

@@ -9,14 +9,19 @@ from cimc.units import pair_targets
 from runtime.state import State, System, gain_name
 
 
-def program_of(system: System, state: State) -> Program:
+def program_of(system: System, state: State, clip: bool = True) -> Program:
     """Target conductances of the digital copy on the system's chip, and all digital values.
 
-    Each layer gets its own weight range (`best_weight_range`), whatever the range it was trained in.
+    Args:
+        system: network and chip.
+        state: the weights and digital values.
+        clip: give each layer the range that errs least (`best_weight_range`), which may clip its largest weights; else
+            that of its largest weight, which leaves training room to move.
     """
     layers = {}
     for name, weight in state["weight"].items():
-        weight_range = best_weight_range(np.asarray(weight), system.chip)
+        largest = np.float32(np.max(np.abs(weight))) or np.float32(1)
+        weight_range = best_weight_range(np.asarray(weight), system.chip) if clip else largest
         bias = system.bias_names.get(name)
         layers[name] = LayerProgram(
             targets=np.asarray(pair_targets(np.asarray(weight), weight_range, system.chip)),

@@ -142,7 +142,7 @@ def train(
         elif run.step % 10 == 0 and time.monotonic() - saved > checkpoint_seconds:
             checkpoint(run, total)
             saved = time.monotonic()
-        if run.step % 10 == 0 or run.step == total:
+        if run.step % 10 == 0 or run.step % per_epoch == 0:
             progress(run, total)
     return run
 

@@ -1,7 +1,7 @@
 """The update policy: what an optimiser step does to the devices of one layer.
 
 mixed-precision   acc += step; where |acc| > threshold the device is programmed (arXiv 2305.14547, section 3)
-naive             threshold 0: every step is programmed (the ablation)
+naive             threshold 0 and nothing kept: every step is programmed (the ablation)
 float             the weights themselves are changed, no device is touched (the baseline)
 """
 
@@ -23,8 +23,8 @@ class Policy:
     """Options of the update.
 
     method: as above. threshold: fraction of the weight range; None: the device's granularity, 1 / (levels - 1).
-    reset: what stays in the accumulator after a write, nothing or the part that was not programmed (write-verify aims
-    at the whole accumulated update, so that nothing stays; pulses leave the part of a pulse).
+    reset: what stays in the accumulator after a write, nothing or what the write missed: the part of a pulse, and with
+    `readback` the error of the device as it was read, which then counts towards its next write.
     write: closed-loop write-verify to the target, or blind pulses. sync: the digital copy becomes the target, or is
     read back from the device, or is left alone (`none`: targets then start from a read of the device).
     backward: input gradients from the digital copy or from a transposed read of the arrays.
@@ -32,10 +32,10 @@ class Policy:
 
     method: Literal["mixed-precision", "naive", "float"] = "mixed-precision"
     threshold: float | None = None
-    reset: Literal["zero", "residual"] = "zero"
+    reset: Literal["zero", "residual"] = "residual"
     write: Literal["verify", "pulse"] = "verify"
     backward: Literal["digital", "analog"] = "digital"
-    sync: Literal["target", "readback", "none"] = "target"
+    sync: Literal["target", "readback", "none"] = "readback"
 
     def check(self, chip: Chip) -> None:
         """Raises CimcError for options that do not fit together or the chip."""
@@ -110,7 +110,10 @@ def update_layer(
         weight = jnp.where(due, target, weight)
     elif policy.sync == "readback":
         weight = jnp.where(due, pair_weight(read_cells(conductance, chip.cell, sync_key), weight_range, chip), weight)
-    left = jnp.zeros_like(total) if policy.reset == "zero" else base + total - target
+    if policy.reset == "zero" or policy.method == "naive":
+        left = jnp.zeros_like(total)
+    else:
+        left = base + total - (weight if policy.sync == "readback" else target)
     return LayerState(
         weight=weight,
         accumulator=jnp.where(due, left, total),

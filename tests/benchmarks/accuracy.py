@@ -23,9 +23,9 @@ LENET5 = ["--epochs", "10", "--batch-size", "64", "--lr", "0.002", "--weight-dec
 TRAINING = {
     "lenet1-soc": ("lenet1", "brram-soc", LENET1),
     "lenet1-float": ("lenet1", "brram-soc", [*LENET1, "--method", "float"]),
-    "lenet1-naive-target": ("lenet1", "brram-soc", [*LENET1, "--method", "naive"]),
-    "lenet1-naive-readback": ("lenet1", "brram-soc", [*LENET1, "--method", "naive", "--sync", "readback"]),
     "lenet1-256x64": ("lenet1", "brram-256x64", LENET1),
+    "lenet1-naive": ("lenet1", "brram-soc", [*LENET1, "--method", "naive"]),
+    "lenet1-naive-target": ("lenet1", "brram-soc", [*LENET1, "--method", "naive", "--sync", "target"]),
     "lenet5-256x64": ("lenet5", "brram-256x64", LENET5),
     "lenet5-float": ("lenet5", "brram-256x64", [*LENET5, "--method", "float"]),
 }

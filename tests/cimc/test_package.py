@@ -239,7 +239,6 @@ def test_folder_with_other_files_is_left_alone(package, tmp_path, files):
     assert [path.name for path in tmp_path.iterdir()] == ["home"]
 
 
-@pytest.mark.xfail(strict=True, reason="any manifest.json counts as a package")
 def test_folder_with_a_manifest_of_another_tool_is_left_alone(package, tmp_path):
     target = tmp_path / "browser-extension"
     target.mkdir()
