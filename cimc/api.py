@@ -11,7 +11,7 @@ import onnx
 import onnx_ir as ir
 
 from cimc.artifact import Artifact, read_artifact
-from cimc.checkpoint import load_run, restore, save_run
+from cimc.checkpoint import load_run, save_run
 from cimc.chip import chip_text, parse_chip
 from cimc.data import Dataset
 from cimc.errors import CimcError
@@ -26,7 +26,7 @@ from runtime.deploy import deploy as deploy_program
 from runtime.evaluate import accuracy, calibrate, check_data, images_for, logits
 from runtime.network import load_network
 from runtime.program import program_of, with_program
-from runtime.state import State, System, build_system, initial_state, program, read_back
+from runtime.state import State, System, build_system, initial_state, program, read_back, restore_state
 from runtime.train import Run, TrainingOptions, calibration_index, start
 from runtime.train import train as train_run
 
@@ -70,7 +70,7 @@ def train(
     check_data(system, state, data, artifact.mapping.input_range)
     run = start(system, state, options, programmed)
     if resume and Path(output).exists():
-        run = load_run(read_artifact(output), run, options, data, output)
+        run = load_run(read_artifact(output), run, artifact, options, data, output)
     first, began = run.step, time.perf_counter()
     run = train_run(
         system,
@@ -139,7 +139,7 @@ def export(
     text = artifact.chip_text if chip is None else chip_text(chip)
     target = parse_chip(text, chip or str(source))
     lowered = ir.from_proto(onnx.load_from_string(artifact.network))
-    mapping = map_network(lowered, target, artifact.mapping.input_range)
+    mapping = artifact.mapping if chip is None else map_network(lowered, target, artifact.mapping.input_range)
     system = build_system(load_network(artifact.network), mapping, target)
     trained_on, state, programmed = _load(artifact, source)
     if programmed and weights == "devices":
@@ -193,7 +193,7 @@ def _load(artifact: Artifact, source: Path, options: TrainingOptions | None = No
     """System and state of a `.cim` file, and whether its devices hold the weights yet."""
     backward = "digital" if options is None else options.policy.backward
     system = build_system(load_network(artifact.network), artifact.mapping, artifact.chip, backward)
-    state = restore(artifact, system, source)
+    state = restore_state(system, artifact.state, str(source))
     programmed = bool(artifact.state) and artifact.history["options"]["policy"]["method"] != "float"
     return system, state, programmed
 

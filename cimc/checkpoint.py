@@ -1,5 +1,6 @@
 """A training run in a `.cim` file: saved between two steps, and taken up again."""
 
+import hashlib
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -12,13 +13,8 @@ from cimc.artifact import Artifact, write_artifact
 from cimc.data import Dataset
 from cimc.errors import CimcError
 from runtime.evaluate import images_for
-from runtime.state import State, System, flatten_state, restore_state
+from runtime.state import System, flatten_state
 from runtime.train import Run, TrainingOptions, calibration_index
-
-
-def restore(artifact: Artifact, system: System, source: Path) -> State:
-    """The state in a `.cim` file; that of the ONNX weights if it was only compiled."""
-    return restore_state(system, artifact.state, str(source))
 
 
 def save_run(
@@ -30,7 +26,7 @@ def save_run(
     flat = flatten_state(run.state) | {f"optimizer/{index}": np.asarray(leaf) for index, leaf in enumerate(leaves)}
     flat |= {"calibration/images": images_for(system, images, data), "run/loss_sum": np.asarray(run.loss_sum)}
     history = {
-        "options": _settings(options, data),
+        "options": _settings(source, options, data),
         "step": run.step,
         "steps": total,
         "epochs": list(run.history),
@@ -40,19 +36,21 @@ def save_run(
     write_artifact(output, replace(source, state=flat, history=history))
 
 
-def load_run(artifact: Artifact, fresh: Run, options: TrainingOptions, data: Dataset, source: Path) -> Run:
+def load_run(
+    artifact: Artifact, fresh: Run, source: Artifact, options: TrainingOptions, data: Dataset, path: Path
+) -> Run:
     """The run saved in `artifact`, in the structure of a `fresh` one.
 
     Raises:
         CimcError: it was started with other options or other data, or holds no run of this network.
     """
-    wanted, saved = _settings(options, data), artifact.history.get("options")
+    wanted, saved = _settings(source, options, data), artifact.history.get("options")
     if saved is None:
-        raise CimcError(f"{source} holds no training run to resume; leave out --resume or choose another output")
+        raise CimcError(f"{path} holds no training run to resume; leave out --resume or choose another output")
     changed = [key for key in wanted if saved.get(key) != wanted[key]]
     if changed:
         raise CimcError(
-            f"{source} was started with other settings ({', '.join(changed)}); use the same ones or leave out --resume"
+            f"{path} was started with other settings ({', '.join(changed)}); use the same ones or leave out --resume"
         )
     leaves, structure = jax.tree.flatten(fresh.optimizer)
     try:
@@ -69,8 +67,19 @@ def load_run(artifact: Artifact, fresh: Run, options: TrainingOptions, data: Dat
             history=tuple(artifact.history["epochs"]),
         )
     except KeyError as error:
-        raise CimcError(f"{source} holds another network's run ({error} is missing); leave out --resume") from None
+        raise CimcError(f"{path} holds another network's run ({error} is missing); leave out --resume") from None
 
 
-def _settings(options: TrainingOptions, data: Dataset) -> dict[str, Any]:
-    return {**asdict(options), "data": data.name, "images": len(data.x_train)}
+def _settings(source: Artifact, options: TrainingOptions, data: Dataset) -> dict[str, Any]:
+    """What a resumed run must share with its start: the options, the data, and the file it trains."""
+    origin = hashlib.sha256(source.network + source.chip_text.encode() + source.mapping.model_dump_json().encode())
+    for name, array in sorted(source.state.items()):
+        origin.update(name.encode() + np.ascontiguousarray(array).tobytes())
+    samples = hashlib.sha256(np.ascontiguousarray(data.y_train).tobytes() + data.x_train[:256].tobytes())
+    return {
+        **asdict(options),
+        "data": data.name,
+        "images": len(data.x_train),
+        "data_sha256": samples.hexdigest(),
+        "source_sha256": origin.hexdigest(),
+    }

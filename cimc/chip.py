@@ -102,7 +102,7 @@ class Input(_Section):
     """
 
     bits: int | None = Field(default=None, ge=1, le=16)
-    encoding: Literal["ideal", "bit-serial-accumulated", "pulse-width", "voltage"] = "ideal"
+    encoding: Literal["ideal", "bit-serial-accumulated"] = "ideal"
     signed: Literal["two-phase"] = "two-phase"
 
 

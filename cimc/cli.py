@@ -261,7 +261,10 @@ def deploy(
     baseline: Annotated[
         float | None,
         typer.Option(
-            min=0.001, callback=_finite, help="Accuracy to normalise by. Default: the package's weights in float32."
+            min=0.001,
+            max=1,
+            callback=_finite,
+            help="Accuracy to normalise by. Default: the package's weights in float32.",
         ),
     ] = None,
     seed: Seed = 0,

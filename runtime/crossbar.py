@@ -122,15 +122,21 @@ def read(chip: Chip, u: Array, conductance: Array, row_block: int, signed: bool,
         images = u.shape[0]
         both = read(chip, jnp.concatenate([jnp.maximum(u, 0), jnp.maximum(-u, 0)]), conductance, row_block, False, key)
         return both[:images] - both[images:]
+    code = _codes(chip, u, conductance, row_block, key)
+    return jnp.sum(code[:, :, 0] - code[:, :, 1], axis=1)
+
+
+def _codes(chip: Chip, u: Array, conductance: Array, row_block: int, key: Array | None) -> Array:
+    """ADC codes [images, blocks, sides, columns, positions] of MVMs with conductances [sides, rows, columns]."""
     images, rows, positions = u.shape
-    columns = conductance.shape[2]
+    sides, _, columns = conductance.shape
     blocks = -(-rows // row_block)
     padding = blocks * row_block - rows
     if padding:
         u = jax.lax.optimization_barrier(jnp.pad(u, ((0, 0), (0, padding), (0, 0))))
         conductance = jnp.pad(conductance, ((0, 0), (0, padding), (0, 0)))
     u_blocks = u.reshape(images, blocks, row_block, positions)
-    g_blocks = conductance.reshape(2, blocks, row_block, columns)
+    g_blocks = conductance.reshape(sides, blocks, row_block, columns)
     products = jnp.einsum("nbrp,sbrc->nbscp", u_blocks, g_blocks)
     level = products * jnp.float32(levels_per_product(chip))
     if key is not None and (chip.cell.read_noise_uS or chip.adc.noise_lsb):
@@ -138,8 +144,7 @@ def read(chip: Chip, u: Array, conductance: Array, row_block: int, signed: bool,
         per_cell = jnp.float32((chip.cell.read_noise_uS * levels_per_product(chip)) ** 2)
         sigma = jnp.sqrt(power * per_cell + jnp.float32(chip.adc.noise_lsb**2))
         level = level + sigma * normal(key, level.shape)
-    code = adc(level, chip)
-    return jnp.sum(code[:, :, 0] - code[:, :, 1], axis=1)
+    return adc(level, chip)
 
 
 def transposed_read(layer: Crossbar, y_bar: Array, conductance: Array, weight_range: Array, key: Array | None) -> Array:
@@ -166,8 +171,8 @@ def transposed_read(layer: Crossbar, y_bar: Array, conductance: Array, weight_ra
     lines = jnp.stack([plus, minus], axis=2).reshape(u.shape[0], -1, u.shape[2])
     swapped = jnp.stack([minus, plus], axis=2).reshape(lines.shape)
     transposed = jnp.moveaxis(conductance, 0, 2).reshape(conductance.shape[1], -1).T
-    pair = jnp.stack([transposed, jnp.zeros_like(transposed)])
     noise_key = None if key is None else jax.random.fold_in(key, 1)
-    phases = read(layer.chip, jnp.concatenate([lines, swapped]), pair, 2 * layer.column_block, False, noise_key)
+    both = jnp.concatenate([lines, swapped])
+    phases = jnp.sum(_codes(layer.chip, both, transposed[None], 2 * layer.column_block, noise_key)[:, :, 0], axis=1)
     d = phases[: u.shape[0]] - phases[u.shape[0] :]
     return d * count_scale(weight_range, largest, layer.chip)

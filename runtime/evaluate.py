@@ -20,7 +20,10 @@ BATCH = 500
 def images_for(system: System, images: np.ndarray, data: Dataset) -> np.ndarray:
     """The images in the shape of the network's input. Raises CimcError when they do not have as many values."""
     shape = system.network.image_shape
-    if int(np.prod(shape)) != int(np.prod(images.shape[1:])):
+    # Axes of size 1 may differ, and a flat side takes any: no other reordering is guessed (such as channels last).
+    flat = len(shape) == 1 or images.ndim == 2
+    same = [n for n in shape if n != 1] == [n for n in images.shape[1:] if n != 1]
+    if int(np.prod(shape)) != int(np.prod(images.shape[1:])) or not (flat or same):
         raise CimcError(
             f"{data.name} has images of {'x'.join(map(str, images.shape[1:]))} but the network takes "
             f"{'x'.join(map(str, shape))}; choose data of that shape"

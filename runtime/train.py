@@ -68,13 +68,17 @@ Progress = Callable[[Run, int], None]
 
 
 def start(system: System, state: State, options: TrainingOptions, programmed: bool = False) -> Run:
-    """Begin a run. Unless the state is `programmed` (or the method `float`), its weights are first written into the
-    devices and these are read once into the digital copy.
+    """Begin a run, with its counters at zero.
+
+    Unless the state is `programmed` (or the method `float`), its weights are first written into the devices and these
+    are read once into the digital copy; this first programming is not counted.
 
     Raises:
         CimcError: the options do not fit together or the chip.
     """
     options.policy.check(system.chip)
+    zeros = {group: {name: jnp.zeros_like(a) for name, a in state[group].items()} for group in COUNTS}
+    state = {**state, **zeros}
     if options.policy.method != "float" and not programmed:
         program_key, read_key = jax.random.split(_key(options, 0))
         state = read_back(system, program(system, state, program_key), read_key)

@@ -41,6 +41,8 @@ class Policy:
         """Raises CimcError for options that do not fit together or the chip."""
         if self.write == "pulse" and chip.cell.pulse is None:
             raise CimcError(f"chip {chip.name} has no pulse response; add [cell.pulse] or use --write verify")
+        if self.write == "pulse" and self.method == "naive":
+            raise CimcError("--method naive programs every step, which blind pulses cannot; use --write verify")
         if self.sync == "none" and self.backward == "digital":
             raise CimcError("--sync none leaves no digital copy for the backward pass; add --backward analog")
         if self.threshold is not None and not 0 <= self.threshold < 1:
@@ -79,7 +81,7 @@ def update_layer(
     """
     if policy.method == "float":
         weight = layer.weight + step
-        return layer._replace(weight=weight, updates=layer.updates + (step != 0))
+        return layer._replace(weight=weight)
     read_key, write_key, sync_key = jax.random.split(key, 3)
     base = layer.weight
     if policy.sync == "none":
@@ -99,7 +101,7 @@ def update_layer(
         conductance = jnp.where(selected, written.conductance, layer.conductance)
         trials = jnp.where(selected, written.trials, 0)
     else:
-        pulses, target = _pulses(policy, chip, base, total, weight_range)
+        pulses, target = _pulses(chip, base, total, weight_range)
         pulses = jnp.where(due, pulses, 0)
         selected = pulses != 0
         due &= jnp.any(selected, axis=0)
@@ -124,7 +126,7 @@ def update_layer(
     )
 
 
-def _pulses(policy: Policy, chip: Chip, base: Array, total: Array, weight_range: Array) -> tuple[Array, Array]:
+def _pulses(chip: Chip, base: Array, total: Array, weight_range: Array) -> tuple[Array, Array]:
     """Whole pulses for G+ and G- [2, rows, columns], and the weight [rows, columns] they aim at.
 
     trunc(acc / step) pulses (Nandakumar et al. 2020). An increase first takes G- down to its minimum, then G+ up; a
