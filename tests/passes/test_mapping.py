@@ -78,7 +78,7 @@ def test_weights_and_flops_of_resnet18_are_those_of_its_layers() -> None:
 
 
 def test_a_budget_of_chips_names_the_missing_arrays() -> None:
-    with pytest.raises(CimcError, match=r"needs 6 arrays.*has 4: 2 missing; allow 2 chips") as error:
+    with pytest.raises(CimcError, match=r"needs 6 arrays.*has 4: 2 missing; raise --max-chips to 2") as error:
         map_network(lowered("lenet1"), load_chip("brram-soc"), max_chips=1)
     assert "\n" not in str(error.value)
     assert map_network(lowered("lenet1"), load_chip("brram-soc"), max_chips=2).chips == 2

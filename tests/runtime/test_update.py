@@ -297,7 +297,7 @@ def test_trials_count_every_attempt_of_every_written_device() -> None:
     np.testing.assert_array_equal(writes[1], 0)
     assert set(np.unique(trials[writes == 1])) == {1, 2}
     assert (trials[writes == 0] == 0).all()
-    coarse = apply(Policy(), COARSE, layer_of(np.zeros(SHAPE), COARSE), *[np.full(SHAPE, 0.1)] * 4)
+    coarse = apply(Policy(reset="zero"), COARSE, layer_of(np.zeros(SHAPE), COARSE), *[np.full(SHAPE, 0.1)] * 4)
     np.testing.assert_array_equal(coarse.updates, 4)
     np.testing.assert_array_equal(coarse.trials, coarse.writes)
 
