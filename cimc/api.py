@@ -20,7 +20,7 @@ from cimc.package import Package, read_package, write_package
 from passes.chip_network import chip_network
 from passes.map_network import map_network
 from passes.set_constants import set_constants
-from runtime.cache import use_compilation_cache
+from runtime.xla import use_compilation_cache
 from runtime.deploy import Deployment
 from runtime.deploy import deploy as deploy_program
 from runtime.evaluate import accuracy, calibrate, check_data, images_for, logits

@@ -12,7 +12,7 @@ settling, drift.
 """
 
 from dataclasses import dataclass
-from functools import partial
+from functools import partial, reduce
 from typing import Literal
 
 import jax
@@ -68,7 +68,7 @@ def counts(
         key: for read and ADC noise; None: no noise.
 
     Returns:
-        [images, columns, positions], integers for a chip with an ADC.
+        [columns, images, positions], integers for a chip with an ADC.
     """
     return _forward(layer, x, weight, conductance, weight_range, input_range, key)[0]
 
@@ -84,19 +84,23 @@ def _forward(
 ) -> tuple[Array, tuple[Array, ...]]:
     # Without the barrier XLA converts each input again for every patch that holds it.
     u = jax.lax.optimization_barrier(dac(x, input_range, layer.chip))
-    d = read(layer.chip, unfold(u, layer.window), conductance, layer.row_block, layer.signed, key)
-    return d, (u, weight, conductance, weight_range, input_range, key)  # type: ignore[return-value]
+    vectors = jax.lax.optimization_barrier(unfold(u, layer.window))
+    d = read(layer.chip, vectors, conductance, layer.row_block, layer.signed, key)
+    return d, (u, vectors, weight, conductance, weight_range, input_range, key)  # type: ignore[return-value]
 
 
 def _backward(layer: Crossbar, residuals: tuple[Array, ...], d_bar: Array) -> tuple[Array | None, ...]:
-    u, weight, conductance, weight_range, input_range, key = residuals
-    vectors, unfold_transpose = jax.vjp(lambda image: unfold(image, layer.window), u)
-    y_bar = d_bar / count_scale(weight_range, input_range, layer.chip)
-    weight_bar = jnp.einsum("nrp,ncp->rc", vectors, y_bar) * dac_step(input_range, layer.chip)
+    u, vectors, weight, conductance, weight_range, input_range, key = residuals
+    d_bar = jax.lax.optimization_barrier(d_bar)
+    # Scales go to the small operands: d_bar is as large as the layer's output.
+    scale = count_scale(weight_range, input_range, layer.chip)
+    flat_bar = d_bar.reshape(len(d_bar), -1)
+    weight_bar = (vectors.reshape(len(vectors), -1) @ flat_bar.T) * (dac_step(input_range, layer.chip) / scale)
     if layer.backward == "digital":
-        vectors_bar = jnp.einsum("ncp,rc->nrp", y_bar, weight)
+        vectors_bar = ((weight / scale) @ flat_bar).reshape(vectors.shape)
     else:
-        vectors_bar = transposed_read(layer, y_bar, conductance, weight_range, key)
+        vectors_bar = transposed_read(layer, d_bar / scale, conductance, weight_range, key)
+    _, unfold_transpose = jax.vjp(lambda image: unfold(image, layer.window), u)
     (x_bar,) = unfold_transpose(vectors_bar)
     return x_bar, weight_bar, None, None, None, None
 
@@ -109,42 +113,55 @@ def read(chip: Chip, u: Array, conductance: Array, row_block: int, signed: bool,
 
     Args:
         chip: converters and read noise.
-        u: [images, rows, positions], DAC integers (float32); signed inputs take two phases.
+        u: [rows, images, positions], DAC integers (float32); signed inputs take two phases.
         conductance: [2, rows, columns] in uS.
         row_block: rows of a full row block.
         signed: whether u may be negative.
         key: for noise; None: none.
 
     Returns:
-        d: [images, columns, positions].
+        d: [columns, images, positions].
     """
     if signed and chip.input.bits is not None:
-        images = u.shape[0]
-        both = read(chip, jnp.concatenate([jnp.maximum(u, 0), jnp.maximum(-u, 0)]), conductance, row_block, False, key)
-        return both[:images] - both[images:]
+        images = u.shape[1]
+        both = jnp.concatenate([jnp.maximum(u, 0), jnp.maximum(-u, 0)], axis=1)
+        d = read(chip, both, conductance, row_block, False, key)
+        return d[:, :images] - d[:, images:]
     code = _codes(chip, u, conductance, row_block, key)
-    return jnp.sum(code[:, :, 0] - code[:, :, 1], axis=1)
+    return jnp.sum(code[:, 0] - code[:, 1], axis=0)
 
 
 def _codes(chip: Chip, u: Array, conductance: Array, row_block: int, key: Array | None) -> Array:
-    """ADC codes [images, blocks, sides, columns, positions] of MVMs with conductances [sides, rows, columns]."""
-    images, rows, positions = u.shape
+    """ADC codes [blocks, sides, columns, images, positions] of MVMs with conductances [sides, rows, columns]."""
+    rows, images, positions = u.shape
     sides, _, columns = conductance.shape
     blocks = -(-rows // row_block)
     padding = blocks * row_block - rows
     if padding:
-        u = jax.lax.optimization_barrier(jnp.pad(u, ((0, 0), (0, padding), (0, 0))))
+        u = jax.lax.optimization_barrier(jnp.pad(u, ((0, padding), (0, 0), (0, 0))))
         conductance = jnp.pad(conductance, ((0, 0), (0, padding), (0, 0)))
-    u_blocks = u.reshape(images, blocks, row_block, positions)
-    g_blocks = conductance.reshape(sides, blocks, row_block, columns)
-    products = jnp.einsum("nbrp,sbrc->nbscp", u_blocks, g_blocks)
+    vectors = u.reshape(blocks, row_block, images * positions)
+    bit_lines = conductance.reshape(sides, blocks, row_block, columns).transpose(1, 0, 3, 2)
+    products = bit_lines.reshape(blocks, sides * columns, row_block) @ vectors
     level = products * jnp.float32(levels_per_product(chip))
     if key is not None and (chip.cell.read_noise_uS or chip.adc.noise_lsb):
-        power = jax.lax.optimization_barrier(jnp.sum(u_blocks * u_blocks, axis=2))[:, :, None, None, :]
         per_cell = jnp.float32((chip.cell.read_noise_uS * levels_per_product(chip)) ** 2)
-        sigma = jnp.sqrt(power * per_cell + jnp.float32(chip.adc.noise_lsb**2))
+        power = jax.lax.optimization_barrier(_power(vectors))
+        sigma = jax.lax.optimization_barrier(jnp.sqrt(power * per_cell + jnp.float32(chip.adc.noise_lsb**2)))
         level = level + sigma * normal(key, level.shape)
-    return adc(level, chip)
+    return adc(level, chip).reshape(blocks, sides, columns, images, positions)
+
+
+def _power(vectors: Array) -> Array:
+    """Sum of squares over the rows of each block: [blocks, rows, n] -> [blocks, 1, n].
+
+    Up to 16 rows are added at a time and the rest by a product: XLA's own sum over a leading axis is ten times slower.
+    """
+    blocks, rows, n = vectors.shape
+    terms = max(count for count in range(1, 17) if rows % count == 0)
+    groups = vectors.reshape(blocks, terms, rows // terms, n)
+    partial_sums = reduce(jnp.add, [jnp.square(groups[:, term]) for term in range(terms)])
+    return jnp.ones((blocks, 1, rows // terms), jnp.float32) @ partial_sums
 
 
 def transposed_read(layer: Crossbar, y_bar: Array, conductance: Array, weight_range: Array, key: Array | None) -> Array:
@@ -156,23 +173,23 @@ def transposed_read(layer: Crossbar, y_bar: Array, conductance: Array, weight_ra
 
     Args:
         layer: static description.
-        y_bar: [images, columns, positions] gradients with respect to x W.
+        y_bar: [columns, images, positions] gradients with respect to x W.
         conductance: [2, rows, columns] in uS.
         weight_range: scalar.
         key: for noise; None: none.
 
     Returns:
-        [images, rows, positions].
+        [rows, images, positions].
     """
     largest = jnp.maximum(jnp.max(jnp.abs(y_bar)), jnp.float32(1e-30))
     u = dac(y_bar, largest, layer.chip)
     plus, minus = jnp.maximum(u, 0), jnp.maximum(-u, 0)
     # The bit lines as rows of a transposed array: those of G+ and G- of one array are driven at once.
-    lines = jnp.stack([plus, minus], axis=2).reshape(u.shape[0], -1, u.shape[2])
-    swapped = jnp.stack([minus, plus], axis=2).reshape(lines.shape)
+    lines = jnp.stack([plus, minus], axis=1).reshape(-1, *u.shape[1:])
+    swapped = jnp.stack([minus, plus], axis=1).reshape(lines.shape)
     transposed = jnp.moveaxis(conductance, 0, 2).reshape(conductance.shape[1], -1).T
     noise_key = None if key is None else jax.random.fold_in(key, 1)
-    both = jnp.concatenate([lines, swapped])
-    phases = jnp.sum(_codes(layer.chip, both, transposed[None], 2 * layer.column_block, noise_key)[:, :, 0], axis=1)
-    d = phases[: u.shape[0]] - phases[u.shape[0] :]
+    both = jnp.concatenate([lines, swapped], axis=1)
+    phases = jnp.sum(_codes(layer.chip, both, transposed[None], 2 * layer.column_block, noise_key)[:, 0], axis=0)
+    d = phases[:, : u.shape[1]] - phases[:, u.shape[1] :]
     return d * count_scale(weight_range, largest, layer.chip)

@@ -13,9 +13,10 @@ from jax import Array
 from cimc.data import Dataset
 from cimc.program import Program
 from runtime.cells import write_verify
-from runtime.evaluate import BATCH, accuracy, images_for, logits, pad_batch, predict
+from runtime.evaluate import BATCH, accuracy, images_for, logits, outputs_of, pad_batch
 from runtime.program import with_program
 from runtime.state import State, System, initial_state
+from runtime.xla import jit
 
 
 @dataclass(frozen=True)
@@ -81,7 +82,7 @@ def deploy(
     return Deployment(correct / len(images), baseline, required)
 
 
-@partial(jax.jit, static_argnums=0)
+@partial(jit, static_argnums=0)
 def program_chips(system: System, state: State, keys: Array) -> dict[str, Array]:
     """Conductances [chips, 2, rows, columns] of every layer, each chip written by write-verify with its own key."""
 
@@ -94,7 +95,7 @@ def program_chips(system: System, state: State, keys: Array) -> dict[str, Array]
     return jax.vmap(one)(keys)
 
 
-@partial(jax.jit, static_argnums=(0, 5))
+@partial(jit, static_argnums=(0, 5))
 def _correct(
     system: System, state: State, population: dict[str, Array], images: Array, labels: Array, scale: float, keys: Array
 ) -> Array:
@@ -102,7 +103,7 @@ def _correct(
 
     def one(chip: tuple[dict[str, Array], Array]) -> Array:
         conductance, key = chip
-        outputs = predict(system, {**state, "conductance": conductance}, images, scale, key)
+        outputs = outputs_of(system, {**state, "conductance": conductance}, images, scale, key)
         return jnp.sum(jnp.argmax(outputs[: len(labels)], axis=1) == labels)
 
     return jax.lax.map(one, (population, keys))

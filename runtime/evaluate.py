@@ -13,6 +13,7 @@ from cimc.errors import CimcError
 from runtime.network import run_network
 from runtime.products import array_product, calibrating_product, exact_product
 from runtime.state import State, System
+from runtime.xla import jit
 
 BATCH = 500
 
@@ -40,7 +41,7 @@ def check_data(system: System, state: State, data: Dataset, input_range: tuple[f
             f"{data.name} has values down to {least:.3g} but the network was compiled for inputs from "
             f"{input_range[0]:g}; compile it with --input-range LOW,HIGH"
         )
-    output = jax.eval_shape(lambda s: predict(system, s, jnp.asarray(sample), data.scale, None, True), state)
+    output = jax.eval_shape(lambda s: outputs_of(system, s, jnp.asarray(sample), data.scale, None, True), state)
     if len(output.shape) != 2:
         raise CimcError(f"the network's output has shape {output.shape}; classification needs [images, classes]")
     if data.classes > output.shape[1]:
@@ -50,12 +51,14 @@ def check_data(system: System, state: State, data: Dataset, input_range: tuple[f
         )
 
 
-@partial(jax.jit, static_argnums=(0, 3, 5))
-def predict(system: System, state: State, images: Array, scale: float, key: Array | None, exact: bool = False) -> Array:
+def outputs_of(system: System, state: State, images: Array, scale: float, key: Array | None, exact: bool = False) -> Array:
     """Network outputs [N, classes] for stored images [N, ...] times `scale`; on the arrays unless `exact`."""
     x = images.astype(jnp.float32) * jnp.float32(scale)
     product = exact_product(system, state) if exact else array_product(system, state)
     return run_network(system.network, x, product, state["digital"], state["statistics"], key)[0]
+
+
+predict = jit(outputs_of, static_argnums=(0, 3, 5))
 
 
 def logits(
@@ -95,7 +98,7 @@ def accuracy(outputs: np.ndarray, labels: np.ndarray) -> float:
     return float(np.mean(np.argmax(outputs, axis=1) == labels))
 
 
-@partial(jax.jit, static_argnums=(0, 3))
+@partial(jit, static_argnums=(0, 3))
 def calibrate(system: System, state: State, images: Array, scale: float, key: Array) -> State:
     """Choose every layer's input range on stored images [N, ...], layer after layer. Returns a new state."""
     record: dict[str, Array] = {}

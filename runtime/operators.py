@@ -5,6 +5,7 @@ the result (axes, target shapes) arrive as NumPy arrays, because they must be kn
 normalisation and dropout, which differ in training, are executed in `runtime.network`.
 """
 
+import functools
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -124,20 +125,17 @@ def _max_pool(inputs: Sequence[Any], attributes: Attributes) -> Array:
     x = inputs[0]
     kernel = [int(k) for k in attributes["kernel_shape"]]
     strides, dilations, pads = pool_padding(attributes, x.shape[2:])
-    exact = all(n % k == 0 for n, k in zip(x.shape[2:], kernel, strict=True))
-    if kernel == strides and exact and not any(map(any, pads)) and set(dilations) == {1}:
-        # Non-overlapping windows: a reshape and a maximum; its gradient is much cheaper than reduce_window's.
-        split = [extent for n, k in zip(x.shape[2:], kernel, strict=True) for extent in (n // k, k)]
-        return jnp.max(x.reshape(*x.shape[:2], *split), axis=tuple(range(3, 3 + 2 * len(kernel), 2)))
-    return lax.reduce_window(
-        x,
-        -jnp.inf,
-        lax.max,
-        (1, 1, *kernel),
-        (1, 1, *strides),
-        [(0, 0), (0, 0), *((max(b, 0), e) for b, e in pads)],
-        window_dilation=(1, 1, *dilations),
-    )
+    if any(map(any, pads)):
+        lowest = jnp.asarray(-jnp.inf, x.dtype)
+        x = lax.pad(x, lowest, [(0, 0, 0), (0, 0, 0), *((max(begin, 0), end, 0) for begin, end in pads)])
+    # The maximum of strided slices, one axis after the other: its gradient costs a tenth of reduce_window's.
+    for axis, (size, stride, dilation) in enumerate(zip(kernel, strides, dilations, strict=True), start=2):
+        span = (x.shape[axis] - (size - 1) * dilation - 1) // stride * stride + 1
+        slices = [
+            lax.slice_in_dim(x, offset * dilation, offset * dilation + span, stride, axis) for offset in range(size)
+        ]
+        x = functools.reduce(jnp.maximum, slices)
+    return x
 
 
 def _average_pool(inputs: Sequence[Any], attributes: Attributes) -> Array:

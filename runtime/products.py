@@ -69,16 +69,17 @@ def _layer_on_arrays(system: System, state: State, name: str, x: Array, input_ra
     scale = jax.lax.optimization_barrier(
         count_scale(weight_range, input_range, crossbar.chip) * state["digital"][gain_name(name)]
     )
-    y = _add_bias(system, state, name, d, scale) * scale
+    # Written once, in the order of the product: the change of axes would keep the conversion from being vectorised.
+    y = jax.lax.optimization_barrier(_add_bias(system, state, name, d, scale) * scale)
     return fold_output(y, x.shape, crossbar.window)
 
 
 def _add_bias(system: System, state: State, name: str, y: Array, scale: Array | float = 1.0) -> Array:
-    """y [images, columns, positions] with the layer's bias, divided by `scale`, if it has one."""
+    """y [columns, images, positions] with the layer's bias, divided by `scale`, if it has one."""
     bias = system.bias_names.get(name)
-    return y if bias is None else y + jax.lax.optimization_barrier(state["digital"][bias] / scale)[None, :, None]
+    return y if bias is None else y + jax.lax.optimization_barrier(state["digital"][bias] / scale)[:, None, None]
 
 
 def _linear(system: System, name: str, x: Array, weight: Array) -> Array:
-    """x W in float32: [images, columns, positions]."""
-    return jnp.einsum("nrp,rc->ncp", unfold(x, system.crossbars[name].window), weight)
+    """x W in float32: [columns, images, positions]."""
+    return jnp.einsum("rc,rnp->cnp", weight, unfold(x, system.crossbars[name].window))

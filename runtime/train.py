@@ -20,9 +20,11 @@ from runtime.network import run_network
 from runtime.products import array_product, exact_product
 from runtime.state import State, System, program, read_back
 from runtime.update import LayerState, Policy, update_layer
+from runtime.xla import jit
 
 CALIBRATION_IMAGES = 128
 CALIBRATION_STEPS = 100
+STEPS_PER_CALL = 20  # steps that run without Python between them
 STAGNANT_EPOCHS = 5
 COUNTS = ("updates", "writes", "trials")
 
@@ -80,7 +82,7 @@ def start(system: System, state: State, options: TrainingOptions, programmed: bo
     zeros = {group: {name: jnp.zeros_like(a) for name, a in state[group].items()} for group in COUNTS}
     state = {**state, **zeros}
     if options.policy.method != "float" and not programmed:
-        program_key, read_key = jax.random.split(_key(options, 0))
+        program_key, read_key = jax.random.split(_key(options, 0, 0))
         state = read_back(system, program(system, state, program_key), read_key)
     return Run(state, _adamw(options.weight_decay).init(_parameters(state)), 0, jnp.float32(0), ())
 
@@ -101,9 +103,9 @@ def train(
         run: from `start`, or a run stored by `checkpoint`; the result has the same bits either way.
         options: the same as those the run started with.
         data: training and test images; the test set is evaluated on the arrays after every epoch.
-        checkpoint: called after every epoch, and between steps when `checkpoint_seconds` have passed.
+        checkpoint: called after every epoch, and in between when `checkpoint_seconds` have passed.
         checkpoint_seconds: at most so much work is lost when the process dies.
-        progress: called every few steps.
+        progress: called every few steps (`STEPS_PER_CALL` at most).
 
     Raises:
         CimcError: the data does not fit the network, or the loss is no longer a number.
@@ -114,40 +116,44 @@ def train(
     calibration = images[calibration_index(options.seed, len(images))]
     per_epoch = options.steps(len(images))
     total = per_epoch * options.epochs
+    step_key = _key(options, 2)
     saved = time.monotonic()
     order_epoch, order = -1, np.empty(0, np.int64)
     while run.step < total:
         epoch, position = divmod(run.step, per_epoch)
         if epoch != order_epoch:
             order_epoch, order = epoch, _order(options, epoch, len(images), per_epoch)
-        if run.step % CALIBRATION_STEPS == 0 and options.policy.method != "float":
+        to_calibration = CALIBRATION_STEPS - run.step % CALIBRATION_STEPS
+        if to_calibration == CALIBRATION_STEPS and options.policy.method != "float":
             run = replace(run, state=calibrate(system, run.state, calibration, data.scale, _key(options, 1, run.step)))
-        batch = order[position * options.batch_size : (position + 1) * options.batch_size]
-        lr = learning_rate(options, run.history, run.step, total)
-        state, optimizer, loss_sum = _train_step(
+        count = min(STEPS_PER_CALL, to_calibration, per_epoch - position)
+        batches = np.zeros((STEPS_PER_CALL, options.batch_size), np.int32)
+        batches[:count] = order[position * options.batch_size :][: count * options.batch_size].reshape(count, -1)
+        rates = np.zeros(STEPS_PER_CALL, np.float32)
+        rates[:count] = [learning_rate(options, run.history, run.step + n, total) for n in range(count)]
+        state, optimizer, loss_sum = _train_steps(
             system,
             options.policy,
             options.weight_decay,
             data.scale,
-            run.state,
-            run.optimizer,
-            run.loss_sum,
+            (run.state, run.optimizer, run.loss_sum),
             images,
             labels,
-            jnp.asarray(batch),
-            jnp.float32(lr),
-            _key(options, 2, run.step),
+            batches,
+            rates,
+            step_key,
+            np.int32(run.step),
+            np.int32(count),
         )
-        run = replace(run, state=state, optimizer=optimizer, loss_sum=loss_sum, step=run.step + 1)
+        run = replace(run, state=state, optimizer=optimizer, loss_sum=loss_sum, step=run.step + count)
         if run.step % per_epoch == 0:
-            run = _end_epoch(system, run, options, data, test_images, per_epoch, lr)
+            run = _end_epoch(system, run, options, data, test_images, per_epoch, float(rates[count - 1]))
             checkpoint(run, total)
             saved = time.monotonic()
-        elif run.step % 10 == 0 and time.monotonic() - saved > checkpoint_seconds:
+        elif time.monotonic() - saved > checkpoint_seconds:
             checkpoint(run, total)
             saved = time.monotonic()
-        if run.step % 10 == 0 or run.step % per_epoch == 0:
-            progress(run, total)
+        progress(run, total)
     return run
 
 
@@ -171,7 +177,32 @@ def calibration_index(seed: int, images: int) -> np.ndarray:
     return np.random.default_rng([seed, 1]).permutation(images)[:CALIBRATION_IMAGES]
 
 
-@partial(jax.jit, static_argnums=(0, 1, 2, 3), donate_argnums=(4, 5, 6))
+@partial(jit, static_argnums=(0, 1, 2, 3), donate_argnums=(4,))
+def _train_steps(
+    system: System,
+    policy: Policy,
+    weight_decay: float,
+    scale: float,
+    carried: tuple[State, Any, Array],
+    images: Array,
+    labels: Array,
+    batches: Array,
+    rates: Array,
+    key: Array,
+    first: Array,
+    count: Array,
+) -> tuple[State, Any, Array]:
+    """`count` steps from step `first` on, one after the other, with batches [steps, batch size] and rates [steps]."""
+
+    def one(n: Array, carried: tuple[State, Any, Array]) -> tuple[State, Any, Array]:
+        step_key = jax.random.fold_in(key, first + n)
+        return _train_step(
+            system, policy, weight_decay, scale, *carried, images, labels, batches[n], rates[n], step_key
+        )
+
+    return jax.lax.fori_loop(0, count, one, carried)
+
+
 def _train_step(
     system: System,
     policy: Policy,
@@ -263,5 +294,6 @@ def _order(options: TrainingOptions, epoch: int, images: int, steps: int) -> np.
     return np.concatenate([random.permutation(images) for _ in range(-(-needed // images))])[:needed].astype(np.int32)
 
 
-def _key(options: TrainingOptions, purpose: int, step: int = 0) -> Array:
-    return jax.random.fold_in(jax.random.fold_in(jax.random.key(options.seed), purpose), step)
+def _key(options: TrainingOptions, purpose: int, step: int | None = None) -> Array:
+    key = jax.random.fold_in(jax.random.key(options.seed), purpose)
+    return key if step is None else jax.random.fold_in(key, step)

@@ -1,0 +1,25 @@
+"""How functions are compiled: the options that the crossbar products rely on, and the cache on disk."""
+
+import os
+from functools import partial
+from pathlib import Path
+
+import jax
+
+# XLA's CPU compiler drops optimisation barriers before it fuses, and then computes a shared intermediate again for each
+# of its users. Kept, they say which arrays are written once: a training step of LeNet-5 takes a third of the time.
+_CPU_OPTIONS = {"xla_disable_hlo_passes": "cse_barrier_expander"}
+
+# `jax.jit` for functions that are called from Python; those called from a jitted function stay plain.
+jit = partial(jax.jit, compiler_options=_CPU_OPTIONS if jax.default_backend() == "cpu" else None)
+
+
+def use_compilation_cache() -> None:
+    """Keep compiled functions in the user's cache folder (`$XDG_CACHE_HOME`, else ~/.cache), in cimc/xla.
+
+    A folder that cannot be written is no error: JAX then compiles anew each time.
+    """
+    root = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    jax.config.update("jax_compilation_cache_dir", str(root / "cimc" / "xla"))
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)
+    jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)

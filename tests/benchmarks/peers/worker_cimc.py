@@ -1,0 +1,111 @@
+"""This tool: training by `runtime.train` as `cimc train` calls it, and inference by `runtime.evaluate.predict`."""
+
+import tempfile
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import onnx
+
+from cimc.compiler import compile_model
+from cimc.data import Dataset
+from models.build import NETWORKS
+from runtime.xla import use_compilation_cache
+from runtime.evaluate import calibrate, predict
+from runtime.network import load_network
+from runtime.state import System, build_system, initial_state
+from runtime.train import CALIBRATION_STEPS, Run, TrainingOptions, start, train
+from tests.benchmarks.peers.work import Runner, Work, serve
+
+WHOLE_LAYER = 4096  # rows and columns of an array that holds any of these layers
+CHIP = """
+name = "bench"
+description = "the arrays of brram-256x64 in another size"
+array = {{ rows = {rows}, columns = {columns}, per_chip = 65536 }}
+cost = {{ mvm_us = 0.72, mvm_nj = 2.93 }}
+[cell]
+technology = "bulk-switching RRAM"
+read_voltage_V = 0.1
+conductance_min_uS = 10.0
+conductance_max_uS = 70.0
+levels = 16
+read_noise_uS = {read_noise}
+programming = {{ error_sd_uS = 2.0 }}
+"""
+CONVERTERS = """
+[input]
+bits = {input_bits}
+encoding = "bit-serial-accumulated"
+[adc]
+bits = {adc_bits}
+range_uA = 70.0
+noise_lsb = {adc_noise}
+"""
+
+
+def system_for(work: Work) -> System:
+    """The network on its arrays."""
+    rows = work.array or WHOLE_LAYER
+    # One weight takes two columns; aihwkit and CrossSim count a pair as one column.
+    text = CHIP.format(rows=rows, columns=2 * rows, read_noise=1.2 if work.noise else 0)
+    if work.input_bits:
+        noise = 2.0 if work.noise else 0
+        text += CONVERTERS.format(input_bits=work.input_bits, adc_bits=work.adc_bits, adc_noise=noise)
+    with tempfile.TemporaryDirectory() as folder:
+        model, chip = Path(folder, "model.onnx"), Path(folder, "chip.toml")
+        onnx.save(NETWORKS[work.network](), model)
+        chip.write_text(text, encoding="utf-8")
+        artifact = compile_model(model, str(chip), verify=False).artifact
+    return build_system(load_network(artifact.network), artifact.mapping, artifact.chip)
+
+
+def prepare(work: Work) -> Runner:
+    """The runner of a work."""
+    use_compilation_cache()
+    system = system_for(work)
+    random = np.random.default_rng(0)
+    shape = system.network.image_shape
+    if work.mode == "infer":
+        images = jnp.asarray(random.integers(0, 256, (work.batch, *shape), np.uint8))
+        state = calibrate(system, initial_state(system), images, 1 / 255, jax.random.key(1))
+
+        def infer(steps: int) -> int:
+            for step in range(steps):
+                key = jax.random.key(step) if work.noise else None
+                outputs = predict(system, state, images, 1 / 255, key)
+            outputs.block_until_ready()
+            return steps
+
+        return infer
+    images, labels = random.integers(0, 256, (6400, *shape), np.uint8), random.integers(0, 10, 6400).astype(np.int32)
+    data = Dataset("random", images, labels, images[:1], labels[:1], synthetic=True, classes=10)
+    # Longer than any measurement: no epoch ends while the clock runs.
+    options = TrainingOptions(epochs=10**6, steps_per_epoch=10**6, batch_size=work.batch)
+    run = start(system, initial_state(system), options)
+
+    class DoneError(Exception):
+        pass
+
+    def go(steps: int) -> int:
+        nonlocal run
+        # Whole hundreds: so often the input ranges are calibrated.
+        first, goal = run.step, run.step + -(-steps // CALIBRATION_STEPS) * CALIBRATION_STEPS
+
+        def stop(now: Run, total: int) -> None:
+            nonlocal run
+            run = now
+            if now.step >= goal:
+                raise DoneError
+
+        try:
+            train(system, run, options, data, progress=stop)
+        except DoneError:
+            jax.block_until_ready(run.state)
+        return run.step - first
+
+    return go
+
+
+if __name__ == "__main__":
+    serve(prepare)

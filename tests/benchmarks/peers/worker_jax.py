@@ -1,0 +1,69 @@
+"""Plain float32 JAX, the network written with this tool's own operators and `lax.conv_general_dilated`."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+from runtime.network import run_network
+from runtime.state import initial_state
+from tests.benchmarks.peers.work import Runner, Work, serve
+from tests.benchmarks.peers.worker_cimc import system_for
+
+
+def prepare(work: Work) -> Runner:
+    """The runner of a work."""
+    system = system_for(work)
+    state = initial_state(system)
+    random = np.random.default_rng(0)
+    images = jnp.asarray(random.random((work.batch, *system.network.image_shape), np.float32))
+    labels = jnp.asarray(random.integers(0, 10, work.batch))
+    optimizer = optax.adam(0.002)
+    parameters = {"weight": state["weight"], "digital": state["digital"]}
+
+    def output_of(parameters):  # noqa: ANN001, ANN202
+        def product(name: str, x: jax.Array, key: jax.Array | None) -> jax.Array:
+            weight, window = parameters["weight"][name], system.crossbars[name].window
+            if window is None:
+                y = x @ weight
+            else:
+                pads = list(zip(window.pads[:2], window.pads[2:], strict=True))
+                kernel = weight.T.reshape(-1, x.shape[1], *window.kernel)
+                y = jax.lax.conv_general_dilated(x, kernel, window.strides, pads)
+            bias = system.bias_names.get(name)
+            return y if bias is None else y + parameters["digital"][bias].reshape(-1, *(1,) * (y.ndim - 2))
+
+        training = work.mode == "train"
+        return run_network(
+            system.network, images, product, parameters["digital"], state["statistics"], None, training
+        )[0]
+
+    def loss_of(parameters):  # noqa: ANN001, ANN202
+        return jnp.mean(optax.softmax_cross_entropy_with_integer_labels(output_of(parameters), labels))
+
+    @jax.jit
+    def step(parameters, moments):  # noqa: ANN001, ANN202
+        updates, moments = optimizer.update(jax.grad(loss_of)(parameters), moments)
+        return optax.apply_updates(parameters, updates), moments
+
+    predict = jax.jit(output_of)
+    moments = optimizer.init(parameters)
+
+    def train(steps: int) -> int:
+        nonlocal parameters, moments
+        for _ in range(steps):
+            parameters, moments = step(parameters, moments)
+        jax.block_until_ready(parameters)
+        return steps
+
+    def infer(steps: int) -> int:
+        for _ in range(steps):
+            outputs = predict(parameters)
+        outputs.block_until_ready()
+        return steps
+
+    return train if work.mode == "train" else infer
+
+
+if __name__ == "__main__":
+    serve(prepare)
