@@ -20,7 +20,6 @@ from cimc.package import Package, read_package, write_package
 from passes.chip_network import chip_network
 from passes.map_network import map_network
 from passes.set_constants import set_constants
-from runtime.xla import use_compilation_cache
 from runtime.deploy import Deployment
 from runtime.deploy import deploy as deploy_program
 from runtime.evaluate import accuracy, calibrate, check_data, images_for, logits
@@ -29,6 +28,7 @@ from runtime.program import program_of, with_program
 from runtime.state import State, System, build_system, initial_state, program, read_back, restore_state
 from runtime.train import Run, TrainingOptions, calibration_index, start
 from runtime.train import train as train_run
+from runtime.xla import use_compilation_cache
 
 # Called with the units done, of how many.
 Progress = Callable[[int, int], None]

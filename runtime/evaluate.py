@@ -51,7 +51,9 @@ def check_data(system: System, state: State, data: Dataset, input_range: tuple[f
         )
 
 
-def outputs_of(system: System, state: State, images: Array, scale: float, key: Array | None, exact: bool = False) -> Array:
+def outputs_of(
+    system: System, state: State, images: Array, scale: float, key: Array | None, exact: bool = False
+) -> Array:
     """Network outputs [N, classes] for stored images [N, ...] times `scale`; on the arrays unless `exact`."""
     x = images.astype(jnp.float32) * jnp.float32(scale)
     product = exact_product(system, state) if exact else array_product(system, state)

@@ -67,20 +67,21 @@ def initial_state(system: System) -> State:
     state["digital"] = {name: jnp.asarray(network.initializers[name]) for name in network.trainable}
     state["statistics"] = {name: jnp.asarray(network.initializers[name]) for name in network.statistics}
     for node in network.layers():
-        weight = jnp.asarray(network.initializers[node.inputs[1]], jnp.float32)
-        largest = float(jnp.max(jnp.abs(weight)))
+        # NumPy: JAX would compile each of these operations for each shape.
+        weight = np.asarray(network.initializers[node.inputs[1]], np.float32)
+        largest = float(np.max(np.abs(weight)))
         if not np.isfinite(largest):
             raise CimcError(f"the weights of {node.name} hold NaN or infinity; export the model again")
-        weight_range = jnp.float32(largest or 1.0)
+        weight_range = np.float32(largest or 1.0)
         pair = pair_targets(weight, weight_range, system.chip)
-        state["weight"][node.name] = weight
-        state["accumulator"][node.name] = jnp.zeros_like(weight)
-        state["conductance"][node.name] = pair
-        state["weight_range"][node.name] = weight_range
+        state["weight"][node.name] = jnp.asarray(weight)
+        state["accumulator"][node.name] = jnp.asarray(np.zeros_like(weight))
+        state["conductance"][node.name] = jnp.asarray(pair)
+        state["weight_range"][node.name] = jnp.asarray(weight_range)
         state["input_range"][node.name] = jnp.float32(0.0)
-        state["updates"][node.name] = jnp.zeros(weight.shape, jnp.int32)
-        state["writes"][node.name] = jnp.zeros(pair.shape, jnp.int32)
-        state["trials"][node.name] = jnp.zeros(pair.shape, jnp.int32)
+        state["updates"][node.name] = jnp.asarray(np.zeros(weight.shape, np.int32))
+        state["writes"][node.name] = jnp.asarray(np.zeros(pair.shape, np.int32))
+        state["trials"][node.name] = jnp.asarray(np.zeros(pair.shape, np.int32))
         state["digital"][gain_name(node.name)] = jnp.float32(1.0)
     return state
 

@@ -79,12 +79,19 @@ def start(system: System, state: State, options: TrainingOptions, programmed: bo
         CimcError: the options do not fit together or the chip.
     """
     options.policy.check(system.chip)
+    write = options.policy.method != "float" and not programmed
+    state, optimizer = _start(system, options.weight_decay, write, state, _key(options, 0, 0))
+    return Run(state, optimizer, 0, jnp.float32(0), ())
+
+
+@partial(jit, static_argnums=(0, 1, 2))
+def _start(system: System, weight_decay: float, write: bool, state: State, key: Array) -> tuple[State, Any]:
     zeros = {group: {name: jnp.zeros_like(a) for name, a in state[group].items()} for group in COUNTS}
     state = {**state, **zeros}
-    if options.policy.method != "float" and not programmed:
-        program_key, read_key = jax.random.split(_key(options, 0, 0))
+    if write:
+        program_key, read_key = jax.random.split(key)
         state = read_back(system, program(system, state, program_key), read_key)
-    return Run(state, _adamw(options.weight_decay).init(_parameters(state)), 0, jnp.float32(0), ())
+    return state, _adamw(weight_decay).init(_parameters(state))
 
 
 def train(

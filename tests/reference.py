@@ -21,7 +21,7 @@ TIE = 1e-4
 
 
 class Sums(NamedTuple):
-    """Digital sums d [images, columns, positions], and how many of the conversions in each lie on a rounding tie."""
+    """Digital sums d [columns, images, positions], and how many of the conversions in each lie on a rounding tie."""
 
     d: Floats
     ties: npt.NDArray[np.int64]
@@ -59,16 +59,16 @@ def dac_codes(x: npt.ArrayLike, input_range: float, chip: Chip) -> Floats:
 
 
 def vectors(x: npt.ArrayLike, window: ConvWindow | None) -> Floats:
-    """Input vectors [images, rows, positions] of a product over the last axis or a convolution of [N, C, *spatial]."""
+    """Input vectors [rows, images, positions] of a product over the last axis or a convolution of [N, C, *spatial]."""
     x = np.asarray(x, np.float64)
     if window is None:
-        return x.reshape(-1, x.shape[-1])[:, :, None]
+        return x.reshape(-1, x.shape[-1]).T[:, :, None]
     images, channels, *spatial = x.shape
     axes = len(spatial)
     padded = [n + window.pads[a] + window.pads[axes + a] for a, n in enumerate(spatial)]
     spans = [(k - 1) * dilation + 1 for k, dilation in zip(window.kernel, window.dilations, strict=True)]
     outputs = [(n - span) // s + 1 for n, span, s in zip(padded, spans, window.strides, strict=True)]
-    result = np.zeros((images, channels * math.prod(window.kernel), math.prod(outputs)))
+    result = np.zeros((channels * math.prod(window.kernel), images, math.prod(outputs)))
     for image in range(images):
         for position, output in enumerate(itertools.product(*map(range, outputs))):
             row = 0
@@ -79,7 +79,7 @@ def vectors(x: npt.ArrayLike, window: ConvWindow | None) -> Floats:
                         for a in range(axes)
                     ]
                     if all(0 <= p < n for p, n in zip(place, spatial, strict=True)):
-                        result[image, row, position] = x[(image, channel, *place)]
+                        result[row, image, position] = x[(image, channel, *place)]
                     row += 1
     return result
 
@@ -132,27 +132,27 @@ def sums(
 
     Args:
         chip: the chip.
-        u: [images, rows, positions] DAC codes.
+        u: [rows, images, positions] DAC codes.
         conductance: [2, rows, columns] in uS, G+ and G-.
         bounds: the row blocks.
         signed: whether inputs may be negative: then two phases.
         random: for noise; None: no noise.
     """
     g = np.asarray(conductance, np.float64)
-    images, _, positions = u.shape
+    _, images, positions = u.shape
     columns = g.shape[2]
-    d = np.zeros((images, columns, positions))
+    d = np.zeros((columns, images, positions))
     ties = np.zeros(d.shape, np.int64)
     for image, position, (start, stop) in itertools.product(range(images), range(positions), bounds):
-        vector = u[image, start:stop, position].tolist()
+        vector = u[start:stop, image, position].tolist()
         phases = [(1, [max(c, 0) for c in vector]), (-1, [max(-c, 0) for c in vector])] if signed else [(1, vector)]
         for (sign, codes), column, (device, device_sign) in itertools.product(
             phases, range(columns), ((0, 1), (1, -1))
         ):
             current = column_current(codes, g[device, start:stop, column].tolist(), chip, random)
             code, tie = conversion(current, chip, random)
-            d[image, column, position] += sign * device_sign * code
-            ties[image, column, position] += tie
+            d[column, image, position] += sign * device_sign * code
+            ties[column, image, position] += tie
     return Sums(d, ties)
 
 
@@ -171,15 +171,15 @@ def output_scale(weight_range: float, input_range: float, chip: Chip) -> float:
 def layer(
     d: Floats, weight_range: float, input_range: float, gain: float, bias: npt.ArrayLike | None, chip: Chip
 ) -> Floats:
-    """The layer's output [images, columns, positions]: d in the network's own unit, times the gain, plus the bias."""
+    """The layer's output [columns, images, positions]: d in the network's own unit, times the gain, plus the bias."""
     y = d * output_scale(weight_range, input_range, chip) * gain
-    return y if bias is None else y + np.asarray(bias, np.float64)[None, :, None]
+    return y if bias is None else y + np.asarray(bias, np.float64)[:, None, None]
 
 
 def input_gradient(
     chip: Chip, y_bar: npt.ArrayLike, conductance: npt.ArrayLike, column_block: int, weight_range: float
 ) -> tuple[Floats, npt.NDArray[np.int64]]:
-    """The gradient [images, rows, positions] by a transposed read without noise, and its ties.
+    """The gradient [rows, images, positions] by a transposed read without noise, and its ties.
 
     First phase: positive gradients drive G+, negative ones G-; second phase the reverse. An array holds `column_block`
     weight columns; the codes of several arrays are added.
@@ -188,18 +188,18 @@ def input_gradient(
     g = np.asarray(conductance, np.float64)
     largest = float(np.abs(y_bar).max())
     u = dac_codes(y_bar, largest, chip)
-    images, columns, positions = u.shape
+    columns, images, positions = u.shape
     rows = g.shape[1]
-    d = np.zeros((images, rows, positions))
+    d = np.zeros((rows, images, positions))
     ties = np.zeros(d.shape, np.int64)
     starts = range(0, columns, column_block)
     for image, row, position, start in itertools.product(range(images), range(rows), range(positions), starts):
         stop = min(start + column_block, columns)
-        codes = u[image, start:stop, position].tolist()
+        codes = u[start:stop, image, position].tolist()
         plus, minus = [max(c, 0) for c in codes], [max(-c, 0) for c in codes]
         devices = g[0, row, start:stop].tolist() + g[1, row, start:stop].tolist()
         for sign, driven in ((1, plus + minus), (-1, minus + plus)):
             code, tie = conversion(column_current(driven, devices, chip, None), chip, None)
-            d[image, row, position] += sign * code
-            ties[image, row, position] += tie
+            d[row, image, position] += sign * code
+            ties[row, image, position] += tie
     return d * output_scale(weight_range, largest, chip), ties

@@ -176,9 +176,9 @@ def test_patches_are_those_of_plain_loops(data: st.DataObject) -> None:
 def test_outputs_are_folded_back_to_the_axes_of_the_input() -> None:
     y = jnp.arange(2 * 3 * 6.0).reshape(2, 3, 6)
     window = Window((2, 2), (1, 1), (0, 0, 0, 0), (1, 1))
-    np.testing.assert_array_equal(fold_output(y, (2, 5, 3, 4), window), y.reshape(2, 3, 2, 3))
+    np.testing.assert_array_equal(fold_output(y.swapaxes(0, 1), (2, 5, 3, 4), window), y.reshape(2, 3, 2, 3))
     rows = jnp.arange(12.0).reshape(6, 2, 1)
-    np.testing.assert_array_equal(fold_output(rows, (2, 3, 7), None), rows.reshape(2, 3, 2))
+    np.testing.assert_array_equal(fold_output(rows.swapaxes(0, 1), (2, 3, 7), None), rows.reshape(2, 3, 2))
 
 
 @settings(deadline=None, max_examples=30)
@@ -198,7 +198,7 @@ def test_the_adc_saturates_at_its_largest_code() -> None:
     # 64 cells of 70 uS and 64 of 10 uS at the largest input: 446 uA and 63.7 uA in a range of 70 uA.
     d = jitted_counts(layer, np.ones((1, 64), np.float32), weight, g, np.float32(1), np.float32(1), None)
     low = round(64 * 10 * 0.1 * 255 / 256 / (70 / 255))
-    np.testing.assert_array_equal(d[0, :, 0], [255 - low, low - 255])
+    np.testing.assert_array_equal(d[:, 0, 0], [255 - low, low - 255])
     idle = np.full_like(g, chip.cell.conductance_max_uS)
     idle[1] = 0
     np.testing.assert_array_equal(
@@ -211,7 +211,7 @@ def test_inputs_beyond_the_range_are_clipped_and_negative_ones_of_an_unsigned_la
     weight = np.full((1, 1), 1.0, np.float32)
     g = pair_targets(weight, np.float32(1), chip)
     x = np.array([[1.0], [1.7], [-1.0], [-9.0]], np.float32)
-    d = jitted_counts(crossbar(chip, True, 1), x, weight, g, np.float32(1), np.float32(1), None)[:, 0, 0]
+    d = jitted_counts(crossbar(chip, True, 1), x, weight, g, np.float32(1), np.float32(1), None)[0, :, 0]
     assert d[0] == d[1] == -d[2] == -d[3] > 0
 
 
@@ -273,7 +273,7 @@ def test_array_product_is_that_of_the_plain_model(
     )
     assert not expected.ties.any()
     values = reference.layer(expected.d, weight_range, 0.8, 1.25, constants.get("b"), chip)
-    values = values.reshape(y.shape) if node is CONV else values[:, :, 0].reshape(y.shape)
+    values = values.swapaxes(0, 1).reshape(y.shape) if node is CONV else values[:, :, 0].T.reshape(y.shape)
     np.testing.assert_allclose(y, values, rtol=1e-5, atol=1e-5)
 
 
@@ -292,7 +292,7 @@ def test_exact_product_ignores_the_devices_and_the_gain_scales_it() -> None:
 
 
 def draws(layer: Crossbar, u: npt.ArrayLike, g: npt.ArrayLike, count: int) -> npt.NDArray[np.float64]:
-    """d of `count` noisy MVMs of DAC codes u: [count, images, columns, positions]."""
+    """d of `count` noisy MVMs of DAC codes u: [count, columns, images, positions]."""
     x = jnp.asarray(u, jnp.float32)
     weight = jnp.zeros(np.shape(g)[1:], jnp.float32)
 
@@ -321,8 +321,8 @@ def analog_draws() -> tuple[Chip, npt.NDArray[np.float64], npt.NDArray[np.float3
 def test_read_noise_of_a_column_has_the_variance_of_the_sum_over_its_cells(analog_draws: Any) -> None:
     chip, u, g, d = analog_draws
     # Both devices of a pair, all row blocks and both phases add their own noise: 2 sigma^2 sum u^2.
-    sd = chip.cell.read_noise_uS * np.sqrt(2 * np.sum(u * u, axis=1))[:, None, :]
-    mean = np.einsum("nrp,rc->ncp", u, (g[0] - g[1]).astype(np.float64))
+    sd = chip.cell.read_noise_uS * np.sqrt(2 * np.sum(u * u, axis=0))
+    mean = np.einsum("rnp,rc->cnp", u, (g[0] - g[1]).astype(np.float64))
     z = (d.mean(axis=0) - mean) / (sd / np.sqrt(len(d)))
     assert np.abs(z).max() < 5
     variance = d.var(axis=0) / sd**2
@@ -367,7 +367,7 @@ def test_noisy_codes_have_the_statistics_of_cell_by_cell_noise(name: str) -> Non
     random = np.random.default_rng(1)
     bounds = reference.row_bounds(11, 1, chip)
     assert bounds == [(0, 10), (10, 11)]
-    cells = np.stack([reference.sums(chip, u[:, :, None], g, bounds, False, random).d[..., 0] for _ in range(2000)])
+    cells = np.stack([reference.sums(chip, u.T[:, :, None], g, bounds, False, random).d[..., 0] for _ in range(2000)])
     assert np.sum(cells.std(axis=0) > 0.1) >= 5
     spread = np.sqrt(d.var(axis=0) / len(d) + cells.var(axis=0) / len(cells)) + 1e-9
     assert (np.abs(d.mean(axis=0) - cells.mean(axis=0)) / spread).max() < 5
@@ -415,7 +415,7 @@ def gradient_case(chip: Chip, backward: str) -> tuple[Crossbar, Any, Any, Any, A
     x = inputs(np.random.default_rng(2), (2, 3, 4, 3), 0.9, True)
     g = pair_targets(weight, np.float32(1.5), chip)
     shape = jax.eval_shape(lambda: unfold(jnp.asarray(x), GRADIENT_WINDOW)).shape
-    d_bar = weights(shape[0], 3, shape[2], seed=4)
+    d_bar = weights(3, *shape[1:], seed=4)
     return layer, x, weight, g, d_bar
 
 
@@ -438,7 +438,7 @@ def test_digital_gradients_are_those_of_the_exact_product_of_the_applied_inputs(
     assert scale == pytest.approx(reference.output_scale(1.5, 0.9, chip), rel=1e-6)
 
     def exact(x: jax.Array, w: jax.Array) -> jax.Array:
-        return jnp.sum(d_bar * jnp.einsum("nrp,rc->ncp", unfold(x, GRADIENT_WINDOW), w) / scale)
+        return jnp.sum(d_bar * jnp.einsum("rnp,rc->cnp", unfold(x, GRADIENT_WINDOW), w) / scale)
 
     expected = jax.grad(exact, (0, 1))(jnp.asarray(applied, jnp.float32), jnp.asarray(weight))
     for computed, value in zip(gradients(layer, x, weight, g, d_bar), expected, strict=True):
@@ -477,7 +477,7 @@ def test_a_transposed_read_is_that_of_the_plain_model(name: str, array_columns: 
     random = np.random.default_rng(6)
     weight = random.uniform(-1, 1, (5, 9)).astype(np.float32)
     g = pair_targets(weight, np.float32(2), chip)
-    codes = random.integers(-255, 256, (2, 9, 3))
+    codes = random.integers(-255, 256, (9, 2, 3))
     codes[0, 0, 0] = 255
     y_bar = (codes * 0.003).astype(np.float32)
     read = jax.jit(transposed_read, static_argnums=0)
@@ -487,7 +487,7 @@ def test_a_transposed_read_is_that_of_the_plain_model(name: str, array_columns: 
     error = np.abs(np.asarray(computed) - expected)
     assert (error <= ties * one_code * 1.001 + 1e-4 * one_code).all()
     assert (ties == 0).mean() > 0.9
-    digital = np.einsum("ncp,rc->nrp", y_bar, weight)
+    digital = np.einsum("cnp,rc->rnp", y_bar, weight)
     assert np.corrcoef(np.asarray(computed).ravel(), digital.ravel())[0, 1] > 0.98
 
 
@@ -496,14 +496,14 @@ def test_analog_backward_with_noise_is_unbiased_within_the_range_of_the_adc() ->
     random = np.random.default_rng(7)
     weight = random.uniform(-1, 1, (4, 6)).astype(np.float32)
     g = pair_targets(weight, np.float32(1), chip)
-    codes = random.choice([-1, 1], (1, 6, 3)) * random.integers(100, 256, (1, 6, 3))
+    codes = random.choice([-1, 1], (6, 1, 3)) * random.integers(100, 256, (6, 1, 3))
     codes[0, 0, 0] = 255
     y_bar = (codes / 255).astype(np.float32)
     layer = crossbar(chip, True, 4)
     keys = jax.vmap(lambda index: jax.random.fold_in(jax.random.key(5), index))(jnp.arange(20_000))
     one = jax.vmap(lambda key: transposed_read(layer, jnp.asarray(y_bar), jnp.asarray(g), jnp.float32(1), key))
     computed = np.asarray(jax.jit(one)(keys), np.float64)
-    exact = np.einsum("ncp,rc->nrp", codes / 255, (g[0] - g[1]).astype(np.float64) / 60)
+    exact = np.einsum("cnp,rc->rnp", codes / 255, (g[0] - g[1]).astype(np.float64) / 60)
     z = (computed.mean(axis=0) - exact) / (computed.std(axis=0) / np.sqrt(len(keys)))
     assert computed.std(axis=0).min() > 2 * reference.output_scale(1.0, 1.0, chip)
     assert np.abs(z).max() < 5
@@ -517,7 +517,7 @@ def test_forward_and_backward_noise_of_one_key_are_independent() -> None:
 
     def both(key: jax.Array) -> tuple[jax.Array, jax.Array]:
         forward = counts(layer, ones, g[0], g, jnp.float32(1), jnp.float32(255), key)
-        return forward, transposed_read(layer, jnp.ones((1, 3, 1)), g, jnp.float32(1), key)
+        return forward, transposed_read(layer, jnp.ones((3, 1, 1)), g, jnp.float32(1), key)
 
     keys = jax.vmap(lambda index: jax.random.fold_in(jax.random.key(9), index))(jnp.arange(20_000))
     forward, backward = (np.asarray(a).reshape(len(keys), -1) for a in jax.jit(jax.vmap(both))(keys))

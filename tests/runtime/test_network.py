@@ -109,7 +109,7 @@ def test_every_layer_of_lenet1_on_real_arrays_is_the_plain_model() -> None:
         assert list(layer.row_bounds) == bounds
         u = reference.vectors(reference.dac_codes(x, float(input_range), chip), window)
         expected = reference.sums(chip, u, g, bounds, False, None)
-        assert d.shape == (2, layer.columns, layer.positions)
+        assert d.shape == (layer.columns, 2, layer.positions)
         assert (np.abs(np.asarray(d) - expected.d) <= expected.ties).all()
         assert (expected.ties > 0).mean() < 0.01
         assert np.unique(expected.d).size > 10
@@ -133,7 +133,7 @@ def test_several_row_blocks_of_lenet1_are_summed_as_in_the_plain_model() -> None
         None,
     )
     bounds = reference.row_bounds(layer.rows, layer.kernel_size, chip)
-    expected = reference.sums(chip, codes[:, :, None].astype(float), g, bounds, False, None)
+    expected = reference.sums(chip, codes.T[:, :, None].astype(float), g, bounds, False, None)
     assert (np.abs(np.asarray(d) - expected.d) <= expected.ties).all()
 
 

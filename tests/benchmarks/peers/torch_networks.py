@@ -36,12 +36,33 @@ def build(name: str) -> nn.Module:
     return {"vgg8": _vgg8, "resnet18": _resnet18}[name]()
 
 
+def _vgg8() -> nn.Module:
+    layers: list[nn.Module] = []
+    inputs = 3
+    for index, outputs in enumerate((32, 32, 64, 64, 128, 128), 1):
+        layers += [nn.Conv2d(inputs, outputs, 3, 1, 1, bias=False), nn.BatchNorm2d(outputs), nn.ReLU()]
+        if index % 2 == 0:
+            layers.append(nn.MaxPool2d(2))
+        inputs = outputs
+    return nn.Sequential(*layers, nn.Flatten(), nn.Linear(2048, 128), nn.ReLU(), nn.Linear(128, 10))
+
+
+def _resnet18() -> nn.Module:
+    layers: list[nn.Module] = [nn.Conv2d(3, 64, 3, 1, 1, bias=False), nn.BatchNorm2d(64), nn.ReLU()]
+    inputs = 64
+    for stage, outputs in enumerate((64, 128, 256, 512), 1):
+        for block in (1, 2):
+            layers.append(Block(inputs, outputs, 2 if stage > 1 and block == 1 else 1))
+            inputs = outputs
+    return nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(512, 10))
+
+
 def data(name: str) -> tuple[torch.Tensor, torch.Tensor]:
     """Images in [0, 1) and labels."""
     return torch.rand(IMAGES, *SHAPES[name]), torch.randint(0, 10, (IMAGES,))
 
 
-def runner(model: nn.Module, optimizer: torch.optim.Optimizer | None, network: str, batch: int):  # noqa: ANN201
+def runner(model: nn.Module, optimizer: torch.optim.Optimizer | None, network: str, batch: int):
     """Steps of training, or of inference without an optimiser."""
     images, labels = data(network)
     loss_of = nn.CrossEntropyLoss()

@@ -21,7 +21,7 @@ def prepare(work: Work) -> Runner:
     optimizer = optax.adam(0.002)
     parameters = {"weight": state["weight"], "digital": state["digital"]}
 
-    def output_of(parameters):  # noqa: ANN001, ANN202
+    def output_of(parameters):
         def product(name: str, x: jax.Array, key: jax.Array | None) -> jax.Array:
             weight, window = parameters["weight"][name], system.crossbars[name].window
             if window is None:
@@ -34,15 +34,15 @@ def prepare(work: Work) -> Runner:
             return y if bias is None else y + parameters["digital"][bias].reshape(-1, *(1,) * (y.ndim - 2))
 
         training = work.mode == "train"
-        return run_network(
-            system.network, images, product, parameters["digital"], state["statistics"], None, training
-        )[0]
+        return run_network(system.network, images, product, parameters["digital"], state["statistics"], None, training)[
+            0
+        ]
 
-    def loss_of(parameters):  # noqa: ANN001, ANN202
+    def loss_of(parameters):
         return jnp.mean(optax.softmax_cross_entropy_with_integer_labels(output_of(parameters), labels))
 
     @jax.jit
-    def step(parameters, moments):  # noqa: ANN001, ANN202
+    def step(parameters, moments):
         updates, moments = optimizer.update(jax.grad(loss_of)(parameters), moments)
         return optax.apply_updates(parameters, updates), moments
 

@@ -1,0 +1,102 @@
+"""What a training step costs, counted instead of timed: operations, bytes, compilations and calls from Python.
+
+The limits are the counts of 2026-11 plus a tenth (bytes and temporary memory: a quarter, because they depend on the
+version of XLA). Whoever makes them grow has made training slower: find out why before raising them.
+"""
+
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax.extend.core import jaxprs_in_params
+
+from cimc.compiler import compile_model
+from cimc.data import Dataset
+from runtime import train as training
+from runtime.evaluate import calibrate
+from runtime.network import load_network
+from runtime.state import System, build_system, initial_state
+from runtime.train import STEPS_PER_CALL, TrainingOptions, start, train
+
+BATCH = 64
+EQUATIONS = 2230  # 2028
+MEGABYTES_A_STEP = 126.0  # 100.5
+TEMPORARY_MEGABYTES = 13.5  # 10.8
+
+
+@pytest.fixture(scope="module")
+def system() -> System:
+    model = Path(__file__).parents[2] / "models" / "lenet1.onnx"
+    artifact = compile_model(model, "brram-256x64", verify=False).artifact
+    return build_system(load_network(artifact.network), artifact.mapping, artifact.chip)
+
+
+def data() -> Dataset:
+    random = np.random.default_rng(0)
+    images = random.integers(0, 256, (640, 1, 28, 28), np.uint8)
+    labels = random.integers(0, 10, 640).astype(np.int32)
+    return Dataset("random", images, labels, images[:1], labels[:1], synthetic=True, classes=10)
+
+
+def lowered_step(system: System) -> Any:
+    options = TrainingOptions(batch_size=BATCH)
+    run = start(system, initial_state(system), options)
+    images = jnp.asarray(data().x_train)
+    state = calibrate(system, run.state, images[:128], 1 / 255, jax.random.key(0))
+    batches, rates = np.zeros((STEPS_PER_CALL, BATCH), np.int32), np.zeros(STEPS_PER_CALL, np.float32)
+    return training._train_steps.trace(
+        system,
+        options.policy,
+        options.weight_decay,
+        1 / 255,
+        (state, run.optimizer, run.loss_sum),
+        images,
+        jnp.asarray(data().y_train),
+        batches,
+        rates,
+        jax.random.key(0),
+        np.int32(0),
+        np.int32(STEPS_PER_CALL),
+    )
+
+
+def equations(jaxpr: Any) -> int:
+    """All operations of a program, those of its inner programs included."""
+    return sum(1 + sum(map(equations, jaxprs_in_params(eqn.params))) for eqn in jaxpr.eqns)
+
+
+def test_a_training_step_does_not_grow(system: System) -> None:
+    traced = lowered_step(system)
+    assert equations(traced.jaxpr.jaxpr) < EQUATIONS
+    if jax.default_backend() != "cpu":
+        pytest.skip("bytes are those of the CPU compiler")
+    compiled = traced.lower().compile()
+    # Barriers that XLA drops (see runtime/xla.py) make it compute each conversion several times.
+    assert "opt-barrier" in compiled.as_text()
+    costs = compiled.cost_analysis()
+    costs = costs[0] if isinstance(costs, list) else costs
+    assert costs["bytes accessed"] / 1e6 < MEGABYTES_A_STEP
+    assert compiled.memory_analysis().temp_size_in_bytes / 1e6 < TEMPORARY_MEGABYTES
+
+
+def test_python_is_called_once_in_twenty_steps_and_each_function_compiled_once(
+    system: System, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls = []
+    compiled = training._train_steps
+
+    def counted(*arguments: Any) -> Any:
+        calls.append(int(arguments[-1]))
+        return compiled(*arguments)
+
+    monkeypatch.setattr(training, "_train_steps", counted)
+    before, calibrations = compiled._cache_size(), calibrate._cache_size()
+    # 130 steps: the calibration after 100 and the end of each epoch cut calls short.
+    options = TrainingOptions(epochs=2, steps_per_epoch=65, batch_size=BATCH)
+    train(system, start(system, initial_state(system), options), options, data())
+    assert calls == [20, 20, 20, 5, 20, 15, 20, 10]
+    assert compiled._cache_size() - before <= 1
+    assert calibrate._cache_size() - calibrations <= 1
