@@ -16,7 +16,7 @@ from cimc.digits import digits
 from runtime import train
 
 LENET1 = Path(__file__).parents[2] / "models" / "lenet1.onnx"
-STEPS = 40  # of an epoch; a checkpoint is due every 20
+STEPS = 80  # of an epoch; a checkpoint is due every 20
 # A learning rate at which devices are written all the time, so that a lost accumulator or key shows.
 OPTIONS = ["--data", "data.npz", "--epochs", "2", "--steps-per-epoch", str(STEPS), "--lr", "0.02", "--json"]
 

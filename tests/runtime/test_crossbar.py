@@ -21,11 +21,12 @@ from runtime.network import load_network
 from runtime.products import array_product, exact_product
 from runtime.state import State, System, build_system, gain_name, initial_state
 from runtime.unfold import Window, fold_output, output_sizes, unfold
+from runtime.xla import jit
 from tests import reference
 from tests.networks import network, weights
 
 CHIPS = ("brram-256x64", "brram-soc", "ideal")
-jitted_counts = jax.jit(counts, static_argnums=0)
+jitted_counts = jit(counts, static_argnums=0)
 
 
 def small_chip(name: str, rows: int, columns: int = 64, row_split: str = "channel", **cell: float) -> Chip:
@@ -260,7 +261,7 @@ def test_array_product_is_that_of_the_plain_model(
     state["input_range"]["layer"] = jnp.float32(0.8)
     state["digital"][gain_name("layer")] = jnp.float32(1.25)
     x = inputs(np.random.default_rng(3), (2, *x_shape), 0.8, signed)
-    y = jax.jit(lambda x: array_product(system, state)("layer", x, None))(x)
+    y = jit(lambda x: array_product(system, state)("layer", x, None))(x)
     assert y.shape == (2, *y_shape)
 
     window = reference.ConvWindow((2, 2), (2, 1), (1, 0, 0, 1), (1, 1)) if node is CONV else None
@@ -296,7 +297,7 @@ def draws(layer: Crossbar, u: npt.ArrayLike, g: npt.ArrayLike, count: int) -> np
     x = jnp.asarray(u, jnp.float32)
     weight = jnp.zeros(np.shape(g)[1:], jnp.float32)
 
-    @jax.jit
+    @jit
     def run(keys: jax.Array) -> jax.Array:
         one = lambda key: counts(layer, x, weight, jnp.asarray(g), jnp.float32(1), jnp.float32(255), key)  # noqa: E731
         return jax.vmap(one)(keys)
@@ -420,7 +421,7 @@ def gradient_case(chip: Chip, backward: str) -> tuple[Crossbar, Any, Any, Any, A
 
 
 def gradients(layer: Crossbar, x: Any, weight: Any, g: Any, d_bar: Any, key: jax.Array | None = None) -> Any:
-    @jax.jit
+    @jit
     def run(x: jax.Array, weight: jax.Array) -> Any:
         return jax.grad(
             lambda x, w: jnp.sum(d_bar * counts(layer, x, w, g, jnp.float32(1.5), jnp.float32(0.9), key)), (0, 1)
@@ -480,7 +481,7 @@ def test_a_transposed_read_is_that_of_the_plain_model(name: str, array_columns: 
     codes = random.integers(-255, 256, (9, 2, 3))
     codes[0, 0, 0] = 255
     y_bar = (codes * 0.003).astype(np.float32)
-    read = jax.jit(transposed_read, static_argnums=0)
+    read = jit(transposed_read, static_argnums=0)
     computed = read(crossbar(chip, True, 5), y_bar, g, np.float32(2), None)
     expected, ties = reference.input_gradient(chip, y_bar, g, array_columns // 2, 2.0)
     one_code = reference.output_scale(2.0, float(np.abs(y_bar).max()), chip)
@@ -502,7 +503,7 @@ def test_analog_backward_with_noise_is_unbiased_within_the_range_of_the_adc() ->
     layer = crossbar(chip, True, 4)
     keys = jax.vmap(lambda index: jax.random.fold_in(jax.random.key(5), index))(jnp.arange(20_000))
     one = jax.vmap(lambda key: transposed_read(layer, jnp.asarray(y_bar), jnp.asarray(g), jnp.float32(1), key))
-    computed = np.asarray(jax.jit(one)(keys), np.float64)
+    computed = np.asarray(jit(one)(keys), np.float64)
     exact = np.einsum("cnp,rc->rnp", codes / 255, (g[0] - g[1]).astype(np.float64) / 60)
     z = (computed.mean(axis=0) - exact) / (computed.std(axis=0) / np.sqrt(len(keys)))
     assert computed.std(axis=0).min() > 2 * reference.output_scale(1.0, 1.0, chip)
@@ -520,6 +521,6 @@ def test_forward_and_backward_noise_of_one_key_are_independent() -> None:
         return forward, transposed_read(layer, jnp.ones((3, 1, 1)), g, jnp.float32(1), key)
 
     keys = jax.vmap(lambda index: jax.random.fold_in(jax.random.key(9), index))(jnp.arange(20_000))
-    forward, backward = (np.asarray(a).reshape(len(keys), -1) for a in jax.jit(jax.vmap(both))(keys))
+    forward, backward = (np.asarray(a).reshape(len(keys), -1) for a in jit(jax.vmap(both))(keys))
     cross = np.corrcoef(forward.T, backward.T)[:3, 3:]
     assert np.abs(cross).max() < 6 / np.sqrt(len(keys))

@@ -23,11 +23,12 @@ from runtime.crossbar import counts
 from runtime.network import Network, load_network, run_network
 from runtime.products import array_product, calibrating_product, exact_product
 from runtime.state import State, System, build_system, flatten_state, gain_name, initial_state, restore_state
+from runtime.xla import jit
 from tests import reference
 from tests.networks import network, weights
 
 MODELS = Path(__file__).parents[2] / "models"
-jitted_counts = jax.jit(counts, static_argnums=0)
+jitted_counts = jit(counts, static_argnums=0)
 SHIPPED = sorted(path.stem for path in MODELS.glob("*.onnx"))
 
 
@@ -57,14 +58,14 @@ def onnxruntime_output(name: str, images: npt.NDArray[np.float32]) -> npt.NDArra
 
 
 def run(system: System, state: State, product: Any, images: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
-    evaluate = jax.jit(lambda x: run_network(system.network, x, product, state["digital"], state["statistics"])[0])
+    evaluate = jit(lambda x: run_network(system.network, x, product, state["digital"], state["statistics"])[0])
     return np.asarray(evaluate(images))
 
 
 def exact_inputs(system: System, state: State, images: npt.NDArray[np.float32]) -> dict[str, npt.NDArray[np.float32]]:
     """The input of every crossbar layer of the exact network."""
 
-    @jax.jit
+    @jit
     def inputs(x: jax.Array) -> dict[str, jax.Array]:
         fed = {}
 
