@@ -8,7 +8,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
-from scipy.optimize import least_squares
 
 from cimc.chip import Cell, Programming
 from cimc.errors import CimcError
@@ -49,6 +48,8 @@ def trial_error(programming: Programming) -> TrialError:
             unknowns[0] * sd, math.exp(unknowns[1]) * sd, tolerance, programming.trials
         )
         return [(final_mean - mean) / sd, math.log(final_sd / sd)]
+
+    from scipy.optimize import least_squares  # here: most commands need no solver, and its import takes 0.3 s
 
     # Several starts: far from the solution the last trial hides the others and the slope vanishes.
     starts = [(mean / sd * shift, math.log(spread)) for shift in (1, 2, 4) for spread in (1, 1.5, 2.5, 4)]

@@ -128,7 +128,7 @@ def read(chip: Chip, u: Array, conductance: Array, row_block: int, signed: bool,
         d = read(chip, both, conductance, row_block, False, key)
         return d[:, :images] - d[:, images:]
     code = _codes(chip, u, conductance, row_block, key)
-    return jnp.sum(code[:, 0] - code[:, 1], axis=0)
+    return reduce(jnp.add, [block[0] - block[1] for block in code])
 
 
 def _codes(chip: Chip, u: Array, conductance: Array, row_block: int, key: Array | None) -> Array:

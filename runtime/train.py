@@ -22,7 +22,7 @@ from runtime.state import State, System, program, read_back
 from runtime.update import LayerState, Policy, update_layer
 from runtime.xla import jit
 
-CALIBRATION_IMAGES = 128
+CALIBRATION_IMAGES = 32
 CALIBRATION_STEPS = 100
 STEPS_PER_CALL = 20  # steps that run without Python between them
 STAGNANT_EPOCHS = 5
