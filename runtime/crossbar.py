@@ -127,19 +127,30 @@ def read(chip: Chip, u: Array, conductance: Array, row_block: int, signed: bool,
         both = jnp.concatenate([jnp.maximum(u, 0), jnp.maximum(-u, 0)], axis=1)
         d = read(chip, both, conductance, row_block, False, key)
         return d[:, :images] - d[:, images:]
-    code = _codes(chip, u, conductance, row_block, key)
-    return reduce(jnp.add, [block[0] - block[1] for block in code])
+    codes = _codes(chip, u, conductance, row_block, key)
+    return reduce(jnp.add, [block[0] - block[1] for block in codes])
 
 
-def _codes(chip: Chip, u: Array, conductance: Array, row_block: int, key: Array | None) -> Array:
-    """ADC codes [blocks, sides, columns, images, positions] of MVMs with conductances [sides, rows, columns]."""
+def _codes(chip: Chip, u: Array, conductance: Array, row_block: int, key: Array | None) -> list[Array]:
+    """ADC codes of MVMs with conductances [sides, rows, columns]: for each row block [sides, columns, ...].
+
+    The full row blocks are one batched product and a shorter last one is its own: to fill it up with zeros would copy
+    all inputs and, for 3 x 3 kernels, nearly double the product.
+    """
+    rows = len(u)
+    full = rows // row_block * row_block
+    if full in (0, rows):
+        return list(_block_codes(chip, u, conductance, min(row_block, rows), key))
+    rest_key = None if key is None else jax.random.fold_in(key, 2)
+    codes = _block_codes(chip, u[:full], conductance[:, :full], row_block, key)
+    return [*codes, _block_codes(chip, u[full:], conductance[:, full:], rows - full, rest_key)[0]]
+
+
+def _block_codes(chip: Chip, u: Array, conductance: Array, row_block: int, key: Array | None) -> Array:
+    """ADC codes [blocks, sides, columns, images, positions] of equal row blocks."""
     rows, images, positions = u.shape
     sides, _, columns = conductance.shape
-    blocks = -(-rows // row_block)
-    padding = blocks * row_block - rows
-    if padding:
-        u = jax.lax.optimization_barrier(jnp.pad(u, ((0, padding), (0, 0), (0, 0))))
-        conductance = jnp.pad(conductance, ((0, 0), (0, padding), (0, 0)))
+    blocks = rows // row_block
     vectors = u.reshape(blocks, row_block, images * positions)
     bit_lines = conductance.reshape(sides, blocks, row_block, columns).transpose(1, 0, 3, 2)
     products = bit_lines.reshape(blocks, sides * columns, row_block) @ vectors
@@ -190,6 +201,7 @@ def transposed_read(layer: Crossbar, y_bar: Array, conductance: Array, weight_ra
     transposed = jnp.moveaxis(conductance, 0, 2).reshape(conductance.shape[1], -1).T
     noise_key = None if key is None else jax.random.fold_in(key, 1)
     both = jnp.concatenate([lines, swapped], axis=1)
-    phases = jnp.sum(_codes(layer.chip, both, transposed[None], 2 * layer.column_block, noise_key)[:, 0], axis=0)
+    codes = _codes(layer.chip, both, transposed[None], 2 * layer.column_block, noise_key)
+    phases = reduce(jnp.add, [block[0] for block in codes])
     d = phases[:, : u.shape[1]] - phases[:, u.shape[1] :]
     return d * count_scale(weight_range, largest, layer.chip)

@@ -135,8 +135,20 @@ def _max_pool(inputs: Sequence[Any], attributes: Attributes) -> Array:
         slices = [
             lax.slice_in_dim(x, offset * dilation, offset * dilation + span, stride, axis) for offset in range(size)
         ]
-        x = functools.reduce(jnp.maximum, slices)
+        x = functools.reduce(_larger, slices)
     return x
+
+
+@jax.custom_jvp
+def _larger(a: Array, b: Array) -> Array:
+    """max(a, b) whose gradient goes to `a` where they are equal: half as many operations as JAX's shared gradient."""
+    return jnp.maximum(a, b)
+
+
+@_larger.defjvp
+def _larger_tangent(primals: tuple[Array, Array], tangents: tuple[Array, Array]) -> tuple[Array, Array]:
+    (a, b), (a_dot, b_dot) = primals, tangents
+    return _larger(a, b), jnp.where(a < b, b_dot, a_dot)
 
 
 def _average_pool(inputs: Sequence[Any], attributes: Attributes) -> Array:

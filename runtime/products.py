@@ -94,9 +94,7 @@ def _scaled_forward(d: Array, scale: Array, bias: Array | None) -> tuple[Array, 
     return scaled(d, scale, bias), (d, scale, bias)
 
 
-def _scaled_backward(
-    residuals: tuple[Array, Array, Array | None], y_bar: Array
-) -> tuple[Array, Array, Array | None]:
+def _scaled_backward(residuals: tuple[Array, Array, Array | None], y_bar: Array) -> tuple[Array, Array, Array | None]:
     d, scale, bias = residuals
     y_bar = jax.lax.optimization_barrier(y_bar)
     flat = y_bar.reshape(len(y_bar), -1)

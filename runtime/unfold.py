@@ -50,7 +50,7 @@ def fold_output(y: Array, x_shape: tuple[int, ...], window: Window | None) -> Ar
     """The layer's output from its columns: [columns, images, positions] -> [N, columns, *spatial] or [..., columns]."""
     if window is None:
         return y.reshape(y.shape[0], -1).T.reshape(*x_shape[:-1], y.shape[0])
-    return jnp.swapaxes(y, 0, 1).reshape(y.shape[1], y.shape[0], *output_sizes(x_shape[2:], window))
+    return jnp.swapaxes(y.reshape(*y.shape[:2], *output_sizes(x_shape[2:], window)), 0, 1)
 
 
 def output_sizes(spatial: tuple[int, ...], window: Window) -> tuple[int, ...]:
