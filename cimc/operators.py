@@ -33,3 +33,8 @@ DIGITAL_OPERATORS = frozenset(
         "Unsqueeze",
     }
 )
+
+
+def layer_of(weight: str) -> str:
+    """The crossbar layer whose weight initializer has that name; all nodes that use the weight are that layer."""
+    return weight.removesuffix(".weight")

@@ -12,7 +12,7 @@ import onnx_ir as ir
 from jax import Array
 
 from cimc.errors import CimcError
-from cimc.operators import CROSSBAR_DOMAIN
+from cimc.operators import CROSSBAR_DOMAIN, layer_of
 from runtime.operators import OPERATORS
 from runtime.unfold import Window
 
@@ -23,13 +23,16 @@ Product = Callable[[str, Array, Array | None], Array]
 
 @dataclass(frozen=True)
 class Node:
-    """One operator: names of its inputs (empty: left out) and output, and its attributes as Python values."""
+    """One operator: names of its inputs and outputs (empty: left out), and its attributes as Python values.
+
+    layer: name of the crossbar layer it uses; None for a digital operator. Several nodes may use one layer.
+    """
 
     name: str
     operator: str
-    crossbar: bool
+    layer: str | None
     inputs: tuple[str, ...]
-    output: str
+    outputs: tuple[str, ...]
     attributes: Mapping[str, Any]
 
 
@@ -37,63 +40,76 @@ class Node:
 class Network:
     """A network ready to run.
 
-    nodes: in execution order. image_shape: input shape without the batch. output: the value returned, before a final
-    Softmax if there is one. initializers: arrays by name, those of the network (weights in rows x columns).
-    trainable: names of the digital parameters that training changes (biases, normalisation scale and bias).
-    statistics: names of the running means and variances of batch normalisation. windows: convolution window a layer.
+    nodes: in execution order. inputs: name and shape of each input (None: not static). outputs: names. initializers:
+    arrays by name, those of the network (weights in rows x columns). trainable: names of the digital parameters that
+    training changes (biases, normalisation scale and bias). statistics: names of the running means and variances of
+    batch normalisation. windows: convolution window a layer. logits: the first output, before a final Softmax if there
+    is one.
     """
 
     nodes: tuple[Node, ...]
-    input: str
-    image_shape: tuple[int, ...]
-    output: str
+    inputs: Mapping[str, tuple[int | None, ...]]
+    outputs: tuple[str, ...]
+    logits: str
     initializers: Mapping[str, np.ndarray]
     trainable: tuple[str, ...]
     statistics: tuple[str, ...]
     windows: Mapping[str, Window | None]
 
     def layers(self) -> Iterator[Node]:
-        """The crossbar layers in order."""
-        return (node for node in self.nodes if node.crossbar)
+        """The first node of every crossbar layer, in order."""
+        seen: set[str] = set()
+        for node in self.nodes:
+            if node.layer is not None and node.layer not in seen:
+                seen.add(node.layer)
+                yield node
+
+    @property
+    def input(self) -> str:
+        """The name of the only input. Raises CimcError when there are several."""
+        if len(self.inputs) != 1 or len(self.outputs) != 1:
+            raise CimcError(
+                f"the network has {len(self.inputs)} inputs and {len(self.outputs)} outputs; "
+                "training and evaluation need one of each: remove the others"
+            )
+        return next(iter(self.inputs))
+
+    @property
+    def image_shape(self) -> tuple[int, ...]:
+        """Input shape without the batch. Raises CimcError when it is not static."""
+        shape = self.inputs[self.input][1:]
+        static = tuple(extent for extent in shape if extent is not None)
+        if len(static) < len(shape):
+            raise CimcError(f"the network's input {self.input} has no static size; compile it with --shape")
+        return static
 
 
 def load_network(serialised: bytes) -> Network:
-    """Read a lowered network. Raises CimcError when it has not one input and one output."""
+    """Read a lowered network."""
     model = ir.from_proto(onnx.load_from_string(serialised))
     graph = model.graph
-    if len(graph.inputs) != 1 or len(graph.outputs) != 1:
-        raise CimcError(
-            f"the network has {len(graph.inputs)} inputs and {len(graph.outputs)} outputs; "
-            "training and evaluation need one of each: remove the others"
-        )
     nodes = tuple(_node(node) for node in graph)
-    output = str(graph.outputs[0].name)
-    last = next((node for node in nodes if node.output == output), None)
-    if last is not None and last.operator == "Softmax":
-        nodes = tuple(node for node in nodes if node is not last)
-        output = last.inputs[0]
+    outputs = tuple(str(value.name) for value in graph.outputs)
+    last = next((node for node in nodes if outputs[0] in node.outputs), None)
     trainable: list[str] = []
     statistics: list[str] = []
     for node in nodes:
-        if node.crossbar and len(node.inputs) > 2:
+        if node.layer is not None and len(node.inputs) > 2:
             trainable.append(node.inputs[2])
         if node.operator == "BatchNormalization":
             trainable += node.inputs[1:3]
             statistics += node.inputs[3:5]
-    shape = graph.inputs[0].shape
-    if shape is None or not all(isinstance(extent, int) for extent in list(shape)[1:]):
-        raise CimcError(f"the network's input {graph.inputs[0].name} has no static size; export it with one")
+    initializers = {name: value.const_value.numpy() for name, value in graph.initializers.items() if value.const_value}
     return Network(
         nodes=nodes,
-        input=str(graph.inputs[0].name),
-        image_shape=tuple(int(extent) for extent in list(shape)[1:] if isinstance(extent, int)),
-        output=output,
-        initializers={
-            name: value.const_value.numpy() for name, value in graph.initializers.items() if value.const_value
-        },
-        trainable=tuple(dict.fromkeys(trainable)),
-        statistics=tuple(dict.fromkeys(statistics)),
-        windows={node.name: _window(node) for node in nodes if node.crossbar},
+        inputs={str(value.name): _sizes(value) for value in graph.inputs},
+        outputs=outputs,
+        logits=last.inputs[0] if last is not None and last.operator == "Softmax" else outputs[0],
+        initializers=initializers,
+        # Values that are computed (a bias made by another node) are not parameters.
+        trainable=tuple(name for name in dict.fromkeys(trainable) if name in initializers),
+        statistics=tuple(name for name in dict.fromkeys(statistics) if name in initializers),
+        windows={node.layer: _window(node) for node in nodes if node.layer is not None},
     )
 
 
@@ -106,7 +122,7 @@ def run_network(
     key: Array | None = None,
     train: bool = False,
 ) -> tuple[Array, Values]:
-    """Run the network on a batch.
+    """Run a network with one input and one output on a batch.
 
     Args:
         network: the network.
@@ -120,23 +136,45 @@ def run_network(
     Returns:
         The output [N, ...] (before a final Softmax) and the updated statistics.
     """
-    values: dict[str, Any] = {**network.initializers, **digital, **statistics, network.input: x, "": None}
+    values, statistics = run_nodes(network, {network.input: x}, product, digital, statistics, key, train)
+    return values[network.logits], statistics
+
+
+def run_nodes(
+    network: Network,
+    feeds: Mapping[str, Any],
+    product: Product,
+    digital: Values,
+    statistics: Values,
+    key: Array | None = None,
+    train: bool = False,
+) -> tuple[dict[str, Any], Values]:
+    """All values of a network by name, for inputs by name, and the updated statistics; arguments as `run_network`.
+
+    What depends on constants and sizes alone stays NumPy, so that it may shape what follows.
+    """
+    values: dict[str, Any] = {**network.initializers, **digital, **statistics, **feeds, "": None}
     statistics = dict(statistics)
     for index, node in enumerate(network.nodes):
         inputs = [values[name] for name in node.inputs]
         node_key = None if key is None else jax.random.fold_in(key, index)
-        if node.crossbar:
-            y = product(node.name, inputs[0], node_key)
+        results: Any
+        if node.layer is not None:
+            results = product(node.layer, inputs[0], node_key)
         elif node.operator == "BatchNormalization":
-            y, mean, variance = _batch_norm(inputs, node.attributes, train)
+            results, mean, variance = _batch_norm(inputs, node.attributes, train)
             if train:
                 statistics[node.inputs[3]], statistics[node.inputs[4]] = mean, variance
         elif node.operator == "Dropout":
-            y = _dropout(inputs, node_key if train else None)
+            results = _dropout(inputs, node_key if train else None)
+        elif all(value is None or isinstance(value, np.ndarray) for value in inputs):
+            with jax.ensure_compile_time_eval():
+                results = jax.tree.map(np.asarray, OPERATORS[node.operator](inputs, node.attributes))
         else:
-            y = OPERATORS[node.operator](inputs, node.attributes)
-        values[node.output] = y
-    return values[network.output], statistics
+            results = OPERATORS[node.operator](inputs, node.attributes)
+        results = results if isinstance(results, tuple) else (results,)
+        values.update((name, result) for name, result in zip(node.outputs, results, strict=False) if name)
+    return values, statistics
 
 
 def _batch_norm(inputs: list[Any], attributes: Mapping[str, Any], train: bool) -> tuple[Array, Array, Array]:
@@ -154,24 +192,30 @@ def _batch_norm(inputs: list[Any], attributes: Mapping[str, Any], train: bool) -
     return (x - mean.reshape(shape)) * factor.reshape(shape) + bias.reshape(shape), running_mean, running_variance
 
 
-def _dropout(inputs: list[Any], key: Array | None) -> Array:
-    """Inverted dropout with the node's ratio (default 1/2); without a key the input itself."""
-    x = inputs[0]
+def _dropout(inputs: list[Any], key: Array | None) -> tuple[Array, Array]:
+    """Inverted dropout with the node's ratio (default 1/2), and its mask; without a key the input itself."""
+    x = jnp.asarray(inputs[0])
     ratio = float(inputs[1]) if len(inputs) > 1 and inputs[1] is not None else 0.5
     if key is None or ratio == 0:
-        return jnp.asarray(x)
-    return jnp.where(jax.random.bernoulli(key, 1 - ratio, x.shape), x / (1 - ratio), 0.0)
+        return x, jnp.ones(x.shape, bool)
+    kept = jax.random.bernoulli(key, 1 - ratio, x.shape)
+    return jnp.where(kept, x / (1 - ratio), 0.0), kept
 
 
 def _node(node: ir.Node) -> Node:
+    weight = node.inputs[1] if node.domain == CROSSBAR_DOMAIN else None
     return Node(
         name=node.name or "",
         operator=node.op_type,
-        crossbar=node.domain == CROSSBAR_DOMAIN,
+        layer=None if weight is None else layer_of(weight.name or ""),
         inputs=tuple(value.name or "" if value is not None else "" for value in node.inputs),
-        output=node.outputs[0].name or "",
+        outputs=tuple(value.name or "" for value in node.outputs),
         attributes={name: attribute.value for name, attribute in node.attributes.items()},
     )
+
+
+def _sizes(value: ir.Value) -> tuple[int | None, ...]:
+    return tuple(size if isinstance(size, int) else None for size in value.shape or ())
 
 
 def _window(node: Node) -> Window | None:
