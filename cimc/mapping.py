@@ -38,13 +38,18 @@ class _Record(BaseModel):
 
 
 class MappedLayer(_Record):
-    """A crossbar layer on arrays. `rows` x `columns` is the weight matrix (inputs x outputs)."""
+    """A crossbar layer on arrays. `rows` x `columns` is the weight matrix (inputs x outputs).
+
+    groups: of a grouped convolution; each has its own `rows` inputs and the next `columns` / `groups` columns, and no
+    block spans two. positions: MVMs of one image, over all nodes that use the layer.
+    """
 
     name: str
     operator: str
     rows: int
     columns: int
     kernel_size: int
+    groups: int = 1
     positions: int
     signed_input: bool
     row_split: Literal["channel", "flat"]

@@ -21,7 +21,7 @@ from cimc.mapping import MappedLayer, Mapping
 from cimc.operators import CROSSBAR_DOMAIN
 from cimc.program import LayerProgram, Program
 from cimc.units import count_scale, dac_gain, levels_per_product
-from passes.crossbar_functions import is_crossbar
+from passes.crossbar_functions import crossbar_layers
 from passes.graph_edit import add_constant, new_node
 from passes.set_constants import set_constants
 
@@ -35,9 +35,9 @@ ReadConv <kernel_shape, strides, pads, dilations, blocks, block_shape, output_sh
     block_shape = Constant <value_ints: ints = @block_shape> ()
     by_block = Reshape (products, block_shape)
     codes = ai.cimc.OutputConverter (by_block)
-    blocks_axis = Constant <value_ints = [1]> ()
+    blocks_axis = Constant <value_ints = [2]> ()
     summed = ReduceSum <keepdims = 0> (codes, blocks_axis)
-    plus, minus = Split <axis = 1, num_outputs = 2> (summed)
+    plus, minus = Split <axis = 2, num_outputs = 2> (summed)
     difference = Sub (plus, minus)
     output_shape = Constant <value_ints: ints = @output_shape> ()
     d = Reshape (difference, output_shape)
@@ -88,10 +88,11 @@ def chip_network(model: ir.Model, mapping: Mapping, chip: Chip, program: Program
     """
     model = set_constants(model, program.digital)
     graph = model.graph
-    for node in list(graph):
-        if is_crossbar(node):
-            layer = mapping.layer(node.name or "")
-            replacement = _chip_layer(graph, node, layer, chip, program.layers[layer.name])
+    for name, nodes in crossbar_layers(model).items():
+        layer = mapping.layer(name)
+        constants = _constants(graph, nodes[0], layer, chip, program.layers[name])
+        for node in nodes:
+            replacement = _chip_node(node, layer, constants)
             ir.convenience.replace_nodes_and_values(
                 graph, node, [node], [replacement], node.outputs, replacement.outputs
             )
@@ -105,26 +106,34 @@ def chip_network(model: ir.Model, mapping: Mapping, chip: Chip, program: Program
     return model
 
 
-def _chip_layer(graph: ir.Graph, node: ir.Node, layer: MappedLayer, chip: Chip, program: LayerProgram) -> ir.Node:
-    """The chip's form of a crossbar layer; its constants become initializers `<layer>.pair`, `.index` and so on."""
+def _chip_node(node: ir.Node, layer: MappedLayer, constants: list[ir.Value]) -> ir.Node:
+    """The chip's form of a node that uses a crossbar layer."""
     x, y = node.inputs[0], node.outputs[0]
     assert x is not None
     assert y.shape is not None
     convolution = node.op_type == "CrossbarConv"
-    pair, index = _conv_blocks(layer, program, node) if convolution else _matmul_blocks(layer, program)
-    scale = np.float32(count_scale(program.weight_range, program.input_range, chip) * program.gain)
-    shift = np.zeros(layer.columns, np.float32) if program.bias is None else program.bias / scale
     attributes = []
     if convolution:
         spatial = tuple(int(extent) for extent in y.shape[2:] if isinstance(extent, int))
-        shift = shift.reshape(-1, *(1,) * len(spatial))
-        blocks = len(layer.row_bounds)
+        blocks, groups = len(layer.row_bounds), layer.groups
         attributes = [node.attributes[name] for name in _CONV_ATTRIBUTES[:4]]
         attributes += [
-            ir.AttrInt64("blocks", blocks),
-            ir.AttrInt64s("block_shape", (0, blocks, 2 * layer.columns, -1)),
+            ir.AttrInt64("blocks", groups * blocks),
+            ir.AttrInt64s("block_shape", (0, groups, blocks, 2 * layer.columns // groups, -1)),
             ir.AttrInt64s("output_shape", (0, layer.columns, *spatial)),
         ]
+    operator = ("ChipConv" if convolution else "ChipMatMul") + ("Signed" if layer.signed_input else "")
+    return new_node(operator, [x, *constants], node.name or "", attributes, domain=CROSSBAR_DOMAIN)
+
+
+def _constants(graph: ir.Graph, node: ir.Node, layer: MappedLayer, chip: Chip, program: LayerProgram) -> list[ir.Value]:
+    """The constants of a layer as initializers `<layer>.pair`, `.index` and so on."""
+    convolution = node.op_type == "CrossbarConv"
+    pair, index = _conv_blocks(layer, program, node) if convolution else _matmul_blocks(layer, program)
+    scale = np.float32(count_scale(program.weight_range, program.input_range, chip) * program.gain)
+    shift = np.zeros(layer.columns, np.float32) if program.bias is None else program.bias / scale
+    if convolution:
+        shift = shift.reshape(-1, *(1,) * len(node.attributes["kernel_shape"].as_ints()))
     constants = {
         "pair": pair,
         "index": index,
@@ -132,9 +141,7 @@ def _chip_layer(graph: ir.Graph, node: ir.Node, layer: MappedLayer, chip: Chip, 
         "shift": shift.astype(np.float32),
         "scale": scale,
     }
-    inputs = [add_constant(graph, f"{layer.name}.{key}", np.asarray(array)) for key, array in constants.items()]
-    operator = ("ChipConv" if convolution else "ChipMatMul") + ("Signed" if layer.signed_input else "")
-    return new_node(operator, [x, *inputs], layer.name, attributes, domain=CROSSBAR_DOMAIN)
+    return [add_constant(graph, f"{layer.name}.{key}", np.asarray(array)) for key, array in constants.items()]
 
 
 def _matmul_blocks(layer: MappedLayer, program: LayerProgram) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.int64]]:
@@ -152,19 +159,21 @@ def _matmul_blocks(layer: MappedLayer, program: LayerProgram) -> tuple[npt.NDArr
 def _conv_blocks(
     layer: MappedLayer, program: LayerProgram, node: ir.Node
 ) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.int64]]:
-    """pair [blocks x 2 columns, channels a block, *kernel] and the channel of every group's input.
+    """pair [groups x blocks x 2 columns, channels a block, *kernel] and the input channel of every block's every input.
 
     Blocks that share a channel (flat split) each take it whole; cells outside a block are zero.
     """
-    bounds, size = layer.row_bounds, layer.kernel_size
-    channels = layer.rows // size
+    bounds, size, groups = layer.row_bounds, layer.kernel_size, layer.groups
+    channels, columns = layer.rows // size, layer.columns // groups
     first = [start // size for start, _ in bounds]
     width = max(-(-stop // size) - begin for begin, (_, stop) in zip(first, bounds, strict=True))
-    pair = np.zeros((len(bounds), 2, layer.columns, width * size), np.float32)
+    targets = program.targets.reshape(2, layer.rows, groups, columns).transpose(2, 0, 3, 1)
+    pair = np.zeros((groups, len(bounds), 2, columns, width * size), np.float32)
     for block, (start, stop) in enumerate(bounds):
         offset = start - first[block] * size
-        pair[block, :, :, offset : offset + stop - start] = program.targets[:, start:stop].transpose(0, 2, 1)
+        pair[:, block, :, :, offset : offset + stop - start] = targets[..., start:stop]
     index = np.minimum(np.array(first)[:, None] + np.arange(width), channels - 1).reshape(-1)
+    index = (channels * np.arange(groups)[:, None] + index).reshape(-1)
     return pair.reshape(-1, width, *node.attributes["kernel_shape"].as_ints()), index
 
 

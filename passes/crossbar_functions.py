@@ -1,7 +1,7 @@
 """The crossbar operators of the domain `ai.cimc`, as ONNX functions that any ONNX runtime can execute.
 
     CrossbarMatMul(x, weight[, bias]) -> y    x [..., rows], weight [rows, columns], bias [columns]
-    CrossbarConv(x, weight[, bias]) -> y      x [N, C_in, ...], weight [C_in * kernel, C_out], rows by C_in, kernel
+    CrossbarConv(x, weight[, bias]) -> y      x [N, C_in, ...], weight [C_in / group * kernel, C_out]
 
 ONNX functions cannot leave out the operand of an Add: a CrossbarMatMul with a bias is the overload `bias` of the
 operator. The Conv in the body of CrossbarConv takes an absent bias as it is.
@@ -15,7 +15,7 @@ import numpy.typing as npt
 import onnx
 import onnx_ir as ir
 
-from cimc.operators import CROSSBAR_DOMAIN, CROSSBAR_OPERATORS
+from cimc.operators import CROSSBAR_DOMAIN, CROSSBAR_OPERATORS, layer_of
 from passes.graph_edit import add_constant, new_node
 
 CROSSBAR_VERSION = 1
@@ -32,29 +32,42 @@ _BODIES = (
         y = Add (product, bias)
     }}""",
     """<domain: "ai.cimc", opset_import: ["" : {opset}]>
-    CrossbarConv <kernel_shape, strides, pads, dilations, weight_shape> (x, weight, bias) => (y) {{
+    CrossbarConv <kernel_shape, strides, pads, dilations, group, weight_shape> (x, weight, bias) => (y) {{
         transposed = Transpose <perm = [1, 0]> (weight)
         shape = Constant <value_ints: ints = @weight_shape> ()
         kernel = Reshape (transposed, shape)
         y = Conv <kernel_shape: ints = @kernel_shape, strides: ints = @strides, pads: ints = @pads,
-                  dilations: ints = @dilations> (x, kernel, bias)
+                  dilations: ints = @dilations, group: int = @group> (x, kernel, bias)
     }}""",
 )
 
 
 @dataclass(frozen=True)
 class ConvGeometry:
-    """All sizes of a convolution: one entry a spatial axis, `pads` two (all starts, then all ends)."""
+    """All sizes of a convolution: one entry a spatial axis, `pads` two (all starts, then all ends); and its groups."""
 
     kernel_shape: tuple[int, ...]
     strides: tuple[int, ...]
     pads: tuple[int, ...]
     dilations: tuple[int, ...]
+    group: int = 1
 
 
 def is_crossbar(node: ir.Node) -> bool:
     """Whether `node` is a crossbar layer."""
     return node.domain == CROSSBAR_DOMAIN and node.op_type in CROSSBAR_OPERATORS
+
+
+def crossbar_layers(model: ir.Model) -> dict[str, list[ir.Node]]:
+    """The nodes of every crossbar layer by the layer's name, in network order; nodes that share a weight are one layer.
+
+    Needs `passes.name_layers`, which names the weights.
+    """
+    layers: dict[str, list[ir.Node]] = {}
+    for node in model.graph:
+        if is_crossbar(node) and node.inputs[1] is not None:
+            layers.setdefault(layer_of(node.inputs[1].name or ""), []).append(node)
+    return layers
 
 
 def crossbar_matmul(
@@ -78,12 +91,13 @@ def crossbar_conv(
     geometry: ConvGeometry,
     name: str,
 ) -> ir.Node:
-    """A CrossbarConv node; `weight` comes as in ONNX [C_out, C_in, kernel...] and is stored [C_in * kernel, C_out]."""
+    """A CrossbarConv node; `weight` comes as in ONNX [C_out, C_in / group, kernel...], is stored [.., C_out]."""
     attributes = [
         ir.AttrInt64s("kernel_shape", geometry.kernel_shape),
         ir.AttrInt64s("strides", geometry.strides),
         ir.AttrInt64s("pads", geometry.pads),
         ir.AttrInt64s("dilations", geometry.dilations),
+        ir.AttrInt64("group", geometry.group),
         ir.AttrInt64s("weight_shape", weight.shape),
     ]
     matrix = weight.reshape(weight.shape[0], -1).T

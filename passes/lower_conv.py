@@ -15,7 +15,7 @@ class LowerConv(ir.passes.InPlacePass):
         """Lower all such nodes.
 
         Raises:
-            CimcError: a convolution is grouped, or its automatic padding needs a size that is not static.
+            CimcError: automatic padding needs a size that is not static.
         """
         count = 0
         for node in model.graph:
@@ -27,12 +27,6 @@ class LowerConv(ir.passes.InPlacePass):
 
 
 def _lower(node: ir.Node) -> ir.Node | None:
-    group = node.attributes.get_int("group", 1)
-    if group != 1:
-        raise CimcError(
-            f"{describe(node)} has {group} groups: grouped and depthwise convolutions are not mapped yet; "
-            f"replace it by a convolution with group=1"
-        )
     x, kernel = node.inputs[:2]
     bias_value = node.inputs[2] if len(node.inputs) > 2 else None
     weight, bias = float_constant(kernel), float_constant(bias_value)
@@ -64,4 +58,4 @@ def _geometry(node: ir.Node, x: ir.Value, kernel_shape: tuple[int, ...]) -> Conv
         ]
         small, large = [total // 2 for total in totals], [total - total // 2 for total in totals]
         pads = tuple(small + large if mode == "SAME_UPPER" else large + small)
-    return ConvGeometry(tuple(kernel_shape), strides, pads, dilations)
+    return ConvGeometry(tuple(kernel_shape), strides, pads, dilations, node.attributes.get_int("group", 1))

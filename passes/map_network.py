@@ -8,8 +8,9 @@ import onnx_ir as ir
 from cimc.chip import Chip
 from cimc.errors import CimcError
 from cimc.mapping import MappedLayer, Mapping
-from cimc.operators import CROSSBAR_DOMAIN
+from cimc.operators import layer_of
 from passes.cost import network_cost
+from passes.crossbar_functions import crossbar_layers
 from passes.input_signs import nonnegative_values
 from passes.partition import partition, row_block_size
 
@@ -38,10 +39,9 @@ def map_network(
     nonnegative = nonnegative_values(model, input_range)
     layers: list[MappedLayer] = []
     arrays = 0
-    for node in model.graph:
-        if node.domain == CROSSBAR_DOMAIN:
-            layers.append(_map_layer(node, nonnegative, arrays, chip))
-            arrays += len(layers[-1].blocks)
+    for nodes in crossbar_layers(model).values():
+        layers.append(_map_layer(nodes, nonnegative, arrays, chip))
+        arrays += len(layers[-1].blocks)
     if not layers:
         raise CimcError("the network has no Conv, Gemm or MatMul with constant weights; there is nothing to map")
     if max_chips is not None and arrays > max_chips * chip.array.per_chip:
@@ -60,26 +60,33 @@ def map_network(
     )
 
 
-def _map_layer(node: ir.Node, nonnegative: frozenset[str], first_array: int, chip: Chip) -> MappedLayer:
-    x, weight, y = node.inputs[0], node.inputs[1], node.outputs[0]
-    assert x is not None
+def _map_layer(nodes: list[ir.Node], nonnegative: frozenset[str], first_array: int, chip: Chip) -> MappedLayer:
+    node = nodes[0]
+    weight = node.inputs[1]
     assert weight is not None
     assert weight.shape is not None
-    assert y.shape is not None
     rows, columns = (int(extent) for extent in weight.shape.numpy())
     kernel = node.attributes.get("kernel_shape")
     kernel_size = math.prod(kernel.as_ints()) if kernel is not None else 1
-    # Output positions: the spatial axes of a convolution, the axes between batch and features of a product.
-    spatial = y.shape[2:] if kernel is not None else y.shape[1:-1]
+    groups = node.attributes.get_int("group", 1)
     _, row_split = row_block_size(kernel_size, chip)
     return MappedLayer(
-        name=node.name or "",
+        name=layer_of(weight.name or ""),
         operator=node.op_type,
         rows=rows,
         columns=columns,
         kernel_size=kernel_size,
-        positions=math.prod(int(extent) for extent in spatial if isinstance(extent, int)),
-        signed_input=x.name not in nonnegative,
+        groups=groups,
+        positions=sum(_positions(node) for node in nodes),
+        signed_input=any(node.inputs[0] is None or node.inputs[0].name not in nonnegative for node in nodes),
         row_split=row_split,
-        blocks=partition(rows, columns, kernel_size, first_array, chip),
+        blocks=partition(rows, columns, kernel_size, first_array, chip, groups),
     )
+
+
+def _positions(node: ir.Node) -> int:
+    """MVMs of one image: the spatial axes of a convolution, the axes between batch and features of a product."""
+    shape = node.outputs[0].shape
+    assert shape is not None
+    spatial = shape[2:] if "kernel_shape" in node.attributes else shape[1:-1]
+    return math.prod(int(extent) for extent in spatial if isinstance(extent, int))

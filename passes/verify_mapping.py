@@ -10,9 +10,9 @@ from cimc.mapping import Mapping
 from cimc.program import Floats, LayerProgram, Program
 from cimc.units import pair_targets
 from passes.chip_network import chip_network
-from passes.crossbar_functions import is_crossbar
-from passes.graph_edit import float_constant
-from passes.verify import difference, random_inputs, run
+from passes.crossbar_functions import crossbar_layers
+from passes.graph_edit import constant, float_constant
+from passes.verify import Arrays, difference, random_inputs, run
 
 # Of the largest output: what float32 rounding in another order can make, with a wide margin.
 TOLERANCE = 1e-3
@@ -47,28 +47,34 @@ def mapping_differences(
 
 def _program(lowered: ir.Model, chip: Chip, peaks: dict[str, np.float32]) -> Program:
     layers = {}
-    for node in lowered.graph:
-        if is_crossbar(node):
-            weight = float_constant(node.inputs[1])
-            assert weight is not None
-            bias: Floats | None = float_constant(node.inputs[2]) if len(node.inputs) > 2 else None
-            weight_range = np.float32(np.max(np.abs(weight))) or np.float32(1)
-            targets = pair_targets(weight, weight_range, chip)
-            name = node.name or ""
-            layers[name] = LayerProgram(targets, weight_range, peaks[name], np.float32(1), bias)
+    for name, (node, *_) in crossbar_layers(lowered).items():
+        weight = float_constant(node.inputs[1])
+        assert weight is not None
+        bias: Floats | None = float_constant(node.inputs[2]) if len(node.inputs) > 2 else None
+        weight_range = np.float32(np.max(np.abs(weight))) or np.float32(1)
+        targets = pair_targets(weight, weight_range, chip)
+        layers[name] = LayerProgram(targets, weight_range, peaks[name], np.float32(1), bias)
     return Program(layers, {})
 
 
 def _largest_inputs(lowered: ir.Model, feeds: dict[str, npt.NDArray[np.float32]]) -> dict[str, np.float32]:
     """The largest absolute input of every crossbar layer."""
     probe = lowered.clone()
-    layers = [node for node in probe.graph if is_crossbar(node)]
-    sources = {node.name or "": node.inputs[0] for node in layers}
-    known = [value.name for value in (*probe.graph.inputs, *probe.graph.outputs)]
-    probe.graph.outputs.extend({v.name: v for v in sources.values() if v is not None and v.name not in known}.values())
-    arrays = dict(zip([value.name for value in probe.graph.outputs], run(probe, feeds), strict=True)) | feeds
-    return {
-        layer: np.float32(np.max(np.abs(arrays[source.name or ""]))) or np.float32(1)
-        for layer, source in sources.items()
-        if source is not None
+    sources = {
+        layer: [node.inputs[0] for node in nodes if node.inputs[0] is not None]
+        for layer, nodes in crossbar_layers(probe).items()
     }
+    known = [value.name for value in (*probe.graph.inputs, *probe.graph.outputs)]
+    wanted = {value.name: value for values in sources.values() for value in values}
+    probe.graph.outputs.extend(
+        value for name, value in wanted.items() if name not in known and not value.is_initializer()
+    )
+    arrays: dict[str | None, npt.NDArray[np.generic]] = dict(feeds.items())
+    arrays |= zip([value.name for value in probe.graph.outputs], run(probe, feeds), strict=True)
+    arrays |= {name: array for name, value in wanted.items() if (array := constant(value)) is not None}
+    return {layer: _peak([arrays[value.name] for value in values]) for layer, values in sources.items()}
+
+
+def _peak(arrays: Arrays) -> np.float32:
+    """The largest absolute value; 1 where all are 0."""
+    return np.float32(max(np.max(np.abs(array.astype(np.float32)), initial=0) for array in arrays)) or np.float32(1)

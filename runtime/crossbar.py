@@ -13,7 +13,7 @@ settling, drift.
 
 from dataclasses import dataclass
 from functools import partial, reduce
-from typing import Literal
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
@@ -31,7 +31,8 @@ class Crossbar:
     """Static description of a layer on arrays.
 
     row_block: rows of a full row block (the last one may be shorter). column_block: weight columns of a full array.
-    signed: inputs may be negative. backward: how the input gradient is computed.
+    signed: inputs may be negative. backward: how the input gradient is computed. groups: of a grouped convolution, each
+    with its own inputs and arrays; rows count those of one group.
     """
 
     chip: Chip
@@ -40,6 +41,7 @@ class Crossbar:
     signed: bool
     window: Window | None = None
     backward: Literal["digital", "analog"] = "digital"
+    groups: int = 1
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(0,))
@@ -85,7 +87,14 @@ def _forward(
     # Without the barrier XLA converts each input again for every patch that holds it.
     u = jax.lax.optimization_barrier(dac(x, input_range, layer.chip))
     vectors = jax.lax.optimization_barrier(unfold(u, layer.window))
-    d = read(layer.chip, vectors, conductance, layer.row_block, layer.signed, key)
+    if layer.groups == 1:
+        d = read(layer.chip, vectors, conductance, layer.row_block, layer.signed, key)
+    else:
+        groups = split_groups(vectors, layer.groups), by_group(conductance, layer.groups)
+        d = _for_groups(
+            lambda u, g, group_key: read(layer.chip, u, g, layer.row_block, layer.signed, group_key), groups, key
+        )
+        d = d.reshape(-1, *d.shape[2:])
     return d, (u, vectors, weight, conductance, weight_range, input_range, key)  # type: ignore[return-value]
 
 
@@ -94,18 +103,51 @@ def _backward(layer: Crossbar, residuals: tuple[Array, ...], d_bar: Array) -> tu
     d_bar = jax.lax.optimization_barrier(d_bar)
     # Scales go to the small operands: d_bar is as large as the layer's output.
     scale = count_scale(weight_range, input_range, layer.chip)
-    flat_bar = d_bar.reshape(len(d_bar), -1)
-    weight_bar = (vectors.reshape(len(vectors), -1) @ flat_bar.T) * (dac_step(input_range, layer.chip) / scale)
-    if layer.backward == "digital":
-        vectors_bar = ((weight / scale) @ flat_bar).reshape(vectors.shape)
+    factor = dac_step(input_range, layer.chip) / scale
+
+    def gradients(v: Array, w: Array, g: Array, bar: Array, group_key: Array | None) -> tuple[Array, Array]:
+        flat_bar = bar.reshape(len(bar), -1)
+        w_bar = (v.reshape(len(v), -1) @ flat_bar.T) * factor
+        if layer.backward == "digital":
+            return w_bar, ((w / scale) @ flat_bar).reshape(v.shape)
+        return w_bar, transposed_read(layer, bar / scale, g, weight_range, group_key)
+
+    if layer.groups == 1:
+        weight_bar, vectors_bar = gradients(vectors, weight, conductance, d_bar, key)
     else:
-        vectors_bar = transposed_read(layer, d_bar / scale, conductance, weight_range, key)
+        split = (
+            split_groups(vectors, layer.groups),
+            by_group(weight, layer.groups),
+            by_group(conductance, layer.groups),
+            split_groups(d_bar, layer.groups),
+        )
+        weight_bar, vectors_bar = _for_groups(gradients, split, key)
+        weight_bar = jnp.moveaxis(weight_bar, 0, 1).reshape(weight.shape)
+        vectors_bar = vectors_bar.reshape(vectors.shape)
     _, unfold_transpose = jax.vjp(lambda image: unfold(image, layer.window), u)
     (x_bar,) = unfold_transpose(vectors_bar)
     return x_bar, weight_bar, None, None, None, None
 
 
 counts.defvjp(_forward, _backward)
+
+
+def by_group(matrix: Array, groups: int) -> Array:
+    """Columns of each group: [..., rows, columns] -> [groups, ..., rows, columns / groups]."""
+    split = matrix.reshape(*matrix.shape[:-1], groups, -1)
+    return jnp.moveaxis(split, -2, 0)
+
+
+def split_groups(vectors: Array, groups: int) -> Array:
+    """Rows of each group: [rows, images, positions] -> [groups, rows / groups, images, positions]."""
+    return vectors.reshape(groups, -1, *vectors.shape[1:])
+
+
+def _for_groups(function: Any, arguments: tuple[Array, ...], key: Array | None) -> Any:
+    """`function` of each group's part of the arguments [groups, ...] and a key of its own, all at once."""
+    if key is None:
+        return jax.vmap(lambda *parts: function(*parts, None))(*arguments)
+    return jax.vmap(function)(*arguments, jax.random.split(key, len(arguments[0])))
 
 
 def read(chip: Chip, u: Array, conductance: Array, row_block: int, signed: bool, key: Array | None) -> Array:

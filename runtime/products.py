@@ -5,7 +5,7 @@ import jax.numpy as jnp
 from jax import Array
 
 from cimc.units import count_scale, pair_weight
-from runtime.crossbar import counts
+from runtime.crossbar import by_group, counts, split_groups
 from runtime.network import Product
 from runtime.state import State, System, gain_name
 from runtime.unfold import fold_output, unfold
@@ -60,8 +60,10 @@ def calibrating_product(system: System, state: State, record: dict[str, Array]) 
         def error(input_range: Array) -> Array:
             return jnp.mean(jnp.square(on_arrays(input_range) - reference))
 
-        record[name] = candidates[jnp.argmin(jax.lax.map(error, candidates))]
-        return on_arrays(record[name])
+        chosen = candidates[jnp.argmin(jax.lax.map(error, candidates))]
+        # A layer used several times has one converter range: that of the use with the largest inputs.
+        record[name] = jnp.maximum(chosen, record[name]) if name in record else chosen
+        return on_arrays(chosen)
 
     return product
 
@@ -113,4 +115,9 @@ def _add_bias(system: System, state: State, name: str, y: Array) -> Array:
 
 def _linear(system: System, name: str, x: Array, weight: Array) -> Array:
     """x W in float32: [columns, images, positions]."""
-    return jnp.einsum("rc,rnp->cnp", weight, unfold(x, system.crossbars[name].window))
+    crossbar = system.crossbars[name]
+    vectors = unfold(x, crossbar.window)
+    if crossbar.groups == 1:
+        return jnp.einsum("rc,rnp->cnp", weight, vectors)
+    y = jnp.einsum("grc,grnp->gcnp", by_group(weight, crossbar.groups), split_groups(vectors, crossbar.groups))
+    return y.reshape(-1, *y.shape[2:])

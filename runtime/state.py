@@ -52,6 +52,7 @@ def build_system(
             row_block=row_stop - row_start,
             column_block=column_stop - column_start,
             signed=layer.signed_input,
+            groups=layer.groups,
             window=network.windows[layer.name],
             backward=backward,
         )

@@ -8,8 +8,12 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from onnx import helper
 
+from cimc.chip import load_chip
+from passes.graph_edit import new_node
+from passes.map_network import map_network
 from passes.pipeline import lower
 from passes.verify import largest_difference
+from passes.verify_mapping import mapping_differences
 from tests.networks import layers, lower_and_compare, network, operators, weights
 
 
@@ -90,7 +94,7 @@ def test_conv_in_one_two_and_three_dimensions(size: tuple[int, ...], bias: bool,
     (layer,) = layers(lowered)
     assert len(layer.inputs) == 2 + bias
     assert list(layer.inputs[1].shape) == [2 * int(np.prod(kernel)), 4]
-    expected = {"kernel_shape", "strides", "pads", "dilations", "weight_shape"}
+    expected = {"kernel_shape", "strides", "pads", "dilations", "group", "weight_shape"}
     assert set(layer.attributes) == expected
     np.testing.assert_array_equal(layer.inputs[1].const_value.numpy(), constants["w"].reshape(4, -1).T)
 
@@ -240,3 +244,42 @@ def test_a_difference_between_networks_is_measured() -> None:
 
     assert largest_difference(scaled(1), scaled(1)) == 0
     assert 0 < largest_difference(scaled(1), scaled(3), batch=50) <= 2
+
+
+@pytest.mark.parametrize(("groups", "outputs"), [(2, 4), (4, 4), (4, 8)])
+def test_grouped_convolutions_are_one_layer_and_no_block_spans_two_groups(groups: int, outputs: int) -> None:
+    conv = node("Conv", ["x", "w", "b"], ["y"], name="depthwise", group=groups, pads=[1, 1, 1, 1])
+    constants = {"w": weights(outputs, 4 // groups, 3, 3), "b": weights(outputs, seed=1)}
+    model = network([conv], {"x": ["N", 4, 8, 8]}, {"y": ["N", outputs, 8, 8]}, constants)
+    (layer,) = layers(lowered := lower_and_compare(model))
+    assert list(layer.inputs[1].shape) == [4 // groups * 9, outputs]
+    (mapped,) = map_network(lowered, load_chip("brram-256x64")).layers
+    assert [mapped.rows, mapped.columns, mapped.groups] == [4 // groups * 9, outputs, groups]
+    width = outputs // groups
+    assert all(block.column_start // width == (block.column_stop - 1) // width for block in mapped.blocks)
+    assert len(mapped.blocks) == groups
+    ideal, _ = mapping_differences(model, lowered, map_network(lowered, load_chip("brram-256x64")), load_chip("ideal"))
+    assert ideal < 1e-5
+
+
+def test_nodes_that_share_a_weight_are_one_layer() -> None:
+    """Recurrent layers use one weight matrix at every time step: its arrays are counted once, its MVMs each time."""
+    model = network(
+        [node("MatMul", ["x", "w"], ["h"], name="fc"), node("Relu", ["h"], ["r"])],
+        {"x": ["N", 6]},
+        {"r": ["N", 6]},
+        {"w": weights(6, 6)},
+    )
+    lowered = lower(model)
+    first = lowered.graph.outputs[0].producer()
+    second = new_node("CrossbarMatMul", [first.outputs[0], layers(lowered)[0].inputs[1]], "again", domain="ai.cimc")
+    second.outputs[0].name, second.outputs[0].shape = "z", ir.Shape(["N", 6])
+    lowered.graph.append(second)
+    lowered.graph.outputs[0] = second.outputs[0]
+    chip = load_chip("brram-256x64")
+    mapping = map_network(lowered, chip)
+    (mapped,) = mapping.layers
+    assert [mapped.name, mapped.positions, len(mapped.blocks)] == ["fc", 2, 1]
+    reference = lowered.clone()
+    ideal, _ = mapping_differences(reference, lowered, mapping, load_chip("ideal"))
+    assert ideal < 1e-5

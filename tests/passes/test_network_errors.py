@@ -48,15 +48,6 @@ def test_an_operator_of_another_domain_is_refused() -> None:
     assert "com.vendor.FusedConv 'fused'" in refusal(ir.from_proto(proto))
 
 
-@pytest.mark.parametrize("group", [2, 4])
-def test_a_grouped_convolution_is_refused(group: int) -> None:
-    conv = node("Conv", ["x", "w"], ["y"], name="depthwise", group=group)
-    model = network([conv], {"x": ["N", 4, 8, 8]}, {"y": ["N", 4, 6, 6]}, {"w": weights(4, 4 // group, 3, 3)})
-    message = refusal(model)
-    assert "depthwise" in message
-    assert "not mapped yet" in message
-
-
 @pytest.mark.parametrize(
     ("inputs", "constants"),
     [

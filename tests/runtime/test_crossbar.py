@@ -1,5 +1,6 @@
 """The crossbar product against the plain model of `tests/reference.py`, its noise, and its gradients."""
 
+from functools import partial
 from typing import Any
 
 import jax
@@ -214,6 +215,39 @@ def test_inputs_beyond_the_range_are_clipped_and_negative_ones_of_an_unsigned_la
     x = np.array([[1.0], [1.7], [-1.0], [-9.0]], np.float32)
     d = jitted_counts(crossbar(chip, True, 1), x, weight, g, np.float32(1), np.float32(1), None)[0, :, 0]
     assert d[0] == d[1] == -d[2] == -d[3] > 0
+
+
+def test_each_group_of_a_convolution_is_a_crossbar_of_its_own() -> None:
+    """Values and gradients of a grouped layer are those of its groups, each read alone with its own inputs."""
+    chip = small_chip("brram-256x64", 4)
+    x = np.abs(weights(2, 6, 4, 4))
+    window = Window((2, 2), (1, 1), (0, 0, 0, 0), (1, 1))
+    weight = weights(2 * 4, 9, seed=1)  # three groups of two channels and three columns
+    g = pair_targets(weight, np.float32(1), chip)
+    grouped = Crossbar(chip, 4, 3, signed=False, window=window, groups=3)
+    single = Crossbar(chip, 4, 3, signed=False, window=window)
+
+    bar = jnp.asarray(np.random.default_rng(0).random((9, 2, 9), np.float32))
+
+    def total(layer: Crossbar, x: Any, weight: Any, g: Any) -> Any:
+        d = counts(layer, x, weight, g, jnp.float32(1), jnp.float32(1), None)
+        return jnp.sum(d * bar), d
+
+    (_, d), (x_bar, weight_bar) = jax.value_and_grad(partial(total, grouped), (0, 1), has_aux=True)(x, weight, g)
+    assert d.shape == (9, 2, 9)
+    for group in range(3):
+        channels, columns = slice(2 * group, 2 * group + 2), slice(3 * group, 3 * group + 3)
+        alone = counts(single, x[:, channels], weight[:, columns], g[..., columns], np.float32(1), np.float32(1), None)
+        np.testing.assert_array_equal(d[columns], alone)
+        _, pull = jax.vjp(
+            lambda x, w, g=g[..., columns]: counts(single, x, w, g, jnp.float32(1), jnp.float32(1), None),
+            x[:, channels],
+            weight[:, columns],
+        )
+        for whole, part in zip((x_bar[:, channels], weight_bar[:, columns]), pull(bar[columns]), strict=True):
+            np.testing.assert_allclose(whole, part, rtol=1e-5, atol=1e-5)
+    noisy = counts(grouped, x, weight, g, np.float32(1), np.float32(1), jax.random.key(0))
+    assert not np.array_equal(noisy, d)
 
 
 # --- The product of a layer: scales, gain, bias, and the mapping it comes from ---
