@@ -29,7 +29,7 @@ _NEEDS = {
 
 
 class CheckOperators(ir.passes.InPlacePass):
-    """Check that every node can be executed, on crossbars or digitally."""
+    """Check that every node can be executed: on crossbars, digitally in the runtime, or in onnxruntime."""
 
     def call(self, model: ir.Model) -> ir.passes.PassResult:
         """Check; nothing is changed.
@@ -40,8 +40,8 @@ class CheckOperators(ir.passes.InPlacePass):
         for node in model.graph:
             if is_crossbar(node):
                 continue
-            if node.domain or node.op_type not in DIGITAL_OPERATORS:
-                need = _NEEDS.get(node.op_type) or f"rewrite it with {', '.join(sorted(DIGITAL_OPERATORS))}"
+            if (node.domain or node.op_type not in DIGITAL_OPERATORS) and not _runs_in_onnxruntime(node):
+                need = _NEEDS.get(node.op_type) or "the size of its result depends on the data, or is no tensor's"
                 raise CimcError(f"{describe(node)} is not supported: {need}")
             if _trains(node):
                 raise CimcError(f"{describe(node)} is in training mode; export the network for inference")
@@ -89,6 +89,16 @@ class CheckModel(ir.passes.InPlacePass):
         except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError, ValueError) as error:
             raise CimcError(f"the network is not valid ONNX: {one_line(error)}; correct and export it again") from None
         return ir.passes.PassResult(model, modified=False)
+
+
+def _runs_in_onnxruntime(node: ir.Node) -> bool:
+    """Whether the runtime can leave the node to onnxruntime: tensors in and out, of known rank, and no subgraph."""
+    if any(a.type in (ir.AttributeType.GRAPH, ir.AttributeType.GRAPHS) for a in node.attributes.values()):
+        return False
+    if node.op_type in _NEEDS or node.op_type.startswith("Random"):  # random numbers would differ at every run
+        return False
+    outputs = [value for value in node.outputs if value.name]
+    return all(isinstance(value.type, ir.TensorType) and value.shape is not None for value in outputs)
 
 
 def _trains(node: ir.Node) -> bool:

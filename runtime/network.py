@@ -13,6 +13,7 @@ from jax import Array
 
 from cimc.errors import CimcError
 from cimc.operators import CROSSBAR_DOMAIN, layer_of
+from runtime.fallback import element_types, run_in_onnxruntime
 from runtime.operators import OPERATORS
 from runtime.unfold import Window
 
@@ -26,6 +27,7 @@ class Node:
     """One operator: names of its inputs and outputs (empty: left out), and its attributes as Python values.
 
     layer: name of the crossbar layer it uses; None for a digital operator. Several nodes may use one layer.
+    foreign: the node and the element types of its inputs, when onnxruntime executes it for want of an operator here.
     """
 
     name: str
@@ -34,6 +36,7 @@ class Node:
     inputs: tuple[str, ...]
     outputs: tuple[str, ...]
     attributes: Mapping[str, Any]
+    foreign: tuple[onnx.NodeProto, tuple[int, ...]] | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -43,8 +46,8 @@ class Network:
     nodes: in execution order. inputs: name and shape of each input (None: not static). outputs: names. initializers:
     arrays by name, those of the network (weights in rows x columns). trainable: names of the digital parameters that
     training changes (biases, normalisation scale and bias). statistics: names of the running means and variances of
-    batch normalisation. windows: convolution window a layer. logits: the first output, before a final Softmax if there
-    is one.
+    batch normalisation. windows: convolution window a layer. opsets: versions of the operator sets. logits: the first
+    output, before a final Softmax if there is one.
     """
 
     nodes: tuple[Node, ...]
@@ -55,6 +58,7 @@ class Network:
     trainable: tuple[str, ...]
     statistics: tuple[str, ...]
     windows: Mapping[str, Window | None]
+    opsets: Mapping[str, int]
 
     def layers(self) -> Iterator[Node]:
         """The first node of every crossbar layer, in order."""
@@ -110,6 +114,7 @@ def load_network(serialised: bytes) -> Network:
         trainable=tuple(name for name in dict.fromkeys(trainable) if name in initializers),
         statistics=tuple(name for name in dict.fromkeys(statistics) if name in initializers),
         windows={node.layer: _window(node) for node in nodes if node.layer is not None},
+        opsets=dict(model.opset_imports),
     )
 
 
@@ -169,12 +174,20 @@ def run_nodes(
             results = _dropout(inputs, node_key if train else None)
         elif all(value is None or isinstance(value, np.ndarray) for value in inputs):
             with jax.ensure_compile_time_eval():
-                results = jax.tree.map(np.asarray, OPERATORS[node.operator](inputs, node.attributes))
+                results = jax.tree.map(np.asarray, _execute(network, node, inputs))
         else:
-            results = OPERATORS[node.operator](inputs, node.attributes)
+            results = _execute(network, node, inputs)
         results = results if isinstance(results, tuple) else (results,)
         values.update((name, result) for name, result in zip(node.outputs, results, strict=False) if name)
     return values, statistics
+
+
+def _execute(network: Network, node: Node, inputs: list[Any]) -> Any:
+    """The result or results of a digital operator."""
+    if node.foreign is not None:
+        proto, types = node.foreign
+        return run_in_onnxruntime(proto, dict(network.opsets), types, inputs)
+    return OPERATORS[node.operator](inputs, node.attributes)
 
 
 def _batch_norm(inputs: list[Any], attributes: Mapping[str, Any], train: bool) -> tuple[Array, Array, Array]:
@@ -204,6 +217,7 @@ def _dropout(inputs: list[Any], key: Array | None) -> tuple[Array, Array]:
 
 def _node(node: ir.Node) -> Node:
     weight = node.inputs[1] if node.domain == CROSSBAR_DOMAIN else None
+    known = weight is not None or (not node.domain and node.op_type in {*OPERATORS, "BatchNormalization", "Dropout"})
     return Node(
         name=node.name or "",
         operator=node.op_type,
@@ -211,6 +225,7 @@ def _node(node: ir.Node) -> Node:
         inputs=tuple(value.name or "" if value is not None else "" for value in node.inputs),
         outputs=tuple(value.name or "" for value in node.outputs),
         attributes={name: attribute.value for name, attribute in node.attributes.items()},
+        foreign=None if known else (ir.to_proto(node), element_types(node)),
     )
 
 
