@@ -45,8 +45,8 @@ _FOLDERS = {
 class Dataset:
     """Images with labels, split in training and test data.
 
-    `x_train`, `x_test`: uint8 (N, C, H, W) as stored, or float32 (N, ...) as given in an `.npz`; multiplied by `scale`
-    they are what the network sees. `y_train`, `y_test`: int32 (N,), from 0 to `classes` - 1. `synthetic` marks
+    `x_train`, `x_test`: uint8 (N, C, H, W) as stored, or float32 (N, ...) or int32 tokens as given in an `.npz`;
+    multiplied by `scale` they are what the network sees. `y_train`, `y_test`: int32 (N,), from 0 to `classes` - 1. `synthetic` marks
     generated images, which are labelled so wherever a result on them is shown. The arrays may be read-only.
     """
 
@@ -60,7 +60,7 @@ class Dataset:
 
     @property
     def scale(self) -> float:
-        """The factor from stored values to network inputs: 1/255 for uint8 images, 1 for float ones."""
+        """The factor from stored values to network inputs: 1/255 for uint8 images, 1 for others."""
         return 1 / 255 if self.x_train.dtype == np.uint8 else 1.0
 
 
@@ -270,13 +270,19 @@ def _first_line(error: Exception) -> str:
 
 
 def _npz_images(path: Path, key: str, array: NDArray[Any]) -> NDArray[Any]:
-    """Bring images to uint8 or float32."""
+    """Bring images to uint8 or float32, tokens to int32."""
     if array.ndim < 2:
         raise CimcError(f"data file {path}: {key} has shape {array.shape}: give one row per image, (N, ...)")
     if array.dtype == np.uint8:
         return array[:, None] if array.ndim == 3 else array
+    if array.dtype.kind in "iu":
+        if array.size and (array.min() < np.iinfo(np.int32).min or array.max() > np.iinfo(np.int32).max):
+            raise CimcError(f"data file {path}: {key} holds integers beyond 32 bits: save smaller ones")
+        return array.astype(np.int32)
     if array.dtype.kind != "f":
-        raise CimcError(f"data file {path}: {key} is {array.dtype}: save it as uint8 (0 to 255) or float32")
+        raise CimcError(
+            f"data file {path}: {key} is {array.dtype}: save it as uint8 (0 to 255), float32 or int32 tokens"
+        )
     with np.errstate(over="ignore"):
         images = array.astype(np.float32, copy=False)
     if not np.isfinite(images).all():

@@ -51,11 +51,18 @@ def check_data(system: System, state: State, data: Dataset, input_range: tuple[f
         )
 
 
+def network_input(system: System, images: Array, scale: float) -> Array:
+    """Stored images [N, ...] as the network takes them: times `scale`, or as they are where it takes integers."""
+    if system.network.input in system.network.integer_inputs:
+        return images.astype(jnp.int32)
+    return images.astype(jnp.float32) * jnp.float32(scale)
+
+
 def outputs_of(
     system: System, state: State, images: Array, scale: float, key: Array | None, exact: bool = False
 ) -> Array:
     """Network outputs [N, classes] for stored images [N, ...] times `scale`; on the arrays unless `exact`."""
-    x = images.astype(jnp.float32) * jnp.float32(scale)
+    x = network_input(system, images, scale)
     product = exact_product(system, state) if exact else array_product(system, state)
     return run_network(system.network, x, product, state["digital"], state["statistics"], key)[0]
 
@@ -104,7 +111,7 @@ def accuracy(outputs: np.ndarray, labels: np.ndarray) -> float:
 def calibrate(system: System, state: State, images: Array, scale: float, key: Array) -> State:
     """Choose every layer's input range on stored images [N, ...], layer after layer. Returns a new state."""
     record: dict[str, Array] = {}
-    x = images.astype(jnp.float32) * jnp.float32(scale)
+    x = network_input(system, images, scale)
     product = calibrating_product(system, state, record)
     run_network(system.network, x, product, state["digital"], state["statistics"], key)
     return {**state, "input_range": record}

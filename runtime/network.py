@@ -46,8 +46,8 @@ class Network:
     nodes: in execution order. inputs: name and shape of each input (None: not static). outputs: names. initializers:
     arrays by name, those of the network (weights in rows x columns). trainable: names of the digital parameters that
     training changes (biases, normalisation scale and bias). statistics: names of the running means and variances of
-    batch normalisation. windows: convolution window a layer. opsets: versions of the operator sets. logits: the first
-    output, before a final Softmax if there is one.
+    batch normalisation. windows: convolution window a layer. integer_inputs: names of the inputs that are integers
+    (tokens). opsets: versions of the operator sets. logits: the first output, before a final Softmax if there is one.
     """
 
     nodes: tuple[Node, ...]
@@ -58,6 +58,7 @@ class Network:
     trainable: tuple[str, ...]
     statistics: tuple[str, ...]
     windows: Mapping[str, Window | None]
+    integer_inputs: frozenset[str]
     opsets: Mapping[str, int]
 
     def layers(self) -> Iterator[Node]:
@@ -114,6 +115,7 @@ def load_network(serialised: bytes) -> Network:
         trainable=tuple(name for name in dict.fromkeys(trainable) if name in initializers),
         statistics=tuple(name for name in dict.fromkeys(statistics) if name in initializers),
         windows={node.layer: _window(node) for node in nodes if node.layer is not None},
+        integer_inputs=frozenset(str(v.name) for v in graph.inputs if v.dtype is not None and v.dtype.is_integer()),
         opsets=dict(model.opset_imports),
     )
 

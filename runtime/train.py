@@ -15,7 +15,7 @@ from jax import Array
 
 from cimc.data import Dataset
 from cimc.errors import CimcError
-from runtime.evaluate import accuracy, calibrate, images_for, logits
+from runtime.evaluate import accuracy, calibrate, images_for, logits, network_input
 from runtime.network import run_network
 from runtime.products import array_product, exact_product
 from runtime.state import State, System, program, read_back
@@ -224,7 +224,7 @@ def _train_step(
     lr: Array,
     key: Array,
 ) -> tuple[State, Any, Array]:
-    x = images[batch].astype(jnp.float32) * jnp.float32(scale)
+    x = network_input(system, images[batch], scale)
     forward_key, update_key = jax.random.split(key)
 
     def loss_of(parameters: dict[str, dict[str, Array]]) -> tuple[Array, dict[str, Array]]:
