@@ -46,8 +46,9 @@ class Dataset:
     """Images with labels, split in training and test data.
 
     `x_train`, `x_test`: uint8 (N, C, H, W) as stored, or float32 (N, ...) or int32 tokens as given in an `.npz`;
-    multiplied by `scale` they are what the network sees. `y_train`, `y_test`: int32 (N,), from 0 to `classes` - 1. `synthetic` marks
-    generated images, which are labelled so wherever a result on them is shown. The arrays may be read-only.
+    multiplied by `scale` they are what the network sees. `y_train`, `y_test`: int32 (N,), from 0 to `classes` - 1.
+    `synthetic` marks generated images, which are labelled so wherever a result on them is shown. The arrays may be
+    read-only.
     """
 
     name: str

@@ -387,7 +387,7 @@ def test_import_stays_light():
 
 def test_integers_of_an_npz_are_tokens_and_not_scaled(tmp_path: Path) -> None:
     tokens = np.array([[0, 3, 70_000]] * 6, np.int64)
-    data = load(str(write_npz(tmp_path / "own.npz", x_train=tokens, x_test=tokens)))
+    data = load(str(write_npz(tmp_path / "own.npz", x_train=tokens, x_test=tokens[:3])))
     assert data.x_train.dtype == np.int32
     assert data.scale == 1
     np.testing.assert_array_equal(data.x_train, tokens)
