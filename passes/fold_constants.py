@@ -12,6 +12,7 @@ import onnxruntime
 from passes.graph_edit import add_constant, constant
 
 GROWTH_LIMIT_BYTES = 16 * 2**20
+FILL_LIMIT_BYTES = 2**30  # of a ConstantOfShape, which takes no memory until it is written
 _RANDOM = frozenset({"Bernoulli", "Multinomial", "RandomNormalLike", "RandomUniformLike", "Dropout"})
 
 
@@ -51,6 +52,8 @@ def _evaluate(node: ir.Node, opset: int) -> list[npt.NDArray[np.generic]] | None
         if array is None or not value.name:
             return None
         feeds[value.name] = array
+    if node.op_type == "ConstantOfShape":
+        return _filled(node, next(iter(feeds.values())))
     proto = _single_node_model(node, feeds, opset)
     limit = sum(array.nbytes for array in feeds.values()) + GROWTH_LIMIT_BYTES
     if not _stays_small(proto, limit):
@@ -64,6 +67,17 @@ def _evaluate(node: ir.Node, opset: int) -> list[npt.NDArray[np.generic]] | None
         results = session.run(None, {name: array for name, array in feeds.items() if name in given})
         return [np.asarray(result) for result in results]
     return None
+
+
+def _filled(node: ir.Node, shape: npt.NDArray[np.generic]) -> list[npt.NDArray[np.generic]] | None:
+    """One value broadcast to a shape; networks published without their weights are full of them."""
+    value = np.zeros(1, np.float32)
+    if "value" in node.attributes:
+        value = np.asarray(node.attributes["value"].as_tensor().numpy())
+    sizes = [int(size) for size in shape]
+    if value.size != 1 or min(sizes, default=0) < 0 or math.prod(sizes) * value.itemsize > FILL_LIMIT_BYTES:
+        return None
+    return [np.broadcast_to(value.reshape(()), sizes)]
 
 
 def _single_node_model(node: ir.Node, feeds: dict[str, npt.NDArray[np.generic]], opset: int) -> onnx.ModelProto:

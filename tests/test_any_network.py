@@ -1,0 +1,71 @@
+"""Networks that people really have: each compiles, computes the same on ideal arrays, and trains."""
+
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import onnx
+import onnx_ir as ir
+import pytest
+
+from cimc.chip import load_chip
+from passes.map_network import map_network
+from passes.pipeline import lower
+from passes.read import read_network
+from passes.verify import random_inputs, run
+from passes.verify_mapping import mapping_differences
+from runtime.network import load_network, run_nodes
+from runtime.products import array_product
+from runtime.state import build_system, initial_state
+from tests.networks import layers
+from tests.real_networks import REAL_NETWORKS
+
+LIGHT = sorted((Path(onnx.__file__).parent / "backend/test/data/light").glob("light_*.onnx"))
+TOLERANCE = 1e-4  # of the largest output, with ideal converters
+CHIP = "brram-256x64"
+
+
+def test_the_onnx_package_still_ships_its_nine_networks() -> None:
+    assert len(LIGHT) == 9
+
+
+@pytest.mark.parametrize("path", LIGHT, ids=lambda path: path.stem)
+def test_light_networks_compile_and_verify(path: Path) -> None:
+    model = read_network(path)
+    lowered = lower(model)
+    mapping = map_network(lowered, load_chip(CHIP))
+    largest = max(float(np.abs(array).max()) for array in run(model, random_inputs(model, 2, 0)))
+    ideal, _ = mapping_differences(model, lowered, mapping, load_chip(CHIP))
+    assert ideal <= TOLERANCE * largest
+
+
+@pytest.mark.parametrize("name", REAL_NETWORKS)
+def test_real_networks_compute_and_train_on_ideal_arrays(name: str) -> None:
+    model = ir.from_proto(REAL_NETWORKS[name]())
+    lowered = lower(model)
+    chip = load_chip("ideal")
+    mapping = map_network(lowered, chip, (-1.0, 1.0))
+    feeds = random_inputs(model, 2, 0)
+    (expected,) = run(model, feeds)
+    ideal, _ = mapping_differences(model, lowered, mapping, chip)
+    assert ideal <= TOLERANCE * np.abs(expected).max()
+
+    loaded = load_network(ir.to_proto(lowered).SerializeToString())
+    system = build_system(loaded, mapping, chip)
+    state = initial_state(system)
+
+    @jax.jit
+    def output(weight: dict[str, jax.Array], feeds: dict[str, jax.Array]) -> jax.Array:
+        product = array_product(system, {**state, "weight": weight})
+        return run_nodes(loaded, feeds, product, state["digital"], state["statistics"])[0][loaded.outputs[0]]
+
+    given = {name: jnp.asarray(array) for name, array in feeds.items()}
+    computed = np.asarray(output(state["weight"], given))
+    assert computed.shape == expected.shape
+    assert np.abs(computed - expected).max() <= TOLERANCE * np.abs(expected).max()
+    gradients = jax.grad(lambda weight: jnp.sum(output(weight, given) ** 2))(state["weight"])
+    assert len(gradients) == len({node.inputs[1].name for node in layers(lowered)})
+    for layer, gradient in gradients.items():
+        assert np.isfinite(gradient).all(), layer
+        assert np.any(np.asarray(gradient) != 0), f"{layer} is not trained"
