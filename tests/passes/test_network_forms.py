@@ -11,7 +11,7 @@ from onnx import helper
 from models.build import NETWORKS, SHIPPED
 from passes.pipeline import lower
 from passes.read import read_network
-from passes.verify import largest_difference
+from passes.verify import largest_difference, run
 from tests.networks import layers, lower_and_compare, network, network_proto, operators, weights
 
 LAYERS = {"lenet1": 3, "lenet5": 5, "mlp": 2, "vgg8": 8, "resnet18": 21}
@@ -199,3 +199,35 @@ def test_the_builder_writes_any_network_on_request(tmp_path: Path, monkeypatch: 
 
 def test_network_proto_is_checked() -> None:
     onnx.checker.check_model(network_proto([node("Relu", ["x"], ["y"])], {"x": ["N", 1]}, {"y": ["N", 1]}))
+
+
+def small_classifier(opset: int) -> onnx.ModelProto:
+    """Convolution, normalisation, pooling and a classifier, written as that opset wants it."""
+    nodes = [
+        node("Conv", ["x", "k"], ["c"], name="conv", pads=[1, 1, 1, 1]),
+        node("BatchNormalization", ["c", "s", "b", "m", "v"], ["n"]),
+        node("Relu", ["n"], ["r"]),
+        node("MaxPool", ["r"], ["p"], kernel_shape=[2, 2], strides=[2, 2]),
+        node("Flatten", ["p"], ["f"]),
+        node("Gemm", ["f", "w", "d"], ["g"], name="fc"),
+        node("Softmax", ["g"], ["y"], axis=1),
+    ]
+    constants = {
+        "k": weights(4, 2, 3, 3),
+        "s": weights(4),
+        "b": weights(4),
+        "m": weights(4),
+        "v": weights(4) ** 2 + 0.5,
+    }
+    constants |= {"w": weights(36, 5), "d": weights(5)}
+    inputs, outputs = {"x": ["N", 2, 6, 6]}, {"y": ["N", 5]}
+    return network_proto(nodes, inputs, outputs, constants, opset, ir_version=10 if opset > 21 else 8)
+
+
+@pytest.mark.parametrize("opset", range(7, onnx.defs.onnx_opset_version() + 1))
+def test_every_opset_from_7_to_the_newest_compiles(opset: int) -> None:
+    lowered = lower(ir.from_proto(small_classifier(opset)))
+    assert len(layers(lowered)) == 2
+    feeds = {"x": weights(3, 2, 6, 6, seed=1)}
+    expected = run(ir.from_proto(small_classifier(min(opset, 21))), feeds)[0]
+    np.testing.assert_allclose(run(lowered, feeds)[0], expected, atol=1e-5)
