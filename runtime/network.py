@@ -220,13 +220,17 @@ def _dropout(inputs: list[Any], key: Array | None) -> tuple[Array, Array]:
 def _node(node: ir.Node) -> Node:
     weight = node.inputs[1] if node.domain == CROSSBAR_DOMAIN else None
     known = weight is not None or (not node.domain and node.op_type in {*OPERATORS, "BatchNormalization", "Dropout"})
+    known &= node.op_type != "MaxPool" or len(node.outputs) == 1  # no places of the maxima here
+    attributes = {name: attribute.value for name, attribute in node.attributes.items()}
+    if node.op_type == "Split":
+        attributes.setdefault("num_outputs", len(node.outputs))
     return Node(
         name=node.name or "",
         operator=node.op_type,
         layer=None if weight is None else layer_of(weight.name or ""),
         inputs=tuple(value.name or "" if value is not None else "" for value in node.inputs),
         outputs=tuple(value.name or "" for value in node.outputs),
-        attributes={name: attribute.value for name, attribute in node.attributes.items()},
+        attributes=attributes,
         foreign=None if known else (ir.to_proto(node), element_types(node)),
     )
 

@@ -6,7 +6,7 @@ from jax import Array
 
 from cimc.units import count_scale, pair_weight
 from runtime.crossbar import by_group, counts, split_groups
-from runtime.network import Product
+from runtime.network import Network, Product
 from runtime.state import State, System, gain_name
 from runtime.unfold import fold_output, unfold
 
@@ -30,6 +30,22 @@ def exact_product(system: System, state: State) -> Product:
     def product(name: str, x: Array, key: Array | None) -> Array:
         y = _linear(system, name, x, state["weight"][name]) * state["digital"][gain_name(name)]
         return fold_output(_add_bias(system, state, name, y), x.shape, system.crossbars[name].window)
+
+    return product
+
+
+def plain_product(network: Network) -> Product:
+    """Layers as float32 products with the network's own constants, without a system: no chip, no state."""
+
+    def product(name: str, x: Array, key: Array | None) -> Array:
+        node = next(node for node in network.layers() if node.layer == name)
+        weight = jnp.asarray(network.initializers[node.inputs[1]])
+        window, groups = network.windows[name], int(node.attributes.get("group", 1))
+        y = fold_output(grouped_product(weight, unfold(x, window), groups), x.shape, window)
+        if len(node.inputs) < 3:
+            return y
+        bias = jnp.asarray(network.initializers[node.inputs[2]])
+        return y + (bias if window is None else bias.reshape(-1, *(1,) * (y.ndim - 2)))
 
     return product
 
@@ -116,8 +132,12 @@ def _add_bias(system: System, state: State, name: str, y: Array) -> Array:
 def _linear(system: System, name: str, x: Array, weight: Array) -> Array:
     """x W in float32: [columns, images, positions]."""
     crossbar = system.crossbars[name]
-    vectors = unfold(x, crossbar.window)
-    if crossbar.groups == 1:
+    return grouped_product(weight, unfold(x, crossbar.window), crossbar.groups)
+
+
+def grouped_product(weight: Array, vectors: Array, groups: int) -> Array:
+    """W^T x of each group: weight [rows, columns], vectors [groups * rows, n, p] -> [columns, n, p]."""
+    if groups == 1:
         return jnp.einsum("rc,rnp->cnp", weight, vectors)
-    y = jnp.einsum("grc,grnp->gcnp", by_group(weight, crossbar.groups), split_groups(vectors, crossbar.groups))
+    y = jnp.einsum("grc,grnp->gcnp", by_group(weight, groups), split_groups(vectors, groups))
     return y.reshape(-1, *y.shape[2:])

@@ -1,93 +1,15 @@
-"""Digital operators in JAX, one function an ONNX operator (opset 21), looked up by name in `OPERATORS`.
-
-Each takes the node's inputs (None where one is left out) and its attributes, and returns its output. Inputs that shape
-the result (axes, target shapes) arrive as NumPy arrays, because they must be known when the network is traced. Batch
-normalisation and dropout, which differ in training, are executed in `runtime.network`.
-"""
+"""Pooling over windows and over whole images."""
 
 import functools
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jax import Array, lax
 
 from cimc.errors import CimcError
-
-Attributes = Mapping[str, Any]
-Operator = Callable[[Sequence[Any], Attributes], Array]
-
-
-def _unary(function: Callable[[Array], Array]) -> Operator:
-    return lambda inputs, attributes: function(inputs[0])
-
-
-def _binary(function: Callable[[Any, Any], Array]) -> Operator:
-    return lambda inputs, attributes: function(inputs[0], inputs[1])
-
-
-def _clip(inputs: Sequence[Any], attributes: Attributes) -> Array:
-    low, high = (inputs[i] if len(inputs) > i else None for i in (1, 2))
-    return jnp.clip(inputs[0], low, high)
-
-
-def _flatten(inputs: Sequence[Any], attributes: Attributes) -> Array:
-    x, axis = inputs[0], int(attributes.get("axis", 1))
-    axis += x.ndim if axis < 0 else 0
-    return x.reshape(int(np.prod(x.shape[:axis])), -1)
-
-
-def _reshape(inputs: Sequence[Any], attributes: Attributes) -> Array:
-    x, shape = inputs[0], [int(extent) for extent in inputs[1]]
-    if not attributes.get("allowzero", 0):
-        shape = [x.shape[axis] if extent == 0 else extent for axis, extent in enumerate(shape)]
-    return x.reshape(shape)
-
-
-def _squeeze(inputs: Sequence[Any], attributes: Attributes) -> Array:
-    axes = tuple(int(a) for a in inputs[1]) if len(inputs) > 1 and inputs[1] is not None else None
-    return jnp.squeeze(inputs[0], axes)
-
-
-def _unsqueeze(inputs: Sequence[Any], attributes: Attributes) -> Array:
-    return jnp.expand_dims(inputs[0], tuple(int(a) for a in inputs[1]))
-
-
-def _transpose(inputs: Sequence[Any], attributes: Attributes) -> Array:
-    return jnp.transpose(inputs[0], attributes.get("perm"))
-
-
-def _concat(inputs: Sequence[Any], attributes: Attributes) -> Array:
-    return jnp.concatenate(list(inputs), axis=int(attributes["axis"]))
-
-
-def _reduce_mean(inputs: Sequence[Any], attributes: Attributes) -> Array:
-    axes = tuple(int(a) for a in inputs[1]) if len(inputs) > 1 and inputs[1] is not None else ()
-    if not axes and attributes.get("noop_with_empty_axes", 0):
-        return jnp.asarray(inputs[0])
-    return jnp.mean(inputs[0], axis=axes or None, keepdims=bool(attributes.get("keepdims", 1)))
-
-
-def _softmax(inputs: Sequence[Any], attributes: Attributes) -> Array:
-    return jax.nn.softmax(inputs[0], axis=int(attributes.get("axis", -1)))
-
-
-def _log_softmax(inputs: Sequence[Any], attributes: Attributes) -> Array:
-    return jax.nn.log_softmax(inputs[0], axis=int(attributes.get("axis", -1)))
-
-
-def _leaky_relu(inputs: Sequence[Any], attributes: Attributes) -> Array:
-    return jnp.where(inputs[0] >= 0, inputs[0], inputs[0] * float(attributes.get("alpha", 0.01)))
-
-
-def _global_mean(x: Array) -> Array:
-    return jnp.mean(x, axis=tuple(range(2, x.ndim)), keepdims=True)
-
-
-def _global_max(x: Array) -> Array:
-    return jnp.max(x, axis=tuple(range(2, x.ndim)), keepdims=True)
+from runtime.operators.kinds import Attributes, Operator, Operators
 
 
 def pool_padding(attributes: Attributes, spatial: Sequence[int]) -> tuple[list[int], list[int], list[tuple[int, int]]]:
@@ -122,11 +44,12 @@ def pool_padding(attributes: Attributes, spatial: Sequence[int]) -> tuple[list[i
 
 
 def _max_pool(inputs: Sequence[Any], attributes: Attributes) -> Array:
-    x = inputs[0]
+    x = jnp.asarray(inputs[0])
     kernel = [int(k) for k in attributes["kernel_shape"]]
     strides, dilations, pads = pool_padding(attributes, x.shape[2:])
     if any(map(any, pads)):
-        lowest = jnp.asarray(-jnp.inf, x.dtype)
+        whole = jnp.issubdtype(x.dtype, jnp.integer)
+        lowest = jnp.asarray(jnp.iinfo(x.dtype).min if whole else -jnp.inf, x.dtype)
         x = lax.pad(x, lowest, [(0, 0, 0), (0, 0, 0), *((max(begin, 0), end, 0) for begin, end in pads)])
     # The maximum of strided slices, one axis after the other: on a CPU it and its gradient cost a tenth of those of a
     # maximum over reshaped axes (tests/benchmarks/README.md).
@@ -177,28 +100,29 @@ def _average_pool(inputs: Sequence[Any], attributes: Attributes) -> Array:
     return window_sum(x, pads) / window_sum(counted, pads)
 
 
-OPERATORS: dict[str, Operator] = {
-    "Add": _binary(jnp.add),
+def _lp_pool(inputs: Sequence[Any], attributes: Attributes) -> Array:
+    x, p = jnp.asarray(inputs[0]), float(attributes.get("p", 2))
+    kernel = [int(k) for k in attributes["kernel_shape"]]
+    strides, dilations, pads = pool_padding(attributes, x.shape[2:])
+    window = (1, 1, *kernel), (1, 1, *strides), [(0, 0), (0, 0), *pads]
+    total = lax.reduce_window(jnp.abs(x) ** p, 0.0, lax.add, *window, window_dilation=(1, 1, *dilations))
+    return total ** (1 / p)
+
+
+def _global_lp(inputs: Sequence[Any], attributes: Attributes) -> Array:
+    x, p = jnp.asarray(inputs[0]), float(attributes.get("p", 2))
+    return jnp.sum(jnp.abs(x) ** p, axis=tuple(range(2, x.ndim)), keepdims=True) ** (1 / p)
+
+
+def _global(function: Callable[..., Array]) -> Operator:
+    return lambda inputs, attributes: function(inputs[0], axis=tuple(range(2, inputs[0].ndim)), keepdims=True)
+
+
+POOLING: Operators = {
     "AveragePool": _average_pool,
-    "Clip": _clip,
-    "Concat": _concat,
-    "Div": _binary(jnp.divide),
-    "Flatten": _flatten,
-    "GlobalAveragePool": _unary(_global_mean),
-    "GlobalMaxPool": _unary(_global_max),
-    "Identity": _unary(jnp.asarray),
-    "LeakyRelu": _leaky_relu,
-    "LogSoftmax": _log_softmax,
+    "GlobalAveragePool": _global(jnp.mean),
+    "GlobalLpPool": _global_lp,
+    "GlobalMaxPool": _global(jnp.max),
+    "LpPool": _lp_pool,
     "MaxPool": _max_pool,
-    "Mul": _binary(jnp.multiply),
-    "ReduceMean": _reduce_mean,
-    "Relu": _unary(jax.nn.relu),
-    "Reshape": _reshape,
-    "Sigmoid": _unary(jax.nn.sigmoid),
-    "Softmax": _softmax,
-    "Squeeze": _squeeze,
-    "Sub": _binary(jnp.subtract),
-    "Tanh": _unary(jnp.tanh),
-    "Transpose": _transpose,
-    "Unsqueeze": _unsqueeze,
 }

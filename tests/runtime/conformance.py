@@ -1,0 +1,119 @@
+"""The operator cases that the `onnx` package carries, run by this runtime."""
+
+import warnings
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import onnx
+import onnx_ir as ir
+from jax import Array
+from onnx import numpy_helper
+from onnx.backend.test.loader import load_model_tests
+
+from cimc.errors import CimcError
+from cimc.operators import CROSSBAR_SOURCES, DIGITAL_OPERATORS
+from passes.crossbar_functions import is_crossbar
+from passes.pipeline import lower
+from runtime.network import Network, load_network, run_nodes
+from runtime.products import plain_product
+
+# Inputs that shape the result, and so are constants: by operator, from which index on (or which indices).
+SHAPING: dict[str, tuple[int, ...]] = {
+    "Col2Im": (1, 2),
+    "ConstantOfShape": (0,),
+    "CumSum": (1,),
+    "Dropout": (1, 2),
+    "Expand": (1,),
+    "OneHot": (1,),
+    "Pad": (1, 3),
+    "Range": (0, 1, 2),
+    "Reshape": (1,),
+    "Resize": (1, 2, 3),
+    "Slice": (1, 2, 3, 4),
+    "Split": (1,),
+    "Squeeze": (1,),
+    "Tile": (1,),
+    "TopK": (1,),
+    "Trilu": (1,),
+    "Unsqueeze": (1,),
+}
+
+
+@dataclass(frozen=True)
+class Case:
+    """One case: a model with inputs and expected outputs. operator: the one it is named after."""
+
+    name: str
+    operator: str
+    model: onnx.ModelProto
+    inputs: Sequence[Any]
+    outputs: Sequence[Any]
+    rtol: float
+    atol: float
+
+
+def cases() -> Iterator[Case]:
+    """All cases whose operators are all claimed."""
+    claimed = DIGITAL_OPERATORS | CROSSBAR_SOURCES
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # the cases are computed when they are loaded
+        loaded = load_model_tests(kind="node")
+    for case in loaded:
+        nodes = case.model.graph.node
+        operators = {f"{node.domain}{node.op_type}" for node in nodes}
+        # Cases with many nodes are the standard's own expansions of an operator into others.
+        if operators and operators - {"Constant"} <= claimed:
+            operator = nodes[0].op_type if len(nodes) == 1 else "(expanded)"
+            inputs, outputs = case.data_sets[0]
+            yield Case(case.name, operator, case.model, inputs, outputs, case.rtol, case.atol)
+
+
+def run_case(case: Case) -> None:
+    """Run a case; AssertionError or another exception when it fails."""
+    model = onnx.ModelProto.FromString(case.model.SerializeToString())
+    feeds = {entry.name: array for entry, array in zip(model.graph.input, case.inputs, strict=True)}
+    network = _loaded(model, feeds, _constant_inputs(model.graph))
+    dynamic = {name: jnp.asarray(array) for name, array in feeds.items() if name in network.inputs}
+
+    def outputs(given: dict[str, Array]) -> list[Array]:
+        values, _ = run_nodes(network, given, plain_product(network), {}, {})
+        return [jnp.asarray(values[name]) for name in network.outputs]
+
+    for computed, expected in zip(jax.jit(outputs)(dynamic), case.outputs, strict=True):
+        result, wanted = np.asarray(computed), np.asarray(expected)
+        assert result.shape == wanted.shape, f"shape {result.shape}, not {wanted.shape}"
+        assert result.dtype.kind == wanted.dtype.kind, f"type {result.dtype}, not {wanted.dtype}"
+        np.testing.assert_allclose(
+            result.astype(np.float64), wanted.astype(np.float64), rtol=max(case.rtol, 1e-3), atol=max(case.atol, 1e-5)
+        )
+
+
+def _constant_inputs(graph: onnx.GraphProto) -> set[str]:
+    """Inputs that become constants: those that shape results, and the weights of crossbar layers."""
+    names: set[str] = set()
+    for node in graph.node:
+        shaping = SHAPING.get(node.op_type, (1,) if node.op_type.startswith("Reduce") else ())
+        if node.op_type in CROSSBAR_SOURCES and len(graph.node) == 1:
+            data = 3 if node.op_type == "QLinearMatMul" else 1
+            shaping = tuple(range(data, len(node.input)))
+        names |= {node.input[index] for index in shaping if index < len(node.input)}
+    return names
+
+
+def _loaded(model: onnx.ModelProto, feeds: dict[str, np.ndarray], constants: set[str]) -> Network:
+    for entry in list(model.graph.input):
+        if entry.name in constants:
+            model.graph.input.remove(entry)
+            model.graph.initializer.append(numpy_helper.from_array(feeds[entry.name], entry.name))
+    if len(model.graph.node) > 1 or model.graph.node[0].op_type not in CROSSBAR_SOURCES:
+        network = load_network(model.SerializeToString())
+    else:
+        lowered = lower(ir.from_proto(model))
+        if not any(is_crossbar(node) for node in lowered.graph):
+            raise CimcError("no crossbar layer")
+        network = load_network(ir.to_proto(lowered).SerializeToString())
+    return network
