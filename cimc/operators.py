@@ -4,7 +4,7 @@ CROSSBAR_DOMAIN = "ai.cimc"
 CROSSBAR_OPERATORS = frozenset({"CrossbarMatMul", "CrossbarConv"})
 
 # Operators of the standard domain that become crossbar layers where their weights are constants.
-CROSSBAR_SOURCES = frozenset({"Conv", "Gemm", "MatMul"})
+CROSSBAR_SOURCES = frozenset({"Conv", "ConvTranspose", "GRU", "Gemm", "LSTM", "MatMul", "RNN"})
 
 # Operators of the standard domain that the runtime executes digitally, in the form they have in opset 21.
 DIGITAL_OPERATORS = frozenset(

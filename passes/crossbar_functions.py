@@ -78,9 +78,12 @@ def crossbar_matmul(
     name: str,
 ) -> ir.Node:
     """A CrossbarMatMul node; `weight` is [rows, columns], `bias` [columns]; both become initializers of `graph`."""
-    return with_bias(
-        graph, new_node("CrossbarMatMul", [x, _weight(graph, name, weight)], name, domain=CROSSBAR_DOMAIN), bias
-    )
+    return with_bias(graph, crossbar_product(x, crossbar_weight(graph, name, weight), name), bias)
+
+
+def crossbar_product(x: ir.Value, weight: ir.Value, name: str) -> ir.Node:
+    """A CrossbarMatMul node without a bias; nodes that share `weight` (from `crossbar_weight`) are one layer."""
+    return new_node("CrossbarMatMul", [x, weight], name, domain=CROSSBAR_DOMAIN)
 
 
 def crossbar_conv(
@@ -101,7 +104,7 @@ def crossbar_conv(
         ir.AttrInt64s("weight_shape", weight.shape),
     ]
     matrix = weight.reshape(weight.shape[0], -1).T
-    node = new_node("CrossbarConv", [x, _weight(graph, name, matrix)], name, attributes, domain=CROSSBAR_DOMAIN)
+    node = new_node("CrossbarConv", [x, crossbar_weight(graph, name, matrix)], name, attributes, domain=CROSSBAR_DOMAIN)
     return with_bias(graph, node, bias)
 
 
@@ -116,7 +119,8 @@ def with_bias(graph: ir.Graph, node: ir.Node, bias: npt.NDArray[np.float32] | No
     return new_node(node.op_type, inputs, node.name or "", attributes, domain=CROSSBAR_DOMAIN, overload=overload)
 
 
-def _weight(graph: ir.Graph, name: str, matrix: npt.NDArray[np.float32]) -> ir.Value:
+def crossbar_weight(graph: ir.Graph, name: str, matrix: npt.NDArray[np.float32]) -> ir.Value:
+    """The weight [rows, columns] of a layer as an initializer of `graph`."""
     return add_constant(graph, f"{name}.weight", matrix)
 
 

@@ -8,7 +8,7 @@ import onnx_ir as ir
 from cimc.errors import CimcError
 from passes.graph_edit import add_constant, constant
 from passes.infer_shapes import BATCH_SYMBOL, sizes_at
-from passes.verify import run
+from passes.verify import random_inputs, run
 
 
 class FreeBatch(ir.passes.InPlacePass):
@@ -36,14 +36,8 @@ class FreeBatch(ir.passes.InPlacePass):
 
 
 def _same_with_another_image(fixed: ir.Model, free: ir.Model, batch: int) -> bool:
-    random = np.random.default_rng(0)
-    feeds = {}
-    for value in fixed.graph.inputs:
-        sizes = [size for size in value.shape or () if isinstance(size, int)]
-        if value.dtype != ir.DataType.FLOAT or value.shape is None or len(sizes) != len(value.shape):
-            return False
-        feeds[value.name or ""] = random.random((batch + 1, *sizes[1:]), dtype=np.float32)
     try:
+        feeds = random_inputs(free, batch + 1, 0)
         expected = run(fixed, {name: array[:batch] for name, array in feeds.items()})
         computed = run(free, feeds)
     except CimcError:

@@ -1,13 +1,17 @@
-"""MatMul with a constant matrix becomes a crossbar layer."""
+"""MatMul with a constant operand becomes a crossbar layer; a stack of constants becomes one layer an entry."""
 
+import math
+
+import numpy as np
+import numpy.typing as npt
 import onnx_ir as ir
 
 from passes.crossbar_functions import crossbar_matmul
-from passes.graph_edit import float_constant, new_node, owner, replace_node
+from passes.graph_edit import add_constant, float_constant, new_node, owner, replace_node
 
 
 class LowerMatMul(ir.passes.InPlacePass):
-    """Replace MatMul nodes of which one operand is a constant 2-D matrix; others stay."""
+    """Replace MatMul nodes of which one operand is a constant; others stay."""
 
     def call(self, model: ir.Model) -> ir.passes.PassResult:
         """Lower all such nodes."""
@@ -24,17 +28,91 @@ def _lower(node: ir.Node) -> list[ir.Node] | None:
     left, right = node.inputs
     name = node.name or node.outputs[0].name or ""
     weight = float_constant(right)
-    if weight is not None and weight.ndim == 2 and left is not None:
-        return [crossbar_matmul(owner(node), left, weight, None, name)]
+    if weight is not None and left is not None:
+        return _times_constant(owner(node), left, weight, name)
     weight = float_constant(left)
-    if weight is None or weight.ndim != 2 or right is None or right.shape is None:
+    if weight is None or right is None or right.shape is None or len(right.shape) == 0:
         return None
     # W x = (x' W')', over the last two axes of x
+    if weight.ndim == 1:
+        weight = weight[None]
+        squeeze = True
+    else:
+        squeeze = False
     rank = len(right.shape)
+    turned = np.swapaxes(weight, -1, -2)
     if rank < 2:
-        return [crossbar_matmul(owner(node), right, weight.T, None, name)]
-    swap = [ir.AttrInt64s("perm", [*range(rank - 2), rank - 1, rank - 2])]
-    before = new_node("Transpose", [right], f"{name}.transpose_input", swap)
-    product = crossbar_matmul(owner(node), before.outputs[0], weight.T, None, name)
-    after = new_node("Transpose", [product.outputs[0]], f"{name}.transpose_output", swap)
-    return [before, product, after]
+        chain = _times_constant(owner(node), right, turned, name)
+        return chain if chain is None or not squeeze else [*chain, _squeeze(owner(node), chain[-1], -1, name)]
+    before = new_node("Transpose", [right], f"{name}.transpose_input", [_swap(rank)])
+    before.outputs[0].shape = ir.Shape([*right.shape.dims[:-2], right.shape[-1], right.shape[-2]])
+    product = _times_constant(owner(node), before.outputs[0], turned, name)
+    if product is None:
+        return None
+    result = max(rank, weight.ndim)
+    after = new_node("Transpose", [product[-1].outputs[0]], f"{name}.transpose_output", [_swap(result)])
+    chain = [before, *product, after]
+    return chain if not squeeze else [*chain, _squeeze(owner(node), after, -2, name)]
+
+
+def _times_constant(graph: ir.Graph, x: ir.Value, weight: npt.NDArray[np.float32], name: str) -> list[ir.Node] | None:
+    """Nodes for x W; None where W is a stack and the rank of x is not known."""
+    if weight.ndim == 1:
+        product = crossbar_matmul(graph, x, weight[:, None], None, name)
+        return [product, _squeeze(graph, product, -1, name)]
+    if weight.ndim == 2:
+        return [crossbar_matmul(graph, x, weight, None, name)]
+    if x.shape is None:
+        return None
+    stack = weight.shape[:-2]
+    rank = len(x.shape)
+    if math.prod(stack) == 1:
+        product = crossbar_matmul(graph, x, weight.reshape(weight.shape[-2:]), None, name)
+        missing = weight.ndim - max(rank, 2)
+        if rank == 1:
+            missing = weight.ndim - 2
+        if missing <= 0:
+            return [product]
+        axes = add_constant(graph, f"{name}.axes", np.arange(missing, dtype=np.int64))
+        return [product, new_node("Unsqueeze", [product.outputs[0], axes], f"{name}.unsqueeze")]
+    return _stack(graph, x, weight, name)
+
+
+def _stack(graph: ir.Graph, x: ir.Value, weight: npt.NDArray[np.float32], name: str) -> list[ir.Node] | None:
+    """One layer for each entry of the outermost axis of the stack, joined on that axis."""
+    assert x.shape is not None
+    rank, place = len(x.shape), weight.ndim  # the axis, counted from the end
+    chain: list[ir.Node] = []
+    parts: list[ir.Value] = []
+    axis = rank - place
+    if weight.shape[0] == 1 and axis >= 0:
+        return _times_constant(graph, x, weight[0], name)
+    varies = axis >= 0 and x.shape[axis] != 1
+    if varies and x.shape[axis] != weight.shape[0]:
+        return None
+    for index in range(weight.shape[0]):
+        part = x
+        if axis >= 0:
+            # The axis is dropped: the rest of the stack sees the same alignment of axes from the end.
+            number = add_constant(graph, f"{name}.entry{index}", np.array(index if varies else 0, np.int64))
+            chain.append(new_node("Gather", [x, number], f"{name}.gather{index}", [ir.AttrInt64("axis", axis)]))
+            part = chain[-1].outputs[0]
+            part.shape = ir.Shape([*x.shape.dims[:axis], *x.shape.dims[axis + 1 :]])
+        product = _times_constant(graph, part, weight[index], f"{name}.{index}")
+        if product is None:
+            return None
+        chain += product
+        where = add_constant(graph, f"{name}.axis{index}", np.array([axis if axis >= 0 else 0], np.int64))
+        chain.append(new_node("Unsqueeze", [chain[-1].outputs[0], where], f"{name}.unsqueeze{index}"))
+        parts.append(chain[-1].outputs[0])
+    chain.append(new_node("Concat", parts, f"{name}.join", [ir.AttrInt64("axis", max(axis, 0))]))
+    return chain
+
+
+def _squeeze(graph: ir.Graph, product: ir.Node, axis: int, name: str) -> ir.Node:
+    axes = add_constant(graph, f"{name}.axis", np.array([axis], np.int64))
+    return new_node("Squeeze", [product.outputs[0], axes], f"{name}.squeeze")
+
+
+def _swap(rank: int) -> ir.Attr:
+    return ir.AttrInt64s("perm", [*range(rank - 2), rank - 1, rank - 2])

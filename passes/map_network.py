@@ -85,8 +85,21 @@ def _map_layer(nodes: list[ir.Node], nonnegative: frozenset[str], first_array: i
 
 
 def _positions(node: ir.Node) -> int:
-    """MVMs of one image: the spatial axes of a convolution, the axes between batch and features of a product."""
+    """MVMs of one image: the spatial axes of a convolution, all axes but batch and features of a product.
+
+    The batch is the axis that is not static, wherever it stands; without one it is the first. An axis that holds the
+    batch several times (`4*N`, as inferred) counts so often.
+    """
     shape = node.outputs[0].shape
     assert shape is not None
-    spatial = shape[2:] if "kernel_shape" in node.attributes else shape[1:-1]
-    return math.prod(int(extent) for extent in spatial if isinstance(extent, int))
+    if "kernel_shape" in node.attributes:
+        return math.prod(int(extent) for extent in shape[2:] if isinstance(extent, int))
+    axes = list(shape)[:-1]
+    if all(isinstance(extent, int) for extent in axes):
+        axes = axes[1:]
+    return math.prod(extent if isinstance(extent, int) else _multiple(extent) for extent in axes)
+
+
+def _multiple(extent: ir.SymbolicDim) -> int:
+    factor, star, _ = str(extent.value).partition("*")
+    return int(factor) if star and factor.isdigit() else 1

@@ -27,9 +27,13 @@ class NameLayers(ir.passes.InPlacePass):
                 name = f"{base}_{number}"
             used.add(name)
             layer.name = name
+        # Nodes that share a weight are one layer: the first gives it its name.
+        first: dict[int, ir.Node] = {}
+        for layer in layers:
+            first.setdefault(id(layer.inputs[1]), layer)
         targets = {
             f"{layer.name}.{suffix}": value
-            for layer in layers
+            for layer in first.values()
             for suffix, value in zip(("weight", "bias"), layer.inputs[1:], strict=False)
             if value is not None
         }

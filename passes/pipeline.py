@@ -12,8 +12,10 @@ from passes.free_batch import FreeBatch
 from passes.fuse_bias import FuseBias
 from passes.infer_shapes import InferShapes
 from passes.lower_conv import LowerConv
+from passes.lower_conv_transpose import LowerConvTranspose
 from passes.lower_gemm import LowerGemm
 from passes.lower_matmul import LowerMatMul
+from passes.lower_recurrent import LowerRecurrent
 from passes.messages import one_line
 from passes.name_layers import NameLayers
 from passes.require_finite import RequireFinite
@@ -33,9 +35,11 @@ NETWORK_PASSES: tuple[ir.passes.PassBase, ...] = (
     FoldReshapes(),
     common.RemoveUnusedNodesPass(),
     RequireFloat32(),
+    LowerRecurrent(),
     LowerMatMul(),
     LowerGemm(),
     LowerConv(),
+    LowerConvTranspose(),
     FuseBias(),
     common.RemoveUnusedNodesPass(),
     common.RemoveUnusedOpsetsPass(),

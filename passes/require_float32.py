@@ -8,16 +8,17 @@ from cimc.errors import CimcError
 
 
 class RequireFloat32(ir.passes.InPlacePass):
-    """Check that all inputs, weights and values that hold fractions are float32."""
+    """Check that all inputs, weights and values that hold fractions are float32; integers and booleans pass."""
 
     def call(self, model: ir.Model) -> ir.passes.PassResult:
         """Check; nothing is changed.
 
         Raises:
-            CimcError: an input is not float32, or a value is of another floating point type.
+            CimcError: an input is neither float32 nor integer nor boolean, or a value is of another floating type.
         """
         for value in model.graph.inputs:
-            if value.dtype != ir.DataType.FLOAT:
+            whole = value.dtype is not None and (value.dtype.is_integer() or value.dtype == ir.DataType.BOOL)
+            if value.dtype != ir.DataType.FLOAT and not whole:
                 raise CimcError(
                     f"input '{value.name}' is {_name(value.dtype)}, not float32; export the network with float32 inputs"
                 )

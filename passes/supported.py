@@ -15,10 +15,9 @@ _NEEDS = {
     "Conv": "its kernel and its bias must be constants of the network",
     "Gemm": "one of its matrices must be a constant of the network",
     "MatMul": "one of its operands must be a constant matrix with two dimensions",
-    "ConvTranspose": "transposed convolutions are not mapped yet; upsample and convolve with constant kernels",
-    "LSTM": "recurrent layers are not mapped yet; unroll the network into matrix products",
-    "GRU": "recurrent layers are not mapped yet; unroll the network into matrix products",
-    "RNN": "recurrent layers are not mapped yet; unroll the network into matrix products",
+    "LSTM": "its weights must be constants of the network",
+    "GRU": "its weights must be constants of the network",
+    "RNN": "its weights must be constants of the network",
     "QuantizeLinear": _QUANTIZED,
     "DequantizeLinear": _QUANTIZED,
     "If": "control flow cannot be executed; export the network for one fixed path",
@@ -66,7 +65,11 @@ class CheckLayerSizes(ir.passes.InPlacePass):
                         f"layer '{node.name}': the sizes of its {side} are unknown; "
                         f"give the inputs of the network static sizes"
                     )
-                if not all(isinstance(size, int) for size in value.shape.dims[1:]):
+                convolution = "kernel_shape" in node.attributes
+                dims = value.shape.dims[1:] if convolution else value.shape.dims
+                # A product takes the batch on any axis but that of the features, such as [time, batch, features].
+                open_sizes = sum(not isinstance(size, int) for size in dims)
+                if open_sizes > (not convolution) or (dims and not isinstance(dims[-1], int)):
                     sizes = " x ".join(str(size) if isinstance(size, int) else "?" for size in value.shape)
                     raise CimcError(
                         f"layer '{node.name}': the sizes of '{value.name}' are not static ({sizes}); "
@@ -82,8 +85,15 @@ class CheckModel(ir.passes.InPlacePass):
         """Check; nothing is changed.
 
         Raises:
-            CimcError: the checker finds a fault.
+            CimcError: the sizes of an output are not known, or the checker finds a fault.
         """
+        for value in model.graph.outputs:
+            producer = value.producer()
+            if value.shape is None and producer is not None:
+                raise CimcError(
+                    f"{describe(producer)}: the sizes of its output cannot be inferred; "
+                    f"give the inputs of the network sizes with --shape"
+                )
         try:
             common.CheckerPass(full_check=True)(model)
         except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError, ValueError) as error:

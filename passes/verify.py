@@ -12,6 +12,7 @@ _ERRORS_ONLY = 3
 
 
 Arrays = list[npt.NDArray[np.generic]]
+Feeds = dict[str, npt.NDArray[np.generic]]
 
 
 def largest_difference(reference: ir.Model, lowered: ir.Model, batch: int = 2, seed: int = 0) -> float:
@@ -20,23 +21,31 @@ def largest_difference(reference: ir.Model, lowered: ir.Model, batch: int = 2, s
     The inputs have the sizes of `reference`, with `batch` for a first size that is not static.
 
     Raises:
-        CimcError: another size than the first is not static, an input is not float32, or onnxruntime cannot run one.
+        CimcError: another size than the first is not static, an input has another type, or onnxruntime cannot run one.
     """
     feeds = random_inputs(reference, batch, seed)
     return difference(run(reference, feeds), run(lowered, feeds))
 
 
-def random_inputs(
-    model: ir.Model, batch: int, seed: int, input_range: tuple[float, float] = (0.0, 1.0)
-) -> dict[str, npt.NDArray[np.float32]]:
-    """Uniform random inputs within `input_range` by name. Raises CimcError for sizes that are not static."""
+def random_inputs(model: ir.Model, batch: int, seed: int, input_range: tuple[float, float] = (0.0, 1.0)) -> Feeds:
+    """Random inputs by name: floats uniform within `input_range`, integers 0 or 1 (they may index), booleans.
+
+    Raises:
+        CimcError: sizes are not static, or an input is of another type.
+    """
     random = np.random.default_rng(seed)
     low, high = (np.float32(limit) for limit in input_range)
-    return {
-        value.name or "": low + (high - low) * random.random(_sizes(value, batch), dtype=np.float32)
-        for value in model.graph.inputs
-        if not value.is_initializer()
-    }
+    feeds: dict[str, npt.NDArray[np.generic]] = {}
+    for value in model.graph.inputs:
+        if value.is_initializer():
+            continue
+        sizes = _sizes(value, batch)
+        if value.dtype == ir.DataType.FLOAT:
+            feeds[value.name or ""] = low + (high - low) * random.random(sizes, dtype=np.float32)
+        else:
+            assert value.dtype is not None
+            feeds[value.name or ""] = random.integers(0, 2, sizes).astype(value.dtype.numpy())
+    return feeds
 
 
 def difference(expected: Arrays, computed: Arrays) -> float:
@@ -47,7 +56,7 @@ def difference(expected: Arrays, computed: Arrays) -> float:
     return float(np.max([one.max(initial=0.0) for one in differences], initial=0.0))
 
 
-def run(model: ir.Model, feeds: dict[str, npt.NDArray[np.float32]]) -> Arrays:
+def run(model: ir.Model, feeds: Feeds) -> Arrays:
     """The outputs of `model` on `feeds`, computed by onnxruntime on the CPU.
 
     Raises:
@@ -66,8 +75,9 @@ def run(model: ir.Model, feeds: dict[str, npt.NDArray[np.float32]]) -> Arrays:
 
 
 def _sizes(value: ir.Value, batch: int) -> tuple[int, ...]:
-    if value.dtype != ir.DataType.FLOAT:
-        raise CimcError(f"input '{value.name}' is not float32; export the network with float32 inputs")
+    kind = value.dtype
+    if kind != ir.DataType.FLOAT and (kind is None or not (kind.is_integer() or kind == ir.DataType.BOOL)):
+        raise CimcError(f"input '{value.name}' is not float32 or integer; export the network with such inputs")
     sizes = None if value.shape is None else [size if isinstance(size, int) else None for size in value.shape]
     if sizes and sizes[0] is None:
         sizes[0] = batch

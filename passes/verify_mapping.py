@@ -12,7 +12,7 @@ from cimc.units import pair_targets
 from passes.chip_network import chip_network
 from passes.crossbar_functions import crossbar_layers
 from passes.graph_edit import constant, float_constant
-from passes.verify import Arrays, difference, random_inputs, run
+from passes.verify import Arrays, Feeds, difference, random_inputs, run
 
 # Of the largest output: what float32 rounding in another order can make, with a wide margin.
 TOLERANCE = 1e-3
@@ -57,7 +57,7 @@ def _program(lowered: ir.Model, chip: Chip, peaks: dict[str, np.float32]) -> Pro
     return Program(layers, {})
 
 
-def _largest_inputs(lowered: ir.Model, feeds: dict[str, npt.NDArray[np.float32]]) -> dict[str, np.float32]:
+def _largest_inputs(lowered: ir.Model, feeds: Feeds) -> dict[str, np.float32]:
     """The largest absolute input of every crossbar layer."""
     probe = lowered.clone()
     sources = {
