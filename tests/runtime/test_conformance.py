@@ -1,0 +1,47 @@
+"""The operator cases of the `onnx` package: every case of every operator that `cimc ops` lists must pass."""
+
+import re
+from collections import Counter, defaultdict
+
+import pytest
+
+from cimc.operators import OPERATORS
+from tests.runtime.conformance import Case, cases, run_case
+from tests.runtime.conformance_exceptions import EXCEPTIONS
+
+BY_OPERATOR: dict[str, list[Case]] = defaultdict(list)
+for _case in cases():
+    BY_OPERATOR[_case.operator].append(_case)
+
+
+def exception_for(case: Case) -> str | None:
+    """The pattern that excepts a case."""
+    return next((pattern for pattern in EXCEPTIONS if re.search(pattern, case.name)), None)
+
+
+@pytest.mark.parametrize("operator", sorted(BY_OPERATOR))
+def test_cases_of(operator: str) -> None:
+    failures, passed = [], 0
+    for case in BY_OPERATOR[operator]:
+        try:
+            run_case(case)
+        except Exception as error:
+            if exception_for(case) is None:
+                first = (str(error).strip().splitlines() or [""])[0]
+                failures.append(f"{case.name}: {type(error).__name__}: {first}")
+            continue
+        passed += 1
+    assert not failures, "\n".join(failures)
+    if operator != "(expanded)":
+        assert (OPERATORS[operator].passed, OPERATORS[operator].cases) == (passed, len(BY_OPERATOR[operator])), (
+            "correct the table in cimc/operators.py"
+        )
+
+
+def test_every_exception_excepts_a_case() -> None:
+    used = Counter(exception_for(case) for found in BY_OPERATOR.values() for case in found)
+    assert set(EXCEPTIONS) == set(used) - {None}
+
+
+def test_the_table_claims_no_case_that_does_not_exist() -> None:
+    assert {name for name, operator in OPERATORS.items() if operator.cases} <= set(BY_OPERATOR)
