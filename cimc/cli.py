@@ -4,13 +4,13 @@ import json
 import math
 import os
 import sys
-from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from cimc import __version__
+from cimc.choices import Backward, Method, Reset, RowSplit, Schedule, Sync, Weights, Write
 from cimc.errors import CimcError
 
 if TYPE_CHECKING:
@@ -25,65 +25,6 @@ app = typer.Typer(
     rich_markup_mode="rich",
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-
-
-class Method(StrEnum):
-    """What an optimiser step does to the devices."""
-
-    mixed_precision = "mixed-precision"
-    naive = "naive"
-    float = "float"
-
-
-class Schedule(StrEnum):
-    """Course of the learning rate."""
-
-    constant = "constant"
-    cosine = "cosine"
-    plateau = "plateau"
-
-
-class Reset(StrEnum):
-    """What stays in the accumulator after a write."""
-
-    zero = "zero"
-    residual = "residual"
-
-
-class Write(StrEnum):
-    """How a device is written."""
-
-    verify = "verify"
-    pulse = "pulse"
-
-
-class Backward(StrEnum):
-    """Where input gradients are computed."""
-
-    digital = "digital"
-    analog = "analog"
-
-
-class Sync(StrEnum):
-    """What the digital copy becomes after a write."""
-
-    target = "target"
-    readback = "readback"
-    none = "none"
-
-
-class Weights(StrEnum):
-    """Where exported weights come from."""
-
-    devices = "devices"
-    digital = "digital"
-
-
-class RowSplit(StrEnum):
-    """How rows of a weight matrix are split over arrays."""
-
-    channel = "channel"
-    flat = "flat"
 
 
 def _finite(value: float | None) -> float | None:
@@ -115,7 +56,16 @@ def compile(
     ] = "0,1",
     max_chips: Annotated[int | None, typer.Option(help="Refuse a network that needs more chips.", min=1)] = None,
     row_split: Annotated[RowSplit | None, typer.Option(help="In place of the chip's own rule.")] = None,
+    shape: Annotated[
+        list[str] | None, typer.Option(help="Sizes of an input, such as input=1x3x224x224 or tokens=Nx128; repeatable.")
+    ] = None,
     verify: Annotated[bool, typer.Option(help="Compare with onnxruntime on random inputs.")] = True,
+    verify_each: Annotated[
+        bool, typer.Option("--verify-each", help="Compare after every network pass; name the first that errs.")
+    ] = False,
+    save_passes: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="Keep the network after every pass, to be opened in a viewer.")
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """Lower an ONNX network to crossbar layers, map it on a chip, verify it, and count its cost.
@@ -124,9 +74,19 @@ def compile(
     """
     from cimc import views
     from cimc.compiler import compile_model
+    from passes.set_shapes import parse_shape
 
     compiled = compile_model(
-        model, chip, output, _range(input_range), max_chips, row_split.value if row_split else None, verify
+        model,
+        chip,
+        output,
+        _range(input_range),
+        max_chips,
+        row_split.value if row_split else None,
+        verify,
+        dict(parse_shape(text) for text in shape or ()),
+        verify_each,
+        save_passes,
     )
     _emit(as_json, views.compiled_figures(compiled), lambda: views.show_compiled(compiled, output))
 
@@ -314,6 +274,22 @@ def chips(
         return
     described = {chip: load_chip(chip) for chip in ([name] if name else chip_names())}
     _emit(as_json, {k: c.model_dump() for k, c in described.items()}, lambda: views.show_chips(described))
+
+
+@app.command()
+def ops(as_json: Json = False) -> None:
+    """List the operators of ONNX that run here: on crossbars or digitally, trainable or not, standard cases passed.
+
+    All others run in onnxruntime, node by node, where their sizes are static; they pass no gradient.
+
+    Example: cimc ops --json
+    """
+    from dataclasses import asdict
+
+    from cimc import views
+    from cimc.operators import OPERATORS
+
+    _emit(as_json, {name: asdict(operator) for name, operator in OPERATORS.items()}, views.show_operators)
 
 
 @app.command()

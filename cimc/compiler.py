@@ -1,7 +1,9 @@
 """Compile: from an ONNX file to a verified mapping on a chip. Needs no JAX, so that it starts at once."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Literal
 
 import onnx_ir as ir
@@ -12,7 +14,10 @@ from cimc.files import require_different
 from passes.map_network import map_network
 from passes.pipeline import lower
 from passes.read import read_network
+from passes.set_shapes import Sizes, set_shapes
+from passes.verify import random_inputs
 from passes.verify_mapping import mapping_differences
+from passes.watch import Watch, all_of, save_passes, verify_each
 
 
 @dataclass(frozen=True)
@@ -34,6 +39,9 @@ def compile_model(
     max_chips: int | None = None,
     row_split: Literal["channel", "flat"] | None = None,
     verify: bool = True,
+    shapes: Mapping[str, Sizes] = MappingProxyType({}),
+    verify_passes: bool = False,
+    passes_folder: Path | None = None,
 ) -> Compiled:
     """Lower an ONNX network, map it on a chip, compare it with onnxruntime, and write a `.cim` file.
 
@@ -45,6 +53,9 @@ def compile_model(
         max_chips: refuse a network that needs more chips.
         row_split: in place of the chip's own.
         verify: run the comparison.
+        shapes: sizes of inputs by name, in place of those that are not static.
+        verify_passes: compare after every network pass too, and name the first that changes the outputs.
+        passes_folder: keep the network after every pass there.
 
     Raises:
         CimcError: one line for everything that can be wrong with the files and the network.
@@ -54,7 +65,13 @@ def compile_model(
     text = chip_text(chip)
     description = parse_chip(text, chip)
     network = read_network(Path(model))
-    lowered = lower(network)
+    set_shapes(network, shapes)
+    watches: list[Watch] = []
+    if passes_folder is not None:
+        watches.append(save_passes(passes_folder))
+    if verify_passes:
+        watches.append(verify_each(network, random_inputs(network, 2, 0, input_range)))
+    lowered = lower(network, all_of(watches) if watches else None)
     mapping = map_network(lowered, description, input_range, max_chips, row_split)
     differences = mapping_differences(network, lowered, mapping, description) if verify else (None, None)
     artifact = Artifact(Path(model).stem, ir.to_proto(lowered).SerializeToString(), description, text, mapping)

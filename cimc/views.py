@@ -10,6 +10,7 @@ from cimc.artifact import Artifact
 from cimc.chip import Chip
 from cimc.console import print_figures, print_table, say
 from cimc.data import Dataset
+from cimc.operators import OPERATORS
 from cimc.package import Package
 
 if TYPE_CHECKING:
@@ -204,3 +205,14 @@ def show_chips(described: Mapping[str, Chip]) -> None:
 def label(data: Dataset) -> str:
     """The data set's name; synthetic ones say so."""
     return f"{data.name} (synthetic)" if data.synthetic else data.name
+
+
+def show_operators() -> None:
+    """The operators the runtime has, and the totals of the standard's cases."""
+    rows = [
+        [name, operator.place, "yes" if operator.trainable else "no", f"{operator.passed} of {operator.cases}"]
+        for name, operator in OPERATORS.items()
+    ]
+    print_table("Operators", ["operator", "runs", "trainable", "standard cases passed"], rows)
+    passed, total = (sum(getattr(operator, key) for operator in OPERATORS.values()) for key in ("passed", "cases"))
+    say(f"{len(OPERATORS)} operators; {passed} of {total} standard cases pass; all others run in onnxruntime")

@@ -68,6 +68,6 @@ def replace_node(node: ir.Node, chain: Sequence[ir.Node]) -> None:
     """Put `chain` in the place of `node`; the first output of its last node takes over the first output of `node`."""
     graph = owner(node)
     output = node.outputs[0]
-    for link in chain[:-1]:
-        link.outputs[0].name = unused_name(graph, f"{output.name}.{link.op_type.lower()}")
+    for place, link in enumerate(chain[:-1]):
+        link.outputs[0].name = unused_name(graph, f"{output.name}.{link.op_type.lower()}{place or ''}")
     ir.convenience.replace_nodes_and_values(graph, node, [node], chain, [output], [chain[-1].outputs[0]])

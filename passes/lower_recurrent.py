@@ -155,9 +155,9 @@ def _replace(node: ir.Node, steps: _Steps, results: list[ir.Value | None]) -> No
     pairs = [(old, new) for old, new in zip(node.outputs, results, strict=True) if new is not None]
     kept = {id(new) for _, new in pairs}
     for link in steps.nodes:
-        for value in link.outputs:
+        for place, value in enumerate(link.outputs):
             if id(value) not in kept:
-                value.name = unused_name(graph, f"{link.name}.value")
+                value.name = unused_name(graph, f"{link.name}.value{place or ''}")
     ir.convenience.replace_nodes_and_values(
         graph, node, [node], steps.nodes, [old for old, _ in pairs], [new for _, new in pairs]
     )

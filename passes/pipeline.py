@@ -22,6 +22,7 @@ from passes.require_finite import RequireFinite
 from passes.require_float32 import RequireFloat32
 from passes.supported import CheckLayerSizes, CheckModel, CheckOperators
 from passes.upgrade_opset import UpgradeOpset
+from passes.watch import Watch
 
 NETWORK_PASSES: tuple[ir.passes.PassBase, ...] = (
     common.RemoveInitializersFromInputsPass(),
@@ -54,16 +55,20 @@ NETWORK_PASSES: tuple[ir.passes.PassBase, ...] = (
 )
 
 
-def lower(model: ir.Model) -> ir.Model:
+def lower(model: ir.Model, watch: Watch | None = None) -> ir.Model:
     """Run all network passes on a copy of `model`: products with constant weights become crossbar layers.
 
     The result has a shape for every value, with a symbolic batch; the tensors of `model` may be shared with it.
+
+    Args:
+        model: the network as read.
+        watch: called after each pass (see `passes.watch`).
 
     Raises:
         CimcError: the network cannot be executed on crossbars; the message names the node and the remedy.
     """
     model = model.clone()
-    for network_pass in NETWORK_PASSES:
+    for number, network_pass in enumerate(NETWORK_PASSES, 1):
         try:
             model = network_pass(model).model
         except (ir.passes.InvariantError, ValueError, TypeError) as error:
@@ -71,4 +76,6 @@ def lower(model: ir.Model) -> ir.Model:
                 f"cannot lower the network ({type(network_pass).__name__}): {one_line(error)}; "
                 f"simplify the network or export it with another opset"
             ) from error
+        if watch is not None:
+            watch(number, type(network_pass).__name__, model)
     return model

@@ -15,6 +15,7 @@ from passes.pipeline import lower
 from passes.read import read_network
 from passes.verify import random_inputs, run
 from passes.verify_mapping import mapping_differences
+from passes.watch import verify_each
 from runtime.network import load_network, run_nodes
 from runtime.products import array_product
 from runtime.state import build_system, initial_state
@@ -43,10 +44,10 @@ def test_light_networks_compile_and_verify(path: Path) -> None:
 @pytest.mark.parametrize("name", REAL_NETWORKS)
 def test_real_networks_compute_and_train_on_ideal_arrays(name: str) -> None:
     model = ir.from_proto(REAL_NETWORKS[name]())
-    lowered = lower(model)
+    feeds = random_inputs(model, 2, 0)
+    lowered = lower(model, verify_each(model, feeds))
     chip = load_chip("ideal")
     mapping = map_network(lowered, chip, (-1.0, 1.0))
-    feeds = random_inputs(model, 2, 0)
     (expected,) = run(model, feeds)
     ideal, _ = mapping_differences(model, lowered, mapping, chip)
     assert ideal <= TOLERANCE * np.abs(expected).max()

@@ -1,0 +1,62 @@
+"""What options of the command line can be chosen among."""
+
+from enum import StrEnum
+
+
+class Method(StrEnum):
+    """What an optimiser step does to the devices."""
+
+    mixed_precision = "mixed-precision"
+    naive = "naive"
+    float = "float"
+
+
+class Schedule(StrEnum):
+    """Course of the learning rate."""
+
+    constant = "constant"
+    cosine = "cosine"
+    plateau = "plateau"
+
+
+class Reset(StrEnum):
+    """What stays in the accumulator after a write."""
+
+    zero = "zero"
+    residual = "residual"
+
+
+class Write(StrEnum):
+    """How a device is written."""
+
+    verify = "verify"
+    pulse = "pulse"
+
+
+class Backward(StrEnum):
+    """Where input gradients are computed."""
+
+    digital = "digital"
+    analog = "analog"
+
+
+class Sync(StrEnum):
+    """What the digital copy becomes after a write."""
+
+    target = "target"
+    readback = "readback"
+    none = "none"
+
+
+class Weights(StrEnum):
+    """Where exported weights come from."""
+
+    devices = "devices"
+    digital = "digital"
+
+
+class RowSplit(StrEnum):
+    """How rows of a weight matrix are split over arrays."""
+
+    channel = "channel"
+    flat = "flat"
