@@ -7,7 +7,6 @@ from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
-import onnx
 import onnx_ir as ir
 
 from cimc.artifact import Artifact, read_artifact
@@ -138,7 +137,7 @@ def export(
     artifact = read_artifact(source)
     text = artifact.chip_text if chip is None else chip_text(chip)
     target = parse_chip(text, chip or str(source))
-    lowered = ir.from_proto(onnx.load_from_string(artifact.network))
+    lowered = artifact.network
     mapping = artifact.mapping if chip is None else map_network(lowered, target, artifact.mapping.input_range)
     system = build_system(load_network(artifact.network), mapping, target)
     trained_on, state, programmed = _load(artifact, source)

@@ -1,19 +1,25 @@
 """The `.cim` file: a compiled or trained network with its chip, mapping, state and history, in one zip.
 
-Members are stored uncompressed, so that the file cannot swell on reading and arrays can be mapped. The manifest holds
+Members are stored uncompressed, so that the file cannot swell on reading and arrays can be mapped: network.onnx refers
+to weights.data (ONNX external data), which is written tensor by tensor and memory-mapped on reading. The manifest holds
 the SHA-256 of every member and the zip comment that of the whole file before it: one flipped byte anywhere is found.
 """
 
 import hashlib
 import json
+import math
+import struct
 import zipfile
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, BinaryIO
 
 import numpy as np
+import onnx
+import onnx_ir as ir
 import safetensors
 import safetensors.numpy
+from google.protobuf.message import DecodeError
 
 from cimc import __version__
 from cimc.chip import Chip, parse_chip
@@ -21,8 +27,22 @@ from cimc.errors import CimcError
 from cimc.files import replacing
 from cimc.mapping import Mapping, parse_mapping
 
-FORMAT = 1
+FORMAT = 2
 MEMBERS = ("network.onnx", "chip.toml", "mapping.json", "state.safetensors", "history.json")
+WEIGHTS = "weights.data"
+SMALL_BYTES = 1024  # tensors below stay in network.onnx
+ALIGNMENT = 64
+CHUNK = 2**20  # elements (or rows of a view that is not contiguous) written at a time
+_DAMAGES = (
+    zipfile.BadZipFile,
+    ValueError,
+    KeyError,
+    TypeError,
+    NotImplementedError,
+    safetensors.SafetensorError,
+    DecodeError,
+    struct.error,
+)
 SEAL = b"cimc sha256 "
 _TIME = (1980, 1, 1, 0, 0, 0)
 
@@ -31,12 +51,12 @@ _TIME = (1980, 1, 1, 0, 0, 0)
 class Artifact:
     """Contents of a `.cim` file.
 
-    network: lowered ONNX model, serialised. chip_text: the chip's TOML. state: named arrays (`runtime.state`), empty
-    before training. history: training history and options (JSON values).
+    network: lowered ONNX model; read from a file its weights are memory-mapped. chip_text: the chip's TOML.
+    state: named arrays (`runtime.state`), empty before training. history: training history and options (JSON values).
     """
 
     model: str
-    network: bytes
+    network: ir.Model
     chip: Chip
     chip_text: str
     mapping: Mapping
@@ -46,21 +66,19 @@ class Artifact:
 
 def write_artifact(path: Path, artifact: Artifact) -> None:
     """Write a `.cim` file in one piece; the same contents give the same bytes. Raises CimcError if it cannot be."""
+    proto, weights = _external(artifact.network)
     contents = {
-        "network.onnx": artifact.network,
+        "network.onnx": proto,
         "chip.toml": artifact.chip_text.encode(),
         "mapping.json": artifact.mapping.model_dump_json().encode(),
         "state.safetensors": safetensors.numpy.save(artifact.state),
         "history.json": json.dumps(artifact.history).encode(),
     }
-    manifest = {
-        "format": FORMAT,
-        "tool": f"cimc {__version__}",
-        "model": artifact.model,
-        "sha256": {name: hashlib.sha256(data).hexdigest() for name, data in contents.items()},
-    }
+    digests = {name: hashlib.sha256(data).hexdigest() for name, data in contents.items()}
     with replacing(Path(path)) as temporary:
         with zipfile.ZipFile(temporary, "w", zipfile.ZIP_STORED) as archive:
+            digests[WEIGHTS] = _write_weights(archive, weights)
+            manifest = {"format": FORMAT, "tool": f"cimc {__version__}", "model": artifact.model, "sha256": digests}
             archive.writestr(zipfile.ZipInfo("manifest.json", _TIME), json.dumps(manifest, indent=1))
             for name in MEMBERS:
                 archive.writestr(zipfile.ZipInfo(name, _TIME), contents[name])
@@ -69,6 +87,52 @@ def write_artifact(path: Path, artifact: Artifact) -> None:
             seal = _digest_before_seal(file)
             file.seek(-64, 2)
             file.write(seal.encode())
+
+
+def network_digest(model: ir.Model) -> bytes:
+    """SHA-256 of a network with all its weights."""
+    proto, weights = _external(model)
+    digest = hashlib.sha256(proto)
+    for array in weights:
+        digest.update(np.ascontiguousarray(array).data.cast("B"))
+    return digest.digest()
+
+
+def _external(model: ir.Model) -> tuple[bytes, list[np.ndarray]]:
+    """The network with its larger weights as references into weights.data, and these weights in order."""
+    model = model.clone()
+    weights: list[np.ndarray] = []
+    offset = 0
+    for name, value in model.graph.initializers.items():
+        tensor = value.const_value
+        if tensor is None or tensor.nbytes < SMALL_BYTES or tensor.dtype == ir.DataType.STRING:
+            continue
+        value.const_value = ir.ExternalTensor(
+            WEIGHTS, offset, tensor.nbytes, tensor.dtype, shape=ir.Shape(tensor.shape.numpy()), name=name, base_dir=""
+        )
+        weights.append(tensor.numpy())
+        offset += -(-tensor.nbytes // ALIGNMENT) * ALIGNMENT
+    return ir.to_proto(model).SerializeToString(deterministic=True), weights
+
+
+def _write_weights(archive: zipfile.ZipFile, weights: list[np.ndarray]) -> str:
+    """Stream the weights into the archive's first member; returns its SHA-256."""
+    digest = hashlib.sha256()
+    entry = zipfile.ZipInfo(WEIGHTS, _TIME)
+    # Local header: 30 bytes, the name, 20 of zip64; the padding puts the data on an aligned place in the file.
+    padding = -(30 + len(WEIGHTS) + 20 + 4) % ALIGNMENT
+    entry.extra = struct.pack("<HH", 0xD935, padding) + bytes(padding)
+    with archive.open(entry, "w", force_zip64=True) as file:
+        for array in weights:
+            for start in range(0, max(len(array.reshape(-1)) if array.flags.c_contiguous else len(array), 1), CHUNK):
+                rows = array.reshape(-1) if array.flags.c_contiguous else array
+                part = np.ascontiguousarray(rows[start : start + CHUNK]).data.cast("B")
+                digest.update(part)
+                file.write(part)
+            gap = bytes(-array.nbytes % ALIGNMENT)
+            digest.update(gap)
+            file.write(gap)
+    return digest.hexdigest()
 
 
 def read_artifact(path: Path) -> Artifact:
@@ -88,7 +152,7 @@ def read_artifact(path: Path) -> Artifact:
         raise CimcError(f"{path} does not exist; make one with: cimc compile model.onnx -o {path.name}") from None
     except OSError as error:
         raise CimcError(f"cannot read {path}: {error.strerror or error}; check the path") from None
-    except (zipfile.BadZipFile, ValueError, KeyError, TypeError, NotImplementedError, safetensors.SafetensorError):
+    except _DAMAGES:
         raise CimcError(f"{path} is damaged or made by another version; compile or train it again") from None
 
 
@@ -102,16 +166,44 @@ def _unpack(archive: zipfile.ZipFile, path: Path) -> Artifact:
     for name, data in contents.items():
         if hashlib.sha256(data).hexdigest() != manifest["sha256"][name]:
             raise ValueError(name)
+    with archive.open(WEIGHTS) as file:
+        digest = hashlib.sha256()
+        while chunk := file.read(1 << 20):
+            digest.update(chunk)
+        if digest.hexdigest() != manifest["sha256"][WEIGHTS]:
+            raise ValueError(WEIGHTS)
     chip_text = contents["chip.toml"].decode()
     return Artifact(
         model=str(manifest["model"]),
-        network=contents["network.onnx"],
+        network=_mapped(contents["network.onnx"], archive, path),
         chip=parse_chip(chip_text, f"in {path}"),
         chip_text=chip_text,
         mapping=parse_mapping(contents["mapping.json"], str(path)),
         state=safetensors.numpy.load(contents["state.safetensors"]),
         history=json.loads(contents["history.json"]),
     )
+
+
+def _mapped(network: bytes, archive: zipfile.ZipFile, path: Path) -> ir.Model:
+    """The network with its weights as views on the file."""
+    model = ir.from_proto(onnx.ModelProto.FromString(network))
+    entry = archive.getinfo(WEIGHTS)
+    with path.open("rb") as file:
+        file.seek(entry.header_offset + 26)
+        start = entry.header_offset + 30 + sum(struct.unpack("<HH", file.read(4)))
+    bodies = (model.graph, *(function.graph for function in model.functions.values()))
+    attributes = (a for body in bodies for node in body.all_nodes() for a in node.attributes.values())
+    if any(isinstance(attribute.value, ir.ExternalTensor) for attribute in attributes):
+        raise ValueError("external data in an attribute")
+    for name, value in model.graph.initializers.items():
+        tensor = value.const_value
+        if isinstance(tensor, ir.ExternalTensor):
+            kind, shape = tensor.dtype.numpy(), tuple(tensor.shape.numpy())
+            if (tensor.offset or 0) + math.prod(shape) * kind.itemsize > entry.file_size:
+                raise ValueError(name)
+            array = np.memmap(path, kind, "r", start + (tensor.offset or 0), shape)
+            value.const_value = ir.Tensor(array, dtype=tensor.dtype, name=name)
+    return model
 
 
 def _digest_before_seal(file: BinaryIO) -> str:

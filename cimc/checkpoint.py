@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from cimc.artifact import Artifact, write_artifact
+from cimc.artifact import Artifact, network_digest, write_artifact
 from cimc.data import Dataset
 from cimc.errors import CimcError
 from runtime.evaluate import images_for
@@ -72,7 +72,9 @@ def load_run(
 
 def _settings(source: Artifact, options: TrainingOptions, data: Dataset) -> dict[str, Any]:
     """What a resumed run must share with its start: the options, the data, and the file it trains."""
-    origin = hashlib.sha256(source.network + source.chip_text.encode() + source.mapping.model_dump_json().encode())
+    origin = hashlib.sha256(
+        network_digest(source.network) + source.chip_text.encode() + source.mapping.model_dump_json().encode()
+    )
     for name, array in sorted(source.state.items()):
         origin.update(name.encode() + np.ascontiguousarray(array).tobytes())
     samples = hashlib.sha256(np.ascontiguousarray(data.y_train).tobytes() + data.x_train[:256].tobytes())

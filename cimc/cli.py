@@ -59,7 +59,10 @@ def compile(
     shape: Annotated[
         list[str] | None, typer.Option(help="Sizes of an input, such as input=1x3x224x224 or tokens=Nx128; repeatable.")
     ] = None,
-    verify: Annotated[bool, typer.Option(help="Compare with onnxruntime on random inputs.")] = True,
+    verify: Annotated[
+        bool | None,
+        typer.Option("--verify/--no-verify", help="Compare with onnxruntime on random inputs; default: up to 1 GiB."),
+    ] = None,
     verify_each: Annotated[
         bool, typer.Option("--verify-each", help="Compare after every network pass; name the first that errs.")
     ] = False,

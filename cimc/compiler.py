@@ -6,8 +6,6 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Literal
 
-import onnx_ir as ir
-
 from cimc.artifact import Artifact, write_artifact
 from cimc.chip import chip_text, parse_chip
 from cimc.files import require_different
@@ -18,6 +16,8 @@ from passes.set_shapes import Sizes, set_shapes
 from passes.verify import random_inputs
 from passes.verify_mapping import mapping_differences
 from passes.watch import Watch, all_of, save_passes, verify_each
+
+VERIFIED_BYTES = 2**30  # onnxruntime holds several copies of the weights
 
 
 @dataclass(frozen=True)
@@ -38,7 +38,7 @@ def compile_model(
     input_range: tuple[float, float] = (0.0, 1.0),
     max_chips: int | None = None,
     row_split: Literal["channel", "flat"] | None = None,
-    verify: bool = True,
+    verify: bool | None = None,
     shapes: Mapping[str, Sizes] = MappingProxyType({}),
     verify_passes: bool = False,
     passes_folder: Path | None = None,
@@ -52,7 +52,7 @@ def compile_model(
         input_range: least and greatest value of the network's input; a negative one makes the first layer signed.
         max_chips: refuse a network that needs more chips.
         row_split: in place of the chip's own.
-        verify: run the comparison.
+        verify: run the comparison; None: unless the weights are larger than `VERIFIED_BYTES`.
         shapes: sizes of inputs by name, in place of those that are not static.
         verify_passes: compare after every network pass too, and name the first that changes the outputs.
         passes_folder: keep the network after every pass there.
@@ -73,8 +73,15 @@ def compile_model(
         watches.append(verify_each(network, random_inputs(network, 2, 0, input_range)))
     lowered = lower(network, all_of(watches) if watches else None)
     mapping = map_network(lowered, description, input_range, max_chips, row_split)
+    if verify is None:
+        verify = _weight_bytes(lowered) <= VERIFIED_BYTES
     differences = mapping_differences(network, lowered, mapping, description) if verify else (None, None)
-    artifact = Artifact(Path(model).stem, ir.to_proto(lowered).SerializeToString(), description, text, mapping)
+    artifact = Artifact(Path(model).stem, lowered, description, text, mapping)
     if output is not None:
         write_artifact(output, artifact)
     return Compiled(artifact, *differences)
+
+
+def _weight_bytes(model: ir.Model) -> int:
+    tensors = [value.const_value for value in model.graph.initializers.values()]
+    return sum(tensor.nbytes for tensor in tensors if tensor is not None)

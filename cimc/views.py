@@ -40,6 +40,8 @@ def show_compiled(compiled: "Compiled", output: Path | None) -> None:
             f"verified against onnxruntime: largest difference {compiled.verify_ideal:.1e} with ideal converters, "
             f"{compiled.verify_chip:.2g} with the chip's (no noise)"
         )
+    else:
+        say("not verified: give --verify to compare with onnxruntime, which needs several times the weights in memory")
     if output is not None:
         say(f"wrote {output}; next: cimc train {output} --data mnist -o trained.cim")
 

@@ -89,9 +89,9 @@ class Network:
         return static
 
 
-def load_network(serialised: bytes) -> Network:
-    """Read a lowered network."""
-    model = ir.from_proto(onnx.load_from_string(serialised))
+def load_network(lowered: ir.Model | bytes) -> Network:
+    """A lowered network, as a model or serialised, ready to run."""
+    model = ir.from_proto(onnx.load_from_string(lowered)) if isinstance(lowered, bytes) else lowered
     graph = model.graph
     nodes = tuple(_node(node) for node in graph)
     outputs = tuple(str(value.name) for value in graph.outputs)

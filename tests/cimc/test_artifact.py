@@ -9,17 +9,19 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import onnx_ir as ir
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from onnx_ir import to_proto
+from onnx import helper
 
-from cimc.artifact import MEMBERS, SEAL, Artifact, read_artifact, write_artifact
+from cimc.artifact import MEMBERS, SEAL, Artifact, network_digest, read_artifact, write_artifact
 from cimc.chip import chip_text, parse_chip
 from cimc.errors import CimcError
 from passes.map_network import map_network
 from passes.pipeline import lower
 from passes.read import read_network
+from tests.networks import network
 
 LENET1 = Path(__file__).parents[2] / "models" / "lenet1.onnx"
 
@@ -28,7 +30,7 @@ LENET1 = Path(__file__).parents[2] / "models" / "lenet1.onnx"
 def artifact() -> Artifact:
     text = chip_text("brram-soc")
     chip = parse_chip(text, "brram-soc")
-    network = lower(read_network(LENET1))
+    lowered = lower(read_network(LENET1))
     state = {
         "weight/fc1": np.random.default_rng(0).random((3, 4), dtype=np.float32),
         "updates/fc1": np.arange(6, dtype=np.int32).reshape(2, 3),
@@ -36,16 +38,15 @@ def artifact() -> Artifact:
         "digital/none": np.empty((0, 2), np.float32),
     }
     history = {"step": 3, "epochs": [{"loss": 0.1}], "options": {"lr": 0.004, "name": "größer"}}
-    return Artifact(
-        "lenet1", to_proto(network).SerializeToString(), chip, text, map_network(network, chip), state, history
-    )
+    return Artifact("lenet1", lowered, chip, text, map_network(lowered, chip), state, history)
 
 
 @pytest.fixture(scope="module")
 def content(artifact, tmp_path_factory) -> bytes:
     path = tmp_path_factory.mktemp("cim") / "small.cim"
-    # The network's bytes are not looked at on reading: a short one keeps the scan of all bytes fast.
-    write_artifact(path, replace(artifact, network=b"network"))
+    # A short network keeps the scan of all bytes fast.
+    relu = network([helper.make_node("Relu", ["x"], ["y"])], {"x": ["N", 2]}, {"y": ["N", 2]})
+    write_artifact(path, replace(artifact, network=relu))
     return path.read_bytes()
 
 
@@ -90,7 +91,8 @@ def test_what_is_written_comes_back(artifact, tmp_path):
     path = tmp_path / "lenet1.cim"
     write_artifact(path, artifact)
     loaded = read_artifact(path)
-    assert replace(loaded, state={}) == replace(artifact, state={})
+    assert network_digest(loaded.network) == network_digest(artifact.network)
+    assert replace(loaded, state={}, network=artifact.network) == replace(artifact, state={})
     assert loaded.state.keys() == artifact.state.keys()
     for name, array in artifact.state.items():
         assert loaded.state[name].dtype == array.dtype
@@ -218,7 +220,7 @@ def test_member_is_compared_with_its_digest(content, tmp_path, name):
     refusal(tmp_path / "swapped.cim", sealed({**members, name: members[name] + b" "}))
 
 
-@pytest.mark.parametrize("name", ["manifest.json", *MEMBERS])
+@pytest.mark.parametrize("name", ["manifest.json", WEIGHTS, *MEMBERS])
 def test_missing_member_is_refused(content, tmp_path, name):
     members = members_of(content)
     del members[name]
@@ -241,8 +243,8 @@ def test_member_that_makes_no_sense_is_refused(content, tmp_path, name, data):
 
 
 def test_other_format_says_what_to_do(content, tmp_path):
-    message = refusal(tmp_path / "new.cim", sealed(with_manifest(content, format=2)))
-    assert "has format 2, this version reads 1" in message
+    message = refusal(tmp_path / "new.cim", sealed(with_manifest(content, format=3)))
+    assert "has format 3, this version reads 2" in message
     assert "compile" in message
 
 
@@ -251,8 +253,8 @@ def test_other_format_says_what_to_do(content, tmp_path):
     [
         b"[]",
         b"null",
-        b'{"format": 1, "sha256": []}',
-        b'{"format": 1}',
+        b'{"format": 2, "sha256": []}',
+        b'{"format": 2}',
         b"{",
     ],
 )
@@ -328,4 +330,36 @@ def test_written_file_is_an_uncompressed_zip_with_a_digest_of_each_member(conten
         assert archive.testzip() is None
         assert {info.compress_type for info in archive.infolist()} == {zipfile.ZIP_STORED}
         digests = json.loads(archive.read("manifest.json"))["sha256"]
-        assert digests == {name: hashlib.sha256(archive.read(name)).hexdigest() for name in MEMBERS}
+        assert digests == {name: hashlib.sha256(archive.read(name)).hexdigest() for name in (*MEMBERS, WEIGHTS)}
+
+
+def test_weights_are_mapped_from_the_file_and_aligned(artifact, tmp_path):
+    """Reading a large network must not load its weights, and onnxruntime wants them on even places."""
+    path = tmp_path / "small.cim"
+    write_artifact(path, artifact)
+    weights = {
+        name: value.const_value.numpy()
+        for name, value in read_artifact(path).network.graph.initializers.items()
+        if value.const_value.nbytes >= 1024
+    }
+    assert set(weights) == {"conv2.weight", "fc1.weight"}
+    for name, array in weights.items():
+        assert isinstance(array, np.memmap), name
+        assert array.ctypes.data % 64 == 0, name
+        np.testing.assert_array_equal(array, artifact.network.graph.initializers[name].const_value.numpy())
+
+
+def test_external_data_of_a_crafted_file_is_not_opened(artifact, tmp_path):
+    """Only weights.data of the file itself is read, whatever the network names."""
+    secret = tmp_path / "secret"
+    secret.write_bytes(bytes(range(64)) * 64)
+    constant = ir.ExternalTensor(
+        str(secret), 0, 4096, ir.DataType.FLOAT, shape=ir.Shape([1024]), name="c", base_dir="/"
+    )
+    node = ir.Node("", "Constant", [], [ir.AttrTensor("value", constant)], num_outputs=1, name="leak")
+    hostile = artifact.network.clone()
+    hostile.graph.insert_before(hostile.graph[0], node)
+    path = tmp_path / "hostile.cim"
+    write_artifact(path, replace(artifact, network=hostile))
+    with pytest.raises(CimcError, match="damaged"):
+        read_artifact(path)
