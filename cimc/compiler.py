@@ -6,6 +6,8 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Literal
 
+import onnx_ir as ir
+
 from cimc.artifact import Artifact, write_artifact
 from cimc.chip import chip_text, parse_chip
 from cimc.files import require_different

@@ -15,7 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from onnx import helper
 
-from cimc.artifact import MEMBERS, SEAL, Artifact, network_digest, read_artifact, write_artifact
+from cimc.artifact import MEMBERS, SEAL, WEIGHTS, Artifact, network_digest, read_artifact, write_artifact
 from cimc.chip import chip_text, parse_chip
 from cimc.errors import CimcError
 from passes.map_network import map_network
