@@ -1,5 +1,6 @@
 """The program of a chip: what is written into its arrays and set in its digital units, layer by layer."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -28,5 +29,5 @@ class LayerProgram:
 class Program:
     """All layers by name, and the digital constants of the network that training changed, by initializer name."""
 
-    layers: dict[str, LayerProgram]
+    layers: Mapping[str, LayerProgram]
     digital: dict[str, npt.NDArray[Any]]

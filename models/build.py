@@ -162,6 +162,25 @@ def resnet18() -> onnx.ModelProto:
     return net.model()
 
 
+def resnet50() -> onnx.ModelProto:
+    """ResNet-50 for 3x224x224 images and 1,000 classes: 25.6 million parameters."""
+    net = Builder("resnet50", (3, 224, 224))
+    net.conv("stem.conv", net.value, 64, 3, 7, pads=[3, 3, 3, 3], strides=[2, 2], bias=False)
+    net.norm("stem.bn", net.value, 64)
+    net.node("Relu", "stem.relu")
+    net.node("MaxPool", "stem.pool", kernel_shape=[3, 3], strides=[2, 2], pads=[1, 1, 1, 1])
+    inputs = 64
+    for stage, (width, blocks) in enumerate(((64, 3), (128, 4), (256, 6), (512, 3)), 1):
+        for block in range(1, blocks + 1):
+            stride = 2 if stage > 1 and block == 1 else 1
+            _bottleneck(net, f"stage{stage}.block{block}", inputs, width, stride)
+            inputs = 4 * width
+    net.node("GlobalAveragePool", "pool")
+    net.node("Flatten", "flatten")
+    net.dense("fc", 1000, inputs)
+    return net.model(1000)
+
+
 def _basic_block(net: Builder, name: str, inputs: int, outputs: int, stride: int) -> None:
     start = net.value
     strides = [stride, stride]
@@ -178,12 +197,31 @@ def _basic_block(net: Builder, name: str, inputs: int, outputs: int, stride: int
     net.node("Relu", f"{name}.relu2")
 
 
+def _bottleneck(net: Builder, name: str, inputs: int, width: int, stride: int) -> None:
+    start, strides = net.value, [stride, stride]
+    net.conv(f"{name}.conv1", start, width, inputs, 1, bias=False)
+    net.norm(f"{name}.bn1", net.value, width)
+    net.node("Relu", f"{name}.relu1")
+    net.conv(f"{name}.conv2", net.value, width, width, 3, pads=[1, 1, 1, 1], strides=strides, bias=False)
+    net.norm(f"{name}.bn2", net.value, width)
+    net.node("Relu", f"{name}.relu2")
+    net.conv(f"{name}.conv3", net.value, 4 * width, width, 1, bias=False)
+    main = net.norm(f"{name}.bn3", net.value, 4 * width)
+    shortcut = start
+    if inputs != 4 * width:
+        net.conv(f"{name}.shortcut.conv", start, 4 * width, inputs, 1, strides=strides, bias=False)
+        shortcut = net.norm(f"{name}.shortcut.bn", net.value, 4 * width)
+    net.node("Add", f"{name}.add", main, shortcut)
+    net.node("Relu", f"{name}.relu3")
+
+
 NETWORKS: dict[str, Callable[[], onnx.ModelProto]] = {
     "lenet1": lenet1,
     "lenet5": lenet5,
     "mlp": mlp,
     "vgg8": vgg8,
     "resnet18": resnet18,
+    "resnet50": resnet50,
 }
 SHIPPED = ("lenet1", "lenet5", "mlp", "vgg8")
 

@@ -4,7 +4,7 @@ import onnx_ir as ir
 from onnx_ir.passes import common
 
 from cimc.errors import CimcError
-from passes.crossbar_functions import AddCrossbarFunctions
+from passes.crossbar_functions import MINIMUM_IR_VERSION, AddCrossbarFunctions
 from passes.drop_identities import DropIdentities
 from passes.fold_constants import FoldConstants
 from passes.fold_reshapes import FoldReshapes
@@ -68,6 +68,8 @@ def lower(model: ir.Model, watch: Watch | None = None) -> ir.Model:
         CimcError: the network cannot be executed on crossbars; the message names the node and the remedy.
     """
     model = model.clone()
+    # Before IR version 4 every initializer had to be an input too.
+    model.ir_version = max(model.ir_version, MINIMUM_IR_VERSION)
     for number, network_pass in enumerate(NETWORK_PASSES, 1):
         try:
             model = network_pass(model).model

@@ -4,7 +4,6 @@ import onnx
 import onnx_ir as ir
 
 from cimc.errors import CimcError
-from passes.crossbar_functions import MINIMUM_IR_VERSION
 from passes.messages import describe, one_line
 
 TARGET_OPSET = 21
@@ -27,7 +26,6 @@ class UpgradeOpset(ir.passes.FunctionalPass):
                     f"export the network with standard operators"
                 )
         model = model.clone()
-        model.ir_version = max(model.ir_version, MINIMUM_IR_VERSION)
         opset = model.opset_imports.setdefault("", 1)
         if opset >= TARGET_OPSET:
             return ir.passes.PassResult(model, modified=False)

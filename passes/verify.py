@@ -2,6 +2,7 @@
 
 import numpy as np
 import numpy.typing as npt
+import onnx
 import onnx_ir as ir
 import onnxruntime
 
@@ -9,6 +10,7 @@ from cimc.errors import CimcError
 from passes.messages import one_line
 
 _ERRORS_ONLY = 3
+_LARGE = 4096  # bytes
 
 
 Arrays = list[npt.NDArray[np.generic]]
@@ -57,21 +59,52 @@ def difference(expected: Arrays, computed: Arrays) -> float:
 
 
 def run(model: ir.Model, feeds: Feeds) -> Arrays:
-    """The outputs of `model` on `feeds`, computed by onnxruntime on the CPU.
+    """The outputs of `model` on `feeds`, computed by onnxruntime on the CPU, which shares the weights with `model`.
 
     Raises:
         CimcError: onnxruntime cannot load or run the model.
     """
     options = onnxruntime.SessionOptions()
     options.log_severity_level = _ERRORS_ONLY
-    content = ir.to_proto(model).SerializeToString()
+    # For one run, folded and packed copies of the weights cost more than they save.
+    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
+    content, weights = _without_weights(model)
     try:
         session = onnxruntime.InferenceSession(content, options, ["CPUExecutionProvider"])
-        results = session.run(None, feeds)
+        results = session.run(None, {**feeds, **weights})
     # onnxruntime's exception types share no base class of their own.
     except Exception as error:
         raise CimcError(f"onnxruntime cannot run the network: {one_line(error)}; export the network again") from None
     return [np.asarray(result) for result in results]
+
+
+def _without_weights(model: ir.Model) -> tuple[bytes, Feeds]:
+    """The serialized model with its large constants as inputs instead, and their arrays by name."""
+    taken = {value.name for value in (*model.graph.inputs, *model.graph.outputs)}
+    tensors: dict[ir.Value, ir.TensorProtocol] = {
+        value: value.const_value
+        for value in model.graph.initializers.values()
+        if value.const_value is not None and value.const_value.nbytes >= _LARGE and value.name not in taken
+    }
+    try:
+        for value, tensor in tensors.items():
+            nowhere = ir.ExternalTensor(
+                "", 0, 0, tensor.dtype, shape=value.shape or ir.Shape(()), name=value.name or ""
+            )
+            value.const_value = nowhere  # not written into the file
+        proto = ir.to_proto(model)
+    finally:
+        for value, tensor in tensors.items():
+            value.const_value = tensor
+    kept = [one for one in proto.graph.initializer if one.data_location != onnx.TensorProto.EXTERNAL]
+    del proto.graph.initializer[:]
+    proto.graph.initializer.extend(kept)
+    weights = {}
+    for value, tensor in tensors.items():
+        name, sizes = value.name or "", list(tensor.shape.numpy())
+        proto.graph.input.append(onnx.helper.make_tensor_value_info(name, int(tensor.dtype), sizes))
+        weights[name] = np.ascontiguousarray(tensor.numpy())
+    return proto.SerializeToString(), weights
 
 
 def _sizes(value: ir.Value, batch: int) -> tuple[int, ...]:

@@ -1,12 +1,15 @@
 """Verify a mapping: the mapped blocks, as differential pairs, must compute what the network computes."""
 
+import gc
+from collections.abc import Iterator, Mapping
+
 import numpy as np
 import numpy.typing as npt
 import onnx_ir as ir
 
 from cimc.chip import Adc, Chip, Input
 from cimc.errors import CimcError
-from cimc.mapping import Mapping
+from cimc.mapping import Mapping as ChipMapping
 from cimc.program import Floats, LayerProgram, Program
 from cimc.units import pair_targets
 from passes.chip_network import chip_network
@@ -19,7 +22,7 @@ TOLERANCE = 1e-3
 
 
 def mapping_differences(
-    reference: ir.Model, lowered: ir.Model, mapping: Mapping, chip: Chip, batch: int = 2, seed: int = 0
+    reference: ir.Model, lowered: ir.Model, mapping: ChipMapping, chip: Chip, batch: int = 2, seed: int = 0
 ) -> tuple[float, float]:
     """Largest absolute differences of the outputs from the original network, in onnxruntime on random inputs.
 
@@ -35,7 +38,9 @@ def mapping_differences(
     ideal = chip.model_copy(update={"input": Input(), "adc": Adc()})
     differences = []
     for variant in (ideal, chip):
-        computed = run(chip_network(lowered, mapping, variant, _program(lowered, variant, peaks)), feeds)
+        program = Program(_LayerPrograms(lowered, variant, peaks), {})
+        computed = run(chip_network(lowered, mapping, variant, program), feeds)
+        gc.collect()  # networks are full of reference cycles, and this one holds a copy of all conductances
         differences.append(difference(expected, computed))
     peak = max(float(np.max(np.abs(array), initial=1.0)) for array in expected)
     if not differences[0] <= TOLERANCE * peak:
@@ -45,16 +50,26 @@ def mapping_differences(
     return differences[0], differences[1]
 
 
-def _program(lowered: ir.Model, chip: Chip, peaks: dict[str, np.float32]) -> Program:
-    layers = {}
-    for name, (node, *_) in crossbar_layers(lowered).items():
+class _LayerPrograms(Mapping[str, LayerProgram]):
+    """Programs of the layers, each made when it is asked for: together they take twice the memory of the weights."""
+
+    def __init__(self, lowered: ir.Model, chip: Chip, peaks: dict[str, np.float32]) -> None:
+        self.layers, self.chip, self.peaks = crossbar_layers(lowered), chip, peaks
+
+    def __getitem__(self, name: str) -> LayerProgram:
+        node = self.layers[name][0]
         weight = float_constant(node.inputs[1])
         assert weight is not None
         bias: Floats | None = float_constant(node.inputs[2]) if len(node.inputs) > 2 else None
         weight_range = np.float32(np.max(np.abs(weight))) or np.float32(1)
-        targets = pair_targets(weight, weight_range, chip)
-        layers[name] = LayerProgram(targets, weight_range, peaks[name], np.float32(1), bias)
-    return Program(layers, {})
+        targets = pair_targets(weight, weight_range, self.chip)
+        return LayerProgram(targets, weight_range, self.peaks[name], np.float32(1), bias)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.layers)
+
+    def __len__(self) -> int:
+        return len(self.layers)
 
 
 def _largest_inputs(lowered: ir.Model, feeds: Feeds) -> dict[str, np.float32]:

@@ -14,7 +14,7 @@ from passes.read import read_network
 from passes.verify import largest_difference, run
 from tests.networks import layers, lower_and_compare, network, network_proto, operators, weights
 
-LAYERS = {"lenet1": 3, "lenet5": 5, "mlp": 2, "vgg8": 8, "resnet18": 21}
+LAYERS = {"lenet1": 3, "lenet5": 5, "mlp": 2, "vgg8": 8, "resnet18": 21, "resnet50": 54}
 FOLDER = Path(__file__).parents[2] / "models"
 
 
