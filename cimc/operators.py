@@ -5,6 +5,7 @@ from typing import Literal
 
 CROSSBAR_DOMAIN = "ai.cimc"
 CROSSBAR_OPERATORS = frozenset({"CrossbarMatMul", "CrossbarConv"})
+FAKE_QUANTIZE = "FakeQuantize"  # of the same domain: a quantiser and its inverse in one, digital
 
 
 @dataclass(frozen=True)

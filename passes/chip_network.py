@@ -18,7 +18,7 @@ import onnx_ir as ir
 
 from cimc.chip import Chip
 from cimc.mapping import MappedLayer, Mapping
-from cimc.operators import CROSSBAR_DOMAIN
+from cimc.operators import CROSSBAR_DOMAIN, CROSSBAR_OPERATORS
 from cimc.program import LayerProgram, Program
 from cimc.units import count_scale, dac_gain, levels_per_product
 from passes.crossbar_functions import crossbar_layers
@@ -96,7 +96,8 @@ def chip_network(model: ir.Model, mapping: Mapping, chip: Chip, program: Program
             ir.convenience.replace_nodes_and_values(
                 graph, node, [node], [replacement], node.outputs, replacement.outputs
             )
-    model.functions.clear()
+    for identifier in [key for key in model.functions if key[1] in CROSSBAR_OPERATORS]:
+        del model.functions[identifier]
     for text in _function_texts(chip, model.opset_imports[""]):
         function = ir.from_proto(onnx.parser.parse_function(text))
         model.functions[function.identifier()] = function

@@ -1,7 +1,8 @@
-"""The crossbar operators of the domain `ai.cimc`, as ONNX functions that any ONNX runtime can execute.
+"""The operators of the domain `ai.cimc`, as ONNX functions that any ONNX runtime can execute.
 
     CrossbarMatMul(x, weight[, bias]) -> y    x [..., rows], weight [rows, columns], bias [columns]
     CrossbarConv(x, weight[, bias]) -> y      x [N, C_in, ...], weight [C_in / group * kernel, C_out]
+    FakeQuantize(x, scale[, zero]) -> y       digital (see passes.pair_quantizers)
 
 ONNX functions cannot leave out the operand of an Add: a CrossbarMatMul with a bias is the overload `bias` of the
 operator. The Conv in the body of CrossbarConv takes an absent bias as it is.
@@ -38,6 +39,11 @@ _BODIES = (
         kernel = Reshape (transposed, shape)
         y = Conv <kernel_shape: ints = @kernel_shape, strides: ints = @strides, pads: ints = @pads,
                   dilations: ints = @dilations, group: int = @group> (x, kernel, bias)
+    }}""",
+    """<domain: "ai.cimc", opset_import: ["" : {opset}]>
+    FakeQuantize <axis> (x, scale, zero) => (y) {{
+        level = QuantizeLinear <axis: int = @axis> (x, scale, zero)
+        y = DequantizeLinear <axis: int = @axis> (level, scale, zero)
     }}""",
 )
 
@@ -125,11 +131,11 @@ def crossbar_weight(graph: ir.Graph, name: str, matrix: npt.NDArray[np.float32])
 
 
 class AddCrossbarFunctions(ir.passes.InPlacePass):
-    """Add the functions of the crossbar operators that the network uses."""
+    """Add the functions of the operators of `ai.cimc` that the network uses."""
 
     def call(self, model: ir.Model) -> ir.passes.PassResult:
         """Add the functions with bodies in the network's own opset."""
-        used = {node.op_identifier() for node in model.graph if is_crossbar(node)}
+        used = {node.op_identifier() for node in model.graph if node.domain == CROSSBAR_DOMAIN}
         for body in _BODIES:
             text = body.format(opset=model.opset_imports[""])
             function = ir.from_proto(onnx.parser.parse_function(text))

@@ -13,6 +13,8 @@ from passes.graph_edit import add_constant, constant
 
 GROWTH_LIMIT_BYTES = 16 * 2**20
 FILL_LIMIT_BYTES = 2**30  # of a ConstantOfShape, which takes no memory until it is written
+FLOAT_LIMIT_BYTES = 2**33
+_FLOATS = frozenset({"DequantizeLinear", "Cast"})  # weights, which come onto the arrays as float32
 _RANDOM = frozenset({"Bernoulli", "Multinomial", "RandomNormalLike", "RandomUniformLike", "Dropout"})
 
 
@@ -56,6 +58,8 @@ def _evaluate(node: ir.Node, opset: int) -> list[npt.NDArray[np.generic]] | None
         return _filled(node, next(iter(feeds.values())))
     proto = _single_node_model(node, feeds, opset)
     limit = sum(array.nbytes for array in feeds.values()) + GROWTH_LIMIT_BYTES
+    if node.op_type in _FLOATS:
+        limit = FLOAT_LIMIT_BYTES
     if not _stays_small(proto, limit):
         return None
     # What onnxruntime cannot compute stays in the network, where the check of operators names it.

@@ -6,6 +6,8 @@ from onnx_ir.passes import common
 from cimc.errors import CimcError
 from passes.crossbar_functions import MINIMUM_IR_VERSION, AddCrossbarFunctions
 from passes.drop_identities import DropIdentities
+from passes.expand_fused import ExpandFused
+from passes.expand_quantized import ExpandQuantized
 from passes.fold_constants import FoldConstants
 from passes.fold_reshapes import FoldReshapes
 from passes.free_batch import FreeBatch
@@ -13,11 +15,13 @@ from passes.fuse_bias import FuseBias
 from passes.infer_shapes import InferShapes
 from passes.lower_conv import LowerConv
 from passes.lower_conv_transpose import LowerConvTranspose
+from passes.lower_einsum import LowerEinsum
 from passes.lower_gemm import LowerGemm
 from passes.lower_matmul import LowerMatMul
 from passes.lower_recurrent import LowerRecurrent
 from passes.messages import one_line
 from passes.name_layers import NameLayers
+from passes.pair_quantizers import PairQuantizers
 from passes.require_finite import RequireFinite
 from passes.require_float32 import RequireFloat32
 from passes.supported import CheckLayerSizes, CheckModel, CheckOperators
@@ -30,13 +34,17 @@ NETWORK_PASSES: tuple[ir.passes.PassBase, ...] = (
     UpgradeOpset(),
     common.LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0),
     DropIdentities(),
+    ExpandFused(),
+    ExpandQuantized(),
     FoldConstants(),
     FreeBatch(),
     InferShapes(),
     FoldReshapes(),
     common.RemoveUnusedNodesPass(),
     RequireFloat32(),
+    PairQuantizers(),
     LowerRecurrent(),
+    LowerEinsum(),
     LowerMatMul(),
     LowerGemm(),
     LowerConv(),

@@ -5,12 +5,11 @@ import onnx_ir as ir
 from onnx_ir.passes import common
 
 from cimc.errors import CimcError
-from cimc.operators import DIGITAL_OPERATORS
+from cimc.operators import CROSSBAR_DOMAIN, DIGITAL_OPERATORS, FAKE_QUANTIZE
 from passes.crossbar_functions import is_crossbar
 from passes.graph_edit import constant
 from passes.messages import describe, one_line
 
-_QUANTIZED = "the chip's converters quantize; export the network in float32, without quantization"
 _NEEDS = {
     "Conv": "its kernel and its bias must be constants of the network",
     "Gemm": "one of its matrices must be a constant of the network",
@@ -18,11 +17,10 @@ _NEEDS = {
     "LSTM": "its weights must be constants of the network",
     "GRU": "its weights must be constants of the network",
     "RNN": "its weights must be constants of the network",
-    "QuantizeLinear": _QUANTIZED,
-    "DequantizeLinear": _QUANTIZED,
     "If": "control flow cannot be executed; export the network for one fixed path",
     "Loop": "control flow cannot be executed; export the network unrolled",
     "Scan": "control flow cannot be executed; export the network unrolled",
+    "ZipMap": "its result is a dictionary; export the network without it (skl2onnx: options={'zipmap': False})",
     "Shape": "the network computes with sizes; export it with static sizes, only the batch may vary",
 }
 
@@ -37,10 +35,13 @@ class CheckOperators(ir.passes.InPlacePass):
             CimcError: a node is neither a crossbar layer nor a supported digital operator.
         """
         for node in model.graph:
-            if is_crossbar(node):
+            if is_crossbar(node) or (node.domain, node.op_type) == (CROSSBAR_DOMAIN, FAKE_QUANTIZE):
                 continue
             if (node.domain or node.op_type not in DIGITAL_OPERATORS) and not _runs_in_onnxruntime(node):
-                need = _NEEDS.get(node.op_type) or "the size of its result depends on the data, or is no tensor's"
+                need = _NEEDS.get(node.op_type)
+                if node.domain not in ("", "ai.onnx.ml"):
+                    need = "it is no standard ONNX operator; export the network with standard operators"
+                need = need or "the size of its result depends on the data, or is no tensor's"
                 raise CimcError(f"{describe(node)} is not supported: {need}")
             if _trains(node):
                 raise CimcError(f"{describe(node)} is in training mode; export the network for inference")

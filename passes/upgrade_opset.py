@@ -4,7 +4,7 @@ import onnx
 import onnx_ir as ir
 
 from cimc.errors import CimcError
-from passes.messages import describe, one_line
+from passes.messages import one_line
 
 TARGET_OPSET = 21
 _SMALL_BYTES = 4096
@@ -17,14 +17,8 @@ class UpgradeOpset(ir.passes.FunctionalPass):
         """Return a converted copy.
 
         Raises:
-            CimcError: a node is of another domain than ONNX's own, or ONNX cannot convert the network.
+            CimcError: ONNX cannot convert the network.
         """
-        for node in model.graph.all_nodes():
-            if node.domain:
-                raise CimcError(
-                    f"{describe(node)} is not supported: it is no standard ONNX operator; "
-                    f"export the network with standard operators"
-                )
         model = model.clone()
         opset = model.opset_imports.setdefault("", 1)
         if opset >= TARGET_OPSET:

@@ -11,6 +11,7 @@ from passes.messages import one_line
 
 _ERRORS_ONLY = 3
 _LARGE = 4096  # bytes
+_STEP = 0.03  # of the largest output: what a value on the other side of a quantiser's step may change
 
 
 Arrays = list[npt.NDArray[np.generic]]
@@ -48,6 +49,12 @@ def random_inputs(model: ir.Model, batch: int, seed: int, input_range: tuple[flo
             assert value.dtype is not None
             feeds[value.name or ""] = random.integers(0, 2, sizes).astype(value.dtype.numpy())
     return feeds
+
+
+def tolerance(model: ir.Model, rounding: float) -> float:
+    """What the outputs may differ by, of the largest: `rounding`, or more where the network itself quantises."""
+    quantises = any("Quantize" in node.op_type or node.op_type.startswith("QLinear") for node in model.graph)
+    return max(rounding, _STEP) if quantises else rounding
 
 
 def difference(expected: Arrays, computed: Arrays) -> float:

@@ -15,7 +15,7 @@ from cimc.units import pair_targets
 from passes.chip_network import chip_network
 from passes.crossbar_functions import crossbar_layers
 from passes.graph_edit import constant, float_constant
-from passes.verify import Arrays, Feeds, difference, random_inputs, run
+from passes.verify import Arrays, Feeds, difference, random_inputs, run, tolerance
 
 # Of the largest output: what float32 rounding in another order can make, with a wide margin.
 TOLERANCE = 1e-3
@@ -43,7 +43,7 @@ def mapping_differences(
         gc.collect()  # networks are full of reference cycles, and this one holds a copy of all conductances
         differences.append(difference(expected, computed))
     peak = max(float(np.max(np.abs(array), initial=1.0)) for array in expected)
-    if not differences[0] <= TOLERANCE * peak:
+    if not differences[0] <= tolerance(reference, TOLERANCE) * peak:
         raise CimcError(
             f"the mapped network differs from the model by {differences[0]:.2g} in onnxruntime; report this as a fault"
         )

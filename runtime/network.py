@@ -13,6 +13,7 @@ from jax import Array
 
 from cimc.errors import CimcError
 from cimc.operators import CROSSBAR_DOMAIN, layer_of
+from passes.crossbar_functions import is_crossbar
 from runtime.fallback import element_types, run_in_onnxruntime
 from runtime.operators import OPERATORS
 from runtime.unfold import Window
@@ -218,8 +219,9 @@ def _dropout(inputs: list[Any], key: Array | None) -> tuple[Array, Array]:
 
 
 def _node(node: ir.Node) -> Node:
-    weight = node.inputs[1] if node.domain == CROSSBAR_DOMAIN else None
-    known = weight is not None or (not node.domain and node.op_type in {*OPERATORS, "BatchNormalization", "Dropout"})
+    weight = node.inputs[1] if is_crossbar(node) else None
+    own = node.domain in ("", CROSSBAR_DOMAIN)
+    known = weight is not None or (own and node.op_type in {*OPERATORS, "BatchNormalization", "Dropout"})
     known &= node.op_type != "MaxPool" or len(node.outputs) == 1  # no places of the maxima here
     attributes = {name: attribute.value for name, attribute in node.attributes.items()}
     if node.op_type == "Split":

@@ -1,8 +1,9 @@
-"""Digital quantisation of values. Integers pass no gradient on."""
+"""Digital quantisation of values. Integers pass no gradient on; a quantiser joined with its inverse does."""
 
 from collections.abc import Sequence
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
@@ -46,8 +47,31 @@ def _dynamic_quantize(inputs: Sequence[Any], attributes: Attributes) -> tuple[Ar
     return jnp.clip(jnp.round(x / scale) + zero, 0, 255).astype(jnp.uint8), scale, zero
 
 
+@jax.custom_jvp
+def _straight_through(x: Array, quantised: Array, low: Array, high: Array) -> Array:
+    """`quantised`, with the gradient of x clipped to [low, high] (arXiv 1308.3432)."""
+    return quantised
+
+
+@_straight_through.defjvp
+def _straight_through_gradient(values: tuple[Array, ...], tangents: tuple[Array, ...]) -> tuple[Array, Array]:
+    x, quantised, low, high = values
+    return quantised, jnp.where((x >= low) & (x <= high), tangents[0], 0)
+
+
+def _fake_quantize(inputs: Sequence[Any], attributes: Attributes) -> Array:
+    level = _quantize(inputs, attributes)
+    limits = jnp.iinfo(level.dtype)
+    # Half a step further: what rounds to the last level is within.
+    scale, zero = _along(inputs[1], level, attributes), given(inputs, 2)
+    shift = 0.0 if zero is None else _along(zero, level, attributes).astype(jnp.float32)
+    low, high = ((limit - shift) * scale for limit in (limits.min - 0.5, limits.max + 0.5))
+    return _straight_through(jnp.asarray(inputs[0]), _dequantize([level, *inputs[1:]], attributes), low, high)
+
+
 QUANTIZATION: Operators = {
     "DequantizeLinear": _dequantize,
     "DynamicQuantizeLinear": _dynamic_quantize,
+    "FakeQuantize": _fake_quantize,
     "QuantizeLinear": _quantize,
 }

@@ -1,0 +1,92 @@
+"""Networks as onnxruntime's quantiser writes them: weights come onto arrays, scales stay, gradients pass."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from onnxruntime.quantization import (
+    CalibrationDataReader,
+    QuantFormat,
+    QuantType,
+    quantize_dynamic,
+    quantize_static,
+)
+
+from cimc.chip import load_chip
+from passes.map_network import map_network
+from passes.pipeline import lower
+from passes.read import read_network
+from passes.verify import random_inputs, run
+from passes.verify_mapping import mapping_differences
+from passes.watch import verify_each
+from runtime.network import load_network, run_nodes
+from runtime.products import plain_product
+from tests.networks import layers, operators
+
+LENET = Path(__file__).parents[2] / "models" / "lenet5.onnx"
+
+
+class Images(CalibrationDataReader):
+    """Random images, one at a time, for the quantiser's calibration."""
+
+    def __init__(self, name: str = "image", shape: tuple[int, ...] = (1, 1, 28, 28)) -> None:
+        random = np.random.default_rng(3)
+        self.batches = iter([{name: random.random(shape, dtype=np.float32)} for _ in range(8)])
+
+    def get_next(self) -> dict[str, np.ndarray] | None:
+        return next(self.batches, None)
+
+
+def static(path: Path, **options: object) -> Path:
+    quantize_static(LENET, path, Images(), **options)
+    return path
+
+
+def dynamic(path: Path, **options: object) -> Path:
+    quantize_dynamic(LENET, path, **options)
+    return path
+
+
+FORMS = {
+    "qdq": lambda path: static(path, quant_format=QuantFormat.QDQ),
+    "qdq per channel": lambda path: static(path, quant_format=QuantFormat.QDQ, per_channel=True),
+    "qdq signed": lambda path: static(
+        path, quant_format=QuantFormat.QDQ, activation_type=QuantType.QInt8, weight_type=QuantType.QInt8
+    ),
+    "qoperator": lambda path: static(path, quant_format=QuantFormat.QOperator),
+    "qoperator per channel": lambda path: static(path, quant_format=QuantFormat.QOperator, per_channel=True),
+    "dynamic": lambda path: dynamic(path),
+    "dynamic per channel": lambda path: dynamic(path, per_channel=True, weight_type=QuantType.QInt8),
+}
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_a_quantised_lenet_computes_the_same_and_trains(form: str, tmp_path: Path) -> None:
+    model = read_network(FORMS[form](tmp_path / "quantised.onnx"))
+    feeds = random_inputs(model, 4, 0)
+    lowered = lower(model, verify_each(model, feeds))
+    assert len(layers(lowered)) == 5
+    assert {"FakeQuantize"} <= set(operators(lowered))
+    left = {"QuantizeLinear", "DequantizeLinear"} & set(operators(lowered))
+    assert not left, "every quantiser is joined with its inverse"
+    chip = load_chip("ideal")
+    (expected,) = run(model, feeds)
+    mapping_differences(model, lowered, map_network(lowered, chip), chip)
+
+    loaded = load_network(lowered)
+    names = [node.inputs[1] for node in loaded.layers()]
+
+    @jax.jit
+    def output(weights: dict[str, jax.Array]) -> jax.Array:
+        changed = replace(loaded, initializers={**loaded.initializers, **weights})
+        values, _ = run_nodes(changed, {k: jnp.asarray(v) for k, v in feeds.items()}, plain_product(changed), {}, {})
+        return values[loaded.outputs[0]]
+
+    weights = {name: jnp.asarray(loaded.initializers[name]) for name in names}
+    step = np.abs(expected).max() * 0.03
+    assert np.abs(np.asarray(output(weights)) - expected).max() <= step
+    for name, gradient in jax.grad(lambda w: jnp.sum(output(w) ** 2))(weights).items():
+        assert np.any(np.asarray(gradient) != 0), f"{name} is not trained"
