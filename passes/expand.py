@@ -7,7 +7,7 @@ import numpy.typing as npt
 import onnx_ir as ir
 from onnx_ir.tape import Tape
 
-from passes.graph_edit import owner, unused_name
+from passes.graph_edit import owner, unused_name, used_names
 
 
 class Builder:
@@ -35,9 +35,8 @@ class Builder:
 
     def constant(self, array: npt.NDArray[np.generic] | float) -> ir.Value:
         """An initializer; a Python number becomes a float32 scalar."""
-        graph = owner(self.node)
         self.constants += 1
-        name = unused_name(graph, f"{self.name}.constant{self.constants}")
+        name = unused_name(used_names(owner(self.node)), f"{self.name}.constant{self.constants}")
         tensor = np.array(array, np.float32) if isinstance(array, float) else array
         return self.tape.initializer(ir.tensor(tensor, name=name))
 

@@ -9,7 +9,7 @@ import onnx
 import onnx_ir as ir
 import onnxruntime
 
-from passes.graph_edit import add_constant, constant
+from passes.graph_edit import constant, register_constant
 
 GROWTH_LIMIT_BYTES = 16 * 2**20
 FILL_LIMIT_BYTES = 2**30  # of a ConstantOfShape, which takes no memory until it is written
@@ -29,9 +29,9 @@ class FoldConstants(ir.passes.InPlacePass):
             if results is None:
                 continue
             for output, array in zip(node.outputs, results, strict=True):
-                name = output.name or "folded"
+                name = output.name or ""
                 output.name = f"{name}.before_folding"
-                output.replace_all_uses_with(add_constant(model.graph, name, array))
+                output.replace_all_uses_with(register_constant(model.graph, name, array))
             model.graph.remove(node, safe=True)
             count += 1
         return ir.passes.PassResult(model, modified=bool(count))

@@ -1,6 +1,6 @@
 """Small edits that the passes share: constants, names and replacing a node."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 import numpy as np
 import numpy.typing as npt
@@ -21,10 +21,14 @@ def float_constant(value: ir.Value | None) -> npt.NDArray[np.float32] | None:
     return None if array is None or array.dtype != np.float32 else array.astype(np.float32, copy=False)
 
 
-def unused_name(graph: ir.Graph, name: str) -> str:
-    """`name`, or `name` with the first number that no value of `graph` bears yet."""
+def used_names(graph: ir.Graph) -> set[str | None]:
+    """The names of all values of `graph`."""
     used = {value.name for value in graph.inputs} | set(graph.initializers)
-    used |= {value.name for node in graph for value in node.outputs}
+    return used | {value.name for node in graph for value in node.outputs}
+
+
+def unused_name(used: Collection[str | None], name: str) -> str:
+    """`name`, or `name` with the first number that is not among the `used_names` of a graph."""
     candidate, number = name, 1
     while candidate in used:
         number += 1
@@ -34,7 +38,11 @@ def unused_name(graph: ir.Graph, name: str) -> str:
 
 def add_constant(graph: ir.Graph, name: str, array: npt.NDArray[np.generic]) -> ir.Value:
     """Register `array` as an initializer of `graph`, under `name` or a name close to it."""
-    name = unused_name(graph, name)
+    return register_constant(graph, unused_name(used_names(graph), name), array)
+
+
+def register_constant(graph: ir.Graph, name: str, array: npt.NDArray[np.generic]) -> ir.Value:
+    """Register `array` as an initializer of `graph` under a name that no value bears."""
     tensor = ir.tensor(np.ascontiguousarray(array) if array.ndim else array, name=name)
     value = ir.Value(name=name, shape=ir.Shape(array.shape), type=ir.TensorType(tensor.dtype), const_value=tensor)
     graph.register_initializer(value)
@@ -68,6 +76,9 @@ def replace_node(node: ir.Node, chain: Sequence[ir.Node]) -> None:
     """Put `chain` in the place of `node`; the first output of its last node takes over the first output of `node`."""
     graph = owner(node)
     output = node.outputs[0]
+    used = used_names(graph)
     for place, link in enumerate(chain[:-1]):
-        link.outputs[0].name = unused_name(graph, f"{output.name}.{link.op_type.lower()}{place or ''}")
+        name = unused_name(used, f"{output.name}.{link.op_type.lower()}{place or ''}")
+        link.outputs[0].name = name
+        used.add(name)
     ir.convenience.replace_nodes_and_values(graph, node, [node], chain, [output], [chain[-1].outputs[0]])

@@ -5,11 +5,16 @@ depends on the batch, what does not is static.
 """
 
 import logging
+import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+import numpy as np
 import onnx_ir as ir
 from onnx_ir.passes import common
+
+from passes.fold_constants import FoldConstants
+from passes.graph_edit import register_constant
 
 BATCH_SYMBOL = "N"
 _BATCHES = (7, 11)
@@ -58,18 +63,46 @@ def sizes_at(model: ir.Model, batch: int) -> dict[str, tuple[ir.TypeProtocol | N
     for value in probe.graph.inputs:
         if value.shape is not None and len(value.shape) and not isinstance(value.shape[0], int):
             value.shape = ir.Shape([batch, *value.shape.dims[1:]])
-    outputs = [value for node in probe.graph for value in node.outputs if value.name]
-    for value in outputs:
-        value.shape = None
+    names = [value.name for node in probe.graph for value in node.outputs if value.name]
+    for node in probe.graph:
+        for value in node.outputs:
+            value.shape = None
+    infer = common.ShapeInferencePass(check_type=False, strict_mode=False, data_prop=True)
     with _quiet():
-        common.ShapeInferencePass(check_type=False, strict_mode=False, data_prop=True)(probe)
-    return {
-        value.name or "": (
-            value.type,
-            None if value.shape is None else tuple(size if isinstance(size, int) else None for size in value.shape),
-        )
-        for value in outputs
-    }
+        infer(probe)
+        # Arithmetic with sizes that the inference does not follow is computed instead: here all sizes are numbers.
+        while not all(_known(value) for node in probe.graph for value in node.outputs) and _fold_sizes(probe):
+            infer(probe)
+    values = {value.name: value for node in probe.graph for value in node.outputs} | dict(probe.graph.initializers)
+    return {name: (values[name].type, _sizes(values[name])) for name in names if name in values}
+
+
+def _sizes(value: ir.Value) -> Sizes | None:
+    return None if value.shape is None else tuple(size if isinstance(size, int) else None for size in value.shape)
+
+
+def _known(value: ir.Value) -> bool:
+    return value.shape is not None and all(isinstance(size, int) for size in value.shape)
+
+
+def _fold_sizes(probe: ir.Model) -> int:
+    """Compute every Shape and Size of a value of known sizes, and what follows from them; the number of those."""
+    count = 0
+    for node in probe.graph:
+        value = node.inputs[0] if node.op_type in ("Shape", "Size") and not node.domain else None
+        if value is None or value.shape is None or not _known(value) or node.outputs[0].is_graph_output():
+            continue
+        sizes = value.shape.numpy()
+        start, end = node.attributes.get_int("start", 0), node.attributes.get_int("end", len(sizes))
+        array = np.array(sizes[start:end] if node.op_type == "Shape" else math.prod(sizes), np.int64)
+        output, name = node.outputs[0], node.outputs[0].name or ""
+        output.name = f"{name}.before_folding"
+        output.replace_all_uses_with(register_constant(probe.graph, name, array))
+        probe.graph.remove(node, safe=True)
+        count += 1
+    if count:
+        FoldConstants()(probe)
+    return count
 
 
 def _merge(small: int | None, large: int | None, symbol: str) -> int | str | None:

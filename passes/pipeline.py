@@ -7,6 +7,7 @@ from cimc.errors import CimcError
 from passes.crossbar_functions import MINIMUM_IR_VERSION, AddCrossbarFunctions
 from passes.drop_identities import DropIdentities
 from passes.expand_fused import ExpandFused
+from passes.expand_ml import ExpandMl
 from passes.expand_quantized import ExpandQuantized
 from passes.fold_constants import FoldConstants
 from passes.fold_reshapes import FoldReshapes
@@ -35,6 +36,7 @@ NETWORK_PASSES: tuple[ir.passes.PassBase, ...] = (
     common.LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0),
     DropIdentities(),
     ExpandFused(),
+    ExpandMl(),
     ExpandQuantized(),
     FoldConstants(),
     FreeBatch(),

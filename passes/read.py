@@ -25,6 +25,7 @@ def read_network(path: Path) -> ir.Model:
         onnx.checker.check_model(str(path))
     except (onnx.checker.ValidationError, ValueError, RuntimeError, OSError) as error:
         raise CimcError(f"{path} fails the ONNX checker: {one_line(error)}; export the network again") from None
+    _drop_dictionaries(proto.graph)
     try:
         model: ir.Model = ir.from_proto(proto)
     # A file that passes the checker can still hold nonsense in any field.
@@ -49,6 +50,19 @@ def _parse(path: Path) -> onnx.ModelProto:
     if not proto.HasField("graph") or not (proto.graph.node or proto.graph.output):
         raise CimcError(f"{path} holds no network: it is not an ONNX file, or is cut off; export or copy it again")
     return proto
+
+
+def _drop_dictionaries(graph: onnx.GraphProto) -> None:
+    """Take ZipMap nodes out, which only write an array of scores as dictionaries: the output keeps its name."""
+    zipmaps = {node.output[0]: node for node in graph.node if node.op_type == "ZipMap" and len(node.input) == 1}
+    for output in graph.output:
+        node = zipmaps.get(output.name)
+        if node is None or any(output.name in other.input for other in graph.node):
+            continue
+        output.ClearField("type")
+        output.type.tensor_type.elem_type = onnx.TensorProto.FLOAT
+        node.op_type, node.domain = "Identity", ""
+        del node.attribute[:]
 
 
 def _open_external_data(model: ir.Model, path: Path) -> None:

@@ -12,8 +12,7 @@ import onnx_ir as ir
 from jax import Array
 
 from cimc.errors import CimcError
-from cimc.operators import CROSSBAR_DOMAIN, layer_of
-from passes.crossbar_functions import is_crossbar
+from cimc.operators import CROSSBAR_DOMAIN, CROSSBAR_OPERATORS, layer_of
 from runtime.fallback import element_types, run_in_onnxruntime
 from runtime.operators import OPERATORS
 from runtime.unfold import Window
@@ -48,7 +47,8 @@ class Network:
     arrays by name, those of the network (weights in rows x columns). trainable: names of the digital parameters that
     training changes (biases, normalisation scale and bias). statistics: names of the running means and variances of
     batch normalisation. windows: convolution window a layer. integer_inputs: names of the inputs that are integers
-    (tokens). opsets: versions of the operator sets. logits: the first output, before a final Softmax if there is one.
+    (tokens). opsets: versions of the operator sets. logits: the output that is trained, the only one of floats, before
+    a final Softmax if there is one; empty if there are several.
     """
 
     nodes: tuple[Node, ...]
@@ -72,11 +72,11 @@ class Network:
 
     @property
     def input(self) -> str:
-        """The name of the only input. Raises CimcError when there are several."""
-        if len(self.inputs) != 1 or len(self.outputs) != 1:
+        """The name of the only input. Raises CimcError when there are several, or several outputs to train."""
+        if len(self.inputs) != 1 or not self.logits:
             raise CimcError(
                 f"the network has {len(self.inputs)} inputs and {len(self.outputs)} outputs; "
-                "training and evaluation need one of each: remove the others"
+                "training and evaluation need one of each, beside outputs of integers: remove the others"
             )
         return next(iter(self.inputs))
 
@@ -96,7 +96,10 @@ def load_network(lowered: ir.Model | bytes) -> Network:
     graph = model.graph
     nodes = tuple(_node(node) for node in graph)
     outputs = tuple(str(value.name) for value in graph.outputs)
-    last = next((node for node in nodes if outputs[0] in node.outputs), None)
+    # Classifiers may give the label beside the scores.
+    scores = [str(value.name) for value in graph.outputs if value.dtype == ir.DataType.FLOAT or len(outputs) == 1]
+    logits = scores[0] if len(scores) == 1 else ""
+    last = next((node for node in nodes if logits in node.outputs), None)
     trainable: list[str] = []
     statistics: list[str] = []
     for node in nodes:
@@ -110,7 +113,7 @@ def load_network(lowered: ir.Model | bytes) -> Network:
         nodes=nodes,
         inputs={str(value.name): _sizes(value) for value in graph.inputs},
         outputs=outputs,
-        logits=last.inputs[0] if last is not None and last.operator == "Softmax" else outputs[0],
+        logits=last.inputs[0] if last is not None and last.operator == "Softmax" else logits,
         initializers=initializers,
         # Values that are computed (a bias made by another node) are not parameters.
         trainable=tuple(name for name in dict.fromkeys(trainable) if name in initializers),
@@ -219,7 +222,7 @@ def _dropout(inputs: list[Any], key: Array | None) -> tuple[Array, Array]:
 
 
 def _node(node: ir.Node) -> Node:
-    weight = node.inputs[1] if is_crossbar(node) else None
+    weight = node.inputs[1] if node.op_type in CROSSBAR_OPERATORS and node.domain == CROSSBAR_DOMAIN else None
     own = node.domain in ("", CROSSBAR_DOMAIN)
     known = weight is not None or (own and node.op_type in {*OPERATORS, "BatchNormalization", "Dropout"})
     known &= node.op_type != "MaxPool" or len(node.outputs) == 1  # no places of the maxima here
