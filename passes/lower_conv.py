@@ -15,7 +15,7 @@ class LowerConv(ir.passes.InPlacePass):
         """Lower all such nodes.
 
         Raises:
-            CimcError: automatic padding needs a size that is not static.
+            CimcError: automatic padding needs a size that is not static, or groups and channels do not fit.
         """
         count = 0
         for node in model.graph:
@@ -32,8 +32,16 @@ def _lower(node: ir.Node) -> ir.Node | None:
     weight, bias = float_constant(kernel), float_constant(bias_value)
     if x is None or weight is None or (bias_value is not None and bias is None):
         return None
-    name = node.name or node.outputs[0].name or ""
-    return crossbar_conv(owner(node), x, weight, bias, _geometry(node, x, weight.shape[2:]), name)
+    geometry = _geometry(node, x, weight.shape[2:])
+    channels = x.shape[1] if x.shape is not None and len(x.shape) == weight.ndim else None
+    per_group = channels if geometry.group < 1 or not isinstance(channels, int) else channels / geometry.group
+    if geometry.group < 1 or weight.shape[0] % geometry.group or per_group not in (None, weight.shape[1]):
+        sizes = "x".join(map(str, weight.shape))
+        raise CimcError(
+            f"{describe(node)} has {geometry.group} groups, a kernel of {sizes} and {channels or 'unknown'} "
+            f"channels, which do not fit; export the network again"
+        )
+    return crossbar_conv(owner(node), x, weight, bias, geometry, node.name or node.outputs[0].name or "")
 
 
 def _geometry(node: ir.Node, x: ir.Value, kernel_shape: tuple[int, ...]) -> ConvGeometry:

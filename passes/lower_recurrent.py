@@ -61,6 +61,9 @@ class LowerRecurrent(ir.passes.InPlacePass):
         return ir.passes.PassResult(model, modified=bool(count))
 
 
+LONGEST = 10_000  # steps: each becomes nodes of its own
+
+
 @dataclass
 class _Steps:
     """Collects the nodes that replace one recurrent node."""
@@ -116,9 +119,14 @@ def _lower(node: ir.Node) -> bool:
     if rest[4] is not None and peephole is None:
         return False
     layout = node.attributes.get_int("layout", 0)
-    length = x.shape[layout] if x.shape is not None else None
+    length = x.shape[layout] if x.shape is not None and len(x.shape) == 3 else None
     if not isinstance(length, int):
         raise CimcError(f"{describe(node)}: the length of its sequence is not static; give it with --shape")
+    if not 0 < length <= LONGEST:
+        raise CimcError(f"{describe(node)}: a sequence of {length} steps cannot be unrolled (1 to {LONGEST})")
+    ranks = [2 if array is None else array.ndim for array in (bias, peephole)]
+    if w.ndim != 3 or r.ndim != 3 or ranks != [2, 2] or len({len(a) for a in (w, r, bias) if a is not None}) > 1:
+        raise CimcError(f"{describe(node)}: the sizes of its weights do not fit together; export the network again")
     steps = _Steps(owner(node), node.name or node.outputs[0].name or node.op_type)
     sequence = steps.op("Transpose", x, perm=[1, 0, 2]) if layout else x
     directions = w.shape[0]

@@ -83,7 +83,12 @@ def lower(model: ir.Model, watch: Watch | None = None) -> ir.Model:
     for number, network_pass in enumerate(NETWORK_PASSES, 1):
         try:
             model = network_pass(model).model
-        except (ir.passes.InvariantError, ValueError, TypeError) as error:
+        except CimcError:
+            raise
+        # A network that passes the ONNX checker can still hold nonsense anywhere.
+        except Exception as error:
+            if isinstance(error.__cause__, CimcError):
+                raise error.__cause__ from None
             raise CimcError(
                 f"cannot lower the network ({type(network_pass).__name__}): {one_line(error)}; "
                 f"simplify the network or export it with another opset"

@@ -7,6 +7,7 @@ import onnx_ir as ir
 from google.protobuf.message import DecodeError
 
 from cimc.errors import CimcError
+from passes.check_file import check_file
 from passes.messages import one_line
 
 
@@ -25,7 +26,9 @@ def read_network(path: Path) -> ir.Model:
         onnx.checker.check_model(str(path))
     except (onnx.checker.ValidationError, ValueError, RuntimeError, OSError) as error:
         raise CimcError(f"{path} fails the ONNX checker: {one_line(error)}; export the network again") from None
+    check_file(proto, path)
     _drop_dictionaries(proto.graph)
+    _drop_repeated_names(proto.graph)
     try:
         model: ir.Model = ir.from_proto(proto)
     # A file that passes the checker can still hold nonsense in any field.
@@ -38,6 +41,8 @@ def read_network(path: Path) -> ir.Model:
 def _parse(path: Path) -> onnx.ModelProto:
     if path.is_dir():
         raise CimcError(f"cannot read {path}: it is a folder; give the .onnx file in it")
+    if path.exists() and not path.is_file():
+        raise CimcError(f"cannot read {path}: it is a device or a pipe; give a .onnx file")
     proto = onnx.ModelProto()
     try:
         proto.ParseFromString(path.read_bytes())
@@ -65,6 +70,15 @@ def _drop_dictionaries(graph: onnx.GraphProto) -> None:
         del node.attribute[:]
 
 
+def _drop_repeated_names(graph: onnx.GraphProto) -> None:
+    """Leave a node's name to the first that has it: ONNX does not ask for different ones, but onnxruntime does."""
+    seen: set[str] = set()
+    for node in graph.node:
+        if node.name in seen:
+            node.name = ""
+        seen.add(node.name)
+
+
 def _open_external_data(model: ir.Model, path: Path) -> None:
     """Replace tensors in other files by tensors on the memory-mapped files, which know no location any more."""
     for graph in model.graphs():
@@ -87,7 +101,7 @@ def _mapped(tensor: ir.ExternalTensor, path: Path) -> ir.TensorProtocol:
             f"{path}: the file {tensor.location} with the weights of '{tensor.name}' is missing; "
             f"copy it to the folder of the model"
         ) from None
-    except (ValueError, OSError) as error:
+    except (ValueError, TypeError, OverflowError, OSError) as error:
         raise CimcError(
             f"{path}: cannot read the external data of '{tensor.name}': {one_line(error)}; "
             f"put the whole file {Path(tensor.location).name} into the folder of the model"

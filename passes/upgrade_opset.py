@@ -36,7 +36,7 @@ def _convert(model: ir.Model, opset: int) -> ir.Model:
             model.graph.inputs.append(value)
     try:
         proto = onnx.version_converter.convert_version(ir.to_proto(model), TARGET_OPSET)
-    except (RuntimeError, ValueError) as error:
+    except (RuntimeError, ValueError, onnx.shape_inference.InferenceError) as error:
         raise CimcError(
             f"cannot bring the network from opset {opset} to {TARGET_OPSET}: {one_line(error)}; "
             f"export it with opset {TARGET_OPSET} or newer"

@@ -1,5 +1,7 @@
 """Compare two networks by running both in onnxruntime."""
 
+import math
+
 import numpy as np
 import numpy.typing as npt
 import onnx
@@ -7,9 +9,10 @@ import onnx_ir as ir
 import onnxruntime
 
 from cimc.errors import CimcError
+from passes.check_file import MOST_ELEMENTS
 from passes.messages import one_line
 
-_ERRORS_ONLY = 3
+_FATAL_ONLY = 4
 _LARGE = 4096  # bytes
 _STEP = 0.03  # of the largest output: what a value on the other side of a quantiser's step may change
 
@@ -21,10 +24,10 @@ Feeds = dict[str, npt.NDArray[np.generic]]
 def largest_difference(reference: ir.Model, lowered: ir.Model, batch: int = 2, seed: int = 0) -> float:
     """The largest absolute difference between the outputs of both networks on the same random inputs in [0, 1).
 
-    The inputs have the sizes of `reference`, with `batch` for a first size that is not static.
+    The inputs have the sizes of `reference`, with `batch` for the one that is not static.
 
     Raises:
-        CimcError: another size than the first is not static, an input has another type, or onnxruntime cannot run one.
+        CimcError: more than one size is not static, an input has another type, or onnxruntime cannot run one.
     """
     feeds = random_inputs(reference, batch, seed)
     return difference(run(reference, feeds), run(lowered, feeds))
@@ -72,7 +75,7 @@ def run(model: ir.Model, feeds: Feeds) -> Arrays:
         CimcError: onnxruntime cannot load or run the model.
     """
     options = onnxruntime.SessionOptions()
-    options.log_severity_level = _ERRORS_ONLY
+    options.log_severity_level = _FATAL_ONLY
     # For one run, folded and packed copies of the weights cost more than they save.
     options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
     content, weights = _without_weights(model)
@@ -119,10 +122,12 @@ def _sizes(value: ir.Value, batch: int) -> tuple[int, ...]:
     if kind != ir.DataType.FLOAT and (kind is None or not (kind.is_integer() or kind == ir.DataType.BOOL)):
         raise CimcError(f"input '{value.name}' is not float32 or integer; export the network with such inputs")
     sizes = None if value.shape is None else [size if isinstance(size, int) else None for size in value.shape]
-    if sizes and sizes[0] is None:
-        sizes[0] = batch
+    if sizes is not None and sizes.count(None) == 1:  # on any axis: recurrent networks have the batch second
+        sizes[sizes.index(None)] = batch
     if sizes is None or None in sizes:
         raise CimcError(
             f"input '{value.name}' has a size that is not static; give it static sizes, only the batch may vary"
         )
+    if math.prod(size or 0 for size in sizes) > MOST_ELEMENTS:
+        raise CimcError(f"input '{value.name}' is too large to compare on; compile it with --no-verify")
     return tuple(size for size in sizes if size is not None)

@@ -22,6 +22,7 @@ from passes.map_network import map_network
 from passes.pipeline import lower
 from passes.read import read_network
 from tests.networks import network
+from tests.sealing import members_of, redigested, sealed, with_manifest
 
 LENET1 = Path(__file__).parents[2] / "models" / "lenet1.onnx"
 
@@ -48,33 +49,6 @@ def content(artifact, tmp_path_factory) -> bytes:
     relu = network([helper.make_node("Relu", ["x"], ["y"])], {"x": ["N", 2]}, {"y": ["N", 2]})
     write_artifact(path, replace(artifact, network=relu))
     return path.read_bytes()
-
-
-def sealed(members: dict[str, bytes], compression: int = zipfile.ZIP_STORED) -> bytes:
-    """A zip with a valid seal around whatever members."""
-    file = io.BytesIO()
-    with zipfile.ZipFile(file, "w", compression) as archive:
-        for name, data in members.items():
-            archive.writestr(name, data)
-        archive.comment = SEAL + b"0" * 64
-    raw = file.getvalue()[: -64 - len(SEAL)]
-    return raw + SEAL + hashlib.sha256(raw).hexdigest().encode()
-
-
-def members_of(content: bytes) -> dict[str, bytes]:
-    with zipfile.ZipFile(io.BytesIO(content)) as archive:
-        return {name: archive.read(name) for name in archive.namelist()}
-
-
-def with_manifest(content: bytes, **changes: object) -> dict[str, bytes]:
-    members = members_of(content)
-    return members | {"manifest.json": json.dumps({**json.loads(members["manifest.json"]), **changes}).encode()}
-
-
-def redigested(content: bytes, name: str, data: bytes) -> dict[str, bytes]:
-    """The members with another `name`, whose digest is right."""
-    digests = json.loads(members_of(content)["manifest.json"])["sha256"]
-    return with_manifest(content, sha256={**digests, name: hashlib.sha256(data).hexdigest()}) | {name: data}
 
 
 def refusal(path: Path, data: bytes) -> str:

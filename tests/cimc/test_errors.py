@@ -180,7 +180,7 @@ def test_network_with_two_outputs(place, command):
     assert cimc("compile", "two.onnx", "--chip", "brram-soc", "-o", "two.cim")[0] == 0
     message = refused(command, "two.cim", "--data", "data.npz", *(["-o", "new.cim"] if command == "train" else []))
     assert "2 outputs" in message
-    assert "need one of each: remove the others" in message
+    assert "need one of each, beside outputs of integers: remove the others" in message
 
 
 # --- the chip ---

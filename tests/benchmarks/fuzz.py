@@ -1,0 +1,129 @@
+"""Compile mutated networks and open mutated `.cim` files: each must work or be refused in one line.
+
+    python -m tests.benchmarks.fuzz [--cases 20000] [--first 0] [--workers 2]
+
+A worker process compiles one seeded case after another (read, lower, map, verify, write, read again). What counts as a
+fault: another exception than CimcError, a message of several lines, the death of the process, more than 60 s, and a
+file opened outside the folder of the model (there lies a pipe, on which whoever opens it waits for ever).
+"""
+
+import argparse
+import contextlib
+import io
+import resource
+import selectors
+import subprocess
+import sys
+import tempfile
+from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+SECONDS = 60
+MEMORY = 6 * 2**30
+LENET1 = Path(__file__).parents[2] / "models" / "lenet1.onnx"
+CHIP = "brram-256x64"
+LONGEST_MESSAGE = 1000
+
+
+def run_case(seed: int, folder: Path) -> str:
+    """Compile case `seed`; "done" or "refused", or "FAULT" and a description."""
+    from cimc.artifact import read_artifact
+    from cimc.compiler import compile_model
+    from cimc.errors import CimcError
+    from tests.mutations import mutated_artifact, mutated_network, trap
+
+    trap(folder)
+    artifact = folder / "out.cim"
+    what = ""
+    try:
+        if seed % 8 == 7:
+            good = folder / "good.cim"
+            if not good.exists():
+                compile_model(LENET1, CHIP, good)
+            content, what = mutated_artifact(seed, good.read_bytes())
+            artifact.write_bytes(content)
+        else:
+            path, what = mutated_network(seed, folder)
+            artifact.unlink(missing_ok=True)
+            compile_model(path, CHIP, artifact)
+        read_artifact(artifact)
+    except CimcError as error:
+        message = str(error)
+        fine = message.isprintable() and len(message) < LONGEST_MESSAGE
+        return "refused" if fine else f"FAULT message {message[:80]!r} ({what})"
+    except BaseException as error:
+        return f"FAULT {type(error).__name__}: {str(error).splitlines()[:1]} ({what})"
+    return "done"
+
+
+def work(first: int, step: int, last: int) -> None:
+    """A worker: run cases and print a line before and after each."""
+    resource.setrlimit(resource.RLIMIT_AS, (MEMORY, MEMORY))
+    with tempfile.TemporaryDirectory() as name:
+        for seed in range(first, last, step):
+            print(f"{seed} start", flush=True)
+            with contextlib.redirect_stderr(io.StringIO()):
+                result = run_case(seed, Path(name))
+            print(f"{seed} {result}".encode("ascii", "backslashreplace").decode(), flush=True)
+
+
+def drive(first: int, step: int, last: int) -> Counter[str]:
+    """Run cases in a worker, start another where one dies or hangs, print every fault, and count the results."""
+    counts: Counter[str] = Counter()
+    while first < last:
+        running, end = _until_it_stops(first, step, last, counts)
+        if running is None and end < last:
+            raise RuntimeError(f"a worker does not start at case {first}")
+        if running is not None:
+            counts["FAULT"] += 1
+            print(f"{running} FAULT: the process died or took more than {SECONDS} s", flush=True)
+        first = end
+    return counts
+
+
+def _until_it_stops(first: int, step: int, last: int, counts: Counter[str]) -> tuple[int | None, int]:
+    """Run one worker; the case in which it was stopped, if any, and the case to go on with."""
+    command = [sys.executable, "-m", "tests.benchmarks.fuzz", "--work", str(first), str(step), str(last)]
+    running, end = None, first
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as process:
+        assert process.stdout is not None
+        selector = selectors.DefaultSelector()
+        selector.register(process.stdout, selectors.EVENT_READ)
+        while selector.select(SECONDS) and (line := process.stdout.readline()):
+            seed, _, result = line.strip().partition(" ")
+            end = int(seed) + step
+            running = int(seed) if result == "start" else None
+            if running is None:
+                counts[result.split(" ")[0]] += 1
+            if result.startswith("FAULT"):
+                print(line.strip(), flush=True)
+        process.kill()
+    return running, end
+
+
+def fuzz(first: int, cases: int, workers: int) -> Counter[str]:
+    """Run cases first .. first + cases - 1; how many were "done", "refused" and "FAULT"."""
+    with ThreadPoolExecutor(workers) as pool:
+        parts = pool.map(lambda k: drive(first + k, workers, first + cases), range(workers))
+        return sum(parts, Counter())
+
+
+def main() -> None:
+    """Run the cases on several workers and print the counts."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--cases", type=int, default=20000)
+    parser.add_argument("--first", type=int, default=0, help="the first seed")
+    parser.add_argument("--workers", type=int, default=2)
+    parser.add_argument("--work", type=int, nargs=3, help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.work:
+        work(*options.work)
+        return
+    total = fuzz(options.first, options.cases, options.workers)
+    print(f"{total.total()} cases: " + ", ".join(f"{count} {name}" for name, count in sorted(total.items())))
+    sys.exit(1 if total["FAULT"] else 0)
+
+
+if __name__ == "__main__":
+    main()
