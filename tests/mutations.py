@@ -187,7 +187,10 @@ def _repeated(field: FieldDescriptor) -> bool:
 
 def _change(proto: onnx.ModelProto, random: Random) -> str:
     """Change one field anywhere; what was done."""
-    message, field = random.choice(list(_fields(proto)))
+    fields = list(_fields(proto))
+    if not fields:
+        return "nothing left"
+    message, field = random.choice(fields)
     kind = f"{message.DESCRIPTOR.name}.{field.name}"
     action = random.random()
     if action < 0.12:
