@@ -62,7 +62,7 @@ def counts(
 
     Args:
         layer: static description.
-        x: [N, C, *spatial] or [..., rows].
+        x: [C, N, *spatial] or [..., rows].
         weight: digital copy of the weights [rows, columns]; used backward only.
         conductance: [2, rows, columns] in uS: G+ and G-.
         weight_range: scalar, the weight of a fully programmed pair.

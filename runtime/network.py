@@ -18,8 +18,15 @@ from runtime.operators import OPERATORS
 from runtime.unfold import Window
 
 Values = dict[str, Array]
-# (layer name, input, key) -> output with bias; the key is None without noise.
+# (layer name, input, key) -> output with bias; the key is None without noise. Convolutions take and give channels
+# before images, [C, N, *spatial], as the sums of the arrays come.
 Product = Callable[[str, Array, Array | None], Array]
+# Operators that treat images and channels alike: between convolutions their values stay channels first, which saves
+# a change of axes forward and another backward.
+_ANY_LAYOUT = frozenset(
+    "Abs Add AveragePool Clip Dropout Elu Erf Exp Gelu GlobalAveragePool GlobalMaxPool HardSigmoid HardSwish Identity "
+    "LeakyRelu MaxPool Mish Mul Neg Relu Selu Sigmoid Softplus Sub Swish Tanh".split()
+)
 
 
 @dataclass(frozen=True)
@@ -166,14 +173,23 @@ def run_nodes(
     """
     values: dict[str, Any] = {**network.initializers, **digital, **statistics, **feeds, "": None}
     statistics = dict(statistics)
+    channels_first: set[str] = set()  # names of the values that are [C, N, ...] here
     for index, node in enumerate(network.nodes):
+        swapped = _computes_channels_first(network, node, values, channels_first)
         inputs = [values[name] for name in node.inputs]
+        if not swapped or node.layer is not None:
+            inputs = [
+                value.swapaxes(0, 1) if (name in channels_first) != (swapped and position == 0) else value
+                for position, (name, value) in enumerate(zip(node.inputs, inputs, strict=True))
+            ]
+        if swapped:
+            channels_first.update(node.outputs)
         node_key = None if key is None else jax.random.fold_in(key, index)
         results: Any
         if node.layer is not None:
             results = product(node.layer, inputs[0], node_key)
         elif node.operator == "BatchNormalization":
-            results, mean, variance = _batch_norm(inputs, node.attributes, train)
+            results, mean, variance = _batch_norm(inputs, node.attributes, train, channel_axis=0 if swapped else 1)
             if train:
                 statistics[node.inputs[3]], statistics[node.inputs[4]] = mean, variance
         elif node.operator == "Dropout":
@@ -185,7 +201,19 @@ def run_nodes(
             results = _execute(network, node, inputs)
         results = results if isinstance(results, tuple) else (results,)
         values.update((name, result) for name, result in zip(node.outputs, results, strict=False) if name)
-    return values, statistics
+    return values | {name: values[name].swapaxes(0, 1) for name in channels_first if name in values}, statistics
+
+
+def _computes_channels_first(network: Network, node: Node, values: Mapping[str, Any], known: set[str]) -> bool:
+    """Whether the node gives [C, N, ...]: convolutions, and what keeps the layout when all its arrays have it."""
+    if node.layer is not None:
+        return network.windows[node.layer] is not None
+    if node.operator == "BatchNormalization":
+        return node.inputs[0] in known
+    if node.foreign is not None or node.operator not in _ANY_LAYOUT:
+        return False
+    arrays = [name for name in node.inputs if name and np.ndim(values[name]) > 0]
+    return known.issuperset(arrays) and len({np.ndim(values[name]) for name in arrays}) == 1
 
 
 def _execute(network: Network, node: Node, inputs: list[Any]) -> Any:
@@ -196,14 +224,16 @@ def _execute(network: Network, node: Node, inputs: list[Any]) -> Any:
     return OPERATORS[node.operator](inputs, node.attributes)
 
 
-def _batch_norm(inputs: list[Any], attributes: Mapping[str, Any], train: bool) -> tuple[Array, Array, Array]:
+def _batch_norm(
+    inputs: list[Any], attributes: Mapping[str, Any], train: bool, channel_axis: int
+) -> tuple[Array, Array, Array]:
     """Normalised values and the running mean and variance; in training over the batch (biased variance)."""
     x, scale, bias, running_mean, running_variance = inputs
     epsilon, momentum = float(attributes.get("epsilon", 1e-5)), float(attributes.get("momentum", 0.9))
-    shape = (1, -1) + (1,) * (x.ndim - 2)
+    shape = [-1 if axis == channel_axis else 1 for axis in range(x.ndim)]
     mean, variance = running_mean, running_variance
     if train:
-        axes = (0, *range(2, x.ndim))
+        axes = tuple(axis for axis in range(x.ndim) if axis != channel_axis)
         mean, variance = jnp.mean(x, axes), jnp.var(x, axes)
         running_mean = momentum * running_mean + (1 - momentum) * jax.lax.stop_gradient(mean)
         running_variance = momentum * running_variance + (1 - momentum) * jax.lax.stop_gradient(variance)

@@ -45,7 +45,7 @@ def plain_product(network: Network) -> Product:
         if len(node.inputs) < 3:
             return y
         bias = jnp.asarray(network.initializers[node.inputs[2]])
-        return y + (bias if window is None else bias.reshape(-1, *(1,) * (y.ndim - 2)))
+        return y + (bias if window is None else bias.reshape(-1, *(1,) * (y.ndim - 1)))
 
     return product
 

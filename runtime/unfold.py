@@ -25,13 +25,12 @@ def unfold(x: Array, window: Window | None) -> Array:
     matrix product over all images and positions, without a copy.
 
     Args:
-        x: [N, C, *spatial]; without a window [..., rows], and every leading index is an image with one position.
+        x: [C, N, *spatial]; without a window [..., rows], and every leading index is an image with one position.
         window: the convolution window, or None for a matrix product.
     """
     if window is None:
         return x.reshape(-1, x.shape[-1]).T[:, :, None]
-    axes = len(window.kernel)
-    images = jnp.swapaxes(x, 0, 1)
+    axes, images = len(window.kernel), x
     if any(window.pads):
         images = jnp.pad(images, [(0, 0), (0, 0), *((window.pads[a], window.pads[axes + a]) for a in range(axes))])
     for axis, size in reversed(list(enumerate(output_sizes(x.shape[2:], window)))):
@@ -43,14 +42,14 @@ def unfold(x: Array, window: Window | None) -> Array:
             for offset in range(window.kernel[axis])
         ]
         images = jnp.stack(slices, axis=1)
-    return images.reshape(x.shape[1] * math.prod(window.kernel), x.shape[0], -1)
+    return images.reshape(x.shape[0] * math.prod(window.kernel), x.shape[1], -1)
 
 
 def fold_output(y: Array, x_shape: tuple[int, ...], window: Window | None) -> Array:
-    """The layer's output from its columns: [columns, images, positions] -> [N, columns, *spatial] or [..., columns]."""
+    """The layer's output from its columns: [columns, images, positions] -> [columns, N, *spatial] or [..., columns]."""
     if window is None:
         return y.reshape(y.shape[0], -1).T.reshape(*x_shape[:-1], y.shape[0])
-    return jnp.swapaxes(y.reshape(*y.shape[:2], *output_sizes(x_shape[2:], window)), 0, 1)
+    return y.reshape(*y.shape[:2], *output_sizes(x_shape[2:], window))
 
 
 def output_sizes(spatial: tuple[int, ...], window: Window) -> tuple[int, ...]:

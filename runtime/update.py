@@ -17,6 +17,8 @@ from cimc.errors import CimcError
 from cimc.units import pair_targets, pair_weight
 from runtime.cells import blind_pulses, read_cells, write_verify
 
+SMALL_LAYER = 4096  # weights: below, programming a layer as a whole is as quick as finding its due weights
+
 
 @dataclass(frozen=True)
 class Policy:
@@ -82,22 +84,96 @@ def update_layer(
     if policy.method == "float":
         weight = layer.weight + step
         return layer._replace(weight=weight)
-    read_key, write_key, sync_key = jax.random.split(key, 3)
+    read_key, program_key = jax.random.split(key)
     base = layer.weight
     if policy.sync == "none":
         base = pair_weight(read_cells(layer.conductance, chip.cell, read_key), weight_range, chip)
     # What lies beyond the range can never be programmed and must not keep a device due for ever.
     base = jnp.clip(base, -weight_range, weight_range)
     total = jnp.clip(layer.accumulator + step, -weight_range - base, weight_range - base)
-    # Due are weights beyond the threshold whose devices would change: less than a pulse goes on accumulating.
     due = jnp.abs(total) > policy.threshold_for(chip) * weight_range
+    layer = layer._replace(accumulator=total)
+    width = _strip_width(total.size)
+    if width is None:
+        return _program(policy, chip, layer, base, due, weight_range, program_key)
+    return _program_in_strips(policy, chip, layer, base, due, weight_range, program_key, width)
+
+
+def _strip_width(weights: int) -> int | None:
+    """Weights of a strip: small, so that most strips hold no due weight; None for layers that are quick as a whole."""
+    widths = [width for width in range(8, 33) if weights % width == 0]
+    return None if weights < SMALL_LAYER or not widths else min(widths, key=lambda width: abs(width - 16))
+
+
+def _program_in_strips(
+    policy: Policy,
+    chip: Chip,
+    layer: LayerState,
+    base: Array,
+    due: Array,
+    weight_range: Array,
+    key: Array,
+    width: int,
+) -> LayerState:
+    """`_program` where weights are due only, usually a few in a thousand: errors are drawn for their strips alone.
+
+    A strip is `width` consecutive weights. Each round programs up to an eighth of the layer; there are as many rounds as
+    the due strips need.
+    """
+    strips = due.size // width
+    a_round = -(-strips // 8)
+
+    def in_strips(array: Array) -> Array:
+        return array.reshape(*array.shape[:-2], strips, width)
+
+    shapes = LayerState(*(array.shape for array in layer))
+    layer, base, due = jax.tree.map(in_strips, (layer, base, due))
+    count = jnp.cumsum(jnp.any(due, axis=1).astype(jnp.int32))
+
+    def program(n: Array, layer: LayerState) -> LayerState:
+        # The places of the next due strips; past the last one, a place that is none.
+        nth = n * a_round + jnp.arange(1, a_round + 1, dtype=jnp.int32)
+        places = jnp.searchsorted(count, nth, method="scan_unrolled")
+        some = LayerState(*(array.at[..., places, :].get(mode="clip") for array in layer))
+        due_here = due.at[places].get(mode="fill", fill_value=False)
+        base_here = base.at[places].get(mode="clip")
+        done = _program(policy, chip, some, base_here, due_here, weight_range, jax.random.fold_in(key, n))
+        return LayerState(
+            *(
+                array.at[..., places, :].set(new, mode="drop", unique_indices=True, indices_are_sorted=True)
+                for array, new in zip(layer, done, strict=True)
+            )
+        )
+
+    rounds = (count[-1] + a_round - 1) // a_round
+    layer = jax.lax.fori_loop(0, rounds, program, layer)
+    return LayerState(*(array.reshape(shape) for array, shape in zip(layer, shapes, strict=True)))
+
+
+def _program(
+    policy: Policy, chip: Chip, layer: LayerState, base: Array, due: Array, weight_range: Array, key: Array
+) -> LayerState:
+    """Program the devices of due weights towards base + accumulator.
+
+    Args:
+        policy: the options.
+        chip: the chip.
+        layer: weights and accumulators [m, n] with the step in them, devices [2, m, n].
+        base: what the digital side takes the weights to be [m, n].
+        due: [m, n].
+        weight_range: scalar.
+        key: for programming and read errors.
+    """
+    write_key, sync_key = jax.random.split(key)
+    total = layer.accumulator
     if policy.write == "verify":
         target = base + total
         goal = pair_targets(target, weight_range, chip)
-        # A device that is idle before and after, or whose target stays, is not touched.
+        # A device that is idle before and after, or whose target stays, is not touched: its weight goes on accumulating.
         selected = due & (goal != pair_targets(base, weight_range, chip))
         due &= jnp.any(selected, axis=0)
-        written = write_verify(goal, chip.cell, write_key)
+        # Barriers here and below: without them XLA draws the errors again for each of their users.
+        written = jax.lax.optimization_barrier(write_verify(goal, chip.cell, write_key))
         conductance = jnp.where(selected, written.conductance, layer.conductance)
         trials = jnp.where(selected, written.trials, 0)
     else:
@@ -111,7 +187,8 @@ def update_layer(
     if policy.sync == "target":
         weight = jnp.where(due, target, weight)
     elif policy.sync == "readback":
-        weight = jnp.where(due, pair_weight(read_cells(conductance, chip.cell, sync_key), weight_range, chip), weight)
+        held = jax.lax.optimization_barrier(read_cells(conductance, chip.cell, sync_key))
+        weight = jnp.where(due, pair_weight(held, weight_range, chip), weight)
     if policy.reset == "zero" or policy.method == "naive":
         left = jnp.zeros_like(total)
     else:

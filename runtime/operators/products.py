@@ -43,9 +43,9 @@ def _col2im(inputs: Sequence[Any], attributes: Attributes) -> Array:
     channels = rows
     for size in block:
         channels //= size
-    zero = jnp.zeros((batch, channels, *image), x.dtype)
+    zero = jnp.zeros((channels, batch, *image), x.dtype)
     (summed,) = jax.linear_transpose(lambda images: unfold(images, window), zero)(jnp.swapaxes(x, 0, 1))
-    return summed
+    return jnp.swapaxes(summed, 0, 1)
 
 
 PRODUCTS: Operators = {"Col2Im": _col2im, "Einsum": _einsum, "Gemm": _gemm, "MatMul": _matmul}

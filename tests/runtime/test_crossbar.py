@@ -27,7 +27,14 @@ from tests import reference
 from tests.networks import network, weights
 
 CHIPS = ("brram-256x64", "brram-soc", "ideal")
-jitted_counts = jit(counts, static_argnums=0)
+
+
+def images_first(layer: Crossbar, x: Any, *rest: Any) -> jax.Array:
+    """`counts` of inputs in the order of ONNX, [N, C, *spatial]."""
+    return counts(layer, jnp.swapaxes(jnp.asarray(x), 0, 1) if layer.window else x, *rest)
+
+
+jitted_counts = jit(images_first, static_argnums=0)
 
 
 def small_chip(name: str, rows: int, columns: int = 64, row_split: str = "channel", **cell: float) -> Chip:
@@ -171,14 +178,14 @@ def test_patches_are_those_of_plain_loops(data: st.DataObject) -> None:
     spatial = tuple(low + data.draw(st.integers(0, 3)) for low in least)
     x = np.arange(1, 1 + 2 * 2 * np.prod(spatial), dtype=np.float32).reshape(2, 2, *spatial)
     expected = reference.vectors(x, reference.ConvWindow(window.kernel, window.strides, window.pads, window.dilations))
-    np.testing.assert_array_equal(unfold(jnp.asarray(x), window), expected)
+    np.testing.assert_array_equal(unfold(jnp.asarray(x).swapaxes(0, 1), window), expected)
     assert int(np.prod(output_sizes(spatial, window))) == expected.shape[2]
 
 
 def test_outputs_are_folded_back_to_the_axes_of_the_input() -> None:
     y = jnp.arange(2 * 3 * 6.0).reshape(2, 3, 6)
     window = Window((2, 2), (1, 1), (0, 0, 0, 0), (1, 1))
-    np.testing.assert_array_equal(fold_output(y.swapaxes(0, 1), (2, 5, 3, 4), window), y.reshape(2, 3, 2, 3))
+    np.testing.assert_array_equal(fold_output(y, (5, 3, 3, 4), window), y.reshape(2, 3, 2, 3))
     rows = jnp.arange(12.0).reshape(6, 2, 1)
     np.testing.assert_array_equal(fold_output(rows.swapaxes(0, 1), (2, 3, 7), None), rows.reshape(2, 3, 2))
 
@@ -230,23 +237,25 @@ def test_each_group_of_a_convolution_is_a_crossbar_of_its_own() -> None:
     bar = jnp.asarray(np.random.default_rng(0).random((9, 2, 9), np.float32))
 
     def total(layer: Crossbar, x: Any, weight: Any, g: Any) -> Any:
-        d = counts(layer, x, weight, g, jnp.float32(1), jnp.float32(1), None)
+        d = images_first(layer, x, weight, g, jnp.float32(1), jnp.float32(1), None)
         return jnp.sum(d * bar), d
 
     (_, d), (x_bar, weight_bar) = jax.value_and_grad(partial(total, grouped), (0, 1), has_aux=True)(x, weight, g)
     assert d.shape == (9, 2, 9)
     for group in range(3):
         channels, columns = slice(2 * group, 2 * group + 2), slice(3 * group, 3 * group + 3)
-        alone = counts(single, x[:, channels], weight[:, columns], g[..., columns], np.float32(1), np.float32(1), None)
+        alone = images_first(
+            single, x[:, channels], weight[:, columns], g[..., columns], np.float32(1), np.float32(1), None
+        )
         np.testing.assert_array_equal(d[columns], alone)
         _, pull = jax.vjp(
-            lambda x, w, g=g[..., columns]: counts(single, x, w, g, jnp.float32(1), jnp.float32(1), None),
+            lambda x, w, g=g[..., columns]: images_first(single, x, w, g, jnp.float32(1), jnp.float32(1), None),
             x[:, channels],
             weight[:, columns],
         )
         for whole, part in zip((x_bar[:, channels], weight_bar[:, columns]), pull(bar[columns]), strict=True):
             np.testing.assert_allclose(whole, part, rtol=1e-5, atol=1e-5)
-    noisy = counts(grouped, x, weight, g, np.float32(1), np.float32(1), jax.random.key(0))
+    noisy = images_first(grouped, x, weight, g, np.float32(1), np.float32(1), jax.random.key(0))
     assert not np.array_equal(noisy, d)
 
 
@@ -295,7 +304,8 @@ def test_array_product_is_that_of_the_plain_model(
     state["input_range"]["layer"] = jnp.float32(0.8)
     state["digital"][gain_name("layer")] = jnp.float32(1.25)
     x = inputs(np.random.default_rng(3), (2, *x_shape), 0.8, signed)
-    y = jit(lambda x: array_product(system, state)("layer", x, None))(x)
+    y = jit(lambda x: array_product(system, state)("layer", x, None))(x.swapaxes(0, 1) if node is CONV else x)
+    y = y.swapaxes(0, 1) if node is CONV else y
     assert y.shape == (2, *y_shape)
 
     window = reference.ConvWindow((2, 2), (2, 1), (1, 0, 0, 1), (1, 1)) if node is CONV else None
@@ -333,7 +343,7 @@ def draws(layer: Crossbar, u: npt.ArrayLike, g: npt.ArrayLike, count: int) -> np
 
     @jit
     def run(keys: jax.Array) -> jax.Array:
-        one = lambda key: counts(layer, x, weight, jnp.asarray(g), jnp.float32(1), jnp.float32(255), key)  # noqa: E731
+        one = lambda key: images_first(layer, x, weight, jnp.asarray(g), jnp.float32(1), jnp.float32(255), key)  # noqa: E731
         return jax.vmap(one)(keys)
 
     keys = jax.vmap(lambda index: jax.random.fold_in(jax.random.key(5), index))(jnp.arange(count))
@@ -449,7 +459,7 @@ def gradient_case(chip: Chip, backward: str) -> tuple[Crossbar, Any, Any, Any, A
     weight = weights(12, 3)
     x = inputs(np.random.default_rng(2), (2, 3, 4, 3), 0.9, True)
     g = pair_targets(weight, np.float32(1.5), chip)
-    shape = jax.eval_shape(lambda: unfold(jnp.asarray(x), GRADIENT_WINDOW)).shape
+    shape = jax.eval_shape(lambda: unfold(jnp.asarray(x).swapaxes(0, 1), GRADIENT_WINDOW)).shape
     d_bar = weights(3, *shape[1:], seed=4)
     return layer, x, weight, g, d_bar
 
@@ -458,7 +468,7 @@ def gradients(layer: Crossbar, x: Any, weight: Any, g: Any, d_bar: Any, key: jax
     @jit
     def run(x: jax.Array, weight: jax.Array) -> Any:
         return jax.grad(
-            lambda x, w: jnp.sum(d_bar * counts(layer, x, w, g, jnp.float32(1.5), jnp.float32(0.9), key)), (0, 1)
+            lambda x, w: jnp.sum(d_bar * images_first(layer, x, w, g, jnp.float32(1.5), jnp.float32(0.9), key)), (0, 1)
         )(x, weight)
 
     return run(x, weight)
@@ -473,7 +483,7 @@ def test_digital_gradients_are_those_of_the_exact_product_of_the_applied_inputs(
     assert scale == pytest.approx(reference.output_scale(1.5, 0.9, chip), rel=1e-6)
 
     def exact(x: jax.Array, w: jax.Array) -> jax.Array:
-        return jnp.sum(d_bar * jnp.einsum("rnp,rc->cnp", unfold(x, GRADIENT_WINDOW), w) / scale)
+        return jnp.sum(d_bar * jnp.einsum("rnp,rc->cnp", unfold(x.swapaxes(0, 1), GRADIENT_WINDOW), w) / scale)
 
     expected = jax.grad(exact, (0, 1))(jnp.asarray(applied, jnp.float32), jnp.asarray(weight))
     for computed, value in zip(gradients(layer, x, weight, g, d_bar), expected, strict=True):
@@ -551,7 +561,7 @@ def test_forward_and_backward_noise_of_one_key_are_independent() -> None:
     ones = jnp.full((1, 3), 255.0)
 
     def both(key: jax.Array) -> tuple[jax.Array, jax.Array]:
-        forward = counts(layer, ones, g[0], g, jnp.float32(1), jnp.float32(255), key)
+        forward = images_first(layer, ones, g[0], g, jnp.float32(1), jnp.float32(255), key)
         return forward, transposed_read(layer, jnp.ones((3, 1, 1)), g, jnp.float32(1), key)
 
     keys = jax.vmap(lambda index: jax.random.fold_in(jax.random.key(9), index))(jnp.arange(20_000))

@@ -70,7 +70,7 @@ def exact_inputs(system: System, state: State, images: npt.NDArray[np.float32]) 
         fed = {}
 
         def recorded(name: str, x: jax.Array, key: jax.Array | None) -> jax.Array:
-            fed[name] = x
+            fed[name] = x.swapaxes(0, 1) if system.crossbars[name].window else x  # in the order of ONNX
             return exact_product(system, state)(name, x, key)
 
         run_network(system.network, x, recorded, state["digital"], state["statistics"])
@@ -102,7 +102,8 @@ def test_every_layer_of_lenet1_on_real_arrays_is_the_plain_model() -> None:
         level = np.asarray(fed[layer.name], np.float64) * 255 / input_range
         x = ((np.round(level) + np.clip(level - np.round(level), -0.45, 0.45)) * input_range / 255).astype(np.float32)
         weight_range, g = state["weight_range"][layer.name], np.asarray(state["conductance"][layer.name])
-        d = jitted_counts(crossbar, x, state["weight"][layer.name], g, weight_range, input_range, None)
+        fed_x = x.swapaxes(0, 1) if crossbar.window else x
+        d = jitted_counts(crossbar, fed_x, state["weight"][layer.name], g, weight_range, input_range, None)
         window = crossbar.window and reference.ConvWindow(
             crossbar.window.kernel, crossbar.window.strides, crossbar.window.pads, crossbar.window.dilations
         )
