@@ -24,8 +24,34 @@ Product = Callable[[str, Array, Array | None], Array]
 # Operators that treat images and channels alike: between convolutions their values stay channels first, which saves
 # a change of axes forward and another backward.
 _ANY_LAYOUT = frozenset(
-    "Abs Add AveragePool Clip Dropout Elu Erf Exp Gelu GlobalAveragePool GlobalMaxPool HardSigmoid HardSwish Identity "
-    "LeakyRelu MaxPool Mish Mul Neg Relu Selu Sigmoid Softplus Sub Swish Tanh".split()
+    [
+        "Abs",
+        "Add",
+        "AveragePool",
+        "Clip",
+        "Dropout",
+        "Elu",
+        "Erf",
+        "Exp",
+        "Gelu",
+        "GlobalAveragePool",
+        "GlobalMaxPool",
+        "HardSigmoid",
+        "HardSwish",
+        "Identity",
+        "LeakyRelu",
+        "MaxPool",
+        "Mish",
+        "Mul",
+        "Neg",
+        "Relu",
+        "Selu",
+        "Sigmoid",
+        "Softplus",
+        "Sub",
+        "Swish",
+        "Tanh",
+    ]
 )
 
 

@@ -117,8 +117,8 @@ def _program_in_strips(
 ) -> LayerState:
     """`_program` where weights are due only, usually a few in a thousand: errors are drawn for their strips alone.
 
-    A strip is `width` consecutive weights. Each round programs up to an eighth of the layer; there are as many rounds as
-    the due strips need.
+    A strip is `width` consecutive weights. A round programs up to an eighth of the layer; there are as many rounds as the
+    due strips need.
     """
     strips = due.size // width
     a_round = -(-strips // 8)
@@ -169,7 +169,7 @@ def _program(
     if policy.write == "verify":
         target = base + total
         goal = pair_targets(target, weight_range, chip)
-        # A device that is idle before and after, or whose target stays, is not touched: its weight goes on accumulating.
+        # A device that is idle before and after, or whose target stays, is not touched: the weight accumulates on.
         selected = due & (goal != pair_targets(base, weight_range, chip))
         due &= jnp.any(selected, axis=0)
         # Barriers here and below: without them XLA draws the errors again for each of their users.
