@@ -117,8 +117,8 @@ def _program_in_strips(
 ) -> LayerState:
     """`_program` where weights are due only, usually a few in a thousand: errors are drawn for their strips alone.
 
-    A strip is `width` consecutive weights. A round programs up to an eighth of the layer; there are as many rounds as the
-    due strips need.
+    A strip is `width` consecutive weights. A round programs up to an eighth of the layer, and there are as many rounds
+    as the due strips need.
     """
     strips = due.size // width
     a_round = -(-strips // 8)
@@ -126,7 +126,7 @@ def _program_in_strips(
     def in_strips(array: Array) -> Array:
         return array.reshape(*array.shape[:-2], strips, width)
 
-    shapes = LayerState(*(array.shape for array in layer))
+    shapes = [array.shape for array in layer]
     layer, base, due = jax.tree.map(in_strips, (layer, base, due))
     count = jnp.cumsum(jnp.any(due, axis=1).astype(jnp.int32))
 
