@@ -126,7 +126,7 @@ def _backward(layer: Crossbar, residuals: tuple[Array, ...], d_bar: Array) -> tu
         vectors_bar = vectors_bar.reshape(vectors.shape)
     _, unfold_transpose = jax.vjp(lambda image: unfold(image, layer.window), u)
     (x_bar,) = unfold_transpose(vectors_bar)
-    return x_bar, weight_bar, None, None, None, None
+    return jax.lax.optimization_barrier(x_bar), weight_bar, None, None, None, None
 
 
 counts.defvjp(_forward, _backward)

@@ -41,7 +41,8 @@ def unfold(x: Array, window: Window | None) -> Array:
             lax.slice_in_dim(images, offset * dilation, offset * dilation + span, stride, place)
             for offset in range(window.kernel[axis])
         ]
-        images = jnp.stack(slices, axis=1)
+        # Written once an axis, here and by the transpose, whose sums XLA else computes again for each of their users.
+        images = lax.optimization_barrier(jnp.stack(slices, axis=1))
     return images.reshape(x.shape[0] * math.prod(window.kernel), x.shape[1], -1)
 
 
