@@ -126,6 +126,8 @@ def _write_weights(archive: zipfile.ZipFile, weights: list[np.ndarray]) -> str:
 def read_artifact(path: Path) -> Artifact:
     """Read a `.cim` file after checking its digests. Raises CimcError: missing, not a `.cim` file, or damaged."""
     path = Path(path)
+    if path.exists() and not (path.is_file() or path.is_dir()):
+        raise CimcError(f"cannot read {path}: it is a device or a pipe; give a .cim file")
     try:
         with path.open("rb") as file:
             if file.read(4) != b"PK\x03\x04":

@@ -10,10 +10,11 @@ import onnx_ir as ir
 
 from cimc.artifact import Artifact, write_artifact
 from cimc.chip import chip_text, parse_chip
+from cimc.errors import CimcError
 from cimc.files import require_different
 from passes.map_network import map_network
 from passes.pipeline import lower
-from passes.read import read_network
+from passes.read import external_files, read_network
 from passes.set_shapes import Sizes, set_shapes
 from passes.verify import random_inputs
 from passes.verify_mapping import mapping_differences
@@ -67,11 +68,14 @@ def compile_model(
     text = chip_text(chip)
     description = parse_chip(text, chip)
     network = read_network(Path(model))
+    if output is not None and output.resolve() in external_files(Path(model)):
+        raise CimcError(f"cannot write {output}: it holds the weights of {model}; choose another name with -o")
     set_shapes(network, shapes)
     watches: list[Watch] = []
     if passes_folder is not None:
         watches.append(save_passes(passes_folder))
     if verify_passes:
+        lower(network)  # what is wrong with the network itself is said before a pass is blamed
         watches.append(verify_each(network, random_inputs(network, 2, 0, input_range)))
     lowered = lower(network, all_of(watches) if watches else None)
     mapping = map_network(lowered, description, input_range, max_chips, row_split)

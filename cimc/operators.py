@@ -173,6 +173,17 @@ CROSSBAR_SOURCES = frozenset(name for name, operator in OPERATORS.items() if ope
 # Operators that the runtime executes digitally; a product of two values has no weights to lay on an array.
 DIGITAL_OPERATORS = frozenset(OPERATORS) - CROSSBAR_SOURCES | {"Gemm", "MatMul", "Einsum"}
 
+# Inputs of digital operators that are parameters of the network, and so are trained. Of a BatchNormalization the third
+# and the fourth are statistics.
+PARAMETERS: dict[str, tuple[int, ...]] = {
+    "BatchNormalization": (1, 2, 3, 4),
+    "GroupNormalization": (1, 2),
+    "InstanceNormalization": (1, 2),
+    "LayerNormalization": (1, 2),
+    "PRelu": (1,),
+    "RMSNormalization": (1,),
+}
+
 
 def layer_of(weight: str) -> str:
     """The crossbar layer whose weight initializer has that name; all nodes that use the weight are that layer."""

@@ -34,13 +34,17 @@ def check_file(proto: onnx.ModelProto, path: Path) -> None:
     for graph in _graphs(proto):
         for value in (*graph.input, *graph.output, *graph.value_info):
             _check_value(value, path)
-        for tensor in graph.initializer:
-            _check_tensor(tensor, path)
+    for tensor in tensors(proto):
+        _check_tensor(tensor, path)
+
+
+def tensors(proto: onnx.ModelProto) -> Iterator[onnx.TensorProto]:
+    """All constants of the model, of its functions and subgraphs, in attributes too."""
+    for graph in _graphs(proto):
+        yield from graph.initializer
     for node in _nodes(proto):
         for attribute in node.attribute:
-            for tensor in (attribute.t, *attribute.tensors):
-                if tensor.data_type or tensor.dims:
-                    _check_tensor(tensor, path)
+            yield from (tensor for tensor in (attribute.t, *attribute.tensors) if tensor.data_type or tensor.dims)
 
 
 def _check_value(value: onnx.ValueInfoProto, path: Path) -> None:

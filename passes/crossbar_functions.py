@@ -87,9 +87,11 @@ def crossbar_matmul(
     return with_bias(graph, crossbar_product(x, crossbar_weight(graph, name, weight), name), bias)
 
 
-def crossbar_product(x: ir.Value, weight: ir.Value, name: str) -> ir.Node:
-    """A CrossbarMatMul node without a bias; nodes that share `weight` (from `crossbar_weight`) are one layer."""
-    return new_node("CrossbarMatMul", [x, weight], name, domain=CROSSBAR_DOMAIN)
+def crossbar_product(x: ir.Value, weight: ir.Value, name: str, bias: ir.Value | None = None) -> ir.Node:
+    """A CrossbarMatMul node; nodes that share `weight` (from `crossbar_weight`) are one layer, and share its bias."""
+    if bias is None:
+        return new_node("CrossbarMatMul", [x, weight], name, domain=CROSSBAR_DOMAIN)
+    return new_node("CrossbarMatMul", [x, weight, bias], name, domain=CROSSBAR_DOMAIN, overload="bias")
 
 
 def crossbar_conv(

@@ -76,13 +76,16 @@ def _linear_regressor(build: Builder) -> list[ir.Value] | None:
     return None if score is None else [score]
 
 
-def _linear_classifier(build: Builder) -> list[ir.Value] | None:
+def _linear_classifier(build: Builder) -> list[ir.Value | None] | None:
     labels = np.array(build.node.attributes.get_ints("classlabels_ints", ()), np.int64)
-    if len(labels) < 2 or len(labels) != len(_numbers(build, "intercepts")):
-        return None  # labels that are words, or one score for two classes
+    words = build.node.attributes.get_strings("classlabels_strings", ())
+    if max(len(labels), len(words)) < 2 or max(len(labels), len(words)) != len(_numbers(build, "intercepts")):
+        return None  # one score for two classes
     score = _scores(build)
     if score is None:
         return None
+    if len(words):
+        return [None, score]
     best = build("ArgMax", score, axis=1, keepdims=0)
     return [build("Gather", build.constant(labels), best), score]
 

@@ -94,6 +94,7 @@ def _integers(build: Builder, product: ir.Value) -> list[ir.Value] | None:
     if len(floats) == len(casts) and not any(value.is_graph_output() for value in results):
         for node in floats:
             node.outputs[0].replace_all_uses_with(product)
+        output.type = ir.TensorType(ir.DataType.FLOAT)  # what takes its place takes its type
         return [product]
     return [build("Cast", product, to=int(ir.DataType.INT32))]
 

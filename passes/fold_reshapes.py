@@ -22,9 +22,14 @@ class FoldReshapes(ir.passes.InPlacePass):
             if len(open_axes) > 1 or any(size == 0 for size in result.shape):
                 continue
             target = np.array([size if isinstance(size, int) else -1 for size in result.shape], dtype=np.int64)
-            if open_axes == [0] and len(source.shape) and source.shape[0] == result.shape[0]:
+            if open_axes == [0] and len(source.shape) and _same_symbol(source.shape[0], result.shape[0]):
                 target[0] = 0  # keeps the batch symbol in shape inference
             node.replace_input_with(1, add_constant(model.graph, f"{result.name}.shape", target))
             node.attributes.pop("allowzero", None)
             count += 1
         return ir.passes.PassResult(model, modified=bool(count))
+
+
+def _same_symbol(one: int | ir.SymbolicDim, other: int | ir.SymbolicDim) -> bool:
+    """Whether both sizes are known to be the same; two that are not known at all compare equal."""
+    return isinstance(one, ir.SymbolicDim) and one.value is not None and one == other

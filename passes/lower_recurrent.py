@@ -82,8 +82,11 @@ class _Steps:
         self.nodes.append(new_node(operator, inputs, f"{self.name}.{operator.lower()}{len(self.nodes)}", made))
         return self.nodes[-1].outputs[0]
 
-    def layer(self, x: ir.Value, weight: ir.Value) -> ir.Value:
-        self.nodes.append(crossbar_product(x, weight, f"{self.name}.step{len(self.nodes)}"))
+    def layer(self, x: ir.Value, weight: ir.Value, bias: ir.Value | None = None) -> ir.Value:
+        # The first node of a layer gives it its name.
+        own = (weight.name or "").removesuffix(".weight")
+        name = f"{self.name}.step{len(self.nodes)}" if weight.uses() else own
+        self.nodes.append(crossbar_product(x, weight, name, bias))
         return self.nodes[-1].outputs[0]
 
     def const(self, array: npt.ArrayLike, name: str = "constant") -> ir.Value:
@@ -194,18 +197,16 @@ def _direction(
     w, r, bias, peephole = parameters
     gates, hidden = _GATES[node.op_type], r.shape[1]
     inner_bias = bias[gates * hidden :] if bias is not None else np.zeros(gates * hidden, np.float32)
-    outer_bias = bias[: gates * hidden] if bias is not None else np.zeros(gates * hidden, np.float32)
     split_bias = node.op_type == "GRU" and bool(node.attributes.get_int("linear_before_reset", 0))
-    if not split_bias:
-        outer_bias = outer_bias + inner_bias
+    outer_bias = None
+    if bias is not None:
+        outer = bias[: gates * hidden] if split_bias else bias[: gates * hidden] + inner_bias
+        outer_bias = steps.const(outer, "bias")
     direction = f"{steps.name}.{'reverse' if reverse else 'forward'}" if index or reverse else steps.name
     if reverse:
         x = _reversed(steps, x, length, lengths)
     weight = crossbar_weight(steps.graph, f"{direction}.input", w.T)
-    steps.nodes.append(crossbar_product(x, weight, f"{direction}.input"))
-    inputs = steps.nodes[-1].outputs[0]
-    if np.any(outer_bias):
-        inputs = steps.op("Add", inputs, steps.const(outer_bias, "bias"))
+    inputs = steps.layer(x, weight, outer_bias)
     cell = _CELLS[node.op_type](steps, node, index, r, inner_bias if split_bias else None, peephole, direction)
     h, c = states
     outputs: list[ir.Value] = []
@@ -248,8 +249,12 @@ Cell = Callable[[ir.Value, ir.Value | None, ir.Value | None], tuple[ir.Value, ir
 
 
 def _activations(steps: _Steps, node: ir.Node, index: int) -> list[Callable[[ir.Value], ir.Value]]:
-    """The activation functions of one direction, with their parameters, after the clip."""
+    """The activation functions of one direction, with their parameters, after the clip.
+
+    The cell of an LSTM is not clipped on its way to the hidden state: so onnxruntime reads the standard.
+    """
     count = len(_DEFAULTS[node.op_type])
+    clip = node.attributes.get_float("clip", 0.0)
     names = list(node.attributes.get_strings("activations", []) or _DEFAULTS[node.op_type] * 2)
     alphas, betas = (list(node.attributes.get_floats(f"activation_{key}", []) or []) for key in ("alpha", "beta"))
     functions: list[Callable[[ir.Value], ir.Value]] = []
@@ -265,7 +270,7 @@ def _activations(steps: _Steps, node: ir.Node, index: int) -> list[Callable[[ir.
         if "beta" in _ACTIVATIONS[kind]:
             parameters["beta"] = float(betas.pop(0)) if betas else 0.5
         if index * count <= place < (index + 1) * count:
-            functions.append(_activation(steps, _OPERATOR[kind], parameters, node.attributes.get_float("clip", 0.0)))
+            functions.append(_activation(steps, _OPERATOR[kind], parameters, 0.0 if place % count == 2 else clip))
     return functions
 
 
@@ -333,7 +338,8 @@ def _gru(
         z, reset, candidate = steps.parts(x, 3, 1)
         if h is not None or bias is not None:
             if bias is not None:
-                products = inner if h is None else steps.op("Add", steps.layer(h, whole), inner)
+                zero = steps.op("Sub", candidate, candidate) if h is None else h
+                products = steps.layer(zero, whole, inner)
                 rz, rr, rh = (steps.cut(products, n * hidden, (n + 1) * hidden, -1) for n in range(3))
             else:
                 assert h is not None

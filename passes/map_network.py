@@ -66,6 +66,8 @@ def _map_layer(nodes: list[ir.Node], nonnegative: frozenset[str], first_array: i
     assert weight is not None
     assert weight.shape is not None
     rows, columns = (int(extent) for extent in weight.shape.numpy())
+    if not rows * columns:
+        raise CimcError(f"layer '{node.name}' has a weight of {rows} x {columns}, which is empty; remove the layer")
     kernel = node.attributes.get("kernel_shape")
     kernel_size = math.prod(kernel.as_ints()) if kernel is not None else 1
     groups = node.attributes.get_int("group", 1)

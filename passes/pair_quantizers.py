@@ -8,7 +8,7 @@ import numpy as np
 import onnx_ir as ir
 
 from cimc.operators import CROSSBAR_DOMAIN, FAKE_QUANTIZE
-from passes.graph_edit import constant, new_node, replace_node
+from passes.graph_edit import add_constant, constant, new_node, owner, replace_node
 
 # What these compute on levels is what they compute on values: only the places change.
 _MOVES = frozenset({"Flatten", "MaxPool", "Reshape", "Slice", "Squeeze", "Transpose", "Unsqueeze"})
@@ -77,7 +77,11 @@ def _join(node: ir.Node) -> None:
     assert producer is not None
     attributes = [ir.AttrInt64("axis", _get(node, "axis"))]
     inputs = [producer.inputs[0], *node.inputs[1:]]
-    name = node.name or node.outputs[0].name or ""
+    name, levels = node.name or node.outputs[0].name or "", producer.outputs[0].dtype
+    if (len(inputs) < 3 or inputs[2] is None) and levels is not None and levels != ir.DataType.UINT8:
+        # Without a zero point the type of the levels stands in an attribute, and FakeQuantize has none.
+        zero = add_constant(owner(node), f"{name}.zero", np.zeros((), levels.numpy()))
+        inputs = [*inputs[:2], zero]
     replace_node(node, [new_node(FAKE_QUANTIZE, inputs, name, attributes, domain=CROSSBAR_DOMAIN)])
 
 

@@ -25,6 +25,7 @@ from passes.name_layers import NameLayers
 from passes.pair_quantizers import PairQuantizers
 from passes.require_finite import RequireFinite
 from passes.require_float32 import RequireFloat32
+from passes.separate_parameters import SeparateParameters
 from passes.supported import CheckLayerSizes, CheckModel, CheckOperators
 from passes.upgrade_opset import UpgradeOpset
 from passes.watch import Watch
@@ -52,6 +53,7 @@ NETWORK_PASSES: tuple[ir.passes.PassBase, ...] = (
     LowerConv(),
     LowerConvTranspose(),
     FuseBias(),
+    SeparateParameters(),
     common.RemoveUnusedNodesPass(),
     common.RemoveUnusedOpsetsPass(),
     CheckOperators(),

@@ -7,7 +7,7 @@ import onnx_ir as ir
 from google.protobuf.message import DecodeError
 
 from cimc.errors import CimcError
-from passes.check_file import check_file
+from passes.check_file import check_file, tensors
 from passes.messages import one_line
 
 
@@ -28,6 +28,7 @@ def read_network(path: Path) -> ir.Model:
         raise CimcError(f"{path} fails the ONNX checker: {one_line(error)}; export the network again") from None
     check_file(proto, path)
     _drop_dictionaries(proto.graph)
+    _drop_strings(proto.graph)
     _drop_repeated_names(proto.graph)
     try:
         model: ir.Model = ir.from_proto(proto)
@@ -36,6 +37,14 @@ def read_network(path: Path) -> ir.Model:
         raise CimcError(f"cannot read {path} as ONNX: {one_line(error)}; export the network again") from None
     _open_external_data(model, path)
     return model
+
+
+def external_files(path: Path) -> set[Path]:
+    """The files that hold the weights of the model at `path`, beside it."""
+    proto = _parse(Path(path))
+    entries = (entry for tensor in tensors(proto) for entry in tensor.external_data)
+    locations = (entry.value for entry in entries if entry.key == "location")
+    return {(Path(path).parent / location).resolve() for location in locations}
 
 
 def _parse(path: Path) -> onnx.ModelProto:
@@ -68,6 +77,14 @@ def _drop_dictionaries(graph: onnx.GraphProto) -> None:
         output.type.tensor_type.elem_type = onnx.TensorProto.FLOAT
         node.op_type, node.domain = "Identity", ""
         del node.attribute[:]
+
+
+def _drop_strings(graph: onnx.GraphProto) -> None:
+    """Leave out outputs that are strings (names of classes) where others remain: no array computes them."""
+    kept = [o for o in graph.output if o.type.tensor_type.elem_type != onnx.TensorProto.STRING]
+    if kept and len(kept) < len(graph.output):
+        del graph.output[:]
+        graph.output.extend(kept)
 
 
 def _drop_repeated_names(graph: onnx.GraphProto) -> None:

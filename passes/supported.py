@@ -11,12 +11,6 @@ from passes.graph_edit import constant
 from passes.messages import describe, one_line
 
 _NEEDS = {
-    "Conv": "its kernel and its bias must be constants of the network",
-    "Gemm": "one of its matrices must be a constant of the network",
-    "MatMul": "one of its operands must be a constant matrix with two dimensions",
-    "LSTM": "its weights must be constants of the network",
-    "GRU": "its weights must be constants of the network",
-    "RNN": "its weights must be constants of the network",
     "If": "control flow cannot be executed; export the network for one fixed path",
     "Loop": "control flow cannot be executed; export the network unrolled",
     "Scan": "control flow cannot be executed; export the network unrolled",
@@ -41,7 +35,7 @@ class CheckOperators(ir.passes.InPlacePass):
                 need = _NEEDS.get(node.op_type)
                 if node.domain not in ("", "ai.onnx.ml"):
                     need = "it is no standard ONNX operator; export the network with standard operators"
-                need = need or "the size of its result depends on the data, or is no tensor's"
+                need = need or "the sizes of its result cannot be inferred, depend on the data, or are no tensor's"
                 raise CimcError(f"{describe(node)} is not supported: {need}")
             if _trains(node):
                 raise CimcError(f"{describe(node)} is in training mode; export the network for inference")
@@ -64,7 +58,7 @@ class CheckLayerSizes(ir.passes.InPlacePass):
                 if value is None or value.shape is None:
                     raise CimcError(
                         f"layer '{node.name}': the sizes of its {side} are unknown; "
-                        f"give the inputs of the network static sizes"
+                        f"give the inputs of the network static sizes with --shape"
                     )
                 convolution = "kernel_shape" in node.attributes
                 dims = value.shape.dims[1:] if convolution else value.shape.dims
@@ -74,7 +68,7 @@ class CheckLayerSizes(ir.passes.InPlacePass):
                     sizes = " x ".join(str(size) if isinstance(size, int) else "?" for size in value.shape)
                     raise CimcError(
                         f"layer '{node.name}': the sizes of '{value.name}' are not static ({sizes}); "
-                        f"give the inputs of the network static sizes, only the batch may vary"
+                        f"give the inputs of the network static sizes with --shape, only the batch may vary"
                     )
         return ir.passes.PassResult(model, modified=False)
 

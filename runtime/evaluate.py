@@ -41,6 +41,13 @@ def check_data(system: System, state: State, data: Dataset, input_range: tuple[f
             f"{data.name} has values down to {least:.3g} but the network was compiled for inputs from "
             f"{input_range[0]:g}; compile it with --input-range LOW,HIGH"
         )
+    if system.network.tokens is not None:
+        highest = int(max(data.x_train.max(), data.x_test.max()))
+        if highest >= system.network.tokens:
+            raise CimcError(
+                f"{data.name} has the token {highest} but the network's table has {system.network.tokens} entries; "
+                "choose data of its vocabulary"
+            )
     output = jax.eval_shape(lambda s: outputs_of(system, s, jnp.asarray(sample), data.scale, None, True), state)
     if len(output.shape) != 2:
         raise CimcError(f"the network's output has shape {output.shape}; classification needs [images, classes]")

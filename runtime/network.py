@@ -12,7 +12,7 @@ import onnx_ir as ir
 from jax import Array
 
 from cimc.errors import CimcError
-from cimc.operators import CROSSBAR_DOMAIN, CROSSBAR_OPERATORS, layer_of
+from cimc.operators import CROSSBAR_DOMAIN, CROSSBAR_OPERATORS, PARAMETERS, layer_of
 from runtime.fallback import element_types, run_in_onnxruntime
 from runtime.operators import OPERATORS
 from runtime.unfold import Window
@@ -53,6 +53,7 @@ _ANY_LAYOUT = frozenset(
         "Tanh",
     ]
 )
+_LARGEST_BIAS = 1e4  # masks add less than -1e4
 
 
 @dataclass(frozen=True)
@@ -78,7 +79,7 @@ class Network:
 
     nodes: in execution order. inputs: name and shape of each input (None: not static). outputs: names. initializers:
     arrays by name, those of the network (weights in rows x columns). trainable: names of the digital parameters that
-    training changes (biases, normalisation scale and bias). statistics: names of the running means and variances of
+    training changes (biases, normalisation, embeddings). statistics: names of the running means and variances of
     batch normalisation. windows: convolution window a layer. integer_inputs: names of the inputs that are integers
     (tokens). opsets: versions of the operator sets. logits: the output that is trained, the only one of floats, before
     a final Softmax if there is one; empty if there are several.
@@ -114,12 +115,31 @@ class Network:
         return next(iter(self.inputs))
 
     @property
+    def tokens(self) -> int | None:
+        """Entries of the smallest table that the network's input indexes; None when it indexes none."""
+        tables = [
+            self.initializers[node.inputs[0]]
+            for node in self.nodes
+            if node.operator == "Gather"
+            and node.inputs[1] in self.integer_inputs
+            and node.inputs[0] in self.initializers
+        ]
+        return min((len(table) for table in tables), default=None)
+
+    @property
     def image_shape(self) -> tuple[int, ...]:
-        """Input shape without the batch. Raises CimcError when it is not static."""
-        shape = self.inputs[self.input][1:]
+        """Input shape without the batch. Raises CimcError when it is not static, or when the batch is."""
+        first, *shape = self.inputs[self.input] or (1,)
+        if first is not None:
+            raise CimcError(
+                f"the first size of the network's input {self.input} is fixed to {first}: training and evaluation need "
+                "a free batch there; export the network with a dynamic batch axis, images first"
+            )
         static = tuple(extent for extent in shape if extent is not None)
         if len(static) < len(shape):
-            raise CimcError(f"the network's input {self.input} has no static size; compile it with --shape")
+            raise CimcError(
+                f"the sizes of the network's input {self.input} are not static; compile it with --shape, images first"
+            )
         return static
 
 
@@ -133,14 +153,6 @@ def load_network(lowered: ir.Model | bytes) -> Network:
     scores = [str(value.name) for value in graph.outputs if value.dtype == ir.DataType.FLOAT or len(outputs) == 1]
     logits = scores[0] if len(scores) == 1 else ""
     last = next((node for node in nodes if logits in node.outputs), None)
-    trainable: list[str] = []
-    statistics: list[str] = []
-    for node in nodes:
-        if node.layer is not None and len(node.inputs) > 2:
-            trainable.append(node.inputs[2])
-        if node.operator == "BatchNormalization":
-            trainable += node.inputs[1:3]
-            statistics += node.inputs[3:5]
     initializers = {name: value.const_value.numpy() for name, value in graph.initializers.items() if value.const_value}
     return Network(
         nodes=nodes,
@@ -148,13 +160,41 @@ def load_network(lowered: ir.Model | bytes) -> Network:
         outputs=outputs,
         logits=last.inputs[0] if last is not None and last.operator == "Softmax" else logits,
         initializers=initializers,
-        # Values that are computed (a bias made by another node) are not parameters.
-        trainable=tuple(name for name in dict.fromkeys(trainable) if name in initializers),
-        statistics=tuple(name for name in dict.fromkeys(statistics) if name in initializers),
+        trainable=tuple(dict.fromkeys(name for node in nodes for name in _parameters(node, initializers))),
+        statistics=tuple(dict.fromkeys(name for node in nodes for name in _statistics(node) if name in initializers)),
         windows={node.layer: _window(node) for node in nodes if node.layer is not None},
         integer_inputs=frozenset(str(v.name) for v in graph.inputs if v.dtype is not None and v.dtype.is_integer()),
         opsets=dict(model.opset_imports),
     )
+
+
+def _statistics(node: Node) -> tuple[str, ...]:
+    return node.inputs[3:5] if node.operator == "BatchNormalization" else ()
+
+
+def _parameters(node: Node, initializers: Mapping[str, np.ndarray]) -> list[str]:
+    """The digital parameters of a node: biases, scales and shifts of normalisation, slopes, tables of embeddings.
+
+    Not a constant that only computes, such as a factor or a mask: of an Add, one finite constant a channel is a bias.
+    """
+    if node.foreign is not None:
+        return []
+    if node.layer is not None:
+        names = node.inputs[2:]
+    elif node.operator == "Gather" and node.attributes.get("axis", 0) == 0:
+        names = node.inputs[:1]
+    elif node.operator == "Add":
+        names = tuple(name for name in node.inputs if name in initializers and _is_bias(initializers[name]))
+    else:
+        places = PARAMETERS.get(node.operator, ())
+        names = tuple(node.inputs[place] for place in places if place < len(node.inputs))
+    known = {name for name in names if name in initializers and initializers[name].dtype == np.float32}
+    return [name for name in names if name in known and name not in _statistics(node) and initializers[name].ndim]
+
+
+def _is_bias(array: np.ndarray) -> bool:
+    """One value a channel: one axis is longer than 1; and none so low that it masks."""
+    return sum(size > 1 for size in array.shape) == 1 and bool(np.all(np.abs(array) < _LARGEST_BIAS))
 
 
 def run_network(

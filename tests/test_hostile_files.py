@@ -1,6 +1,7 @@
 """Files that a broken exporter, a bad disk or an attacker could hand over: each is refused in one line, or works."""
 
 import io
+import os
 import tracemalloc
 import zipfile
 from itertools import pairwise
@@ -134,6 +135,39 @@ def test_deep_nesting(depth: int, tmp_path: Path) -> None:
     (tmp_path / "net.onnx").write_bytes(_product().SerializeToString() + message(7, graph))
     with pytest.raises(CimcError):
         compile_model(tmp_path / "net.onnx", CHIP)
+
+
+def test_the_file_of_the_weights_is_not_overwritten(tmp_path: Path) -> None:
+    onnx.save(_product(), tmp_path / "net.onnx", save_as_external_data=True, location="net.data", size_threshold=0)
+    before = (tmp_path / "net.data").read_bytes()
+    with pytest.raises(CimcError, match="holds the weights"):
+        compile_model(tmp_path / "net.onnx", CHIP, tmp_path / "net.data")
+    assert (tmp_path / "net.data").read_bytes() == before
+
+
+def test_a_pipe_in_the_place_of_a_file_is_not_waited_for(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(CimcError, match="pipe"):
+        read_artifact(tmp_path / "pipe")
+    with pytest.raises(CimcError, match="pipe"):
+        compile_model(tmp_path / "pipe", CHIP)
+
+
+@pytest.mark.parametrize("verify_passes", [False, True])
+def test_weights_that_are_no_numbers_are_named_whether_or_not_passes_are_checked(
+    tmp_path: Path, verify_passes: bool
+) -> None:
+    node = helper.make_node("MatMul", ["x", "w"], ["y"], name="fc")
+    array = weights(4, 3)
+    array[1, 1] = np.nan
+    onnx.save(network_proto([node], {"x": ["N", 4]}, {"y": ["N", 3]}, {"w": array}), tmp_path / "net.onnx")
+    with pytest.raises(CimcError, match="NaN"):
+        compile_model(tmp_path / "net.onnx", CHIP, verify_passes=verify_passes)
+
+
+def test_an_empty_weight_is_refused(tmp_path: Path) -> None:
+    node = helper.make_node("MatMul", ["x", "w"], ["y"], name="fc")
+    assert "empty" in _refusal(network_proto([node], {"x": ["N", 4]}, {"y": ["N", 0]}, {"w": weights(4, 0)}), tmp_path)
 
 
 def test_a_chain_of_many_nodes_compiles(tmp_path: Path) -> None:

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-import jax.numpy as jnp
+import jax
 import numpy as np
 
 from cimc.errors import CimcError
@@ -48,4 +48,4 @@ def to_dtype(kind: int) -> Any:
     """The JAX type of an ONNX element type; 64-bit types become 32-bit ones."""
     import onnx
 
-    return jnp.zeros((), onnx.helper.tensor_dtype_to_np_dtype(int(kind))).dtype
+    return jax.dtypes.canonicalize_dtype(onnx.helper.tensor_dtype_to_np_dtype(int(kind)))

@@ -6,7 +6,9 @@ from pathlib import Path
 import jax
 import jax.numpy as jnp
 import numpy as np
+import onnx
 import pytest
+from onnx import TensorProto, helper
 from onnxruntime.quantization import (
     CalibrationDataReader,
     QuantFormat,
@@ -24,7 +26,7 @@ from passes.verify_mapping import mapping_differences
 from passes.watch import verify_each
 from runtime.network import load_network, run_nodes
 from runtime.products import plain_product
-from tests.networks import layers, operators
+from tests.networks import layers, network, network_proto, operators, weights
 
 LENET = Path(__file__).parents[2] / "models" / "lenet5.onnx"
 
@@ -63,6 +65,34 @@ FORMS = {
 }
 
 
+@pytest.mark.parametrize("opset", [13, 17])
+def test_dynamic_quantisation_of_older_opsets(opset: int, tmp_path: Path) -> None:
+    nodes = [
+        helper.make_node("Conv", ["x", "k"], ["c"], name="conv"),
+        helper.make_node("Relu", ["c"], ["r"]),
+        helper.make_node("Flatten", ["r"], ["f"]),
+        helper.make_node("MatMul", ["f", "w"], ["y"], name="fc"),
+    ]
+    constants = {"k": weights(4, 1, 3, 3), "w": weights(64, 5)}
+    onnx.save(network_proto(nodes, {"x": ["N", 1, 6, 6]}, {"y": ["N", 5]}, constants, opset), tmp_path / "float.onnx")
+    quantize_dynamic(tmp_path / "float.onnx", tmp_path / "quantised.onnx")
+    model = read_network(tmp_path / "quantised.onnx")
+    lowered = lower(model, verify_each(model, random_inputs(model, 4, 0)))
+    assert len(layers(lowered)) == 2
+
+
+@pytest.mark.parametrize("kind", [TensorProto.INT8, TensorProto.INT16])
+def test_levels_whose_type_stands_in_an_attribute(kind: int) -> None:
+    nodes = [
+        helper.make_node("QuantizeLinear", ["x", "s"], ["q"], output_dtype=kind),
+        helper.make_node("DequantizeLinear", ["q", "s"], ["d"]),
+        helper.make_node("MatMul", ["d", "w"], ["y"], name="fc"),
+    ]
+    model = network(nodes, {"x": ["N", 4]}, {"y": ["N", 3]}, {"s": np.float32(0.02), "w": weights(4, 3)})
+    lowered = lower(model, verify_each(model, random_inputs(model, 4, 0, (-1.0, 1.0))))
+    assert operators(lowered) == ["FakeQuantize", "CrossbarMatMul"]
+
+
 @pytest.mark.parametrize("form", FORMS)
 def test_a_quantised_lenet_computes_the_same_and_trains(form: str, tmp_path: Path) -> None:
     model = read_network(FORMS[form](tmp_path / "quantised.onnx"))
@@ -80,13 +110,13 @@ def test_a_quantised_lenet_computes_the_same_and_trains(form: str, tmp_path: Pat
     names = [node.inputs[1] for node in loaded.layers()]
 
     @jax.jit
-    def output(weights: dict[str, jax.Array]) -> jax.Array:
-        changed = replace(loaded, initializers={**loaded.initializers, **weights})
+    def output(trained: dict[str, jax.Array]) -> jax.Array:
+        changed = replace(loaded, initializers={**loaded.initializers, **trained})
         values, _ = run_nodes(changed, {k: jnp.asarray(v) for k, v in feeds.items()}, plain_product(changed), {}, {})
         return values[loaded.outputs[0]]
 
-    weights = {name: jnp.asarray(loaded.initializers[name]) for name in names}
+    trained = {name: jnp.asarray(loaded.initializers[name]) for name in names}
     step = np.abs(expected).max() * 0.03
-    assert np.abs(np.asarray(output(weights)) - expected).max() <= step
-    for name, gradient in jax.grad(lambda w: jnp.sum(output(w) ** 2))(weights).items():
+    assert np.abs(np.asarray(output(trained)) - expected).max() <= step
+    for name, gradient in jax.grad(lambda w: jnp.sum(output(w) ** 2))(trained).items():
         assert np.any(np.asarray(gradient) != 0), f"{name} is not trained"
