@@ -28,10 +28,13 @@ def prepare(work: Work) -> Runner:
                 y = x @ weight
             else:
                 pads = list(zip(window.pads[:2], window.pads[2:], strict=True))
-                kernel = weight.T.reshape(-1, x.shape[1], *window.kernel)
-                y = jax.lax.conv_general_dilated(x, kernel, window.strides, pads)
+                kernel = weight.T.reshape(-1, x.shape[0], *window.kernel)
+                axes = ("CNHW", "OIHW", "CNHW")
+                y = jax.lax.conv_general_dilated(x, kernel, window.strides, pads, dimension_numbers=axes)
             bias = system.bias_names.get(name)
-            return y if bias is None else y + parameters["digital"][bias].reshape(-1, *(1,) * (y.ndim - 2))
+            if bias is None:
+                return y
+            return y + parameters["digital"][bias].reshape(-1, *(1,) * (0 if window is None else y.ndim - 1))
 
         training = work.mode == "train"
         return run_network(system.network, images, product, parameters["digital"], state["statistics"], None, training)[
