@@ -23,7 +23,7 @@ def layer_cost(layer: MappedLayer, chip: Chip) -> LayerCost:
         positions=layer.positions,
         tile_ops=tile_ops,
         latency_ms=layer.positions * phases * chip.cost.mvm_us * 1e-3,
-        energy_mj=tile_ops * chip.cost.mvm_nj * 1e-6,
+        energy_mj=tile_ops * (chip.cost.mvm_nj or 0.0) * 1e-6,
         utilization=2 * layer.rows * layer.columns / cells,
     )
 
