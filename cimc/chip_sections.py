@@ -168,9 +168,11 @@ class Adc(Section):
 class Cores(Section):
     """Cores on a mesh, each with arrays, a vector unit and a memory. What is None is not modelled: it takes no time.
 
-    mvm_start_ns: a core starts MVMs no faster. vector_bytes_per_ns: digital operators of a core, bytes read and
-    written. local_bytes_per_ns: between a core's memory and its arrays. link_bytes_per_ns: one mesh link in one
-    direction. global_bytes_per_ns: the memory all cores share (network inputs and outputs, and what no buffer holds).
+    mvm_start_ns: a core starts MVMs no faster; arrays of one core that share their inputs (the column blocks of one
+    row block) start together. vector_bytes_per_ns: the vector unit of a core, bytes of its results. local_bytes_per_ns:
+    between a core's memory and its arrays. link_bytes_per_ns: one mesh link in one direction. bus_bytes_per_ns: one bus
+    for all cores, on which a transfer reaches any number of them, in place of the mesh. global_bytes_per_ns: the memory
+    that all cores share (network inputs and outputs). activation_bits: of a value between layers.
     """
 
     count: int = Field(default=1, gt=0, le=1 << 20)
@@ -180,6 +182,7 @@ class Cores(Section):
     vector_bytes_per_ns: Positive | None = None
     local_bytes_per_ns: Positive | None = None
     link_bytes_per_ns: Positive | None = None
+    bus_bytes_per_ns: Positive | None = None
     global_bytes_per_ns: Positive | None = None
     buffer_bytes: int | None = Field(default=None, gt=0)
     activation_bits: int = Field(default=8, ge=1, le=64)
@@ -190,15 +193,20 @@ class Cores(Section):
             raise ValueError("mesh_rows x mesh_columns must hold all cores")
         return self
 
+    @property
+    def activation_bytes(self) -> float:
+        """Bytes of a value between layers."""
+        return self.activation_bits / 8
+
 
 class Cost(Section):
     """Time and energy. `mvm_us`, `mvm_nj`: one MVM of one physical array (a tile op), converters included.
 
     The split of the MVM's energy is optional: with it, only rows driven and columns read are counted and `mvm_nj` is
     not needed. adc: one conversion. dac: one row for one MVM. array: one MVM of the whole array. shift_add: one
-    conversion's. digital_op: one element of one digital operator. local_byte: read from or written to a core's memory.
-    link_byte: over one mesh link. global_byte: to or from the shared memory. row_write: programming one row of one
-    array, all its columns at once.
+    conversion's. digital_op: one operation of the vector unit on one element. local_byte: read from or written to a core's memory.
+    link_byte: over one mesh link, or over the bus. global_byte: to or from the shared memory. row_write: programming
+    one row of one array, all its columns at once; an array that is programmed anew is written in all its rows.
     """
 
     mvm_us: NonNegative

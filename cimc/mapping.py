@@ -57,7 +57,7 @@ class MappedLayer(Record):
 
     groups: of a grouped convolution; each has its own `rows` inputs and the next `columns` / `groups` columns, and no
     block spans two. positions: MVMs of one image, over all nodes that use the layer. copies: each holds all weights
-    and takes its share of the positions. segment: the layers of one segment are on the chip together.
+    and takes its share of the positions.
     """
 
     name: str
@@ -71,7 +71,6 @@ class MappedLayer(Record):
     row_split: Literal["channel", "flat"]
     blocks: tuple[Block, ...]
     copies: int = 1
-    segment: int = 0
 
     @property
     def row_bounds(self) -> tuple[tuple[int, int], ...]:
@@ -159,9 +158,13 @@ class Placement(Record):
 
 
 class Segment(Record):
-    """Layers that are on the chip together, and the time and energy to program their arrays."""
+    """A part of a network larger than the chip: arrays that are on the chip together, and what programming them takes.
+
+    first_array, arrays: of the mapping's arrays, those of this segment; each takes the place of one of the last segment.
+    """
 
     layers: tuple[str, ...]
+    first_array: int
     arrays: int
     program_ms: float
     program_mj: float
@@ -190,7 +193,7 @@ class Result(Record):
 class Mapping(Record):
     """Every crossbar layer of a network on the arrays of one kind of chip.
 
-    arrays: in use (with several segments: of the largest). physical_per_array: physical arrays in each (more than one
+    arrays: in use; those of several segments stand on the chip one after the other. physical_per_array: physical arrays in each (more than one
     where bit slices have arrays of their own). result: None for the plain mapping, one copy, one block an array.
     """
 

@@ -42,7 +42,11 @@ class Stage(Record):
     name: of its first output. layer: the crossbar layer that it is, or whose cores do its digital work ("" where no
     crossbar layer comes before it). rows: its output comes row by row (the height of an image, the tokens of a
     sequence; 1: all at once). positions: MVMs of one image, over all copies (0 for a digital stage), phases not
-    counted. row_ns: time of one row when all it needs is there. start_ns, stop_ns: of one image alone, row-pipelined.
+    counted, one of `round_ns`. operations: of the vector unit, on single elements; elements: of the output.
+
+    row_ns: from one row's end to the next one's when nothing has to be waited for. first_ns: from the moment all that a
+    row needs is there to its end, alone; row r ends at max(ready(r) + first_ns, end(r - 1) + row_ns). start_ns, stop_ns:
+    of one image alone, row-pipelined: the first row begins, the last ends.
     """
 
     name: str
@@ -51,10 +55,11 @@ class Stage(Record):
     layer: str
     rows: int
     positions: int
+    round_ns: float
     row_ns: float
+    first_ns: float
     elements: int
     operations: int
-    bytes: int
     start_ns: float
     stop_ns: float
     inputs: tuple[Dependency, ...]
