@@ -113,6 +113,8 @@ class Chip(Section):
             return f'weights.scheme = "{self.weights.scheme}"'
         if self.weights.slices > 1:
             return f"{self.weights.slices} bit slices a weight"
+        if self.weights.depthwise == "digital":
+            return 'weights.depthwise = "digital"'
         if self.input.encoding == "bit-serial":
             return 'input.encoding = "bit-serial"'
         if self.input.signed == "one-phase":

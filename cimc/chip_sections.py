@@ -98,6 +98,7 @@ class Weights(Section):
     bits than a cell has are cut into ceil(bits / bits_per_cell) bit slices, most significant first.
     slices_in: the slices of a weight lie side by side in `columns` of one array, or in as many `arrays` that are read
     together: then an array of the mapping is a logical one of that many physical arrays.
+    depthwise: whether convolutions with one input channel a group lie on arrays or are left to the vector unit.
     """
 
     scheme: Literal["differential", "differential-rows", "offset", "single"] = "differential"
@@ -105,6 +106,7 @@ class Weights(Section):
     bits_per_cell: int | None = Field(default=None, ge=1, le=16)
     slices_in: Literal["columns", "arrays"] = "columns"
     offset_columns: int = Field(default=0, ge=0)
+    depthwise: Literal["crossbar", "digital"] = "crossbar"
 
     @model_validator(mode="after")
     def _check_bits(self) -> "Weights":
@@ -203,10 +205,10 @@ class Cost(Section):
     """Time and energy. `mvm_us`, `mvm_nj`: one MVM of one physical array (a tile op), converters included.
 
     The split of the MVM's energy is optional: with it, only rows driven and columns read are counted and `mvm_nj` is
-    not needed. adc: one conversion. dac: one row for one MVM. array: one MVM of the whole array. shift_add: one
-    conversion's. digital_op: one operation of the vector unit on one element. local_byte: read from or written to a core's memory.
-    link_byte: over one mesh link, or over the bus. global_byte: to or from the shared memory. row_write: programming
-    one row of one array, all its columns at once; an array that is programmed anew is written in all its rows.
+    not needed. adc: one conversion. dac: one row for one MVM. array: one MVM of the whole array. shift_add: that of one
+    conversion. digital_op: one operation of the vector unit on one element. local_byte: read from or written to a
+    core's memory. link_byte: over one mesh link, or over the bus. global_byte: to or from the shared memory. row_write:
+    programming one row of one array, all its columns at once; an array programmed anew is written in all its rows.
     """
 
     mvm_us: NonNegative

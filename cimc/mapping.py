@@ -160,7 +160,7 @@ class Placement(Record):
 class Segment(Record):
     """A part of a network larger than the chip: arrays that are on the chip together, and what programming them takes.
 
-    first_array, arrays: of the mapping's arrays, those of this segment; each takes the place of one of the last segment.
+    first_array, arrays: of the mapping's arrays, those of this segment; they take the place of the last segment's.
     """
 
     layers: tuple[str, ...]
@@ -193,8 +193,8 @@ class Result(Record):
 class Mapping(Record):
     """Every crossbar layer of a network on the arrays of one kind of chip.
 
-    arrays: in use; those of several segments stand on the chip one after the other. physical_per_array: physical arrays in each (more than one
-    where bit slices have arrays of their own). result: None for the plain mapping, one copy, one block an array.
+    arrays: in use; those of several segments stand on the chip one after the other. physical_per_array: physical arrays
+    in each (more than one where bit slices have arrays of their own). result: None for the plain mapping, one copy, one block an array.
     """
 
     chip: str

@@ -45,8 +45,8 @@ class Stage(Record):
     counted, one of `round_ns`. operations: of the vector unit, on single elements; elements: of the output.
 
     row_ns: from one row's end to the next one's when nothing has to be waited for. first_ns: from the moment all that a
-    row needs is there to its end, alone; row r ends at max(ready(r) + first_ns, end(r - 1) + row_ns). start_ns, stop_ns:
-    of one image alone, row-pipelined: the first row begins, the last ends.
+    row needs is there to its end, alone; row r ends at max(ready(r) + first_ns, end(r - 1) + row_ns). start_ns,
+    stop_ns: of one image alone, row-pipelined: the first row begins, the last ends.
     """
 
     name: str
