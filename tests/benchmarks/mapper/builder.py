@@ -130,7 +130,7 @@ def write(model: onnx.ModelProto, path: Path) -> int:
 
     One block of normal numbers (sd 0.02) fills all weights, so that a gigabyte is written as fast as the disk allows.
     """
-    shapes = {tensor.name: tuple(numpy_helper.to_array(tensor)) for tensor in model.graph.initializer}
+    shapes = {tensor.name: numpy_helper.to_array(tensor).tolist() for tensor in model.graph.initializer}
     block = np.random.default_rng(SEED).normal(0, 0.02, CHUNK).astype(np.float32).tobytes()
     stored, count = onnx.ModelProto(), 0
     stored.CopyFrom(model)
