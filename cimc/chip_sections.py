@@ -177,7 +177,7 @@ class Cores(Section):
     that all cores share (network inputs and outputs). activation_bits: of a value between layers.
     """
 
-    count: int = Field(default=1, gt=0, le=1 << 20)
+    count: int = Field(default=1, gt=0, le=1 << 12)
     mesh_rows: int = Field(default=1, gt=0)
     mesh_columns: int = Field(default=1, gt=0)
     mvm_start_ns: Positive | None = None

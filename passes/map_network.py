@@ -1,18 +1,15 @@
-"""The mapper: every crossbar layer of a lowered network gets arrays, and every weight an address."""
+"""The mapper: every crossbar layer of a lowered network gets arrays, and every weight an address in each copy."""
 
-import math
 from typing import Literal
 
 import onnx_ir as ir
 
 from cimc.chip import Chip
 from cimc.errors import CimcError
-from cimc.mapping import MappedLayer, Mapping
-from cimc.operators import layer_of
+from cimc.mapping import Block, MappedLayer, Mapping
 from passes.cost import network_cost
-from passes.crossbar_functions import crossbar_layers
-from passes.input_signs import nonnegative_values
-from passes.partition import partition, row_block_size
+from passes.layers import Layer, layers_of
+from passes.layout import plain_blocks
 
 
 def map_network(
@@ -36,70 +33,44 @@ def map_network(
     """
     if row_split is not None:
         chip = chip.model_copy(update={"row_split": row_split})
-    nonnegative = nonnegative_values(model, input_range)
+    shapes = layers_of(model, chip, input_range)
+    if not shapes:
+        raise CimcError("the network has no Conv, Gemm or MatMul with constant weights; there is nothing to map")
     layers: list[MappedLayer] = []
     arrays = 0
-    for nodes in crossbar_layers(model).values():
-        layers.append(_map_layer(nodes, nonnegative, arrays, chip))
-        arrays += len(layers[-1].blocks)
-    if not layers:
-        raise CimcError("the network has no Conv, Gemm or MatMul with constant weights; there is nothing to map")
-    if max_chips is not None and arrays > max_chips * chip.array.per_chip:
-        missing = arrays - max_chips * chip.array.per_chip
+    for shape in shapes:
+        layers.append(_mapped(shape, plain_blocks(shape, arrays), 1))
+        arrays += 1 + max(block.array for block in layers[-1].blocks) - arrays
+    if max_chips is not None and arrays > max_chips * chip.arrays_per_chip:
+        missing = arrays - max_chips * chip.arrays_per_chip
         raise CimcError(
-            f"the network needs {arrays} arrays but {max_chips} x {chip.name} has {max_chips * chip.array.per_chip}: "
-            f"{missing} missing; raise --max-chips to {-(-arrays // chip.array.per_chip)} or choose a larger chip"
+            f"the network needs {arrays} arrays but {max_chips} x {chip.name} has {max_chips * chip.arrays_per_chip}: "
+            f"{missing} missing; raise --max-chips to {-(-arrays // chip.arrays_per_chip)} or choose a larger chip"
         )
     return Mapping(
         chip=chip.name,
-        arrays_per_chip=chip.array.per_chip,
+        arrays_per_chip=chip.arrays_per_chip,
         arrays=arrays,
+        columns_per_weight=chip.columns_per_weight,
+        rows_per_weight=chip.rows_per_weight,
+        physical_per_array=chip.physical_per_array,
         input_range=input_range,
         layers=tuple(layers),
         cost=network_cost(layers, chip),
     )
 
 
-def _map_layer(nodes: list[ir.Node], nonnegative: frozenset[str], first_array: int, chip: Chip) -> MappedLayer:
-    node = nodes[0]
-    weight = node.inputs[1]
-    assert weight is not None
-    assert weight.shape is not None
-    rows, columns = (int(extent) for extent in weight.shape.numpy())
-    kernel = node.attributes.get("kernel_shape")
-    kernel_size = math.prod(kernel.as_ints()) if kernel is not None else 1
-    groups = node.attributes.get_int("group", 1)
-    _, row_split = row_block_size(kernel_size, chip)
+def _mapped(layer: Layer, blocks: tuple[Block, ...], copies: int) -> MappedLayer:
     return MappedLayer(
-        name=layer_of(weight.name or ""),
-        operator=node.op_type,
-        rows=rows,
-        columns=columns,
-        kernel_size=kernel_size,
-        groups=groups,
-        positions=sum(_positions(node) for node in nodes),
-        signed_input=any(node.inputs[0] is None or node.inputs[0].name not in nonnegative for node in nodes),
-        row_split=row_split,
-        blocks=partition(rows, columns, kernel_size, first_array, chip, groups),
+        name=layer.name,
+        operator=layer.operator,
+        rows=layer.rows,
+        columns=layer.columns,
+        kernel_size=layer.kernel_size,
+        groups=layer.groups,
+        positions=layer.positions,
+        signed_input=layer.signed_input,
+        row_split=layer.row_split,
+        blocks=blocks,
+        copies=copies,
     )
-
-
-def _positions(node: ir.Node) -> int:
-    """MVMs of one image: the spatial axes of a convolution, all axes but batch and features of a product.
-
-    The batch is the axis that is not static, wherever it stands; without one it is the first. An axis that holds the
-    batch several times (`4*N`, as inferred) counts so often.
-    """
-    shape = node.outputs[0].shape
-    assert shape is not None
-    if "kernel_shape" in node.attributes:
-        return math.prod(int(extent) for extent in shape[2:] if isinstance(extent, int))
-    axes = list(shape)[:-1]
-    if all(isinstance(extent, int) for extent in axes):
-        axes = axes[1:]
-    return math.prod(extent if isinstance(extent, int) else _multiple(extent) for extent in axes)
-
-
-def _multiple(extent: ir.SymbolicDim) -> int:
-    factor, star, _ = str(extent.value).partition("*")
-    return int(factor) if star and factor.isdigit() else 1
