@@ -194,7 +194,8 @@ class Mapping(Record):
     """Every crossbar layer of a network on the arrays of one kind of chip.
 
     arrays: in use; those of several segments stand on the chip one after the other. physical_per_array: physical arrays
-    in each (more than one where bit slices have arrays of their own). result: None for the plain mapping, one copy, one block an array.
+    in each (more than one where bit slices have arrays of their own). result: None for the plain mapping, one copy, one
+    block an array.
     """
 
     chip: str

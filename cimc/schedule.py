@@ -19,14 +19,16 @@ class Dependency(NamedTuple):
 
     Before output row r (from 0) can start, the source's rows 0 .. `rows_needed(r, source_rows)` - 1 must be complete,
     with rows_needed = min(source_rows, max(1, first_rows + ceil(r step))). A stage that needs all of its input has
-    first_rows = source_rows, step = 0. bytes: what one image moves along this edge. buffer_bytes: what the edge must
-    hold at most in the row-pipelined schedule.
+    first_rows = source_rows, step = 0. window: source rows that one output row reads, the last of them the last that it
+    needs. bytes: what one image moves along this edge. buffer_bytes: what the edge must hold at most in the
+    row-pipelined schedule: rows that are complete and still to be read.
     """
 
     source: str
     source_rows: int
     first_rows: int
     step: float
+    window: int
     bytes: int
     buffer_bytes: int = 0
 
