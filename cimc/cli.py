@@ -261,6 +261,25 @@ def inspect(artifact: Annotated[Path, typer.Argument(help=".cim file.")], as_jso
 
 
 @app.command()
+def report(
+    artifact: Annotated[Path, typer.Argument(help="Compiled or trained .cim file.")],
+    output: Annotated[Path, typer.Option("-o", "--output", help="HTML page to write.")],
+) -> None:
+    """Write one self-contained page: network, array floor plan, pipeline, cost, conductance histograms.
+
+    Example: cimc report lenet1.cim -o report.html
+    """
+    from cimc.artifact import read_artifact
+    from cimc.console import say
+    from cimc.files import require_different
+    from cimc.report import write_report
+
+    require_different(artifact, output)
+    write_report(read_artifact(artifact), output)
+    say(f"wrote {output}; open it in a browser")
+
+
+@app.command()
 def chips(
     name: Annotated[str | None, typer.Argument(help="Print this chip's description with its sources.")] = None,
     as_json: Json = False,
