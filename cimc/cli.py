@@ -264,6 +264,7 @@ def inspect(artifact: Annotated[Path, typer.Argument(help=".cim file.")], as_jso
 def report(
     artifact: Annotated[Path, typer.Argument(help="Compiled or trained .cim file.")],
     output: Annotated[Path, typer.Option("-o", "--output", help="HTML page to write.")],
+    as_json: Json = False,
 ) -> None:
     """Write one self-contained page: network, array floor plan, pipeline, cost, conductance histograms.
 
@@ -275,8 +276,10 @@ def report(
     from cimc.report import write_report
 
     require_different(artifact, output)
-    write_report(read_artifact(artifact), output)
-    say(f"wrote {output}; open it in a browser")
+    contents = read_artifact(artifact)
+    write_report(contents, output)
+    figures = {"model": contents.model, "chip": contents.chip.name, "report": str(output)}
+    _emit(as_json, figures, lambda: say(f"wrote {output}; open it in a browser"))
 
 
 @app.command()

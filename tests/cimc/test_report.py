@@ -1,5 +1,6 @@
 """The report is one valid page that names everything and needs nothing else."""
 
+import json
 import re
 import xml.etree.ElementTree as ElementTree
 from collections import Counter
@@ -246,6 +247,8 @@ def test_command_writes_the_page_whole_or_not_at_all(tmp_path: Path) -> None:
     assert done.exit_code == 0
     assert output.read_text(encoding="utf-8") == report(read_artifact(source))
     assert sorted(path.name for path in tmp_path.iterdir()) == ["model.cim", "report.html"]
+    as_json = CliRunner().invoke(app, ["report", str(source), "-o", str(output), "--json"])
+    assert json.loads(as_json.stdout) == {"model": "lenet1", "chip": "brram-256x64", "report": str(output)}
     with pytest.raises(CimcError, match="it is the input"):
         CliRunner().invoke(app, ["report", str(source), "-o", str(source)], catch_exceptions=False)
     with pytest.raises(CimcError, match="check the folder"):
