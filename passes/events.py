@@ -1,0 +1,76 @@
+"""Events in time, and servers that serve one request after the other: the clockwork of the simulator."""
+
+import heapq
+from collections import defaultdict
+from collections.abc import Callable
+from typing import NamedTuple
+
+Action = Callable[[], None]
+
+
+class Clock:
+    """Runs actions at their times, those of one moment in the order in which they were asked for."""
+
+    def __init__(self) -> None:
+        self.now = 0.0
+        self._queue: list[tuple[float, int, Action]] = []
+        self._count = 0
+
+    def at(self, time: float, action: Action) -> None:
+        """Run `action` at `time` (ns), not before now."""
+        self._count += 1
+        heapq.heappush(self._queue, (max(time, self.now), self._count, action))
+
+    def run(self) -> None:
+        """Until nothing is left to do."""
+        while self._queue:
+            self.now, _, action = heapq.heappop(self._queue)
+            action()
+
+
+class _Request(NamedTuple):
+    image: int
+    number: int
+    since: float
+    service_ns: float
+    user: str
+    begun: Action
+
+
+class Server:
+    """A resource that serves one request at a time: older images first, then in the order of asking.
+
+    busy_ns: all services together. waits: ns that one layer waited while another one was served, by (layer, other).
+    """
+
+    def __init__(self, clock: Clock, kind: str, where: str) -> None:
+        self.kind, self.where = kind, where
+        self.busy_ns = 0.0
+        self.waits: defaultdict[tuple[str, str], float] = defaultdict(float)
+        self._clock = clock
+        self._queue: list[_Request] = []
+        self._holder: str | None = None
+        self._count = 0
+
+    def request(self, image: int, service_ns: float, user: str, begun: Action) -> None:
+        """Ask for `service_ns` of the server for the layer `user`; `begun` runs when the service begins."""
+        self._count += 1
+        request = _Request(image, self._count, self._clock.now, service_ns, user, begun)
+        if self._holder is None:
+            self._begin(request)
+        else:
+            heapq.heappush(self._queue, request)
+
+    def _begin(self, request: _Request) -> None:
+        self._holder = request.user
+        self.busy_ns += request.service_ns
+        self._clock.at(self._clock.now + request.service_ns, self._end)
+        request.begun()
+
+    def _end(self) -> None:
+        holder, self._holder = self._holder, None
+        if self._queue:
+            request = heapq.heappop(self._queue)
+            if holder is not None and holder != request.user:
+                self.waits[request.user, holder] += self._clock.now - request.since
+            self._begin(request)
