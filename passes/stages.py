@@ -141,6 +141,10 @@ def _regrouped_axis(before: list[int], after: list[int], axis: int) -> int | Non
     for candidate, extent in enumerate(after):
         if extent == size and math.prod(after[candidate + 1 :]) == inner:
             return candidate
+    for candidate, extent in enumerate(after):
+        # The rows and columns of an image become one axis: patches become tokens.
+        if len(after) > 2 and extent % size == 0 and extent * math.prod(after[candidate + 1 :]) == size * inner:
+            return candidate
     return 2 if len(after) >= 4 else 1 if len(after) == 3 else None
 
 
