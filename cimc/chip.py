@@ -52,6 +52,8 @@ class Chip(Section):
     def _check_converters(self) -> "Chip":
         if self.adc.bits is not None and self.input.bits is None:
             raise ValueError("an ADC with bits needs an input converter with bits")
+        if self.adc.bits is not None and self.adc.range_uA is None and self.not_simulated is None:
+            raise ValueError("adc: bits and range_uA go together")
         return self
 
     @model_validator(mode="after")

@@ -145,7 +145,10 @@ class Input(Section):
 
 
 class Adc(Section):
-    """The output converter. `bits` None: ideal, no rounding and no limit. The range starts at 0 uA."""
+    """The output converter. `bits` None: ideal, no rounding and no limit. The range starts at 0 uA.
+
+    A chip that the runtime does not simulate (see `Chip.not_simulated`) may leave the range out.
+    """
 
     bits: int | None = Field(default=None, ge=1, le=16)
     range_uA: Positive | None = None
@@ -153,7 +156,7 @@ class Adc(Section):
 
     @model_validator(mode="after")
     def _check_range(self) -> "Adc":
-        if (self.bits is None) != (self.range_uA is None):
+        if self.bits is None and self.range_uA is not None:
             raise ValueError("bits and range_uA go together")
         if self.bits is None and self.noise_lsb:
             raise ValueError("noise_lsb needs bits and range_uA")

@@ -86,7 +86,8 @@ class MappedLayer(Record):
 class LayerCost(Record):
     """Cost of one layer for one image, arrays only. latency_ms: of all its positions, shared among its copies.
 
-    arrays: physical ones; an array that holds blocks of several layers counts at each of them.
+    arrays: physical ones; an array that holds blocks of several layers counts at each of them. digital_mj: of the
+    digital operators on its cores, apart; None where the chip file does not say.
     """
 
     name: str
@@ -97,6 +98,7 @@ class LayerCost(Record):
     latency_ms: float
     energy_mj: float
     utilization: float
+    digital_mj: float | None = None
 
 
 class Component(NamedTuple):
@@ -173,7 +175,9 @@ class Segment(Record):
 class Result(Record):
     """What the mapper was asked for, what it reached, and what nobody can fall below under its rules.
 
-    value, bound: in `unit`; gap = value / bound - 1. exact: the value is proven to be the least.
+    The rules: rows are cut as the chip says, and an array holds blocks of one layer, unless one copy does not fit so or
+    the objective is the fewest arrays: then the bound holds for any layout. value, bound: in `unit`; gap: value / bound
+    - 1. exact: the value is proven to be the least.
     """
 
     objective: Objective

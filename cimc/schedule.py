@@ -86,8 +86,9 @@ class Step(NamedTuple):
 class Limit(NamedTuple):
     """A resource and the time that one image keeps it busy: no interval between images can be shorter.
 
-    kind: array (of a layer), core starts (MVMs started one after the other), vector unit, local memory, link, global
-    memory. where: the layer, core or link.
+    kind: array (of a layer), stage (its rows, inputs moved and outputs finished one after the other), core starts (MVMs
+    started one after the other), vector unit, local memory, link, bus, global memory. where: the layer, stage, core or
+    link.
     """
 
     kind: str

@@ -1,11 +1,12 @@
 """The schedule of a mapped network: times of its stages, row-pipelined latency, interval, buffers, critical path."""
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from cimc.chip import Chip
 from cimc.mapping import MappedLayer, Placement
-from cimc.schedule import Schedule, Stage
+from cimc.schedule import Limit, Schedule, Stage
 from passes.limits import core_shares, limits_of
 from passes.place import core_starts
 from passes.reads import exclusive_layers, phases_of, reads_by_array, reads_of
@@ -60,7 +61,7 @@ def stage_times(
     for stage in stages:
         layer = layers.get(stage.layer)
         vector = _vector_ns(stage, 1 if layer is None else layer.cores, chip)
-        moved = _moving_ns(stage, homes, chip)
+        moved = _moving_ns(stage, homes, layers, chip)
         if stage.kind == "digital" or layer is None:
             times[stage.name] = StageTime(0.0, max(vector, moved), vector + moved)
             continue
@@ -81,15 +82,22 @@ def _vector_ns(stage: StageShape, cores: int, chip: Chip) -> float:
     return stage.operations * chip.cores.activation_bytes / (chip.cores.vector_bytes_per_ns * cores * stage.rows)
 
 
-def _moving_ns(stage: StageShape, homes: Mapping[str, str], chip: Chip) -> float:
-    """The time to bring the inputs of one row from other cores (or the shared memory)."""
-    rate = chip.cores.bus_bytes_per_ns or chip.cores.link_bytes_per_ns
+def _moving_ns(stage: StageShape, homes: Mapping[str, str], layers: Mapping[str, LayerTime], chip: Chip) -> float:
+    """The time to bring the inputs of one row from other cores (or the shared memory).
+
+    On a mesh, as many links work side by side as both ends have cores; a bus is one.
+    """
+    bus, link = chip.cores.bus_bytes_per_ns, chip.cores.link_bytes_per_ns
     total = 0.0
     for source in stage.inputs:
-        if not source.source and chip.cores.global_bytes_per_ns is not None:
-            total += source.bytes / chip.cores.global_bytes_per_ns
-        elif source.source and rate is not None and homes[source.source] != stage.layer:
-            total += source.bytes / rate
+        if not source.source:
+            total += source.bytes / (chip.cores.global_bytes_per_ns or math.inf)
+            continue
+        home = homes[source.source]
+        if home == stage.layer:
+            continue
+        ends = [layers[name].cores for name in (home, stage.layer) if name in layers]
+        total += source.bytes / (bus or (link or math.inf) * min(ends, default=1))
     return total / stage.rows
 
 
@@ -111,11 +119,13 @@ def schedule(
     line = timeline(stages, times, exclusive_of(layers, chip))
     timed = tuple(_stage(stage, times[stage.name], line) for stage in stages)
     limits = limits_of(layers, stages, placement, chip)
-    busiest = max((stage.busy_ns for stage in timed), default=0.0)
+    busiest = max(timed, key=lambda stage: stage.busy_ns)
+    if not limits or busiest.busy_ns > limits[0].busy_ns * (1 + 1e-9):
+        limits = (Limit("stage", busiest.name, busiest.busy_ns), *limits)
     return Schedule(
         latency_ns=line.latency_ns,
         sequential_ns=sum(stage.first_ns + (stage.rows - 1) * stage.row_ns for stage in timed),
-        interval_ns=max([busiest, *(limit.busy_ns for limit in limits)]),
+        interval_ns=limits[0].busy_ns,
         limits=limits,
         critical_path=critical_path(stages, times, line),
         buffer_bytes=sum(source.buffer_bytes for stage in timed for source in stage.inputs),

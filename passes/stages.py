@@ -73,7 +73,8 @@ def stages_of(model: ir.Model, layers: Sequence[Layer], chip: Chip) -> list[Stag
         home = layer if layer in on_arrays else next((values[v].layer for v in inputs if values[v].layer), "")
         name = node.outputs[0].name or ""
         for value in node.outputs:
-            values[value] = _Value(name, home, axis)
+            like_the_first = len(_shape(value)) == len(_shape(node.outputs[0]))
+            values[value] = _Value(name, home, axis if like_the_first else _default_axis(value))
         crossbar = layer in on_arrays
         stages.append(
             StageShape(

@@ -17,7 +17,7 @@ from cimc.compiler import compile_model
 from cimc.data import Dataset
 from cimc.digits import digits
 from cimc.errors import CimcError
-from cimc.package import Package, read_package, write_package
+from cimc.package import FORMAT, Package, read_package, write_package
 from cimc.program import LayerProgram, Program
 from cimc.units import pair_targets
 from passes.map_network import map_network
@@ -193,7 +193,7 @@ def test_changed_or_missing_file_is_named(copy, name):
     read_package(copy)
 
 
-@pytest.mark.parametrize("manifest", [b"", b"{", b"[]", b"{}", b'{"format": 1, "sha256": []}', b"\xff"])
+@pytest.mark.parametrize("manifest", [b"", b"{", b"[]", b"{}", b'{"format": 2, "sha256": []}', b"\xff"])
 def test_damaged_manifest_is_refused(copy, manifest):
     (copy / "manifest.json").write_bytes(manifest)
     with pytest.raises(CimcError, match="damaged"):
@@ -202,8 +202,8 @@ def test_damaged_manifest_is_refused(copy, manifest):
 
 def test_other_format_says_what_to_do(copy):
     path = copy / "manifest.json"
-    path.write_text(json.dumps({**json.loads(path.read_text()), "format": 2}))
-    with pytest.raises(CimcError, match="has format 2, this version reads 1; export it again"):
+    path.write_text(json.dumps({**json.loads(path.read_text()), "format": FORMAT + 1}))
+    with pytest.raises(CimcError, match=f"has format {FORMAT + 1}, this version reads {FORMAT}; export it again"):
         read_package(copy)
 
 

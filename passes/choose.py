@@ -1,0 +1,198 @@
+"""Choose: blocks and copies of all layers for an objective under a budget of arrays, with the bound of the result."""
+
+from collections.abc import Mapping, Sequence
+
+from cimc.chip import Chip
+from cimc.mapping import Block, MappedLayer, Objective, Result
+from passes.copies import Copies, area_of, arrays_of, copies_for, least_energy, least_reads, one_each, read_steps
+from passes.cost import network_cost
+from passes.latency import latency_bound, least_latency
+from passes.layers import Layer
+from passes.layout import copied_blocks, plain_blocks
+from passes.limits import outside_bytes
+from passes.pack import pack
+from passes.place import place
+from passes.schedule import schedule
+from passes.stages import StageShape
+
+# Between states of the interval search where cores, not only arrays, limit it.
+STEP = 0.97
+FINER = 0.7
+
+
+def mapped(layer: Layer, blocks: tuple[Block, ...], copies: int = 1) -> MappedLayer:
+    """The layer on its blocks."""
+    return MappedLayer(
+        name=layer.name,
+        operator=layer.operator,
+        rows=layer.rows,
+        columns=layer.columns,
+        kernel_size=layer.kernel_size,
+        groups=layer.groups,
+        positions=layer.positions,
+        signed_input=layer.signed_input,
+        row_split=layer.row_split,
+        blocks=blocks,
+        copies=copies,
+    )
+
+
+def plain(layers: Sequence[Layer]) -> list[MappedLayer]:
+    """One copy each, one block an array (groups block-diagonal), in network order."""
+    result = []
+    first = 0
+    for layer in layers:
+        result.append(mapped(layer, plain_blocks(layer, first)))
+        first = 1 + max(block.array for block in result[-1].blocks)
+    return result
+
+
+def packed(layers: Sequence[Layer], chip: Chip) -> list[MappedLayer]:
+    """One copy each in the fewest arrays, several layers in one."""
+    return [mapped(layer, blocks) for layer, blocks in zip(layers, pack(layers, chip).blocks, strict=True)]
+
+
+def copied(layers: Sequence[Layer], copies: Mapping[str, int]) -> list[MappedLayer]:
+    """That many copies of each layer, every array for one layer."""
+    result = []
+    first = 0
+    for layer in layers:
+        count = copies[layer.name]
+        result.append(mapped(layer, copied_blocks(layer, count, first), count))
+        first += layer.arrays(count)
+    return result
+
+
+def choose(
+    layers: Sequence[Layer], stages: Sequence[StageShape], chip: Chip, objective: Objective, budget: int, seed: int
+) -> tuple[list[MappedLayer], Result]:
+    """Map for an objective; the arrays of one copy, packed if need be, must fit the budget.
+
+    latency: of one image, row-pipelined. interval: between images, layer-pipelined. energy: of reading arrays.
+    arrays: the fewest, several layers in one array. Where the copies do not fit without packing, the network is packed.
+    """
+    fits = arrays_of(layers, one_each(layers)) <= budget
+    if objective == "arrays" or not fits:
+        result = packed(layers, chip)
+    elif objective == "latency":
+        result = copied(layers, least_latency(layers, stages, budget, chip))
+    elif objective == "energy":
+        result = copied(layers, least_energy(layers, budget, lambda layer, count: read_energy(layer, count, chip)))
+    else:
+        result = copied(layers, least_interval(layers, stages, budget, chip, seed))
+    value = _value(result, layers, stages, chip, objective, seed)
+    bound = _bound(layers, stages, chip, objective, budget)
+    unit = {"latency": "ms", "interval": "ms", "energy": "mJ", "arrays": "arrays"}[objective]
+    exact = value <= bound * (1 + 1e-9)
+    return result, Result(
+        objective=objective, budget=budget, seed=seed, value=value, bound=min(bound, value), unit=unit, exact=exact
+    )
+
+
+def least_interval(layers: Sequence[Layer], stages: Sequence[StageShape], budget: int, chip: Chip, seed: int) -> Copies:
+    """Copies for the least interval: exact where only arrays limit it, else the best of a family of placed states."""
+    reads = least_reads(layers, budget)
+    floor = interval_floor(layers, stages, chip) / (chip.cost.mvm_us * 1e3) if chip.cost.mvm_us else 0.0
+    if chip.cores.mvm_start_ns is None:
+        return copies_for(layers, max(reads, int(floor)))
+    steps = [step for step in read_steps(layers, STEP) if step >= reads]
+    # Above the floor the arrays decide; below it more copies only make the cores' shares finer.
+    below = [step for step in steps if step <= floor]
+    finer: list[int] = []
+    for step in below:
+        if not finer or step <= FINER * finer[-1]:
+            finer.append(step)
+    best = copies_for(layers, steps[0] if steps else reads)
+    value = float("inf")
+    for step in [*finer, *reversed([step for step in steps if step > floor])]:
+        if step * chip.cost.mvm_us * 1e3 >= value:
+            break
+        copies = copies_for(layers, step)
+        mapping = copied(layers, copies)
+        found = schedule(mapping, stages, place(mapping, stages, chip, seed), chip).interval_ns
+        if found < value * (1 - 1e-9):
+            best, value = copies, found
+    return best
+
+
+def interval_floor(layers: Sequence[Layer], stages: Sequence[StageShape], chip: Chip) -> float:
+    """What the cores, the vector units and the shared memory need for one image at least, ns."""
+    cores, width = chip.cores, chip.cores.activation_bytes
+    found = [0.0]
+    if cores.mvm_start_ns is not None:
+        # Copies of a layer that lie in one array are started together, row blocks of a copy are not.
+        starts = sum(_starts(layer) for layer in layers)
+        found.append(starts * cores.mvm_start_ns / cores.count)
+    if cores.vector_bytes_per_ns is not None:
+        work = sum(stage.operations for stage in stages if stage.layer) * width
+        found.append(work / (cores.vector_bytes_per_ns * cores.count))
+    if cores.global_bytes_per_ns is not None:
+        found.append(outside_bytes(stages, chip) / cores.global_bytes_per_ns)
+    return max(found)
+
+
+def _starts(layer: Layer) -> float:
+    """The fewest MVM starts of a layer for one image: its arrays filled with copies to the last place."""
+    by_rows: dict[tuple[int, int], float] = {}
+    for piece in layer.pieces:
+        group = piece.column_start * layer.groups // layer.columns
+        size = min(layer.chip.weight_rows // piece.height, layer.chip.weight_columns // piece.width)
+        # Column blocks of a row block are started together: the one that is shared least counts.
+        by_rows[group, piece.row_start] = max(by_rows.get((group, piece.row_start), 0.0), 1 / size)
+    return sum(by_rows.values()) * layer.positions * layer.phases
+
+
+def read_energy(layer: Layer, copies: int, chip: Chip) -> float:
+    """Energy of the layer's reads for one image with that many copies, mJ."""
+    arrays = layer.arrays(copies) * chip.physical_per_array * layer.reads(copies)
+    cost = chip.cost
+    if cost.mvm_nj is not None:
+        return arrays * cost.mvm_nj * 1e-6
+    conversion = ((cost.adc_pj or 0.0) + (cost.shift_add_pj or 0.0)) * chip.input.conversions
+    converted = sum(piece.width for piece in layer.pieces) * chip.columns_per_weight * conversion
+    driven = sum(piece.height for piece in layer.pieces) * chip.rows_per_weight * (cost.dac_pj or 0.0)
+    once = layer.positions * layer.phases * (converted + driven) * chip.physical_per_array
+    return (once + arrays * ((cost.array_pj or 0.0) + chip.weights.offset_columns * conversion)) * 1e-9
+
+
+def least_read_energy(layer: Layer, chip: Chip) -> float:
+    """No number of copies has less: every array filled to the last place, read once for all it holds, mJ."""
+    filled = sum(count / size for count, size in layer.classes) * layer.positions * layer.phases
+    arrays = layer.arrays(1) * chip.physical_per_array * layer.reads(1)
+    each = read_energy(layer, 1, chip)
+    if chip.cost.mvm_nj is not None:
+        return each * filled * chip.physical_per_array / arrays
+    conversion = ((chip.cost.adc_pj or 0.0) + (chip.cost.shift_add_pj or 0.0)) * chip.input.conversions
+    idle = (chip.cost.array_pj or 0.0) + chip.weights.offset_columns * conversion
+    return each - (arrays - filled * chip.physical_per_array) * idle * 1e-9
+
+
+def _value(
+    result: Sequence[MappedLayer],
+    layers: Sequence[Layer],
+    stages: Sequence[StageShape],
+    chip: Chip,
+    objective: Objective,
+    seed: int,
+) -> float:
+    if objective == "arrays":
+        return float(len({block.array for layer in result for block in layer.blocks}))
+    if objective == "energy":
+        return network_cost(result, chip).energy_mj
+    found = schedule(result, stages, place(result, stages, chip, seed), chip)
+    return (found.latency_ns if objective == "latency" else found.interval_ns) * 1e-6
+
+
+def _bound(
+    layers: Sequence[Layer], stages: Sequence[StageShape], chip: Chip, objective: Objective, budget: int
+) -> float:
+    if objective == "arrays":
+        return float(pack(layers, chip).bound)
+    if objective == "energy":
+        return sum(least_read_energy(layer, chip) for layer in layers)
+    # Where one copy only fits packed, several layers in one array, the weights' area is what no layout is below.
+    arrays = arrays_of if arrays_of(layers, one_each(layers)) <= budget else area_of
+    if objective == "latency":
+        return latency_bound(layers, stages, budget, chip, arrays) * 1e-6
+    reads = least_reads(layers, budget, arrays)
+    return max(reads * chip.cost.mvm_us * 1e-3, interval_floor(layers, stages, chip) * 1e-6)
