@@ -74,3 +74,21 @@ class Server:
             if holder is not None and holder != request.user:
                 self.waits[request.user, holder] += self._clock.now - request.since
             self._begin(request)
+
+
+def together(clock: Clock, count: int, end: float, done: Action) -> Callable[[float], None]:
+    """What each of `count` requests calls with its service when it begins: `done` runs at the end of all, not before
+    `end`; at `end` if there are none.
+    """
+    waiting = count
+
+    def begun(service: float) -> None:
+        nonlocal waiting, end
+        waiting -= 1
+        end = max(end, clock.now + service)
+        if not waiting:
+            clock.at(end, done)
+
+    if not waiting:
+        clock.at(end, done)
+    return begun

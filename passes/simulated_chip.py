@@ -4,8 +4,10 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations, pairwise
+from typing import NamedTuple
 
 import networkx as nx
+import numpy as np
 
 from cimc.chip import Chip
 from cimc.mapping import Block, MappedLayer, Placement
@@ -13,8 +15,7 @@ from cimc.mapping import Block, MappedLayer, Placement
 Link = tuple[int, int]
 
 
-@dataclass(frozen=True)
-class Gang:
+class GangArrays(NamedTuple):
     """Copies of a layer that share arrays and so are read together; most gangs are one copy.
 
     positions: one MVM computes so many. round_ns: its time. starts: MVM starts it takes in each core. local_bytes: what
@@ -23,7 +24,7 @@ class Gang:
 
     positions: int
     round_ns: float
-    starts: Mapping[int, int]
+    starts: Mapping[int, float]
     local_bytes: Mapping[int, float]
 
 
@@ -36,7 +37,7 @@ class ArraysOfLayer:
     partial sums between cores for one image, by (from, to).
     """
 
-    gangs: tuple[Gang, ...]
+    gangs: tuple[GangArrays, ...]
     cores: Mapping[int, float]
     outputs: Mapping[int, float]
     inputs: Mapping[int, float]
@@ -88,8 +89,11 @@ def cross(a: range, b: range) -> bool:
     return a.start < b.stop and b.start < a.stop
 
 
-def arrays_of_layer(layer: MappedLayer, placement: Placement | None, chip: Chip) -> ArraysOfLayer:
-    """A layer of a mapping on its arrays; without a placement all of them count as one core without limits."""
+def arrays_of_layer(layer: MappedLayer, placement: Placement | None, chip: Chip, apart: bool = False) -> ArraysOfLayer:
+    """A layer of a mapping on its arrays; without a placement (several chips) in a core of its own without limits.
+
+    apart: as if copies that share arrays could be read one by one at no cost.
+    """
     geometry = Geometry(layer, chip)
     phases = 2 if layer.signed_input and chip.input.signed == "two-phase" else 1
     core = dict(enumerate(placement.cores)) if placement is not None else {b.array: 0 for b in layer.blocks}
@@ -108,8 +112,10 @@ def arrays_of_layer(layer: MappedLayer, placement: Placement | None, chip: Chip)
     gangs = [
         _gang(arrays[number], len(copies), phases, core, geometry, chip) for number, copies in enumerate(components)
     ]
+    if apart:
+        gangs = [_part(gang) for gang in gangs for _ in range(gang.positions)]
     return ArraysOfLayer(
-        gangs=tuple(gangs),
+        gangs=tuple(gangs if placement is not None else (gang._replace(starts={}, local_bytes={}) for gang in gangs)),
         cores=_fractions((core[array], 1.0) for array in held),
         outputs=_fractions(
             (core[b.array], float(b.column_stop - b.column_start)) for b in layer.blocks if b.row_start == 0
@@ -131,7 +137,7 @@ def _gang(
     core: Mapping[int, int],
     geometry: Geometry,
     chip: Chip,
-) -> Gang:
+) -> GangArrays:
     serial = max(geometry.reads(blocks) for blocks in arrays.values())
     starts: defaultdict[int, set[object]] = defaultdict(set)
     local: defaultdict[int, float] = defaultdict(float)
@@ -143,12 +149,19 @@ def _gang(
         if first:
             values += sum({geometry.inputs(b): b.row_stop - b.row_start for b in blocks}.values())
         local[core[array]] += values * chip.cores.activation_bytes
-    return Gang(
+    return GangArrays(
         positions=copies,
         round_ns=chip.cost.mvm_us * 1e3 * phases * serial,
         starts={place: phases * serial * len(sets) for place, sets in starts.items()},
         local_bytes=dict(local),
     )
+
+
+def _part(gang: GangArrays) -> GangArrays:
+    """One of a gang's copies."""
+    starts = {core: count / gang.positions for core, count in gang.starts.items()}
+    local = {core: size / gang.positions for core, size in gang.local_bytes.items()}
+    return GangArrays(1, gang.round_ns, starts, local)
 
 
 def _fractions(parts: Iterable[tuple[int, float]]) -> dict[int, float]:
@@ -160,14 +173,18 @@ def _fractions(parts: Iterable[tuple[int, float]]) -> dict[int, float]:
 
 
 def _partial_sums(layer: MappedLayer, core: Mapping[int, int], chip: Chip) -> dict[Link, float]:
-    """Partial sums that go to the core of the first row block."""
-    homes = {(b.copy, b.column_start): core[b.array] for b in layer.blocks if b.row_start == 0}
-    moved: defaultdict[Link, float] = defaultdict(float)
+    """Partial sums of a column go to the core of its first row block."""
+    homes = np.zeros((layer.copies, layer.columns), np.int64)
     for block in layer.blocks:
-        home = homes[block.copy, block.column_start]
-        if core[block.array] != home:
-            values = (block.column_stop - block.column_start) * layer.positions / layer.copies
-            moved[core[block.array], home] += values * chip.cores.activation_bytes
+        if block.row_start == 0:
+            homes[block.copy, block.column_start : block.column_stop] = core[block.array]
+    moved: defaultdict[Link, float] = defaultdict(float)
+    each = layer.positions / layer.copies * chip.cores.activation_bytes
+    for block in layer.blocks:
+        targets = homes[block.copy, block.column_start : block.column_stop]
+        for home, columns in zip(*np.unique(targets, return_counts=True), strict=True):
+            if core[block.array] != home:
+                moved[core[block.array], int(home)] += int(columns) * each
     return dict(moved)
 
 

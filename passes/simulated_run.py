@@ -1,42 +1,87 @@
 """One run of the simulator: images go through the stages of a mapped network, row by row."""
 
 from collections import defaultdict, deque
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from functools import partial
 
+import networkx as nx
 import onnx_ir as ir
 
 from cimc.chip import Chip
 from cimc.mapping import Mapping
-from passes.events import Clock, Server
+from passes.events import Clock, Server, together
 from passes.layers import layers_of
 from passes.row_flow import Flow, row_flow
-from passes.simulated_chip import ArraysOfLayer, Gang, Link, Mesh, arrays_of_layer, rivals_of
+from passes.simulated_chip import ArraysOfLayer, GangArrays, arrays_of_layer, rivals_of
+from passes.simulated_moves import PARTIAL_SUMS, Transfer, output_flow, partial_sums_flow, transfers
 from passes.stages import StageShape, stages_of
 
-ROUNDS = 8  # pieces of a row's MVMs that a gang takes at a time where cores limit their starts
-BUSY_LINKS = 16  # of the mesh are followed; the others carry less than these
+COPIES_IN_ONE_ARRAY = "copies in one array"
+PIECES = 8  # in which a gang takes its share of a row; finer makes no difference
 
 
+@dataclass
 class Job:
-    """The MVMs of one row that are still to be given to a gang (left) or to be done (open), rounds of them to each."""
+    """The MVMs of one row of a stage that are still to be done."""
 
-    def __init__(self, stage: "Stage", image: int, row: int, positions: int, side_by_side: int) -> None:
-        self.stage, self.image, self.row = stage, image, row
-        self.left = self.open = positions
-        self.rounds = -(-positions // side_by_side)
+    stage: "Stage"
+    image: int
+    row: int
+    open: int
+
+
+class Gang:
+    """Arrays at work that are read together: rows wait in `queue` with the MVMs that they have for this gang."""
+
+    def __init__(self, arrays: GangArrays) -> None:
+        self.arrays = arrays
+        self.queue: deque[tuple[Job, int]] = deque()
+        self.at_work = False
+        self.busy_ns = 0.0
+
+    def take(self) -> tuple[int, list[tuple[Job, int]]]:
+        """The next MVMs: how many one after the other, and of which rows."""
+        job, waiting = self.queue.popleft()
+        copies = self.arrays.positions
+        rounds = -(-waiting // (copies * PIECES))
+        taken = min(waiting, rounds * copies)
+        if taken < waiting:
+            self.queue.appendleft((job, waiting - taken))
+        parts, idle = [(job, taken)], -taken % copies
+        # Copies that the row leaves idle compute the next row meanwhile.
+        while idle and self.queue and self.queue[0][0] is not job:
+            job, waiting = self.queue.popleft()
+            taken = min(waiting, idle)
+            if taken < waiting:
+                self.queue.appendleft((job, waiting - taken))
+            parts.append((job, taken))
+            idle -= taken
+        return rounds, parts
 
 
 class Layer:
-    """The arrays of a layer at work: rows wait in `jobs`, gangs that are free take their MVMs."""
+    """The arrays of a layer at work. Position p of an image goes to copy p mod copies, wherever its gang is."""
 
-    def __init__(self, name: str, arrays: ArraysOfLayer) -> None:
-        self.name, self.arrays = name, arrays
-        self.jobs: deque[Job] = deque()
-        self.free: list[Gang] = list(arrays.gangs)
-        self.side_by_side = sum(gang.positions for gang in arrays.gangs)
-        self.giving = False
+    def __init__(self, name: str, positions: int, arrays: ArraysOfLayer) -> None:
+        self.name, self.positions, self.arrays = name, positions, arrays
+        self.gangs = [Gang(gang) for gang in arrays.gangs]
+        self.gang_of_copy = [gang for gang in self.gangs for _ in range(gang.arrays.positions)]
         self.at_work: tuple[str, int] | None = None  # the stage and image that hold the arrays, where they are shared
+
+    def shares(self, first: int, last: int) -> dict[int, int]:
+        """How many of the positions first .. last - 1 each gang gets, by its number."""
+        copies = len(self.gang_of_copy)
+        whole, rest = divmod(last - first, copies)
+        counts = [whole] * copies
+        for position in range(first, first + rest):
+            counts[position % copies] += 1
+        shares: defaultdict[int, int] = defaultdict(int)
+        number = 0
+        for index, gang in enumerate(self.gangs):
+            shares[index] = sum(counts[number : number + gang.arrays.positions])
+            number += gang.arrays.positions
+        return {index: count for index, count in shares.items() if count}
 
 
 class Stage:
@@ -46,32 +91,45 @@ class Stage:
         self.shape, self.flow = shape, flow
         self.readers: list[Stage] = []
         self.image = self.row = 0
-        self.beginning = False
         self.complete = [bytearray(flow.rows) for _ in range(images)]
         self.done = [0] * images  # rows from the first on that are complete, without a gap
         self.delivered = [0] * images  # to other cores
-        self.moved: list[tuple[Server, float]] = []  # of one row
-        self.delay_ns = 0.0  # of one row over links that are not followed
+        self.moved = Transfer()
+        self.partial_sums = Transfer()
 
-    def positions(self, row: int) -> int:
-        """MVMs of a row."""
+    def positions(self, row: int) -> tuple[int, int]:
+        """The MVMs of a row, (first, behind the last)."""
         total, rows = self.shape.positions, self.flow.rows
-        return (row + 1) * total // rows - row * total // rows
+        return row * total // rows, (row + 1) * total // rows
 
 
 class Run:
-    """`images` images, all there at the start. ends: when each is complete, ns."""
+    """`images` images, one every `pace_ns`. ends: when each is complete, ns."""
 
-    def __init__(self, model: ir.Model, mapping: Mapping, chip: Chip, images: int, lifted: frozenset[str]) -> None:
+    def __init__(
+        self,
+        model: ir.Model,
+        mapping: Mapping,
+        chip: Chip,
+        images: int = 1,
+        pace_ns: float = 0.0,
+        lifted: frozenset[str] = frozenset(),
+    ) -> None:
         self.chip, self.images, self.clock = chip, images, Clock()
         self.ends = [0.0] * images
         self.array_waits: defaultdict[tuple[str, str], float] = defaultdict(float)
         self._lifted = lifted
+        self._placed = mapping.placement is not None
         self._servers: dict[tuple[str, str, str], Server] = {}
         self._rivals = {} if "array" in lifted else rivals_of(mapping.layers, chip)
         self._waiting: list[tuple[Stage, float]] = []
         self._layers = {
-            layer.name: Layer(layer.name, arrays_of_layer(layer, mapping.placement, chip)) for layer in mapping.layers
+            layer.name: Layer(
+                layer.name,
+                layer.positions,
+                arrays_of_layer(layer, mapping.placement, chip, COPIES_IN_ONE_ARRAY in lifted),
+            )
+            for layer in mapping.layers
         }
         shapes = stages_of(model, layers_of(model, chip, mapping.input_range), chip)
         flows = row_flow(model)
@@ -82,8 +140,12 @@ class Run:
             for name in dict.fromkeys(source.node for source in stage.flow.sources):
                 if name:
                     self._stages[name].readers.append(stage)
-        self._route(mapping, chip)
-        self._input_rows = self._feed(shapes)
+        self._route(mapping)
+        self._input_rows = [0] * images
+        self._rows_of_input = max((d.source_rows for s in shapes for d in s.inputs if not d.source), default=1)
+        size = max((d.bytes for s in shapes for d in s.inputs if not d.source), default=0)
+        for image in range(images):
+            self.clock.at(image * pace_ns, partial(self._feed, image, size))
 
     def servers(self) -> Iterable[Server]:
         """All resources that were asked for."""
@@ -92,11 +154,21 @@ class Run:
     def finish(self) -> list[float]:
         """Run to the end; the ends of the images."""
         for stage in self._stages.values():
-            self._begin_rows(stage)
+            if not stage.flow.sources:
+                self._begin_rows(stage)
         self.clock.run()
         stuck = [s.shape.name for s in self._stages.values() if s.done[-1] < s.flow.rows]
         assert not stuck, f"the simulation stopped before {stuck[0]} was complete"
         return self.ends
+
+    def busiest_ns(self) -> float:
+        """How long one image keeps the busiest resource at work: no interval can be shorter."""
+        busy = {name: round(max(gang.busy_ns for gang in layer.gangs)) for name, layer in self._layers.items()}
+        rivals = nx.Graph([(name, other) for name, others in self._rivals.items() for other in others])
+        nx.set_node_attributes(rivals, busy, "busy")
+        shared = nx.max_weight_clique(rivals, "busy")[1] if rivals else 0
+        servers = [server.busy_ns for server in self.servers()]
+        return float(max(shared, *busy.values(), *servers))
 
     def _server(self, kind: str, where: str, stage: str) -> Server:
         """The resource; where contention is lifted, each stage has its own."""
@@ -107,90 +179,62 @@ class Run:
 
     # What moves, and over what.
 
-    def _feed(self, shapes: Sequence[StageShape]) -> list[int]:
-        """Network inputs come from the shared memory row by row, or are there: complete rows by image."""
-        rate = self.chip.cores.global_bytes_per_ns
-        rows = max((d.source_rows for s in shapes for d in s.inputs if not d.source), default=1)
-        self._rows_of_input = rows
+    def _feed(self, image: int, size: int) -> None:
+        """An image comes from the shared memory row by row; without a rate it is there."""
+        rate, rows = self.chip.cores.global_bytes_per_ns, self._rows_of_input
         if rate is None:
-            return [rows] * self.images
-        total = max((d.bytes for s in shapes for d in s.inputs if not d.source), default=0)
-        server = self._server("global memory", "chip", "")
-        for image in range(self.images):
-            for _ in range(rows):
-                service = total / rows / rate
-                server.request(image, service, "input", partial(self._later, service, partial(self._input_row, image)))
-        return [0] * self.images
+            self._input_came(image, rows)
+            return
+        service = size / rows / rate
+        for _ in range(rows):
+            row = partial(self._later, service, partial(self._input_came, image, 1))
+            self._server("global memory", "chip", "").request(image, service, "input", row)
 
-    def _input_row(self, image: int) -> None:
-        self._input_rows[image] += 1
+    def _input_came(self, image: int, rows: int) -> None:
+        self._input_rows[image] += rows
         for stage in self._stages.values():
             if any(not source.node for source in stage.flow.sources):
                 self._begin_rows(stage)
 
-    def _route(self, mapping: Mapping, chip: Chip) -> None:
-        """What the transfer of one row of each stage takes on the bus or on the links of the mesh."""
+    def _route(self, mapping: Mapping) -> None:
+        """What moving one row of each stage takes."""
+        arrays = {name: layer.arrays for name, layer in self._layers.items()}
+        outputs, sums = [], []
+        for stage in self._stages.values():
+            outputs.append(output_flow(stage.shape, [r.shape for r in stage.readers], arrays, self.chip))
+            if stage.shape.kind == "crossbar":
+                layer = self._layers[stage.shape.layer]
+                sums.append(partial_sums_flow(stage.shape, layer.positions, layer.arrays))
+        flows = {"output": [f for f in outputs if f is not None], PARTIAL_SUMS: [f for f in sums if f is not None]}
         if mapping.placement is None:
             return
-        cores, mesh = chip.cores, Mesh(mapping.placement.mesh_columns)
-        loads: dict[str, dict[Link, float]] = {}
-        for stage in self._stages.values():
-            away = {r.shape.layer: r.shape.kind for r in stage.readers if r.shape.layer not in ("", stage.shape.layer)}
-            home = self._layers.get(stage.shape.layer)
-            if home is None or not away:
-                continue
-            size = stage.shape.elements * cores.activation_bytes
-            if cores.bus_bytes_per_ns is not None:
-                service = size / stage.flow.rows / cores.bus_bytes_per_ns
-                stage.moved = [(self._server("bus", "chip", stage.shape.name), service)]
-            elif cores.link_bytes_per_ns is not None:
-                flows: defaultdict[Link, float] = defaultdict(float)
-                for name, kind in away.items():
-                    arrays = self._layers[name].arrays
-                    for source, made in home.arrays.outputs.items():
-                        for target, read in (arrays.inputs if kind == "crossbar" else arrays.outputs).items():
-                            if source != target:
-                                flows[source, target] += size * made * read
-                loads[stage.shape.name] = mesh.loads(flows)
-        if loads and cores.link_bytes_per_ns is not None:
-            self._route_links(loads, cores.link_bytes_per_ns)
-
-    def _route_links(self, loads: dict[str, dict[Link, float]], rate: float) -> None:
-        total: defaultdict[Link, float] = defaultdict(float)
-        for load in loads.values():
-            for link, size in load.items():
-                total[link] += size
-        followed = set(sorted(total, key=lambda link: -total[link])[:BUSY_LINKS])
-        for name, load in loads.items():
-            stage = self._stages[name]
-            rows = stage.flow.rows
-            stage.moved = [
-                (self._server("link", f"core {link[0]} to {link[1]}", name), size / rows / rate)
-                for link, size in load.items()
-                if link in followed
-            ]
-            others = [size for link, size in load.items() if link not in followed]
-            stage.delay_ns = max(others, default=0.0) / rows / rate
+        found = transfers(flows, mapping.placement, self.chip, self._server, self._lifted)
+        for name, stage in self._stages.items():
+            stage.moved = found["output"].get(name, stage.moved)
+            stage.partial_sums = found[PARTIAL_SUMS].get(name, stage.partial_sums)
 
     # Rows begin.
 
     def _begin_rows(self, stage: Stage) -> None:
-        """Begin the next row of a stage if all it needs is there; one at a time is on its way to arrays or units."""
-        while not stage.beginning and stage.image < self.images and self._ready(stage):
+        """Begin the next rows of a stage for which all is there."""
+        while stage.image < self.images and self._ready(stage):
             image, row = stage.image, stage.row
             if stage.shape.kind == "crossbar" and row == 0 and not self._hold(stage, image):
                 return
             stage.row += 1
             if stage.row == stage.flow.rows:
                 stage.image, stage.row = image + 1, 0
-            positions = stage.positions(row)
-            if not positions:
+            first, last = stage.positions(row)
+            if first == last:
                 self._digital_work(stage, image, row)
                 continue
-            stage.beginning = True
-            layer = self._layers[stage.shape.layer]
-            layer.jobs.append(Job(stage, image, row, positions, layer.side_by_side))
-            self._give_work(layer)
+            layer, job = self._layers[stage.shape.layer], Job(stage, image, row, last - first)
+            for number, count in layer.shares(first, last).items():
+                gang = layer.gangs[number]
+                gang.queue.append((job, count))
+                if not gang.at_work:  # once all rows of this moment have come
+                    gang.at_work = True
+                    self._later(0.0, partial(self._work, layer, gang))
 
     def _ready(self, stage: Stage) -> bool:
         for source in stage.flow.sources:
@@ -236,103 +280,59 @@ class Run:
 
     # Arrays.
 
-    def _give_work(self, layer: Layer) -> None:
-        """Free gangs take MVMs of the waiting rows, in order."""
-        if layer.giving:  # the call that is at it goes on with what has come
+    def _work(self, layer: Layer, gang: Gang) -> None:
+        """A gang that is free takes the next MVMs."""
+        gang.at_work = bool(gang.queue)
+        if not gang.queue:
             return
-        layer.giving = True
-        while layer.free and layer.jobs:
-            gang, first = layer.free.pop(), layer.jobs[0]
-            limited = self.chip.cores.mvm_start_ns is not None and bool(gang.starts)
-            rounds = -(-first.rounds // ROUNDS) if limited else first.rounds
-            parts = [(first, self._take(layer, rounds * gang.positions))]
-            # The copies of a gang that the row leaves idle take MVMs of the next one.
-            idle = -parts[0][1] % gang.positions
-            while idle and layer.jobs:
-                job = layer.jobs[0]
-                parts.append((job, self._take(layer, idle)))
-                idle -= parts[-1][1]
-            rounds = -(-parts[0][1] // gang.positions)
-            if limited:
-                self._start(layer, gang, rounds, parts)
-            else:
-                self.clock.at(self.clock.now + rounds * gang.round_ns, partial(self._free, layer, gang))
-                self._local(layer, gang, rounds, parts, self.clock.now + rounds * gang.round_ns)
-        layer.giving = False
-
-    def _take(self, layer: Layer, most: int) -> int:
-        """MVMs of the first row that waits; when it has no more, its stage can begin the next one."""
-        job = layer.jobs[0]
-        taken = min(most, job.left)
-        job.left -= taken
-        if not job.left:
-            layer.jobs.popleft()
-            job.stage.beginning = False
-            self._begin_rows(job.stage)
-        return taken
+        rounds, parts = gang.take()
+        if self.chip.cores.mvm_start_ns is not None and gang.arrays.starts:
+            self._start(layer, gang, rounds, parts)
+        else:
+            self._busy(layer, gang, rounds * gang.arrays.round_ns)
+            self._local(layer, gang, rounds, parts, self.clock.now + rounds * gang.arrays.round_ns)
 
     def _start(self, layer: Layer, gang: Gang, rounds: int, parts: list[tuple[Job, int]]) -> None:
         """MVMs whose starts the cores must make one after the other."""
-        each = self.chip.cores.mvm_start_ns or 0.0
-        job, waiting = parts[0][0], len(gang.starts)
+        each, mvm = self.chip.cores.mvm_start_ns or 0.0, gang.arrays.round_ns
+        job, waiting = parts[0][0], len(gang.arrays.starts)
         pace, end = 0.0, 0.0
 
         def begun(service: float) -> None:
             nonlocal waiting, pace, end
             waiting -= 1
-            period = max(gang.round_ns, service)
+            period = max(mvm, service)
             pace = max(pace, rounds * period)
             # The array that starts last begins its MVM after the other starts.
-            end = max(end, self.clock.now + (rounds - 1) * period + service - each + gang.round_ns)
+            end = max(end, self.clock.now + (rounds - 1) * period + service - each + mvm)
             if not waiting:
-                self.clock.at(self.clock.now + pace, partial(self._free, layer, gang))
+                self._busy(layer, gang, pace)
                 self._local(layer, gang, rounds, parts, end)
 
-        for core, starts in gang.starts.items():
+        for core, starts in gang.arrays.starts.items():
             service = starts * each
             server = self._server("core starts", f"core {core}", job.stage.shape.name)
             server.request(job.image, rounds * service, layer.name, partial(begun, service))
 
-    def _free(self, layer: Layer, gang: Gang) -> None:
-        layer.free.append(gang)
-        self._give_work(layer)
+    def _busy(self, layer: Layer, gang: Gang, duration: float) -> None:
+        gang.busy_ns += duration
+        self._later(duration, partial(self._work, layer, gang))
 
     def _local(self, layer: Layer, gang: Gang, rounds: int, parts: list[tuple[Job, int]], end: float) -> None:
         """Inputs and outputs go through the cores' memories meanwhile."""
-        rate = self.chip.cores.local_bytes_per_ns
-        if rate is None:
-            self.clock.at(end, partial(self._computed, layer, parts))
-            return
-        job, waiting = parts[0][0], len(gang.local_bytes)
-
-        def begun(service: float) -> None:
-            nonlocal waiting, end
-            waiting -= 1
-            end = max(end, self.clock.now + service)
-            if not waiting:
-                self.clock.at(end, partial(self._computed, layer, parts))
-
-        for core, size in gang.local_bytes.items():
-            service = rounds * size / rate
+        rate, job = self.chip.cores.local_bytes_per_ns, parts[0][0]
+        moved = {} if rate is None else {core: size / rate for core, size in gang.arrays.local_bytes.items()}
+        begun = together(self.clock, len(moved), end, partial(self._computed, parts))
+        for core, each in moved.items():
             server = self._server("local memory", f"core {core}", job.stage.shape.name)
-            server.request(job.image, service, layer.name, partial(begun, service))
+            server.request(job.image, rounds * each, layer.name, partial(begun, rounds * each))
 
-    def _computed(self, layer: Layer, parts: list[tuple[Job, int]]) -> None:
+    def _computed(self, parts: list[tuple[Job, int]]) -> None:
         for job, taken in parts:
             job.open -= taken
             if not job.open:
-                self._add_partial_sums(layer, job)
-
-    def _add_partial_sums(self, layer: Layer, job: Job) -> None:
-        work = partial(self._digital_work, job.stage, job.image, job.row)
-        rate = self.chip.cores.bus_bytes_per_ns
-        size = sum(layer.arrays.partial_bytes.values()) / job.stage.flow.rows
-        if rate is None or not size:
-            work()
-            return
-        service = size / rate
-        server = self._server("bus", "chip", job.stage.shape.name)
-        server.request(job.image, service, layer.name, partial(self._later, service, work))
+                work = partial(self._digital_work, job.stage, job.image, job.row)
+                job.stage.partial_sums.start(self.clock, job.image, job.stage.shape.layer, work)
 
     # Digital work, and the end of a row.
 
@@ -345,19 +345,13 @@ class Run:
             return
         layer = self._layers.get(stage.shape.layer)
         shares = {0: 1.0} if layer is None else layer.arrays.cores
+        # Several chips: each layer has a core for itself.
+        place = "core" if self._placed else f"core of {stage.shape.layer}"
         size = operations * self.chip.cores.activation_bytes / stage.flow.rows
-        waiting, end = len(shares), 0.0
-
-        def begun(service: float) -> None:
-            nonlocal waiting, end
-            waiting -= 1
-            end = max(end, self.clock.now + service)
-            if not waiting:
-                self.clock.at(end, done)
-
+        begun = together(self.clock, len(shares), self.clock.now, done)
         for core, fraction in shares.items():
             service = size * fraction / rate
-            server = self._server("vector unit", f"core {core}", stage.shape.name)
+            server = self._server("vector unit", f"{place} {core}", stage.shape.name)
             server.request(image, service, stage.shape.layer or "input", partial(begun, service))
 
     def _later(self, delay: float, action: Callable[[], None]) -> None:
@@ -378,23 +372,7 @@ class Run:
             if reader.shape.layer == stage.shape.layer:
                 self._begin_rows(reader)
         for _ in range(before, stage.done[image]):
-            self._send(stage, image)
-
-    def _send(self, stage: Stage, image: int) -> None:
-        """Move one complete row to the other cores that read it."""
-        waiting, end = len(stage.moved), self.clock.now + stage.delay_ns
-
-        def begun(service: float) -> None:
-            nonlocal waiting, end
-            waiting -= 1
-            end = max(end, self.clock.now + service)
-            if not waiting:
-                self.clock.at(end, partial(self._deliver, stage, image))
-
-        if not waiting:
-            self._later(stage.delay_ns, partial(self._deliver, stage, image))
-        for server, service in stage.moved:
-            server.request(image, service, stage.shape.layer or "input", partial(begun, service))
+            stage.moved.start(self.clock, image, stage.shape.layer, partial(self._deliver, stage, image))
 
     def _deliver(self, stage: Stage, image: int) -> None:
         stage.delivered[image] += 1
