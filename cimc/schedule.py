@@ -7,6 +7,8 @@ from typing import Literal, NamedTuple
 
 from pydantic import BaseModel, ConfigDict
 
+Route = Literal["core", "mesh", "bus", "memory"]
+
 
 class Record(BaseModel):
     """Data that is written once and never changed."""
@@ -21,7 +23,8 @@ class Dependency(NamedTuple):
     with rows_needed = min(source_rows, max(1, first_rows + ceil(r step))). A stage that needs all of its input has
     first_rows = source_rows, step = 0. window: source rows that one output row reads, the last of them the last that it
     needs. bytes: what one image moves along this edge. buffer_bytes: what the edge must hold at most in the
-    row-pipelined schedule: rows that are complete and still to be read.
+    row-pipelined schedule: rows that are complete and still to be read. route: within the core; over the mesh's links;
+    once over the bus; or written to and read from the shared memory, as the network's inputs are read.
     """
 
     source: str
@@ -31,6 +34,7 @@ class Dependency(NamedTuple):
     window: int
     bytes: int
     buffer_bytes: int = 0
+    route: Route = "core"
 
     def rows_needed(self, row: int) -> int:
         """Complete source rows needed for output row `row`."""

@@ -1,23 +1,26 @@
 """Choose: blocks and copies of all layers for an objective under a budget of arrays, with the bound of the result."""
 
-from collections.abc import Mapping, Sequence
+import math
+from collections.abc import Sequence
+from dataclasses import replace
 
 from cimc.chip import Chip
-from cimc.mapping import Block, MappedLayer, Objective, Result
+from cimc.mapping import Block, MappedLayer, Mapping, Objective, Result
 from passes.copies import Copies, area_of, arrays_of, copies_for, least_energy, least_reads, one_each, read_steps
-from passes.cost import network_cost
 from passes.latency import latency_bound, least_latency
 from passes.layers import Layer
 from passes.layout import copied_blocks, plain_blocks
-from passes.limits import outside_bytes
 from passes.pack import pack
-from passes.place import place
-from passes.schedule import schedule
+from passes.place import Unit, assign_cores, units_of
+from passes.reads import read_table
 from passes.stages import StageShape
+from passes.traffic import bus_bytes, memory_bytes
 
 # Between states of the interval search where cores, not only arrays, limit it.
-STEP = 0.97
-FINER = 0.7
+STEP = 0.99
+FINER = 0.5
+ENOUGH = 1.03  # times what no placement can be below
+WORTH = 0.99  # of the interval before: a smaller gain ends the search
 
 
 def mapped(layer: Layer, blocks: tuple[Block, ...], copies: int = 1) -> MappedLayer:
@@ -52,7 +55,7 @@ def packed(layers: Sequence[Layer], chip: Chip) -> list[MappedLayer]:
     return [mapped(layer, blocks) for layer, blocks in zip(layers, pack(layers, chip).blocks, strict=True)]
 
 
-def copied(layers: Sequence[Layer], copies: Mapping[str, int]) -> list[MappedLayer]:
+def copied(layers: Sequence[Layer], copies: Copies) -> list[MappedLayer]:
     """That many copies of each layer, every array for one layer."""
     result = []
     first = 0
@@ -64,55 +67,96 @@ def copied(layers: Sequence[Layer], copies: Mapping[str, int]) -> list[MappedLay
 
 
 def choose(
-    layers: Sequence[Layer], stages: Sequence[StageShape], chip: Chip, objective: Objective, budget: int, seed: int
-) -> tuple[list[MappedLayer], Result]:
+    layers: Sequence[Layer], stages: Sequence[StageShape], chip: Chip, objective: Objective, budget: int
+) -> list[MappedLayer]:
     """Map for an objective; the arrays of one copy, packed if need be, must fit the budget.
 
     latency: of one image, row-pipelined. interval: between images, layer-pipelined. energy: of reading arrays.
-    arrays: the fewest, several layers in one array. Where the copies do not fit without packing, the network is packed.
+    arrays: the fewest, several layers in one array. Where one copy does not fit without packing, the network is packed.
     """
-    fits = arrays_of(layers, one_each(layers)) <= budget
-    if objective == "arrays" or not fits:
-        result = packed(layers, chip)
-    elif objective == "latency":
-        result = copied(layers, least_latency(layers, stages, budget, chip))
-    elif objective == "energy":
-        result = copied(layers, least_energy(layers, budget, lambda layer, count: read_energy(layer, count, chip)))
-    else:
-        result = copied(layers, least_interval(layers, stages, budget, chip, seed))
-    value = _value(result, layers, stages, chip, objective, seed)
+    if objective == "arrays" or arrays_of(layers, one_each(layers)) > budget:
+        return packed(layers, chip)
+    if objective == "latency":
+        return copied(layers, least_latency(layers, stages, budget, chip))
+    if objective == "energy":
+        return copied(layers, least_energy(layers, budget, lambda layer, count: read_energy(layer, count, chip)))
+    return copied(layers, least_interval(layers, stages, budget, chip))
+
+
+def result_of(
+    mapping: Mapping,
+    layers: Sequence[Layer],
+    stages: Sequence[StageShape],
+    chip: Chip,
+    objective: Objective,
+    budget: int,
+    seed: int,
+) -> Result:
+    """What a mapping reached for an objective, and the bound."""
+    assert mapping.schedule is not None
+    value, unit = {
+        "latency": (mapping.schedule.latency_ns * 1e-6, "ms"),
+        "interval": (mapping.schedule.interval_ns * 1e-6, "ms"),
+        "energy": (mapping.cost.energy_mj, "mJ"),
+        "arrays": (float(mapping.arrays), "arrays"),
+    }[objective]
     bound = _bound(layers, stages, chip, objective, budget)
-    unit = {"latency": "ms", "interval": "ms", "energy": "mJ", "arrays": "arrays"}[objective]
-    exact = value <= bound * (1 + 1e-9)
-    return result, Result(
-        objective=objective, budget=budget, seed=seed, value=value, bound=min(bound, value), unit=unit, exact=exact
+    return Result(
+        objective=objective,
+        budget=budget,
+        seed=seed,
+        value=value,
+        bound=min(bound, value),
+        unit=unit,
+        exact=value <= bound * (1 + 1e-9),
     )
 
 
-def least_interval(layers: Sequence[Layer], stages: Sequence[StageShape], budget: int, chip: Chip, seed: int) -> Copies:
-    """Copies for the least interval: exact where only arrays limit it, else the best of a family of placed states."""
+def least_interval(layers: Sequence[Layer], stages: Sequence[StageShape], budget: int, chip: Chip) -> Copies:
+    """Copies for the least interval: exact where only arrays limit it, else the best of a family of placed states.
+
+    Copies that make arrays faster than the cores can start MVMs only make the cores' shares finer.
+    """
     reads = least_reads(layers, budget)
-    floor = interval_floor(layers, stages, chip) / (chip.cost.mvm_us * 1e3) if chip.cost.mvm_us else 0.0
-    if chip.cores.mvm_start_ns is None:
-        return copies_for(layers, max(reads, int(floor)))
+    round_ns = chip.cost.mvm_us * 1e3
+    floor = int(interval_floor(layers, stages, chip) / round_ns) if round_ns else 0
+    if chip.cores.mvm_start_ns is None or not round_ns:
+        return copies_for(layers, max(reads, floor))
+    moved = bus_bytes(stages) / (chip.cores.bus_bytes_per_ns or math.inf)
     steps = [step for step in read_steps(layers, STEP) if step >= reads]
-    # Above the floor the arrays decide; below it more copies only make the cores' shares finer.
-    below = [step for step in steps if step <= floor]
     finer: list[int] = []
-    for step in below:
-        if not finer or step <= FINER * finer[-1]:
+    for step in steps:
+        if step <= floor and (not finer or step <= FINER * finer[-1]):
             finer.append(step)
-    best = copies_for(layers, steps[0] if steps else reads)
-    value = float("inf")
-    for step in [*finer, *reversed([step for step in steps if step > floor])]:
-        if step * chip.cost.mvm_us * 1e3 >= value:
+    best, value, failed = copies_for(layers, steps[-1]), float("inf"), 0
+    for step in [*finer, *(step for step in reversed(steps) if step > floor)]:
+        if step * round_ns >= value:
             break
         copies = copies_for(layers, step)
-        mapping = copied(layers, copies)
-        found = schedule(mapping, stages, place(mapping, stages, chip, seed), chip).interval_ns
+        units = [unit for layer in layers for unit in _units(layer, copies[layer.name], chip)]
+        found = max(step * round_ns, _busy_ns(units, bus_bytes(stages), chip))
+        failed = failed + 1 if found > value * WORTH else 0
         if found < value * (1 - 1e-9):
             best, value = copies, found
+        if value <= max(floor * round_ns * ENOUGH, moved) or failed == 2:
+            break
     return best
+
+
+def _units(layer: Layer, copies: int, chip: Chip) -> list[Unit]:
+    """The units of a layer, their arrays numbered from 0."""
+    if layer.groups > 1 and layer.row_blocks == 1:  # every array is one; there can be thousands
+        return [Unit((array,), layer.reads(copies)) for array in range(layer.arrays(copies))]
+    return units_of(read_table([mapped(layer, copied_blocks(layer, copies, 0), copies)], chip), chip)
+
+
+def _busy_ns(units: Sequence[Unit], moved: int, chip: Chip) -> float:
+    """For how long the busiest core starts MVMs, or the bus is busy, when the units are placed."""
+    first, numbered = 0, []
+    for unit in units:
+        numbered.append(replace(unit, arrays=tuple(range(first, first + len(unit.arrays)))))
+        first += len(unit.arrays)
+    return assign_cores(numbered, moved, chip)[1]
 
 
 def interval_floor(layers: Sequence[Layer], stages: Sequence[StageShape], chip: Chip) -> float:
@@ -127,7 +171,7 @@ def interval_floor(layers: Sequence[Layer], stages: Sequence[StageShape], chip: 
         work = sum(stage.operations for stage in stages if stage.layer) * width
         found.append(work / (cores.vector_bytes_per_ns * cores.count))
     if cores.global_bytes_per_ns is not None:
-        found.append(outside_bytes(stages, chip) / cores.global_bytes_per_ns)
+        found.append(memory_bytes(stages, chip) / cores.global_bytes_per_ns)
     return max(found)
 
 
@@ -165,22 +209,6 @@ def least_read_energy(layer: Layer, chip: Chip) -> float:
     conversion = ((chip.cost.adc_pj or 0.0) + (chip.cost.shift_add_pj or 0.0)) * chip.input.conversions
     idle = (chip.cost.array_pj or 0.0) + chip.weights.offset_columns * conversion
     return each - (arrays - filled * chip.physical_per_array) * idle * 1e-9
-
-
-def _value(
-    result: Sequence[MappedLayer],
-    layers: Sequence[Layer],
-    stages: Sequence[StageShape],
-    chip: Chip,
-    objective: Objective,
-    seed: int,
-) -> float:
-    if objective == "arrays":
-        return float(len({block.array for layer in result for block in layer.blocks}))
-    if objective == "energy":
-        return network_cost(result, chip).energy_mj
-    found = schedule(result, stages, place(result, stages, chip, seed), chip)
-    return (found.latency_ns if objective == "latency" else found.interval_ns) * 1e-6
 
 
 def _bound(

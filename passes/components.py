@@ -6,15 +6,21 @@ from collections.abc import Sequence
 from cimc.chip import Chip
 from cimc.mapping import Component, Cost, MappedLayer, Placement
 from passes.cost import read_pj
-from passes.limits import moved_bytes, outside_bytes, partial_sum_bytes
-from passes.reads import reads_of
+from passes.limits import partial_sum_bytes
+from passes.reads import ReadTable
 from passes.stages import StageShape
+from passes.traffic import bus_bytes, memory_bytes
 
 PJ = 1e-9  # in mJ
 
 
 def with_components(
-    cost: Cost, layers: Sequence[MappedLayer], stages: Sequence[StageShape], placement: Placement | None, chip: Chip
+    cost: Cost,
+    layers: Sequence[MappedLayer],
+    table: ReadTable,
+    stages: Sequence[StageShape],
+    placement: Placement | None,
+    chip: Chip,
 ) -> Cost:
     """The cost with its components and the digital work of each layer; what the chip file does not state is None."""
     digital = Counter[str]()
@@ -25,11 +31,11 @@ def with_components(
         layer.model_copy(update={"digital_mj": None if price is None else digital[layer.name] * price * PJ})
         for layer in cost.layers
     )
-    parts = [*_arrays(cost, layers, chip), *_beside(cost, layers, stages, placement, chip)]
+    parts = [*_arrays(cost, table, chip), *_beside(cost, layers, stages, placement, chip)]
     return cost.model_copy(update={"components": tuple(parts), "layers": of_layers})
 
 
-def _arrays(cost: Cost, layers: Sequence[MappedLayer], chip: Chip) -> list[Component]:
+def _arrays(cost: Cost, table: ReadTable, chip: Chip) -> list[Component]:
     converters = cost.crossbars * -(-chip.array.columns // chip.array.columns_per_adc)
     area = chip.area
     areas = {
@@ -42,7 +48,7 @@ def _arrays(cost: Cost, layers: Sequence[MappedLayer], chip: Chip) -> list[Compo
         total = None if area is None else sum(value for value in areas.values() if value is not None)
         return [Component("MVM", cost.energy_mj - cost.reprogramming_mj, total)]
     energy: Counter[str] = Counter()
-    for reads in reads_of(layers, chip).values():
+    for reads in table.by_array.values():
         for read in reads:
             for name, pj in read_pj(read, chip).items():
                 energy[name] += pj * read.count  # type: ignore[assignment]
@@ -57,7 +63,7 @@ def _beside(
     local = sum(layer.positions * (layer.rows * layer.groups + layer.columns) for layer in layers) * width
     if chip.cores.bus_bytes_per_ns is not None:
         partial = 0.0 if placement is None else partial_sum_bytes(layers, placement, chip)
-        between = moved_bytes(stages, layers) + partial
+        between = bus_bytes(stages) + partial
     else:
         between = 0.0 if placement is None else placement.byte_hops
     cores = 0 if placement is None else len(set(placement.cores))
@@ -66,7 +72,7 @@ def _beside(
         Component("digital operators", _energy(operations, prices.digital_op_pj), logic),
         Component("local memory", _energy(local, prices.local_byte_pj), None),
         Component("between cores", _energy(between, prices.link_byte_pj), None),
-        Component("shared memory", _energy(outside_bytes(stages, chip), prices.global_byte_pj), None),
+        Component("shared memory", _energy(memory_bytes(stages, chip), prices.global_byte_pj), None),
     ]
     if cost.reprogramming_ms:
         parts.append(Component("reprogramming", cost.reprogramming_mj, None))

@@ -31,8 +31,8 @@ def area_of(layers: Sequence[Layer], copies: Mapping[str, int]) -> int:
 
 
 def copies_for(layers: Sequence[Layer], reads: int) -> Copies:
-    """The fewest copies with which no array is read more than `reads` times an image."""
-    return {layer.name: -(-layer.positions // max(reads // layer.phases, 1)) for layer in layers}
+    """The fewest copies with which no array is read more than `reads` times an image, and those that fit in beside."""
+    return {layer.name: layer.filled(-(-layer.positions // max(reads // layer.phases, 1))) for layer in layers}
 
 
 def least_reads(layers: Sequence[Layer], budget: int, arrays: Arrays = arrays_of) -> int:

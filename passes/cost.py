@@ -7,15 +7,14 @@ from collections.abc import Sequence
 
 from cimc.chip import Chip
 from cimc.mapping import Cost, LayerCost, MappedLayer
-from passes.reads import Read, columns_of, phases_of, reads_by_array, rows_of, share
+from passes.reads import Read, ReadTable, columns_of, phases_of, rows_of, share
 
 
-def layer_cost(layer: MappedLayer, chip: Chip) -> LayerCost:
+def layer_cost(layer: MappedLayer, reads: dict[int, list[Read]], chip: Chip) -> LayerCost:
     """Cost of one layer: its arrays work in parallel, its copies share the positions.
 
     A chip that reads signed inputs in two phases takes twice the time and energy of an MVM for them.
     """
-    reads = reads_by_array(layer, chip)
     arrays = len(reads) * chip.physical_per_array
     tile_ops = chip.physical_per_array * sum(read.count for of_array in reads.values() for read in of_array)
     # Blocks of a layer that cannot be read at once follow one another.
@@ -38,11 +37,11 @@ def layer_cost(layer: MappedLayer, chip: Chip) -> LayerCost:
     )
 
 
-def network_cost(layers: Sequence[MappedLayer], chip: Chip) -> Cost:
+def network_cost(layers: Sequence[MappedLayer], table: ReadTable, chip: Chip) -> Cost:
     """Cost of the whole network: latency is the sum over layers, the pipelined interval that of the slowest layer."""
-    costs = tuple(layer_cost(layer, chip) for layer in layers)
+    costs = tuple(layer_cost(layer, table.by_layer[layer.name], chip) for layer in layers)
     copied = sum(layer.rows * layer.columns * layer.copies for layer in layers)
-    arrays = len({block.array for layer in layers for block in layer.blocks})
+    arrays = len(table.by_array)
     crossbars, devices = arrays * chip.physical_per_array, copied * chip.devices_per_weight
     return Cost(
         crossbars=crossbars,

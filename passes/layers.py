@@ -48,6 +48,11 @@ class Layer:
         """Arrays for that many copies; grows with the copies."""
         return sum(-(-count * copies // size) for count, size in self.classes)
 
+    def filled(self, copies: int) -> int:
+        """The most copies, and no fewer than `copies`, in no more arrays than `copies` take."""
+        most = min(-(-count * copies // size) * size // count for count, size in self.classes)
+        return max(copies, min(most, self.positions))
+
     def reads(self, copies: int) -> int:
         """Reads of one array for one image: its share of the positions, in all phases."""
         return -(-self.positions // copies) * self.phases

@@ -7,48 +7,32 @@ from cimc.chip import Chip
 from cimc.mapping import MappedLayer, Placement
 from cimc.schedule import Limit
 from passes.place import core_starts
-from passes.reads import busy_reads, reads_of
+from passes.reads import ReadTable, busy_reads
 from passes.stages import StageShape
+from passes.traffic import bus_bytes, memory_bytes, partial_sums
 
 
 def limits_of(
-    layers: Sequence[MappedLayer], stages: Sequence[StageShape], placement: Placement | None, chip: Chip
+    layers: Sequence[MappedLayer],
+    table: ReadTable,
+    stages: Sequence[StageShape],
+    placement: Placement | None,
+    chip: Chip,
 ) -> tuple[Limit, ...]:
     """The busiest resource of each kind that the chip file states, the largest first."""
-    found = [_arrays(layers, chip)]
+    found = [_arrays(table, chip)]
     if placement is not None:
-        starts = core_starts(layers, placement.cores, chip)
+        starts = core_starts(table, placement.cores)
         found += _cores(layers, stages, placement, starts, chip)
         found += _links(stages, layers, placement, chip)
     if chip.cores.global_bytes_per_ns is not None:
-        found.append(Limit("global memory", "chip", outside_bytes(stages, chip) / chip.cores.global_bytes_per_ns))
+        found.append(Limit("global memory", "chip", memory_bytes(stages, chip) / chip.cores.global_bytes_per_ns))
     return tuple(sorted((limit for limit in found if limit.busy_ns > 0), key=lambda limit: -limit.busy_ns))
 
 
-def outside_bytes(stages: Sequence[StageShape], chip: Chip) -> int:
-    """Bytes of the network's inputs and outputs, which lie in the shared memory."""
-    used = {source.source for stage in stages for source in stage.inputs}
-    inputs = {source.bytes for stage in stages for source in stage.inputs if not source.source}
-    outputs = sum(stage.elements for stage in stages if stage.name not in used)
-    return max(inputs, default=0) + round(outputs * chip.cores.activation_bytes)
-
-
-def moved_bytes(stages: Sequence[StageShape], layers: Sequence[MappedLayer]) -> int:
-    """Bytes that go from the cores of one layer to those of another; a value that several read goes once (a bus)."""
-    homes = {stage.name: stage.layer for stage in stages}
-    names = {layer.name for layer in layers}
-    moved: dict[str, int] = {}
-    for stage in stages:
-        for source in stage.inputs:
-            home = homes.get(source.source, "")
-            if home in names and stage.layer in names and home != stage.layer:
-                moved[source.source] = source.bytes
-    return sum(moved.values())
-
-
-def _arrays(layers: Sequence[MappedLayer], chip: Chip) -> Limit:
+def _arrays(table: ReadTable, chip: Chip) -> Limit:
     busiest, where = 0, ""
-    for reads in reads_of(layers, chip).values():
+    for reads in table.by_array.values():
         # Most arrays hold one read; the others are worth a closer look only if they can be the busiest.
         if sum(read.count for read in reads) > busiest and (busy := busy_reads(reads, chip)) > busiest:
             busiest, where = busy, " + ".join(dict.fromkeys(read.layer for read in reads))
@@ -105,7 +89,7 @@ def _links(
 ) -> list[Limit]:
     if chip.cores.bus_bytes_per_ns is not None:
         partial = partial_sum_bytes(layers, placement, chip)
-        return [Limit("bus", "chip", (moved_bytes(stages, layers) + partial) / chip.cores.bus_bytes_per_ns)]
+        return [Limit("bus", "chip", (bus_bytes(stages) + partial) / chip.cores.bus_bytes_per_ns)]
     if chip.cores.link_bytes_per_ns is None or not placement.links:
         return []
     link = max(placement.links, key=lambda link: (link.bytes, -link.source, -link.target))
@@ -113,13 +97,7 @@ def _links(
 
 
 def partial_sum_bytes(layers: Sequence[MappedLayer], placement: Placement, chip: Chip) -> float:
-    """Bytes of partial sums that leave the core of their row block, added up over the layers."""
-    total = 0.0
-    for layer in layers:
-        cores = placement.cores
-        homes = {(b.copy, b.column_start): cores[b.array] for b in layer.blocks if b.row_start == 0}
-        for block in layer.blocks:
-            if block.row_start and homes.get((block.copy, block.column_start)) not in (None, cores[block.array]):
-                width = block.column_stop - block.column_start
-                total += width * layer.positions / layer.copies * chip.cores.activation_bytes
-    return total
+    """Bytes of partial sums on the bus: each core adds up those of its own row blocks and sends them to the first's."""
+    return sum(
+        bytes_ for layer in layers for *_, bytes_ in partial_sums(layer, placement.cores, chip.cores.activation_bytes)
+    )

@@ -7,14 +7,15 @@ import onnx_ir as ir
 
 from cimc.chip import Chip
 from cimc.errors import CimcError
-from cimc.mapping import MappedLayer, Mapping, Objective, Result, Segment
-from passes.choose import choose, plain
+from cimc.mapping import MappedLayer, Mapping, Objective, Segment
+from passes.choose import choose, plain, result_of
 from passes.components import with_components
 from passes.copies import arrays_of, one_each
 from passes.cost import network_cost
 from passes.layers import Layer, layers_of
 from passes.pack import area_bound, pack
 from passes.place import place
+from passes.reads import read_table
 from passes.schedule import schedule
 from passes.segments import cut, segmented_cost, segmented_result
 from passes.stages import StageShape, stages_of
@@ -62,8 +63,8 @@ def map_network(
     plainly = arrays_of(layers, one_each(layers))
     if plainly > budget and (area_bound(layers, chip) > budget or pack(layers, chip).arrays > budget):
         return _in_segments(layers, stages, chip, input_range, objective, budget, seed)
-    mapped, result = choose(layers, stages, chip, objective, budget, seed)
-    return _mapping(mapped, stages, chip, input_range, max_chips, seed, result)
+    mapping = _mapping(choose(layers, stages, chip, objective, budget), stages, chip, input_range, max_chips, seed)
+    return mapping.model_copy(update={"result": result_of(mapping, layers, stages, chip, objective, budget, seed)})
 
 
 def _mapping(
@@ -73,7 +74,6 @@ def _mapping(
     input_range: tuple[float, float],
     max_chips: int | None,
     seed: int,
-    result: Result | None = None,
 ) -> Mapping:
     arrays = 1 + max(block.array for layer in layers for block in layer.blocks)
     if max_chips is not None and arrays > max_chips * chip.arrays_per_chip:
@@ -82,15 +82,16 @@ def _mapping(
             f"the network needs {arrays} arrays but {max_chips} x {chip.name} has {max_chips * chip.arrays_per_chip}: "
             f"{missing} missing; raise --max-chips to {-(-arrays // chip.arrays_per_chip)} or choose a larger chip"
         )
-    placement = place(layers, stages, chip, seed)
-    timed = schedule(layers, stages, placement, chip)
-    cost = network_cost(layers, chip)
+    table = read_table(layers, chip)
+    placement = place(layers, table, stages, chip, seed)
+    timed = schedule(layers, table, stages, placement, chip)
+    cost = network_cost(layers, table, chip)
     array = next((limit.busy_ns for limit in timed.limits if limit.kind == "array"), 0.0)
     # Layers that share an array wait for each other; without such arrays it is the slowest layer's time to the bit.
     shared = max(cost.pipelined_latency_ms, array * 1e-6)
     if shared > cost.pipelined_latency_ms * (1 + 1e-9):
         cost = cost.model_copy(update={"pipelined_latency_ms": shared})
-    cost = with_components(cost, layers, stages, placement, chip)
+    cost = with_components(cost, layers, table, stages, placement, chip)
     return Mapping(
         **_of_chip(chip, input_range),
         arrays=arrays,
@@ -98,7 +99,6 @@ def _mapping(
         cost=cost,
         schedule=timed,
         placement=placement,
-        result=result,
     )
 
 
@@ -113,12 +113,13 @@ def _in_segments(
 ) -> Mapping:
     mapped = plain(layers)
     segments: tuple[Segment, ...] = cut(mapped, budget, chip)
-    cost = segmented_cost(network_cost(mapped, chip), mapped, segments, chip)
+    table = read_table(mapped, chip)
+    cost = segmented_cost(network_cost(mapped, table, chip), mapped, segments, chip)
     return Mapping(
         **_of_chip(chip, input_range),
         arrays=1 + max(block.array for layer in mapped for block in layer.blocks),
         layers=tuple(mapped),
-        cost=with_components(cost, mapped, stages, None, chip),
+        cost=with_components(cost, mapped, table, stages, None, chip),
         segments=segments,
         result=segmented_result(cost, layers, segments, objective, budget, seed),
     )

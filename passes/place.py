@@ -1,119 +1,184 @@
 """Placement: arrays on cores, and cores on the mesh, so that cores are equally busy and bytes travel a short way."""
 
 import heapq
+import math
 from collections import Counter, defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import groupby
 
+import networkx as nx
 import numpy as np
 import numpy.typing as npt
 
 from cimc.chip import Chip
 from cimc.mapping import Link, MappedLayer, Placement
-from passes.reads import Read, reads_of
+from passes.reads import ReadTable
 from passes.stages import StageShape
-from passes.traffic import core_traffic, distances, link_bytes
+from passes.traffic import bus_bytes, core_traffic, distances, link_bytes
 
 SWEEPS = 8  # of the local search; it ends at the first sweep that finds nothing
 
 
 @dataclass(frozen=True)
 class Unit:
-    """Arrays of one core that are started together, and the starts that takes for one image."""
+    """Arrays that should lie in one core, the MVM starts that takes for one image, and the bytes of partial sums that
+    travel if they do not.
+    """
 
     arrays: tuple[int, ...]
     starts: int
+    partial_bytes: float = 0.0
 
 
-def units_of(layers: Sequence[MappedLayer], chip: Chip) -> list[Unit]:
-    """The units in network order: arrays with the same inputs (column blocks of the same row blocks).
+def units_of(table: ReadTable, chip: Chip) -> list[Unit]:
+    """The units in network order: arrays with the same inputs or the same outputs, whose partial sums need not move.
 
-    What other layers have in these arrays is started apart. A unit is never larger than a core.
+    These are a copy of a layer with all its row blocks (and copies that share an array with it); of a grouped
+    convolution, the arrays of a group. A unit that is larger than a core is cut between its row blocks.
     """
-    reads = reads_of(layers, chip)
-    members: defaultdict[tuple[str, frozenset[tuple[int, ...]]], list[int]] = defaultdict(list)
-    groups = {layer.name: (layer.groups, layer.columns) for layer in layers}
-    for array in sorted(reads):
-        first = reads[array][0]
-        members[first.layer, _inputs(first, *groups[first.layer])].append(array)
-    size = chip.arrays_per_core
-    return [
-        _unit(arrays[start : start + size], reads)
-        for arrays in members.values()
-        for start in range(0, len(arrays), size)
-    ]
+    units: list[Unit] = []
+    seen: set[int] = set()
+    for of_layer in table.by_layer.values():
+        graph = nx.Graph()
+        for array, reads in of_layer.items():
+            if array not in seen:
+                graph.add_node(array)
+                inputs = {("in", *driven) for read in reads for driven in read.inputs}
+                outputs = {("out", b.copy, b.column_start) for read in reads for b in read.blocks}
+                graph.add_edges_from((array, line) for line in sorted(inputs | outputs))
+        seen |= of_layer.keys()
+        for members in nx.connected_components(graph):
+            arrays = sorted(
+                (member for member in members if not isinstance(member, tuple)),
+                key=lambda array: (min(of_layer[array][0].inputs), array),
+            )
+            if len(arrays) <= chip.arrays_per_core:
+                units.append(_unit(arrays, table, chip))
+                continue
+            rows = [list(row) for _, row in groupby(arrays, key=lambda array: min(of_layer[array][0].inputs))]
+            units += (_unit(part, table, chip) for part in _parts(rows, chip.arrays_per_core))
+    return units
 
 
-def _inputs(read: Read, groups: int, columns: int) -> frozenset[tuple[int, ...]]:
-    return frozenset((b.copy, b.column_start * groups // columns, b.row_start) for b in read.blocks)
+def _parts(rows: Sequence[list[int]], size: int) -> Iterator[list[int]]:
+    """Neighbouring row blocks, at least a quarter of a core together: few partial sums, and no hole in a core."""
+    part: list[int] = []
+    for row in rows:
+        if part and (len(part) >= size // 4 or len(part) + len(row) > size):
+            yield part
+            part = []
+        part = part + row
+        while len(part) > size:
+            yield part[:size]
+            part = part[size:]
+    if part:
+        yield part
 
 
-def _unit(arrays: list[int], reads: dict[int, list[Read]]) -> Unit:
-    together = max(reads[array][0].count for array in arrays)
-    return Unit(tuple(arrays), together + sum(read.count for array in arrays for read in reads[array][1:]))
+def _unit(arrays: Sequence[int], table: ReadTable, chip: Chip) -> Unit:
+    together: dict[tuple[str, frozenset[tuple[int, ...]]], int] = {}
+    for array in arrays:
+        for read in table.by_array[array]:
+            key = read.layer, read.inputs
+            together[key] = max(together.get(key, 0), read.count)
+    partial = sum(
+        read.count * (block.column_stop - block.column_start)
+        for array in arrays
+        for read in table.by_array[array]
+        for block in read.blocks
+        if block.row_start
+    )
+    return Unit(tuple(arrays), sum(together.values()), partial * chip.cores.activation_bytes)
 
 
-def assign_cores(units: Sequence[Unit], chip: Chip) -> dict[int, int]:
-    """The core of each array.
+def assign_cores(units: Sequence[Unit], moved: int, chip: Chip) -> tuple[dict[int, int], float]:
+    """The core of each array, and for how long the busiest core starts MVMs or the bus is busy, ns.
 
-    Where a core starts MVMs one after the other, the cores get equal starts (the largest units first, each to the core
-    with the fewest starts that has room); else the cores are filled in network order, which keeps neighbours together.
+    `moved`: bytes on the bus beside the partial sums.
+
+    Where a core starts MVMs one after the other, the cores get equal starts; else the cores are filled in network
+    order, which keeps neighbours together.
     """
-    room = np.full(chip.cores.count, chip.arrays_per_core)
-    cores: dict[int, int] = {}
     if chip.cores.mvm_start_ns is None:
-        for index, array in enumerate(array for unit in units for array in unit.arrays):
-            cores[array] = index // chip.arrays_per_core
-        return cores
+        arrays = (array for unit in units for array in unit.arrays)
+        return {array: index // chip.arrays_per_core for index, array in enumerate(arrays)}, 0.0
+    large = chip.arrays_per_core // 4
+    # What is hard to find room for first, or what is started most: the one or the other is better.
+    by_size = sorted(units, key=lambda unit: (-max(len(unit.arrays), large), -unit.starts))
+    by_starts = sorted(units, key=lambda unit: (-unit.starts, -len(unit.arrays)))
+    return min((_even(order, moved, chip) for order in (by_size, by_starts)), key=lambda found: found[1])
+
+
+def _even(units: Sequence[Unit], moved: float, chip: Chip) -> tuple[dict[int, int], float]:
+    """Each unit in turn to the core with the fewest starts that has room; where none has, its arrays are spread."""
+    room = np.full(chip.cores.count, chip.arrays_per_core)
+    load = np.zeros(chip.cores.count, np.int64)
+    cores: dict[int, int] = {}
     queue = [(0, core) for core in range(chip.cores.count)]
-    for unit in sorted(units, key=lambda unit: (-len(unit.arrays), -unit.starts)):
+    for unit in units:
         full = []
         while queue and room[queue[0][1]] < len(unit.arrays):
             full.append(heapq.heappop(queue))
         if queue:
-            starts, core = heapq.heappop(queue)
+            core = heapq.heappop(queue)[1]
             cores |= dict.fromkeys(unit.arrays, core)
             room[core] -= len(unit.arrays)
-            if room[core]:
-                heapq.heappush(queue, (starts + unit.starts, core))
-        else:  # no core has room for all: its arrays are spread
+            load[core] += unit.starts
+            full.append((int(load[core]), core))
+        else:
+            touched = set()
             for array in unit.arrays:
                 core = int(np.argmax(room))
                 cores[array] = core
                 room[core] -= 1
+                touched.add(core)
+            for core in touched:  # each of them starts its share of the row blocks, at most all
+                load[core] += unit.starts
+            moved += unit.partial_bytes
+            full = [(int(load[core]), core) for _, core in full]
         for entry in full:
             if room[entry[1]]:
                 heapq.heappush(queue, entry)
-    return cores
+    starting = int(load.max()) * (chip.cores.mvm_start_ns or 0.0)
+    return cores, max(starting, moved / (chip.cores.bus_bytes_per_ns or math.inf))
 
 
-def place(layers: Sequence[MappedLayer], stages: Sequence[StageShape], chip: Chip, seed: int = 0) -> Placement | None:
+def place(
+    layers: Sequence[MappedLayer], table: ReadTable, stages: Sequence[StageShape], chip: Chip, seed: int = 0
+) -> Placement | None:
     """Place the arrays of a mapping on one chip; None where they need several chips.
 
-    The cores are placed by a local search from the order along a snake: two cores change places while that saves byte
-    hops, in an order that `seed` sets.
+    On a mesh, the cores are placed by a local search from the order along a snake: two cores change places while that
+    saves byte hops, in an order that `seed` sets.
     """
     mesh = (chip.cores.mesh_rows, chip.cores.mesh_columns)
-    arrays = len({block.array for layer in layers for block in layer.blocks})
-    if arrays > chip.arrays_per_chip:
+    if len(table.by_array) > chip.arrays_per_chip:
         return None
-    cores = assign_cores(units_of(layers, chip), chip)
+    cores, _ = assign_cores(units_of(table, chip), bus_bytes(stages), chip)
     traffic = core_traffic(layers, stages, cores, chip)
     hops = distances(mesh, chip.cores.count)
-    snake = _snake(mesh, chip.cores.count)
-    spots = _search(traffic, hops, snake, np.random.default_rng(seed))
-    moved = np.zeros_like(traffic)
-    moved[np.ix_(spots, spots)] = traffic
-    symmetric = traffic + traffic.T
+    spots = _snake(mesh, chip.cores.count)
+    snake = _moved(traffic, spots)
+    if chip.cores.bus_bytes_per_ns is None:
+        spots = _search(traffic, hops, spots, np.random.default_rng(seed))
+    moved = _moved(traffic, spots)
     return Placement(
         mesh_rows=mesh[0],
         mesh_columns=mesh[1],
-        cores=tuple(int(spots[cores[array]]) for array in range(arrays)),
+        cores=tuple(int(spots[cores[array]]) for array in range(len(table.by_array))),
         links=tuple(Link(*link) for link in link_bytes(moved, mesh)),
         byte_hops=round(float(np.sum(moved * hops))),
-        byte_hops_bound=int(_bound(symmetric, hops)),
-        byte_hops_unplaced=round(float(np.sum(traffic * hops))),
+        byte_hops_bound=int(_bound(traffic + traffic.T, hops)),
+        byte_hops_unplaced=round(float(np.sum(snake * hops))),
     )
+
+
+def _moved(traffic: npt.NDArray[np.float64], spots: npt.NDArray[np.int64]) -> npt.NDArray[np.float64]:
+    """The traffic by place on the mesh."""
+    moved = np.zeros_like(traffic)
+    moved[np.ix_(spots, spots)] = traffic
+    return moved
 
 
 def _snake(mesh: tuple[int, int], count: int) -> npt.NDArray[np.int64]:
@@ -168,16 +233,16 @@ def _bound(flow: npt.NDArray[np.float64], hops: npt.NDArray[np.float64]) -> floa
     return float(np.floor(np.sum(largest * nearest) / 2))
 
 
-def core_starts(layers: Sequence[MappedLayer], cores: Sequence[int], chip: Chip) -> dict[str, Counter[int]]:
+def core_starts(table: ReadTable, cores: Sequence[int] | Mapping[int, int]) -> dict[str, Counter[int]]:
     """MVM starts of each layer for one image in each core: arrays of a core with the same inputs start together."""
-    reads = reads_of(layers, chip)
-    groups = {layer.name: (layer.groups, layer.columns) for layer in layers}
-    together: dict[tuple[str, int, frozenset[tuple[int, ...]]], int] = {}
-    for array, of_array in reads.items():
-        for read in of_array:
-            key = (read.layer, cores[array], _inputs(read, *groups[read.layer]))
-            together[key] = max(together.get(key, 0), read.count)
-    starts: defaultdict[str, Counter[int]] = defaultdict(Counter)
-    for (layer, core, _), count in together.items():
-        starts[layer][core] += count
-    return dict(starts)
+    result: dict[str, Counter[int]] = {}
+    for layer, of_layer in table.by_layer.items():
+        together: defaultdict[tuple[int, frozenset[tuple[int, ...]]], int] = defaultdict(int)
+        for array, reads in of_layer.items():
+            for read in reads:
+                key = cores[array], read.inputs
+                together[key] = max(together[key], read.count)
+        result[layer] = Counter()
+        for (core, _), count in together.items():
+            result[layer][core] += count
+    return result

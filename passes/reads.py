@@ -7,7 +7,7 @@ disjoint rows and disjoint columns. Blocks that share their inputs may share row
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from itertools import combinations
+from itertools import combinations, pairwise
 
 from cimc.chip import Chip
 from cimc.mapping import Block, MappedLayer
@@ -15,11 +15,16 @@ from cimc.mapping import Block, MappedLayer
 
 @dataclass(frozen=True)
 class Read:
-    """Blocks of one layer in one array that are read at once, and how often for one image (all phases)."""
+    """Blocks of one layer in one array that are read at once.
+
+    count: for one image, all phases. inputs: (copy, group, first row) of all that is driven; arrays of one core with
+    the same inputs are started together.
+    """
 
     layer: str
     blocks: tuple[Block, ...]
     count: int
+    inputs: frozenset[tuple[int, ...]]
 
 
 def phases_of(layer: MappedLayer, chip: Chip) -> int:
@@ -32,22 +37,42 @@ def share(layer: MappedLayer, copy: int) -> int:
     return layer.positions // layer.copies + (copy < layer.positions % layer.copies)
 
 
-def reads_by_array(layer: MappedLayer, chip: Chip) -> dict[int, list[Read]]:
-    """The reads of a layer in each of its arrays; with more than one read in an array they follow one another."""
-    by_array: defaultdict[int, list[Block]] = defaultdict(list)
+@dataclass(frozen=True)
+class ReadTable:
+    """All reads of a mapping: by layer and array, and by array. Reads of one layer in one array follow one another."""
+
+    by_layer: dict[str, dict[int, list[Read]]]
+    by_array: dict[int, list[Read]]
+
+
+def read_table(layers: Iterable[MappedLayer], chip: Chip) -> ReadTable:
+    """The reads of these layers."""
+    by_layer = {layer.name: _reads_of(layer, chip) for layer in layers}
+    by_array: defaultdict[int, list[Read]] = defaultdict(list)
+    for of_layer in by_layer.values():
+        for array, reads in of_layer.items():
+            by_array[array] += reads
+    return ReadTable(by_layer, dict(by_array))
+
+
+def _reads_of(layer: MappedLayer, chip: Chip) -> dict[int, list[Read]]:
+    in_array: defaultdict[int, list[Block]] = defaultdict(list)
     for block in layer.blocks:
-        by_array[block.array].append(block)
+        in_array[block.array].append(block)
     phases = phases_of(layer, chip)
+    shares = [phases * share(layer, copy) for copy in range(layer.copies)]
     return {
         array: [
-            Read(layer.name, tuple(group), phases * max(share(layer, block.copy) for block in group))
+            Read(layer.name, tuple(group), max(shares[block.copy] for block in group), _all_inputs(layer, group))
             for group in _groups(layer, blocks, chip)
         ]
-        for array, blocks in by_array.items()
+        for array, blocks in in_array.items()
     }
 
 
-def _groups(layer: MappedLayer, blocks: Sequence[Block], chip: Chip) -> list[list[Block]]:
+def _groups(layer: MappedLayer, blocks: list[Block], chip: Chip) -> list[list[Block]]:
+    if _at_once(layer, blocks, chip):
+        return [blocks]
     groups: list[list[Block]] = []
     for block in blocks:
         for group in groups:
@@ -57,6 +82,21 @@ def _groups(layer: MappedLayer, blocks: Sequence[Block], chip: Chip) -> list[lis
         else:
             groups.append([block])
     return groups
+
+
+def _at_once(layer: MappedLayer, blocks: list[Block], chip: Chip) -> bool:
+    """Whether no two blocks conflict, seen from neighbours in order alone (no may be a yes that is not seen)."""
+    if len(blocks) == 1:
+        return True
+    columns = sorted(columns_of(block, chip) for block in blocks)
+    if any(overlap(a, b) for a, b in pairwise(columns)):
+        return False
+    rows = sorted((rows_of(block, chip), _inputs(layer, block)) for block in blocks)
+    return all(not overlap(a, b) or inputs == others for (a, inputs), (b, others) in pairwise(rows))
+
+
+def _all_inputs(layer: MappedLayer, blocks: Iterable[Block]) -> frozenset[tuple[int, ...]]:
+    return frozenset((b.copy, b.column_start * layer.groups // layer.columns, b.row_start) for b in blocks)
 
 
 def _conflict(layer: MappedLayer, a: Block, b: Block, chip: Chip) -> bool:
@@ -103,20 +143,13 @@ def exclusive_layers(reads: Iterable[Sequence[Read]], chip: Chip) -> set[frozens
     """Pairs of layers that can never be read at the same time, from the reads of each array."""
     pairs: set[frozenset[str]] = set()
     for of_array in reads:
+        if len(of_array) < 2:
+            continue
         for a, b in combinations(of_array, 2):
             pair = frozenset((a.layer, b.layer))
             if a.layer != b.layer and pair not in pairs and share_lines(a.blocks, b.blocks, chip):
                 pairs.add(pair)
     return pairs
-
-
-def reads_of(layers: Iterable[MappedLayer], chip: Chip) -> dict[int, list[Read]]:
-    """The reads of all layers in each array."""
-    reads: defaultdict[int, list[Read]] = defaultdict(list)
-    for layer in layers:
-        for array, of_layer in reads_by_array(layer, chip).items():
-            reads[array] += of_layer
-    return dict(reads)
 
 
 def rows_of(block: Block, chip: Chip) -> tuple[int, int]:

@@ -9,7 +9,7 @@ from cimc.mapping import MappedLayer, Placement
 from cimc.schedule import Limit, Schedule, Stage
 from passes.limits import core_shares, limits_of
 from passes.place import core_starts
-from passes.reads import exclusive_layers, phases_of, reads_by_array, reads_of
+from passes.reads import ReadTable, exclusive_layers, phases_of
 from passes.row_pipeline import StageTime, Timeline, buffer_bytes, critical_path, timeline
 from passes.stages import StageShape
 
@@ -28,12 +28,14 @@ class LayerTime:
     cores: int
 
 
-def layer_times(layers: Sequence[MappedLayer], placement: Placement | None, chip: Chip) -> dict[str, LayerTime]:
+def layer_times(
+    layers: Sequence[MappedLayer], table: ReadTable, placement: Placement | None, chip: Chip
+) -> dict[str, LayerTime]:
     """The pace of every layer of a mapping, from its blocks and their cores (all in one core without a placement)."""
-    starts = {} if placement is None else core_starts(layers, placement.cores, chip)
+    starts = {} if placement is None else core_starts(table, placement.cores)
     times = {}
     for layer in layers:
-        serial = max(len(reads) for reads in reads_by_array(layer, chip).values())
+        serial = max(len(reads) for reads in table.by_layer[layer.name].values())
         round_ns = chip.cost.mvm_us * 1e3 * phases_of(layer, chip) * serial
         busiest = max(starts[layer.name].values()) if placement is not None else 0
         cores = 1 if placement is None else len(core_shares(layer, placement))
@@ -85,45 +87,48 @@ def _vector_ns(stage: StageShape, cores: int, chip: Chip) -> float:
 def _moving_ns(stage: StageShape, homes: Mapping[str, str], layers: Mapping[str, LayerTime], chip: Chip) -> float:
     """The time to bring the inputs of one row from other cores (or the shared memory).
 
-    On a mesh, as many links work side by side as both ends have cores; a bus is one.
+    On a mesh, as many links work side by side as both ends have cores; a bus and a memory are one.
     """
-    bus, link = chip.cores.bus_bytes_per_ns, chip.cores.link_bytes_per_ns
-    total = 0.0
+    cores, total = chip.cores, 0.0
     for source in stage.inputs:
-        if not source.source:
-            total += source.bytes / (chip.cores.global_bytes_per_ns or math.inf)
-            continue
-        home = homes[source.source]
-        if home == stage.layer:
-            continue
-        ends = [layers[name].cores for name in (home, stage.layer) if name in layers]
-        total += source.bytes / (bus or (link or math.inf) * min(ends, default=1))
+        if source.route == "memory":
+            total += source.bytes / (cores.global_bytes_per_ns or math.inf)
+        elif source.route == "bus":
+            total += source.bytes / (cores.bus_bytes_per_ns or math.inf)
+        elif source.route == "mesh" and cores.link_bytes_per_ns is not None:
+            ends = [layers[name].cores for name in (homes[source.source], stage.layer) if name in layers]
+            total += source.bytes / (cores.link_bytes_per_ns * min(ends, default=1))
     return total / stage.rows
 
 
-def exclusive_of(layers: Sequence[MappedLayer], chip: Chip) -> dict[str, frozenset[str]]:
+def exclusive_of(table: ReadTable, chip: Chip) -> dict[str, frozenset[str]]:
     """For every layer those that cannot be read at the same time, itself included."""
-    rivals = {layer.name: {layer.name} for layer in layers}
-    for pair in exclusive_layers(reads_of(layers, chip).values(), chip):
+    rivals = {layer: {layer} for layer in table.by_layer}
+    for pair in exclusive_layers(table.by_array.values(), chip):
         for name in pair:
             rivals[name] |= pair
     return {name: frozenset(names) for name, names in rivals.items()}
 
 
 def schedule(
-    layers: Sequence[MappedLayer], stages: Sequence[StageShape], placement: Placement | None, chip: Chip
+    layers: Sequence[MappedLayer],
+    table: ReadTable,
+    stages: Sequence[StageShape],
+    placement: Placement | None,
+    chip: Chip,
 ) -> Schedule:
     """The schedule of a mapping on one chip."""
     positions = {layer.name: layer.positions for layer in layers}
-    times = stage_times(stages, layer_times(layers, placement, chip), positions, chip)
-    line = timeline(stages, times, exclusive_of(layers, chip))
+    times = stage_times(stages, layer_times(layers, table, placement, chip), positions, chip)
+    line = timeline(stages, times, exclusive_of(table, chip))
     timed = tuple(_stage(stage, times[stage.name], line) for stage in stages)
-    limits = limits_of(layers, stages, placement, chip)
+    limits = limits_of(layers, table, stages, placement, chip)
     busiest = max(timed, key=lambda stage: stage.busy_ns)
     if not limits or busiest.busy_ns > limits[0].busy_ns * (1 + 1e-9):
         limits = (Limit("stage", busiest.name, busiest.busy_ns), *limits)
     return Schedule(
-        latency_ns=line.latency_ns,
+        # All that an image needs of one resource takes its time, however the rows interleave.
+        latency_ns=max(line.latency_ns, limits[0].busy_ns),
         sequential_ns=sum(stage.first_ns + (stage.rows - 1) * stage.row_ns for stage in timed),
         interval_ns=limits[0].busy_ns,
         limits=limits,

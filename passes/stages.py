@@ -13,7 +13,7 @@ import onnx_ir as ir
 
 from cimc.chip import Chip
 from cimc.operators import layer_of
-from cimc.schedule import Dependency
+from cimc.schedule import Dependency, Route
 from passes.crossbar_functions import is_crossbar
 from passes.graph_edit import constant
 from passes.layers import Layer, positions
@@ -89,7 +89,45 @@ def stages_of(model: ir.Model, layers: Sequence[Layer], chip: Chip) -> list[Stag
                 inputs=tuple(_dependency(node, value, values[value], axis, chip) for value in dict.fromkeys(inputs)),
             )
         )
-    return stages
+    return _routed(stages, chip)
+
+
+def _routed(stages: Sequence[StageShape], chip: Chip) -> list[StageShape]:
+    """The stages with the way of every input.
+
+    What leaves a core goes over the mesh or the bus; with a bus and a shared memory, every value takes the one that is
+    done earlier with all that is on it, the largest first: the bus once for all readers, the memory once to write and
+    once for each reading layer.
+    """
+    homes = {stage.name: stage.layer for stage in stages}
+    remote: dict[str, int] = {}
+    readers: dict[str, set[str]] = {}
+    for stage in stages:
+        for source in stage.inputs:
+            if homes.get(source.source) and stage.layer and homes[source.source] != stage.layer:
+                remote[source.source] = source.bytes
+                readers.setdefault(source.source, set()).add(stage.layer)
+    ways: dict[str, Route] = dict.fromkeys(remote, "mesh" if chip.cores.bus_bytes_per_ns is None else "bus")
+    if chip.cores.bus_bytes_per_ns is not None and chip.cores.global_bytes_per_ns is not None:
+        bus_ns = memory_ns = 0.0
+        for name in sorted(remote, key=lambda name: -remote[name]):
+            bus = remote[name] / chip.cores.bus_bytes_per_ns
+            memory = remote[name] * (1 + len(readers[name])) / chip.cores.global_bytes_per_ns
+            if bus_ns + bus > memory_ns + memory:
+                ways[name], memory_ns = "memory", memory_ns + memory
+            else:
+                bus_ns += bus
+    return [
+        stage._replace(
+            inputs=tuple(
+                source._replace(route="memory" if not source.source else ways[source.source])
+                if not source.source or (source.source in ways and homes[source.source] != stage.layer)
+                else source
+                for source in stage.inputs
+            )
+        )
+        for stage in stages
+    ]
 
 
 def _layer_name(node: ir.Node) -> str:

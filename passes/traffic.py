@@ -37,7 +37,8 @@ def core_traffic(
             wanted = needs[stage.layer] if stage.kind == "crossbar" else sources[stage.layer]
             traffic += source.bytes * np.outer(sources[home], wanted)
     for layer in layers:
-        _add_partial_sums(traffic, layer, cores, chip)
+        for start, end, moved in partial_sums(layer, cores, chip.cores.activation_bytes):
+            traffic[start, end] += moved
     np.fill_diagonal(traffic, 0)
     return traffic
 
@@ -63,13 +64,22 @@ def _inputs(layer: MappedLayer, cores: Mapping[int, int], count: int) -> Bytes:
     return fractions
 
 
-def _add_partial_sums(traffic: Bytes, layer: MappedLayer, cores: Mapping[int, int], chip: Chip) -> None:
+def partial_sums(
+    layer: MappedLayer, cores: Mapping[int, int] | Sequence[int], width: float
+) -> list[tuple[int, int, float]]:
+    """(from, to, bytes) of the layer's partial sums for one image: `width` bytes a value.
+
+    A core adds up the row blocks that it has of a copy's columns; the sums go to the core of the first row block.
+    """
     homes = {(b.copy, b.column_start): cores[b.array] for b in layer.blocks if b.row_start == 0}
+    sums: dict[tuple[int, int, int, int], int] = {}
     for block in layer.blocks:
-        source, target = cores[block.array], homes.get((block.copy, block.column_start))
-        if block.row_start and target is not None and target != source:
-            values = (block.column_stop - block.column_start) * layer.positions / layer.copies
-            traffic[source, target] += values * chip.cores.activation_bytes
+        home = homes.get((block.copy, block.column_start), cores[block.array])
+        if cores[block.array] != home:
+            key = cores[block.array], home, block.copy, block.column_start
+            sums[key] = max(sums.get(key, 0), block.column_stop - block.column_start)
+    share = layer.positions / layer.copies * width
+    return [(source, target, columns * share) for (source, target, *_), columns in sums.items()]
 
 
 def distances(mesh: tuple[int, int], count: int) -> Bytes:
@@ -104,3 +114,28 @@ def link_bytes(traffic: Bytes, mesh: tuple[int, int]) -> list[tuple[int, int, in
             ends = (near, far) if step in ("right", "down") else (far, near)
             links.append((*ends, round(float(carried[row, column]))))
     return sorted(links)
+
+
+def memory_bytes(stages: Sequence[StageShape], chip: Chip) -> int:
+    """Bytes to and from the shared memory: the network's inputs and outputs, and the values that go through it."""
+    used = {source.source for stage in stages for source in stage.inputs}
+    inputs = {source.bytes for stage in stages for source in stage.inputs if not source.source}
+    outputs = sum(stage.elements for stage in stages if stage.name not in used)
+    written = _moved(stages, "memory")
+    read = {
+        (source.source, stage.layer): source.bytes
+        for stage in stages
+        for source in stage.inputs
+        if source.source in written and source.route == "memory"
+    }
+    total = max(inputs, default=0) + round(outputs * chip.cores.activation_bytes)
+    return total + sum(written.values()) + sum(read.values())
+
+
+def bus_bytes(stages: Sequence[StageShape]) -> int:
+    """Bytes of the values that go over the bus, each once for all that read it."""
+    return sum(_moved(stages, "bus").values())
+
+
+def _moved(stages: Sequence[StageShape], route: str) -> dict[str, int]:
+    return {s.source: s.bytes for stage in stages for s in stage.inputs if s.source and s.route == route}
