@@ -25,26 +25,28 @@ def cut(layers: Sequence[MappedLayer], budget: int, chip: Chip) -> tuple[Segment
         )
     program_ms = chip.array.rows * chip.cost.row_write_us * 1e-3
     row_mj = (chip.cost.row_write_nj or 0.0) * 1e-6 * chip.array.rows * chip.physical_per_array
+    spans = _spans(layers)
     segments = []
     for first in range(0, arrays, budget):
         count = min(budget, arrays - first)
-        names = tuple(layer.name for layer in _within(layers, first, count))
+        names = tuple(name for name, (start, stop) in spans.items() if start < first + count and first < stop)
         segments.append(
             Segment(layers=names, first_array=first, arrays=count, program_ms=program_ms, program_mj=count * row_mj)
         )
     return tuple(segments)
 
 
-def _within(layers: Sequence[MappedLayer], first: int, count: int) -> list[MappedLayer]:
-    return [layer for layer in layers if any(first <= block.array < first + count for block in layer.blocks)]
+def _spans(layers: Sequence[MappedLayer]) -> dict[str, tuple[int, int]]:
+    """The arrays (start, stop) of each layer, which a plain mapping numbers without a gap."""
+    return {
+        layer.name: (min(b.array for b in layer.blocks), 1 + max(b.array for b in layer.blocks)) for layer in layers
+    }
 
 
 def segmented_cost(cost: Cost, layers: Sequence[MappedLayer], segments: Sequence[Segment], chip: Chip) -> Cost:
     """The cost with reprogramming: segment after segment, layer after layer in each, so one image at a time."""
-    compute_ms = 0.0
-    for segment in segments:
-        for layer in _within(layers, segment.first_array, segment.arrays):
-            compute_ms += share(layer, 0) * phases_of(layer, chip) * chip.cost.mvm_us * 1e-3
+    once = {layer.name: share(layer, 0) * phases_of(layer, chip) * chip.cost.mvm_us * 1e-3 for layer in layers}
+    compute_ms = sum(once[name] for segment in segments for name in segment.layers)
     program_ms = sum(segment.program_ms for segment in segments)
     program_mj = sum(segment.program_mj for segment in segments)
     return cost.model_copy(
