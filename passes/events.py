@@ -49,31 +49,33 @@ class Server:
         self.waits: defaultdict[tuple[str, str], float] = defaultdict(float)
         self._clock = clock
         self._queue: list[_Request] = []
-        self._holder: str | None = None
+        self._free_at = 0.0
+        self._holder = ""
         self._count = 0
 
     def request(self, image: int, service_ns: float, user: str, begun: Action) -> None:
         """Ask for `service_ns` of the server for the layer `user`; `begun` runs when the service begins."""
+        if not self._queue and self._clock.now >= self._free_at:
+            self._begin(service_ns, user, begun)
+            return
         self._count += 1
-        request = _Request(image, self._count, self._clock.now, service_ns, user, begun)
-        if self._holder is None:
-            self._begin(request)
-        else:
-            heapq.heappush(self._queue, request)
+        heapq.heappush(self._queue, _Request(image, self._count, self._clock.now, service_ns, user, begun))
+        if len(self._queue) == 1:
+            self._clock.at(self._free_at, self._next)
 
-    def _begin(self, request: _Request) -> None:
-        self._holder = request.user
-        self.busy_ns += request.service_ns
-        self._clock.at(self._clock.now + request.service_ns, self._end)
-        request.begun()
+    def _begin(self, service_ns: float, user: str, begun: Action) -> None:
+        self._holder = user
+        self.busy_ns += service_ns
+        self._free_at = self._clock.now + service_ns
+        begun()
 
-    def _end(self) -> None:
-        holder, self._holder = self._holder, None
+    def _next(self) -> None:
+        request = heapq.heappop(self._queue)
+        if self._holder != request.user:
+            self.waits[request.user, self._holder] += self._clock.now - request.since
+        self._begin(request.service_ns, request.user, request.begun)
         if self._queue:
-            request = heapq.heappop(self._queue)
-            if holder is not None and holder != request.user:
-                self.waits[request.user, holder] += self._clock.now - request.since
-            self._begin(request)
+            self._clock.at(self._free_at, self._next)
 
 
 def together(clock: Clock, count: int, end: float, done: Action) -> Callable[[float], None]:

@@ -7,7 +7,8 @@ there is to do (`passes.stages`: operations of digital stages); when it is done 
 """
 
 from collections import defaultdict
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 import onnx_ir as ir
 
@@ -15,10 +16,11 @@ from cimc.chip import Chip
 from cimc.errors import CimcError
 from cimc.mapping import Mapping
 from passes.simulated_moves import PARALLEL_LINKS, PARTIAL_SUMS
-from passes.simulated_run import COPIES_IN_ONE_ARRAY, Run
+from passes.simulated_run import COPIES_IN_ONE_ARRAY, Plan, Run, plan_of
 
 IMAGES = 16  # in turn, for the interval
 AGREE = 0.05
+WHOLE_MVMS = "whole MVMs"
 
 
 @dataclass(frozen=True)
@@ -55,11 +57,13 @@ class Simulation:
 class Comparison:
     """The simulation beside an analytic figure, in ns.
 
-    causes: what had to be taken out of the simulation, one after the other, until the two agreed: a kind of contention;
-    `partial sums` or `parallel links`, transfers that the schedule does not count or counts one after the other;
-    `copies in one array`, which are read together and so idle when a row has no work for all of them.
-    without_causes: the simulated figure then. rounding_ns: the schedule gives copies a fraction of a row, the
-    simulator whole MVMs; that can make one MVM for each layer of the critical path.
+    causes: what had to be taken out of the simulation, one after the other, until the two agreed:
+        a kind of contention: every stage then has such a resource of its own;
+        partial sums, parallel links: transfers that the schedule does not count or counts one after the other;
+        copies in one array: they are read together, and idle when a row has no work for all of them;
+        whole MVMs: the schedule gives the copies fractions of a row, up to one MVM for each layer of the critical path.
+    without_causes: the simulated figure then. agrees: within 5 %; or, where the schedule counts a part of a cause,
+    somewhere between the figures with and without the causes.
     """
 
     what: str
@@ -67,21 +71,12 @@ class Comparison:
     simulated: float
     causes: tuple[str, ...]
     without_causes: float
-    rounding_ns: float
+    agrees: bool
 
     @property
     def deviation(self) -> float:
         """Of the simulated figure from the analytic one, as a fraction of the latter."""
         return self.simulated / self.analytic - 1 if self.analytic else 0.0
-
-    @property
-    def agrees(self) -> bool:
-        """Within 5 %, or within the rounding, once the causes are out of the way; or, where the schedule counts a part
-        of them, somewhere between the figures with and without them.
-        """
-        near = abs(self.without_causes - self.analytic) <= max(AGREE * self.analytic, self.rounding_ns)
-        low, high = sorted((self.simulated, self.without_causes))
-        return near or low <= self.analytic <= high
 
 
 def simulate(
@@ -101,27 +96,37 @@ def simulate(
     Raises:
         CimcError: the mapping has several segments, or `images` is less than 4.
     """
+    if images < 4:
+        raise CimcError(f"an interval needs at least 4 images, not {images}")
+    plan = _plan(model, mapping, chip)
+    alone = _alone(plan, without)
+    several, interval = _in_turn(plan, images, without)
+    busy = sorted(((s.kind, s.where, s.busy_ns) for s in alone.servers() if s.busy_ns), key=lambda entry: -entry[2])
+    return Simulation(alone.ends[0], interval, tuple(busy), _contentions(alone), _contentions(several))
+
+
+def _plan(model: ir.Model, mapping: Mapping, chip: Chip) -> Plan:
     if len(mapping.segments) > 1:
         raise CimcError(
             f"the simulator follows networks that fit the chip, this one has {len(mapping.segments)} segments; "
             "choose a larger chip"
         )
-    if images < 4:
-        raise CimcError(f"an interval needs at least 4 images, not {images}")
-    alone = Run(model, mapping, chip, lifted=without)
-    alone.finish()
-    several = Run(model, mapping, chip, images, alone.busiest_ns(), without)
-    ends = several.finish()
+    return plan_of(model, mapping, chip)
+
+
+def _alone(plan: Plan, without: frozenset[str]) -> Run:
+    run = Run(plan, lifted=without)
+    run.finish()
+    return run
+
+
+def _in_turn(plan: Plan, images: int, without: frozenset[str]) -> tuple[Run, float]:
+    """Images at the pace of the busiest resource, and the time between the ends of two."""
+    run = Run(plan, images, _alone(plan, without).busiest_ns(), without)
+    ends = run.finish()
     # The first ones fill the pipeline, the last ones have it for themselves.
     first, last = images // 2, 3 * images // 4
-    busy = sorted(((s.kind, s.where, s.busy_ns) for s in alone.servers() if s.busy_ns), key=lambda entry: -entry[2])
-    return Simulation(
-        latency_ns=alone.ends[0],
-        interval_ns=(ends[last] - ends[first]) / (last - first),
-        busy=tuple(busy),
-        contentions=_contentions(alone),
-        contentions_in_turn=_contentions(several),
-    )
+    return run, (ends[last] - ends[first]) / (last - first)
 
 
 def _contentions(run: Run) -> tuple[Contention, ...]:
@@ -141,8 +146,8 @@ def _contentions(run: Run) -> tuple[Contention, ...]:
 def compare(model: ir.Model, mapping: Mapping, chip: Chip, images: int = IMAGES) -> tuple[Simulation, list[Comparison]]:
     """Simulate a mapping and hold latency and interval against its schedule.
 
-    Where one deviates by more than 5 % (and by more than the rounding), what can be the cause is taken out of the
-    simulation in turn, contentions with the longest waits first, and stays out if that brings the two together.
+    Where one deviates by more than 5 %, what can be the cause is taken out of the simulation in turn, contentions with
+    the longest waits first, and stays out if that brings the two together.
 
     Raises:
         CimcError: the mapping has no schedule, or as `simulate` does.
@@ -150,28 +155,43 @@ def compare(model: ir.Model, mapping: Mapping, chip: Chip, images: int = IMAGES)
     schedule = mapping.schedule
     if schedule is None:
         raise CimcError("the mapping has no schedule to compare with; compile it for a chip that states its times")
-    first = simulate(model, mapping, chip, images)
+    first, plan = simulate(model, mapping, chip, images), _plan(model, mapping, chip)
     on_path = {step.stage for step in schedule.critical_path}
     rounding = sum(stage.round_ns for stage in schedule.stages if stage.name in on_path)
-    comparisons = []
-    for what, analytic in (("latency", schedule.latency_ns), ("interval", schedule.interval_ns)):
-        allowed = rounding if what == "latency" else 0.0
-        waits: defaultdict[str, float] = defaultdict(float)
-        for contention in first.contentions if what == "latency" else first.contentions_in_turn:
-            waits[contention.kind] += contention.wait_ns
-        candidates = [*sorted(waits, key=lambda kind: -waits[kind]), PARTIAL_SUMS, PARALLEL_LINKS, COPIES_IN_ONE_ARRAY]
-        found = Comparison(what, analytic, _figure(first, what), (), _figure(first, what), allowed)
-        for cause in candidates:
-            if found.agrees:
-                break
-            causes = (*found.causes, cause)
-            figure = _figure(simulate(model, mapping, chip, images, frozenset(causes)), what)
-            beyond = (figure - analytic) * (found.without_causes - analytic) < 0
-            if beyond or abs(figure - analytic) < abs(found.without_causes - analytic):
-                found = replace(found, causes=causes, without_causes=figure)
-        comparisons.append(found)
-    return first, comparisons
+
+    def latency(without: frozenset[str]) -> float:
+        return _alone(plan, without).ends[0]
+
+    def interval(without: frozenset[str]) -> float:
+        return _in_turn(plan, images, without)[1]
+
+    return first, [
+        _explained("latency", schedule.latency_ns, first.latency_ns, first.contentions, latency, rounding),
+        _explained("interval", schedule.interval_ns, first.interval_ns, first.contentions_in_turn, interval, 0.0),
+    ]
 
 
-def _figure(simulation: Simulation, what: str) -> float:
-    return simulation.latency_ns if what == "latency" else simulation.interval_ns
+def _explained(
+    what: str,
+    analytic: float,
+    simulated: float,
+    contentions: Sequence[Contention],
+    figure: Callable[[frozenset[str]], float],
+    rounding_ns: float,
+) -> Comparison:
+    """Take out what can be the cause of a difference, the longest waits first, if that brings the two together."""
+    waits: defaultdict[str, float] = defaultdict(float)
+    for contention in contentions:
+        waits[contention.kind] += contention.wait_ns
+    causes: tuple[str, ...] = ()
+    without, left = simulated, simulated - analytic
+    for cause in (*sorted(waits, key=lambda kind: -waits[kind]), PARTIAL_SUMS, PARALLEL_LINKS, COPIES_IN_ONE_ARRAY):
+        if abs(left) <= AGREE * analytic or left * (simulated - analytic) < 0:
+            break
+        found = figure(frozenset((*causes, cause)))
+        if abs(found - analytic) < abs(left) or (found - analytic) * left < 0:
+            causes, without, left = (*causes, cause), found, found - analytic
+    agrees = abs(left) <= AGREE * analytic or left * (simulated - analytic) < 0
+    if not agrees and abs(left) <= rounding_ns:
+        causes, agrees = (*causes, WHOLE_MVMS), True
+    return Comparison(what, analytic, simulated, causes, without, agrees)

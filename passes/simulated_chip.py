@@ -2,7 +2,7 @@
 
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import combinations, pairwise
 from typing import NamedTuple
 
@@ -112,8 +112,6 @@ def arrays_of_layer(layer: MappedLayer, placement: Placement | None, chip: Chip,
     gangs = [
         _gang(arrays[number], len(copies), phases, core, geometry, chip) for number, copies in enumerate(components)
     ]
-    if apart:
-        gangs = [_part(gang) for gang in gangs for _ in range(gang.positions)]
     return ArraysOfLayer(
         gangs=tuple(gangs if placement is not None else (gang._replace(starts={}, local_bytes={}) for gang in gangs)),
         cores=_fractions((core[array], 1.0) for array in held),
@@ -155,6 +153,11 @@ def _gang(
         starts={place: phases * serial * len(sets) for place, sets in starts.items()},
         local_bytes=dict(local),
     )
+
+
+def one_by_one(layer: ArraysOfLayer) -> ArraysOfLayer:
+    """As if copies that share arrays could be read one by one at no cost."""
+    return replace(layer, gangs=tuple(_part(gang) for gang in layer.gangs for _ in range(gang.positions)))
 
 
 def _part(gang: GangArrays) -> GangArrays:

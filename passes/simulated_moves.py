@@ -7,6 +7,7 @@ from functools import partial
 
 from cimc.chip import Chip
 from cimc.mapping import Placement
+from cimc.schedule import Route
 from passes.events import Clock, Server, together
 from passes.simulated_chip import ArraysOfLayer, Link, Mesh
 from passes.stages import StageShape
@@ -32,12 +33,18 @@ class Transfer:
 
 @dataclass(frozen=True)
 class Flow:
-    """Bytes of one image that a stage moves: from core to core; on a bus all of it is heard at once."""
+    """Bytes of one image that a stage moves, from core to core.
+
+    route: over the mesh; over the bus, once for all that read it; or by the shared memory, where it is written once and
+    read by each of `readers` layers.
+    """
 
     stage: str
     rows: int
     total: float
     by_cores: Mapping[Link, float]
+    route: Route
+    readers: int
 
 
 def output_flow(
@@ -49,6 +56,8 @@ def output_flow(
     if home is None or not away:
         return None
     size = shape.elements * chip.cores.activation_bytes
+    routes = {source.route for reader in readers for source in reader.inputs if source.source == shape.name}
+    (route,) = routes - {"core"}
     by_cores: defaultdict[Link, float] = defaultdict(float)
     for name, kind in away.items():
         read = layers[name].inputs if kind == "crossbar" else layers[name].outputs
@@ -56,15 +65,16 @@ def output_flow(
             for target, share in read.items():
                 if source != target:
                     by_cores[source, target] += size * made * share
-    return Flow(shape.name, shape.rows, size, by_cores)
+    return Flow(shape.name, shape.rows, size, by_cores, route, len(away))
 
 
-def partial_sums_flow(shape: StageShape, positions: int, arrays: ArraysOfLayer) -> Flow | None:
+def partial_sums_flow(shape: StageShape, positions: int, arrays: ArraysOfLayer, chip: Chip) -> Flow | None:
     """The partial sums of a crossbar stage between cores; `positions` are those of its layer."""
     if shape.kind != "crossbar" or not arrays.partial_bytes:
         return None
     by_cores = {link: size * shape.positions / positions for link, size in arrays.partial_bytes.items()}
-    return Flow(shape.name, shape.rows, sum(by_cores.values()), by_cores)
+    route: Route = "mesh" if chip.cores.bus_bytes_per_ns is None else "bus"
+    return Flow(shape.name, shape.rows, sum(by_cores.values()), by_cores, route, 1)
 
 
 def transfers(
@@ -79,18 +89,21 @@ def transfers(
     Args:
         flows: by kind.
         placement: where the cores are.
-        chip: the chip: a bus for all, or the links of a mesh; without either nothing takes time.
+        chip: the chip; what its file states no rate for takes no time.
         server: gives the resource of (kind, where, stage).
         lifted: "partial sums" take no time; without "parallel links" all bytes of a row take one link after the other.
     """
     cores, mesh = chip.cores, Mesh(placement.mesh_columns)
     found: dict[str, dict[str, Transfer]] = {kind: {} for kind in flows}
     moving = [(kind, flow) for kind, of_kind in flows.items() for flow in of_kind if kind not in lifted]
-    if cores.bus_bytes_per_ns is not None:
-        for kind, flow in moving:
-            service = flow.total / flow.rows / cores.bus_bytes_per_ns
-            found[kind][flow.stage] = Transfer([(server("bus", "chip", flow.stage), service)])
-        return found
+    one = {"bus": ("bus", cores.bus_bytes_per_ns), "memory": ("global memory", cores.global_bytes_per_ns)}
+    for kind, flow in moving:
+        name, rate = one.get(flow.route, ("", None))
+        if rate is not None:
+            times = 1 + flow.readers if flow.route == "memory" else 1
+            service = times * flow.total / flow.rows / rate
+            found[kind][flow.stage] = Transfer([(server(name, "chip", flow.stage), service)])
+    moving = [(kind, flow) for kind, flow in moving if flow.route == "mesh"]
     if cores.link_bytes_per_ns is None:
         return found
     loads = {(kind, flow.stage): mesh.loads(flow.by_cores) for kind, flow in moving}

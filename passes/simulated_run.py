@@ -9,11 +9,11 @@ import networkx as nx
 import onnx_ir as ir
 
 from cimc.chip import Chip
-from cimc.mapping import Mapping
+from cimc.mapping import Mapping, Placement
 from passes.events import Clock, Server, together
 from passes.layers import layers_of
 from passes.row_flow import Flow, row_flow
-from passes.simulated_chip import ArraysOfLayer, GangArrays, arrays_of_layer, rivals_of
+from passes.simulated_chip import ArraysOfLayer, GangArrays, arrays_of_layer, one_by_one, rivals_of
 from passes.simulated_moves import PARTIAL_SUMS, Transfer, output_flow, partial_sums_flow, transfers
 from passes.stages import StageShape, stages_of
 
@@ -37,8 +37,8 @@ class Gang:
     def __init__(self, arrays: GangArrays) -> None:
         self.arrays = arrays
         self.queue: deque[tuple[Job, int]] = deque()
-        self.at_work = False
-        self.busy_ns = 0.0
+        self.called = False  # to take the next MVMs when it is free
+        self.free_at = self.busy_ns = 0.0
 
     def take(self) -> tuple[int, list[tuple[Job, int]]]:
         """The next MVMs: how many one after the other, and of which rows."""
@@ -66,22 +66,20 @@ class Layer:
     def __init__(self, name: str, positions: int, arrays: ArraysOfLayer) -> None:
         self.name, self.positions, self.arrays = name, positions, arrays
         self.gangs = [Gang(gang) for gang in arrays.gangs]
-        self.gang_of_copy = [gang for gang in self.gangs for _ in range(gang.arrays.positions)]
+        self.gang_of_copy = [number for number, gang in enumerate(arrays.gangs) for _ in range(gang.positions)]
         self.at_work: tuple[str, int] | None = None  # the stage and image that hold the arrays, where they are shared
 
     def shares(self, first: int, last: int) -> dict[int, int]:
         """How many of the positions first .. last - 1 each gang gets, by its number."""
         copies = len(self.gang_of_copy)
         whole, rest = divmod(last - first, copies)
-        counts = [whole] * copies
-        for position in range(first, first + rest):
-            counts[position % copies] += 1
         shares: defaultdict[int, int] = defaultdict(int)
-        number = 0
-        for index, gang in enumerate(self.gangs):
-            shares[index] = sum(counts[number : number + gang.arrays.positions])
-            number += gang.arrays.positions
-        return {index: count for index, count in shares.items() if count}
+        if whole:
+            for number, gang in enumerate(self.arrays.gangs):
+                shares[number] = whole * gang.positions
+        for position in range(first, first + rest):
+            shares[self.gang_of_copy[position % copies]] += 1
+        return shares
 
 
 class Stage:
@@ -103,44 +101,62 @@ class Stage:
         return row * total // rows, (row + 1) * total // rows
 
 
-class Run:
-    """`images` images, one every `pace_ns`. ends: when each is complete, ns."""
+@dataclass(frozen=True)
+class Plan:
+    """What is the same in all runs of a mapped network."""
 
-    def __init__(
-        self,
-        model: ir.Model,
-        mapping: Mapping,
-        chip: Chip,
-        images: int = 1,
-        pace_ns: float = 0.0,
-        lifted: frozenset[str] = frozenset(),
-    ) -> None:
-        self.chip, self.images, self.clock = chip, images, Clock()
+    chip: Chip
+    placement: Placement | None
+    shapes: tuple[StageShape, ...]
+    flows: dict[str, Flow]
+    arrays: dict[str, ArraysOfLayer]
+    positions: dict[str, int]
+    rivals: dict[str, frozenset[str]]
+
+
+def plan_of(model: ir.Model, mapping: Mapping, chip: Chip) -> Plan:
+    """The plan of a mapping on one chip (without a placement: on several)."""
+    return Plan(
+        chip=chip,
+        placement=mapping.placement,
+        shapes=tuple(stages_of(model, layers_of(model, chip, mapping.input_range), chip)),
+        flows=row_flow(model),
+        arrays={layer.name: arrays_of_layer(layer, mapping.placement, chip) for layer in mapping.layers},
+        positions={layer.name: layer.positions for layer in mapping.layers},
+        rivals=rivals_of(mapping.layers, chip),
+    )
+
+
+class Run:
+    """`images` images, one every `pace_ns`. ends: when each is complete, ns.
+
+    lifted: what is left out, see `passes.simulate.simulate`.
+    """
+
+    def __init__(self, plan: Plan, images: int = 1, pace_ns: float = 0.0, lifted: frozenset[str] = frozenset()) -> None:
+        self.chip, self.images, self.clock = plan.chip, images, Clock()
         self.ends = [0.0] * images
         self.array_waits: defaultdict[tuple[str, str], float] = defaultdict(float)
         self._lifted = lifted
-        self._placed = mapping.placement is not None
+        self._placed = plan.placement is not None
         self._servers: dict[tuple[str, str, str], Server] = {}
-        self._rivals = {} if "array" in lifted else rivals_of(mapping.layers, chip)
+        self._rivals = {} if "array" in lifted else plan.rivals
         self._waiting: list[tuple[Stage, float]] = []
+        apart = COPIES_IN_ONE_ARRAY in lifted
         self._layers = {
-            layer.name: Layer(
-                layer.name,
-                layer.positions,
-                arrays_of_layer(layer, mapping.placement, chip, COPIES_IN_ONE_ARRAY in lifted),
-            )
-            for layer in mapping.layers
+            name: Layer(name, plan.positions[name], one_by_one(arrays) if apart else arrays)
+            for name, arrays in plan.arrays.items()
         }
-        shapes = stages_of(model, layers_of(model, chip, mapping.input_range), chip)
-        flows = row_flow(model)
-        self._stages = {shape.name: Stage(shape, flows[shape.name], images) for shape in shapes}
+        shapes = plan.shapes
+        self._stages = {shape.name: Stage(shape, plan.flows[shape.name], images) for shape in shapes}
         nodes = [shape.layer for shape in shapes if shape.kind == "crossbar"]
         self._held = {name for name in self._layers if self._rivals.get(name) or nodes.count(name) > 1}
         for stage in self._stages.values():
             for name in dict.fromkeys(source.node for source in stage.flow.sources):
                 if name:
                     self._stages[name].readers.append(stage)
-        self._route(mapping)
+        if plan.placement is not None:
+            self._route(plan.placement)
         self._input_rows = [0] * images
         self._rows_of_input = max((d.source_rows for s in shapes for d in s.inputs if not d.source), default=1)
         size = max((d.bytes for s in shapes for d in s.inputs if not d.source), default=0)
@@ -196,7 +212,7 @@ class Run:
             if any(not source.node for source in stage.flow.sources):
                 self._begin_rows(stage)
 
-    def _route(self, mapping: Mapping) -> None:
+    def _route(self, placement: Placement) -> None:
         """What moving one row of each stage takes."""
         arrays = {name: layer.arrays for name, layer in self._layers.items()}
         outputs, sums = [], []
@@ -204,11 +220,9 @@ class Run:
             outputs.append(output_flow(stage.shape, [r.shape for r in stage.readers], arrays, self.chip))
             if stage.shape.kind == "crossbar":
                 layer = self._layers[stage.shape.layer]
-                sums.append(partial_sums_flow(stage.shape, layer.positions, layer.arrays))
+                sums.append(partial_sums_flow(stage.shape, layer.positions, layer.arrays, self.chip))
         flows = {"output": [f for f in outputs if f is not None], PARTIAL_SUMS: [f for f in sums if f is not None]}
-        if mapping.placement is None:
-            return
-        found = transfers(flows, mapping.placement, self.chip, self._server, self._lifted)
+        found = transfers(flows, placement, self.chip, self._server, self._lifted)
         for name, stage in self._stages.items():
             stage.moved = found["output"].get(name, stage.moved)
             stage.partial_sums = found[PARTIAL_SUMS].get(name, stage.partial_sums)
@@ -232,9 +246,9 @@ class Run:
             for number, count in layer.shares(first, last).items():
                 gang = layer.gangs[number]
                 gang.queue.append((job, count))
-                if not gang.at_work:  # once all rows of this moment have come
-                    gang.at_work = True
-                    self._later(0.0, partial(self._work, layer, gang))
+                if not gang.called:  # so that all rows of this moment have come
+                    gang.called = True
+                    self.clock.at(gang.free_at, partial(self._work, layer, gang))
 
     def _ready(self, stage: Stage) -> bool:
         for source in stage.flow.sources:
@@ -282,9 +296,6 @@ class Run:
 
     def _work(self, layer: Layer, gang: Gang) -> None:
         """A gang that is free takes the next MVMs."""
-        gang.at_work = bool(gang.queue)
-        if not gang.queue:
-            return
         rounds, parts = gang.take()
         if self.chip.cores.mvm_start_ns is not None and gang.arrays.starts:
             self._start(layer, gang, rounds, parts)
@@ -316,7 +327,10 @@ class Run:
 
     def _busy(self, layer: Layer, gang: Gang, duration: float) -> None:
         gang.busy_ns += duration
-        self._later(duration, partial(self._work, layer, gang))
+        gang.free_at = self.clock.now + duration
+        gang.called = bool(gang.queue)
+        if gang.queue:
+            self.clock.at(gang.free_at, partial(self._work, layer, gang))
 
     def _local(self, layer: Layer, gang: Gang, rounds: int, parts: list[tuple[Job, int]], end: float) -> None:
         """Inputs and outputs go through the cores' memories meanwhile."""
