@@ -125,7 +125,7 @@ def show_totals(artifact: Artifact) -> None:
             + (f" (limited by {limit.kind}: {limit.where})" if limit else "")
             + f", buffers {schedule.buffer_bytes:,} bytes"
         )
-    if mapping.placement is not None and mapping.placement.byte_hops:
+    if mapping.placement is not None and mapping.placement.byte_hops and chip.cores.bus_bytes_per_ns is None:
         placement = mapping.placement
         busiest = max(placement.links, key=lambda link: link.bytes)
         say(

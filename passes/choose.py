@@ -14,13 +14,14 @@ from passes.pack import pack
 from passes.place import Unit, assign_cores, units_of
 from passes.reads import read_table
 from passes.stages import StageShape
-from passes.traffic import bus_bytes, memory_bytes
+from passes.traffic import bus_bytes, memory_bytes, network_bytes
 
 # Between states of the interval search where cores, not only arrays, limit it.
 STEP = 0.99
-FINER = 0.5
+FINER = 0.7
 ENOUGH = 1.03  # times what no placement can be below
-WORTH = 0.99  # of the interval before: a smaller gain ends the search
+WORTH = 0.99  # of the interval before: what gains less fails, and so many failures in a row end the search
+PATIENCE = 4
 
 
 def mapped(layer: Layer, blocks: tuple[Block, ...], copies: int = 1) -> MappedLayer:
@@ -119,7 +120,8 @@ def least_interval(layers: Sequence[Layer], stages: Sequence[StageShape], budget
     """
     reads = least_reads(layers, budget)
     round_ns = chip.cost.mvm_us * 1e3
-    floor = int(interval_floor(layers, stages, chip) / round_ns) if round_ns else 0
+    memory_ns = memory_bytes(stages, chip) / (chip.cores.global_bytes_per_ns or math.inf)
+    floor = int(max(interval_floor(layers, stages, chip), memory_ns) / round_ns) if round_ns else 0
     if chip.cores.mvm_start_ns is None or not round_ns:
         return copies_for(layers, max(reads, floor))
     moved = bus_bytes(stages) / (chip.cores.bus_bytes_per_ns or math.inf)
@@ -138,7 +140,7 @@ def least_interval(layers: Sequence[Layer], stages: Sequence[StageShape], budget
         failed = failed + 1 if found > value * WORTH else 0
         if found < value * (1 - 1e-9):
             best, value = copies, found
-        if value <= max(floor * round_ns * ENOUGH, moved) or failed == 2:
+        if value <= max(floor * round_ns * ENOUGH, moved) or failed == PATIENCE:
             break
     return best
 
@@ -160,7 +162,7 @@ def _busy_ns(units: Sequence[Unit], moved: int, chip: Chip) -> float:
 
 
 def interval_floor(layers: Sequence[Layer], stages: Sequence[StageShape], chip: Chip) -> float:
-    """What the cores, the vector units and the shared memory need for one image at least, ns."""
+    """What cores, vector units and network inputs and outputs take for one image, whatever the layout, ns."""
     cores, width = chip.cores, chip.cores.activation_bytes
     found = [0.0]
     if cores.mvm_start_ns is not None:
@@ -171,7 +173,7 @@ def interval_floor(layers: Sequence[Layer], stages: Sequence[StageShape], chip: 
         work = sum(stage.operations for stage in stages if stage.layer) * width
         found.append(work / (cores.vector_bytes_per_ns * cores.count))
     if cores.global_bytes_per_ns is not None:
-        found.append(memory_bytes(stages, chip) / cores.global_bytes_per_ns)
+        found.append(network_bytes(stages, chip) / cores.global_bytes_per_ns)
     return max(found)
 
 
@@ -221,6 +223,10 @@ def _bound(
     # Where one copy only fits packed, several layers in one array, the weights' area is what no layout is below.
     arrays = arrays_of if arrays_of(layers, one_each(layers)) <= budget else area_of
     if objective == "latency":
-        return latency_bound(layers, stages, budget, chip, arrays) * 1e-6
+        # No layout is faster than the busiest of the cores; where values need not move, they take no time.
+        apart = {"bus_bytes_per_ns": None, "link_bytes_per_ns": None, "global_bytes_per_ns": None}
+        still = chip.model_copy(update={"cores": chip.cores.model_copy(update=apart)})
+        found = latency_bound(layers, stages, budget, still, arrays)
+        return max(found, interval_floor(layers, stages, chip)) * 1e-6
     reads = least_reads(layers, budget, arrays)
     return max(reads * chip.cost.mvm_us * 1e-3, interval_floor(layers, stages, chip) * 1e-6)

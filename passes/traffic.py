@@ -116,11 +116,19 @@ def link_bytes(traffic: Bytes, mesh: tuple[int, int]) -> list[tuple[int, int, in
     return sorted(links)
 
 
-def memory_bytes(stages: Sequence[StageShape], chip: Chip) -> int:
-    """Bytes to and from the shared memory: the network's inputs and outputs, and the values that go through it."""
+def network_bytes(stages: Sequence[StageShape], chip: Chip) -> int:
+    """Bytes of the network's inputs and outputs, which lie in the shared memory."""
     used = {source.source for stage in stages for source in stage.inputs}
     inputs = {source.bytes for stage in stages for source in stage.inputs if not source.source}
     outputs = sum(stage.elements for stage in stages if stage.name not in used)
+    return max(inputs, default=0) + round(outputs * chip.cores.activation_bytes)
+
+
+def memory_bytes(stages: Sequence[StageShape], chip: Chip) -> int:
+    """Bytes to and from the shared memory: inputs and outputs of the network, and the values that go through it.
+
+    These are written once, and read once by each layer that reads them.
+    """
     written = _moved(stages, "memory")
     read = {
         (source.source, stage.layer): source.bytes
@@ -128,8 +136,7 @@ def memory_bytes(stages: Sequence[StageShape], chip: Chip) -> int:
         for source in stage.inputs
         if source.source in written and source.route == "memory"
     }
-    total = max(inputs, default=0) + round(outputs * chip.cores.activation_bytes)
-    return total + sum(written.values()) + sum(read.values())
+    return network_bytes(stages, chip) + sum(written.values()) + sum(read.values())
 
 
 def bus_bytes(stages: Sequence[StageShape]) -> int:
