@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from cimc.artifact import Artifact
+from cimc.chip import Chip
 from cimc.files import replacing
 from cimc.mapping import Mapping
 from cimc.report_drawings import bars, floor_plan, histogram, timeline
@@ -19,7 +20,7 @@ from cimc.units import pair_targets
 
 BINS = 64
 MOST_WEIGHTS = 1_000_000  # of a larger layer every n-th is counted
-MOST_STEPS = 60  # of the critical path
+SHORT = 0.005  # of the latency: shorter steps of the critical path are left out
 STYLE = f"""
 body {{ font: 14px/1.5 system-ui, "Segoe UI", Roboto, "Helvetica Neue", sans-serif; color: {INK}; background: #fff;
   margin: 0 auto; max-width: 1180px; padding: 24px; }}
@@ -66,7 +67,7 @@ def report(artifact: Artifact) -> str:
             f"<div class=scroll>{network_drawing(artifact.network, [layer.name for layer in mapping.layers])}</div>",
         ),
         _section("Arrays", _arrays_note(artifact), floor_plan(mapping, chip), _legend(mapping)),
-        _placement(mapping),
+        _placement(mapping, chip),
         _section("Pipeline", _pipeline_note(mapping), timeline(mapping), _limits(mapping.schedule)),
         _critical_path(mapping.schedule),
         _section("Cost by component", _component_note(mapping), _components(mapping)),
@@ -138,27 +139,31 @@ def _summary(artifact: Artifact) -> str:
 
 def _arrays_note(artifact: Artifact) -> str:
     mapping, chip = artifact.mapping, artifact.chip
-    count = "one array" if mapping.arrays == 1 else f"{mapping.arrays:,} arrays"
     physical = f", each {mapping.physical_per_array} physical ones," if mapping.physical_per_array > 1 else ""
     cores = f" on {len(set(mapping.placement.cores))} of {chip.cores.count} cores" if mapping.placement else ""
     return (
-        f"{count}{physical}{cores}; a frame is one array, {chip.array.rows} rows down and {chip.array.columns} "
-        "columns across. Colour and number tell the layer, white is not used; point at an array for its share."
+        f"{_arrays(mapping.arrays)}{physical}{cores}; a frame is one array, {chip.array.rows} rows down and "
+        f"{chip.array.columns} columns across. Colour and number tell the layer; what is pale or white is not used. "
+        "Point at an array for its share."
     )
 
 
 def _legend(mapping: Mapping) -> str:
     entries = "".join(
-        f"<div>{_key(index)} {escape(layer.name)}: {cost.arrays} {'array' if cost.arrays == 1 else 'arrays'}, "
+        f"<div>{_key(index)} {escape(layer.name)}: {_arrays(cost.arrays // mapping.physical_per_array)}, "
         f"{cost.utilization:.0%} full</div>"
         for index, (layer, cost) in enumerate(zip(mapping.layers, mapping.cost.layers, strict=True))
     )
     return f"<div class=legend>{entries}</div>"
 
 
-def _placement(mapping: Mapping) -> str:
+def _arrays(count: int) -> str:
+    return "1 array" if count == 1 else f"{count:,} arrays"
+
+
+def _placement(mapping: Mapping, chip: Chip) -> str:
     placement = mapping.placement
-    if placement is None or not placement.links:
+    if placement is None or not placement.links or chip.cores.bus_bytes_per_ns is not None:
         return ""
     links = sorted(placement.links, key=lambda link: -link.bytes)[:8]
     rows = [(f"core {link.source} to {link.target}", f"{link.bytes:,}") for link in links]
@@ -195,15 +200,16 @@ def _limits(schedule: Schedule | None) -> str:
 def _critical_path(schedule: Schedule | None) -> str:
     if schedule is None or not schedule.critical_path:
         return ""
-    steps = schedule.critical_path
+    steps = [s for s in schedule.critical_path if s.stop_ns - s.start_ns >= SHORT * schedule.latency_ns]
     rows = [
         (escape(step.stage), escape(step.layer),
          f"{step.first_row} to {step.last_row}" if step.last_row > step.first_row else f"{step.first_row}",
          duration(step.start_ns), duration(step.stop_ns - step.start_ns),
          _meter((step.stop_ns - step.start_ns) / schedule.latency_ns))
-        for step in steps[:MOST_STEPS]
+        for step in steps
     ]  # fmt: skip
-    more = f" The first {MOST_STEPS} of {len(steps)} steps." if len(steps) > MOST_STEPS else ""
+    short = len(schedule.critical_path) - len(steps)
+    more = f" {short} steps of less than {SHORT:.1%} of the latency are left out." if short else ""
     table = _table(["stage", "layer", "output rows", "start", "time", "of the latency"], rows)
     return _section("Critical path", f"What everything waited for, from input to output.{more}", table)
 

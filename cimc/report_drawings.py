@@ -24,6 +24,7 @@ from cimc.svg import (
     duration,
     layer_colour,
     line,
+    pale,
     rectangle,
     shortened,
     text,
@@ -36,10 +37,7 @@ MOST_BLOCKS = 40_000  # of more, an array shows how much each layer takes, not w
 
 
 def floor_plan(mapping: Mapping, chip: Chip) -> str:
-    """Every array with its blocks at their places, by core where the chip has cores.
-
-    A white array is used in full where it is coloured; grey arrays are free.
-    """
+    """Every array with its blocks at their places, by core where the chip has cores; what is not used is pale."""
     held: defaultdict[int, list[tuple[int, Block]]] = defaultdict(list)
     for index, layer in enumerate(mapping.layers):
         for block in layer.blocks:
@@ -119,14 +117,15 @@ def _array(
     chip: Chip,
     exact: bool,
 ) -> list[str]:
-    """One array: white, its blocks coloured by layer, the layer's number in it where there is room."""
+    """One array: its blocks coloured by layer, the rest pale; the layer's number in it where there is room."""
     rows_each, columns_each = mapping.rows_per_weight, mapping.columns_per_weight
     cells = chip.array.rows * chip.array.columns
     taken: defaultdict[int, int] = defaultdict(int)
     for index, b in blocks:
         taken[index] += (b.row_stop - b.row_start) * (b.column_stop - b.column_start) * rows_each * columns_each
     names = "; ".join(f"{mapping.layers[index].name} {count / cells:.0%}" for index, count in taken.items())
-    parts = [rectangle(x, y, width, height, PAPER if blocks else UNUSED, GREY, f"array {array}: {names or 'free'}")]
+    ground = UNUSED if not taken else PAPER if len(taken) > 1 else pale(layer_colour(next(iter(taken))))
+    parts = [rectangle(x, y, width, height, ground, GREY, f"array {array}: {names or 'free'}")]
     if exact:
         for index, b in blocks:
             left, top = b.array_column / chip.array.columns, b.array_row / chip.array.rows

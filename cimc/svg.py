@@ -25,6 +25,11 @@ def layer_colour(index: int) -> str:
     return "#" + "".join(f"{round(255 * _gamma(min(1.0, max(0.0, part)))):02x}" for part in linear)
 
 
+def pale(colour: str) -> str:
+    """A colour `#rrggbb` mixed with four parts of white."""
+    return "#" + "".join(f"{(int(colour[place : place + 2], 16) + 4 * 255) // 5:02x}" for place in (1, 3, 5))
+
+
 def _gamma(linear: float) -> float:
     return 12.92 * linear if linear <= 0.0031308 else 1.055 * linear ** (1 / 2.4) - 0.055
 
