@@ -16,7 +16,8 @@ from cimc.chip import Chip
 from cimc.errors import CimcError
 from cimc.mapping import Mapping
 from passes.simulated_moves import PARALLEL_LINKS, PARTIAL_SUMS
-from passes.simulated_run import COPIES_IN_ONE_ARRAY, Plan, Run, plan_of
+from passes.simulated_plan import Plan, plan_of
+from passes.simulated_run import COPIES_IN_ONE_ARRAY, Run
 
 IMAGES = 16  # in turn, for the interval
 AGREE = 0.05

@@ -6,16 +6,14 @@ from dataclasses import dataclass
 from functools import partial
 
 import networkx as nx
-import onnx_ir as ir
 
-from cimc.chip import Chip
-from cimc.mapping import Mapping, Placement
+from cimc.mapping import Placement
 from passes.events import Clock, Server, together
-from passes.layers import layers_of
-from passes.row_flow import Flow, row_flow
-from passes.simulated_chip import ArraysOfLayer, GangArrays, arrays_of_layer, one_by_one, rivals_of
+from passes.row_flow import Flow
+from passes.simulated_chip import ArraysOfLayer, GangArrays, one_by_one
 from passes.simulated_moves import PARTIAL_SUMS, Transfer, output_flow, partial_sums_flow, transfers
-from passes.stages import StageShape, stages_of
+from passes.simulated_plan import Plan
+from passes.stages import StageShape
 
 COPIES_IN_ONE_ARRAY = "copies in one array"
 PIECES = 8  # in which a gang takes its share of a row; finer makes no difference
@@ -99,32 +97,6 @@ class Stage:
         """The MVMs of a row, (first, behind the last)."""
         total, rows = self.shape.positions, self.flow.rows
         return row * total // rows, (row + 1) * total // rows
-
-
-@dataclass(frozen=True)
-class Plan:
-    """What is the same in all runs of a mapped network."""
-
-    chip: Chip
-    placement: Placement | None
-    shapes: tuple[StageShape, ...]
-    flows: dict[str, Flow]
-    arrays: dict[str, ArraysOfLayer]
-    positions: dict[str, int]
-    rivals: dict[str, frozenset[str]]
-
-
-def plan_of(model: ir.Model, mapping: Mapping, chip: Chip) -> Plan:
-    """The plan of a mapping on one chip (without a placement: on several)."""
-    return Plan(
-        chip=chip,
-        placement=mapping.placement,
-        shapes=tuple(stages_of(model, layers_of(model, chip, mapping.input_range), chip)),
-        flows=row_flow(model),
-        arrays={layer.name: arrays_of_layer(layer, mapping.placement, chip) for layer in mapping.layers},
-        positions={layer.name: layer.positions for layer in mapping.layers},
-        rivals=rivals_of(mapping.layers, chip),
-    )
 
 
 class Run:
