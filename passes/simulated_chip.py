@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 import networkx as nx
 import numpy as np
+import numpy.typing as npt
 
 from cimc.chip import Chip
 from cimc.mapping import Block, MappedLayer, Placement
@@ -33,8 +34,8 @@ class ArraysOfLayer:
     """A layer on its arrays.
 
     gangs: work side by side. cores: the fraction of its arrays in each core, which share its digital work. outputs,
-    inputs: the fraction of its output that each core makes, of its input that each core reads. partial_bytes: of
-    partial sums between cores for one image, by (from, to).
+    inputs: the fraction of its output that each core makes, of its input that each core reads (more than 1 together
+    where several read the same). partial_bytes: of partial sums between cores for one image, by (from, to).
     """
 
     gangs: tuple[GangArrays, ...]
@@ -118,12 +119,7 @@ def arrays_of_layer(layer: MappedLayer, placement: Placement | None, chip: Chip,
         outputs=_fractions(
             (core[b.array], float(b.column_stop - b.column_start)) for b in layer.blocks if b.row_start == 0
         ),
-        inputs=_fractions(
-            (place, float(rows))
-            for (place, _), rows in {
-                (core[b.array], geometry.inputs(b)): b.row_stop - b.row_start for b in layer.blocks
-            }.items()
-        ),
+        inputs=_inputs(layer, core, geometry),
         partial_bytes=_partial_sums(layer, core, chip),
     )
 
@@ -175,19 +171,30 @@ def _fractions(parts: Iterable[tuple[int, float]]) -> dict[int, float]:
     return {core: amount / whole for core, amount in total.items()}
 
 
+def _inputs(layer: MappedLayer, core: Mapping[int, int], geometry: Geometry) -> dict[int, float]:
+    """Cores that hold column blocks of the same rows read the same input, each for itself."""
+    read = {(core[b.array], geometry.inputs(b)): b.row_stop - b.row_start for b in layer.blocks}
+    fractions: defaultdict[int, float] = defaultdict(float)
+    for (place, _), rows in read.items():
+        fractions[place] += rows / (layer.rows * layer.groups * layer.copies)
+    return dict(fractions)
+
+
 def _partial_sums(layer: MappedLayer, core: Mapping[int, int], chip: Chip) -> dict[Link, float]:
-    """Partial sums of a column go to the core of its first row block."""
+    """A core adds up what it has of a copy's columns; the sum goes to the core of the first row block."""
     homes = np.zeros((layer.copies, layer.columns), np.int64)
+    held: defaultdict[tuple[int, int], npt.NDArray[np.bool_]] = defaultdict(lambda: np.zeros(layer.columns, bool))
     for block in layer.blocks:
+        columns = slice(block.column_start, block.column_stop)
+        held[core[block.array], block.copy][columns] = True
         if block.row_start == 0:
-            homes[block.copy, block.column_start : block.column_stop] = core[block.array]
+            homes[block.copy, columns] = core[block.array]
     moved: defaultdict[Link, float] = defaultdict(float)
     each = layer.positions / layer.copies * chip.cores.activation_bytes
-    for block in layer.blocks:
-        targets = homes[block.copy, block.column_start : block.column_stop]
-        for home, columns in zip(*np.unique(targets, return_counts=True), strict=True):
-            if core[block.array] != home:
-                moved[core[block.array], int(home)] += int(columns) * each
+    for (place, copy), columns_here in held.items():
+        for home, count in zip(*np.unique(homes[copy][columns_here], return_counts=True), strict=True):
+            if place != home:
+                moved[place, int(home)] += int(count) * each
     return dict(moved)
 
 

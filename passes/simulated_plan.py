@@ -4,6 +4,7 @@ from collections import defaultdict
 from collections.abc import Mapping as Dictionary
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import Literal
 
 import onnx_ir as ir
 
@@ -32,6 +33,9 @@ class Plan:
 
 def plan_of(model: ir.Model, mapping: Mapping, chip: Chip) -> Plan:
     """The plan of a mapping on one chip (without a placement: on several)."""
+    # The rows may have been split in another way than the chip's own.
+    split: Literal["channel", "flat"] = "channel" if any(x.row_split == "channel" for x in mapping.layers) else "flat"
+    chip = chip.model_copy(update={"row_split": split})
     shapes = tuple(stages_of(model, layers_of(model, chip, mapping.input_range), chip))
     arrays = {layer.name: arrays_of_layer(layer, mapping.placement, chip) for layer in mapping.layers}
     return Plan(
