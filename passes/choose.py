@@ -3,16 +3,18 @@
 import math
 from collections.abc import Sequence
 from dataclasses import replace
+from itertools import islice
 
 from cimc.chip import Chip
 from cimc.mapping import Block, MappedLayer, Mapping, Objective, Result
 from passes.copies import Copies, area_of, arrays_of, copies_for, least_energy, least_reads, one_each, read_steps
-from passes.latency import latency_bound, least_latency
+from passes.latency import latency_bound, latency_states
 from passes.layers import Layer
 from passes.layout import copied_blocks, plain_blocks
 from passes.pack import pack
-from passes.place import Unit, assign_cores, units_of
+from passes.place import Unit, assign_cores, place, units_of
 from passes.reads import read_table
+from passes.schedule import schedule
 from passes.stages import StageShape
 from passes.traffic import bus_bytes, memory_bytes, network_bytes
 
@@ -22,6 +24,7 @@ FINER = 0.7
 ENOUGH = 1.03  # times what no placement can be below
 WORTH = 0.99  # of the interval before: what gains less fails, and so many failures in a row end the search
 PATIENCE = 4
+LOOKS = 6  # states of the latency search that are placed
 
 
 def mapped(layer: Layer, blocks: tuple[Block, ...], copies: int = 1) -> MappedLayer:
@@ -78,10 +81,24 @@ def choose(
     if objective == "arrays" or arrays_of(layers, one_each(layers)) > budget:
         return packed(layers, chip)
     if objective == "latency":
-        return copied(layers, least_latency(layers, stages, budget, chip))
+        return copied(layers, _placed_latency(layers, stages, budget, chip))
     if objective == "energy":
         return copied(layers, least_energy(layers, budget, lambda layer, count: read_energy(layer, count, chip)))
     return copied(layers, least_interval(layers, stages, budget, chip))
+
+
+def _placed_latency(layers: Sequence[Layer], stages: Sequence[StageShape], budget: int, chip: Chip) -> Copies:
+    """Of the states of least estimated latency the one that is fastest when placed; none is faster than estimated."""
+    best, value = one_each(layers), math.inf
+    for estimate, copies in islice(latency_states(layers, stages, budget, chip), LOOKS):
+        if estimate >= value:
+            break
+        result = copied(layers, copies)
+        table = read_table(result, chip)
+        found = schedule(result, table, stages, place(result, table, stages, chip), chip).latency_ns
+        if found < value:
+            best, value = copies, found
+    return best
 
 
 def result_of(
@@ -166,8 +183,7 @@ def interval_floor(layers: Sequence[Layer], stages: Sequence[StageShape], chip: 
     cores, width = chip.cores, chip.cores.activation_bytes
     found = [0.0]
     if cores.mvm_start_ns is not None:
-        # Copies of a layer that lie in one array are started together, row blocks of a copy are not.
-        starts = sum(_starts(layer) for layer in layers)
+        starts = sum(layer.starts for layer in layers)
         found.append(starts * cores.mvm_start_ns / cores.count)
     if cores.vector_bytes_per_ns is not None:
         work = sum(stage.operations for stage in stages if stage.layer) * width
@@ -175,17 +191,6 @@ def interval_floor(layers: Sequence[Layer], stages: Sequence[StageShape], chip: 
     if cores.global_bytes_per_ns is not None:
         found.append(network_bytes(stages, chip) / cores.global_bytes_per_ns)
     return max(found)
-
-
-def _starts(layer: Layer) -> float:
-    """The fewest MVM starts of a layer for one image: its arrays filled with copies to the last place."""
-    by_rows: dict[tuple[int, int], float] = {}
-    for piece in layer.pieces:
-        group = piece.column_start * layer.groups // layer.columns
-        size = min(layer.chip.weight_rows // piece.height, layer.chip.weight_columns // piece.width)
-        # Column blocks of a row block are started together: the one that is shared least counts.
-        by_rows[group, piece.row_start] = max(by_rows.get((group, piece.row_start), 0.0), 1 / size)
-    return sum(by_rows.values()) * layer.positions * layer.phases
 
 
 def read_energy(layer: Layer, copies: int, chip: Chip) -> float:

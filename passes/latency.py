@@ -20,15 +20,15 @@ WAIT_RATIO = math.sqrt(2)  # between states in copies for their wait
 
 
 def estimated_times(layers: Sequence[Layer], copies: Mapping[str, int], chip: Chip) -> dict[str, LayerTime]:
-    """The pace of the layers before their arrays are placed: evenly spread over as many cores as they can be."""
+    """The pace of the layers before their arrays are placed: evenly spread over as many cores as they can be.
+
+    No placement is faster, so that an estimate is a bound of its state.
+    """
     times = {}
     for layer in layers:
         count = copies[layer.name]
-        units = layer.row_blocks if layer.groups == 1 else layer.arrays(1)
-        cores = min(chip.cores.count, units * count)
-        if chip.cores.mvm_start_ns is None:
-            cores = min(chip.cores.count, -(-layer.arrays(count) // chip.arrays_per_core))
-        starts = -(-units * layer.positions * layer.phases // cores)
+        cores = min(chip.cores.count, layer.arrays(count))
+        starts = layer.starts / cores
         times[layer.name] = LayerTime(chip.cost.mvm_us * 1e3 * layer.phases, count, starts, cores)
     return times
 
@@ -42,18 +42,18 @@ def estimated_latency(
     return timeline(stages, times, {layer.name: frozenset({layer.name}) for layer in layers}).latency_ns
 
 
-def least_latency(layers: Sequence[Layer], stages: Sequence[StageShape], budget: int, chip: Chip) -> Copies:
-    """The state of the family with the least latency that fits the budget; of equals the one with the fewest arrays."""
-    best = one_each(layers)
-    value = (estimated_latency(layers, stages, best, chip), arrays_of(layers, best))
-    round_ns = chip.cost.mvm_us * 1e3
+def latency_states(
+    layers: Sequence[Layer], stages: Sequence[StageShape], budget: int, chip: Chip
+) -> list[tuple[float, Copies]]:
+    """(estimated latency in ns, copies) of the states that fit the budget, the fastest first, then the smallest."""
+    one = one_each(layers)
+    found = [(estimated_latency(layers, stages, one, chip), arrays_of(layers, one), one)]
+    round_ns, least = chip.cost.mvm_us * 1e3, found[0][0]
     for reads, copies in _family(layers, stages, budget):
-        if reads * round_ns >= value[0]:
-            continue
-        found = (estimated_latency(layers, stages, copies, chip), arrays_of(layers, copies))
-        if found < value:
-            best, value = copies, found
-    return best
+        if reads * round_ns < least:  # else its slowest layer alone takes longer than a state that is known
+            found.append((estimated_latency(layers, stages, copies, chip), arrays_of(layers, copies), copies))
+            least = min(least, found[-1][0])
+    return [(latency, copies) for latency, _, copies in sorted(found, key=lambda state: state[:2])]
 
 
 def _family(layers: Sequence[Layer], stages: Sequence[StageShape], budget: int) -> Iterator[tuple[int, Copies]]:

@@ -44,6 +44,16 @@ class Layer:
         """Row blocks of a group, whose outputs are added."""
         return len({(piece.row_start, piece.row_stop) for piece in self.pieces})
 
+    @cached_property
+    def starts(self) -> float:
+        """The fewest MVM starts for one image: arrays filled with copies to the last place, column blocks together."""
+        by_rows: dict[tuple[int, int], float] = {}
+        for piece in self.pieces:
+            group = piece.column_start * self.groups // self.columns
+            shared = 1 / together(piece, self.chip)
+            by_rows[group, piece.row_start] = max(by_rows.get((group, piece.row_start), 0.0), shared)
+        return sum(by_rows.values()) * self.positions * self.phases
+
     def arrays(self, copies: int) -> int:
         """Arrays for that many copies; grows with the copies."""
         return sum(-(-count * copies // size) for count, size in self.classes)

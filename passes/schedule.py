@@ -24,7 +24,7 @@ class LayerTime:
 
     round_ns: float
     copies: int
-    busiest_starts: int
+    busiest_starts: float
     cores: int
 
 
