@@ -235,6 +235,22 @@ def test_published_chips_agree_or_say_why(name: str, chip: str, objective: str |
     assert all(explained(comparison) for comparison in comparisons), comparisons
 
 
+@pytest.mark.parametrize("chip", ["puma", "isaac", "pimcomp-a"])
+def test_one_image_keeps_the_resources_as_busy_as_the_limits_say(chip: str) -> None:
+    model, mapping = mapped(SHIPPED["lenet5"](), load_chip(chip), objective="latency")
+    simulation = simulate(model, mapping, load_chip(chip), images=4)
+    busiest: dict[str, float] = {}
+    for kind, _, busy in simulation.busy:
+        busiest[kind] = max(busy, busiest.get(kind, 0.0))
+    assert mapping.schedule is not None
+    limits = {limit.kind: limit.busy_ns for limit in mapping.schedule.limits}
+    assert limits.keys() - busiest.keys() <= {"array", "stage"}
+    for kind in {"link", "bus", "vector unit", "global memory"} & limits.keys():
+        assert busiest[kind] == pytest.approx(limits[kind], rel=0.02), kind
+    # Copies in one array that are not ready together take more starts than the limit counts.
+    assert busiest.get("core starts", 0.0) >= limits.get("core starts", 0.0)
+
+
 def test_a_wrong_schedule_is_found() -> None:
     chip = load_chip("brram-256x64")
     model, mapping = mapped(SHIPPED["vgg8"](), chip)

@@ -18,7 +18,7 @@ from passes.pipeline import lower
 from passes.simulate import IMAGES, Comparison, compare
 from tests.benchmarks.mapper.networks import CONFIGURATIONS, network
 
-CHIPS = {"A": ("pimcomp-a", "pimcomp-a-800"), "B": ("packing-256",), "C": ("isaac",), "D": ("isaac",)}
+CHIPS = {"A": ("pimcomp-a",), "B": ("packing-256",), "C": ("isaac",), "D": ("isaac",)}
 TABLE_2 = (("lenet1", "brram-soc", 9), ("vgg8", "brram-256x64", 87), ("resnet18", "brram-256x64", 1558))
 OBJECTIVES = ("interval", "latency", "arrays")
 
