@@ -6,12 +6,12 @@ event-driven simulator, and apart from `passes.schedule`, so that the one checks
 
 import math
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 import onnx_ir as ir
 
-from passes.crossbar_functions import is_crossbar
 from passes.graph_edit import constant
 
 Rows = npt.NDArray[np.int64]
@@ -30,11 +30,20 @@ TOKEN_AXIS = 1  # of N x T x D
 class Source:
     """An input of a node: the node that makes it ("" for the network's input) and what each row waits for.
 
-    needed[r]: rows of the source that must be complete before row r starts; never falls with r.
+    needed[r]: rows of the source that must be complete before row r starts. oldest[r]: the first source row (from 0)
+    that row r or a later one still reads. Neither ever falls with r.
     """
 
     node: str
     needed: Rows
+    oldest: Rows
+
+
+class Span(NamedTuple):
+    """For each output row the source rows that it reads: from `first` (from 0) to before `last`."""
+
+    first: Rows
+    last: Rows
 
 
 @dataclass(frozen=True)
@@ -78,13 +87,15 @@ def _flow(node: ir.Node, flows: dict[str, Flow]) -> Flow:
     if node.op_type in ("Shape", "Size"):  # known before any element is
         inputs = []
     places = [_place(value, flows) for value in inputs]
-    rows, axis, needed = _needed(node, inputs, places)
+    rows, axis, spans = _needed(node, inputs, places)
     sources = []
-    for value, (source, source_rows, _), need in zip(inputs, places, needed, strict=True):
-        whole = np.full(rows, source_rows, np.int64)
-        steps = whole if need is None else np.clip(np.maximum.accumulate(need), 1, source_rows)
-        assert value.name is not None
-        sources.append(Source(source, steps))
+    for (source, source_rows, _), need in zip(places, spans, strict=True):
+        if need is None:
+            sources.append(Source(source, np.full(rows, source_rows), np.zeros(rows, np.int64)))
+            continue
+        needed = np.clip(np.maximum.accumulate(need.last), 1, source_rows)
+        oldest = np.clip(np.minimum.accumulate(need.first[::-1])[::-1], 0, source_rows - 1)
+        sources.append(Source(source, needed, oldest))
     return Flow(rows, axis, tuple(sources))
 
 
@@ -99,9 +110,9 @@ def _place(value: ir.Value, flows: dict[str, Flow]) -> tuple[str, int, int | Non
 
 def _needed(
     node: ir.Node, inputs: list[ir.Value], places: list[tuple[str, int, int | None]]
-) -> tuple[int, int | None, list[Rows | None]]:
+) -> tuple[int, int | None, list[Span | None]]:
     """Rows and axis of the output, and for each input the rows needed (None: all of them, for every row)."""
-    whole: list[Rows | None] = [None] * len(inputs)
+    whole: list[Span | None] = [None] * len(inputs)
     output = sizes(node.outputs[0])
     if not inputs or not output or node.outputs[0].shape is None:
         return 1, None, whole
@@ -115,12 +126,13 @@ def _needed(
     if kind == "CrossbarMatMul":
         if axis is None or axis == len(output) - 1:
             return _at_once(output, whole)
-        return output[axis], axis, [np.arange(1, output[axis] + 1)]
+        return output[axis], axis, [_same(output[axis])]
     if kind == "MatMul":
         return _product(inputs, places, output)
     if kind == "Resize" and axis is not None and len(output) == len(sizes(inputs[0])):
         scale = sizes(inputs[0])[axis] / output[axis]
-        return output[axis], axis, [np.floor(np.arange(output[axis]) * scale).astype(np.int64) + 2]
+        below = np.floor(np.arange(output[axis]) * scale).astype(np.int64)
+        return output[axis], axis, [Span(below - 1, below + 2)]
     if kind in _WHOLE or (kind.startswith(("Reduce", "Global")) and not _keeps(node, axis)):
         return _at_once(output, whole)
     if kind in _ALONG_AXIS and axis is not None:
@@ -131,40 +143,46 @@ def _needed(
     return _elementwise(inputs, places, output)
 
 
-def _at_once(output: tuple[int, ...], whole: list[Rows | None]) -> tuple[int, int | None, list[Rows | None]]:
+def _at_once(output: tuple[int, ...], whole: list[Span | None]) -> tuple[int, int | None, list[Span | None]]:
     """Needs all of its inputs, then makes its rows one after the other."""
     axis = IMAGE_AXIS if len(output) == 4 else TOKEN_AXIS if len(output) == 3 else None
     return (1, None, whole) if axis is None else (output[axis], axis, whole)
 
 
-def _window(node: ir.Node, rows: int) -> Rows:
-    """Convolution and pooling: the last input row that the window of each output row touches."""
+def _same(rows: int) -> Span:
+    """Row r needs row r."""
+    return Span(np.arange(rows), np.arange(1, rows + 1))
+
+
+def _window(node: ir.Node, rows: int) -> Span:
+    """Convolution and pooling: the input rows that the window of each output row touches."""
     attributes = node.attributes
     kernel = attributes["kernel_shape"].as_ints()[0]
     stride, dilation, pad = (
         attributes[name].as_ints()[0] if name in attributes else default
         for name, default in (("strides", 1), ("dilations", 1), ("pads", 0))
     )
-    return np.arange(rows) * stride - pad + (kernel - 1) * dilation + 1
+    first = np.arange(rows) * stride - pad
+    return Span(first, first + (kernel - 1) * dilation + 1)
 
 
 def _product(
     inputs: list[ir.Value], places: list[tuple[str, int, int | None]], output: tuple[int, ...]
-) -> tuple[int, int | None, list[Rows | None]]:
+) -> tuple[int, int | None, list[Span | None]]:
     """Row i of a product needs row i of the left operand and all of the right one."""
     left, axis = sizes(inputs[0]), places[0][2]
-    needed: list[Rows | None] = [None] * len(inputs)
+    needed: list[Span | None] = [None] * len(inputs)
     if axis is None or axis == len(left) - 1 or len(left) != len(output):
         return _at_once(output, needed)
-    needed[0] = np.arange(1, output[axis] + 1)
+    needed[0] = _same(output[axis])
     return output[axis], axis, needed
 
 
 def _elementwise(
     inputs: list[ir.Value], places: list[tuple[str, int, int | None]], output: tuple[int, ...]
-) -> tuple[int, int | None, list[Rows | None]]:
+) -> tuple[int, int | None, list[Span | None]]:
     """Operators that keep the place of every element, with broadcasting; all others need all of their inputs."""
-    needed: list[Rows | None] = [None] * len(inputs)
+    needed: list[Span | None] = [None] * len(inputs)
     aligned = [
         None if axis is None else axis + len(output) - len(sizes(value))
         for value, (_, _, axis) in zip(inputs, places, strict=True)
@@ -177,7 +195,7 @@ def _elementwise(
     (axis,) = axes
     for index, (value, place) in enumerate(zip(inputs, aligned, strict=True)):
         if place == axis and _fits(value, output, axis):
-            needed[index] = np.arange(1, output[axis] + 1)
+            needed[index] = _same(output[axis])
     return output[axis], axis, needed
 
 
@@ -199,9 +217,9 @@ def _keeps(node: ir.Node, axis: int | None) -> bool:
 
 def _laid_out(
     node: ir.Node, inputs: list[ir.Value], places: list[tuple[str, int, int | None]], output: tuple[int, ...]
-) -> tuple[int, int | None, list[Rows | None]]:
+) -> tuple[int, int | None, list[Span | None]]:
     """Operators that move elements: the number of its source row is moved like the element itself."""
-    whole: list[Rows | None] = [None] * len(inputs)
+    whole: list[Span | None] = [None] * len(inputs)
     tables = []
     for value, (_, rows, axis) in zip(inputs, places, strict=True):
         shape = sizes(value)
@@ -230,7 +248,7 @@ def _laid_out(
     if best is None:
         return _at_once(output, whole)
     others = tuple(axis for axis in range(len(output)) if axis != best)
-    return output[best], best, [table.max(axis=others) for table in moved]
+    return output[best], best, [Span(_least_positive(t, others) - 1, t.max(axis=others)) for t in moved]
 
 
 def _padded(node: ir.Node, table: Rows) -> Rows:
@@ -264,8 +282,3 @@ def _best_axis(tables: list[Rows]) -> int | None:
 def _least_positive(table: Rows, axes: tuple[int, ...]) -> Rows:
     """The least row number along `axes`, elements of other inputs (0) left out."""
     return np.where(table > 0, table, table.max()).min(axis=axes)
-
-
-def is_work(node: ir.Node) -> bool:
-    """Whether a node takes time on the vector unit: operators that only rename or reshape do not."""
-    return not is_crossbar(node) and node.op_type not in {"Reshape", "Flatten", "Squeeze", "Unsqueeze", "Identity"}

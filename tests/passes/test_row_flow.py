@@ -38,16 +38,29 @@ def values_of(model: ir.Model, x: np.ndarray) -> dict[str, np.ndarray]:
     return dict(zip(names, session.run(None, {session.get_inputs()[0].name: x}), strict=True))
 
 
-def changed_rows(model: ir.Model, flows: dict[str, Flow], kept: int) -> Iterator[tuple[str, int, np.ndarray]]:
-    """(node, rows said to be complete, rows that really change) when the input's rows from `kept` on change."""
+def stale_rows(flows: dict[str, Flow], changed: int) -> dict[str, int]:
+    """Rows from the first on of every node that may read one of the first `changed` rows of the network input."""
+    stale = {"": changed}
+    for name, flow in flows.items():
+        reads = [row for row in range(flow.rows) if any(s.oldest[row] < stale[s.node] for s in flow.sources)]
+        stale[name] = max(reads, default=-1) + 1
+    return stale
+
+
+def changed_rows(
+    model: ir.Model, flows: dict[str, Flow], kept: int, from_the_end: bool = True
+) -> Iterator[tuple[str, int, np.ndarray]]:
+    """(node, rows said to be complete or stale, rows that really change) when the input's rows from `kept` on (or
+    before it) change.
+    """
     random = np.random.default_rng(0)
     shape = [size if isinstance(size, int) else 1 for size in model.graph.inputs[0].shape]
     first = random.uniform(0.1, 1, shape).astype(np.float32)
     second = first.copy()
-    rest = (slice(None),) * 2 + (slice(kept, None),)
+    rest = (slice(None),) * 2 + (slice(kept, None) if from_the_end else slice(kept),)
     second[rest] += random.uniform(0.5, 1, second[rest].shape).astype(np.float32)
     before, after = values_of(model, first), values_of(model, second)
-    complete = complete_rows(flows, kept)
+    complete = complete_rows(flows, kept) if from_the_end else stale_rows(flows, kept)
     for node in model.graph:
         name = node.outputs[0].name
         if name in before and any(value is not None and constant(value) is None for value in node.inputs):
@@ -69,6 +82,14 @@ def test_complete_rows_depend_on_nothing_that_is_missing(name: str, kept: int) -
     assert seen > 0 or kept < 8
 
 
+@pytest.mark.parametrize("name", IMAGES)
+@pytest.mark.parametrize("kept", [1, 8])
+def test_rows_that_are_freed_are_read_no_more(name: str, kept: int) -> None:
+    model = lower(ir.from_proto(REAL_NETWORKS[name]()))
+    for node, stale, changed in changed_rows(model, row_flow(model), kept, from_the_end=False):
+        assert not changed.ravel()[stale:].any(), f"{node}: only {stale} rows are said to read the first {kept}"
+
+
 def test_rows_of_convolutions_wait_for_no_more_than_they_need() -> None:
     b = Builder("stack", ["N", 2, 20, 12])
     x = b.conv("x", 2, 3, 5, 2, 2)
@@ -80,6 +101,8 @@ def test_rows_of_convolutions_wait_for_no_more_than_they_need() -> None:
     for kept in range(1, 20):
         for node, complete, changed in changed_rows(model, flows, kept):
             assert complete == int(np.argmax(changed)) if changed.any() else len(changed), f"{node}, {kept} rows"
+        for node, stale, changed in changed_rows(model, flows, kept, from_the_end=False):
+            assert stale == int(np.flatnonzero(changed).max(initial=-1)) + 1, f"{node}, {kept} rows"
 
 
 @pytest.mark.parametrize(("name", "at_once"), [("shufflenet", 3), ("vit_b_32", 2), ("inception_v3", 3), ("vgg16", 6)])
