@@ -15,6 +15,7 @@ import onnx_ir as ir
 from passes.graph_edit import constant
 
 Rows = npt.NDArray[np.int64]
+Times = npt.NDArray[np.float64]
 
 _WINDOWS = frozenset({"MaxPool", "AveragePool", "LpPool", "Conv", "CrossbarConv"})
 _LAYOUTS = frozenset({"Reshape", "Flatten", "Squeeze", "Unsqueeze", "Transpose", "Identity", "Concat", "Pad"})
@@ -282,3 +283,21 @@ def _best_axis(tables: list[Rows]) -> int | None:
 def _least_positive(table: Rows, axes: tuple[int, ...]) -> Rows:
     """The least row number along `axes`, elements of other inputs (0) left out."""
     return np.where(table > 0, table, table.max()).min(axis=axes)
+
+
+def most_rows_held(produced: Times, consumed: Times, oldest: Rows) -> int:
+    """The most source rows at one moment that are complete and that a row still to come reads.
+
+    Args:
+        produced: when each source row is complete.
+        consumed: when each row of the reader is complete.
+        oldest: the first source row that each of these, or a later one, reads.
+    """
+    last_reader = np.searchsorted(oldest, np.arange(len(produced)), side="right") - 1
+    freed = np.maximum(produced, consumed[np.maximum(last_reader, 0)])
+    moments = [(time, -1) for time in freed.tolist()] + [(time, 1) for time in produced.tolist()]
+    held = most = 0
+    for _, change in sorted(moments):
+        held += change
+        most = max(most, held)
+    return most

@@ -43,12 +43,14 @@ class Simulation:
     """What the simulated chip did.
 
     latency_ns: one image alone. interval_ns: between the ends of images that come at the pace of the busiest resource,
-    on average. busy: ns that one image keeps a resource at work, by (kind, where), the busiest first. contentions: of
+    on average. buffer_bytes: what one image alone has in buffers, the most on each edge, added up; buffers are as large
+    as it takes. busy: ns that one image keeps a resource at work, by (kind, where), the busiest first. contentions: of
     one image alone, the longest waits first; contentions_in_turn: of the images that came one after the other.
     """
 
     latency_ns: float
     interval_ns: float
+    buffer_bytes: int
     busy: tuple[tuple[str, str, float], ...]
     contentions: tuple[Contention, ...]
     contentions_in_turn: tuple[Contention, ...]
@@ -103,7 +105,14 @@ def simulate(
     alone = _alone(plan, without)
     several, interval = _in_turn(plan, images, without)
     busy = sorted(((s.kind, s.where, s.busy_ns) for s in alone.servers() if s.busy_ns), key=lambda entry: -entry[2])
-    return Simulation(alone.ends[0], interval, tuple(busy), _contentions(alone), _contentions(several))
+    return Simulation(
+        latency_ns=alone.ends[0],
+        interval_ns=interval,
+        buffer_bytes=alone.buffer_bytes(),
+        busy=tuple(busy),
+        contentions=_contentions(alone),
+        contentions_in_turn=_contentions(several),
+    )
 
 
 def _plan(model: ir.Model, mapping: Mapping, chip: Chip) -> Plan:

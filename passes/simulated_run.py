@@ -6,10 +6,11 @@ from dataclasses import dataclass
 from functools import partial
 
 import networkx as nx
+import numpy as np
 
 from cimc.mapping import Placement
 from passes.events import Clock, Server, together
-from passes.row_flow import Flow
+from passes.row_flow import Flow, most_rows_held
 from passes.simulated_chip import ArraysOfLayer, GangArrays, one_by_one
 from passes.simulated_moves import PARTIAL_SUMS, Transfer, output_flow, partial_sums_flow, transfers
 from passes.simulated_plan import Plan
@@ -90,6 +91,7 @@ class Stage:
         self.complete = [bytearray(flow.rows) for _ in range(images)]
         self.done = [0] * images  # rows from the first on that are complete, without a gap
         self.delivered = [0] * images  # to other cores
+        self.ended = [0.0] * flow.rows  # of the first image, ns
         self.moved = Transfer()
         self.partial_sums = Transfer()
 
@@ -157,6 +159,16 @@ class Run:
         shared = nx.max_weight_clique(rivals, "busy")[1] if rivals else 0
         servers = [server.busy_ns for server in self.servers()]
         return float(max(shared, *busy.values(), *servers))
+
+    def buffer_bytes(self) -> int:
+        """What the first image has in buffers: the most rows that are complete and still read, over all edges."""
+        total = 0.0
+        for reader in self._stages.values():
+            for source in {source.node: source for source in reader.flow.sources if source.node}.values():
+                stage = self._stages[source.node]
+                size = stage.shape.elements * self.chip.cores.activation_bytes / stage.flow.rows
+                total += size * most_rows_held(np.array(stage.ended), np.array(reader.ended), source.oldest)
+        return round(total)
 
     def _server(self, kind: str, where: str, stage: str) -> Server:
         """The resource; where contention is lifted, each stage has its own."""
@@ -345,6 +357,8 @@ class Run:
 
     def _row_done(self, stage: Stage, image: int, row: int) -> None:
         stage.complete[image][row] = 1
+        if image == 0:
+            stage.ended[row] = self.clock.now
         if row != stage.done[image]:
             return
         before = row

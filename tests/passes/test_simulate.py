@@ -191,7 +191,9 @@ def explained(comparison: Comparison) -> bool:
 def test_one_copy_agrees_to_one_percent_without_any_cause(name: str) -> None:
     chip = load_chip("brram-256x64")
     model, mapping = mapped(network(name), chip)
-    _, comparisons = compare(model, mapping, chip, images=4)
+    simulation, comparisons = compare(model, mapping, chip, images=4)
+    assert mapping.schedule is not None
+    assert simulation.buffer_bytes == pytest.approx(mapping.schedule.buffer_bytes, rel=0.04)
     for comparison in comparisons:
         assert comparison.causes == ()
         tolerance = 0.04 if name == "vit_b_32" else 0.01  # where the schedule waits for all patches before the first
