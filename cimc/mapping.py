@@ -218,8 +218,9 @@ class Mapping(Record):
 
     @property
     def chips(self) -> int:
-        """Chips needed."""
-        return -(-self.arrays // self.arrays_per_chip)
+        """Chips needed; segments stand on the chips of the largest one after the other."""
+        arrays = max((segment.arrays for segment in self.segments), default=self.arrays)
+        return -(-arrays // self.arrays_per_chip)
 
     def layer(self, name: str) -> MappedLayer:
         """The layer of that name; KeyError if there is none."""
@@ -234,7 +235,8 @@ class Mapping(Record):
             if block.copy != copy:
                 continue
             if block.row_start <= row < block.row_stop and block.column_start <= column < block.column_stop:
-                chip, array = divmod(block.array, self.arrays_per_chip)
+                first_array = max((s.first_array for s in self.segments if s.first_array <= block.array), default=0)
+                chip, array = divmod(block.array - first_array, self.arrays_per_chip)
                 first_row = block.array_row + self.rows_per_weight * (row - block.row_start)
                 first_column = block.array_column + self.columns_per_weight * (column - block.column_start)
                 rows = tuple(range(first_row, first_row + self.rows_per_weight))

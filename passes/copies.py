@@ -4,7 +4,6 @@ All functions choose among states that do not depend on the budget, so more arra
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from itertools import pairwise
 
 from passes.layers import Layer
 
@@ -63,51 +62,3 @@ def read_steps(layers: Sequence[Layer], ratio: float) -> list[int]:
     while steps[-1] > floor:
         steps.append(max(floor, min(steps[-1] - 1, int(steps[-1] * ratio))))
     return steps
-
-
-def least_energy(
-    layers: Sequence[Layer], budget: int, energy: Callable[[Layer, int], float], largest: int = 64
-) -> Copies:
-    """Copies that read fewer arrays an image: those that share arrays are read at once.
-
-    The energy of each layer over its arrays is reduced to its lower convex hull; the steps of all hulls are taken in
-    falling order of energy saved an array, up to the first that does not fit.
-
-    Args:
-        layers: in network order.
-        budget: arrays.
-        energy: of a layer for one image with that many copies, in any unit.
-        largest: number of copies tried.
-    """
-    copies: Copies = {}
-    steps: list[tuple[float, int, int, str, int]] = []
-    for index, layer in enumerate(layers):
-        hull = _hull(layer, energy, min(largest, layer.positions))
-        copies[layer.name] = hull[0][2]
-        for (arrays, before, _), (more, after, count) in pairwise(hull):
-            steps.append(((after - before) / (more - arrays), index, more - arrays, layer.name, count))
-    left = budget - arrays_of(layers, copies)
-    for _, _, arrays, name, count in sorted(steps):
-        if arrays > left:
-            break
-        left -= arrays
-        copies[name] = count
-    return copies
-
-
-def _hull(layer: Layer, energy: Callable[[Layer, int], float], largest: int) -> list[tuple[int, float, int]]:
-    """(arrays, energy, copies) on the lower convex hull, from the arrays of one copy on; energy falls."""
-    hull: list[tuple[int, float, int]] = []
-    for count in range(1, largest + 1):
-        point = (layer.arrays(count), energy(layer, count), count)
-        if hull and point[1] >= hull[-1][1]:
-            continue
-        while hull and (point[0] == hull[-1][0] or (len(hull) > 1 and _above(hull[-2], hull[-1], point))):
-            hull.pop()
-        hull.append(point)
-    return hull
-
-
-def _above(a: tuple[int, float, int], b: tuple[int, float, int], c: tuple[int, float, int]) -> bool:
-    """Whether b lies on or above the line from a to c."""
-    return (b[1] - a[1]) * (c[0] - a[0]) >= (c[1] - a[1]) * (b[0] - a[0])

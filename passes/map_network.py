@@ -8,11 +8,12 @@ import onnx_ir as ir
 from cimc.chip import Chip
 from cimc.errors import CimcError
 from cimc.mapping import MappedLayer, Mapping, Objective, Segment
-from passes.choose import choose, plain, result_of
+from passes.choose import choose, result_of
 from passes.components import with_components
 from passes.copies import arrays_of, one_each
 from passes.cost import network_cost
 from passes.layers import Layer, layers_of
+from passes.mapped import plain
 from passes.pack import area_bound, pack
 from passes.place import place
 from passes.reads import read_table
