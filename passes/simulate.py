@@ -17,7 +17,7 @@ from cimc.errors import CimcError
 from cimc.mapping import Mapping
 from passes.simulated_moves import PARALLEL_LINKS, PARTIAL_SUMS
 from passes.simulated_plan import Plan, plan_of
-from passes.simulated_run import COPIES_IN_ONE_ARRAY, Run
+from passes.simulated_run import COPIES_IN_ONE_ARRAY, STAGGERED_STARTS, Run
 
 IMAGES = 16  # in turn, for the interval
 AGREE = 0.05
@@ -63,6 +63,7 @@ class Comparison:
     causes: what had to be taken out of the simulation, one after the other, until the two agreed:
         a kind of contention: every stage then has such a resource of its own;
         partial sums, parallel links: transfers that the schedule does not count or counts one after the other;
+        staggered starts: the last array that a core starts is behind the first one;
         copies in one array: they are read together, and idle when a row has no work for all of them;
         whole MVMs: the schedule gives the copies fractions of a row, up to one MVM for each layer of the critical path.
     without_causes: the simulated figure then. agrees: within 5 %; or, where the schedule counts a part of a cause,
@@ -93,8 +94,8 @@ def simulate(
         chip: the chip.
         images: for the interval, at least 4.
         without: kinds of contention (every stage then has such a resource of its own), "partial sums" (they take no
-            time), "parallel links" (the bytes of a row take one link after the other), or "copies in one array" (each
-            is read by itself).
+            time), "parallel links" (the bytes of a row take one link after the other), "staggered starts" (all arrays
+            of an MVM end together), or "copies in one array" (each is read by itself).
 
     Raises:
         CimcError: the mapping has several segments, or `images` is less than 4.
@@ -195,7 +196,8 @@ def _explained(
         waits[contention.kind] += contention.wait_ns
     causes: tuple[str, ...] = ()
     without, left = simulated, simulated - analytic
-    for cause in (*sorted(waits, key=lambda kind: -waits[kind]), PARTIAL_SUMS, PARALLEL_LINKS, COPIES_IN_ONE_ARRAY):
+    others = (PARTIAL_SUMS, STAGGERED_STARTS, PARALLEL_LINKS, COPIES_IN_ONE_ARRAY)
+    for cause in (*sorted(waits, key=lambda kind: -waits[kind]), *others):
         if abs(left) <= AGREE * analytic or left * (simulated - analytic) < 0:
             break
         found = figure(frozenset((*causes, cause)))

@@ -17,6 +17,7 @@ from passes.simulated_plan import Plan
 from passes.stages import StageShape
 
 COPIES_IN_ONE_ARRAY = "copies in one array"
+STAGGERED_STARTS = "staggered starts"
 PIECES = 8  # in which a gang takes its share of a row; finer makes no difference
 
 
@@ -299,7 +300,8 @@ class Run:
             period = max(mvm, service)
             pace = max(pace, rounds * period)
             # The array that starts last begins its MVM after the other starts.
-            end = max(end, self.clock.now + (rounds - 1) * period + service - each + mvm)
+            late = 0.0 if STAGGERED_STARTS in self._lifted else service - each
+            end = max(end, self.clock.now + max((rounds - 1) * period + late + mvm, rounds * period))
             if not waiting:
                 self._busy(layer, gang, pace)
                 self._local(layer, gang, rounds, parts, end)
