@@ -141,8 +141,9 @@ def _arrays_note(artifact: Artifact) -> str:
     mapping, chip = artifact.mapping, artifact.chip
     physical = f", each {mapping.physical_per_array} physical ones," if mapping.physical_per_array > 1 else ""
     cores = f" on {len(set(mapping.placement.cores))} of {chip.cores.count} cores" if mapping.placement else ""
+    turns = f" in {len(mapping.segments)} segments, one after the other on the chip" if mapping.segments else ""
     return (
-        f"{_arrays(mapping.arrays)}{physical}{cores}; a frame is one array, {chip.array.rows} rows down and "
+        f"{_arrays(mapping.arrays)}{physical}{cores}{turns}; a frame is one array, {chip.array.rows} rows down and "
         f"{chip.array.columns} columns across. Colour and number tell the layer; what is pale or white is not used. "
         "Point at an array for its share."
     )
@@ -198,7 +199,7 @@ def _limits(schedule: Schedule | None) -> str:
 
 
 def _critical_path(schedule: Schedule | None) -> str:
-    if schedule is None or not schedule.critical_path:
+    if schedule is None or not schedule.critical_path or not schedule.latency_ns:
         return ""
     steps = [s for s in schedule.critical_path if s.stop_ns - s.start_ns >= SHORT * schedule.latency_ns]
     rows = [

@@ -10,12 +10,13 @@ from html.parser import HTMLParser
 from pathlib import Path
 
 import numpy as np
+import onnx
 import onnx_ir as ir
 import pytest
 from typer.testing import CliRunner
 
 from cimc.artifact import Artifact, read_artifact
-from cimc.chip import chip_text, load_chip
+from cimc.chip import chip_names, chip_text, load_chip
 from cimc.cli import app
 from cimc.compiler import compile_model
 from cimc.errors import CimcError
@@ -90,6 +91,20 @@ def test_page_is_valid_and_names_every_layer(name: str) -> None:
         assert words.count(layer.name) >= 4, layer.name
     for figure in (f"{artifact.mapping.cost.crossbars:,}", f"{artifact.mapping.cost.devices:,}"):
         assert figure in words
+
+
+@pytest.mark.parametrize("objective", [None, "latency", "arrays"])
+@pytest.mark.parametrize("chip", chip_names())
+def test_every_chip_has_a_page(chip: str, objective: str | None) -> None:
+    lowered = lower(ir.from_proto(onnx.load(MODELS / "lenet1.onnx")))
+    try:
+        mapping = map_network(lowered, load_chip(chip), objective=objective)  # type: ignore[arg-type]
+    except CimcError:
+        assert chip == "brram-soc", "the others hold LeNet-1, or can be programmed anew"
+        return
+    words = " ".join(Page(report(Artifact("lenet1", lowered, load_chip(chip), chip_text(chip), mapping))).texts)
+    assert all(layer.name in words for layer in mapping.layers)
+    assert ("segments" in words) == (len(mapping.segments) > 0)
 
 
 @pytest.mark.parametrize("name", REAL_NETWORKS)
