@@ -133,11 +133,12 @@ def _alone(plan: Plan, without: frozenset[str]) -> Run:
 
 def _in_turn(plan: Plan, images: int, without: frozenset[str]) -> tuple[Run, float]:
     """Images at the pace of the busiest resource, and the time between the ends of two."""
-    run = Run(plan, images, _alone(plan, without).busiest_ns(), without)
+    pace = _alone(plan, without).busiest_ns()
+    run = Run(plan, images, pace, without)
     ends = run.finish()
-    # The first ones fill the pipeline, the last ones have it for themselves.
+    # The first ones fill the pipeline; the last ones have it for themselves and can be closer than the pace.
     first, last = images // 2, 3 * images // 4
-    return run, (ends[last] - ends[first]) / (last - first)
+    return run, max(pace, (ends[last] - ends[first]) / (last - first))
 
 
 def _contentions(run: Run) -> tuple[Contention, ...]:
