@@ -4,6 +4,8 @@ from itertools import pairwise
 
 import onnx_ir as ir
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from cimc.chip import Chip, load_chip
 from cimc.errors import CimcError
@@ -235,6 +237,31 @@ def test_published_chips_agree_or_say_why(name: str, chip: str, objective: str |
     model, mapping = mapped(SHIPPED[name](), load_chip(chip), objective=objective)
     _, comparisons = compare(model, mapping, load_chip(chip), images=8)
     assert all(explained(comparison) for comparison in comparisons), comparisons
+
+
+@settings(max_examples=8, deadline=None, derandomize=True)
+@given(
+    channels=st.lists(st.integers(1, 40), min_size=1, max_size=4),
+    kernel=st.sampled_from([1, 3, 5]),
+    size=st.integers(4, 8),
+    objective=st.sampled_from([None, "interval", "latency", "arrays"]),
+    arrays=st.integers(12, 60),
+    chip=st.sampled_from(["brram-256x64", "puma", "hermes"]),
+)
+def test_any_chain_agrees_or_says_why_and_no_resource_is_overbooked(
+    channels: list[int], kernel: int, size: int, objective: str | None, arrays: int, chip: str
+) -> None:
+    options = {} if objective is None else {"objective": objective, "arrays": arrays}
+    model, mapping = mapped(chain(3, *channels, size=size, kernel=kernel), load_chip(chip), **options)
+    if len(mapping.segments) > 1:
+        return
+    simulation, comparisons = compare(model, mapping, load_chip(chip))
+    assert all(explained(comparison) for comparison in comparisons), comparisons
+    busiest = max((busy for _, _, busy in simulation.busy), default=0.0)
+    shares = [-(-layer.positions // layer.copies) * load_chip(chip).cost.mvm_us * 1e3 for layer in mapping.layers]
+    for least in (busiest, *shares):
+        assert simulation.interval_ns >= least * (1 - 1e-9)
+        assert simulation.latency_ns >= least * (1 - 1e-9)
 
 
 @pytest.mark.parametrize("chip", ["puma", "isaac", "pimcomp-a"])
