@@ -20,14 +20,14 @@ def copied_blocks(layer: Layer, copies: int, first_array: int) -> tuple[Block, .
     and the small pieces at a matrix's edge. The layer takes `layer.arrays(copies)` arrays.
     """
     blocks: dict[tuple[int, Piece], Block] = {}
+    down, right = layer.chip.rows_per_weight, layer.chip.columns_per_weight
     for same in sizes(layer.pieces).values():
         size = together(same[0], layer.chip)
+        height, width = same[0].height * down, same[0].width * right
         wanted = [(copy, piece) for copy in range(copies) for piece in same]
         for index, (copy, piece) in enumerate(wanted):
             array, place = divmod(index, size)
-            blocks[copy, piece] = placed(
-                piece, first_array + array, place * piece.height, place * piece.width, copy, layer.chip
-            )
+            blocks[copy, piece] = Block(*piece, first_array + array, place * height, place * width, copy)
         first_array += -(-len(wanted) // size)
     return tuple(blocks[copy, piece] for copy in range(copies) for piece in layer.pieces)
 

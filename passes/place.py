@@ -40,6 +40,16 @@ def units_of(table: ReadTable, chip: Chip) -> list[Unit]:
     units: list[Unit] = []
     seen: set[int] = set()
     for of_layer in table.by_layer.values():
+        if not any(b.row_start for reads in of_layer.values() for read in reads for b in read.blocks):
+            # Without partial sums arrays belong together that have the same inputs; there can be thousands.
+            same: defaultdict[frozenset[tuple[int, ...]], list[int]] = defaultdict(list)
+            for array in sorted(of_layer.keys() - seen):
+                same[of_layer[array][0].inputs].append(array)
+            seen |= of_layer.keys()
+            size = chip.arrays_per_core
+            cut = (arrays[start : start + size] for arrays in same.values() for start in range(0, len(arrays), size))
+            units += (_unit(arrays, table, chip) for arrays in cut)
+            continue
         graph = nx.Graph()
         for array, reads in of_layer.items():
             if array not in seen:
@@ -149,18 +159,20 @@ def place(
 ) -> Placement | None:
     """Place the arrays of a mapping on one chip; None where they need several chips.
 
-    On a mesh, the cores are placed by a local search from the order along a snake: two cores change places while that
-    saves byte hops, in an order that `seed` sets.
+    On a bus it does not matter where a core is, and no links are listed. On a mesh, the cores are placed by a local
+    search from the order along a snake: two cores change places while that saves byte hops, in an order that `seed`
+    sets.
     """
     mesh = (chip.cores.mesh_rows, chip.cores.mesh_columns)
     if len(table.by_array) > chip.arrays_per_chip:
         return None
     cores, _ = assign_cores(units_of(table, chip), bus_bytes(stages), chip)
-    traffic = core_traffic(layers, stages, cores, chip)
+    bus = chip.cores.bus_bytes_per_ns is not None
+    traffic = np.zeros((chip.cores.count,) * 2) if bus else core_traffic(layers, stages, cores, chip)
     hops = distances(mesh, chip.cores.count)
     spots = _snake(mesh, chip.cores.count)
     snake = _moved(traffic, spots)
-    if chip.cores.bus_bytes_per_ns is None:
+    if not bus:
         spots = _search(traffic, hops, spots, np.random.default_rng(seed))
     moved = _moved(traffic, spots)
     return Placement(
