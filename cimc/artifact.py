@@ -25,7 +25,7 @@ from cimc.errors import CimcError
 from cimc.files import replacing
 from cimc.mapping import Mapping, parse_mapping
 
-FORMAT = 2
+FORMAT = 3
 MEMBERS = ("network.onnx", "chip.toml", "mapping.json", "state.safetensors", "history.json")
 WEIGHTS = "weights.data"
 SMALL_BYTES = 1024  # tensors below stay in network.onnx

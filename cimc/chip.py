@@ -4,139 +4,36 @@ import difflib
 import math
 import tomllib
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, Field, ValidationError, model_validator
 
+from cimc.chip_sections import Adc, Area, Array, Cell, Cores, Cost, Input, Programming, Pulse, Section, Weights
 from cimc.errors import CimcError
+
+__all__ = [
+    "Adc",
+    "Area",
+    "Array",
+    "Cell",
+    "Chip",
+    "Cores",
+    "Cost",
+    "Input",
+    "Programming",
+    "Pulse",
+    "Weights",
+    "chip_names",
+    "chip_text",
+    "load_chip",
+    "parse_chip",
+]
 
 CHIPS_FOLDER = Path(__file__).parent / "chips"
 UNITS = frozenset(["s", "ms", "us", "ns", "v", "mv", "a", "ma", "ua", "na", "j", "mj", "uj", "nj", "pj", "fj"])
 
-Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
-NonNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
-Finite = Annotated[float, Field(allow_inf_nan=False)]
 
-
-class _Section(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
-
-
-class Array(_Section):
-    """One physical crossbar: word lines (rows, inputs) by bit lines (columns, outputs)."""
-
-    rows: int = Field(gt=0, le=1 << 16)
-    columns: int = Field(gt=1, le=1 << 16)
-    columns_per_adc: int = Field(default=1, gt=0)
-    per_chip: int = Field(gt=0, description="physical arrays on one chip")
-
-
-class Programming(_Section):
-    """Closed-loop write-verify: the error of a device after at most `trials` trials, as measured.
-
-    A trial ends within `tolerance_uS` of the target or is repeated; the last trial is accepted as it is. The error
-    of a single trial is derived from these figures (`runtime.cells.trial_error`).
-    """
-
-    error_sd_uS: NonNegative = 0.0
-    error_mean_uS: Finite = 0.0
-    trials: int = Field(default=1, ge=1, le=1000)
-    tolerance_uS: Positive | None = None
-    pulse_us: NonNegative | None = None
-    pulse_nj: NonNegative | None = None
-
-    @model_validator(mode="after")
-    def _check_tolerance(self) -> "Programming":
-        if self.trials > 1 and self.tolerance_uS is None:
-            raise ValueError("tolerance_uS is needed when trials > 1")
-        return self
-
-
-class Pulse(_Section):
-    """Open-loop response to one blind SET or RESET pulse: dG = step (1 + c2c z), z standard normal, hard bounds."""
-
-    step_uS: Positive
-    c2c: NonNegative = 0.0
-
-
-class Cell(_Section):
-    """One device. `levels` sets the granularity of updates, (G_max - G_min) / (levels - 1); None: continuous."""
-
-    technology: str
-    conductance_min_uS: NonNegative
-    conductance_max_uS: Positive
-    read_voltage_V: Positive
-    levels: int | None = Field(default=None, ge=2, le=1 << 16)
-    read_noise_uS: NonNegative = 0.0
-    programming: Programming = Programming()
-    pulse: Pulse | None = None
-
-    @model_validator(mode="after")
-    def _check_range(self) -> "Cell":
-        if self.conductance_max_uS <= self.conductance_min_uS:
-            raise ValueError("conductance_max_uS must be above conductance_min_uS")
-        return self
-
-    @property
-    def window_uS(self) -> float:
-        """G_max - G_min."""
-        return self.conductance_max_uS - self.conductance_min_uS
-
-    @property
-    def granularity(self) -> float:
-        """The step between two levels as a fraction of the window; 0 for a continuous device."""
-        return 0.0 if self.levels is None else 1.0 / (self.levels - 1)
-
-
-class Weights(_Section):
-    """How one signed weight becomes devices. Differential: two adjacent columns, G+ and G-, the idle one at G_min."""
-
-    scheme: Literal["differential"] = "differential"
-
-
-class Input(_Section):
-    """The input converter (DAC). `bits` None: ideal, no rounding and no limit.
-
-    bit-serial-accumulated: the bit currents are halved and added in the analog domain and converted once.
-    signed: a layer with negative inputs is read in two phases (positive part, negative part) and subtracted digitally.
-    """
-
-    bits: int | None = Field(default=None, ge=1, le=16)
-    encoding: Literal["ideal", "bit-serial-accumulated"] = "ideal"
-    signed: Literal["two-phase"] = "two-phase"
-
-
-class Adc(_Section):
-    """The output converter. `bits` None: ideal, no rounding and no limit. The range starts at 0 uA."""
-
-    bits: int | None = Field(default=None, ge=1, le=16)
-    range_uA: Positive | None = None
-    noise_lsb: NonNegative = 0.0
-
-    @model_validator(mode="after")
-    def _check_range(self) -> "Adc":
-        if (self.bits is None) != (self.range_uA is None):
-            raise ValueError("bits and range_uA go together")
-        if self.bits is None and self.noise_lsb:
-            raise ValueError("noise_lsb needs bits and range_uA")
-        return self
-
-    @property
-    def lsb_uA(self) -> float:
-        """Step of one code: range / (2^bits - 1). Only for a converter with bits."""
-        if self.bits is None or self.range_uA is None:
-            raise ValueError("an ideal ADC has no LSB")
-        return self.range_uA / (2**self.bits - 1)
-
-
-class Cost(_Section):
-    """Time and energy of one MVM of one array (a tile op), converters included."""
-
-    mvm_us: NonNegative
-    mvm_nj: NonNegative
-
-
-class Chip(_Section):
+class Chip(Section):
     """A chip description. See the TOML files in `cimc/chips` for the meaning and source of every value."""
 
     name: str = Field(min_length=1)
@@ -147,13 +44,84 @@ class Chip(_Section):
     input: Input = Input()
     adc: Adc = Adc()
     row_split: Literal["channel", "flat"] = "channel"
+    cores: Cores = Cores()
     cost: Cost
+    area: Area | None = None
 
     @model_validator(mode="after")
     def _check_converters(self) -> "Chip":
         if self.adc.bits is not None and self.input.bits is None:
             raise ValueError("an ADC with bits needs an input converter with bits")
+        if self.adc.bits is not None and self.adc.range_uA is None and self.not_simulated is None:
+            raise ValueError("adc: bits and range_uA go together")
         return self
+
+    @model_validator(mode="after")
+    def _check_weights(self) -> "Chip":
+        if self.weight_columns < 1 or self.weight_rows < 1:
+            raise ValueError(
+                f"array.columns and array.rows hold no weight: one takes {self.columns_per_weight} columns and "
+                f"{self.rows_per_weight} rows, beside {self.array.spare_columns} spare and "
+                f"{self.weights.offset_columns} offset columns"
+            )
+        return self
+
+    @property
+    def columns_per_weight(self) -> int:
+        """Adjacent columns of one array that hold one weight."""
+        pair = 2 if self.weights.scheme == "differential" else 1
+        return pair * (self.weights.slices if self.weights.slices_in == "columns" else 1)
+
+    @property
+    def rows_per_weight(self) -> int:
+        """Adjacent rows of one array that hold one weight."""
+        return 2 if self.weights.scheme == "differential-rows" else 1
+
+    @property
+    def devices_per_weight(self) -> int:
+        """Devices that hold one weight, in all arrays."""
+        return self.columns_per_weight * self.rows_per_weight * self.physical_per_array
+
+    @property
+    def physical_per_array(self) -> int:
+        """Physical arrays in one array of the mapping: its bit slices where these lie in arrays of their own."""
+        return self.weights.slices if self.weights.slices_in == "arrays" else 1
+
+    @property
+    def arrays_per_chip(self) -> int:
+        """Arrays of the mapping on one chip."""
+        return self.array.per_chip // self.physical_per_array
+
+    @property
+    def arrays_per_core(self) -> int:
+        """Arrays of the mapping on one core, the last core may have fewer."""
+        return -(-self.arrays_per_chip // self.cores.count)
+
+    @property
+    def weight_rows(self) -> int:
+        """Rows of weights that one array takes."""
+        return self.array.rows // self.rows_per_weight
+
+    @property
+    def weight_columns(self) -> int:
+        """Columns of weights that one array takes."""
+        free = self.array.columns - self.array.spare_columns - self.weights.offset_columns
+        return free // self.columns_per_weight
+
+    @property
+    def not_simulated(self) -> str | None:
+        """What of this chip the runtime does not simulate, in a few words; None: all is."""
+        if self.weights.scheme != "differential":
+            return f'weights.scheme = "{self.weights.scheme}"'
+        if self.weights.slices > 1:
+            return f"{self.weights.slices} bit slices a weight"
+        if self.weights.depthwise == "digital":
+            return 'weights.depthwise = "digital"'
+        if self.input.encoding == "bit-serial":
+            return 'input.encoding = "bit-serial"'
+        if self.input.signed == "one-phase":
+            return 'input.signed = "one-phase"'
+        return None
 
     @property
     def target_step_uS(self) -> float:

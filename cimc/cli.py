@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from cimc import __version__
-from cimc.choices import Backward, Method, Reset, RowSplit, Schedule, Sync, Weights, Write
+from cimc.choices import Backward, Method, Objective, Reset, RowSplit, Schedule, Sync, Weights, Write
 from cimc.errors import CimcError
 
 if TYPE_CHECKING:
@@ -56,6 +56,11 @@ def compile(
     ] = "0,1",
     max_chips: Annotated[int | None, typer.Option(help="Refuse a network that needs more chips.", min=1)] = None,
     row_split: Annotated[RowSplit | None, typer.Option(help="In place of the chip's own rule.")] = None,
+    objective: Annotated[
+        Objective | None, typer.Option(help="What copies and packing are for. Default: one copy, one block an array.")
+    ] = None,
+    arrays: Annotated[int | None, typer.Option(help="Budget of the objective. Default: one chip.", min=1)] = None,
+    seed: Seed = 0,
     shape: Annotated[
         list[str] | None, typer.Option(help="Sizes of an input, such as input=1x3x224x224 or tokens=Nx128; repeatable.")
     ] = None,
@@ -90,6 +95,9 @@ def compile(
         dict(parse_shape(text) for text in shape or ()),
         verify_each,
         save_passes,
+        objective.value if objective else None,
+        arrays,
+        seed,
     )
     _emit(as_json, views.compiled_figures(compiled), lambda: views.show_compiled(compiled, output))
 
@@ -249,15 +257,37 @@ def deploy(
 
 @app.command()
 def inspect(artifact: Annotated[Path, typer.Argument(help=".cim file.")], as_json: Json = False) -> None:
-    """Show the layers of a .cim file: blocks, arrays, time and energy.
+    """Show how a .cim file lies on its chip: layers, arrays, copies, time, energy, bound, critical path.
 
     Example: cimc inspect lenet1.cim
     """
-    from cimc import views
+    from cimc import mapping_view
     from cimc.artifact import read_artifact
 
     contents = read_artifact(artifact)
-    _emit(as_json, contents.mapping.cost.model_dump(), lambda: views.show_layers(contents))
+    _emit(as_json, mapping_view.figures(contents), lambda: mapping_view.show(contents))
+
+
+@app.command()
+def report(
+    artifact: Annotated[Path, typer.Argument(help="Compiled or trained .cim file.")],
+    output: Annotated[Path, typer.Option("-o", "--output", help="HTML page to write.")],
+    as_json: Json = False,
+) -> None:
+    """Write one self-contained page: network, array floor plan, pipeline, cost, conductance histograms.
+
+    Example: cimc report lenet1.cim -o report.html
+    """
+    from cimc.artifact import read_artifact
+    from cimc.console import say
+    from cimc.files import require_different
+    from cimc.report import write_report
+
+    require_different(artifact, output)
+    contents = read_artifact(artifact)
+    write_report(contents, output)
+    figures = {"model": contents.model, "chip": contents.chip.name, "report": str(output)}
+    _emit(as_json, figures, lambda: say(f"wrote {output}; open it in a browser"))
 
 
 @app.command()

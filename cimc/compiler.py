@@ -12,6 +12,7 @@ from cimc.artifact import Artifact, write_artifact
 from cimc.chip import chip_text, parse_chip
 from cimc.errors import CimcError
 from cimc.files import require_different
+from cimc.mapping import Objective
 from passes.map_network import map_network
 from passes.pipeline import lower
 from passes.read import external_files, read_network
@@ -45,6 +46,9 @@ def compile_model(
     shapes: Mapping[str, Sizes] = MappingProxyType({}),
     verify_passes: bool = False,
     passes_folder: Path | None = None,
+    objective: Objective | None = None,
+    arrays: int | None = None,
+    seed: int = 0,
 ) -> Compiled:
     """Lower an ONNX network, map it on a chip, compare it with onnxruntime, and write a `.cim` file.
 
@@ -59,6 +63,9 @@ def compile_model(
         shapes: sizes of inputs by name, in place of those that are not static.
         verify_passes: compare after every network pass too, and name the first that changes the outputs.
         passes_folder: keep the network after every pass there.
+        objective: what copies are for: latency, interval, energy or arrays; None: one copy each.
+        arrays: the budget of the objective; None: those of one chip.
+        seed: of the mapper's search.
 
     Raises:
         CimcError: one line for everything that can be wrong with the files and the network.
@@ -78,7 +85,7 @@ def compile_model(
         lower(network)  # what is wrong with the network itself is said before a pass is blamed
         watches.append(verify_each(network, random_inputs(network, 2, 0, input_range)))
     lowered = lower(network, all_of(watches) if watches else None)
-    mapping = map_network(lowered, description, input_range, max_chips, row_split)
+    mapping = map_network(lowered, description, input_range, max_chips, row_split, objective, arrays, seed)
     if verify is None:
         verify = _weight_bytes(lowered) <= VERIFIED_BYTES
     differences = mapping_differences(network, lowered, mapping, description) if verify else (None, None)

@@ -2,16 +2,20 @@
 
 from typing import Literal, NamedTuple
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import ValidationError
 
 from cimc.errors import CimcError
+from cimc.schedule import Record, Schedule
+
+Objective = Literal["latency", "interval", "energy", "arrays"]
 
 
 class Block(NamedTuple):
-    """The part of a layer's weight matrix in one array: weight rows and columns, and the place in the array.
+    """The part of a layer's weight matrix in one array: weight rows and columns, the place in the array, the copy.
 
-    Weight column c of the block occupies the array columns `array_column + 2 (c - column_start)` (G+) and the next
-    one (G-).
+    Weight (r, c) of the block occupies `rows_per_weight` array rows from `array_row + rows_per_weight (r - row_start)`
+    and `columns_per_weight` array columns from `array_column + columns_per_weight (c - column_start)`: a differential
+    pair has G+ first, then G-; bit slices come most significant first, each with its pair.
     """
 
     row_start: int
@@ -21,27 +25,39 @@ class Block(NamedTuple):
     array: int
     array_row: int = 0
     array_column: int = 0
+    copy: int = 0
 
 
 class Address(NamedTuple):
-    """Where one weight sits: the chip, the array on that chip, the word line, and the bit lines of G+ and G-."""
+    """Where one weight sits: the chip, the array on that chip, the word lines and the bit lines it occupies."""
 
     chip: int
     array: int
-    row: int
-    column_plus: int
-    column_minus: int
+    rows: tuple[int, ...]
+    columns: tuple[int, ...]
+
+    @property
+    def row(self) -> int:
+        """The first word line."""
+        return self.rows[0]
+
+    @property
+    def column_plus(self) -> int:
+        """The bit line of G+ of a differential pair (of its most significant slice)."""
+        return self.columns[0]
+
+    @property
+    def column_minus(self) -> int:
+        """The bit line of G- of a differential pair (of its most significant slice)."""
+        return self.columns[1]
 
 
-class _Record(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-
-class MappedLayer(_Record):
+class MappedLayer(Record):
     """A crossbar layer on arrays. `rows` x `columns` is the weight matrix (inputs x outputs).
 
     groups: of a grouped convolution; each has its own `rows` inputs and the next `columns` / `groups` columns, and no
-    block spans two. positions: MVMs of one image, over all nodes that use the layer.
+    block spans two. positions: MVMs of one image, over all nodes that use the layer. copies: each holds all weights
+    and takes its share of the positions.
     """
 
     name: str
@@ -54,6 +70,7 @@ class MappedLayer(_Record):
     signed_input: bool
     row_split: Literal["channel", "flat"]
     blocks: tuple[Block, ...]
+    copies: int = 1
 
     @property
     def row_bounds(self) -> tuple[tuple[int, int], ...]:
@@ -66,22 +83,39 @@ class MappedLayer(_Record):
         return tuple(sorted({(block.column_start, block.column_stop) for block in self.blocks}))
 
 
-class LayerCost(_Record):
-    """Cost of one layer for one image."""
+class LayerCost(Record):
+    """Cost of one layer for one image, arrays only. latency_ms: of all its positions, shared among its copies.
+
+    arrays: physical ones; an array that holds blocks of several layers counts at each of them. digital_mj: of the
+    digital operators on its cores, apart; None where the chip file does not say.
+    """
 
     name: str
     arrays: int
+    copies: int = 1
     positions: int
     tile_ops: int
     latency_ms: float
     energy_mj: float
     utilization: float
+    digital_mj: float | None = None
 
 
-class Cost(_Record):
-    """Cost of one image, arrays only: MVMs with their converters (no digital operators, no data movement).
+class Component(NamedTuple):
+    """Energy of one image in one kind of component, and the area of all of them; None: the chip file does not say."""
 
-    latency: the layers one after the other. pipelined: the interval between images, set by the slowest layer.
+    name: str
+    energy_mj: float | None
+    area_mm2: float | None
+
+
+class Cost(Record):
+    """Cost of one image. Arrays with their converters only, but for `components`, which has digital work and data
+    movement too, each apart.
+
+    crossbars: physical arrays in use. latency: the layers one after the other. pipelined: the interval between images
+    that the slowest array sets. reprogramming: of a network larger than the chip, between segments, once an image (or
+    once a batch, if images come in batches).
     """
 
     crossbars: int
@@ -95,23 +129,98 @@ class Cost(_Record):
     pipelined_latency_ms: float
     energy_mj: float
     utilization: float
+    reprogramming_ms: float = 0.0
+    reprogramming_mj: float = 0.0
+    components: tuple[Component, ...] = ()
     layers: tuple[LayerCost, ...]
 
 
-class Mapping(_Record):
-    """Every crossbar layer of a network on the arrays of one kind of chip."""
+class Link(NamedTuple):
+    """Bytes of one image over the mesh link from one core to a neighbour."""
+
+    source: int
+    target: int
+    bytes: int
+
+
+class Placement(Record):
+    """Arrays on cores and cores on the mesh; core k stands in mesh row k // mesh_columns.
+
+    cores: the core of each array. byte_hops: bytes times links passed, for one image; `byte_hops_bound`: no placement
+    of these arrays can have less. byte_hops_unplaced: arrays in network order, for comparison.
+    """
+
+    mesh_rows: int
+    mesh_columns: int
+    cores: tuple[int, ...]
+    links: tuple[Link, ...]
+    byte_hops: int
+    byte_hops_bound: int
+    byte_hops_unplaced: int
+
+
+class Segment(Record):
+    """A part of a network larger than the chip: arrays that are on the chip together, and what programming them takes.
+
+    first_array, arrays: of the mapping's arrays, those of this segment; they take the place of the last segment's.
+    """
+
+    layers: tuple[str, ...]
+    first_array: int
+    arrays: int
+    program_ms: float
+    program_mj: float
+
+
+class Result(Record):
+    """What the mapper was asked for, what it reached, and what nobody can fall below under its rules.
+
+    The rules: rows are cut as the chip says, and an array holds blocks of one layer, unless one copy does not fit so or
+    the objective is the fewest arrays: then the bound holds for any layout. value, bound: in `unit`; gap: value / bound
+    - 1. exact: the value is proven to be the least.
+    """
+
+    objective: Objective
+    budget: int
+    seed: int
+    value: float
+    bound: float
+    unit: str
+    exact: bool
+
+    @property
+    def gap(self) -> float:
+        """How far the result is above the bound, as a fraction of it."""
+        return self.value / self.bound - 1 if self.bound else 0.0
+
+
+class Mapping(Record):
+    """Every crossbar layer of a network on the arrays of one kind of chip.
+
+    arrays: in use; those of several segments stand on the chip one after the other. physical_per_array: physical arrays
+    in each (more than one where bit slices have arrays of their own). result: None for the plain mapping, one copy, one
+    block an array.
+    """
 
     chip: str
     arrays_per_chip: int
     arrays: int
+    columns_per_weight: int = 2
+    rows_per_weight: int = 1
+    physical_per_array: int = 1
     input_range: tuple[float, float]
     layers: tuple[MappedLayer, ...]
     cost: Cost
+    schedule: Schedule | None = None
+    placement: Placement | None = None
+    segments: tuple[Segment, ...] = ()
+    result: Result | None = None
 
     @property
     def chips(self) -> int:
-        """Chips needed."""
-        return -(-self.arrays // self.arrays_per_chip)
+        """Chips needed; segments stand on the chips of the largest one after the other."""
+        arrays = max((segment.arrays for segment in self.segments), default=self.arrays)
+        return -(-arrays // self.arrays_per_chip)
 
     def layer(self, name: str) -> MappedLayer:
         """The layer of that name; KeyError if there is none."""
@@ -120,14 +229,19 @@ class Mapping(_Record):
                 return layer
         raise KeyError(name)
 
-    def address(self, layer: str, row: int, column: int) -> Address:
-        """Where weight (row, column) of a layer sits. KeyError or IndexError if there is no such weight."""
+    def address(self, layer: str, row: int, column: int, copy: int = 0) -> Address:
+        """Where weight (row, column) of a copy of a layer sits. KeyError or IndexError if there is no such weight."""
         for block in self.layer(layer).blocks:
+            if block.copy != copy:
+                continue
             if block.row_start <= row < block.row_stop and block.column_start <= column < block.column_stop:
-                plus = block.array_column + 2 * (column - block.column_start)
-                chip, array = divmod(block.array, self.arrays_per_chip)
-                return Address(chip, array, block.array_row + row - block.row_start, plus, plus + 1)
-        raise IndexError(f"{layer} has no weight ({row}, {column})")
+                first_array = max((s.first_array for s in self.segments if s.first_array <= block.array), default=0)
+                chip, array = divmod(block.array - first_array, self.arrays_per_chip)
+                first_row = block.array_row + self.rows_per_weight * (row - block.row_start)
+                first_column = block.array_column + self.columns_per_weight * (column - block.column_start)
+                rows = tuple(range(first_row, first_row + self.rows_per_weight))
+                return Address(chip, array, rows, tuple(range(first_column, first_column + self.columns_per_weight)))
+        raise IndexError(f"{layer} has no weight ({row}, {column}) in copy {copy}")
 
 
 def parse_mapping(text: str | bytes, source: str) -> Mapping:

@@ -4,7 +4,8 @@ manifest.json              what, for which chip, SHA-256 of every file
 chip.toml, mapping.json    the chip and where every block sits
 program/targets.npy        target conductances [arrays, rows, columns] in uS; NaN: cell not used
 program/array_0000.csv     the same, one file an array; empty: cell not used
-program/addresses.npz      for every cell: layer (index into `layers`, -1: not used), weight_row, weight_column, sign
+program/addresses.npz      for every cell: layer (index into `layers`, -1: not used), copy, weight_row, weight_column,
+                           sign
 program/blocks.csv         the same, block by block
 digital.safetensors        scales and input ranges by layer, digital constants
 model.onnx                 the chip-exact network (noise-free), runs in plain onnxruntime
@@ -32,7 +33,7 @@ from cimc.files import replacing_folder
 from cimc.mapping import Mapping, parse_mapping
 from cimc.program import Floats, LayerProgram, Program
 
-FORMAT = 1
+FORMAT = 2
 SCALES = ("weight_range", "input_range", "gain")
 
 
@@ -174,10 +175,10 @@ def _program(mapping: Mapping, targets: Floats, digital: dict[str, npt.NDArray[A
 
 
 def _addresses(mapping: Mapping, chip: Chip) -> dict[str, npt.NDArray[Any]]:
-    """For every cell [arrays, rows, columns]: layer index, weight row and column, and +1 (G+) or -1 (G-)."""
+    """For every cell [arrays, rows, columns]: layer index, copy, weight row and column, and +1 (G+) or -1 (G-)."""
     shape = (mapping.arrays, chip.array.rows, chip.array.columns)
     layer_of, sign = np.full(shape, -1, np.int32), np.zeros(shape, np.int8)
-    row_of, column_of = np.full(shape, -1, np.int32), np.full(shape, -1, np.int32)
+    row_of, column_of, copy_of = (np.full(shape, -1, np.int32) for _ in range(3))
     for index, layer in enumerate(mapping.layers):
         for block in layer.blocks:
             rows = np.arange(block.row_start, block.row_stop)
@@ -188,23 +189,25 @@ def _addresses(mapping: Mapping, chip: Chip) -> dict[str, npt.NDArray[Any]]:
                 block.array_column : block.array_column + len(columns),
             ]
             layer_of[cells] = index
+            copy_of[cells] = block.copy
             row_of[cells] = rows[:, None]
             column_of[cells] = columns
             sign[cells] = np.tile(np.array([1, -1], np.int8), len(columns) // 2)
     names = np.array([layer.name for layer in mapping.layers])
-    return {"layers": names, "layer": layer_of, "weight_row": row_of, "weight_column": column_of, "sign": sign}
+    weight = {"weight_row": row_of, "weight_column": column_of}
+    return {"layers": names, "layer": layer_of, "copy": copy_of, **weight, "sign": sign}
 
 
 def _blocks(mapping: Mapping) -> str:
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
-    header = "chip,array_on_chip,array,array_row,array_column,layer,row_start,row_stop,column_start,column_stop"
+    header = "chip,array_on_chip,array,array_row,array_column,layer,copy,row_start,row_stop,column_start,column_stop"
     writer.writerow(header.split(","))
     for layer in mapping.layers:
         for block in layer.blocks:
             chip, array = divmod(block.array, mapping.arrays_per_chip)
             place = [chip, array, block.array, block.array_row, block.array_column]
-            writer.writerow([*place, layer.name, *block[:4]])
+            writer.writerow([*place, layer.name, block.copy, *block[:4]])
     return text.getvalue()
 
 

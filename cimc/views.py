@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from cimc.artifact import Artifact
+from cimc import mapping_view
 from cimc.chip import Chip
 from cimc.console import print_figures, print_table, say
 from cimc.data import Dataset
@@ -21,11 +21,10 @@ if TYPE_CHECKING:
 def compiled_figures(compiled: "Compiled") -> dict[str, Any]:
     """JSON of `compile`."""
     artifact = compiled.artifact
-    cost = artifact.mapping.cost.model_dump()
     return {
         "model": artifact.model,
         "chip": artifact.chip.name,
-        **cost,
+        **mapping_view.figures(artifact),
         "row_split": sorted({layer.row_split for layer in artifact.mapping.layers}),
         "verify": {"ideal": compiled.verify_ideal, "chip": compiled.verify_chip},
     }
@@ -34,8 +33,14 @@ def compiled_figures(compiled: "Compiled") -> dict[str, Any]:
 def show_compiled(compiled: "Compiled", output: Path | None) -> None:
     """Layer table, totals and verification of `compile`."""
     artifact = compiled.artifact
-    show_layers(artifact)
-    if compiled.verify_ideal is not None:
+    mapping_view.show_layers(artifact)
+    mapping_view.show_totals(artifact)
+    if compiled.verify_ideal is not None and compiled.verify_chip is None:
+        say(
+            f"verified against onnxruntime: largest difference {compiled.verify_ideal:.1e} of the lowered network; "
+            f"{artifact.chip.name} itself is not simulated ({artifact.chip.not_simulated})"
+        )
+    elif compiled.verify_ideal is not None:
         say(
             f"verified against onnxruntime: largest difference {compiled.verify_ideal:.1e} with ideal converters, "
             f"{compiled.verify_chip:.2g} with the chip's (no noise)"
@@ -43,58 +48,9 @@ def show_compiled(compiled: "Compiled", output: Path | None) -> None:
     else:
         say("not verified: give --verify to compare with onnxruntime, which needs several times the weights in memory")
     if output is not None:
-        say(f"wrote {output}; next: cimc train {output} --data mnist -o trained.cim")
-
-
-def show_layers(artifact: Artifact) -> None:
-    """The layers of a `.cim` file and the cost of one image."""
-    mapping, chip = artifact.mapping, artifact.chip
-    cost = mapping.cost
-    rows = []
-    for layer, figures in zip(mapping.layers, cost.layers, strict=True):
-        rows.append(
-            [
-                layer.name,
-                f"{layer.rows} x {layer.columns}",
-                f"{len(layer.row_bounds)} x {len(layer.column_bounds)}",
-                layer.row_split,
-                "two-phase" if layer.signed_input else "unsigned",
-                str(figures.arrays),
-                f"{figures.utilization:.0%}",
-                str(figures.positions),
-                str(figures.tile_ops),
-                f"{figures.latency_ms:.4f}",
-                f"{figures.energy_mj:.2g}",
-            ]
-        )
-    rows.append(
-        [
-            "total",
-            str(cost.weights),
-            *[""] * 3,
-            str(cost.crossbars),
-            f"{cost.utilization:.0%}",
-            str(cost.mvm_positions),
-            str(cost.tile_ops),
-            f"{cost.latency_ms:.4f}",
-            f"{cost.energy_mj:.2g}",
-        ]
-    )
-    columns = ["layer", "weights", "blocks", "row split", "inputs", "arrays", "used", "MVMs", "tile ops", "ms", "mJ"]
-    print_table(
-        f"{artifact.model} on {chip.name} ({chip.array.rows} x {chip.array.columns} arrays)",
-        columns,
-        rows,
-        "one image, arrays with their converters; digital operators and data movement are not counted",
-    )
-    plural = "chips" if mapping.chips > 1 else "chip"
-    say(
-        f"{cost.crossbars} arrays on {mapping.chips} {plural} of {chip.array.per_chip}, {cost.devices} devices; "
-        f"latency {cost.latency_ms:.3g} ms, pipelined {cost.pipelined_latency_ms:.3g} ms, "
-        f"energy {cost.energy_mj:.2g} mJ"
-    )
-    if mapping.chips > 1:
-        say(f"note: one {chip.name} has {chip.array.per_chip} arrays, the network is spread over {mapping.chips} chips")
+        simulated = artifact.chip.not_simulated is None and not artifact.mapping.segments
+        then = f"cimc train {output} --data mnist -o trained.cim" if simulated else f"cimc inspect {output}"
+        say(f"wrote {output}; next: {then}")
 
 
 def epoch_note(history: Sequence[Mapping[str, float]]) -> str:

@@ -1,49 +1,77 @@
 """Cost of one image on the arrays: array count, MVMs, latency, energy (the rules of Table 2, arXiv 2305.14547).
 
-Modelled: MVMs with their converters. Not modelled: digital operators, data movement, programming.
+Arrays with their converters only; `passes.components` adds digital work and data movement, each apart.
 """
 
 from collections.abc import Sequence
 
 from cimc.chip import Chip
 from cimc.mapping import Cost, LayerCost, MappedLayer
+from passes.reads import Read, ReadTable, columns_of, phases_of, rows_of, share
 
 
-def layer_cost(layer: MappedLayer, chip: Chip) -> LayerCost:
-    """Cost of one layer: its row and column blocks work in parallel, its positions one after the other.
+def layer_cost(layer: MappedLayer, reads: dict[int, list[Read]], chip: Chip) -> LayerCost:
+    """Cost of one layer: its arrays work in parallel, its copies share the positions.
 
-    A layer with signed inputs takes two phases, so twice the time and energy of an MVM.
+    A chip that reads signed inputs in two phases takes twice the time and energy of an MVM for them.
     """
-    phases = 2 if layer.signed_input else 1
-    tile_ops = layer.positions * len(layer.blocks) * phases
-    cells = len(layer.blocks) * chip.array.rows * chip.array.columns
+    arrays = len(reads) * chip.physical_per_array
+    tile_ops = chip.physical_per_array * sum(read.count for of_array in reads.values() for read in of_array)
+    # Blocks of a layer that cannot be read at once follow one another.
+    rounds = share(layer, 0) * max(len(of_array) for of_array in reads.values())
+    if chip.cost.mvm_nj is not None:
+        energy_mj = tile_ops * chip.cost.mvm_nj * 1e-6
+    else:
+        every = (read for of_array in reads.values() for read in of_array)
+        energy_mj = sum(sum(read_pj(read, chip).values()) * read.count for read in every) * 1e-9
+    used = layer.rows * layer.columns * layer.copies * chip.devices_per_weight
     return LayerCost(
         name=layer.name,
-        arrays=len(layer.blocks),
+        arrays=arrays,
+        copies=layer.copies,
         positions=layer.positions,
         tile_ops=tile_ops,
-        latency_ms=layer.positions * phases * chip.cost.mvm_us * 1e-3,
-        energy_mj=tile_ops * chip.cost.mvm_nj * 1e-6,
-        utilization=2 * layer.rows * layer.columns / cells,
+        latency_ms=rounds * phases_of(layer, chip) * chip.cost.mvm_us * 1e-3,
+        energy_mj=energy_mj,
+        utilization=used / (arrays * chip.array.rows * chip.array.columns),
     )
 
 
-def network_cost(layers: Sequence[MappedLayer], chip: Chip) -> Cost:
+def network_cost(layers: Sequence[MappedLayer], table: ReadTable, chip: Chip) -> Cost:
     """Cost of the whole network: latency is the sum over layers, the pipelined interval that of the slowest layer."""
-    costs = tuple(layer_cost(layer, chip) for layer in layers)
-    weights = sum(layer.rows * layer.columns for layer in layers)
-    crossbars = sum(cost.arrays for cost in costs)
+    costs = tuple(layer_cost(layer, table.by_layer[layer.name], chip) for layer in layers)
+    copied = sum(layer.rows * layer.columns * layer.copies for layer in layers)
+    arrays = len(table.by_array)
+    crossbars, devices = arrays * chip.physical_per_array, copied * chip.devices_per_weight
     return Cost(
         crossbars=crossbars,
-        chips=-(-crossbars // chip.array.per_chip),
-        weights=weights,
-        devices=2 * weights,
+        chips=-(-arrays // chip.arrays_per_chip),
+        weights=sum(layer.rows * layer.columns for layer in layers),
+        devices=devices,
         flops=sum(2 * layer.rows * layer.columns * layer.positions for layer in layers),
         mvm_positions=sum(cost.positions for cost in costs),
         tile_ops=sum(cost.tile_ops for cost in costs),
         latency_ms=sum(cost.latency_ms for cost in costs),
         pipelined_latency_ms=max((cost.latency_ms for cost in costs), default=0.0),
         energy_mj=sum(cost.energy_mj for cost in costs),
-        utilization=2 * weights / (crossbars * chip.array.rows * chip.array.columns) if crossbars else 0.0,
+        utilization=devices / (crossbars * chip.array.rows * chip.array.columns) if crossbars else 0.0,
         layers=costs,
     )
+
+
+def read_pj(read: Read, chip: Chip) -> dict[str, float]:
+    """Energy of a read (in all bit slices) by component, pJ, for a chip that states it so.
+
+    Only the converters of rows and columns in use are counted, with those of the offset columns.
+    """
+    rows = {rows_of(block, chip) for block in read.blocks}
+    columns = {columns_of(block, chip) for block in read.blocks}
+    conversions = sum(stop - start for start, stop in columns) + chip.weights.offset_columns
+    conversions *= chip.input.conversions * chip.physical_per_array
+    cost = chip.cost
+    return {
+        "ADC": conversions * (cost.adc_pj or 0.0),
+        "DAC": sum(stop - start for start, stop in rows) * chip.physical_per_array * (cost.dac_pj or 0.0),
+        "array": chip.physical_per_array * (cost.array_pj or 0.0),
+        "shift-add": conversions * (cost.shift_add_pj or 0.0),
+    }

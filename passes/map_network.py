@@ -1,18 +1,25 @@
-"""The mapper: every crossbar layer of a lowered network gets arrays, and every weight an address."""
+"""The mapper: every crossbar layer of a lowered network gets arrays, and every weight an address in each copy."""
 
-import math
-from typing import Literal
+from collections.abc import Sequence
+from typing import Any, Literal
 
 import onnx_ir as ir
 
 from cimc.chip import Chip
 from cimc.errors import CimcError
-from cimc.mapping import MappedLayer, Mapping
-from cimc.operators import layer_of
+from cimc.mapping import MappedLayer, Mapping, Objective, Segment
+from passes.choose import choose, result_of
+from passes.components import with_components
+from passes.copies import arrays_of, one_each
 from passes.cost import network_cost
-from passes.crossbar_functions import crossbar_layers
-from passes.input_signs import nonnegative_values
-from passes.partition import partition, row_block_size
+from passes.layers import Layer, layers_of
+from passes.mapped import plain
+from passes.pack import area_bound, pack
+from passes.place import place
+from passes.reads import read_table
+from passes.schedule import schedule
+from passes.segments import cut, segmented_cost, segmented_result
+from passes.stages import StageShape, stages_of
 
 
 def map_network(
@@ -21,87 +28,110 @@ def map_network(
     input_range: tuple[float, float] = (0.0, 1.0),
     max_chips: int | None = None,
     row_split: Literal["channel", "flat"] | None = None,
+    objective: Objective | None = None,
+    arrays: int | None = None,
+    seed: int = 0,
 ) -> Mapping:
-    """Assign the weights of every crossbar layer to arrays, one copy each, one block an array, in network order.
+    """Assign the weights of every crossbar layer to arrays, time the network on them, and count what it costs.
 
     Args:
         model: a network lowered by `passes.pipeline.lower`.
-        chip: the chip; a network that needs more arrays than it has is spread over several.
+        chip: the chip.
         input_range: least and greatest value of the network's input; decides whether the first layer needs two phases.
         max_chips: an upper limit on the chips.
         row_split: how rows are split, in place of the chip's own rule.
+        objective: what the copies are for; None: one copy each, one block an array, in network order, over as many
+            chips as it takes.
+        arrays: the budget of an objective; None: those of one chip. A network that does not fit it, packed, is cut into
+            segments.
+        seed: of the local search that places the cores.
 
     Raises:
-        CimcError: no crossbar layer, or more arrays needed than `max_chips` chips have.
+        CimcError: no crossbar layer; more arrays needed than `max_chips` chips have; a budget without an objective; or
+            segments on a chip that does not state the time to program them.
     """
     if row_split is not None:
         chip = chip.model_copy(update={"row_split": row_split})
-    nonnegative = nonnegative_values(model, input_range)
-    layers: list[MappedLayer] = []
-    arrays = 0
-    for nodes in crossbar_layers(model).values():
-        layers.append(_map_layer(nodes, nonnegative, arrays, chip))
-        arrays += len(layers[-1].blocks)
+    if arrays is not None and objective is None:
+        raise CimcError("--arrays is the budget of an objective; add --objective latency, interval, energy or arrays")
+    layers = layers_of(model, chip, input_range)
     if not layers:
         raise CimcError("the network has no Conv, Gemm or MatMul with constant weights; there is nothing to map")
-    if max_chips is not None and arrays > max_chips * chip.array.per_chip:
-        missing = arrays - max_chips * chip.array.per_chip
+    stages = stages_of(model, layers, chip)
+    if objective is None:
+        return _mapping(plain(layers), stages, chip, input_range, max_chips, seed)
+    budget = chip.arrays_per_chip if arrays is None else arrays
+    plainly = arrays_of(layers, one_each(layers))
+    if plainly > budget and (area_bound(layers, chip) > budget or pack(layers, chip).arrays > budget):
+        return _in_segments(layers, stages, chip, input_range, objective, budget, seed)
+    mapping = _mapping(choose(layers, stages, chip, objective, budget), stages, chip, input_range, max_chips, seed)
+    return mapping.model_copy(update={"result": result_of(mapping, layers, stages, chip, objective, budget, seed)})
+
+
+def _mapping(
+    layers: Sequence[MappedLayer],
+    stages: Sequence[StageShape],
+    chip: Chip,
+    input_range: tuple[float, float],
+    max_chips: int | None,
+    seed: int,
+) -> Mapping:
+    arrays = 1 + max(block.array for layer in layers for block in layer.blocks)
+    if max_chips is not None and arrays > max_chips * chip.arrays_per_chip:
+        missing = arrays - max_chips * chip.arrays_per_chip
         raise CimcError(
-            f"the network needs {arrays} arrays but {max_chips} x {chip.name} has {max_chips * chip.array.per_chip}: "
-            f"{missing} missing; raise --max-chips to {-(-arrays // chip.array.per_chip)} or choose a larger chip"
+            f"the network needs {arrays} arrays but {max_chips} x {chip.name} has {max_chips * chip.arrays_per_chip}: "
+            f"{missing} missing; raise --max-chips to {-(-arrays // chip.arrays_per_chip)} or choose a larger chip"
         )
+    table = read_table(layers, chip)
+    placement = place(layers, table, stages, chip, seed)
+    timed = schedule(layers, table, stages, placement, chip)
+    cost = network_cost(layers, table, chip)
+    array = next((limit.busy_ns for limit in timed.limits if limit.kind == "array"), 0.0)
+    # Layers that share an array wait for each other; without such arrays it is the slowest layer's time to the bit.
+    shared = max(cost.pipelined_latency_ms, array * 1e-6)
+    if shared > cost.pipelined_latency_ms * (1 + 1e-9):
+        cost = cost.model_copy(update={"pipelined_latency_ms": shared})
+    cost = with_components(cost, layers, table, stages, placement, chip)
     return Mapping(
-        chip=chip.name,
-        arrays_per_chip=chip.array.per_chip,
+        **_of_chip(chip, input_range),
         arrays=arrays,
-        input_range=input_range,
         layers=tuple(layers),
-        cost=network_cost(layers, chip),
+        cost=cost,
+        schedule=timed,
+        placement=placement,
     )
 
 
-def _map_layer(nodes: list[ir.Node], nonnegative: frozenset[str], first_array: int, chip: Chip) -> MappedLayer:
-    node = nodes[0]
-    weight = node.inputs[1]
-    assert weight is not None
-    assert weight.shape is not None
-    rows, columns = (int(extent) for extent in weight.shape.numpy())
-    if not rows * columns:
-        raise CimcError(f"layer '{node.name}' has a weight of {rows} x {columns}, which is empty; remove the layer")
-    kernel = node.attributes.get("kernel_shape")
-    kernel_size = math.prod(kernel.as_ints()) if kernel is not None else 1
-    groups = node.attributes.get_int("group", 1)
-    _, row_split = row_block_size(kernel_size, chip)
-    return MappedLayer(
-        name=layer_of(weight.name or ""),
-        operator=node.op_type,
-        rows=rows,
-        columns=columns,
-        kernel_size=kernel_size,
-        groups=groups,
-        positions=sum(_positions(node) for node in nodes),
-        signed_input=any(node.inputs[0] is None or node.inputs[0].name not in nonnegative for node in nodes),
-        row_split=row_split,
-        blocks=partition(rows, columns, kernel_size, first_array, chip, groups),
+def _in_segments(
+    layers: Sequence[Layer],
+    stages: Sequence[StageShape],
+    chip: Chip,
+    input_range: tuple[float, float],
+    objective: Objective,
+    budget: int,
+    seed: int,
+) -> Mapping:
+    mapped = plain(layers)
+    segments: tuple[Segment, ...] = cut(mapped, budget, chip)
+    table = read_table(mapped, chip)
+    cost = segmented_cost(network_cost(mapped, table, chip), mapped, segments, chip)
+    return Mapping(
+        **_of_chip(chip, input_range),
+        arrays=1 + max(block.array for layer in mapped for block in layer.blocks),
+        layers=tuple(mapped),
+        cost=with_components(cost, mapped, table, stages, None, chip),
+        segments=segments,
+        result=segmented_result(cost, layers, segments, objective, budget, seed),
     )
 
 
-def _positions(node: ir.Node) -> int:
-    """MVMs of one image: the spatial axes of a convolution, all axes but batch and features of a product.
-
-    The batch is the axis that is not static, wherever it stands; without one it is the first. An axis that holds the
-    batch several times (`4*N`, as inferred) counts so often.
-    """
-    shape = node.outputs[0].shape
-    assert shape is not None
-    if "kernel_shape" in node.attributes:
-        return math.prod(int(extent) for extent in shape[2:] if isinstance(extent, int))
-    axes = list(shape)[:-1]
-    if all(isinstance(extent, int) for extent in axes):
-        axes = axes[1:]
-    return math.prod(extent if isinstance(extent, int) else _multiple(extent) for extent in axes)
-
-
-def _multiple(extent: ir.SymbolicDim) -> int:
-    factor, star, _ = str(extent.value).partition("*")
-    return int(factor) if star and factor.isdigit() else 1
+def _of_chip(chip: Chip, input_range: tuple[float, float]) -> dict[str, Any]:
+    return {
+        "chip": chip.name,
+        "arrays_per_chip": chip.arrays_per_chip,
+        "columns_per_weight": chip.columns_per_weight,
+        "rows_per_weight": chip.rows_per_weight,
+        "physical_per_array": chip.physical_per_array,
+        "input_range": input_range,
+    }

@@ -43,7 +43,21 @@ class System:
 def build_system(
     network: Network, mapping: Mapping, chip: Chip, backward: Literal["digital", "analog"] = "digital"
 ) -> System:
-    """Join a network with its mapping."""
+    """Join a network with its mapping; of several copies the runtime computes one.
+
+    Raises:
+        CimcError: the chip, or a mapping in segments, is not simulated.
+    """
+    if chip.not_simulated is not None:
+        raise CimcError(
+            f"{chip.name} is not simulated ({chip.not_simulated}); compile and inspect take it, "
+            f"train, eval, export and deploy need a chip with differential pairs such as brram-256x64"
+        )
+    if mapping.segments:
+        raise CimcError(
+            f"the network runs on {chip.name} in {len(mapping.segments)} segments, which is not simulated; "
+            f"compile it with more --arrays, or without --objective"
+        )
     crossbars = {}
     for layer in mapping.layers:
         (row_start, row_stop), (column_start, column_stop) = layer.row_bounds[0], layer.column_bounds[0]

@@ -10,7 +10,7 @@ import pytest
 ROOT = Path(__file__).parents[1]
 PACKAGES = ("cimc", "passes", "runtime")
 MODULES = sorted(path.relative_to(ROOT) for package in PACKAGES for path in (ROOT / package).rglob("*.py"))
-VOCABULARY = {"chip", "mapping", "artifact", "errors", "operators", "program", "units", "files"}
+VOCABULARY = {"chip", "mapping", "schedule", "artifact", "errors", "operators", "program", "units", "files"}
 MAY_IMPORT = {"passes": VOCABULARY, "runtime": VOCABULARY | {"data"}}
 OTHER = {"passes": "runtime", "runtime": "passes"}
 TOP = {"__main__", "api", "checkpoint", "compiler", "cli", "quickstart", "views", "plots"}

@@ -15,7 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from onnx import helper
 
-from cimc.artifact import MEMBERS, SEAL, WEIGHTS, Artifact, network_digest, read_artifact, write_artifact
+from cimc.artifact import FORMAT, MEMBERS, SEAL, WEIGHTS, Artifact, network_digest, read_artifact, write_artifact
 from cimc.chip import chip_text, parse_chip
 from cimc.errors import CimcError
 from passes.map_network import map_network
@@ -217,8 +217,8 @@ def test_member_that_makes_no_sense_is_refused(content, tmp_path, name, data):
 
 
 def test_other_format_says_what_to_do(content, tmp_path):
-    message = refusal(tmp_path / "new.cim", sealed(with_manifest(content, format=3)))
-    assert "has format 3, this version reads 2" in message
+    message = refusal(tmp_path / "new.cim", sealed(with_manifest(content, format=FORMAT + 1)))
+    assert f"has format {FORMAT + 1}, this version reads {FORMAT}" in message
     assert "compile" in message
 
 
@@ -227,8 +227,8 @@ def test_other_format_says_what_to_do(content, tmp_path):
     [
         b"[]",
         b"null",
-        b'{"format": 2, "sha256": []}',
-        b'{"format": 2}',
+        b'{"format": 3, "sha256": []}',
+        b'{"format": 3}',
         b"{",
     ],
 )

@@ -188,3 +188,99 @@ def test_ideal_chip_has_no_noise_and_no_levels():
     assert (chip.cell.read_noise_uS, chip.cell.programming.error_sd_uS, chip.adc.noise_lsb) == (0, 0, 0)
     assert chip.adc.bits is None
     assert 0 < chip.target_step_uS <= chip.cell.conductance_max_uS / 2**19
+
+
+@pytest.mark.parametrize(
+    ("name", "figures"),
+    [
+        # arrays on a chip, rows and columns of weights an array takes, columns, devices and physical arrays of a weight
+        ("isaac", (16128, 128, 16, 8, 8, 1)),
+        ("puma", (2208, 128, 128, 1, 8, 8)),
+        ("hermes", (64, 256, 256, 2, 2, 1)),
+        ("neurram", (48, 128, 256, 1, 2, 1)),
+        ("pimcomp-a", (9216, 128, 128, 1, 8, 8)),
+        ("pimcomp-a-800", (9216, 128, 128, 1, 8, 8)),
+        ("aimc-128", (1, 128, 128, 8, 8, 1)),
+        ("cimaq-256", (1, 256, 64, 4, 4, 1)),
+        ("packing-256", (1024, 256, 256, 1, 1, 1)),
+    ],
+)
+def test_published_geometry(name, figures):
+    chip = load_chip(name)
+    assert figures == (
+        chip.arrays_per_chip,
+        chip.weight_rows,
+        chip.weight_columns,
+        chip.columns_per_weight,
+        chip.devices_per_weight,
+        chip.physical_per_array,
+    )
+
+
+def test_isaac_adds_up_to_its_tile():
+    """Table I: a tile has 0.372 mm2; an IMA's arrays with their converters take 16 + 4 + 2.4 + 0.2 mW at work."""
+    chip = load_chip("isaac")
+    assert chip.area is not None
+    array = chip.area.array_mm2 + chip.area.adc_mm2 + 128 * chip.area.dac_mm2 + chip.area.shift_add_mm2
+    assert 96 * array + chip.area.core_mm2 == pytest.approx(0.372, rel=0.01)
+    cost = chip.cost
+    conversions = 128 * chip.input.conversions
+    mvm_pj = conversions * (cost.adc_pj + cost.shift_add_pj) + 128 * cost.dac_pj + cost.array_pj
+    assert mvm_pj / (cost.mvm_us * 1e3) == pytest.approx((16 + 4 + 2.4 + 0.2) / 8, rel=0.01)
+
+
+def test_an_mvm_of_puma_takes_its_power():
+    """19.09 mW an MVM unit for 2,304 ns: 43.97 nJ."""
+    chip = load_chip("puma")
+    cost = chip.cost
+    array_pj = 128 * chip.input.conversions * (cost.adc_pj + cost.shift_add_pj) + 128 * cost.dac_pj + cost.array_pj
+    assert chip.physical_per_array * array_pj * 1e-3 == pytest.approx(43.97, rel=0.01)
+
+
+def test_hermes_and_neurram_have_their_published_peaks():
+    hermes, neurram = load_chip("hermes"), load_chip("neurram")
+    # HERMES, four phases: 16.1 TOPS and 52.8 nJ a core.
+    assert 64 * 2 * 256 * 256 / (2 * hermes.cost.mvm_us * 1e6) == pytest.approx(16.1, rel=1e-3)
+    assert 2 * hermes.cost.mvm_nj == pytest.approx(52.8)
+    # NeuRRAM, 6-bit outputs and 4-bit inputs: 0.744 TOPS, 15.95 TOPS/W.
+    assert 48 * 2 * 128 * 256 / (neurram.cost.mvm_us * 1e6) == pytest.approx(0.744, rel=1e-3)
+    assert 2 * 128 * 256 / (neurram.cost.mvm_nj * 1e3) == pytest.approx(15.95, rel=1e-3)
+
+
+def test_peers_constants():
+    slow, fast = load_chip("pimcomp-a"), load_chip("pimcomp-a-800")
+    assert (slow.cost.mvm_us, fast.cost.mvm_us) == (4.0, 0.8)
+    assert slow.cores == fast.cores
+    assert (slow.cores.count, slow.cores.mvm_start_ns, slow.cores.vector_bytes_per_ns) == (144, 200.0, 6.4)
+    cimaq = load_chip("cimaq-256")
+    assert 256 * cimaq.cost.row_write_us == pytest.approx(56)
+    assert cimaq.cost.mvm_us == pytest.approx(8 * 1.4)
+    aimc = load_chip("aimc-128")
+    assert aimc.area is not None
+    area = 1024 * (aimc.area.adc_mm2 + aimc.area.shift_add_mm2) + aimc.area.array_mm2
+    assert area == pytest.approx(2.2878, abs=1e-4)
+
+
+def test_what_the_runtime_does_not_simulate_is_named():
+    simulated = {name for name in chip_names() if load_chip(name).not_simulated is None}
+    assert simulated == {"brram-soc", "brram-256x64", "hermes", "ideal"}
+    assert load_chip("isaac").not_simulated == 'weights.scheme = "offset"'
+    assert load_chip("cimaq-256").not_simulated == "2 bit slices a weight"
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "words"),
+    [
+        ("mvm_nj = 2.66", "", ("mvm_nj is missing",)),
+        ("mvm_nj = 2.66", "mvm_nj = 2.66\nadc_pj = 1.0", ("exclude each other",)),
+        ("[input]", '[weights]\nscheme = "offset"\nbits = 8\n\n[input]', ("bits and bits_per_cell",)),
+        ("[input]", "[weights]\noffset_columns = 1\n\n[input]", ("offset_columns needs",)),
+        ("[input]", "[cores]\ncount = 4\n\n[input]", ("must hold all cores",)),
+        ("[input]", "[weights]\nbits = 128\nbits_per_cell = 1\n\n[input]", ("weights.bits", "got 128")),
+        ("[input]", "[weights]\nbits = 64\nbits_per_cell = 1\n\n[input]", ("hold no weight",)),
+    ],
+)
+def test_error_in_the_keys_of_the_mapper(old, new, words):
+    message = refusal(edited(old, new))
+    for word in words:
+        assert word in message

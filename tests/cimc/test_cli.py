@@ -253,3 +253,33 @@ def test_output_cut_off_by_its_reader_is_no_crash():
     done = subprocess.run(["bash", "-c", command], capture_output=True, text=True, cwd=ROOT)
     assert "Traceback" not in done.stderr
     assert "Error" not in done.stderr
+
+
+def test_objective_shows_copies_and_the_bound():
+    result = figures(
+        "compile", LENET1, "--objective", "interval", "--arrays", "9", "--chip", "brram-soc", "-o", "9.cim"
+    )
+    assert result["crossbars"] == result["arrays"] == 9
+    assert [layer["copies"] for layer in result["layers"]] == [8, 1, 1]
+    assert [layer["grid"] for layer in result["layers"]] == [[1, 1], [2, 1], [3, 1]]
+    assert sum(layer["share_of_time"] for layer in result["layers"]) == pytest.approx(1)
+    assert result["result"]["objective"] == "interval"
+    assert result["result"]["exact"]
+    assert result["result"]["bound"] == pytest.approx(result["interval_ms"])
+    assert figures("inspect", "9.cim").items() <= result.items()
+    shown = cimc("inspect", "9.cim")
+    assert shown.status == 0
+    for word in ("copies", "critical path", "components", "bound", "optimal", "limited by array"):
+        assert word in shown.out
+
+
+def test_segments_show_their_programming():
+    vgg8 = str(ROOT / "models" / "vgg8.onnx")
+    command = ("compile", vgg8, "--objective", "latency", "--chip", "cimaq-256", "--no-verify", "-o", "segments.cim")
+    result = figures(*command)
+    assert len(result["segments"]) > 1
+    assert result["reprogramming_ms"] == pytest.approx(len(result["segments"]) * 0.056)
+    shown = cimc("inspect", "segments.cim")
+    assert shown.status == 0
+    assert f"{len(result['segments'])} segments" in shown.out
+    assert "of these, programming" in shown.out

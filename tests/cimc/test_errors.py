@@ -186,6 +186,31 @@ def test_network_with_two_outputs(place, command):
 # --- the chip ---
 
 
+@pytest.mark.parametrize(
+    "command",
+    [["train", "isaac.cim", "-o", "new.cim"], ["eval", "isaac.cim"], ["export", "isaac.cim", "-o", "new"]],
+    ids=lambda command: command[0],
+)
+def test_chip_that_is_not_simulated(place, command):
+    assert cimc("compile", "small.onnx", "--chip", "isaac", "-o", "isaac.cim")[0] == 0
+    assert cimc("inspect", "isaac.cim")[0] == 0
+    message = refused(*command, "--data", "data.npz")
+    assert 'isaac is not simulated (weights.scheme = "offset")' in message
+    assert "need a chip with differential pairs" in message
+
+
+def test_budget_without_an_objective(place):
+    assert "add --objective" in refused("compile", "small.onnx", "--chip", "brram-soc", "--arrays", "4")
+
+
+def test_budget_that_the_network_does_not_fit(place):
+    command = ["compile", "small.onnx", "--chip", "brram-soc", "--objective", "interval", "--arrays", "1"]
+    text = chip_text("brram-soc").replace("rows = 64 ", "rows = 4 ").replace("columns = 64", "columns = 8")
+    (place / "tiny.toml").write_text(text, encoding="utf-8")
+    message = refused(*command[:3], "tiny.toml", *command[4:])
+    assert "has no cost.row_write_us to program them anew with; raise --arrays" in message
+
+
 @pytest.mark.parametrize("command", [["compile", "small.onnx"], ["export", "trained.cim"]], ids=lambda c: c[0])
 def test_unknown_chip(command):
     message = refused(*command, "--chip", "brram-sock", "-o", "new")

@@ -17,7 +17,7 @@ from cimc.compiler import compile_model
 from cimc.data import Dataset
 from cimc.digits import digits
 from cimc.errors import CimcError
-from cimc.package import Package, read_package, write_package
+from cimc.package import FORMAT, Package, read_package, write_package
 from cimc.program import LayerProgram, Program
 from cimc.units import pair_targets
 from passes.map_network import map_network
@@ -193,7 +193,7 @@ def test_changed_or_missing_file_is_named(copy, name):
     read_package(copy)
 
 
-@pytest.mark.parametrize("manifest", [b"", b"{", b"[]", b"{}", b'{"format": 1, "sha256": []}', b"\xff"])
+@pytest.mark.parametrize("manifest", [b"", b"{", b"[]", b"{}", b'{"format": 2, "sha256": []}', b"\xff"])
 def test_damaged_manifest_is_refused(copy, manifest):
     (copy / "manifest.json").write_bytes(manifest)
     with pytest.raises(CimcError, match="damaged"):
@@ -202,8 +202,8 @@ def test_damaged_manifest_is_refused(copy, manifest):
 
 def test_other_format_says_what_to_do(copy):
     path = copy / "manifest.json"
-    path.write_text(json.dumps({**json.loads(path.read_text()), "format": 2}))
-    with pytest.raises(CimcError, match="has format 2, this version reads 1; export it again"):
+    path.write_text(json.dumps({**json.loads(path.read_text()), "format": FORMAT + 1}))
+    with pytest.raises(CimcError, match=f"has format {FORMAT + 1}, this version reads {FORMAT}; export it again"):
         read_package(copy)
 
 
@@ -316,3 +316,34 @@ def test_exported_networks_compute_in_onnxruntime_what_the_runtime_computes(tmp_
     np.testing.assert_allclose(exported, computed, rtol=0, atol=1e-3)
     noisy = logits(system, state, data.x_test, data.scale, jax.random.key(0))
     assert np.abs(noisy - computed).max() > 1e-2, "the comparison would not see an error of the size of read noise"
+
+
+def test_a_package_programs_all_copies_and_packed_layers(tmp_path, monkeypatch):
+    """Every copy of every weight has its target; the program read back is the same, and the copies are told apart."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    data = Dataset("small", *digits(100, 40), synthetic=True, classes=10)
+    for objective, arrays in (("interval", 9), ("arrays", 6)):
+        source, folder = tmp_path / f"{objective}.cim", tmp_path / objective
+        compile_model(LENET1, "brram-soc", source, objective=objective, arrays=arrays)
+        package = api.export(source, None, folder, data)
+        again = read_package(folder)
+        targets = np.load(folder / "program" / "targets.npy", allow_pickle=False)
+        with np.load(folder / "program" / "addresses.npz", allow_pickle=False) as file:
+            addresses = dict(file)
+        count = 0
+        for index, layer in enumerate(package.mapping.layers):
+            np.testing.assert_array_equal(
+                again.program.layers[layer.name].targets, package.program.layers[layer.name].targets
+            )
+            for copy in range(layer.copies):
+                for row in range(layer.rows):
+                    address = package.mapping.address(layer.name, row, layer.columns - 1, copy)
+                    cell = address.chip * package.mapping.arrays_per_chip + address.array, address.row
+                    for bit_line, side in ((address.column_plus, 0), (address.column_minus, 1)):
+                        target = package.program.layers[layer.name].targets[side, row, layer.columns - 1]
+                        assert targets[(*cell, bit_line)] == target
+                        found = [int(addresses[key][(*cell, bit_line)]) for key in ("layer", "copy", "weight_row")]
+                        assert found == [index, copy, row]
+            count += 2 * layer.rows * layer.columns * layer.copies
+        assert np.isfinite(targets).sum() == count
+    assert package.mapping.arrays == 2

@@ -1,0 +1,100 @@
+"""Choose: blocks and copies of all layers for an objective under a budget of arrays, with the bound of the result."""
+
+import math
+from collections.abc import Sequence
+from itertools import islice
+
+from cimc.chip import Chip
+from cimc.mapping import MappedLayer, Mapping, Objective, Result
+from passes.copies import Copies, area_of, arrays_of, least_reads, one_each
+from passes.energy import least_energy, least_read_energy, read_energy
+from passes.interval import interval_floor, least_interval
+from passes.latency import latency_bound, latency_states
+from passes.layers import Layer
+from passes.mapped import copied, packed
+from passes.pack import pack
+from passes.place import place
+from passes.reads import read_table
+from passes.schedule import schedule
+from passes.stages import StageShape
+
+LOOKS = 6  # states of the latency search that are placed
+
+
+def choose(
+    layers: Sequence[Layer], stages: Sequence[StageShape], chip: Chip, objective: Objective, budget: int
+) -> list[MappedLayer]:
+    """Map for an objective; the arrays of one copy, packed if need be, must fit the budget.
+
+    latency: of one image, row-pipelined. interval: between images, layer-pipelined. energy: of reading arrays.
+    arrays: the fewest, several layers in one array. Where one copy does not fit without packing, the network is packed.
+    """
+    if objective == "arrays" or arrays_of(layers, one_each(layers)) > budget:
+        return packed(layers, chip)
+    if objective == "latency":
+        return copied(layers, _placed_latency(layers, stages, budget, chip))
+    if objective == "energy":
+        return copied(layers, least_energy(layers, budget, lambda layer, count: read_energy(layer, count, chip)))
+    return copied(layers, least_interval(layers, stages, budget, chip))
+
+
+def _placed_latency(layers: Sequence[Layer], stages: Sequence[StageShape], budget: int, chip: Chip) -> Copies:
+    """Of the states of least estimated latency the one that is fastest when placed; none is faster than estimated."""
+    best, value = one_each(layers), math.inf
+    for estimate, copies in islice(latency_states(layers, stages, budget, chip), LOOKS):
+        if estimate >= value:
+            break
+        result = copied(layers, copies)
+        table = read_table(result, chip)
+        found = schedule(result, table, stages, place(result, table, stages, chip), chip).latency_ns
+        if found < value:
+            best, value = copies, found
+    return best
+
+
+def result_of(
+    mapping: Mapping,
+    layers: Sequence[Layer],
+    stages: Sequence[StageShape],
+    chip: Chip,
+    objective: Objective,
+    budget: int,
+    seed: int,
+) -> Result:
+    """What a mapping reached for an objective, and the bound."""
+    assert mapping.schedule is not None
+    value, unit = {
+        "latency": (mapping.schedule.latency_ns * 1e-6, "ms"),
+        "interval": (mapping.schedule.interval_ns * 1e-6, "ms"),
+        "energy": (mapping.cost.energy_mj, "mJ"),
+        "arrays": (float(mapping.arrays), "arrays"),
+    }[objective]
+    bound = _bound(layers, stages, chip, objective, budget)
+    return Result(
+        objective=objective,
+        budget=budget,
+        seed=seed,
+        value=value,
+        bound=min(bound, value),
+        unit=unit,
+        exact=value <= bound * (1 + 1e-9),
+    )
+
+
+def _bound(
+    layers: Sequence[Layer], stages: Sequence[StageShape], chip: Chip, objective: Objective, budget: int
+) -> float:
+    if objective == "arrays":
+        return float(pack(layers, chip).bound)
+    if objective == "energy":
+        return sum(least_read_energy(layer, chip) for layer in layers)
+    # Where one copy only fits packed, several layers in one array, the weights' area is what no layout is below.
+    arrays = arrays_of if arrays_of(layers, one_each(layers)) <= budget else area_of
+    if objective == "latency":
+        # No layout is faster than the busiest of the cores; where values need not move, they take no time.
+        apart = {"bus_bytes_per_ns": None, "link_bytes_per_ns": None, "global_bytes_per_ns": None}
+        still = chip.model_copy(update={"cores": chip.cores.model_copy(update=apart)})
+        found = latency_bound(layers, stages, budget, still, arrays)
+        return max(found, interval_floor(layers, stages, chip)) * 1e-6
+    reads = least_reads(layers, budget, arrays)
+    return max(reads * chip.cost.mvm_us * 1e-3, interval_floor(layers, stages, chip) * 1e-6)

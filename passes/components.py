@@ -1,0 +1,83 @@
+"""Components: where the energy of one image goes and what area is in use, digital work and data movement apart."""
+
+from collections import Counter
+from collections.abc import Sequence
+
+from cimc.chip import Chip
+from cimc.mapping import Component, Cost, MappedLayer, Placement
+from passes.cost import read_pj
+from passes.limits import partial_sum_bytes
+from passes.reads import ReadTable
+from passes.stages import StageShape
+from passes.traffic import bus_bytes, memory_bytes
+
+PJ = 1e-9  # in mJ
+
+
+def with_components(
+    cost: Cost,
+    layers: Sequence[MappedLayer],
+    table: ReadTable,
+    stages: Sequence[StageShape],
+    placement: Placement | None,
+    chip: Chip,
+) -> Cost:
+    """The cost with its components and the digital work of each layer; what the chip file does not state is None."""
+    digital = Counter[str]()
+    for stage in stages:
+        digital[stage.layer] += stage.operations
+    price = chip.cost.digital_op_pj
+    of_layers = tuple(
+        layer.model_copy(update={"digital_mj": None if price is None else digital[layer.name] * price * PJ})
+        for layer in cost.layers
+    )
+    parts = [*_arrays(cost, table, chip), *_beside(cost, layers, stages, placement, chip)]
+    return cost.model_copy(update={"components": tuple(parts), "layers": of_layers})
+
+
+def _arrays(cost: Cost, table: ReadTable, chip: Chip) -> list[Component]:
+    converters = cost.crossbars * -(-chip.array.columns // chip.array.columns_per_adc)
+    area = chip.area
+    areas = {
+        "ADC": None if area is None else converters * area.adc_mm2,
+        "DAC": None if area is None else cost.crossbars * chip.array.rows * area.dac_mm2,
+        "array": None if area is None else cost.crossbars * area.array_mm2,
+        "shift-add": None if area is None else converters * area.shift_add_mm2,
+    }
+    if not chip.cost.by_component:
+        total = None if area is None else sum(value for value in areas.values() if value is not None)
+        return [Component("MVM", cost.energy_mj - cost.reprogramming_mj, total)]
+    energy: Counter[str] = Counter()
+    for reads in table.by_array.values():
+        for read in reads:
+            for name, pj in read_pj(read, chip).items():
+                energy[name] += pj * read.count  # type: ignore[assignment]
+    return [Component(name, energy[name] * PJ, areas[name]) for name in areas]
+
+
+def _beside(
+    cost: Cost, layers: Sequence[MappedLayer], stages: Sequence[StageShape], placement: Placement | None, chip: Chip
+) -> list[Component]:
+    prices, width = chip.cost, chip.cores.activation_bytes
+    operations = sum(stage.operations for stage in stages)
+    local = sum(layer.positions * (layer.rows * layer.groups + layer.columns) for layer in layers) * width
+    if chip.cores.bus_bytes_per_ns is not None:
+        partial = 0.0 if placement is None else partial_sum_bytes(layers, placement, chip)
+        between = bus_bytes(stages) + partial
+    else:
+        between = 0.0 if placement is None else placement.byte_hops
+    cores = 0 if placement is None else len(set(placement.cores))
+    logic = None if chip.area is None or placement is None else cores * chip.area.core_mm2
+    parts = [
+        Component("digital operators", _energy(operations, prices.digital_op_pj), logic),
+        Component("local memory", _energy(local, prices.local_byte_pj), None),
+        Component("between cores", _energy(between, prices.link_byte_pj), None),
+        Component("shared memory", _energy(memory_bytes(stages, chip), prices.global_byte_pj), None),
+    ]
+    if cost.reprogramming_ms:
+        parts.append(Component("reprogramming", cost.reprogramming_mj, None))
+    return parts
+
+
+def _energy(count: float, pj: float | None) -> float | None:
+    return None if pj is None else count * pj * PJ

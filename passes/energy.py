@@ -1,0 +1,81 @@
+"""Copies for the least energy of reading arrays, and what no number of copies can be below."""
+
+from collections.abc import Callable, Sequence
+from itertools import pairwise
+
+from cimc.chip import Chip
+from passes.copies import Copies, arrays_of
+from passes.layers import Layer
+
+
+def least_energy(
+    layers: Sequence[Layer], budget: int, energy: Callable[[Layer, int], float], largest: int = 64
+) -> Copies:
+    """Copies that read fewer arrays an image: those that share arrays are read at once.
+
+    The energy of each layer over its arrays is reduced to its lower convex hull; the steps of all hulls are taken in
+    falling order of energy saved an array, up to the first that does not fit.
+
+    Args:
+        layers: in network order.
+        budget: arrays.
+        energy: of a layer for one image with that many copies, in any unit.
+        largest: number of copies tried.
+    """
+    copies: Copies = {}
+    steps: list[tuple[float, int, int, str, int]] = []
+    for index, layer in enumerate(layers):
+        hull = _hull(layer, energy, min(largest, layer.positions))
+        copies[layer.name] = hull[0][2]
+        for (arrays, before, _), (more, after, count) in pairwise(hull):
+            steps.append(((after - before) / (more - arrays), index, more - arrays, layer.name, count))
+    left = budget - arrays_of(layers, copies)
+    for _, _, arrays, name, count in sorted(steps):
+        if arrays > left:
+            break
+        left -= arrays
+        copies[name] = count
+    return copies
+
+
+def _hull(layer: Layer, energy: Callable[[Layer, int], float], largest: int) -> list[tuple[int, float, int]]:
+    """(arrays, energy, copies) on the lower convex hull, from the arrays of one copy on; energy falls."""
+    hull: list[tuple[int, float, int]] = []
+    for count in range(1, largest + 1):
+        point = (layer.arrays(count), energy(layer, count), count)
+        if hull and point[1] >= hull[-1][1]:
+            continue
+        while hull and (point[0] == hull[-1][0] or (len(hull) > 1 and _above(hull[-2], hull[-1], point))):
+            hull.pop()
+        hull.append(point)
+    return hull
+
+
+def _above(a: tuple[int, float, int], b: tuple[int, float, int], c: tuple[int, float, int]) -> bool:
+    """Whether b lies on or above the line from a to c."""
+    return (b[1] - a[1]) * (c[0] - a[0]) >= (c[1] - a[1]) * (b[0] - a[0])
+
+
+def read_energy(layer: Layer, copies: int, chip: Chip) -> float:
+    """Energy of the layer's reads for one image with that many copies, mJ."""
+    arrays = layer.arrays(copies) * chip.physical_per_array * layer.reads(copies)
+    cost = chip.cost
+    if cost.mvm_nj is not None:
+        return arrays * cost.mvm_nj * 1e-6
+    conversion = ((cost.adc_pj or 0.0) + (cost.shift_add_pj or 0.0)) * chip.input.conversions
+    converted = sum(piece.width for piece in layer.pieces) * chip.columns_per_weight * conversion
+    driven = sum(piece.height for piece in layer.pieces) * chip.rows_per_weight * (cost.dac_pj or 0.0)
+    once = layer.positions * layer.phases * (converted + driven) * chip.physical_per_array
+    return (once + arrays * ((cost.array_pj or 0.0) + chip.weights.offset_columns * conversion)) * 1e-9
+
+
+def least_read_energy(layer: Layer, chip: Chip) -> float:
+    """No number of copies has less: every array filled to the last place, read once for all it holds, mJ."""
+    filled = sum(count / size for count, size in layer.classes) * layer.positions * layer.phases
+    arrays = layer.arrays(1) * chip.physical_per_array * layer.reads(1)
+    each = read_energy(layer, 1, chip)
+    if chip.cost.mvm_nj is not None:
+        return each * filled * chip.physical_per_array / arrays
+    conversion = ((chip.cost.adc_pj or 0.0) + (chip.cost.shift_add_pj or 0.0)) * chip.input.conversions
+    idle = (chip.cost.array_pj or 0.0) + chip.weights.offset_columns * conversion
+    return each - (arrays - filled * chip.physical_per_array) * idle * 1e-9

@@ -1,0 +1,135 @@
+"""The crossbar layers of a lowered network as the mapper sees them: sizes, pieces, positions."""
+
+import math
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Literal
+
+import onnx_ir as ir
+
+from cimc.chip import Chip
+from cimc.errors import CimcError
+from cimc.operators import layer_of
+from passes.crossbar_functions import crossbar_layers
+from passes.input_signs import nonnegative_values
+from passes.partition import Piece, partition, row_block_size, sizes, together
+
+
+@dataclass(frozen=True)
+class Layer:
+    """A crossbar layer that is to get arrays; see `cimc.mapping.MappedLayer` for the fields of the same names.
+
+    phases: reads of one MVM (2: positive and negative inputs one after the other).
+    """
+
+    name: str
+    operator: str
+    rows: int
+    columns: int
+    kernel_size: int
+    groups: int
+    positions: int
+    signed_input: bool
+    phases: int
+    row_split: Literal["channel", "flat"]
+    pieces: tuple[Piece, ...]
+    chip: Chip
+
+    @cached_property
+    def classes(self) -> tuple[tuple[int, int], ...]:
+        """(pieces of one copy, pieces that one array takes at once) of each piece size."""
+        return tuple((len(same), together(same[0], self.chip)) for same in sizes(self.pieces).values())
+
+    @cached_property
+    def row_blocks(self) -> int:
+        """Row blocks of a group, whose outputs are added."""
+        return len({(piece.row_start, piece.row_stop) for piece in self.pieces})
+
+    @cached_property
+    def starts(self) -> float:
+        """The fewest MVM starts for one image: arrays filled with copies to the last place, column blocks together."""
+        by_rows: dict[tuple[int, int], float] = {}
+        for piece in self.pieces:
+            group = piece.column_start * self.groups // self.columns
+            shared = 1 / together(piece, self.chip)
+            by_rows[group, piece.row_start] = max(by_rows.get((group, piece.row_start), 0.0), shared)
+        return sum(by_rows.values()) * self.positions * self.phases
+
+    def arrays(self, copies: int) -> int:
+        """Arrays for that many copies; grows with the copies."""
+        return sum(-(-count * copies // size) for count, size in self.classes)
+
+    def filled(self, copies: int) -> int:
+        """The most copies, and no fewer than `copies`, in no more arrays than `copies` take."""
+        most = min(-(-count * copies // size) * size // count for count, size in self.classes)
+        return max(copies, min(most, self.positions))
+
+    def reads(self, copies: int) -> int:
+        """Reads of one array for one image: its share of the positions, in all phases."""
+        return -(-self.positions // copies) * self.phases
+
+
+def layers_of(model: ir.Model, chip: Chip, input_range: tuple[float, float]) -> list[Layer]:
+    """The layers of a lowered network that go on arrays of `chip`, in network order.
+
+    Raises:
+        CimcError: a layer without weights.
+    """
+    nonnegative = nonnegative_values(model, input_range)
+    layers = (_layer(nodes, nonnegative, chip) for nodes in crossbar_layers(model).values())
+    return [layer for layer in layers if not is_digital(layer, chip)]
+
+
+def is_digital(layer: Layer, chip: Chip) -> bool:
+    """Whether the chip leaves the layer to its vector unit: depthwise, one input channel a group."""
+    depthwise = layer.groups > 1 and layer.rows == layer.kernel_size
+    return depthwise and chip.weights.depthwise == "digital"
+
+
+def _layer(nodes: list[ir.Node], nonnegative: frozenset[str], chip: Chip) -> Layer:
+    node = nodes[0]
+    weight = node.inputs[1]
+    assert weight is not None
+    assert weight.shape is not None
+    rows, columns = (int(extent) for extent in weight.shape.numpy())
+    if not rows * columns:
+        raise CimcError(f"layer '{node.name}' has a weight of {rows} x {columns}, which is empty; remove the layer")
+    kernel = node.attributes.get("kernel_shape")
+    kernel_size = math.prod(kernel.as_ints()) if kernel is not None else 1
+    groups = node.attributes.get_int("group", 1)
+    signed = any(node.inputs[0] is None or node.inputs[0].name not in nonnegative for node in nodes)
+    return Layer(
+        name=layer_of(weight.name or ""),
+        operator=node.op_type,
+        rows=rows,
+        columns=columns,
+        kernel_size=kernel_size,
+        groups=groups,
+        positions=sum(positions(node) for node in nodes),
+        signed_input=signed,
+        phases=2 if signed and chip.input.signed == "two-phase" else 1,
+        row_split=row_block_size(kernel_size, chip)[1],
+        pieces=partition(rows, columns, kernel_size, chip, groups),
+        chip=chip,
+    )
+
+
+def positions(node: ir.Node) -> int:
+    """MVMs of one image: the spatial axes of a convolution, all axes but batch and features of a product.
+
+    The batch is the axis that is not static, wherever it stands; without one it is the first. An axis that holds the
+    batch several times (`4*N`, as inferred) counts so often.
+    """
+    shape = node.outputs[0].shape
+    assert shape is not None
+    if "kernel_shape" in node.attributes:
+        return math.prod(int(extent) for extent in shape[2:] if isinstance(extent, int))
+    axes = list(shape)[:-1]
+    if all(isinstance(extent, int) for extent in axes):
+        axes = axes[1:]
+    return math.prod(extent if isinstance(extent, int) else _multiple(extent) for extent in axes)
+
+
+def _multiple(extent: ir.SymbolicDim) -> int:
+    factor, star, _ = str(extent.value).partition("*")
+    return int(factor) if star and factor.isdigit() else 1

@@ -1,0 +1,148 @@
+"""Traffic: the bytes that one image moves between cores, and over which links of the mesh."""
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import numpy.typing as npt
+
+from cimc.chip import Chip
+from cimc.mapping import MappedLayer
+from passes.stages import StageShape
+
+Bytes = npt.NDArray[np.float64]
+
+
+def core_traffic(
+    layers: Sequence[MappedLayer], stages: Sequence[StageShape], cores: Mapping[int, int], chip: Chip
+) -> Bytes:
+    """Bytes of one image from core to core: [cores, cores]; the diagonal, what stays in a core, is 0.
+
+    A layer's output is spread over the cores of its columns; every core of the next layer takes what its rows and its
+    copies' share of the positions need. Where row blocks of a copy lie in several cores, their partial sums go to the
+    core of the first one.
+    """
+    count = chip.cores.count
+    traffic = np.zeros((count, count))
+    by_name = {layer.name: layer for layer in layers}
+    sources = {name: _outputs(layer, cores, count) for name, layer in by_name.items()}
+    needs = {name: _inputs(layer, cores, count) for name, layer in by_name.items()}
+    homes = {stage.name: stage.layer for stage in stages}
+    for stage in stages:
+        if stage.layer not in by_name:
+            continue
+        for source in stage.inputs:
+            home = homes.get(source.source, "")
+            if home not in by_name or (home == stage.layer and stage.kind == "digital"):
+                continue
+            wanted = needs[stage.layer] if stage.kind == "crossbar" else sources[stage.layer]
+            traffic += source.bytes * np.outer(sources[home], wanted)
+    for layer in layers:
+        for start, end, moved in partial_sums(layer, cores, chip.cores.activation_bytes):
+            traffic[start, end] += moved
+    np.fill_diagonal(traffic, 0)
+    return traffic
+
+
+def _outputs(layer: MappedLayer, cores: Mapping[int, int], count: int) -> Bytes:
+    """The fraction of the layer's output that each core makes (the first row block's core adds the partial sums)."""
+    made = np.zeros(count)
+    for block in layer.blocks:
+        if block.row_start == 0:
+            made[cores[block.array]] += block.column_stop - block.column_start
+    return made / made.sum()
+
+
+def _inputs(layer: MappedLayer, cores: Mapping[int, int], count: int) -> Bytes:
+    """The fraction of the layer's input that each core needs."""
+    needed: dict[tuple[int, int, int, int], int] = {}
+    for block in layer.blocks:
+        group = block.column_start * layer.groups // layer.columns
+        needed[cores[block.array], block.copy, group, block.row_start] = block.row_stop - block.row_start
+    fractions = np.zeros(count)
+    for (core, *_), rows in needed.items():
+        fractions[core] += rows / (layer.rows * layer.groups * layer.copies)
+    return fractions
+
+
+def partial_sums(
+    layer: MappedLayer, cores: Mapping[int, int] | Sequence[int], width: float
+) -> list[tuple[int, int, float]]:
+    """(from, to, bytes) of the layer's partial sums for one image: `width` bytes a value.
+
+    A core adds up the row blocks that it has of a copy's columns; the sums go to the core of the first row block.
+    """
+    homes = {(b.copy, b.column_start): cores[b.array] for b in layer.blocks if b.row_start == 0}
+    sums: dict[tuple[int, int, int, int], int] = {}
+    for block in layer.blocks:
+        home = homes.get((block.copy, block.column_start), cores[block.array])
+        if cores[block.array] != home:
+            key = cores[block.array], home, block.copy, block.column_start
+            sums[key] = max(sums.get(key, 0), block.column_stop - block.column_start)
+    share = layer.positions / layer.copies * width
+    return [(source, target, columns * share) for (source, target, *_), columns in sums.items()]
+
+
+def distances(mesh: tuple[int, int], count: int) -> Bytes:
+    """Links between the first `count` places of a mesh: [count, count]."""
+    row, column = np.divmod(np.arange(count), mesh[1])
+    return (np.abs(row[:, None] - row) + np.abs(column[:, None] - column)).astype(np.float64)
+
+
+def link_bytes(traffic: Bytes, mesh: tuple[int, int]) -> list[tuple[int, int, int]]:
+    """(from, to, bytes) of each link in use when packets go along their mesh row first, then along the column."""
+    rows, columns = mesh
+    # One more place in each direction for the ends of the ranges.
+    loads = {step: np.zeros((rows + 1, columns + 1)) for step in ("right", "left", "down", "up")}
+    sources, targets = np.nonzero(traffic)
+    amount = traffic[sources, targets]
+    (r0, c0), (r1, c1) = np.divmod(sources, columns), np.divmod(targets, columns)
+    for step, (line, start, stop) in {"right": (r0, c0, c1), "left": (r0, c1, c0)}.items():
+        ahead = stop > start
+        np.add.at(loads[step], (line[ahead], start[ahead]), amount[ahead])
+        np.add.at(loads[step], (line[ahead], stop[ahead]), -amount[ahead])
+    for step, (line, start, stop) in {"down": (c1, r0, r1), "up": (c1, r1, r0)}.items():
+        ahead = stop > start
+        np.add.at(loads[step], (start[ahead], line[ahead]), amount[ahead])
+        np.add.at(loads[step], (stop[ahead], line[ahead]), -amount[ahead])
+    links = []
+    for step, load in loads.items():
+        across = step in ("right", "left")
+        carried = np.cumsum(load, axis=1 if across else 0)[:rows, :columns]
+        for row, column in zip(*np.nonzero(carried > 0.5), strict=True):
+            near = int(row * columns + column)
+            far = near + (1 if across else columns)
+            ends = (near, far) if step in ("right", "down") else (far, near)
+            links.append((*ends, round(float(carried[row, column]))))
+    return sorted(links)
+
+
+def network_bytes(stages: Sequence[StageShape], chip: Chip) -> int:
+    """Bytes of the network's inputs and outputs, which lie in the shared memory."""
+    used = {source.source for stage in stages for source in stage.inputs}
+    inputs = {source.bytes for stage in stages for source in stage.inputs if not source.source}
+    outputs = sum(stage.elements for stage in stages if stage.name not in used)
+    return max(inputs, default=0) + round(outputs * chip.cores.activation_bytes)
+
+
+def memory_bytes(stages: Sequence[StageShape], chip: Chip) -> int:
+    """Bytes to and from the shared memory: inputs and outputs of the network, and the values that go through it.
+
+    These are written once, and read once by each layer that reads them.
+    """
+    written = _moved(stages, "memory")
+    read = {
+        (source.source, stage.layer): source.bytes
+        for stage in stages
+        for source in stage.inputs
+        if source.source in written and source.route == "memory"
+    }
+    return network_bytes(stages, chip) + sum(written.values()) + sum(read.values())
+
+
+def bus_bytes(stages: Sequence[StageShape]) -> int:
+    """Bytes of the values that go over the bus, each once for all that read it."""
+    return sum(_moved(stages, "bus").values())
+
+
+def _moved(stages: Sequence[StageShape], route: str) -> dict[str, int]:
+    return {s.source: s.bytes for stage in stages for s in stage.inputs if s.source and s.route == route}

@@ -1,0 +1,1 @@
+"""The mapper beside its peers: the networks of their published configurations."""
