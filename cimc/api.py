@@ -17,7 +17,7 @@ from cimc.errors import CimcError
 from cimc.files import require_different, require_writable
 from cimc.package import Package, read_package, write_package
 from passes.chip_network import chip_network
-from passes.map_network import map_network
+from passes.mapper.map_network import map_network
 from passes.set_constants import set_constants
 from runtime.deploy import Deployment
 from runtime.deploy import deploy as deploy_program

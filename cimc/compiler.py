@@ -13,7 +13,7 @@ from cimc.chip import chip_text, parse_chip
 from cimc.errors import CimcError
 from cimc.files import require_different
 from cimc.mapping import Objective
-from passes.map_network import map_network
+from passes.mapper.map_network import map_network
 from passes.pipeline import lower
 from passes.read import external_files, read_network
 from passes.set_shapes import Sizes, set_shapes

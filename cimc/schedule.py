@@ -1,6 +1,6 @@
 """The schedule of a mapped network: stages, what they wait for, how long they take, and what limits them.
 
-Written by `passes.schedule`, checked by the event-driven simulator, drawn by the report. All times in ns.
+Written by `passes.mapper.schedule`, checked by the event-driven simulator, drawn by the report. All times in ns.
 """
 
 from typing import Literal, NamedTuple

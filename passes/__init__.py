@@ -1,1 +1,1 @@
-"""ONNX network in, mapped network out: one pass a file, listed in order in `passes.pipeline`."""
+"""ONNX network in, mapped network out: one pass a file, in order in `passes.pipeline`; then `passes.mapper`."""

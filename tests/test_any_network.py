@@ -10,7 +10,7 @@ import onnx_ir as ir
 import pytest
 
 from cimc.chip import load_chip
-from passes.map_network import map_network
+from passes.mapper.map_network import map_network
 from passes.pipeline import lower
 from passes.read import read_network
 from passes.verify import random_inputs, run

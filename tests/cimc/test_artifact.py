@@ -18,7 +18,7 @@ from onnx import helper
 from cimc.artifact import FORMAT, MEMBERS, SEAL, WEIGHTS, Artifact, network_digest, read_artifact, write_artifact
 from cimc.chip import chip_text, parse_chip
 from cimc.errors import CimcError
-from passes.map_network import map_network
+from passes.mapper.map_network import map_network
 from passes.pipeline import lower
 from passes.read import read_network
 from tests.networks import network

@@ -20,7 +20,7 @@ from cimc.errors import CimcError
 from cimc.package import FORMAT, Package, read_package, write_package
 from cimc.program import LayerProgram, Program
 from cimc.units import pair_targets
-from passes.map_network import map_network
+from passes.mapper.map_network import map_network
 from passes.pipeline import lower
 from passes.read import read_network
 from runtime.evaluate import logits

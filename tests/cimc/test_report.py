@@ -25,7 +25,7 @@ from cimc.report import distribution, report, write_report
 from cimc.report_graph import network_boxes
 from cimc.schedule import Schedule, Stage, Step
 from cimc.svg import duration, energy, layer_colour, ticks
-from passes.map_network import map_network
+from passes.mapper.map_network import map_network
 from passes.pipeline import lower
 from tests.benchmarks.mapper.networks import network as benchmark_network
 from tests.real_networks import REAL_NETWORKS

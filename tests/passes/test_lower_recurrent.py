@@ -7,7 +7,7 @@ from onnx import helper
 
 from cimc.chip import load_chip
 from cimc.errors import CimcError
-from passes.map_network import map_network
+from passes.mapper.map_network import map_network
 from passes.pipeline import lower
 from tests.networks import lower_and_compare, network, weights
 

@@ -10,7 +10,7 @@ from onnx import helper
 
 from cimc.chip import load_chip
 from passes.graph_edit import new_node
-from passes.map_network import map_network
+from passes.mapper.map_network import map_network
 from passes.pipeline import lower
 from passes.verify import largest_difference
 from passes.verify_mapping import mapping_differences

@@ -14,11 +14,11 @@ from cimc.chip import Chip, load_chip
 from cimc.errors import CimcError
 from cimc.mapping import Mapping, Objective, parse_mapping
 from models.build import NETWORKS
-from passes.layers import layers_of
-from passes.map_network import map_network
-from passes.pack import area_bound
+from passes.mapper.layers import layers_of
+from passes.mapper.map_network import map_network
+from passes.mapper.pack import area_bound
+from passes.mapper.reads import read_table
 from passes.pipeline import lower
-from passes.reads import read_table
 from tests.benchmarks.mapper.networks import network as benchmark_network
 from tests.networks import network, weights
 

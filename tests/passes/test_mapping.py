@@ -13,7 +13,7 @@ from cimc.chip import Chip, load_chip
 from cimc.errors import CimcError
 from cimc.mapping import Mapping, parse_mapping
 from models.build import NETWORKS
-from passes.map_network import map_network
+from passes.mapper.map_network import map_network
 from passes.pipeline import lower
 from tests.networks import network, weights
 

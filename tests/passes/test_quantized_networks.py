@@ -18,7 +18,7 @@ from onnxruntime.quantization import (
 )
 
 from cimc.chip import load_chip
-from passes.map_network import map_network
+from passes.mapper.map_network import map_network
 from passes.pipeline import lower
 from passes.read import read_network
 from passes.verify import random_inputs, run

@@ -10,7 +10,7 @@ from onnx import TensorProto, helper
 
 from passes.graph_edit import constant
 from passes.pipeline import lower
-from passes.row_flow import Flow, row_flow
+from passes.simulator.row_flow import Flow, row_flow
 from tests.benchmarks.mapper.builder import Builder
 from tests.benchmarks.mapper.networks import network as benchmark_network
 from tests.real_networks import REAL_NETWORKS

@@ -11,10 +11,10 @@ from cimc.chip import Chip, load_chip
 from cimc.errors import CimcError
 from cimc.mapping import Mapping
 from models.build import NETWORKS as SHIPPED
-from passes.events import Clock, Server, together
-from passes.map_network import map_network
+from passes.mapper.map_network import map_network
 from passes.pipeline import lower
-from passes.simulate import Comparison, Simulation, compare, simulate
+from passes.simulator.events import Clock, Server, together
+from passes.simulator.simulate import Comparison, Simulation, compare, simulate
 from tests.benchmarks.mapper.builder import Builder
 from tests.benchmarks.mapper.networks import network
 

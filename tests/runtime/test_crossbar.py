@@ -15,7 +15,7 @@ from onnx import helper
 
 from cimc.chip import Chip, load_chip
 from cimc.units import count_scale, dac_step, pair_targets
-from passes.map_network import map_network
+from passes.mapper.map_network import map_network
 from passes.pipeline import lower
 from runtime.crossbar import Crossbar, counts, transposed_read
 from runtime.network import load_network

@@ -16,7 +16,7 @@ from onnx import helper
 from cimc.chip import Chip, load_chip
 from cimc.errors import CimcError
 from cimc.mapping import Mapping
-from passes.map_network import map_network
+from passes.mapper.map_network import map_network
 from passes.pipeline import lower
 from passes.read import read_network
 from runtime.crossbar import counts

@@ -19,9 +19,9 @@ import onnx_ir as ir
 
 from cimc.chip import Chip, load_chip
 from models.build import NETWORKS as MODELS
-from passes.layers import layers_of
-from passes.map_network import map_network
-from passes.pack import area_bound
+from passes.mapper.layers import layers_of
+from passes.mapper.map_network import map_network
+from passes.mapper.pack import area_bound
 from passes.pipeline import lower
 from tests.benchmarks.mapper import peers
 from tests.benchmarks.mapper.networks import CONFIGURATIONS, network

@@ -13,9 +13,9 @@ import onnx_ir as ir
 
 from cimc.chip import load_chip
 from models.build import NETWORKS as SHIPPED
-from passes.map_network import map_network
+from passes.mapper.map_network import map_network
 from passes.pipeline import lower
-from passes.simulate import IMAGES, Comparison, compare
+from passes.simulator.simulate import IMAGES, Comparison, compare
 from tests.benchmarks.mapper.networks import CONFIGURATIONS, network
 
 CHIPS = {"A": ("pimcomp-a",), "B": ("packing-256",), "C": ("isaac",), "D": ("isaac",)}

@@ -4,8 +4,8 @@ from collections.abc import Callable, Sequence
 from itertools import pairwise
 
 from cimc.chip import Chip
-from passes.copies import Copies, arrays_of
-from passes.layers import Layer
+from passes.mapper.copies import Copies, arrays_of
+from passes.mapper.layers import Layer
 
 
 def least_energy(

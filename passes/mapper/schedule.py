@@ -7,11 +7,11 @@ from dataclasses import dataclass
 from cimc.chip import Chip
 from cimc.mapping import MappedLayer, Placement
 from cimc.schedule import Limit, Schedule, Stage
-from passes.limits import core_shares, limits_of
-from passes.place import core_starts
-from passes.reads import ReadTable, exclusive_layers, phases_of
-from passes.row_pipeline import StageTime, Timeline, buffer_bytes, critical_path, timeline
-from passes.stages import StageShape
+from passes.mapper.limits import core_shares, limits_of
+from passes.mapper.place import core_starts
+from passes.mapper.reads import ReadTable, exclusive_layers, phases_of
+from passes.mapper.row_pipeline import StageTime, Timeline, buffer_bytes, critical_path, timeline
+from passes.mapper.stages import StageShape
 
 
 @dataclass(frozen=True)

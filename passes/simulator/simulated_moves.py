@@ -8,9 +8,9 @@ from functools import partial
 from cimc.chip import Chip
 from cimc.mapping import Placement
 from cimc.schedule import Route
-from passes.events import Clock, Server, together
-from passes.simulated_chip import ArraysOfLayer, Link, Mesh
-from passes.stages import StageShape
+from passes.mapper.stages import StageShape
+from passes.simulator.events import Clock, Server, together
+from passes.simulator.simulated_chip import ArraysOfLayer, Link, Mesh
 
 BUSY_LINKS = 16  # of the mesh are followed one by one; the others carry less than these
 PARTIAL_SUMS = "partial sums"

@@ -2,8 +2,8 @@
 
 from cimc.chip import Chip
 from cimc.mapping import Block
-from passes.layers import Layer
-from passes.partition import Piece, sizes, together
+from passes.mapper.layers import Layer
+from passes.mapper.partition import Piece, sizes, together
 
 
 def plain_blocks(layer: Layer, first_array: int) -> tuple[Block, ...]:

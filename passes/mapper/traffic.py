@@ -7,7 +7,7 @@ import numpy.typing as npt
 
 from cimc.chip import Chip
 from cimc.mapping import MappedLayer
-from passes.stages import StageShape
+from passes.mapper.stages import StageShape
 
 Bytes = npt.NDArray[np.float64]
 

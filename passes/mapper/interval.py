@@ -5,14 +5,14 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from cimc.chip import Chip
-from passes.copies import Copies, copies_for, least_reads, read_steps
-from passes.layers import Layer
-from passes.layout import copied_blocks
-from passes.mapped import mapped
-from passes.place import Unit, assign_cores, units_of
-from passes.reads import read_table
-from passes.stages import StageShape
-from passes.traffic import bus_bytes, memory_bytes, network_bytes
+from passes.mapper.copies import Copies, copies_for, least_reads, read_steps
+from passes.mapper.layers import Layer
+from passes.mapper.layout import copied_blocks
+from passes.mapper.mapped import mapped
+from passes.mapper.place import Unit, assign_cores, units_of
+from passes.mapper.reads import read_table
+from passes.mapper.stages import StageShape
+from passes.mapper.traffic import bus_bytes, memory_bytes, network_bytes
 
 # Between states of the interval search where cores, not only arrays, limit it.
 STEP = 0.99

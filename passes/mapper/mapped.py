@@ -4,9 +4,9 @@ from collections.abc import Mapping, Sequence
 
 from cimc.chip import Chip
 from cimc.mapping import Block, MappedLayer
-from passes.layers import Layer
-from passes.layout import copied_blocks, plain_blocks
-from passes.pack import pack
+from passes.mapper.layers import Layer
+from passes.mapper.layout import copied_blocks, plain_blocks
+from passes.mapper.pack import pack
 
 
 def mapped(layer: Layer, blocks: tuple[Block, ...], copies: int = 1) -> MappedLayer:

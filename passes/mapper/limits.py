@@ -6,10 +6,10 @@ from collections.abc import Mapping, Sequence
 from cimc.chip import Chip
 from cimc.mapping import MappedLayer, Placement
 from cimc.schedule import Limit
-from passes.place import core_starts
-from passes.reads import ReadTable, busy_reads
-from passes.stages import StageShape
-from passes.traffic import bus_bytes, memory_bytes, partial_sums
+from passes.mapper.place import core_starts
+from passes.mapper.reads import ReadTable, busy_reads
+from passes.mapper.stages import StageShape
+from passes.mapper.traffic import bus_bytes, memory_bytes, partial_sums
 
 
 def limits_of(

@@ -5,7 +5,7 @@ All functions choose among states that do not depend on the budget, so more arra
 
 from collections.abc import Callable, Mapping, Sequence
 
-from passes.layers import Layer
+from passes.mapper.layers import Layer
 
 FIRST_COPIES = 8  # of the slowest layer, tried one by one
 

@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from cimc.schedule import Dependency, Step
-from passes.stages import StageShape
+from passes.mapper.stages import StageShape
 
 Times = npt.NDArray[np.float64]
 

@@ -5,8 +5,8 @@ from collections.abc import Sequence
 from cimc.chip import Chip
 from cimc.errors import CimcError
 from cimc.mapping import Cost, MappedLayer, Objective, Result, Segment
-from passes.layers import Layer
-from passes.reads import phases_of, share
+from passes.mapper.layers import Layer
+from passes.mapper.reads import phases_of, share
 
 
 def cut(layers: Sequence[MappedLayer], budget: int, chip: Chip) -> tuple[Segment, ...]:

@@ -12,7 +12,7 @@ from cimc.errors import CimcError
 from cimc.operators import layer_of
 from passes.crossbar_functions import crossbar_layers
 from passes.input_signs import nonnegative_values
-from passes.partition import Piece, partition, row_block_size, sizes, together
+from passes.mapper.partition import Piece, partition, row_block_size, sizes, together
 
 
 @dataclass(frozen=True)

@@ -13,9 +13,9 @@ import numpy.typing as npt
 
 from cimc.chip import Chip
 from cimc.mapping import Link, MappedLayer, Placement
-from passes.reads import ReadTable
-from passes.stages import StageShape
-from passes.traffic import bus_bytes, core_traffic, distances, link_bytes
+from passes.mapper.reads import ReadTable
+from passes.mapper.stages import StageShape
+from passes.mapper.traffic import bus_bytes, core_traffic, distances, link_bytes
 
 SWEEPS = 8  # of the local search; it ends at the first sweep that finds nothing
 

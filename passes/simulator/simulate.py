@@ -1,9 +1,9 @@
 """An event-driven simulator of a mapped network, apart from the analytic schedule, which it checks.
 
-Every output row of every stage is followed: it waits for the rows it needs (`passes.row_flow`), its MVMs for arrays and
-for the starts that a core can make, its digital work for the vector units, its transfer for the bus, the links or the
+Every output row of every stage is followed: it waits for the rows it needs (`passes.simulator.row_flow`), its MVMs for
+arrays and for the starts that a core can make, its digital work for the vector units, its transfer for the bus, the links or the
 shared memory. Several images can be on the way at once; older ones go first. Shared with the schedule is only what
-there is to do (`passes.stages`: operations of digital stages); when it is done is found here.
+there is to do (`passes.mapper.stages`: operations of digital stages); when it is done is found here.
 """
 
 from collections import defaultdict
@@ -15,9 +15,9 @@ import onnx_ir as ir
 from cimc.chip import Chip
 from cimc.errors import CimcError
 from cimc.mapping import Mapping
-from passes.simulated_moves import PARALLEL_LINKS, PARTIAL_SUMS
-from passes.simulated_plan import Plan, plan_of
-from passes.simulated_run import COPIES_IN_ONE_ARRAY, STAGGERED_STARTS, Run
+from passes.simulator.simulated_moves import PARALLEL_LINKS, PARTIAL_SUMS
+from passes.simulator.simulated_plan import Plan, plan_of
+from passes.simulator.simulated_run import COPIES_IN_ONE_ARRAY, STAGGERED_STARTS, Run
 
 IMAGES = 16  # in turn, for the interval
 AGREE = 0.05

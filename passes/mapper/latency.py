@@ -9,11 +9,11 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 
 from cimc.chip import Chip
-from passes.copies import Arrays, Copies, arrays_of, copies_for, one_each, read_steps
-from passes.layers import Layer
-from passes.row_pipeline import StageTime, timeline
-from passes.schedule import LayerTime, stage_times
-from passes.stages import StageShape
+from passes.mapper.copies import Arrays, Copies, arrays_of, copies_for, one_each, read_steps
+from passes.mapper.layers import Layer
+from passes.mapper.row_pipeline import StageTime, timeline
+from passes.mapper.schedule import LayerTime, stage_times
+from passes.mapper.stages import StageShape
 
 READ_RATIO = 0.8  # between states in reads an array
 WAIT_RATIO = math.sqrt(2)  # between states in copies for their wait

@@ -5,7 +5,7 @@ anywhere, for every column is converted by itself. So the columns of an array ar
 columns of all layers, as high as their row block, go into them: one-dimensional cutting stock, solved by column
 generation (Gilmore and Gomory 1961), whose linear relaxation is the bound.
 
-Blocks that come to share rows or columns cannot be read at once; `passes.reads` and the schedule account for it.
+Blocks that come to share rows or columns cannot be read at once; `passes.mapper.reads` and the schedule account for it.
 """
 
 import math
@@ -19,9 +19,9 @@ from scipy.optimize import linprog
 
 from cimc.chip import Chip
 from cimc.mapping import Block
-from passes.layers import Layer
-from passes.layout import placed
-from passes.partition import Piece, sizes, together
+from passes.mapper.layers import Layer
+from passes.mapper.layout import placed
+from passes.mapper.partition import Piece, sizes, together
 
 Pattern = tuple[int, ...]  # of each height, how many in one column
 

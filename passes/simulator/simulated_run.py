@@ -9,12 +9,12 @@ import networkx as nx
 import numpy as np
 
 from cimc.mapping import Placement
-from passes.events import Clock, Server, together
-from passes.row_flow import Flow, most_rows_held
-from passes.simulated_chip import ArraysOfLayer, GangArrays, one_by_one
-from passes.simulated_moves import PARTIAL_SUMS, Transfer, output_flow, partial_sums_flow, transfers
-from passes.simulated_plan import Plan
-from passes.stages import StageShape
+from passes.mapper.stages import StageShape
+from passes.simulator.events import Clock, Server, together
+from passes.simulator.row_flow import Flow, most_rows_held
+from passes.simulator.simulated_chip import ArraysOfLayer, GangArrays, one_by_one
+from passes.simulator.simulated_moves import PARTIAL_SUMS, Transfer, output_flow, partial_sums_flow, transfers
+from passes.simulator.simulated_plan import Plan
 
 COPIES_IN_ONE_ARRAY = "copies in one array"
 STAGGERED_STARTS = "staggered starts"
@@ -105,7 +105,7 @@ class Stage:
 class Run:
     """`images` images, one every `pace_ns`. ends: when each is complete, ns.
 
-    lifted: what is left out, see `passes.simulate.simulate`.
+    lifted: what is left out, see `passes.simulator.simulate.simulate`.
     """
 
     def __init__(self, plan: Plan, images: int = 1, pace_ns: float = 0.0, lifted: frozenset[str] = frozenset()) -> None:

@@ -1,13 +1,13 @@
 """Cost of one image on the arrays: array count, MVMs, latency, energy (the rules of Table 2, arXiv 2305.14547).
 
-Arrays with their converters only; `passes.components` adds digital work and data movement, each apart.
+Arrays with their converters only; `passes.mapper.components` adds digital work and data movement, each apart.
 """
 
 from collections.abc import Sequence
 
 from cimc.chip import Chip
 from cimc.mapping import Cost, LayerCost, MappedLayer
-from passes.reads import Read, ReadTable, columns_of, phases_of, rows_of, share
+from passes.mapper.reads import Read, ReadTable, columns_of, phases_of, rows_of, share
 
 
 def layer_cost(layer: MappedLayer, reads: dict[int, list[Read]], chip: Chip) -> LayerCost:

@@ -1,7 +1,7 @@
 """What each row of a value waits for: the rows of its inputs that must be complete, node by node.
 
 A value has rows along one axis (the height of an image, the tokens of a sequence) or comes all at once. Written for the
-event-driven simulator, and apart from `passes.schedule`, so that the one checks the other.
+event-driven simulator, and apart from `passes.mapper.schedule`, so that the one checks the other.
 """
 
 import math

@@ -16,7 +16,7 @@ from cimc.operators import layer_of
 from cimc.schedule import Dependency, Route
 from passes.crossbar_functions import is_crossbar
 from passes.graph_edit import constant
-from passes.layers import Layer, positions
+from passes.mapper.layers import Layer, positions
 
 
 def _names(text: str) -> frozenset[str]:

@@ -5,11 +5,11 @@ from collections.abc import Sequence
 
 from cimc.chip import Chip
 from cimc.mapping import Component, Cost, MappedLayer, Placement
-from passes.cost import read_pj
-from passes.limits import partial_sum_bytes
-from passes.reads import ReadTable
-from passes.stages import StageShape
-from passes.traffic import bus_bytes, memory_bytes
+from passes.mapper.cost import read_pj
+from passes.mapper.limits import partial_sum_bytes
+from passes.mapper.reads import ReadTable
+from passes.mapper.stages import StageShape
+from passes.mapper.traffic import bus_bytes, memory_bytes
 
 PJ = 1e-9  # in mJ
 

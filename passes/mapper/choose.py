@@ -6,17 +6,17 @@ from itertools import islice
 
 from cimc.chip import Chip
 from cimc.mapping import MappedLayer, Mapping, Objective, Result
-from passes.copies import Copies, area_of, arrays_of, least_reads, one_each
-from passes.energy import least_energy, least_read_energy, read_energy
-from passes.interval import interval_floor, least_interval
-from passes.latency import latency_bound, latency_states
-from passes.layers import Layer
-from passes.mapped import copied, packed
-from passes.pack import pack
-from passes.place import place
-from passes.reads import read_table
-from passes.schedule import schedule
-from passes.stages import StageShape
+from passes.mapper.copies import Copies, area_of, arrays_of, least_reads, one_each
+from passes.mapper.energy import least_energy, least_read_energy, read_energy
+from passes.mapper.interval import interval_floor, least_interval
+from passes.mapper.latency import latency_bound, latency_states
+from passes.mapper.layers import Layer
+from passes.mapper.mapped import copied, packed
+from passes.mapper.pack import pack
+from passes.mapper.place import place
+from passes.mapper.reads import read_table
+from passes.mapper.schedule import schedule
+from passes.mapper.stages import StageShape
 
 LOOKS = 6  # states of the latency search that are placed
 

@@ -10,10 +10,10 @@ import onnx_ir as ir
 
 from cimc.chip import Chip
 from cimc.mapping import Mapping, Placement
-from passes.layers import layers_of
-from passes.row_flow import Flow, row_flow
-from passes.simulated_chip import ArraysOfLayer, arrays_of_layer, rivals_of
-from passes.stages import StageShape, stages_of
+from passes.mapper.layers import layers_of
+from passes.mapper.stages import StageShape, stages_of
+from passes.simulator.row_flow import Flow, row_flow
+from passes.simulator.simulated_chip import ArraysOfLayer, arrays_of_layer, rivals_of
 
 BUSY_CORES = 16  # of a layer whose vector units are followed, those with the most work
 

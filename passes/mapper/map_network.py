@@ -8,18 +8,18 @@ import onnx_ir as ir
 from cimc.chip import Chip
 from cimc.errors import CimcError
 from cimc.mapping import MappedLayer, Mapping, Objective, Segment
-from passes.choose import choose, result_of
-from passes.components import with_components
-from passes.copies import arrays_of, one_each
-from passes.cost import network_cost
-from passes.layers import Layer, layers_of
-from passes.mapped import plain
-from passes.pack import area_bound, pack
-from passes.place import place
-from passes.reads import read_table
-from passes.schedule import schedule
-from passes.segments import cut, segmented_cost, segmented_result
-from passes.stages import StageShape, stages_of
+from passes.mapper.choose import choose, result_of
+from passes.mapper.components import with_components
+from passes.mapper.copies import arrays_of, one_each
+from passes.mapper.cost import network_cost
+from passes.mapper.layers import Layer, layers_of
+from passes.mapper.mapped import plain
+from passes.mapper.pack import area_bound, pack
+from passes.mapper.place import place
+from passes.mapper.reads import read_table
+from passes.mapper.schedule import schedule
+from passes.mapper.segments import cut, segmented_cost, segmented_result
+from passes.mapper.stages import StageShape, stages_of
 
 
 def map_network(
