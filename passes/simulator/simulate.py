@@ -1,9 +1,9 @@
 """An event-driven simulator of a mapped network, apart from the analytic schedule, which it checks.
 
 Every output row of every stage is followed: it waits for the rows it needs (`passes.simulator.row_flow`), its MVMs for
-arrays and for the starts that a core can make, its digital work for the vector units, its transfer for the bus, the links or the
-shared memory. Several images can be on the way at once; older ones go first. Shared with the schedule is only what
-there is to do (`passes.mapper.stages`: operations of digital stages); when it is done is found here.
+arrays and for the starts that a core can make, its digital work for the vector units, its transfer for the bus, the
+links or the shared memory. Several images can be on the way at once; older ones go first. Shared with the schedule is
+only what there is to do (`passes.mapper.stages`: operations of digital stages); when it is done is found here.
 """
 
 from collections import defaultdict
