@@ -14,12 +14,11 @@ from passes.mapper.reads import read_table
 from passes.mapper.stages import StageShape
 from passes.mapper.traffic import bus_bytes, memory_bytes, network_bytes
 
-# Between states of the interval search where cores, not only arrays, limit it.
-STEP = 0.99
-FINER = 0.7
+# Between states of the interval search where cores, not only arrays, limit it: first from one copy to one read each,
+# then around the best of these.
+COARSE = 0.7
+FINE = 0.97
 ENOUGH = 1.03  # times what no placement can be below
-WORTH = 0.99  # of the interval before: what gains less fails, and so many failures in a row end the search
-PATIENCE = 4
 
 
 def least_interval(layers: Sequence[Layer], stages: Sequence[StageShape], budget: int, chip: Chip) -> Copies:
@@ -34,24 +33,32 @@ def least_interval(layers: Sequence[Layer], stages: Sequence[StageShape], budget
     if chip.cores.mvm_start_ns is None or not round_ns:
         return copies_for(layers, max(reads, floor))
     moved = bus_bytes(stages) / (chip.cores.bus_bytes_per_ns or math.inf)
-    steps = [step for step in read_steps(layers, STEP) if step >= reads]
-    finer: list[int] = []
-    for step in steps:
-        if step <= floor and (not finer or step <= FINER * finer[-1]):
-            finer.append(step)
-    best, value, failed = copies_for(layers, steps[-1]), float("inf"), 0
-    for step in [*finer, *(step for step in reversed(steps) if step > floor)]:
-        if step * round_ns >= value:
+    enough = max(floor * round_ns * ENOUGH, moved)
+    best, value = reads, math.inf
+    # The finest shares first: with them a state is most often limited by what no state avoids.
+    for step in reversed([step for step in read_steps(layers, COARSE) if step > reads] + [reads]):
+        best, value = _better(step, best, value, layers, stages, chip)
+        if value <= enough:
+            return copies_for(layers, best)
+    around = [step for step in read_steps(layers, FINE) if max(reads, COARSE * best) < step < best / COARSE]
+    for step in around:
+        best, value = _better(step, best, value, layers, stages, chip)
+        if value <= enough:
             break
-        copies = copies_for(layers, step)
-        units = [unit for layer in layers for unit in _units(layer, copies[layer.name], chip)]
-        found = max(step * round_ns, _busy_ns(units, bus_bytes(stages), chip))
-        failed = failed + 1 if found > value * WORTH else 0
-        if found < value * (1 - 1e-9):
-            best, value = copies, found
-        if value <= max(floor * round_ns * ENOUGH, moved) or failed == PATIENCE:
-            break
-    return best
+    return copies_for(layers, best)
+
+
+def _better(
+    step: int, best: int, value: float, layers: Sequence[Layer], stages: Sequence[StageShape], chip: Chip
+) -> tuple[int, float]:
+    """The better of the state with `step` reads an array and the best so far: reads, and interval in ns when placed."""
+    reading = step * chip.cost.mvm_us * 1e3
+    if reading >= value:
+        return best, value
+    copies = copies_for(layers, step)
+    units = [unit for layer in layers for unit in _units(layer, copies[layer.name], chip)]
+    found = max(reading, _busy_ns(units, bus_bytes(stages), chip))
+    return (step, found) if found < value * (1 - 1e-9) else (best, value)
 
 
 def _units(layer: Layer, copies: int, chip: Chip) -> list[Unit]:
