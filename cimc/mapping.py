@@ -175,9 +175,10 @@ class Segment(Record):
 class Result(Record):
     """What the mapper was asked for, what it reached, and what nobody can fall below under its rules.
 
-    The rules: rows are cut as the chip says, and an array holds blocks of one layer, unless one copy does not fit so or
-    the objective is the fewest arrays: then the bound holds for any layout. value, bound: in `unit`; gap: value / bound
-    - 1. exact: the value is proven to be the least.
+    The rules: rows are cut as the chip says, columns at the width of an array, and an array holds blocks of one layer
+    and, of its copies, pieces of one size. Where one copy does not fit so, the bound is that of the weights' area. For
+    the fewest arrays columns are cut anywhere; rows stay as cut. value, bound: in `unit`; gap: value / bound - 1.
+    exact: the value is proven to be the least by these rules.
     """
 
     objective: Objective

@@ -135,7 +135,7 @@ def show_totals(artifact: Artifact) -> None:
         )
     if mapping.result is not None:
         result = mapping.result
-        proof = "optimal" if result.exact else f"{result.gap:.1%} above the bound"
+        proof = "optimal by the mapper's rules" if result.exact else f"{result.gap:.1%} above the bound"
         say(
             f"objective {result.objective} within {result.budget} arrays, seed {result.seed}: "
             f"{result.value:.5g} {result.unit}, bound {result.bound:.5g} {result.unit}, {proof}"

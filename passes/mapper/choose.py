@@ -2,16 +2,19 @@
 
 import math
 from collections.abc import Sequence
+from functools import partial
 from itertools import islice
 
 from cimc.chip import Chip
 from cimc.mapping import MappedLayer, Mapping, Objective, Result
 from passes.mapper.copies import Copies, area_of, arrays_of, least_reads, one_each
+from passes.mapper.cost import layer_cost
 from passes.mapper.energy import least_energy, least_read_energy, read_energy
 from passes.mapper.interval import interval_floor, least_interval
 from passes.mapper.latency import latency_bound, latency_states
 from passes.mapper.layers import Layer
-from passes.mapper.mapped import copied, packed
+from passes.mapper.layout import copied_blocks
+from passes.mapper.mapped import copied, mapped, packed
 from passes.mapper.pack import pack
 from passes.mapper.place import place
 from passes.mapper.reads import read_table
@@ -34,22 +37,33 @@ def choose(
     if objective == "latency":
         return copied(layers, _placed_latency(layers, stages, budget, chip))
     if objective == "energy":
-        return copied(layers, least_energy(layers, budget, lambda layer, count: read_energy(layer, count, chip)))
+        quick, counted = (partial(energy, chip=chip) for energy in (read_energy, _counted_energy))
+        return copied(layers, least_energy(layers, budget, quick, counted))
     return copied(layers, least_interval(layers, stages, budget, chip))
 
 
 def _placed_latency(layers: Sequence[Layer], stages: Sequence[StageShape], budget: int, chip: Chip) -> Copies:
-    """Of the states of least estimated latency the one that is fastest when placed; none is faster than estimated."""
+    """Of the states of least estimated latency, and that of least interval, the one that is fastest when placed.
+
+    No state is faster than estimated.
+    """
     best, value = one_each(layers), math.inf
-    for estimate, copies in islice(latency_states(layers, stages, budget, chip), LOOKS):
+    states = list(islice(latency_states(layers, stages, budget, chip), LOOKS))
+    for estimate, copies in [*states, (0.0, least_interval(layers, stages, budget, chip))]:
         if estimate >= value:
-            break
+            continue
         result = copied(layers, copies)
         table = read_table(result, chip)
         found = schedule(result, table, stages, place(result, table, stages, chip), chip).latency_ns
         if found < value:
             best, value = copies, found
     return best
+
+
+def _counted_energy(layer: Layer, copies: int, chip: Chip) -> float:
+    """Energy of the layer's reads for one image with that many copies, as the cost counts it, mJ."""
+    laid = mapped(layer, copied_blocks(layer, copies, 0), copies)
+    return layer_cost(laid, read_table([laid], chip).by_layer[layer.name], chip).energy_mj
 
 
 def result_of(
@@ -63,22 +77,35 @@ def result_of(
 ) -> Result:
     """What a mapping reached for an objective, and the bound."""
     assert mapping.schedule is not None
+    chips = max(mapping.chips, -(-budget // chip.arrays_per_chip))
     value, unit = {
         "latency": (mapping.schedule.latency_ns * 1e-6, "ms"),
         "interval": (mapping.schedule.interval_ns * 1e-6, "ms"),
         "energy": (mapping.cost.energy_mj, "mJ"),
         "arrays": (float(mapping.arrays), "arrays"),
     }[objective]
-    bound = _bound(layers, stages, chip, objective, budget)
+    bound = _bound(layers, stages, _joined(chip, chips), objective, budget)
     return Result(
         objective=objective,
         budget=budget,
         seed=seed,
         value=value,
-        bound=min(bound, value),
+        bound=bound,
         unit=unit,
         exact=value <= bound * (1 + 1e-9),
     )
+
+
+def _joined(chip: Chip, chips: int) -> Chip:
+    """The cores, buses and memories of several chips as one: no network on them is faster than on this."""
+    cores = chip.cores
+    rates = {
+        key: rate * chips
+        for key in ("bus_bytes_per_ns", "link_bytes_per_ns", "global_bytes_per_ns")
+        if (rate := getattr(cores, key)) is not None
+    }
+    joined = cores.model_copy(update={"count": cores.count * chips, **rates})
+    return chip if chips == 1 else chip.model_copy(update={"cores": joined})
 
 
 def _bound(

@@ -29,9 +29,15 @@ def area_of(layers: Sequence[Layer], copies: Mapping[str, int]) -> int:
     return -(-weights // (layers[0].chip.weight_rows * layers[0].chip.weight_columns))
 
 
+def needed_for(layers: Sequence[Layer], reads: int) -> Copies:
+    """The fewest copies with which no array is read more than `reads` times an image."""
+    return {layer.name: -(-layer.positions // max(reads // layer.phases, 1)) for layer in layers}
+
+
 def copies_for(layers: Sequence[Layer], reads: int) -> Copies:
-    """The fewest copies with which no array is read more than `reads` times an image, and those that fit in beside."""
-    return {layer.name: layer.filled(-(-layer.positions // max(reads // layer.phases, 1))) for layer in layers}
+    """`needed_for`, and those copies that fit in beside."""
+    needed = needed_for(layers, reads)
+    return {layer.name: layer.filled(needed[layer.name]) for layer in layers}
 
 
 def least_reads(layers: Sequence[Layer], budget: int, arrays: Arrays = arrays_of) -> int:
@@ -44,7 +50,7 @@ def least_reads(layers: Sequence[Layer], budget: int, arrays: Arrays = arrays_of
     low, high = max(layer.phases for layer in layers), max(layer.positions * layer.phases for layer in layers)
     while low < high:
         middle = (low + high) // 2
-        if arrays(layers, copies_for(layers, middle)) <= budget:
+        if arrays(layers, needed_for(layers, middle)) <= budget:
             high = middle
         else:
             low = middle + 1

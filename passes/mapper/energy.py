@@ -7,19 +7,21 @@ from cimc.chip import Chip
 from passes.mapper.copies import Copies, arrays_of
 from passes.mapper.layers import Layer
 
+Energy = Callable[[Layer, int], float]  # of a layer for one image with that many copies, in any unit
 
-def least_energy(
-    layers: Sequence[Layer], budget: int, energy: Callable[[Layer, int], float], largest: int = 64
-) -> Copies:
+
+def least_energy(layers: Sequence[Layer], budget: int, energy: Energy, counted: Energy, largest: int = 64) -> Copies:
     """Copies that read fewer arrays an image: those that share arrays are read at once.
 
     The energy of each layer over its arrays is reduced to its lower convex hull; the steps of all hulls are taken in
-    falling order of energy saved an array, up to the first that does not fit.
+    falling order of energy saved an array, up to the first that does not fit. Of the states on that way, which no
+    budget decides, the one of least counted energy is taken.
 
     Args:
         layers: in network order.
         budget: arrays.
-        energy: of a layer for one image with that many copies, in any unit.
+        energy: quick to compute; it takes the last read of every array for full.
+        counted: exact.
         largest: number of copies tried.
     """
     copies: Copies = {}
@@ -30,15 +32,20 @@ def least_energy(
         for (arrays, before, _), (more, after, count) in pairwise(hull):
             steps.append(((after - before) / (more - arrays), index, more - arrays, layer.name, count))
     left = budget - arrays_of(layers, copies)
+    best, saved, most = dict(copies), 0.0, 0.0
+    by_name = {layer.name: layer for layer in layers}
     for _, _, arrays, name, count in sorted(steps):
         if arrays > left:
             break
         left -= arrays
+        saved += counted(by_name[name], copies[name]) - counted(by_name[name], count)
         copies[name] = count
-    return copies
+        if saved > most:
+            best, most = dict(copies), saved
+    return best
 
 
-def _hull(layer: Layer, energy: Callable[[Layer, int], float], largest: int) -> list[tuple[int, float, int]]:
+def _hull(layer: Layer, energy: Energy, largest: int) -> list[tuple[int, float, int]]:
     """(arrays, energy, copies) on the lower convex hull, from the arrays of one copy on; energy falls."""
     hull: list[tuple[int, float, int]] = []
     for count in range(1, largest + 1):

@@ -49,15 +49,17 @@ def latency_states(
     one = one_each(layers)
     found = [(estimated_latency(layers, stages, one, chip), arrays_of(layers, one), one)]
     round_ns, least = chip.cost.mvm_us * 1e3, found[0][0]
-    for reads, copies in _family(layers, stages, budget):
-        if reads * round_ns < least:  # else its slowest layer alone takes longer than a state that is known
+    for copies in _family(layers, stages, budget):
+        if (
+            max(layer.reads(copies[layer.name]) for layer in layers) * round_ns < least
+        ):  # else its slowest layer alone takes longer than a state that is known
             found.append((estimated_latency(layers, stages, copies, chip), arrays_of(layers, copies), copies))
             least = min(least, found[-1][0])
     return [(latency, copies) for latency, _, copies in sorted(found, key=lambda state: state[:2])]
 
 
-def _family(layers: Sequence[Layer], stages: Sequence[StageShape], budget: int) -> Iterator[tuple[int, Copies]]:
-    """(reads of the busiest array, copies) of the states within the budget."""
+def _family(layers: Sequence[Layer], stages: Sequence[StageShape], budget: int) -> Iterator[Copies]:
+    """The states within the budget."""
     waits = _waits(layers, stages)
     weight = {layer.name: math.sqrt(max(waits[layer.name], 1e-9) / layer.arrays(1)) for layer in layers}
     seen: set[tuple[int, ...]] = set()
@@ -75,7 +77,7 @@ def _family(layers: Sequence[Layer], stages: Sequence[StageShape], budget: int) 
                 break
             if (key := tuple(copies.values())) not in seen:
                 seen.add(key)
-                yield reads, copies
+                yield copies
             if all(copies[layer.name] == layer.positions for layer in layers):
                 break
             scale *= WAIT_RATIO

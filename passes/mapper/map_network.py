@@ -1,6 +1,6 @@
 """The mapper: every crossbar layer of a lowered network gets arrays, and every weight an address in each copy."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, Literal
 
 import onnx_ir as ir
@@ -61,11 +61,44 @@ def map_network(
     if objective is None:
         return _mapping(plain(layers), stages, chip, input_range, max_chips, seed)
     budget = chip.arrays_per_chip if arrays is None else arrays
-    plainly = arrays_of(layers, one_each(layers))
-    if plainly > budget and (area_bound(layers, chip) > budget or pack(layers, chip).arrays > budget):
-        return _in_segments(layers, stages, chip, input_range, objective, budget, seed)
-    mapping = _mapping(choose(layers, stages, chip, objective, budget), stages, chip, input_range, max_chips, seed)
-    return mapping.model_copy(update={"result": result_of(mapping, layers, stages, chip, objective, budget, seed)})
+    found = [
+        mapping
+        for size in dict.fromkeys((budget, min(budget, chip.arrays_per_chip)))
+        for mapping in _for_objective(layers, stages, chip, input_range, max_chips, objective, size, seed)
+    ]
+    # A larger budget brings other ways to lay a network out, over several chips or packed; they need not be better.
+    best = min(found, key=_value)
+    if best.segments:
+        return best
+    return best.model_copy(update={"result": result_of(best, layers, stages, chip, objective, budget, seed)})
+
+
+def _for_objective(
+    layers: Sequence[Layer],
+    stages: Sequence[StageShape],
+    chip: Chip,
+    input_range: tuple[float, float],
+    max_chips: int | None,
+    objective: Objective,
+    budget: int,
+    seed: int,
+) -> Iterator[Mapping]:
+    """The ways to lay the network out: with copies; or, where one copy exceeds the budget, packed and in segments."""
+    plainly = arrays_of(layers, one_each(layers)) <= budget
+    fits = plainly or (area_bound(layers, chip) <= budget and pack(layers, chip).arrays <= budget)
+    if fits:
+        mapping = _mapping(choose(layers, stages, chip, objective, budget), stages, chip, input_range, max_chips, seed)
+        yield mapping.model_copy(update={"result": result_of(mapping, layers, stages, chip, objective, budget, seed)})
+    if not fits or (not plainly and objective != "arrays" and chip.cost.row_write_us is not None):
+        if max_chips is not None and budget > max_chips * chip.arrays_per_chip:
+            budget = max_chips * chip.arrays_per_chip
+        yield _in_segments(layers, stages, chip, input_range, objective, budget, seed)
+
+
+def _value(mapping: Mapping) -> float:
+    """What the mapping reached for its objective: the less, the better."""
+    assert mapping.result is not None
+    return mapping.result.value
 
 
 def _mapping(

@@ -52,7 +52,7 @@ def segmented_cost(cost: Cost, layers: Sequence[MappedLayer], segments: Sequence
     return cost.model_copy(
         update={
             "crossbars": max(segment.arrays for segment in segments) * chip.physical_per_array,
-            "chips": 1,
+            "chips": -(-max(segment.arrays for segment in segments) // chip.arrays_per_chip),
             "latency_ms": compute_ms + program_ms,
             "pipelined_latency_ms": compute_ms + program_ms,
             "energy_mj": cost.energy_mj + program_mj,
