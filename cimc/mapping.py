@@ -146,8 +146,9 @@ class Link(NamedTuple):
 class Placement(Record):
     """Arrays on cores and cores on the mesh; core k stands in mesh row k // mesh_columns.
 
-    cores: the core of each array. byte_hops: bytes times links passed, for one image; `byte_hops_bound`: no placement
-    of these arrays can have less. byte_hops_unplaced: arrays in network order, for comparison.
+    cores: the core of each array. byte_hops: bytes times links passed, for one image; `byte_hops_bound`: no places of
+    these cores on the mesh have less (other arrays in them might). byte_hops_unplaced: cores in network order, for
+    comparison.
     """
 
     mesh_rows: int

@@ -85,14 +85,15 @@ def result_of(
         "arrays": (float(mapping.arrays), "arrays"),
     }[objective]
     bound = _bound(layers, stages, _joined(chip, chips), objective, budget)
+    exact = math.isclose(value, bound, rel_tol=1e-9)
     return Result(
         objective=objective,
         budget=budget,
         seed=seed,
         value=value,
-        bound=bound,
+        bound=min(bound, value) if exact else bound,  # equal but for rounding
         unit=unit,
-        exact=value <= bound * (1 + 1e-9),
+        exact=exact,
     )
 
 

@@ -1,12 +1,13 @@
 """Traffic: the bytes that one image moves between cores, and over which links of the mesh."""
 
-from collections.abc import Mapping, Sequence
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 import numpy.typing as npt
 
 from cimc.chip import Chip
-from cimc.mapping import MappedLayer
+from cimc.mapping import Block, MappedLayer
 from passes.mapper.stages import StageShape
 
 Bytes = npt.NDArray[np.float64]
@@ -71,15 +72,33 @@ def partial_sums(
 
     A core adds up the row blocks that it has of a copy's columns; the sums go to the core of the first row block.
     """
-    homes = {(b.copy, b.column_start): cores[b.array] for b in layer.blocks if b.row_start == 0}
-    sums: dict[tuple[int, int, int, int], int] = {}
+    homes: defaultdict[int, list[Block]] = defaultdict(list)
     for block in layer.blocks:
-        home = homes.get((block.copy, block.column_start), cores[block.array])
-        if cores[block.array] != home:
-            key = cores[block.array], home, block.copy, block.column_start
-            sums[key] = max(sums.get(key, 0), block.column_stop - block.column_start)
+        if block.row_start == 0:
+            homes[block.copy].append(block)
+    # Columns that lie at the same place need no search; packing cuts them anywhere.
+    same = {(b.copy, b.column_start, b.column_stop): b for of_copy in homes.values() for b in of_copy}
+    sums: dict[tuple[int, int, int], set[tuple[int, int]]] = {}
+    for block in layer.blocks:
+        if not block.row_start:
+            continue
+        home = same.get((block.copy, block.column_start, block.column_stop))
+        for other in homes[block.copy] if home is None else [home]:
+            columns = max(block.column_start, other.column_start), min(block.column_stop, other.column_stop)
+            source, target = cores[block.array], cores[other.array]
+            if columns[0] < columns[1] and source != target:
+                sums.setdefault((source, target, block.copy), set()).add(columns)
     share = layer.positions / layer.copies * width
-    return [(source, target, columns * share) for (source, target, *_), columns in sums.items()]
+    return [(source, target, _covered(columns) * share) for (source, target, _), columns in sums.items()]
+
+
+def _covered(ranges: Iterable[tuple[int, int]]) -> int:
+    """Places in any of the ranges (start, stop)."""
+    count, end = 0, 0
+    for start, stop in sorted(ranges):
+        count += max(0, stop - max(start, end))
+        end = max(end, stop)
+    return count
 
 
 def distances(mesh: tuple[int, int], count: int) -> Bytes:

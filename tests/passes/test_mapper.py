@@ -2,6 +2,7 @@
 
 from functools import cache
 from itertools import combinations, pairwise
+from pathlib import Path
 
 import numpy as np
 import onnx_ir as ir
@@ -12,15 +13,19 @@ from onnx import helper
 
 from cimc.chip import Chip, load_chip
 from cimc.errors import CimcError
-from cimc.mapping import Mapping, Objective, parse_mapping
+from cimc.mapping import Block, MappedLayer, Mapping, Objective, parse_mapping
 from models.build import NETWORKS
 from passes.mapper.layers import layers_of
 from passes.mapper.map_network import map_network
 from passes.mapper.pack import area_bound
 from passes.mapper.reads import read_table
+from passes.mapper.traffic import partial_sums
 from passes.pipeline import lower
+from passes.read import read_network
 from tests.benchmarks.mapper.networks import network as benchmark_network
 from tests.networks import network, weights
+
+MODELS = Path(__file__).parents[2] / "models"
 
 OBJECTIVES: tuple[Objective, ...] = ("latency", "interval", "energy", "arrays")
 
@@ -267,3 +272,39 @@ def test_the_critical_path_reaches_from_the_input_to_the_end():
     for before, after in pairwise(path):
         assert before.stop_ns == pytest.approx(after.start_ns)
     assert schedule.interval_ns <= schedule.latency_ns <= schedule.sequential_ns * (1 + 1e-9)
+
+
+@pytest.mark.parametrize(
+    ("model", "chip", "objective", "fewer", "more"),
+    [
+        ("vgg8", "isaac", "interval", 16128, 33000),  # more than one chip has: arrays on several are not placed
+        ("lenet5", "cimaq-256", "latency", 2, 3),  # packed at last, where segments were faster
+        ("mlp", "cimaq-256", "latency", 12, 13),
+        ("vgg8", "hermes", "energy", 100, 192),  # the last read of an array may serve fewer copies
+        ("vgg8", "neurram", "energy", 88, 144),
+    ],
+)
+def test_another_way_to_lay_out_does_not_make_a_larger_budget_worse(model, chip, objective, fewer, more):
+    lowered = lower(read_network(MODELS / f"{model}.onnx"))
+    small, large = (map_network(lowered, load_chip(chip), objective=objective, arrays=n) for n in (fewer, more))
+    assert large.result.value <= small.result.value
+    assert small.result.bound <= small.result.value
+
+
+@pytest.mark.parametrize("chip", ["brram-256x64", "isaac", "cimaq-256"])
+def test_no_objective_is_better_at_what_another_is_for(chip):
+    lowered = lower(read_network(MODELS / "lenet5.onnx"))
+    latency, interval = (map_network(lowered, load_chip(chip), objective=o, arrays=30) for o in ("latency", "interval"))
+    assert latency.schedule.latency_ns <= interval.schedule.latency_ns
+    assert interval.schedule.interval_ns <= latency.schedule.interval_ns
+
+
+def test_partial_sums_of_columns_cut_elsewhere_travel():
+    blocks = [Block(0, 4, 0, 6, 0), Block(4, 8, 0, 4, 1), Block(4, 8, 4, 6, 2, 0, 0)]
+    layer = MappedLayer(
+        name="fc", operator="CrossbarMatMul", rows=8, columns=6, kernel_size=1, groups=1, positions=3,
+        signed_input=False, row_split="flat", blocks=tuple(blocks), copies=1,
+    )  # fmt: skip
+    assert partial_sums(layer, [0, 1, 2], 2.0) == [(1, 0, 4 * 3 * 2.0), (2, 0, 2 * 3 * 2.0)]
+    assert partial_sums(layer, [0, 1, 1], 2.0) == [(1, 0, 6 * 3 * 2.0)]
+    assert partial_sums(layer, [0, 0, 0], 2.0) == []
