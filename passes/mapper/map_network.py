@@ -13,13 +13,15 @@ from passes.mapper.components import with_components
 from passes.mapper.copies import arrays_of, one_each
 from passes.mapper.cost import network_cost
 from passes.mapper.layers import Layer, layers_of
-from passes.mapper.mapped import plain
+from passes.mapper.mapped import partly_packed, plain
 from passes.mapper.pack import area_bound, pack
 from passes.mapper.place import place
 from passes.mapper.reads import read_table
 from passes.mapper.schedule import schedule
 from passes.mapper.segments import cut, segmented_cost, segmented_result
 from passes.mapper.stages import StageShape, stages_of
+
+MOST_ALONE = 16  # layers that get arrays of their own, tried one by one, where the others must be packed
 
 
 def map_network(
@@ -83,12 +85,20 @@ def _for_objective(
     budget: int,
     seed: int,
 ) -> Iterator[Mapping]:
-    """The ways to lay the network out: with copies; or, where one copy exceeds the budget, packed and in segments."""
+    """The ways to lay the network out: with copies; where one copy is too large, packed, partly packed, in segments."""
     plainly = arrays_of(layers, one_each(layers)) <= budget
     fits = plainly or (area_bound(layers, chip) <= budget and pack(layers, chip).arrays <= budget)
     if fits:
         mapping = _mapping(choose(layers, stages, chip, objective, budget), stages, chip, input_range, max_chips, seed)
         yield mapping.model_copy(update={"result": result_of(mapping, layers, stages, chip, objective, budget, seed)})
+    if fits and not plainly and objective != "arrays":
+        for alone in range(1, min(len(layers), MOST_ALONE)):
+            laid = partly_packed(layers, chip, alone)
+            if 1 + max(block.array for layer in laid for block in layer.blocks) > budget:
+                break
+            mapping = _mapping(laid, stages, chip, input_range, max_chips, seed)
+            result = result_of(mapping, layers, stages, chip, objective, budget, seed)
+            yield mapping.model_copy(update={"result": result})
     if not fits or (not plainly and objective != "arrays" and chip.cost.row_write_us is not None):
         if max_chips is not None and budget > max_chips * chip.arrays_per_chip:
             budget = max_chips * chip.arrays_per_chip

@@ -41,6 +41,18 @@ def packed(layers: Sequence[Layer], chip: Chip) -> list[MappedLayer]:
     return [mapped(layer, blocks) for layer, blocks in zip(layers, pack(layers, chip).blocks, strict=True)]
 
 
+def partly_packed(layers: Sequence[Layer], chip: Chip, alone: int) -> list[MappedLayer]:
+    """One copy each: the `alone` layers with the most reads in arrays of their own, the others packed together."""
+    by_reads = sorted(layers, key=lambda layer: -layer.reads(1))
+    own = {layer.name: laid for layer, laid in zip(by_reads[:alone], plain(by_reads[:alone]), strict=True)}
+    first = 1 + max((block.array for laid in own.values() for block in laid.blocks), default=-1)
+    others = [layer for layer in layers if layer.name not in own]
+    for layer, laid in zip(others, packed(others, chip) if others else [], strict=True):
+        blocks = tuple(block._replace(array=block.array + first) for block in laid.blocks)
+        own[layer.name] = laid.model_copy(update={"blocks": blocks})
+    return [own[layer.name] for layer in layers]
+
+
 def copied(layers: Sequence[Layer], copies: Mapping[str, int]) -> list[MappedLayer]:
     """That many copies of each layer, every array for one layer."""
     result = []

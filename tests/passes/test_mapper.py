@@ -308,3 +308,12 @@ def test_partial_sums_of_columns_cut_elsewhere_travel():
     assert partial_sums(layer, [0, 1, 2], 2.0) == [(1, 0, 4 * 3 * 2.0), (2, 0, 2 * 3 * 2.0)]
     assert partial_sums(layer, [0, 1, 1], 2.0) == [(1, 0, 6 * 3 * 2.0)]
     assert partial_sums(layer, [0, 0, 0], 2.0) == []
+
+
+def test_arrays_that_packing_leaves_free_keep_the_busiest_layers_apart():
+    lowered = lower(read_network(MODELS / "lenet1.onnx"))
+    found = [map_network(lowered, load_chip("brram-soc"), objective="latency", arrays=n) for n in (2, 4, 5, 6)]
+    values = [mapping.result.value for mapping in found]
+    assert values == sorted(values, reverse=True)
+    assert values[1] < values[0], "two arrays more are used"
+    assert all(mapping.arrays <= budget for mapping, budget in zip(found, (2, 4, 5, 6), strict=True))
