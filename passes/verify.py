@@ -84,6 +84,7 @@ def run(model: ir.Model, feeds: Feeds) -> Arrays:
     """
     options = onnxruntime.SessionOptions()
     options.log_severity_level = _FATAL_ONLY
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")  # waiting threads would burn a core
     # For one run, folded and packed copies of the weights cost more than they save.
     options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
     content, weights = _without_weights(model)

@@ -15,7 +15,6 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
-from scipy.optimize import linprog
 
 from cimc.chip import Chip
 from cimc.mapping import Block
@@ -92,6 +91,8 @@ def _solve(
     heights: npt.NDArray[np.int64], demand: npt.NDArray[np.int64], rows: int
 ) -> tuple[list[Pattern], npt.NDArray[np.float64]]:
     """Patterns and how often each is used in the linear relaxation: the fewest columns, fractions allowed."""
+    from scipy.optimize import linprog  # here: most commands need no solver, and its import takes 0.3 s
+
     patterns = [tuple(rows // height if i == j else 0 for j in range(len(heights))) for i, height in enumerate(heights)]
     while True:
         matrix = np.array(patterns, np.float64).T
