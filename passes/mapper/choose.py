@@ -66,6 +66,19 @@ def _counted_energy(layer: Layer, copies: int, chip: Chip) -> float:
     return layer_cost(laid, read_table([laid], chip).by_layer[layer.name], chip).energy_mj
 
 
+def reached(mapping: Mapping, objective: Objective) -> tuple[float, str]:
+    """What a mapping has of what the objective wants little of, and its unit."""
+    if mapping.result is not None:  # of segments
+        return mapping.result.value, mapping.result.unit
+    assert mapping.schedule is not None
+    return {
+        "latency": (mapping.schedule.latency_ns * 1e-6, "ms"),
+        "interval": (mapping.schedule.interval_ns * 1e-6, "ms"),
+        "energy": (mapping.cost.energy_mj, "mJ"),
+        "arrays": (float(mapping.arrays), "arrays"),
+    }[objective]
+
+
 def result_of(
     mapping: Mapping,
     layers: Sequence[Layer],
@@ -76,14 +89,8 @@ def result_of(
     seed: int,
 ) -> Result:
     """What a mapping reached for an objective, and the bound."""
-    assert mapping.schedule is not None
     chips = max(mapping.chips, -(-budget // chip.arrays_per_chip))
-    value, unit = {
-        "latency": (mapping.schedule.latency_ns * 1e-6, "ms"),
-        "interval": (mapping.schedule.interval_ns * 1e-6, "ms"),
-        "energy": (mapping.cost.energy_mj, "mJ"),
-        "arrays": (float(mapping.arrays), "arrays"),
-    }[objective]
+    value, unit = reached(mapping, objective)
     bound = _bound(layers, stages, _joined(chip, chips), objective, budget)
     exact = math.isclose(value, bound, rel_tol=1e-9)
     return Result(

@@ -8,7 +8,7 @@ import onnx_ir as ir
 from cimc.chip import Chip
 from cimc.errors import CimcError
 from cimc.mapping import MappedLayer, Mapping, Objective, Segment
-from passes.mapper.choose import choose, result_of
+from passes.mapper.choose import choose, reached, result_of
 from passes.mapper.components import with_components
 from passes.mapper.copies import arrays_of, one_each
 from passes.mapper.cost import network_cost
@@ -69,7 +69,7 @@ def map_network(
         for mapping in _for_objective(layers, stages, chip, input_range, max_chips, objective, size, seed)
     ]
     # A larger budget brings other ways to lay a network out, over several chips or packed; they need not be better.
-    best = min(found, key=_value)
+    best = min(found, key=lambda mapping: reached(mapping, objective)[0])
     if best.segments:
         return best
     return best.model_copy(update={"result": result_of(best, layers, stages, chip, objective, budget, seed)})
@@ -89,26 +89,17 @@ def _for_objective(
     plainly = arrays_of(layers, one_each(layers)) <= budget
     fits = plainly or (area_bound(layers, chip) <= budget and pack(layers, chip).arrays <= budget)
     if fits:
-        mapping = _mapping(choose(layers, stages, chip, objective, budget), stages, chip, input_range, max_chips, seed)
-        yield mapping.model_copy(update={"result": result_of(mapping, layers, stages, chip, objective, budget, seed)})
+        yield _mapping(choose(layers, stages, chip, objective, budget), stages, chip, input_range, max_chips, seed)
     if fits and not plainly and objective != "arrays":
         for alone in range(1, min(len(layers), MOST_ALONE)):
             laid = partly_packed(layers, chip, alone)
             if 1 + max(block.array for layer in laid for block in layer.blocks) > budget:
                 break
-            mapping = _mapping(laid, stages, chip, input_range, max_chips, seed)
-            result = result_of(mapping, layers, stages, chip, objective, budget, seed)
-            yield mapping.model_copy(update={"result": result})
+            yield _mapping(laid, stages, chip, input_range, max_chips, seed)
     if not fits or (not plainly and objective != "arrays" and chip.cost.row_write_us is not None):
         if max_chips is not None and budget > max_chips * chip.arrays_per_chip:
             budget = max_chips * chip.arrays_per_chip
         yield _in_segments(layers, stages, chip, input_range, objective, budget, seed)
-
-
-def _value(mapping: Mapping) -> float:
-    """What the mapping reached for its objective: the less, the better."""
-    assert mapping.result is not None
-    return mapping.result.value
 
 
 def _mapping(
