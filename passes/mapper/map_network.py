@@ -63,6 +63,8 @@ def map_network(
     if objective is None:
         return _mapping(plain(layers), stages, chip, input_range, max_chips, seed)
     budget = chip.arrays_per_chip if arrays is None else arrays
+    if max_chips is not None:
+        budget = min(budget, max_chips * chip.arrays_per_chip)
     found = [
         mapping
         for size in dict.fromkeys((budget, min(budget, chip.arrays_per_chip)))
@@ -97,8 +99,6 @@ def _for_objective(
                 break
             yield _mapping(laid, stages, chip, input_range, max_chips, seed)
     if not fits or (not plainly and objective != "arrays" and chip.cost.row_write_us is not None):
-        if max_chips is not None and budget > max_chips * chip.arrays_per_chip:
-            budget = max_chips * chip.arrays_per_chip
         yield _in_segments(layers, stages, chip, input_range, objective, budget, seed)
 
 
