@@ -22,6 +22,7 @@ from passes.set_constants import set_constants
 from runtime.deploy import Deployment
 from runtime.deploy import deploy as deploy_program
 from runtime.evaluate import accuracy, calibrate, check_data, images_for, logits
+from runtime.keys import new_key
 from runtime.network import load_network
 from runtime.program import program_of, with_program
 from runtime.state import State, System, build_system, initial_state, program, read_back, restore_state
@@ -101,7 +102,7 @@ def evaluate(
     system, state, programmed = _load(artifact, source)
     check_data(system, state, data, artifact.mapping.input_range)
     images = images_for(system, data.x_test, data)
-    program_key, calibration_key, read_key = jax.random.split(jax.random.key(seed), 3)
+    program_key, calibration_key, read_key = jax.random.split(new_key(seed), 3)
     if not programmed:
         state = program(system, with_program(state, program_of(system, state)), program_key)
         index = calibration_index(seed, len(data.x_train))
@@ -142,7 +143,7 @@ def export(
     system = build_system(load_network(artifact.network), mapping, target)
     trained_on, state, programmed = _load(artifact, source)
     if programmed and weights == "devices":
-        state = read_back(trained_on, state, jax.random.fold_in(jax.random.key(seed), 1), EXPORT_READS)
+        state = read_back(trained_on, state, jax.random.fold_in(new_key(seed), 1), EXPORT_READS)
     if data is not None:
         images = images_for(system, data.x_train[calibration_index(seed, len(data.x_train))], data)
         scale = data.scale
@@ -151,7 +152,7 @@ def export(
     else:
         raise CimcError(f"{source} was never trained, so its input ranges are not known; add --data to set them")
     state = with_program(state, program_of(system, state))
-    state = calibrate(system, state, jnp.asarray(images), scale, jax.random.key(seed))
+    state = calibrate(system, state, jnp.asarray(images), scale, new_key(seed))
     result = program_of(system, state)
     constants = {node.inputs[1]: state["weight"][node.name] for node in system.network.layers()}
     package = Package(

@@ -45,91 +45,118 @@ class Crossbar:
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(0,))
-def counts(
+def layer_output(
     layer: Crossbar,
     x: Array,
     weight: Array,
+    gain: Array,
+    bias: Array | None,
     conductance: Array,
     weight_range: Array,
     input_range: Array,
     key: Array | None,
 ) -> Array:
-    """The layer's digital sums d for every MVM, differentiable in x and weight.
+    """The layer's output y for every MVM, differentiable in x, weight, gain and bias.
 
-    The forward pass reads the arrays. The backward pass is straight-through: d stands for x W / count_scale, the weight
+    The forward pass reads the arrays. The backward pass is straight-through: y stands for gain x W + bias, the weight
     gradient is the outer product of the applied inputs, and the input gradient uses the digital copy of the weights
     (`digital`) or a transposed read of the arrays (`analog`).
 
     Args:
         layer: static description.
-        x: [C, N, *spatial] or [..., rows].
+        x: [C, *spatial, N] or [rows, ...].
         weight: digital copy of the weights [rows, columns]; used backward only.
+        gain: scalar, the layer's digital gain.
+        bias: [columns] or None.
         conductance: [2, rows, columns] in uS: G+ and G-.
         weight_range: scalar, the weight of a fully programmed pair.
         input_range: scalar, the input of the DAC's largest code.
         key: for read and ADC noise; None: no noise.
 
     Returns:
-        [columns, images, positions], integers for a chip with an ADC.
+        [columns, MVMs].
     """
-    return _forward(layer, x, weight, conductance, weight_range, input_range, key)[0]
+    return _forward(layer, x, weight, gain, bias, conductance, weight_range, input_range, key)[0]
 
 
 def _forward(
     layer: Crossbar,
     x: Array,
     weight: Array,
+    gain: Array,
+    bias: Array | None,
     conductance: Array,
     weight_range: Array,
     input_range: Array,
     key: Array | None,
-) -> tuple[Array, tuple[Array, ...]]:
+) -> tuple[Array, tuple[Any, ...]]:
+    u, vectors = _applied(layer, x, input_range)
+    d = _sums(layer, vectors, conductance, key)
+    # The barriers keep XLA from merging these products with those of the activations, which would round otherwise.
+    scale = jax.lax.optimization_barrier(count_scale(weight_range, input_range, layer.chip) * gain)
+    shifted = d if bias is None else d + jax.lax.optimization_barrier(bias / scale)[:, None]
+    y = jax.lax.optimization_barrier(shifted * scale)
+    return y, (u, vectors, y, weight, gain, bias, conductance, weight_range, input_range, key)
+
+
+def counts(layer: Crossbar, x: Array, conductance: Array, input_range: Array, key: Array | None) -> Array:
+    """The layer's digital sums d [columns, MVMs], integers for a chip with an ADC; arguments as `layer_output`."""
+    return _sums(layer, _applied(layer, x, input_range)[1], conductance, key)
+
+
+def _applied(layer: Crossbar, x: Array, input_range: Array) -> tuple[Array, Array]:
+    """DAC integers of the inputs, as the inputs lie and as vectors [rows, MVMs]."""
     # Without the barrier XLA converts each input again for every patch that holds it.
     u = jax.lax.optimization_barrier(dac(x, input_range, layer.chip))
-    vectors = jax.lax.optimization_barrier(unfold(u, layer.window))
+    return u, jax.lax.optimization_barrier(unfold(u, layer.window))
+
+
+def _sums(layer: Crossbar, vectors: Array, conductance: Array, key: Array | None) -> Array:
     if layer.groups == 1:
-        d = read(layer.chip, vectors, conductance, layer.row_block, layer.signed, key)
-    else:
-        groups = split_groups(vectors, layer.groups), by_group(conductance, layer.groups)
-        d = _for_groups(
-            lambda u, g, group_key: read(layer.chip, u, g, layer.row_block, layer.signed, group_key), groups, key
-        )
-        d = d.reshape(-1, *d.shape[2:])
-    return d, (u, vectors, weight, conductance, weight_range, input_range, key)  # type: ignore[return-value]
+        return read(layer.chip, vectors, conductance, layer.row_block, layer.signed, key)
+    groups = split_groups(vectors, layer.groups), by_group(conductance, layer.groups)
+    d = _for_groups(
+        lambda u, g, group_key: read(layer.chip, u, g, layer.row_block, layer.signed, group_key), groups, key
+    )
+    return d.reshape(-1, d.shape[-1])
 
 
-def _backward(layer: Crossbar, residuals: tuple[Array, ...], d_bar: Array) -> tuple[Array | None, ...]:
-    u, vectors, weight, conductance, weight_range, input_range, key = residuals
-    d_bar = jax.lax.optimization_barrier(d_bar)
-    # Scales go to the small operands: d_bar is as large as the layer's output.
-    scale = count_scale(weight_range, input_range, layer.chip)
-    factor = dac_step(input_range, layer.chip) / scale
+def _backward(layer: Crossbar, residuals: tuple[Any, ...], y_bar: Array) -> tuple[Array | None, ...]:
+    u, vectors, y, weight, gain, bias, conductance, weight_range, input_range, key = residuals
+    y_bar = jax.lax.optimization_barrier(y_bar)
+    # Sums as products of vectors: XLA's own sums over several axes take a quarter of a VGG-8 training step.
+    bias_bar = None if bias is None else y_bar @ jnp.ones(y_bar.shape[1], jnp.float32)
+    gain_bar = jnp.vdot(y_bar, y)
+    if bias_bar is not None:
+        gain_bar -= jnp.vdot(bias_bar, bias)
+    # Scales go to the small operands: y_bar is as large as the layer's output.
+    factor = dac_step(input_range, layer.chip) * gain
 
     def gradients(v: Array, w: Array, g: Array, bar: Array, group_key: Array | None) -> tuple[Array, Array]:
-        flat_bar = bar.reshape(len(bar), -1)
-        w_bar = (v.reshape(len(v), -1) @ flat_bar.T) * factor
+        w_bar = (v @ bar.T) * factor
         if layer.backward == "digital":
-            return w_bar, ((w / scale) @ flat_bar).reshape(v.shape)
-        return w_bar, transposed_read(layer, bar / scale, g, weight_range, group_key)
+            return w_bar, (w * gain) @ bar
+        return w_bar, transposed_read(layer, bar, g, weight_range, group_key) * gain
 
     if layer.groups == 1:
-        weight_bar, vectors_bar = gradients(vectors, weight, conductance, d_bar, key)
+        weight_bar, vectors_bar = gradients(vectors, weight, conductance, y_bar, key)
     else:
         split = (
             split_groups(vectors, layer.groups),
             by_group(weight, layer.groups),
             by_group(conductance, layer.groups),
-            split_groups(d_bar, layer.groups),
+            split_groups(y_bar, layer.groups),
         )
         weight_bar, vectors_bar = _for_groups(gradients, split, key)
         weight_bar = jnp.moveaxis(weight_bar, 0, 1).reshape(weight.shape)
         vectors_bar = vectors_bar.reshape(vectors.shape)
     _, unfold_transpose = jax.vjp(lambda image: unfold(image, layer.window), u)
     (x_bar,) = unfold_transpose(vectors_bar)
-    return jax.lax.optimization_barrier(x_bar), weight_bar, None, None, None, None
+    x_bar = jax.lax.optimization_barrier(x_bar)
+    return x_bar, weight_bar, gain_bar / gain, bias_bar, None, None, None, None
 
 
-counts.defvjp(_forward, _backward)
+layer_output.defvjp(_forward, _backward)
 
 
 def by_group(matrix: Array, groups: int) -> Array:
@@ -139,8 +166,8 @@ def by_group(matrix: Array, groups: int) -> Array:
 
 
 def split_groups(vectors: Array, groups: int) -> Array:
-    """Rows of each group: [rows, images, positions] -> [groups, rows / groups, images, positions]."""
-    return vectors.reshape(groups, -1, *vectors.shape[1:])
+    """Rows of each group: [rows, MVMs] -> [groups, rows / groups, MVMs]."""
+    return vectors.reshape(groups, -1, vectors.shape[-1])
 
 
 def _for_groups(function: Any, arguments: tuple[Array, ...], key: Array | None) -> Any:
@@ -155,26 +182,26 @@ def read(chip: Chip, u: Array, conductance: Array, row_block: int, signed: bool,
 
     Args:
         chip: converters and read noise.
-        u: [rows, images, positions], DAC integers (float32); signed inputs take two phases.
+        u: [rows, MVMs], DAC integers (float32); signed inputs take two phases.
         conductance: [2, rows, columns] in uS.
         row_block: rows of a full row block.
         signed: whether u may be negative.
         key: for noise; None: none.
 
     Returns:
-        d: [columns, images, positions].
+        d: [columns, MVMs].
     """
     if signed and chip.input.bits is not None:
-        images = u.shape[1]
+        mvms = u.shape[1]
         both = jnp.concatenate([jnp.maximum(u, 0), jnp.maximum(-u, 0)], axis=1)
         d = read(chip, both, conductance, row_block, False, key)
-        return d[:, :images] - d[:, images:]
+        return d[:, :mvms] - d[:, mvms:]
     codes = _codes(chip, u, conductance, row_block, key)
     return reduce(jnp.add, [block[0] - block[1] for block in codes])
 
 
 def _codes(chip: Chip, u: Array, conductance: Array, row_block: int, key: Array | None) -> list[Array]:
-    """ADC codes of MVMs with conductances [sides, rows, columns]: for each row block [sides, columns, ...].
+    """ADC codes of MVMs with conductances [sides, rows, columns]: for each row block [sides, columns, MVMs].
 
     The full row blocks are one batched product and a shorter last one is its own: to fill it up with zeros would copy
     all inputs and, for 3 x 3 kernels, nearly double the product.
@@ -189,11 +216,11 @@ def _codes(chip: Chip, u: Array, conductance: Array, row_block: int, key: Array 
 
 
 def _block_codes(chip: Chip, u: Array, conductance: Array, row_block: int, key: Array | None) -> Array:
-    """ADC codes [blocks, sides, columns, images, positions] of equal row blocks."""
-    rows, images, positions = u.shape
+    """ADC codes [blocks, sides, columns, MVMs] of equal row blocks."""
+    rows, mvms = u.shape
     sides, _, columns = conductance.shape
     blocks = rows // row_block
-    vectors = u.reshape(blocks, row_block, images * positions)
+    vectors = u.reshape(blocks, row_block, mvms)
     bit_lines = conductance.reshape(sides, blocks, row_block, columns).transpose(1, 0, 3, 2)
     products = bit_lines.reshape(blocks, sides * columns, row_block) @ vectors
     level = products * jnp.float32(levels_per_product(chip))
@@ -202,7 +229,7 @@ def _block_codes(chip: Chip, u: Array, conductance: Array, row_block: int, key: 
         power = jax.lax.optimization_barrier(_power(vectors))
         sigma = jax.lax.optimization_barrier(jnp.sqrt(power * per_cell + jnp.float32(chip.adc.noise_lsb**2)))
         level = level + sigma * normal(key, level.shape)
-    return adc(level, chip).reshape(blocks, sides, columns, images, positions)
+    return adc(level, chip).reshape(blocks, sides, columns, mvms)
 
 
 def _power(vectors: Array) -> Array:
@@ -226,19 +253,19 @@ def transposed_read(layer: Crossbar, y_bar: Array, conductance: Array, weight_ra
 
     Args:
         layer: static description.
-        y_bar: [columns, images, positions] gradients with respect to x W.
+        y_bar: [columns, MVMs] gradients with respect to x W.
         conductance: [2, rows, columns] in uS.
         weight_range: scalar.
         key: for noise; None: none.
 
     Returns:
-        [rows, images, positions].
+        [rows, MVMs].
     """
     largest = jnp.maximum(jnp.max(jnp.abs(y_bar)), jnp.float32(1e-30))
     u = dac(y_bar, largest, layer.chip)
     plus, minus = jnp.maximum(u, 0), jnp.maximum(-u, 0)
     # The bit lines as rows of a transposed array: those of G+ and G- of one array are driven at once.
-    lines = jnp.stack([plus, minus], axis=1).reshape(-1, *u.shape[1:])
+    lines = jnp.stack([plus, minus], axis=1).reshape(-1, u.shape[1])
     swapped = jnp.stack([minus, plus], axis=1).reshape(lines.shape)
     transposed = jnp.moveaxis(conductance, 0, 2).reshape(conductance.shape[1], -1).T
     noise_key = None if key is None else jax.random.fold_in(key, 1)

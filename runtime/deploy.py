@@ -14,6 +14,7 @@ from cimc.data import Dataset
 from cimc.program import Program
 from runtime.cells import write_verify
 from runtime.evaluate import BATCH, accuracy, images_for, logits, outputs_of, pad_batch
+from runtime.keys import new_key
 from runtime.program import with_program
 from runtime.state import State, System, initial_state
 from runtime.xla import jit
@@ -69,7 +70,7 @@ def deploy(
     images = images_for(system, data.x_test, data)
     if baseline is None:
         baseline = accuracy(logits(system, state, images, data.scale, None, exact=True), data.y_test)
-    program_key, read_key = jax.random.split(jax.random.key(seed))
+    program_key, read_key = jax.random.split(new_key(seed))
     population = program_chips(system, state, jax.random.split(program_key, chips))
     correct = np.zeros(chips)
     for start in range(0, len(images), BATCH):

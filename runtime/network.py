@@ -14,45 +14,16 @@ from jax import Array
 from cimc.errors import CimcError
 from cimc.operators import CROSSBAR_DOMAIN, CROSSBAR_OPERATORS, PARAMETERS, layer_of
 from runtime.fallback import element_types, run_in_onnxruntime
+from runtime.layout import flattens, images_first, keeps_images_last, layer_input, layer_result
 from runtime.operators import OPERATORS
+from runtime.operators.pooling import POOLS
+from runtime.reorder import pool_first
 from runtime.unfold import Window
 
 Values = dict[str, Array]
-# (layer name, input, key) -> output with bias; the key is None without noise. Convolutions take and give channels
-# before images, [C, N, *spatial], as the sums of the arrays come.
+# (layer name, input, key) -> output with bias; the key is None without noise. Rows or channels come first in both and
+# images last: convolutions take and give [C, *spatial, N], matrix products [rows, ...] and [columns, ...].
 Product = Callable[[str, Array, Array | None], Array]
-# Operators that treat images and channels alike: between convolutions their values stay channels first, which saves
-# a change of axes forward and another backward.
-_ANY_LAYOUT = frozenset(
-    [
-        "Abs",
-        "Add",
-        "AveragePool",
-        "Clip",
-        "Dropout",
-        "Elu",
-        "Erf",
-        "Exp",
-        "Gelu",
-        "GlobalAveragePool",
-        "GlobalMaxPool",
-        "HardSigmoid",
-        "HardSwish",
-        "Identity",
-        "LeakyRelu",
-        "MaxPool",
-        "Mish",
-        "Mul",
-        "Neg",
-        "Relu",
-        "Selu",
-        "Sigmoid",
-        "Softplus",
-        "Sub",
-        "Swish",
-        "Tanh",
-    ]
-)
 _LARGEST_BIAS = 1e4  # masks add less than -1e4
 
 
@@ -147,8 +118,8 @@ def load_network(lowered: ir.Model | bytes) -> Network:
     """A lowered network, as a model or serialised, ready to run."""
     model = ir.from_proto(onnx.load_from_string(lowered)) if isinstance(lowered, bytes) else lowered
     graph = model.graph
-    nodes = tuple(_node(node) for node in graph)
     outputs = tuple(str(value.name) for value in graph.outputs)
+    nodes = pool_first([_node(node) for node in graph], outputs)
     # Classifiers may give the label beside the scores.
     scores = [str(value.name) for value in graph.outputs if value.dtype == ir.DataType.FLOAT or len(outputs) == 1]
     logits = scores[0] if len(scores) == 1 else ""
@@ -239,27 +210,33 @@ def run_nodes(
     """
     values: dict[str, Any] = {**network.initializers, **digital, **statistics, **feeds, "": None}
     statistics = dict(statistics)
-    channels_first: set[str] = set()  # names of the values that are [C, N, ...] here
+    last: set[str] = set()  # names of the values that have images last here
     for index, node in enumerate(network.nodes):
-        swapped = _computes_channels_first(network, node, values, channels_first)
-        inputs = [values[name] for name in node.inputs]
-        if not swapped or node.layer is not None:
-            inputs = [
-                value.swapaxes(0, 1) if (name in channels_first) != (swapped and position == 0) else value
-                for position, (name, value) in enumerate(zip(node.inputs, inputs, strict=True))
-            ]
-        if swapped:
-            channels_first.update(node.outputs)
         node_key = None if key is None else jax.random.fold_in(key, index)
         results: Any
         if node.layer is not None:
-            results = product(node.layer, inputs[0], node_key)
-        elif node.operator == "BatchNormalization":
+            window = network.windows[node.layer]
+            x = layer_input(values[node.inputs[0]], window, node.inputs[0] in last)
+            values[node.outputs[0]], swapped = layer_result(product(node.layer, x, node_key), window)
+            last.update(node.outputs if swapped else ())
+            continue
+        if node.foreign is None and flattens(node.operator, node.attributes, node.inputs, values, last):
+            x = values[node.inputs[0]]
+            values[node.outputs[0]] = x.reshape(-1, x.shape[-1])
+            last.update(node.outputs)
+            continue
+        swapped = node.foreign is None and keeps_images_last(node.operator, node.inputs, values, last)
+        inputs = [images_first(values[name]) if name in last and not swapped else values[name] for name in node.inputs]
+        if swapped:
+            last.update(node.outputs)
+        if node.operator == "BatchNormalization":
             results, mean, variance = _batch_norm(inputs, node.attributes, train, channel_axis=0 if swapped else 1)
             if train:
                 statistics[node.inputs[3]], statistics[node.inputs[4]] = mean, variance
         elif node.operator == "Dropout":
             results = _dropout(inputs, node_key if train else None)
+        elif swapped and node.operator in POOLS:
+            results = POOLS[node.operator](inputs, node.attributes, 1)
         elif all(value is None or isinstance(value, np.ndarray) for value in inputs):
             with jax.ensure_compile_time_eval():
                 results = jax.tree.map(np.asarray, _execute(network, node, inputs))
@@ -267,19 +244,7 @@ def run_nodes(
             results = _execute(network, node, inputs)
         results = results if isinstance(results, tuple) else (results,)
         values.update((name, result) for name, result in zip(node.outputs, results, strict=False) if name)
-    return values | {name: values[name].swapaxes(0, 1) for name in channels_first if name in values}, statistics
-
-
-def _computes_channels_first(network: Network, node: Node, values: Mapping[str, Any], known: set[str]) -> bool:
-    """Whether the node gives [C, N, ...]: convolutions, and what keeps the layout when all its arrays have it."""
-    if node.layer is not None:
-        return network.windows[node.layer] is not None
-    if node.operator == "BatchNormalization":
-        return node.inputs[0] in known
-    if node.foreign is not None or node.operator not in _ANY_LAYOUT:
-        return False
-    arrays = [name for name in node.inputs if name and np.ndim(values[name]) > 0]
-    return known.issuperset(arrays) and len({np.ndim(values[name]) for name in arrays}) == 1
+    return values | {name: images_first(values[name]) for name in last if name in values}, statistics
 
 
 def _execute(network: Network, node: Node, inputs: list[Any]) -> Any:

@@ -11,6 +11,8 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
+from runtime.keys import mix
+
 # Teichroew's coefficients of r, r^3, r^5, r^7, r^9 with r = (sum of 12 uniforms - 6) / 4.
 _TEICHROEW = (3.949846138, 0.252408784, 0.076542912, 0.008355968, 0.029899776)
 
@@ -22,29 +24,21 @@ def normal(key: Array, shape: tuple[int, ...]) -> Array:
         key: a `jax.random` key.
         shape: shape of the result.
     """
-    words = jax.random.bits(key, (4,), jnp.uint32)
+    # Written once: else the key is derived again for every value.
+    words = jax.lax.optimization_barrier(jax.random.bits(key, (4,), jnp.uint32))
     size = 1
     for extent in shape:
         size *= extent
     index = jax.lax.iota(jnp.uint32, size).reshape(shape)
-    base = _hash(index + words[0])
+    base = mix(index + words[0])
     total = jnp.zeros(shape, jnp.uint32)
     for word in (words[1], words[2], words[3]):
-        total = total + _byte_sum(_hash(base ^ word))
+        total = total + _byte_sum(mix(base ^ word))
     # Twelve bytes, each uniform on 0..255: mean 127.5, spread to uniforms on (0, 1) by (byte + 1/2) / 256.
     r = (total.astype(jnp.int32).astype(jnp.float32) + (6.0 - 6.0 * 256.0)) * (1.0 / 1024.0)
     square = r * r
     a1, a3, a5, a7, a9 = _TEICHROEW
     return r * (a1 + square * (a3 + square * (a5 + square * (a7 + square * a9))))
-
-
-def _hash(x: Array) -> Array:
-    """Bijective mixing of 32-bit words (the two-multiply xorshift construction with the constants of C. Wellons)."""
-    x = x ^ (x >> 16)
-    x = x * jnp.uint32(0x7FEB352D)
-    x = x ^ (x >> 15)
-    x = x * jnp.uint32(0x846CA68B)
-    return x ^ (x >> 16)
 
 
 def _byte_sum(x: Array) -> Array:

@@ -4,8 +4,8 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from cimc.units import count_scale, pair_weight
-from runtime.crossbar import by_group, counts, split_groups
+from cimc.units import pair_weight
+from runtime.crossbar import by_group, layer_output, split_groups
 from runtime.network import Network, Product
 from runtime.state import State, System, gain_name
 from runtime.unfold import fold_output, unfold
@@ -41,11 +41,10 @@ def plain_product(network: Network) -> Product:
         node = next(node for node in network.layers() if node.layer == name)
         weight = jnp.asarray(network.initializers[node.inputs[1]])
         window, groups = network.windows[name], int(node.attributes.get("group", 1))
-        y = fold_output(grouped_product(weight, unfold(x, window), groups), x.shape, window)
-        if len(node.inputs) < 3:
-            return y
-        bias = jnp.asarray(network.initializers[node.inputs[2]])
-        return y + (bias if window is None else bias.reshape(-1, *(1,) * (y.ndim - 1)))
+        y = grouped_product(weight, unfold(x, window), groups)
+        if len(node.inputs) > 2:
+            y = y + jnp.asarray(network.initializers[node.inputs[2]])[:, None]
+        return fold_output(y, x.shape, window)
 
     return product
 
@@ -85,59 +84,36 @@ def calibrating_product(system: System, state: State, record: dict[str, Array]) 
 
 
 def _layer_on_arrays(system: System, state: State, name: str, x: Array, input_range: Array, key: Array | None) -> Array:
-    """y = (d + bias / s) s: added before it is scaled, so that no compiler fuses the two roundings into one."""
-    crossbar, weight_range = system.crossbars[name], state["weight_range"][name]
-    d = counts(crossbar, x, state["weight"][name], state["conductance"][name], weight_range, input_range, key)
-    # The barrier keeps XLA from merging these products with those of the activations, which would round otherwise.
-    scale = jax.lax.optimization_barrier(
-        count_scale(weight_range, input_range, crossbar.chip) * state["digital"][gain_name(name)]
+    crossbar, bias_name = system.crossbars[name], system.bias_names.get(name)
+    y = layer_output(
+        crossbar,
+        x,
+        state["weight"][name],
+        state["digital"][gain_name(name)],
+        None if bias_name is None else state["digital"][bias_name],
+        state["conductance"][name],
+        state["weight_range"][name],
+        input_range,
+        key,
     )
-    bias_name = system.bias_names.get(name)
-    y = scaled(d, scale, None if bias_name is None else state["digital"][bias_name])
     return fold_output(y, x.shape, crossbar.window)
 
 
-@jax.custom_vjp
-def scaled(d: Array, scale: Array, bias: Array | None) -> Array:
-    """y = (d + bias / scale) scale, for d [columns, images, positions] and bias [columns].
-
-    Its gradients are products of vectors, because XLA's sums over several axes take a quarter of a VGG-8 training step.
-    """
-    shifted = d if bias is None else d + jax.lax.optimization_barrier(bias / scale)[:, None, None]
-    # Written once, in the order of the product: the change of axes would keep the conversion from being vectorised.
-    return jax.lax.optimization_barrier(shifted * scale)
-
-
-def _scaled_forward(d: Array, scale: Array, bias: Array | None) -> tuple[Array, tuple[Array, Array, Array | None]]:
-    return scaled(d, scale, bias), (d, scale, bias)
-
-
-def _scaled_backward(residuals: tuple[Array, Array, Array | None], y_bar: Array) -> tuple[Array, Array, Array | None]:
-    d, scale, bias = residuals
-    y_bar = jax.lax.optimization_barrier(y_bar)
-    flat = y_bar.reshape(len(y_bar), -1)
-    bias_bar = None if bias is None else flat @ jnp.ones(flat.shape[1], jnp.float32)
-    return y_bar * scale, jnp.vdot(y_bar, d), bias_bar
-
-
-scaled.defvjp(_scaled_forward, _scaled_backward)
-
-
 def _add_bias(system: System, state: State, name: str, y: Array) -> Array:
-    """y [columns, images, positions] with the layer's bias, if it has one."""
+    """y [columns, MVMs] with the layer's bias, if it has one."""
     bias = system.bias_names.get(name)
-    return y if bias is None else y + state["digital"][bias][:, None, None]
+    return y if bias is None else y + state["digital"][bias][:, None]
 
 
 def _linear(system: System, name: str, x: Array, weight: Array) -> Array:
-    """x W in float32: [columns, images, positions]."""
+    """x W in float32: [columns, MVMs]."""
     crossbar = system.crossbars[name]
     return grouped_product(weight, unfold(x, crossbar.window), crossbar.groups)
 
 
 def grouped_product(weight: Array, vectors: Array, groups: int) -> Array:
-    """W^T x of each group: weight [rows, columns], vectors [groups * rows, n, p] -> [columns, n, p]."""
+    """W^T x of each group: weight [rows, columns], vectors [groups * rows, MVMs] -> [columns, MVMs]."""
     if groups == 1:
-        return jnp.einsum("rc,rnp->cnp", weight, vectors)
-    y = jnp.einsum("grc,grnp->gcnp", by_group(weight, groups), split_groups(vectors, groups))
-    return y.reshape(-1, *y.shape[2:])
+        return weight.T @ vectors
+    y = jnp.einsum("grc,grm->gcm", by_group(weight, groups), split_groups(vectors, groups))
+    return y.reshape(-1, y.shape[-1])

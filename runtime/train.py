@@ -16,6 +16,7 @@ from jax import Array
 from cimc.data import Dataset
 from cimc.errors import CimcError
 from runtime.evaluate import accuracy, calibrate, images_for, logits, network_input
+from runtime.keys import new_key
 from runtime.network import run_network
 from runtime.products import array_product, exact_product
 from runtime.state import State, System, program, read_back
@@ -302,5 +303,5 @@ def _order(options: TrainingOptions, epoch: int, images: int, steps: int) -> np.
 
 
 def _key(options: TrainingOptions, purpose: int, step: int | None = None) -> Array:
-    key = jax.random.fold_in(jax.random.key(options.seed), purpose)
+    key = jax.random.fold_in(new_key(options.seed), purpose)
     return key if step is None else jax.random.fold_in(key, step)

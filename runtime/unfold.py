@@ -18,39 +18,39 @@ class Window:
 
 
 def unfold(x: Array, window: Window | None) -> Array:
-    """Input vectors of every MVM: [rows, images, positions], rows in (channel, kernel) order.
+    """Input vectors of every MVM: [rows, MVMs], rows in (channel, kernel) order, MVMs in (position, image) order.
 
     Built from strided slices, one axis after the other: on a CPU both it and its transpose (sums of shifted images) are
-    several times faster than XLA's convolution. Rows come first, so that the product with a weight matrix is one
-    matrix product over all images and positions, without a copy.
+    several times faster than XLA's convolution. Images come last, so that every slice copies whole runs of them; rows
+    come first, so that the product with a weight matrix is one matrix product over all MVMs, without a copy.
 
     Args:
-        x: [C, N, *spatial]; without a window [..., rows], and every leading index is an image with one position.
+        x: [C, *spatial, N]; without a window [rows, ...], and every further index is an MVM.
         window: the convolution window, or None for a matrix product.
     """
     if window is None:
-        return x.reshape(-1, x.shape[-1]).T[:, :, None]
+        return x.reshape(len(x), -1)
     axes, images = len(window.kernel), x
     if any(window.pads):
-        images = jnp.pad(images, [(0, 0), (0, 0), *((window.pads[a], window.pads[axes + a]) for a in range(axes))])
-    for axis, size in reversed(list(enumerate(output_sizes(x.shape[2:], window)))):
+        images = jnp.pad(images, [(0, 0), *((window.pads[a], window.pads[axes + a]) for a in range(axes)), (0, 0)])
+    for axis, size in reversed(list(enumerate(output_sizes(x.shape[1:-1], window)))):
         stride, dilation = window.strides[axis], window.dilations[axis]
         span = (size - 1) * stride + 1
-        place = images.ndim - axes + axis
+        place = images.ndim - 1 - axes + axis
         slices = [
             lax.slice_in_dim(images, offset * dilation, offset * dilation + span, stride, place)
             for offset in range(window.kernel[axis])
         ]
         # Written once an axis, here and by the transpose, whose sums XLA else computes again for each of their users.
         images = lax.optimization_barrier(jnp.stack(slices, axis=1))
-    return images.reshape(x.shape[0] * math.prod(window.kernel), x.shape[1], -1)
+    return images.reshape(x.shape[0] * math.prod(window.kernel), -1)
 
 
 def fold_output(y: Array, x_shape: tuple[int, ...], window: Window | None) -> Array:
-    """The layer's output from its columns: [columns, images, positions] -> [columns, N, *spatial] or [..., columns]."""
+    """The layer's output from its columns: [columns, MVMs] -> [columns, *spatial, N] or [columns, ...]."""
     if window is None:
-        return y.reshape(y.shape[0], -1).T.reshape(*x_shape[:-1], y.shape[0])
-    return y.reshape(*y.shape[:2], *output_sizes(x_shape[2:], window))
+        return y.reshape(-1, *x_shape[1:])
+    return y.reshape(-1, *output_sizes(x_shape[1:-1], window), x_shape[-1])
 
 
 def output_sizes(spatial: tuple[int, ...], window: Window) -> tuple[int, ...]:

@@ -1,4 +1,7 @@
-"""Pooling over windows and over whole images."""
+"""Pooling over windows and over whole images.
+
+`POOLS` are functions that take the first spatial axis besides: 2 in ONNX, 1 with images last (`runtime.layout`).
+"""
 
 import functools
 from collections.abc import Callable, Sequence
@@ -10,6 +13,9 @@ from jax import Array, lax
 
 from cimc.errors import CimcError
 from runtime.operators.kinds import Attributes, Operator, Operators
+
+# Inputs, attributes and the first spatial axis -> the output.
+Pool = Callable[[Sequence[Any], Attributes, int], Array]
 
 
 def pool_padding(attributes: Attributes, spatial: Sequence[int]) -> tuple[list[int], list[int], list[tuple[int, int]]]:
@@ -43,23 +49,69 @@ def pool_padding(attributes: Attributes, spatial: Sequence[int]) -> tuple[list[i
     return strides, dilations, pads
 
 
-def _max_pool(inputs: Sequence[Any], attributes: Attributes) -> Array:
+def _padding(pads: Sequence[tuple[int, int]], first: int, rank: int) -> list[tuple[int, int]]:
+    """Pads of all axes from those of the spatial ones."""
+    return [(0, 0)] * first + list(pads) + [(0, 0)] * (rank - first - len(pads))
+
+
+def _spatial(x: Array, attributes: Attributes, first: int) -> tuple[int, ...]:
+    return x.shape[first : first + len(attributes["kernel_shape"])]
+
+
+def _max_pool(inputs: Sequence[Any], attributes: Attributes, first: int) -> Array:
     x = jnp.asarray(inputs[0])
     kernel = [int(k) for k in attributes["kernel_shape"]]
-    strides, dilations, pads = pool_padding(attributes, x.shape[2:])
+    strides, dilations, pads = pool_padding(attributes, _spatial(x, attributes, first))
     if any(map(any, pads)):
         whole = jnp.issubdtype(x.dtype, jnp.integer)
         lowest = jnp.asarray(jnp.iinfo(x.dtype).min if whole else -jnp.inf, x.dtype)
-        x = lax.pad(x, lowest, [(0, 0, 0), (0, 0, 0), *((max(begin, 0), end, 0) for begin, end in pads)])
+        outside = [(max(begin, 0), end) for begin, end in pads]
+        x = lax.pad(x, lowest, [(begin, end, 0) for begin, end in _padding(outside, first, x.ndim)])
     # The maximum of strided slices, one axis after the other: on a CPU it and its gradient cost a tenth of those of a
     # maximum over reshaped axes (tests/benchmarks/README.md).
-    for axis, (size, stride, dilation) in enumerate(zip(kernel, strides, dilations, strict=True), start=2):
-        span = (x.shape[axis] - (size - 1) * dilation - 1) // stride * stride + 1
-        slices = [
-            lax.slice_in_dim(x, offset * dilation, offset * dilation + span, stride, axis) for offset in range(size)
-        ]
-        x = functools.reduce(_larger, slices)
+    for axis, (size, stride, dilation) in enumerate(zip(kernel, strides, dilations, strict=True), start=first):
+        if size == stride and dilation == 1 and jnp.issubdtype(x.dtype, jnp.floating):
+            x = _largest_of_each(x, axis, size)
+        else:
+            x = functools.reduce(_larger, _slices(x, axis, size, stride, dilation))
     return x
+
+
+def _slices(x: Array, axis: int, size: int, stride: int, dilation: int) -> list[Array]:
+    """The values at each place of a window that slides along an axis."""
+    span = (x.shape[axis] - (size - 1) * dilation - 1) // stride * stride + 1
+    return [lax.slice_in_dim(x, offset * dilation, offset * dilation + span, stride, axis) for offset in range(size)]
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(1, 2))
+def _largest_of_each(x: Array, axis: int, size: int) -> Array:
+    """The maximum of each `size` values along an axis; its gradient goes to the first of equal ones.
+
+    The gradient is stacked from one array a place, which is a copy of whole runs; the gradients of strided slices are
+    sums of widened arrays, which XLA's CPU compiler does not vectorise.
+    """
+    return functools.reduce(jnp.maximum, _slices(x, axis, size, size, 1))
+
+
+def _largest_forward(x: Array, axis: int, size: int) -> tuple[Array, Array]:
+    return _largest_of_each(x, axis, size), x
+
+
+def _largest_backward(axis: int, size: int, x: Array, bar: Array) -> tuple[Array]:
+    slices = _slices(x, axis, size, size, 1)
+    largest = functools.reduce(jnp.maximum, slices)
+    places, found = [], jnp.zeros(largest.shape, bool)
+    for values in slices:
+        here = (values == largest) & ~found
+        places.append(jnp.where(here, bar, 0))
+        found |= here
+    shape = (*x.shape[:axis], largest.shape[axis] * size, *x.shape[axis + 1 :])
+    x_bar = lax.optimization_barrier(jnp.stack(places, axis + 1).reshape(shape))
+    rest = x.shape[axis] - shape[axis]  # values behind the last window
+    return (jnp.pad(x_bar, _padding([(0, rest)], axis, x.ndim)) if rest else x_bar,)
+
+
+_largest_of_each.defvjp(_largest_forward, _largest_backward)
 
 
 @jax.custom_jvp
@@ -74,27 +126,31 @@ def _larger_tangent(primals: tuple[Array, Array], tangents: tuple[Array, Array])
     return _larger(a, b), jnp.where(a < b, b_dot, a_dot)
 
 
-def _average_pool(inputs: Sequence[Any], attributes: Attributes) -> Array:
+def _average_pool(inputs: Sequence[Any], attributes: Attributes, first: int) -> Array:
     x = inputs[0]
+    spatial = _spatial(x, attributes, first)
     kernel = [int(k) for k in attributes["kernel_shape"]]
-    strides, dilations, pads = pool_padding(attributes, x.shape[2:])
+    strides, dilations, pads = pool_padding(attributes, spatial)
+
+    def along_all(sizes: Sequence[int]) -> tuple[int, ...]:
+        return (*(1,) * first, *sizes, *(1,) * (x.ndim - first - len(kernel)))
 
     def window_sum(values: Array, padding: Sequence[tuple[int, int]]) -> Array:
         return lax.reduce_window(
             values,
             0.0,
             lax.add,
-            (1, 1, *kernel),
-            (1, 1, *strides),
-            [(0, 0), (0, 0), *padding],
-            window_dilation=(1, 1, *dilations),
+            along_all(kernel),
+            along_all(strides),
+            _padding(padding, first, x.ndim),
+            window_dilation=along_all(dilations),
         )
 
-    counted = jnp.ones((1, 1, *x.shape[2:]), x.dtype)
+    counted = jnp.ones(along_all(spatial), x.dtype)
     if attributes.get("count_include_pad", 0):
         # Pads that the node asks for count; those that only ceil mode added do not.
-        strict_pads = pool_padding({**attributes, "ceil_mode": 0}, x.shape[2:])[2]
-        counted = jnp.pad(counted, [(0, 0), (0, 0), *strict_pads], constant_values=1)
+        strict_pads = pool_padding({**attributes, "ceil_mode": 0}, spatial)[2]
+        counted = jnp.pad(counted, _padding(strict_pads, first, x.ndim), constant_values=1)
         rest = [(0, end - strict_end) for (_, end), (_, strict_end) in zip(pads, strict_pads, strict=True)]
         return window_sum(x, pads) / window_sum(counted, rest)
     return window_sum(x, pads) / window_sum(counted, pads)
@@ -114,15 +170,28 @@ def _global_lp(inputs: Sequence[Any], attributes: Attributes) -> Array:
     return jnp.sum(jnp.abs(x) ** p, axis=tuple(range(2, x.ndim)), keepdims=True) ** (1 / p)
 
 
-def _global(function: Callable[..., Array]) -> Operator:
-    return lambda inputs, attributes: function(inputs[0], axis=tuple(range(2, inputs[0].ndim)), keepdims=True)
+def _global(function: Callable[..., Array]) -> Pool:
+    def pool(inputs: Sequence[Any], attributes: Attributes, first: int) -> Array:
+        x = jnp.asarray(inputs[0])
+        return function(x, axis=tuple(range(first, first + x.ndim - 2)), keepdims=True)
+
+    return pool
+
+
+POOLS: dict[str, Pool] = {
+    "AveragePool": _average_pool,
+    "GlobalAveragePool": _global(jnp.mean),
+    "GlobalMaxPool": _global(jnp.max),
+    "MaxPool": _max_pool,
+}
+
+
+def _images_first(pool: Pool) -> Operator:
+    return lambda inputs, attributes: pool(inputs, attributes, 2)
 
 
 POOLING: Operators = {
-    "AveragePool": _average_pool,
-    "GlobalAveragePool": _global(jnp.mean),
     "GlobalLpPool": _global_lp,
-    "GlobalMaxPool": _global(jnp.max),
     "LpPool": _lp_pool,
-    "MaxPool": _max_pool,
+    **{name: _images_first(pool) for name, pool in POOLS.items()},
 }

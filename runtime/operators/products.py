@@ -43,9 +43,10 @@ def _col2im(inputs: Sequence[Any], attributes: Attributes) -> Array:
     channels = rows
     for size in block:
         channels //= size
-    zero = jnp.zeros((channels, batch, *image), x.dtype)
-    (summed,) = jax.linear_transpose(lambda images: unfold(images, window), zero)(jnp.swapaxes(x, 0, 1))
-    return jnp.swapaxes(summed, 0, 1)
+    zero = jnp.zeros((channels, *image, batch), x.dtype)
+    vectors = jnp.moveaxis(x, 0, -1).reshape(rows, -1)
+    (summed,) = jax.linear_transpose(lambda images: unfold(images, window), zero)(vectors)
+    return jnp.moveaxis(summed, -1, 0)
 
 
 PRODUCTS: Operators = {"Col2Im": _col2im, "Einsum": _einsum, "Gemm": _gemm, "MatMul": _matmul}

@@ -17,7 +17,7 @@ from cimc.chip import Chip, load_chip
 from cimc.units import count_scale, dac_step, pair_targets
 from passes.mapper.map_network import map_network
 from passes.pipeline import lower
-from runtime.crossbar import Crossbar, counts, transposed_read
+from runtime.crossbar import Crossbar, counts, layer_output, transposed_read
 from runtime.network import load_network
 from runtime.products import array_product, exact_product
 from runtime.state import State, System, build_system, gain_name, initial_state
@@ -29,12 +29,37 @@ from tests.networks import network, weights
 CHIPS = ("brram-256x64", "brram-soc", "ideal")
 
 
-def images_first(layer: Crossbar, x: Any, *rest: Any) -> jax.Array:
-    """`counts` of inputs in the order of ONNX, [N, C, *spatial]."""
-    return counts(layer, jnp.swapaxes(jnp.asarray(x), 0, 1) if layer.window else x, *rest)
+def channels_first(layer: Crossbar, x: Any) -> jax.Array:
+    """Inputs in the order of ONNX, [N, C, *spatial] or [N, rows], as a layer takes them."""
+    x = jnp.asarray(x)
+    return jnp.moveaxis(x, 0, -1) if layer.window else x.T
 
 
-jitted_counts = jit(images_first, static_argnums=0)
+def by_image(values: jax.Array, images: int) -> jax.Array:
+    """[.., MVMs] -> [.., images, positions], the order of the plain model."""
+    return jnp.swapaxes(values.reshape(*values.shape[:-1], -1, images), -1, -2)
+
+
+def by_mvm(values: Any) -> jax.Array:
+    """[.., images, positions] -> [.., MVMs]."""
+    return jnp.swapaxes(jnp.asarray(values), -1, -2).reshape(*np.shape(values)[:-2], -1)
+
+
+def sums(layer: Crossbar, x: Any, g: Any, input_range: Any, key: jax.Array | None) -> jax.Array:
+    """`counts` [columns, images, positions] of inputs in the order of ONNX."""
+    return by_image(counts(layer, channels_first(layer, x), g, input_range, key), len(x))
+
+
+jitted_sums = jit(sums, static_argnums=0)
+
+
+def differentiable_sums(
+    layer: Crossbar, x: Any, weight: Any, g: Any, weight_range: Any, input_range: Any, key: jax.Array | None
+) -> jax.Array:
+    """`layer_output` with the gain that makes the sums themselves its output."""
+    gain = 1 / count_scale(weight_range, input_range, layer.chip)
+    y = layer_output(layer, channels_first(layer, x), weight, gain, None, g, weight_range, input_range, key)
+    return by_image(y, len(x))
 
 
 def small_chip(name: str, rows: int, columns: int = 64, row_split: str = "channel", **cell: float) -> Chip:
@@ -109,7 +134,7 @@ def test_every_sum_of_a_matrix_product_is_that_of_the_plain_model(
         weight = (random.uniform(-1, 1, (rows, columns)) * weight_range).astype(np.float32)
         x = inputs(random, (3, rows), input_range, signed)
         g = pair_targets(weight, np.float32(weight_range), chip)
-        d = jitted_counts(layer, x, weight, g, np.float32(weight_range), np.float32(input_range), None)
+        d = jitted_sums(layer, x, g, np.float32(input_range), None)
         u = reference.vectors(reference.dac_codes(x, input_range, chip), None)
         assert_same_sums(d, reference.sums(chip, u, g, bounds, signed, None), chip)
 
@@ -155,7 +180,7 @@ def test_every_sum_of_a_convolution_is_that_of_the_plain_model(
         weight = random.uniform(-1, 1, (rows, columns)).astype(np.float32)
         x = inputs(random, (2, channels, *spatial), 2.0, signed)
         g = pair_targets(weight, np.float32(1), chip)
-        d = jitted_counts(layer, x, weight, g, np.float32(1), np.float32(2), None)
+        d = jitted_sums(layer, x, g, np.float32(2), None)
         u = reference.vectors(reference.dac_codes(x, 2.0, chip), plain_window)
         assert_same_sums(d, reference.sums(chip, u, g, bounds, signed, None), chip)
 
@@ -178,16 +203,15 @@ def test_patches_are_those_of_plain_loops(data: st.DataObject) -> None:
     spatial = tuple(low + data.draw(st.integers(0, 3)) for low in least)
     x = np.arange(1, 1 + 2 * 2 * np.prod(spatial), dtype=np.float32).reshape(2, 2, *spatial)
     expected = reference.vectors(x, reference.ConvWindow(window.kernel, window.strides, window.pads, window.dilations))
-    np.testing.assert_array_equal(unfold(jnp.asarray(x).swapaxes(0, 1), window), expected)
+    np.testing.assert_array_equal(by_image(unfold(jnp.moveaxis(jnp.asarray(x), 0, -1), window), 2), expected)
     assert int(np.prod(output_sizes(spatial, window))) == expected.shape[2]
 
 
 def test_outputs_are_folded_back_to_the_axes_of_the_input() -> None:
-    y = jnp.arange(2 * 3 * 6.0).reshape(2, 3, 6)
+    y = jnp.arange(2 * 6 * 3.0).reshape(2, 18)
     window = Window((2, 2), (1, 1), (0, 0, 0, 0), (1, 1))
-    np.testing.assert_array_equal(fold_output(y, (5, 3, 3, 4), window), y.reshape(2, 3, 2, 3))
-    rows = jnp.arange(12.0).reshape(6, 2, 1)
-    np.testing.assert_array_equal(fold_output(rows.swapaxes(0, 1), (2, 3, 7), None), rows.reshape(2, 3, 2))
+    np.testing.assert_array_equal(fold_output(y, (5, 3, 4, 3), window), y.reshape(2, 2, 3, 3))
+    np.testing.assert_array_equal(fold_output(y, (7, 3, 6), None), y.reshape(2, 3, 6))
 
 
 @settings(deadline=None, max_examples=30)
@@ -205,14 +229,12 @@ def test_the_adc_saturates_at_its_largest_code() -> None:
     weight = np.stack([np.ones(64), -np.ones(64)], axis=1).astype(np.float32)
     g = pair_targets(weight, np.float32(1), chip)
     # 64 cells of 70 uS and 64 of 10 uS at the largest input: 446 uA and 63.7 uA in a range of 70 uA.
-    d = jitted_counts(layer, np.ones((1, 64), np.float32), weight, g, np.float32(1), np.float32(1), None)
+    d = jitted_sums(layer, np.ones((1, 64), np.float32), g, np.float32(1), None)
     low = round(64 * 10 * 0.1 * 255 / 256 / (70 / 255))
     np.testing.assert_array_equal(d[:, 0, 0], [255 - low, low - 255])
     idle = np.full_like(g, chip.cell.conductance_max_uS)
     idle[1] = 0
-    np.testing.assert_array_equal(
-        jitted_counts(layer, np.ones((1, 64), np.float32), weight, idle, np.float32(1), np.float32(1), None), 255.0
-    )
+    np.testing.assert_array_equal(jitted_sums(layer, np.ones((1, 64), np.float32), idle, np.float32(1), None), 255.0)
 
 
 def test_inputs_beyond_the_range_are_clipped_and_negative_ones_of_an_unsigned_layer_not_wrapped() -> None:
@@ -220,7 +242,7 @@ def test_inputs_beyond_the_range_are_clipped_and_negative_ones_of_an_unsigned_la
     weight = np.full((1, 1), 1.0, np.float32)
     g = pair_targets(weight, np.float32(1), chip)
     x = np.array([[1.0], [1.7], [-1.0], [-9.0]], np.float32)
-    d = jitted_counts(crossbar(chip, True, 1), x, weight, g, np.float32(1), np.float32(1), None)[0, :, 0]
+    d = jitted_sums(crossbar(chip, True, 1), x, g, np.float32(1), None)[0, :, 0]
     assert d[0] == d[1] == -d[2] == -d[3] > 0
 
 
@@ -237,25 +259,25 @@ def test_each_group_of_a_convolution_is_a_crossbar_of_its_own() -> None:
     bar = jnp.asarray(np.random.default_rng(0).random((9, 2, 9), np.float32))
 
     def total(layer: Crossbar, x: Any, weight: Any, g: Any) -> Any:
-        d = images_first(layer, x, weight, g, jnp.float32(1), jnp.float32(1), None)
+        d = differentiable_sums(layer, x, weight, g, jnp.float32(1), jnp.float32(1), None)
         return jnp.sum(d * bar), d
 
     (_, d), (x_bar, weight_bar) = jax.value_and_grad(partial(total, grouped), (0, 1), has_aux=True)(x, weight, g)
     assert d.shape == (9, 2, 9)
     for group in range(3):
         channels, columns = slice(2 * group, 2 * group + 2), slice(3 * group, 3 * group + 3)
-        alone = images_first(
+        alone = differentiable_sums(
             single, x[:, channels], weight[:, columns], g[..., columns], np.float32(1), np.float32(1), None
         )
         np.testing.assert_array_equal(d[columns], alone)
         _, pull = jax.vjp(
-            lambda x, w, g=g[..., columns]: images_first(single, x, w, g, jnp.float32(1), jnp.float32(1), None),
+            lambda x, w, g=g[..., columns]: differentiable_sums(single, x, w, g, jnp.float32(1), jnp.float32(1), None),
             x[:, channels],
             weight[:, columns],
         )
         for whole, part in zip((x_bar[:, channels], weight_bar[:, columns]), pull(bar[columns]), strict=True):
             np.testing.assert_allclose(whole, part, rtol=1e-5, atol=1e-5)
-    noisy = images_first(grouped, x, weight, g, np.float32(1), np.float32(1), jax.random.key(0))
+    noisy = differentiable_sums(grouped, x, weight, g, np.float32(1), np.float32(1), jax.random.key(0))
     assert not np.array_equal(noisy, d)
 
 
@@ -304,8 +326,10 @@ def test_array_product_is_that_of_the_plain_model(
     state["input_range"]["layer"] = jnp.float32(0.8)
     state["digital"][gain_name("layer")] = jnp.float32(1.25)
     x = inputs(np.random.default_rng(3), (2, *x_shape), 0.8, signed)
-    y = jit(lambda x: array_product(system, state)("layer", x, None))(x.swapaxes(0, 1) if node is CONV else x)
-    y = y.swapaxes(0, 1) if node is CONV else y
+    # Channels or rows come first in the product and, for a convolution, images last.
+    ours, onnx_order = ((0, -1), (-1, 0)) if node is CONV else ((-1, 0), (0, -1))
+    y = jit(lambda x: array_product(system, state)("layer", x, None))(np.moveaxis(x, *ours))
+    y = jnp.moveaxis(y, *onnx_order)
     assert y.shape == (2, *y_shape)
 
     window = reference.ConvWindow((2, 2), (2, 1), (1, 0, 0, 1), (1, 1)) if node is CONV else None
@@ -329,7 +353,7 @@ def test_exact_product_ignores_the_devices_and_the_gain_scales_it() -> None:
     state["conductance"]["layer"] = state["conductance"]["layer"] * 0
     state["digital"][gain_name("layer")] = jnp.float32(-0.5)
     x = weights(4, 15, seed=2)
-    y = exact_product(system, state)("layer", jnp.asarray(x), None)
+    y = exact_product(system, state)("layer", jnp.asarray(x).T, None).T
     np.testing.assert_allclose(y, -0.5 * (x @ constants["w"]) + constants["b"], atol=1e-5)
 
 
@@ -339,11 +363,10 @@ def test_exact_product_ignores_the_devices_and_the_gain_scales_it() -> None:
 def draws(layer: Crossbar, u: npt.ArrayLike, g: npt.ArrayLike, count: int) -> npt.NDArray[np.float64]:
     """d of `count` noisy MVMs of DAC codes u: [count, columns, images, positions]."""
     x = jnp.asarray(u, jnp.float32)
-    weight = jnp.zeros(np.shape(g)[1:], jnp.float32)
 
     @jit
     def run(keys: jax.Array) -> jax.Array:
-        one = lambda key: images_first(layer, x, weight, jnp.asarray(g), jnp.float32(1), jnp.float32(255), key)  # noqa: E731
+        one = lambda key: sums(layer, x, jnp.asarray(g), jnp.float32(255), key)  # noqa: E731
         return jax.vmap(one)(keys)
 
     keys = jax.vmap(lambda index: jax.random.fold_in(jax.random.key(5), index))(jnp.arange(count))
@@ -429,7 +452,7 @@ def test_noise_repeats_with_its_key_and_ends_without_one() -> None:
     x = np.abs(weights(4, 8, seed=1))
 
     def run(key: jax.Array | None) -> npt.NDArray[np.float32]:
-        return np.asarray(jitted_counts(layer, x, weight, g, np.float32(1), np.float32(1), key))
+        return np.asarray(jitted_sums(layer, x, g, np.float32(1), key))
 
     first, again, other = (run(jax.random.key(seed)) for seed in (0, 0, 1))
     np.testing.assert_array_equal(first, again)
@@ -442,10 +465,7 @@ def test_a_chip_without_noise_gives_the_same_with_a_key() -> None:
     chip = small_chip("ideal", 4)
     weight, x = weights(6, 2), weights(3, 6, seed=1)
     g = pair_targets(weight, np.float32(1), chip)
-    one, two = (
-        jitted_counts(crossbar(chip, True, 6), x, weight, g, np.float32(1), np.float32(1), key)
-        for key in (None, jax.random.key(0))
-    )
+    one, two = (jitted_sums(crossbar(chip, True, 6), x, g, np.float32(1), key) for key in (None, jax.random.key(0)))
     np.testing.assert_array_equal(one, two)
 
 
@@ -459,8 +479,8 @@ def gradient_case(chip: Chip, backward: str) -> tuple[Crossbar, Any, Any, Any, A
     weight = weights(12, 3)
     x = inputs(np.random.default_rng(2), (2, 3, 4, 3), 0.9, True)
     g = pair_targets(weight, np.float32(1.5), chip)
-    shape = jax.eval_shape(lambda: unfold(jnp.asarray(x).swapaxes(0, 1), GRADIENT_WINDOW)).shape
-    d_bar = weights(3, *shape[1:], seed=4)
+    positions = int(np.prod(output_sizes(x.shape[2:], GRADIENT_WINDOW)))
+    d_bar = weights(3, len(x), positions, seed=4)
     return layer, x, weight, g, d_bar
 
 
@@ -468,7 +488,8 @@ def gradients(layer: Crossbar, x: Any, weight: Any, g: Any, d_bar: Any, key: jax
     @jit
     def run(x: jax.Array, weight: jax.Array) -> Any:
         return jax.grad(
-            lambda x, w: jnp.sum(d_bar * images_first(layer, x, w, g, jnp.float32(1.5), jnp.float32(0.9), key)), (0, 1)
+            lambda x, w: jnp.sum(d_bar * differentiable_sums(layer, x, w, g, jnp.float32(1.5), jnp.float32(0.9), key)),
+            (0, 1),
         )(x, weight)
 
     return run(x, weight)
@@ -483,7 +504,11 @@ def test_digital_gradients_are_those_of_the_exact_product_of_the_applied_inputs(
     assert scale == pytest.approx(reference.output_scale(1.5, 0.9, chip), rel=1e-6)
 
     def exact(x: jax.Array, w: jax.Array) -> jax.Array:
-        return jnp.sum(d_bar * jnp.einsum("rnp,rc->cnp", unfold(x.swapaxes(0, 1), GRADIENT_WINDOW), w) / scale)
+        return jnp.sum(
+            d_bar
+            * jnp.einsum("rnp,rc->cnp", by_image(unfold(jnp.moveaxis(x, 0, -1), GRADIENT_WINDOW), len(x)), w)
+            / scale
+        )
 
     expected = jax.grad(exact, (0, 1))(jnp.asarray(applied, jnp.float32), jnp.asarray(weight))
     for computed, value in zip(gradients(layer, x, weight, g, d_bar), expected, strict=True):
@@ -526,7 +551,7 @@ def test_a_transposed_read_is_that_of_the_plain_model(name: str, array_columns: 
     codes[0, 0, 0] = 255
     y_bar = (codes * 0.003).astype(np.float32)
     read = jit(transposed_read, static_argnums=0)
-    computed = read(crossbar(chip, True, 5), y_bar, g, np.float32(2), None)
+    computed = by_image(read(crossbar(chip, True, 5), by_mvm(y_bar), g, np.float32(2), None), 2)
     expected, ties = reference.input_gradient(chip, y_bar, g, array_columns // 2, 2.0)
     one_code = reference.output_scale(2.0, float(np.abs(y_bar).max()), chip)
     error = np.abs(np.asarray(computed) - expected)
@@ -546,8 +571,8 @@ def test_analog_backward_with_noise_is_unbiased_within_the_range_of_the_adc() ->
     y_bar = (codes / 255).astype(np.float32)
     layer = crossbar(chip, True, 4)
     keys = jax.vmap(lambda index: jax.random.fold_in(jax.random.key(5), index))(jnp.arange(20_000))
-    one = jax.vmap(lambda key: transposed_read(layer, jnp.asarray(y_bar), jnp.asarray(g), jnp.float32(1), key))
-    computed = np.asarray(jit(one)(keys), np.float64)
+    one = jax.vmap(lambda key: transposed_read(layer, by_mvm(y_bar), jnp.asarray(g), jnp.float32(1), key))
+    computed = np.asarray(by_image(jit(one)(keys), 1), np.float64)
     exact = np.einsum("cnp,rc->rnp", codes / 255, (g[0] - g[1]).astype(np.float64) / 60)
     z = (computed.mean(axis=0) - exact) / (computed.std(axis=0) / np.sqrt(len(keys)))
     assert computed.std(axis=0).min() > 2 * reference.output_scale(1.0, 1.0, chip)
@@ -561,8 +586,8 @@ def test_forward_and_backward_noise_of_one_key_are_independent() -> None:
     ones = jnp.full((1, 3), 255.0)
 
     def both(key: jax.Array) -> tuple[jax.Array, jax.Array]:
-        forward = images_first(layer, ones, g[0], g, jnp.float32(1), jnp.float32(255), key)
-        return forward, transposed_read(layer, jnp.ones((3, 1, 1)), g, jnp.float32(1), key)
+        forward = sums(layer, ones, g, jnp.float32(255), key)
+        return forward, transposed_read(layer, jnp.ones((3, 1)), g, jnp.float32(1), key)
 
     keys = jax.vmap(lambda index: jax.random.fold_in(jax.random.key(9), index))(jnp.arange(20_000))
     forward, backward = (np.asarray(a).reshape(len(keys), -1) for a in jit(jax.vmap(both))(keys))

@@ -70,7 +70,7 @@ def exact_inputs(system: System, state: State, images: npt.NDArray[np.float32]) 
         fed = {}
 
         def recorded(name: str, x: jax.Array, key: jax.Array | None) -> jax.Array:
-            fed[name] = x.swapaxes(0, 1) if system.crossbars[name].window else x  # in the order of ONNX
+            fed[name] = jnp.moveaxis(x, -1, 0)  # in the order of ONNX
             return exact_product(system, state)(name, x, key)
 
         run_network(system.network, x, recorded, state["digital"], state["statistics"])
@@ -101,9 +101,9 @@ def test_every_layer_of_lenet1_on_real_arrays_is_the_plain_model() -> None:
         input_range = np.float32((0.9 if layer.name == "conv1" else 3) * fed[layer.name].max())
         level = np.asarray(fed[layer.name], np.float64) * 255 / input_range
         x = ((np.round(level) + np.clip(level - np.round(level), -0.45, 0.45)) * input_range / 255).astype(np.float32)
-        weight_range, g = state["weight_range"][layer.name], np.asarray(state["conductance"][layer.name])
-        fed_x = x.swapaxes(0, 1) if crossbar.window else x
-        d = jitted_counts(crossbar, fed_x, state["weight"][layer.name], g, weight_range, input_range, None)
+        g = np.asarray(state["conductance"][layer.name])
+        d = jitted_counts(crossbar, np.moveaxis(x, 0, -1), g, input_range, None)
+        d = np.asarray(d).reshape(layer.columns, layer.positions, 2).swapaxes(1, 2)
         window = crossbar.window and reference.ConvWindow(
             crossbar.window.kernel, crossbar.window.strides, crossbar.window.pads, crossbar.window.dilations
         )
@@ -125,15 +125,7 @@ def test_several_row_blocks_of_lenet1_are_summed_as_in_the_plain_model() -> None
     codes = np.random.default_rng(1).integers(0, 256, (2, layer.rows))
     x = (codes / 255).astype(np.float32)
     g = np.asarray(state["conductance"][layer.name])
-    d = jitted_counts(
-        system.crossbars[layer.name],
-        x,
-        state["weight"][layer.name],
-        g,
-        state["weight_range"][layer.name],
-        jnp.float32(1),
-        None,
-    )
+    d = jitted_counts(system.crossbars[layer.name], x.T, g, jnp.float32(1), None)[..., None]
     bounds = reference.row_bounds(layer.rows, layer.kernel_size, chip)
     expected = reference.sums(chip, codes.T[:, :, None].astype(float), g, bounds, False, None)
     assert (np.abs(np.asarray(d) - expected.d) <= expected.ties).all()
@@ -154,7 +146,7 @@ def test_calibration_takes_the_range_with_the_least_error() -> None:
     name = next(iter(system.crossbars))
     images = images_for("mlp", 8)
     record: dict[str, jax.Array] = {}
-    x = jnp.asarray(images.reshape(8, -1))
+    x = jnp.asarray(images.reshape(8, -1)).T
     calibrating_product(system, state, record)(name, x, None)
     exact = exact_product(system, state)(name, x, None)
 
@@ -175,11 +167,11 @@ def test_a_final_softmax_is_left_out_and_other_outputs_are_refused() -> None:
     loaded = load_network(ir.to_proto(model).SerializeToString())
     assert loaded.logits == "y"
     x = weights(2, 4, seed=1)
-    y, _ = run_network(loaded, jnp.asarray(x), lambda name, x, key: x @ constants["w"], {}, {})
+    y, _ = run_network(loaded, jnp.asarray(x), lambda name, x, key: constants["w"].T @ x, {}, {})
     np.testing.assert_allclose(y, x @ constants["w"], atol=1e-6)
     two = lower(network([gemm, softmax], {"x": ["N", 4]}, {"p": ["N", 3], "y": ["N", 3]}, constants))
     loaded = load_network(ir.to_proto(two).SerializeToString())
-    values, _ = run_nodes(loaded, {"x": jnp.asarray(x)}, lambda name, x, key: x @ constants["w"], {}, {})
+    values, _ = run_nodes(loaded, {"x": jnp.asarray(x)}, lambda name, x, key: constants["w"].T @ x, {}, {})
     np.testing.assert_allclose(values["p"], jax.nn.softmax(x @ constants["w"]), atol=1e-6)
     with pytest.raises(CimcError, match="1 inputs and 2 outputs"):
         run_network(loaded, jnp.asarray(x), lambda name, x, key: x, {}, {})

@@ -9,7 +9,8 @@ import numpy.typing as npt
 import pytest
 from scipy import special, stats
 
-from runtime.noise import _hash, normal
+from runtime.keys import mix, new_key
+from runtime.noise import normal
 
 Floats = npt.NDArray[np.float64]
 
@@ -39,7 +40,7 @@ def histogram() -> npt.NDArray[np.int64]:
     edges = (values[1:] + values[:-1]) / 2
     counts = np.zeros(len(values), np.int64)
     for chunk in range(CHUNKS):
-        z = np.asarray(draw(jax.random.fold_in(jax.random.key(11), chunk), (CHUNK,)))
+        z = np.asarray(draw(jax.random.fold_in(new_key(11), chunk), (CHUNK,)))
         place = np.searchsorted(edges, z)
         assert np.abs(values[place] - z).max() < 1e-5, "every draw is the value of a sum of bytes"
         counts += np.bincount(place, minlength=len(values))
@@ -105,7 +106,7 @@ def test_draws_have_normal_moments_and_tails() -> None:
 
 
 def test_draws_pass_kolmogorov_smirnov_and_runs_tests() -> None:
-    z = np.asarray(draw(jax.random.key(3), (1 << 18,)), np.float64)
+    z = np.asarray(draw(new_key(3), (1 << 18,)), np.float64)
     assert stats.kstest(z[:100_000], "norm").pvalue > 1e-3
     signs = z[z != 0] > 0
     n = len(signs)
@@ -120,7 +121,7 @@ def test_draws_pass_kolmogorov_smirnov_and_runs_tests() -> None:
 
 @pytest.mark.parametrize("power", [1, 2])
 def test_draws_of_one_key_are_uncorrelated_at_every_lag(power: int) -> None:
-    z = np.asarray(draw(jax.random.key(4), (1 << 21,)), np.float64) ** power
+    z = np.asarray(draw(new_key(4), (1 << 21,)), np.float64) ** power
     z = (z - z.mean()) / z.std()
     lags = [*range(1, 33), 63, 64, 65, 128, 255, 256, 257, 576, 784, 1024, 4096, 65536, 1 << 20]
     scores = np.array([np.sum(z[lag:] * z[:-lag]) / np.sqrt(len(z) - lag) for lag in lags])
@@ -129,7 +130,7 @@ def test_draws_of_one_key_are_uncorrelated_at_every_lag(power: int) -> None:
 
 
 def test_pairs_of_neighbours_fill_the_plane_evenly() -> None:
-    z = np.asarray(draw(jax.random.key(5), (1 << 21,)), np.float64)
+    z = np.asarray(draw(new_key(5), (1 << 21,)), np.float64)
     edges = special.ndtri(np.arange(1, 12) / 12)
     place = np.searchsorted(edges, z)
     for first, second in ((place[0::2], place[1::2]), (place[:1000000], place[1000000:2000000])):
@@ -139,7 +140,7 @@ def test_pairs_of_neighbours_fill_the_plane_evenly() -> None:
 
 @pytest.mark.parametrize("width", [16, 64, 256, 4096])
 def test_sums_over_rows_and_columns_have_the_variance_of_independent_draws(width: int) -> None:
-    z = np.asarray(draw(jax.random.key(6), ((1 << 20) // width, width)), np.float64)
+    z = np.asarray(draw(new_key(6), ((1 << 20) // width, width)), np.float64)
     for axis in (0, 1):
         sums = z.sum(axis=axis)
         variance = np.mean(sums**2) / z.shape[axis]
@@ -147,7 +148,7 @@ def test_sums_over_rows_and_columns_have_the_variance_of_independent_draws(width
 
 
 def test_columns_of_a_batch_are_uncorrelated() -> None:
-    z = np.asarray(draw(jax.random.key(7), (1 << 14, 64)), np.float64)
+    z = np.asarray(draw(new_key(7), (1 << 14, 64)), np.float64)
     correlation = np.corrcoef(z.T)[np.triu_indices(64, 1)] * np.sqrt(len(z))
     assert np.abs(correlation).max() < 5
     assert 0.9 < correlation.std() < 1.1
@@ -155,11 +156,11 @@ def test_columns_of_a_batch_are_uncorrelated() -> None:
 
 def test_steps_and_keys_are_uncorrelated() -> None:
     """Keys as training makes them: one folded per step, then one per layer, and the halves of a split."""
-    base = jax.random.key(0)
+    base = new_key(0)
     keys = [jax.random.fold_in(base, step) for step in range(40)]
     keys += [jax.random.fold_in(keys[0], layer) for layer in range(8)]
     keys += list(jax.random.split(keys[1], 8))
-    keys += [jax.random.key(seed) for seed in range(1, 9)]
+    keys += [new_key(seed) for seed in range(1, 9)]
     z = np.asarray(jax.jit(jax.vmap(lambda key: normal(key, (1 << 15,))))(jnp.stack(keys)), np.float64)
     correlation = np.corrcoef(z)[np.triu_indices(len(z), 1)] * np.sqrt(z.shape[1])
     assert np.abs(correlation).max() < 5
@@ -179,7 +180,7 @@ def test_keys_whose_counters_overlap_are_uncorrelated(monkeypatch: pytest.Monkey
     @jax.jit
     def from_words(row: jax.Array) -> jax.Array:
         current.append(row)
-        return normal(jax.random.key(0), (1 << 16,))
+        return normal(new_key(0), (1 << 16,))
 
     z = np.stack([np.asarray(from_words(row), np.float64) for row in words])
     correlation = np.corrcoef(z)[np.triu_indices(len(z), 1)] * 256
@@ -188,7 +189,7 @@ def test_keys_whose_counters_overlap_are_uncorrelated(monkeypatch: pytest.Monkey
 
 
 def test_draws_depend_on_the_key_alone_and_run_through_the_shape() -> None:
-    key = jax.random.key(8)
+    key = new_key(8)
     flat = normal(key, (60,))
     assert flat.dtype == jnp.float32
     np.testing.assert_array_equal(normal(key, (3, 4, 5)), flat.reshape(3, 4, 5))
@@ -196,19 +197,19 @@ def test_draws_depend_on_the_key_alone_and_run_through_the_shape() -> None:
     np.testing.assert_array_equal(jax.jit(normal, static_argnums=1)(key, (60,)), flat)
     assert normal(key, ()) == flat[0]
     assert normal(key, (0, 3)).shape == (0, 3)
-    assert (normal(jax.random.key(9), (60,)) != flat).mean() > 0.9
+    assert (normal(new_key(9), (60,)) != flat).mean() > 0.9
 
 
 def test_the_hash_mixes_every_bit_and_loses_none() -> None:
     words = np.random.default_rng(1).integers(0, 2**32, 1 << 14, dtype=np.uint64).astype(np.uint32)
-    hashed = np.asarray(jax.jit(_hash)(jnp.asarray(words)))
+    hashed = np.asarray(jax.jit(mix)(jnp.asarray(words)))
     x = words.astype(object)
     for shift, factor in ((16, 0x7FEB352D), (15, 0x846CA68B), (16, 1)):
         x = (x ^ (x >> shift)) * factor % 2**32
     np.testing.assert_array_equal(hashed.astype(object), x)
-    run = np.asarray(jax.jit(_hash)(jnp.arange(1 << 20, dtype=jnp.uint32)))
+    run = np.asarray(jax.jit(mix)(jnp.arange(1 << 20, dtype=jnp.uint32)))
     assert len(np.unique(run)) == len(run), "bijective"
     for bit in range(32):
-        flipped = np.asarray(jax.jit(_hash)(jnp.asarray(words ^ np.uint32(1 << bit)))) ^ hashed
+        flipped = np.asarray(jax.jit(mix)(jnp.asarray(words ^ np.uint32(1 << bit)))) ^ hashed
         changed = np.unpackbits(flipped.view(np.uint8)).reshape(len(words), 32).mean(axis=0)
         assert np.abs(changed - 0.5).max() < 0.05

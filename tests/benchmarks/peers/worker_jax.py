@@ -25,16 +25,14 @@ def prepare(work: Work) -> Runner:
         def product(name: str, x: jax.Array, key: jax.Array | None) -> jax.Array:
             weight, window = parameters["weight"][name], system.crossbars[name].window
             if window is None:
-                y = x @ weight
+                y = weight.T @ x
             else:
                 pads = list(zip(window.pads[:2], window.pads[2:], strict=True))
                 kernel = weight.T.reshape(-1, x.shape[0], *window.kernel)
-                axes = ("CNHW", "OIHW", "CNHW")
+                axes = ("CHWN", "OIHW", "CHWN")
                 y = jax.lax.conv_general_dilated(x, kernel, window.strides, pads, dimension_numbers=axes)
             bias = system.bias_names.get(name)
-            if bias is None:
-                return y
-            return y + parameters["digital"][bias].reshape(-1, *(1,) * (0 if window is None else y.ndim - 1))
+            return y if bias is None else y + parameters["digital"][bias].reshape(-1, *(1,) * (y.ndim - 1))
 
         training = work.mode == "train"
         return run_network(system.network, images, product, parameters["digital"], state["statistics"], None, training)[
