@@ -58,10 +58,12 @@ def load_run(
             group: {name: jnp.asarray(artifact.state[f"{group}/{name}"]) for name in arrays}
             for group, arrays in fresh.state.items()
         }
-        leaves = [jnp.asarray(artifact.state[f"optimizer/{index}"]) for index in range(len(leaves))]
+        stored = [jnp.asarray(artifact.state[f"optimizer/{index}"]) for index in range(len(leaves))]
+        if [leaf.shape for leaf in stored] != [leaf.shape for leaf in leaves]:
+            raise CimcError(f"{path} holds a run of another version of cimc; leave out --resume to start anew")
         return Run(
             state=state,
-            optimizer=jax.tree.unflatten(structure, leaves),
+            optimizer=jax.tree.unflatten(structure, stored),
             step=int(artifact.history["step"]),
             loss_sum=jnp.asarray(artifact.state["run/loss_sum"]),
             history=tuple(artifact.history["epochs"]),

@@ -1,5 +1,7 @@
 """The three ways to compute a crossbar layer: on the arrays, exactly from the digital weights, and calibrating."""
 
+import math
+
 import jax
 import jax.numpy as jnp
 from jax import Array
@@ -8,11 +10,14 @@ from cimc.units import pair_weight
 from runtime.crossbar import by_group, layer_output, split_groups
 from runtime.network import Network, Product
 from runtime.state import State, System, gain_name
-from runtime.unfold import fold_output, unfold
+from runtime.unfold import fold_output, output_sizes, unfold
 
 # Input ranges tried by calibration, as multiples of the largest input in the calibration batch. No small fractions:
 # with them, half of all 8-bit pixels would lie exactly between two DAC codes.
 RANGE_FACTORS = tuple(1.37**power for power in range(-3, 8))
+NEAR_FACTORS = (1.0, 1 / 1.37, 1.37)  # of the present range, once there is one
+# Of a convolution's images as many are tried as make that many MVMs, but at least so many images.
+TRIED_MVMS, TRIED_IMAGES = 4096, 8
 
 
 def array_product(system: System, state: State) -> Product:
@@ -49,12 +54,12 @@ def plain_product(network: Network) -> Product:
     return product
 
 
-def calibrating_product(system: System, state: State, record: dict[str, Array]) -> Product:
+def calibrating_product(system: System, state: State, record: dict[str, Array], near: Array) -> Product:
     """Layers on the arrays, each with the input range that gives its output the least mean squared error.
 
     A small range clips inputs and drives currents beyond the ADC; a large one wastes both converters' steps. The error
-    is taken against the exact product with the conductances as they are, converters and noise included. The ranges
-    found are put into `record` by layer.
+    is taken against the exact product with the conductances as they are, converters and noise included. All ranges are
+    tried, or only those `near` the present one (a boolean). The ranges found are put into `record` by layer.
     """
 
     def product(name: str, x: Array, key: Array | None) -> Array:
@@ -62,23 +67,30 @@ def calibrating_product(system: System, state: State, record: dict[str, Array]) 
             record[name] = jnp.float32(1.0)
             return _layer_on_arrays(system, state, name, x, record[name], key)
         largest = jnp.maximum(jnp.max(jnp.abs(x)), jnp.float32(1e-6))
-        candidates = largest * jnp.asarray(RANGE_FACTORS, jnp.float32)
+        close = NEAR_FACTORS + (1.0,) * (len(RANGE_FACTORS) - len(NEAR_FACTORS))
+        candidates = jnp.where(
+            near,
+            state["input_range"][name] * jnp.asarray(close, jnp.float32),
+            largest * jnp.asarray(RANGE_FACTORS, jnp.float32),
+        )
         weight = pair_weight(state["conductance"][name], state["weight_range"][name], system.chip)
-        exact = _linear(system, name, x, weight) * state["digital"][gain_name(name)]
-        reference = fold_output(_add_bias(system, state, name, exact), x.shape, system.crossbars[name].window)
+        window, tried = system.crossbars[name].window, x
+        if window is not None:
+            positions = math.prod(output_sizes(x.shape[1:-1], window))
+            tried = x[..., : max(-(-TRIED_MVMS // positions), TRIED_IMAGES)]
+        exact = _linear(system, name, tried, weight) * state["digital"][gain_name(name)]
+        reference = fold_output(_add_bias(system, state, name, exact), tried.shape, window)
 
-        # Jitted here so that it is traced once for its two uses.
-        @jax.jit
-        def on_arrays(input_range: Array) -> Array:
-            return _layer_on_arrays(system, state, name, x, input_range, key)
+        def attempt(n: Array, best: tuple[Array, Array]) -> tuple[Array, Array]:
+            on_arrays = _layer_on_arrays(system, state, name, tried, candidates[n], key)
+            error = jnp.mean(jnp.square(on_arrays - reference))
+            return jnp.minimum(error, best[0]), jnp.where(error < best[0], candidates[n], best[1])
 
-        def error(input_range: Array) -> Array:
-            return jnp.mean(jnp.square(on_arrays(input_range) - reference))
-
-        chosen = candidates[jnp.argmin(jax.lax.map(error, candidates))]
+        count = jnp.where(near, len(NEAR_FACTORS), len(RANGE_FACTORS))
+        _, chosen = jax.lax.fori_loop(0, count, attempt, (jnp.float32(jnp.inf), candidates[0]))
         # A layer used several times has one converter range: that of the use with the largest inputs.
         record[name] = jnp.maximum(chosen, record[name]) if name in record else chosen
-        return on_arrays(chosen)
+        return _layer_on_arrays(system, state, name, x, chosen, key)
 
     return product
 

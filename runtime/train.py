@@ -2,10 +2,10 @@
 
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -18,6 +18,7 @@ from cimc.errors import CimcError
 from runtime.evaluate import accuracy, calibrate, images_for, logits, network_input
 from runtime.keys import new_key
 from runtime.network import run_network
+from runtime.packing import Packing, pack, packing, spread, unpack
 from runtime.products import array_product, exact_product
 from runtime.state import State, System, program, read_back
 from runtime.update import LayerState, Policy, update_layer
@@ -92,7 +93,8 @@ def _start(system: System, weight_decay: float, write: bool, state: State, key: 
     if write:
         program_key, read_key = jax.random.split(key)
         state = read_back(system, program(system, state, program_key), read_key)
-    return state, _adamw(weight_decay).init(_parameters(state))
+    weights, digital = packing(state["weight"]), packing(state["digital"])
+    return state, _adamw(weight_decay).init(_packed(weights, digital, state))
 
 
 def train(
@@ -133,7 +135,9 @@ def train(
             order_epoch, order = epoch, _order(options, epoch, len(images), per_epoch)
         to_calibration = CALIBRATION_STEPS - run.step % CALIBRATION_STEPS
         if to_calibration == CALIBRATION_STEPS and options.policy.method != "float":
-            run = replace(run, state=calibrate(system, run.state, calibration, data.scale, _key(options, 1, run.step)))
+            calibration_key = _key(options, 1, run.step)
+            state = calibrate(system, run.state, calibration, data.scale, calibration_key, run.step > 0)
+            run = replace(run, state=state)
         count = min(STEPS_PER_CALL, to_calibration, per_epoch - position)
         batches = np.zeros((STEPS_PER_CALL, options.batch_size), np.int32)
         batches[:count] = order[position * options.batch_size :][: count * options.batch_size].reshape(count, -1)
@@ -201,60 +205,77 @@ def _train_steps(
     count: Array,
 ) -> tuple[State, Any, Array]:
     """`count` steps from step `first` on, one after the other, with batches [steps, batch size] and rates [steps]."""
+    state, optimizer, loss_sum = carried
+    packings = packing(state["weight"]), packing(state["digital"])
+    weights, digital = packings
+    ranges = spread(weights, state["weight_range"])
 
-    def one(n: Array, carried: tuple[State, Any, Array]) -> tuple[State, Any, Array]:
+    def one(n: Array, carried: _Carried) -> _Carried:
         step_key = jax.random.fold_in(key, first + n)
+        x = network_input(system, images[batches[n]], scale)
         return _train_step(
-            system, policy, weight_decay, scale, *carried, images, labels, batches[n], rates[n], step_key
+            system, policy, weight_decay, packings, state, ranges, carried, x, labels[batches[n]], rates[n], step_key
         )
 
-    return jax.lax.fori_loop(0, count, one, carried)
+    layers = tuple(map(LayerState, *(pack(weights, state[group]) for group in LayerState._fields)))
+    start = _Carried(layers, pack(digital, state["digital"]), state["statistics"], optimizer, loss_sum)
+    end = jax.lax.fori_loop(0, count, one, start)
+    new: State = {**state, "statistics": end.statistics, "digital": unpack(digital, end.digital)}
+    for group in LayerState._fields:
+        new[group] = unpack(weights, [getattr(layer, group) for layer in end.layers])
+    return new, end.optimizer, end.loss_sum
+
+
+class _Carried(NamedTuple):
+    """What a step hands to the next one, packed."""
+
+    layers: tuple[LayerState, ...]
+    digital: tuple[Array, ...]
+    statistics: dict[str, Array]
+    optimizer: Any
+    loss_sum: Array
 
 
 def _train_step(
     system: System,
     policy: Policy,
     weight_decay: float,
-    scale: float,
-    state: State,
-    optimizer: Any,
-    loss_sum: Array,
-    images: Array,
+    packings: tuple[Packing, Packing],
+    fixed: State,
+    ranges: tuple[Array, ...],
+    carried: _Carried,
+    x: Array,
     labels: Array,
-    batch: Array,
     lr: Array,
     key: Array,
-) -> tuple[State, Any, Array]:
-    x = network_input(system, images[batch], scale)
+) -> _Carried:
+    """One step: packings of the weights and of the digital parameters; `fixed` holds what training does not change."""
+    weights, digital = packings
     forward_key, update_key = jax.random.split(key)
+    conductance = unpack(weights, [layer.conductance for layer in carried.layers])
 
     def loss_of(parameters: dict[str, dict[str, Array]]) -> tuple[Array, dict[str, Array]]:
-        trial: State = {**state, **parameters}
+        trial: State = {**fixed, "conductance": conductance, **parameters}
         product = exact_product(system, trial) if policy.method == "float" else array_product(system, trial)
         output, statistics = run_network(
-            system.network, x, product, trial["digital"], state["statistics"], forward_key, train=True
+            system.network, x, product, trial["digital"], carried.statistics, forward_key, train=True
         )
-        return jnp.mean(optax.softmax_cross_entropy_with_integer_labels(output, labels[batch])), statistics
+        return jnp.mean(optax.softmax_cross_entropy_with_integer_labels(output, labels)), statistics
 
-    parameters = _parameters(state)
-    (loss, statistics), gradients = jax.value_and_grad(loss_of, has_aux=True)(parameters)
-    directions, optimizer = _adamw(weight_decay).update(gradients, optimizer, parameters)
+    parameters = {"weight": tuple(layer.weight for layer in carried.layers), "digital": carried.digital}
+    apart = {"weight": unpack(weights, parameters["weight"]), "digital": unpack(digital, carried.digital)}
+    (loss, statistics), gradients = jax.value_and_grad(loss_of, has_aux=True)(apart)
+    directions, optimizer = _adamw(weight_decay).update(
+        _packed(weights, digital, gradients), carried.optimizer, parameters
+    )
     steps = jax.tree.map(lambda direction: -lr * direction, directions)
-    new: State = {**state, "statistics": statistics, "digital": optax.apply_updates(state["digital"], steps["digital"])}
-    layers = {
-        name: update_layer(
-            policy,
-            system.chip,
-            LayerState(*(state[group][name] for group in LayerState._fields)),
-            step,
-            state["weight_range"][name],
-            jax.random.fold_in(update_key, index),
-        )
-        for index, (name, step) in enumerate(steps["weight"].items())
-    }
-    for group in LayerState._fields:
-        new[group] = {name: getattr(layer, group) for name, layer in layers.items()}
-    return new, optimizer, loss_sum + loss
+    layers = tuple(
+        update_layer(policy, system.chip, layer, step, weight_range, jax.random.fold_in(update_key, index))
+        for index, (layer, step, weight_range) in enumerate(zip(carried.layers, steps["weight"], ranges, strict=True))
+    )
+    return _Carried(
+        layers, optax.apply_updates(carried.digital, steps["digital"]), statistics, optimizer, carried.loss_sum + loss
+    )
 
 
 def _end_epoch(
@@ -285,8 +306,8 @@ def _end_epoch(
     return replace(run, loss_sum=jnp.float32(0), history=(*run.history, record))
 
 
-def _parameters(state: State) -> dict[str, dict[str, Array]]:
-    return {"weight": state["weight"], "digital": state["digital"]}
+def _packed(weights: Packing, digital: Packing, parameters: Mapping[str, Any]) -> dict[str, tuple[Array, ...]]:
+    return {"weight": pack(weights, parameters["weight"]), "digital": pack(digital, parameters["digital"])}
 
 
 def _adamw(weight_decay: float) -> optax.GradientTransformation:

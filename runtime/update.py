@@ -1,4 +1,4 @@
-"""The update policy: what an optimiser step does to the devices of one layer.
+"""The update policy: what an optimiser step does to the devices.
 
 mixed-precision   acc += step; where |acc| > threshold the device is programmed (arXiv 2305.14547, section 3)
 naive             threshold 0 and nothing kept: every step is programmed (the ablation)
@@ -16,8 +16,10 @@ from cimc.chip import Chip
 from cimc.errors import CimcError
 from cimc.units import pair_targets, pair_weight
 from runtime.cells import blind_pulses, read_cells, write_verify
+from runtime.packing import STRIP
 
-SMALL_LAYER = 4096  # weights: below, programming a layer as a whole is as quick as finding its due weights
+SMALL = 4096  # weights: below, programming all of them is as quick as finding those that are due
+STRIPS_A_ROUND = 64  # the part of all strips that a round programs; with a few due weights in a thousand one is enough
 
 
 @dataclass(frozen=True)
@@ -58,7 +60,7 @@ class Policy:
 
 
 class LayerState(NamedTuple):
-    """One layer's part of the state (`runtime.state`)."""
+    """One layer's part of the state (`runtime.state`), or that of several layers in one vector (`runtime.packing`)."""
 
     weight: Array
     accumulator: Array
@@ -76,9 +78,9 @@ def update_layer(
     Args:
         policy: the options.
         chip: the chip.
-        layer: the layer's state; weights [rows, columns], devices [2, rows, columns].
-        step: weight update of the optimiser [rows, columns].
-        weight_range: scalar; targets stay within +-weight_range.
+        layer: weights [..], devices [2, ..].
+        step: weight update of the optimiser [..].
+        weight_range: scalar or [..]; targets stay within +-weight_range.
         key: for programming and read errors.
     """
     if policy.method == "float":
@@ -93,41 +95,29 @@ def update_layer(
     total = jnp.clip(layer.accumulator + step, -weight_range - base, weight_range - base)
     due = jnp.abs(total) > policy.threshold_for(chip) * weight_range
     layer = layer._replace(accumulator=total)
-    width = _strip_width(total.size)
-    if width is None:
+    if total.size < SMALL or total.size % STRIP:
         return _program(policy, chip, layer, base, due, weight_range, program_key)
-    return _program_in_strips(policy, chip, layer, base, due, weight_range, program_key, width)
-
-
-def _strip_width(weights: int) -> int | None:
-    """Weights of a strip: small, so that most strips hold no due weight; None for layers that are quick as a whole."""
-    widths = [width for width in range(8, 33) if weights % width == 0]
-    return None if weights < SMALL_LAYER or not widths else min(widths, key=lambda width: abs(width - 16))
+    return _program_in_strips(policy, chip, layer, base, due, weight_range, program_key)
 
 
 def _program_in_strips(
-    policy: Policy,
-    chip: Chip,
-    layer: LayerState,
-    base: Array,
-    due: Array,
-    weight_range: Array,
-    key: Array,
-    width: int,
+    policy: Policy, chip: Chip, layer: LayerState, base: Array, due: Array, weight_range: Array, key: Array
 ) -> LayerState:
-    """`_program` where weights are due only, usually a few in a thousand: errors are drawn for their strips alone.
+    """`_program` where weights are due only, usually a few in ten thousand: errors are drawn for their strips alone.
 
-    A strip is `width` consecutive weights. A round programs up to an eighth of the layer, and there are as many rounds
-    as the due strips need.
+    A strip is `STRIP` consecutive weights. There are as many rounds as the due strips need.
     """
-    strips = due.size // width
-    a_round = -(-strips // 8)
+    strips = due.size // STRIP
+    a_round = max(strips // STRIPS_A_ROUND, 16)
+
+    axes = due.ndim
 
     def in_strips(array: Array) -> Array:
-        return array.reshape(*array.shape[:-2], strips, width)
+        return array.reshape(*array.shape[: array.ndim - axes], strips, STRIP)
 
     shapes = [array.shape for array in layer]
     layer, base, due = jax.tree.map(in_strips, (layer, base, due))
+    ranges = in_strips(weight_range) if weight_range.ndim else weight_range
     count = jnp.cumsum(jnp.any(due, axis=1).astype(jnp.int32))
 
     def program(n: Array, layer: LayerState) -> LayerState:
@@ -137,7 +127,8 @@ def _program_in_strips(
         some = LayerState(*(array.at[..., places, :].get(mode="clip") for array in layer))
         due_here = due.at[places].get(mode="fill", fill_value=False)
         base_here = base.at[places].get(mode="clip")
-        done = _program(policy, chip, some, base_here, due_here, weight_range, jax.random.fold_in(key, n))
+        range_here = ranges.at[places].get(mode="clip") if ranges.ndim else ranges
+        done = _program(policy, chip, some, base_here, due_here, range_here, jax.random.fold_in(key, n))
         return LayerState(
             *(
                 array.at[..., places, :].set(new, mode="drop", unique_indices=True, indices_are_sorted=True)
@@ -158,10 +149,10 @@ def _program(
     Args:
         policy: the options.
         chip: the chip.
-        layer: weights and accumulators [m, n] with the step in them, devices [2, m, n].
-        base: what the digital side takes the weights to be [m, n].
-        due: [m, n].
-        weight_range: scalar.
+        layer: weights and accumulators [..] with the step in them, devices [2, ..].
+        base: what the digital side takes the weights to be [..].
+        due: [..].
+        weight_range: scalar or [..].
         key: for programming and read errors.
     """
     write_key, sync_key = jax.random.split(key)
@@ -204,7 +195,7 @@ def _program(
 
 
 def _pulses(chip: Chip, base: Array, total: Array, weight_range: Array) -> tuple[Array, Array]:
-    """Whole pulses for G+ and G- [2, rows, columns], and the weight [rows, columns] they aim at.
+    """Whole pulses for G+ and G- [2, ..], and the weight [..] they aim at.
 
     trunc(acc / step) pulses (Nandakumar et al. 2020). An increase first takes G- down to its minimum, then G+ up; a
     decrease the reverse, so that the idle device of a pair stays at G_min.

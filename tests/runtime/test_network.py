@@ -147,7 +147,7 @@ def test_calibration_takes_the_range_with_the_least_error() -> None:
     images = images_for("mlp", 8)
     record: dict[str, jax.Array] = {}
     x = jnp.asarray(images.reshape(8, -1)).T
-    calibrating_product(system, state, record)(name, x, None)
+    calibrating_product(system, state, record, jnp.bool_(False))(name, x, None)
     exact = exact_product(system, state)(name, x, None)
 
     def error(input_range: float) -> float:

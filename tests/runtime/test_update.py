@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from cimc.chip import Chip, load_chip
 from cimc.errors import CimcError
 from cimc.units import pair_targets, pair_weight
+from runtime.packing import pack, packing, spread, unpack
 from runtime.update import LayerState, Policy, update_layer
 
 Floats = npt.NDArray[np.float32]
@@ -289,8 +290,8 @@ def test_a_pulse_first_takes_the_opposite_device_down() -> None:
 
 
 def test_trials_count_every_attempt_of_every_written_device() -> None:
-    layer = layer_of(np.zeros((200, 200)), SOC)
-    step = np.where(uniform(0, 1, shape=(200, 200)) < 0.5, 0.5, 0.1)
+    layer = layer_of(np.zeros(40_000), SOC)
+    step = np.where(uniform(0, 1, shape=(40_000,)) < 0.5, 0.5, 0.1)
     after = apply(Policy(), SOC, layer, step)
     trials, writes = np.asarray(after.trials), np.asarray(after.writes)
     np.testing.assert_array_equal(writes[0], step == 0.5)
@@ -300,6 +301,36 @@ def test_trials_count_every_attempt_of_every_written_device() -> None:
     coarse = apply(Policy(reset="zero"), COARSE, layer_of(np.zeros(SHAPE), COARSE), *[np.full(SHAPE, 0.1)] * 4)
     np.testing.assert_array_equal(coarse.updates, 4)
     np.testing.assert_array_equal(coarse.trials, coarse.writes)
+
+
+@pytest.mark.parametrize("due", [0.0, 0.001, 0.02, 1.0])  # no round, one, several, all
+def test_layers_packed_in_one_vector_are_updated_as_each_alone(due: float) -> None:
+    """A chip without errors, so that the result does not depend on the draws: each weight against its own range."""
+    random = np.random.default_rng(3)
+    shapes, ranges = {"a": (40, 30), "b": (7, 9), "c": (90, 70)}, {"a": 0.5, "b": 2.0, "c": 1.0}
+    weight = {n: random.uniform(-1, 1, s).astype(np.float32) * np.float32(ranges[n]) for n, s in shapes.items()}
+    moved = {n: (random.random(s) < due) * random.uniform(-1, 1, s) * ranges[n] for n, s in shapes.items()}
+    scalars = {name: jnp.float32(value) for name, value in ranges.items()}
+    packed = packing({name: jnp.asarray(array) for name, array in weight.items()})
+    alone = {
+        n: apply(Policy(), IDEAL, layer_of(w, IDEAL, ranges[n]), weight_range=ranges[n]) for n, w in weight.items()
+    }
+    whole = LayerState(*(pack(packed, {n: layer[i] for n, layer in alone.items()})[0] for i in range(6)))
+    assert whole.weight.size > 4096, "in strips"
+    step = pack(packed, {name: jnp.asarray(array, jnp.float32) for name, array in moved.items()})[0]
+    after = update(Policy(), IDEAL, whole, step, spread(packed, scalars)[0], jax.random.key(0))
+    for index, field in enumerate(LayerState._fields):
+        parts = unpack(packed, [after[index]])
+        for name, layer in alone.items():
+            # By rows: below the size at which strips begin.
+            expected = [
+                apply(Policy(), IDEAL, LayerState(*(a[..., r, :] for a in layer)), row, weight_range=ranges[name])
+                for r, row in enumerate(moved[name])
+            ]
+            np.testing.assert_array_equal(
+                parts[name], np.stack([e[index] for e in expected], axis=-2), err_msg=f"{field} of {name}"
+            )
+    assert (float(after.updates.sum()) > 0) == (due > 0)
 
 
 def test_an_update_repeats_with_its_key() -> None:
