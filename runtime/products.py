@@ -1,6 +1,7 @@
 """The three ways to compute a crossbar layer: on the arrays, exactly from the digital weights, and calibrating."""
 
 import math
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -14,8 +15,8 @@ from runtime.unfold import fold_output, output_sizes, unfold
 
 # Input ranges tried by calibration, as multiples of the largest input in the calibration batch. No small fractions:
 # with them, half of all 8-bit pixels would lie exactly between two DAC codes.
-RANGE_FACTORS = tuple(1.37**power for power in range(-3, 8))
-NEAR_FACTORS = (1.0, 1 / 1.37, 1.37)  # of the present range, once there is one
+RANGE_STEP = 1.37
+RANGE_FACTORS = tuple(RANGE_STEP**power for power in range(-3, 8))
 # Of a convolution's images as many are tried as make that many MVMs, but at least so many images.
 TRIED_MVMS, TRIED_IMAGES = 4096, 8
 
@@ -54,12 +55,22 @@ def plain_product(network: Network) -> Product:
     return product
 
 
+class _Search(NamedTuple):
+    """The search for an input range: ranges tried, changes of direction, the best range and its error."""
+
+    tried: Array
+    turns: Array
+    chosen: Array
+    error: Array
+
+
 def calibrating_product(system: System, state: State, record: dict[str, Array], near: Array) -> Product:
     """Layers on the arrays, each with the input range that gives its output the least mean squared error.
 
     A small range clips inputs and drives currents beyond the ADC; a large one wastes both converters' steps. The error
     is taken against the exact product with the conductances as they are, converters and noise included. All ranges are
-    tried, or only those `near` the present one (a boolean). The ranges found are put into `record` by layer.
+    tried, or (`near`, a boolean) from the present one larger ones as long as they are better, then smaller ones. The
+    ranges found are put into `record` by layer.
     """
 
     def product(name: str, x: Array, key: Array | None) -> Array:
@@ -67,12 +78,7 @@ def calibrating_product(system: System, state: State, record: dict[str, Array], 
             record[name] = jnp.float32(1.0)
             return _layer_on_arrays(system, state, name, x, record[name], key)
         largest = jnp.maximum(jnp.max(jnp.abs(x)), jnp.float32(1e-6))
-        close = NEAR_FACTORS + (1.0,) * (len(RANGE_FACTORS) - len(NEAR_FACTORS))
-        candidates = jnp.where(
-            near,
-            state["input_range"][name] * jnp.asarray(close, jnp.float32),
-            largest * jnp.asarray(RANGE_FACTORS, jnp.float32),
-        )
+        candidates = largest * jnp.asarray(RANGE_FACTORS, jnp.float32)
         weight = pair_weight(state["conductance"][name], state["weight_range"][name], system.chip)
         window, tried = system.crossbars[name].window, x
         if window is not None:
@@ -81,13 +87,25 @@ def calibrating_product(system: System, state: State, record: dict[str, Array], 
         exact = _linear(system, name, tried, weight) * state["digital"][gain_name(name)]
         reference = fold_output(_add_bias(system, state, name, exact), tried.shape, window)
 
-        def attempt(n: Array, best: tuple[Array, Array]) -> tuple[Array, Array]:
-            on_arrays = _layer_on_arrays(system, state, name, tried, candidates[n], key)
-            error = jnp.mean(jnp.square(on_arrays - reference))
-            return jnp.minimum(error, best[0]), jnp.where(error < best[0], candidates[n], best[1])
+        def goes_on(search: _Search) -> Array:
+            return jnp.where(near, search.turns < 2, search.tried < len(RANGE_FACTORS))
 
-        count = jnp.where(near, len(NEAR_FACTORS), len(RANGE_FACTORS))
-        _, chosen = jax.lax.fori_loop(0, count, attempt, (jnp.float32(jnp.inf), candidates[0]))
+        def attempt(search: _Search) -> _Search:
+            next_one = search.chosen * jnp.where(search.turns == 0, RANGE_STEP, 1 / RANGE_STEP)
+            walked = jnp.where(search.tried == 0, state["input_range"][name], next_one)
+            input_range = jnp.where(near, walked, candidates[search.tried])
+            on_arrays = _layer_on_arrays(system, state, name, tried, input_range, key)
+            error = jnp.mean(jnp.square(on_arrays - reference))
+            better = error < search.error
+            return _Search(
+                search.tried + 1,
+                search.turns + jnp.where(better | (search.tried == 0), 0, 1),
+                jnp.where(better, input_range, search.chosen),
+                jnp.where(better, error, search.error),
+            )
+
+        start = _Search(jnp.int32(0), jnp.int32(0), candidates[0], jnp.float32(jnp.inf))
+        chosen = jax.lax.while_loop(goes_on, attempt, start).chosen
         # A layer used several times has one converter range: that of the use with the largest inputs.
         record[name] = jnp.maximum(chosen, record[name]) if name in record else chosen
         return _layer_on_arrays(system, state, name, x, chosen, key)
