@@ -115,15 +115,10 @@ def accuracy(outputs: np.ndarray, labels: np.ndarray) -> float:
 
 
 @partial(jit, static_argnums=(0, 3))
-def calibrate(
-    system: System, state: State, images: Array, scale: float, key: Array, near: bool | Array = False
-) -> State:
-    """Choose every layer's input range on stored images [N, ...], layer after layer. Returns a new state.
-
-    near: only follow the present ranges, which is a quarter of the work.
-    """
+def calibrate(system: System, state: State, images: Array, scale: float, key: Array) -> State:
+    """Choose every layer's input range on stored images [N, ...], layer after layer. Returns a new state."""
     record: dict[str, Array] = {}
     x = network_input(system, images, scale)
-    product = calibrating_product(system, state, record, jnp.asarray(near))
+    product = calibrating_product(system, state, record)
     run_network(system.network, x, product, state["digital"], state["statistics"], key)
     return {**state, "input_range": record}

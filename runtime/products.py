@@ -1,7 +1,6 @@
 """The three ways to compute a crossbar layer: on the arrays, exactly from the digital weights, and calibrating."""
 
 import math
-from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -15,8 +14,7 @@ from runtime.unfold import fold_output, output_sizes, unfold
 
 # Input ranges tried by calibration, as multiples of the largest input in the calibration batch. No small fractions:
 # with them, half of all 8-bit pixels would lie exactly between two DAC codes.
-RANGE_STEP = 1.37
-RANGE_FACTORS = tuple(RANGE_STEP**power for power in range(-3, 8))
+RANGE_FACTORS = tuple(1.37**power for power in range(-3, 8))
 # Of a convolution's images as many are tried as make that many MVMs, but at least so many images.
 TRIED_MVMS, TRIED_IMAGES = 4096, 8
 
@@ -55,22 +53,12 @@ def plain_product(network: Network) -> Product:
     return product
 
 
-class _Search(NamedTuple):
-    """The search for an input range: ranges tried, changes of direction, the best range and its error."""
-
-    tried: Array
-    turns: Array
-    chosen: Array
-    error: Array
-
-
-def calibrating_product(system: System, state: State, record: dict[str, Array], near: Array) -> Product:
+def calibrating_product(system: System, state: State, record: dict[str, Array]) -> Product:
     """Layers on the arrays, each with the input range that gives its output the least mean squared error.
 
     A small range clips inputs and drives currents beyond the ADC; a large one wastes both converters' steps. The error
-    is taken against the exact product with the conductances as they are, converters and noise included. All ranges are
-    tried, or (`near`, a boolean) from the present one larger ones as long as they are better, then smaller ones. The
-    ranges found are put into `record` by layer.
+    is taken against the exact product with the conductances as they are, converters and noise included. The ranges
+    found are put into `record` by layer.
     """
 
     def product(name: str, x: Array, key: Array | None) -> Array:
@@ -87,25 +75,12 @@ def calibrating_product(system: System, state: State, record: dict[str, Array], 
         exact = _linear(system, name, tried, weight) * state["digital"][gain_name(name)]
         reference = fold_output(_add_bias(system, state, name, exact), tried.shape, window)
 
-        def goes_on(search: _Search) -> Array:
-            return jnp.where(near, search.turns < 2, search.tried < len(RANGE_FACTORS))
-
-        def attempt(search: _Search) -> _Search:
-            next_one = search.chosen * jnp.where(search.turns == 0, RANGE_STEP, 1 / RANGE_STEP)
-            walked = jnp.where(search.tried == 0, state["input_range"][name], next_one)
-            input_range = jnp.where(near, walked, candidates[search.tried])
+        def error(input_range: Array) -> Array:
             on_arrays = _layer_on_arrays(system, state, name, tried, input_range, key)
-            error = jnp.mean(jnp.square(on_arrays - reference))
-            better = error < search.error
-            return _Search(
-                search.tried + 1,
-                search.turns + jnp.where(better | (search.tried == 0), 0, 1),
-                jnp.where(better, input_range, search.chosen),
-                jnp.where(better, error, search.error),
-            )
+            return jnp.mean(jnp.square(on_arrays - reference))
 
-        start = _Search(jnp.int32(0), jnp.int32(0), candidates[0], jnp.float32(jnp.inf))
-        chosen = jax.lax.while_loop(goes_on, attempt, start).chosen
+        # All of them: the error has more than one minimum, so that a search near the present range can be stuck.
+        chosen = candidates[jnp.argmin(jax.lax.map(error, candidates))]
         # A layer used several times has one converter range: that of the use with the largest inputs.
         record[name] = jnp.maximum(chosen, record[name]) if name in record else chosen
         return _layer_on_arrays(system, state, name, x, chosen, key)

@@ -25,7 +25,8 @@ from runtime.update import LayerState, Policy, update_layer
 from runtime.xla import jit
 
 CALIBRATION_IMAGES = 32
-CALIBRATION_STEPS = 100
+# Input ranges are calibrated every so many steps, and five times more often before they have settled.
+CALIBRATION_STEPS, SETTLED_STEPS = 500, 1000
 STEPS_PER_CALL = 20  # steps that run without Python between them
 STAGNANT_EPOCHS = 5
 COUNTS = ("updates", "writes", "trials")
@@ -133,11 +134,10 @@ def train(
         epoch, position = divmod(run.step, per_epoch)
         if epoch != order_epoch:
             order_epoch, order = epoch, _order(options, epoch, len(images), per_epoch)
-        to_calibration = CALIBRATION_STEPS - run.step % CALIBRATION_STEPS
-        if to_calibration == CALIBRATION_STEPS and options.policy.method != "float":
-            calibration_key = _key(options, 1, run.step)
-            state = calibrate(system, run.state, calibration, data.scale, calibration_key, run.step > 0)
-            run = replace(run, state=state)
+        interval = CALIBRATION_STEPS if run.step >= SETTLED_STEPS else CALIBRATION_STEPS // 5
+        to_calibration = interval - run.step % interval
+        if to_calibration == interval and options.policy.method != "float":
+            run = replace(run, state=calibrate(system, run.state, calibration, data.scale, _key(options, 1, run.step)))
         count = min(STEPS_PER_CALL, to_calibration, per_epoch - position)
         batches = np.zeros((STEPS_PER_CALL, options.batch_size), np.int32)
         batches[:count] = order[position * options.batch_size :][: count * options.batch_size].reshape(count, -1)

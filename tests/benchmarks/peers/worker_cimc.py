@@ -89,7 +89,7 @@ def prepare(work: Work) -> Runner:
 
     def go(steps: int) -> int:
         nonlocal run
-        # Whole hundreds: so often the input ranges are calibrated.
+        # Whole intervals of calibration, which is in the figures.
         first, goal = run.step, run.step + -(-steps // CALIBRATION_STEPS) * CALIBRATION_STEPS
 
         def stop(now: Run, total: int) -> None:
