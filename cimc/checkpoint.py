@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from cimc.artifact import Artifact, network_digest, write_artifact
@@ -55,17 +54,17 @@ def load_run(
     leaves, structure = jax.tree.flatten(fresh.optimizer)
     try:
         state = {
-            group: {name: jnp.asarray(artifact.state[f"{group}/{name}"]) for name in arrays}
+            group: {name: jax.device_put(artifact.state[f"{group}/{name}"]) for name in arrays}
             for group, arrays in fresh.state.items()
         }
-        stored = [jnp.asarray(artifact.state[f"optimizer/{index}"]) for index in range(len(leaves))]
+        stored = [jax.device_put(artifact.state[f"optimizer/{index}"]) for index in range(len(leaves))]
         if [leaf.shape for leaf in stored] != [leaf.shape for leaf in leaves]:
             raise CimcError(f"{path} holds a run of another version of cimc; leave out --resume to start anew")
         return Run(
             state=state,
             optimizer=jax.tree.unflatten(structure, stored),
             step=int(artifact.history["step"]),
-            loss_sum=jnp.asarray(artifact.state["run/loss_sum"]),
+            loss_sum=jax.device_put(artifact.state["run/loss_sum"]),
             history=tuple(artifact.history["epochs"]),
         )
     except KeyError as error:

@@ -90,9 +90,9 @@ def logits(
     outputs = []
     for start in range(0, len(images), BATCH):
         batch = images[start : start + BATCH]
-        padded = pad_batch(batch)
+        padded = jax.device_put(pad_batch(batch))
         batch_key = None if key is None else jax.random.fold_in(key, start)
-        outputs.append(np.asarray(predict(system, state, jnp.asarray(padded), scale, batch_key, exact))[: len(batch)])
+        outputs.append(np.asarray(predict(system, state, padded, scale, batch_key, exact))[: len(batch)])
         if progress:
             progress(start + len(batch))
     return np.concatenate(outputs)

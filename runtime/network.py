@@ -191,8 +191,9 @@ def run_network(
     Returns:
         The output [N, ...] (before a final Softmax) and the updated statistics.
     """
-    values, statistics = run_nodes(network, {network.input: x}, product, digital, statistics, key, train)
-    return values[network.logits], statistics
+    values, last, statistics = _run(network, {network.input: x}, product, digital, statistics, key, train)
+    logits = values[network.logits]
+    return images_first(logits) if network.logits in last else logits, statistics
 
 
 def run_nodes(
@@ -204,7 +205,21 @@ def run_nodes(
     key: Array | None = None,
     train: bool = False,
 ) -> tuple[dict[str, Any], Values]:
-    """All values of a network by name, for inputs by name, and the updated statistics; arguments as `run_network`.
+    """All values of a network by name, for inputs by name, and the updated statistics; arguments as `run_network`."""
+    values, last, statistics = _run(network, feeds, product, digital, statistics, key, train)
+    return {name: images_first(value) if name in last else value for name, value in values.items()}, statistics
+
+
+def _run(
+    network: Network,
+    feeds: Mapping[str, Any],
+    product: Product,
+    digital: Values,
+    statistics: Values,
+    key: Array | None,
+    train: bool,
+) -> tuple[dict[str, Any], set[str], Values]:
+    """All values, the names of those that have images last, and the statistics.
 
     What depends on constants and sizes alone stays NumPy, so that it may shape what follows.
     """
@@ -244,7 +259,7 @@ def run_nodes(
             results = _execute(network, node, inputs)
         results = results if isinstance(results, tuple) else (results,)
         values.update((name, result) for name, result in zip(node.outputs, results, strict=False) if name)
-    return values | {name: images_first(values[name]) for name in last if name in values}, statistics
+    return values, last, statistics
 
 
 def _execute(network: Network, node: Node, inputs: list[Any]) -> Any:

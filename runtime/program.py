@@ -1,6 +1,6 @@
 """Between a state and a program: what a state would write into a chip, and the state of a chip that holds a program."""
 
-import jax.numpy as jnp
+import jax
 import numpy as np
 
 from cimc.chip import Chip
@@ -55,10 +55,10 @@ def with_program(state: State, program: Program) -> State:
     """The state with a program's targets as exact conductances, its scales, and its digital values."""
     new = {group: dict(arrays) for group, arrays in state.items()}
     for name, layer in program.layers.items():
-        new["conductance"][name] = jnp.asarray(layer.targets)
-        new["weight_range"][name] = jnp.asarray(layer.weight_range)
-        new["input_range"][name] = jnp.asarray(layer.input_range)
-        new["digital"][gain_name(name)] = jnp.asarray(layer.gain)
+        new["conductance"][name] = jax.device_put(layer.targets)
+        new["weight_range"][name] = jax.device_put(layer.weight_range)
+        new["input_range"][name] = jax.device_put(layer.input_range)
+        new["digital"][gain_name(name)] = jax.device_put(layer.gain)
     for group in ("digital", "statistics"):
-        new[group] |= {name: jnp.asarray(a) for name, a in program.digital.items() if name in new[group]}
+        new[group] |= {name: jax.device_put(a) for name, a in program.digital.items() if name in new[group]}
     return new

@@ -4,7 +4,6 @@ from dataclasses import dataclass
 from typing import Literal
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
@@ -79,25 +78,25 @@ def initial_state(system: System) -> State:
     network = system.network
     state: State = {group: {} for group in ("weight", "accumulator", "conductance", "weight_range", "input_range")}
     state |= {"updates": {}, "writes": {}, "trials": {}}
-    state["digital"] = {name: jnp.asarray(network.initializers[name]) for name in network.trainable}
-    state["statistics"] = {name: jnp.asarray(network.initializers[name]) for name in network.statistics}
+    state["digital"] = {name: jax.device_put(network.initializers[name]) for name in network.trainable}
+    state["statistics"] = {name: jax.device_put(network.initializers[name]) for name in network.statistics}
     for node in network.layers():
-        # NumPy: JAX would compile each of these operations for each shape.
+        # NumPy, and device_put: JAX would compile each of these operations, `asarray` too, for each shape.
         weight = np.asarray(network.initializers[node.inputs[1]], np.float32)
         largest = float(np.max(np.abs(weight)))
         if not np.isfinite(largest):
             raise CimcError(f"the weights of {node.name} hold NaN or infinity; export the model again")
         weight_range = np.float32(largest or 1.0)
         pair = pair_targets(weight, weight_range, system.chip)
-        state["weight"][node.name] = jnp.asarray(weight)
-        state["accumulator"][node.name] = jnp.asarray(np.zeros_like(weight))
-        state["conductance"][node.name] = jnp.asarray(pair)
-        state["weight_range"][node.name] = jnp.asarray(weight_range)
-        state["input_range"][node.name] = jnp.float32(0.0)
-        state["updates"][node.name] = jnp.asarray(np.zeros(weight.shape, np.int32))
-        state["writes"][node.name] = jnp.asarray(np.zeros(pair.shape, np.int32))
-        state["trials"][node.name] = jnp.asarray(np.zeros(pair.shape, np.int32))
-        state["digital"][gain_name(node.name)] = jnp.float32(1.0)
+        state["weight"][node.name] = jax.device_put(weight)
+        state["accumulator"][node.name] = jax.device_put(np.zeros_like(weight))
+        state["conductance"][node.name] = jax.device_put(pair)
+        state["weight_range"][node.name] = jax.device_put(weight_range)
+        state["input_range"][node.name] = jax.device_put(np.float32(0.0))
+        state["updates"][node.name] = jax.device_put(np.zeros(weight.shape, np.int32))
+        state["writes"][node.name] = jax.device_put(np.zeros(pair.shape, np.int32))
+        state["trials"][node.name] = jax.device_put(np.zeros(pair.shape, np.int32))
+        state["digital"][gain_name(node.name)] = jax.device_put(np.float32(1.0))
     return state
 
 
@@ -143,5 +142,5 @@ def restore_state(system: System, flat: dict[str, np.ndarray], source: str) -> S
             stored = flat.get(f"{group}/{name}")
             if stored is None or stored.shape != array.shape:
                 raise CimcError(f"the state in {source} does not fit its network (at {group}/{name}); train it again")
-            arrays[name] = jnp.asarray(stored)
+            arrays[name] = jax.device_put(stored)
     return state

@@ -84,7 +84,7 @@ def start(system: System, state: State, options: TrainingOptions, programmed: bo
     options.policy.check(system.chip)
     write = options.policy.method != "float" and not programmed
     state, optimizer = _start(system, options.weight_decay, write, state, _key(options, 0, 0))
-    return Run(state, optimizer, 0, jnp.float32(0), ())
+    return Run(state, optimizer, 0, jax.device_put(np.float32(0)), ())
 
 
 @partial(jit, static_argnums=(0, 1, 2))
@@ -121,10 +121,11 @@ def train(
     Raises:
         CimcError: the data does not fit the network, or the loss is no longer a number.
     """
-    images = jnp.asarray(images_for(system, data.x_train, data))
+    stored = images_for(system, data.x_train, data)
+    images = jax.device_put(stored)
     test_images = images_for(system, data.x_test, data)
-    labels = jnp.asarray(data.y_train)
-    calibration = images[calibration_index(options.seed, len(images))]
+    labels = jax.device_put(data.y_train)
+    calibration = jax.device_put(stored[calibration_index(options.seed, len(stored))])
     per_epoch = options.steps(len(images))
     total = per_epoch * options.epochs
     step_key = _key(options, 2)
@@ -303,7 +304,7 @@ def _end_epoch(
             for group in COUNTS
         },
     }
-    return replace(run, loss_sum=jnp.float32(0), history=(*run.history, record))
+    return replace(run, loss_sum=jax.device_put(np.float32(0)), history=(*run.history, record))
 
 
 def _packed(weights: Packing, digital: Packing, parameters: Mapping[str, Any]) -> dict[str, tuple[Array, ...]]:
