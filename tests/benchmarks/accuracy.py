@@ -72,7 +72,7 @@ def tables(out: Path, seeds: list[int]) -> None:
     for name in TRAINING:
         runs = [_load(out, name, seed, "train") for seed in seeds]
         accuracy = _spread([100 * run["accuracy"] for run in runs])
-        if runs[0]["updates_per_weight_mean"] is None:  # no device is touched
+        if runs[0]["update_reduction"] is None:  # no device is touched
             print(f"| {name} | {accuracy} | | |")
             continue
         updates = f"{np.mean([r['updates_per_weight_mean'] for r in runs]):.1f}"
