@@ -336,7 +336,7 @@ def quickstart(
     seed: Seed = 0,
     as_json: Json = False,
 ) -> None:
-    """Walk the whole road in about two minutes: compile, train, export and deploy LeNet-1 on synthetic digits.
+    """Walk the whole road in half a minute: compile, train, export and deploy LeNet-1 on synthetic digits.
 
     Example: cimc quickstart
     """

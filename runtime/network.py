@@ -243,7 +243,7 @@ def _run(
         swapped = node.foreign is None and keeps_images_last(node.operator, node.inputs, values, last)
         inputs = [images_first(values[name]) if name in last and not swapped else values[name] for name in node.inputs]
         if swapped:
-            last.update(node.outputs)
+            last.update(name for name in node.outputs if name)
         if node.operator == "BatchNormalization":
             results, mean, variance = _batch_norm(inputs, node.attributes, train, channel_axis=0 if swapped else 1)
             if train:
