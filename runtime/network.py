@@ -205,7 +205,10 @@ def run_nodes(
     key: Array | None = None,
     train: bool = False,
 ) -> tuple[dict[str, Any], Values]:
-    """All values of a network by name, for inputs by name, and the updated statistics; arguments as `run_network`."""
+    """All values of a network by name, for inputs by name, and the updated statistics; arguments as `run_network`.
+
+    A value between an activation and a MaxPool is the pooled one (`runtime.reorder`).
+    """
     values, last, statistics = _run(network, feeds, product, digital, statistics, key, train)
     return {name: images_first(value) if name in last else value for name, value in values.items()}, statistics
 
