@@ -5,6 +5,8 @@ operations. Here a key is 64 bits and each derivation a few multiplications, whi
 For simulated noise, not for secrets.
 """
 
+import math
+
 import jax
 import jax.numpy as jnp
 from jax import Array
@@ -43,23 +45,16 @@ def _fold_in(key: Array, number: int) -> Array:
 
 
 def _split(key: Array, shape: tuple[int, ...]) -> Array:
-    number = jax.lax.iota(jnp.uint32, _size(shape)).reshape(shape)
+    number = jax.lax.iota(jnp.uint32, math.prod(shape)).reshape(shape)
     return jnp.stack(_derive(key[0] ^ jnp.uint32(_SPLIT), key[1], number), axis=-1)
 
 
 def _bits(key: Array, width: int, shape: tuple[int, ...]) -> Array:
     if width == 64:
         raise ValueError("64-bit draws are not needed here")
-    number = jax.lax.iota(jnp.uint32, _size(shape)).reshape(shape)
+    number = jax.lax.iota(jnp.uint32, math.prod(shape)).reshape(shape)
     first, second = _derive(key[0] ^ jnp.uint32(_BITS), key[1], number)
     return (first ^ second).astype({8: jnp.uint8, 16: jnp.uint16, 32: jnp.uint32}[width])
-
-
-def _size(shape: tuple[int, ...]) -> int:
-    size = 1
-    for extent in shape:
-        size *= extent
-    return size
 
 
 _HASH = define_prng_impl(

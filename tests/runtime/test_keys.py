@@ -32,7 +32,7 @@ def test_no_two_ways_of_deriving_keys_meet() -> None:
         jax.vmap(new_key)(jnp.arange(COUNT)),
     ]
     every = np.concatenate([words(family) for family in families])
-    # Among 2^18.3 numbers of 64 bits two are equal with a probability of 6e-9.
+    # Among 2^18.3 numbers of 64 bits two are equal with a probability of 3e-9.
     assert len(np.unique(every)) == len(every)
 
 
