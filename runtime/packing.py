@@ -27,9 +27,9 @@ def packing(arrays: Mapping[str, Array]) -> Packing:
     return (*([tuple(together)] if together else []), *vectors)
 
 
-def pack(packed: Packing, arrays: Mapping[str, Array], fill: float = 0.0) -> tuple[Array, ...]:
-    """Vectors [..., n] of arrays [..., *shape], `fill` in the rest of their last strips."""
-    return tuple(_joined([_flat(arrays[name], shape) for name, shape in vector], fill) for vector in packed)
+def pack(packed: Packing, arrays: Mapping[str, Array]) -> tuple[Array, ...]:
+    """Vectors [..., n] of arrays [..., *shape], zeros in the rest of their last strips."""
+    return tuple(_joined([_flat(arrays[name], shape) for name, shape in vector], 0.0) for vector in packed)
 
 
 def spread(packed: Packing, scalars: Mapping[str, Array]) -> tuple[Array, ...]:
