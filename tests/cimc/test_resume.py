@@ -5,13 +5,14 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from cimc import cli
-from cimc.artifact import read_artifact
+from cimc.artifact import read_artifact, write_artifact
 from cimc.digits import digits
 from runtime import train
 
@@ -21,13 +22,13 @@ STEPS = 80  # of an epoch; a checkpoint is due every 20
 OPTIONS = ["--data", "data.npz", "--epochs", "2", "--steps-per-epoch", str(STEPS), "--lr", "0.02", "--json"]
 
 
-def cimc(*arguments: str) -> None:
+def cimc(*arguments: str, status: int = 0) -> None:
     """The command in this process, where functions are compiled once for all runs."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(sys, "argv", ["cimc", *arguments])
         with pytest.raises(SystemExit) as caught:
             cli.main()
-    assert caught.value.code in (0, None)
+    assert (caught.value.code or 0) == status
 
 
 def step_of(path: Path) -> int:
@@ -63,7 +64,7 @@ def train_and_kill(output: Path) -> None:
 
 
 # One test: the compilation of the training step takes most of its time, and is shared by all runs.
-def test_run_repeats_and_a_killed_run_resumes_to_the_same_bytes(place, monkeypatch):
+def test_run_repeats_and_a_killed_run_resumes_to_the_same_bytes(place, monkeypatch, capsys):
     one, two, other, killed = (place / f"{name}.cim" for name in ("one", "two", "other", "killed"))
     for output, seed in ((one, "0"), (two, "0"), (other, "1")):
         cimc("train", "lenet1.cim", *OPTIONS, "--seed", seed, "-o", output.name)
@@ -87,3 +88,16 @@ def test_run_repeats_and_a_killed_run_resumes_to_the_same_bytes(place, monkeypat
     cimc("train", "lenet1.cim", *OPTIONS, "--resume", "-o", one.name)
     assert not steps, "a finished run took a step"
     assert killed.read_bytes() == one.read_bytes(), "a finished run changed on --resume"
+
+    # A run whose optimiser was laid out otherwise, as by an earlier version.
+    run = read_artifact(other)
+    leaves = {name: a[..., :-1] for name, a in run.state.items() if name.startswith("optimizer/") and a.ndim}
+    assert leaves
+    write_artifact(other, replace(run, state=run.state | leaves))
+    before = other.read_bytes()
+    capsys.readouterr()
+    cimc("train", "lenet1.cim", *OPTIONS, "--seed", "1", "--resume", "-o", other.name, status=1)
+    message = capsys.readouterr().err.strip()
+    assert "other.cim holds a run of another version of cimc; leave out --resume" in message
+    assert len(message.splitlines()) == 1
+    assert other.read_bytes() == before
