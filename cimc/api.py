@@ -71,13 +71,18 @@ def train(
     run = start(system, state, options, programmed)
     if resume and Path(output).exists():
         run = load_run(read_artifact(output), run, artifact, options, data, output)
+
+    def save(run: Run, total: int) -> None:
+        closing = _training_figures(artifact, run, options, 0.0) if run.step == total else None
+        save_run(output, artifact, run, total, options, data, system, figures=closing)
+
     first, began = run.step, time.perf_counter()
     run = train_run(
         system,
         run,
         options,
         data,
-        lambda run, total: save_run(output, artifact, run, total, options, data, system),
+        save,
         checkpoint_seconds,
         progress,
     )

@@ -1,6 +1,7 @@
 """A training run in a `.cim` file: saved between two steps, and taken up again."""
 
 import hashlib
+from collections.abc import Mapping
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -8,6 +9,7 @@ from typing import Any
 import jax
 import numpy as np
 
+from cimc import __version__
 from cimc.artifact import Artifact, network_digest, write_artifact
 from cimc.data import Dataset
 from cimc.errors import CimcError
@@ -15,11 +17,25 @@ from runtime.evaluate import images_for
 from runtime.state import System, flatten_state
 from runtime.train import Run, TrainingOptions, calibration_index
 
+# Closing figures that a clock gave: they are of the machine, and a run that repeats must write the same bytes.
+CLOCKED = frozenset({"images_per_s", "start_up_s"})
+
 
 def save_run(
-    output: Path, source: Artifact, run: Run, total: int, options: TrainingOptions, data: Dataset, system: System
+    output: Path,
+    source: Artifact,
+    run: Run,
+    total: int,
+    options: TrainingOptions,
+    data: Dataset,
+    system: System,
+    *,
+    figures: Mapping[str, Any] | None = None,
 ) -> None:
-    """Write the run with all that it needs to go on, and the images that calibrate its input ranges."""
+    """Write the run with all that it needs to go on, and the images that calibrate its input ranges.
+
+    figures: the closing ones of a complete run (JSON values), kept but for those in `CLOCKED`.
+    """
     images = data.x_train[calibration_index(options.seed, len(data.x_train))]
     leaves = jax.tree.leaves(run.optimizer)
     flat = flatten_state(run.state) | {f"optimizer/{index}": np.asarray(leaf) for index, leaf in enumerate(leaves)}
@@ -31,7 +47,10 @@ def save_run(
         "epochs": list(run.history),
         "scale": data.scale,
         "synthetic": data.synthetic,
+        "tool": f"cimc {__version__}",
     }
+    if figures is not None:
+        history["figures"] = {name: value for name, value in figures.items() if name not in CLOCKED}
     write_artifact(output, replace(source, state=flat, history=history))
 
 

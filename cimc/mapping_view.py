@@ -3,6 +3,9 @@
 from collections.abc import Iterable
 from typing import Any
 
+from rich.markup import escape
+
+from cimc import training_view
 from cimc.artifact import Artifact
 from cimc.console import print_table, say
 from cimc.mapping import LayerCost, MappedLayer, Mapping
@@ -10,7 +13,9 @@ from cimc.schedule import Step
 
 
 def figures(artifact: Artifact) -> dict[str, Any]:
-    """JSON of `inspect`: the cost with its layers, the result, the schedule without its stages, and the segments."""
+    """JSON of `inspect`: the cost with its layers, the result, the schedule without its stages, the segments, and the
+    training (`training_view.figures`; None for a file that was never trained).
+    """
     mapping = artifact.mapping
     result = mapping.cost.model_dump()
     result["layers"] = [
@@ -34,6 +39,7 @@ def figures(artifact: Artifact) -> dict[str, Any]:
             **{name: getattr(placement, name) for name in ("byte_hops", "byte_hops_bound", "byte_hops_unplaced")},
             "links": [link._asdict() for link in placement.links],
         }
+    result["training"] = training_view.figures(artifact)
     return result
 
 
@@ -52,6 +58,7 @@ def show(artifact: Artifact) -> None:
     _show_components(artifact.mapping)
     if artifact.mapping.schedule is not None:
         _show_path(artifact.mapping.schedule.critical_path, artifact.mapping.schedule.latency_ns)
+    training_view.show(artifact)
 
 
 def show_layers(artifact: Artifact) -> None:
@@ -68,7 +75,7 @@ def show_layers(artifact: Artifact) -> None:
     columns = ["layer", "weights", "grid", "copies", "arrays", "used", "MVMs", "tile ops", "ms"]
     splits = " and ".join(sorted({layer.row_split for layer in mapping.layers}))
     print_table(
-        f"{artifact.model} on {chip.name} ({chip.array.rows} x {chip.array.columns} arrays)",
+        f"{escape(artifact.model)} on {escape(chip.name)} ({chip.array.rows} x {chip.array.columns} arrays)",
         [*columns, "time", "mJ", "energy"],
         rows,
         f"one image, arrays with their converters; digital operators and data movement are not counted here; rows are "
@@ -80,7 +87,7 @@ def _layer_row(layer: MappedLayer, cost: LayerCost, time: float, energy: float) 
     rows, columns = grid(layer)
     groups = f"{layer.groups} x " if layer.groups > 1 else ""
     return [
-        layer.name + (" (two-phase)" if layer.signed_input else ""),
+        escape(layer.name) + (" (two-phase)" if layer.signed_input else ""),
         f"{layer.rows} x {layer.columns}",
         f"{groups}{rows} x {columns}",
         str(layer.copies),
@@ -153,8 +160,8 @@ def _show_components(mapping: Mapping) -> None:
 def _show_path(path: Iterable[Step], latency_ns: float) -> None:
     rows = [
         [
-            step.stage,
-            step.layer,
+            escape(step.stage),
+            escape(step.layer),
             f"{step.first_row} to {step.last_row}",
             f"{step.start_ns * 1e-3:.3f}",
             f"{step.stop_ns * 1e-3:.3f}",

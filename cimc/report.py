@@ -1,6 +1,5 @@
-"""`cimc report`: one self-contained HTML page about a `.cim` file - network, arrays, pipeline, cost, conductances."""
+"""`cimc report`: one self-contained HTML page about a `.cim` file - training, network, arrays, cost, conductances."""
 
-from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from html import escape
 from pathlib import Path
@@ -14,6 +13,8 @@ from cimc.files import replacing
 from cimc.mapping import Mapping
 from cimc.report_drawings import bars, floor_plan, histogram, timeline
 from cimc.report_graph import network_drawing
+from cimc.report_html import section, table
+from cimc.report_training import training_section
 from cimc.schedule import Schedule
 from cimc.svg import BLUE, INK, LINE, MUTED, ORANGE, duration, energy, layer_colour
 from cimc.units import pair_targets
@@ -42,6 +43,7 @@ tr.total td {{ border-top: 1px solid {LINE}; font-weight: 600; background: #fff;
 .meter {{ display: inline-block; width: 70px; height: 8px; background: #eef1f4; margin-left: 8px; border-radius: 2px; }}
 .meter i {{ display: block; height: 8px; background: {BLUE}; border-radius: 2px; }}
 .side {{ display: flex; flex-wrap: wrap; gap: 28px; }} .cells {{ display: flex; flex-wrap: wrap; gap: 12px; }}
+.side > div {{ margin-bottom: 16px; }}
 @media print {{ .scroll {{ max-height: none; }} }}
 """
 
@@ -60,36 +62,25 @@ def report(artifact: Artifact) -> str:
     sections = [
         f"<h1>{escape(title)}</h1><p class=note>{escape(chip.description)}</p>",
         _summary(artifact),
-        _section(
+        training_section(artifact),
+        section(
             "Network",
             "Crossbar layers have a coloured number, which marks them throughout this page; beside it the size of the "
             "output of one image and the digital operators that follow. Grey boxes are digital.",
             f"<div class=scroll>{network_drawing(artifact.network, [layer.name for layer in mapping.layers])}</div>",
         ),
-        _section("Arrays", _arrays_note(artifact), floor_plan(mapping, chip), _legend(mapping)),
+        section("Arrays", _arrays_note(artifact), floor_plan(mapping, chip), _legend(mapping)),
         _placement(mapping, chip),
-        _section("Pipeline", _pipeline_note(mapping), timeline(mapping), _limits(mapping.schedule)),
+        section("Pipeline", _pipeline_note(mapping), timeline(mapping), _limits(mapping.schedule)),
         _critical_path(mapping.schedule),
-        _section("Cost by component", _component_note(mapping), _components(mapping)),
-        _section("Cost by layer", "One image; arrays with their converters.", _layers(mapping)),
+        section("Cost by component", _component_note(mapping), _components(mapping)),
+        section("Cost by layer", "One image; arrays with their converters.", _layers(mapping)),
         _conductances(artifact),
     ]
     return (
         f'<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8"><title>{escape(title)}</title>'
         f"<style>{STYLE}</style></head>\n<body>\n{''.join(sections)}\n</body></html>\n"
     )
-
-
-def _section(title: str, note: str, *content: str) -> str:
-    return f"\n<h2>{escape(title)}</h2>\n<p class=note>{escape(note)}</p>\n" + "\n".join(content)
-
-
-def _table(head: Sequence[str], rows: Iterable[Sequence[str]], total: Sequence[str] = ()) -> str:
-    """Cells are HTML; the first column is text."""
-    top = "".join(f"<th>{escape(name)}</th>" for name in head)
-    body = "".join(f"<tr>{''.join(f'<td>{cell}</td>' for cell in row)}</tr>" for row in rows)
-    last = f"<tr class=total>{''.join(f'<td>{cell}</td>' for cell in total)}</tr>" if total else ""
-    return f"<table><thead><tr>{top}</tr></thead><tbody>{body}{last}</tbody></table>"
 
 
 def _meter(share: float) -> str:
@@ -172,7 +163,7 @@ def _placement(mapping: Mapping, chip: Chip) -> str:
         f"Bytes times links passed, one image: {placement.byte_hops:,}; no placement of these arrays can have less "
         f"than {placement.byte_hops_bound:,}, arrays in network order have {placement.byte_hops_unplaced:,}."
     )
-    return _section("Traffic between cores", note, _table(["busiest links", "bytes per image"], rows))
+    return section("Traffic between cores", note, table(["busiest links", "bytes per image"], rows))
 
 
 def _pipeline_note(mapping: Mapping) -> str:
@@ -195,7 +186,7 @@ def _limits(schedule: Schedule | None) -> str:
         for limit in schedule.limits
     ]  # fmt: skip
     note = f"What sets the interval of {duration(schedule.interval_ns)}: the busiest resource of each kind."
-    return f"<p>{escape(note)}</p>" + _table(["resource", "busiest", "busy for one image", "of the interval"], rows)
+    return f"<p>{escape(note)}</p>" + table(["resource", "busiest", "busy for one image", "of the interval"], rows)
 
 
 def _critical_path(schedule: Schedule | None) -> str:
@@ -211,8 +202,8 @@ def _critical_path(schedule: Schedule | None) -> str:
     ]  # fmt: skip
     short = len(schedule.critical_path) - len(steps)
     more = f" {short} steps of less than {SHORT:.1%} of the latency are left out." if short else ""
-    table = _table(["stage", "layer", "output rows", "start", "time", "of the latency"], rows)
-    return _section("Critical path", f"What everything waited for, from input to output.{more}", table)
+    steps_table = table(["stage", "layer", "output rows", "start", "time", "of the latency"], rows)
+    return section("Critical path", f"What everything waited for, from input to output.{more}", steps_table)
 
 
 def _component_note(mapping: Mapping) -> str:
@@ -268,7 +259,7 @@ def _layers(mapping: Mapping) -> str:
     total = ["total", f"{cost.weights:,}", "", "", f"{cost.crossbars:,}", f"{cost.utilization:.0%}",
              f"{cost.mvm_positions:,}", f"{cost.tile_ops:,}", duration(cost.latency_ms * 1e6), "",
              energy(cost.energy_mj), ""]  # fmt: skip
-    return _table(head, rows, total)
+    return table(head, rows, total)
 
 
 @dataclass(frozen=True)
@@ -302,7 +293,7 @@ def _conductances(artifact: Artifact) -> str:
         f"<div>{histogram(name, found.counts, found.low, found.high, found.unit, index)}</div>"
         for name, found, index in shown
     )
-    return _section(
+    return section(
         title,
         f"{note}. A bar that would hide all others, such as the idle devices, is cut; its share stands beside it.",
         f"<div class=cells>{drawings}</div>",

@@ -1,9 +1,10 @@
-"""The drawings of the report: array floor plan, pipeline timeline, bars, histograms. All inline SVG."""
+"""The drawings of the report: array floor plan, pipeline timeline, bars, histograms, lines. All inline SVG."""
 
 import math
 from collections import defaultdict
+from collections.abc import Callable, Sequence
 from collections.abc import Mapping as Dictionary
-from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
@@ -20,19 +21,23 @@ from cimc.svg import (
     ORANGE,
     PAPER,
     UNUSED,
+    dot,
     drawing,
     duration,
     layer_colour,
     line,
     pale,
+    polyline,
     rectangle,
     shortened,
     text,
     ticks,
+    ticks_between,
 )
 
 PAGE = 1120  # pixels
 NAMES = 230  # of them for names on the left
+MOST_POINTS = 200  # of a line; of more, every n-th and the last
 MOST_BLOCKS = 40_000  # of more, an array shows how much each layer takes, not where
 
 
@@ -259,3 +264,60 @@ def histogram(title: str, counts: npt.NDArray[np.int64], low: float, high: float
     parts.append(text(6, height - 7, f"{low:.3g}", 9, "start", MUTED))
     parts.append(text(width - 6, height - 7, f"{high:.3g} {unit}", 9, "end", MUTED))
     return drawing(width, height, parts, f"histogram of {title}")
+
+
+@dataclass(frozen=True)
+class Line:
+    """A line of a chart: its name, its colour, and its points (epoch, value)."""
+
+    name: str
+    colour: str
+    points: Sequence[tuple[float, float]]
+
+
+def line_chart(
+    title: str, lines: Sequence[Line], *, show: Callable[[float], str], from_zero: bool = True, small: bool = False
+) -> str:
+    """Values over the epochs, with a legend where there are several lines; what is not finite is left out.
+
+    show: a value as text. from_zero: whether the axis begins at zero, or near the least value. small: one of many.
+    """
+    width, height, left = (208, 128, 40) if small else (360, 190, 48)
+    size, top, base, right = (9, 32, height - 20, width - 8) if small else (11, 40, height - 26, width - 12)
+    drawn = [Line(one.name, one.colour, _thinned(one.points)) for one in lines]
+    points = [point for one in drawn for point in one.points]
+    parts = [text(4, size + 3, shortened(title, 34 if small else 44), size + 1)]
+    if not points:
+        return drawing(width, height, [*parts, text(4, top + size, "not recorded", size, "start", MUTED)], title)
+    first, last = min(x for x, _ in points), max(x for x, _ in points)
+    values = [y for _, y in points]
+    marks = ticks_between(min(0.0, *values) if from_zero else min(values), max(values), 3 if small else 4)
+    low, high = marks[0], marks[-1]
+
+    def place(x: float, y: float) -> tuple[float, float]:
+        across = (x - first) / (last - first) if last > first else 0.5
+        return left + across * (right - left), base - (y - low) / (high - low) * (base - top)
+
+    for mark in marks:
+        y = place(first, mark)[1]
+        parts += [line(left, y, right, y), text(left - 4, y + size / 3, show(mark), size - 1, "end", MUTED)]
+    parts.append(text(left, height - 6, f"epoch {first:g}", size - 1, "start", MUTED))
+    if last > first:
+        parts.append(text(right, height - 6, f"{last:g}", size - 1, "end", MUTED))
+    for index, one in enumerate(drawn):
+        placed = [place(*point) for point in one.points]
+        if len(placed) > 1:
+            parts.append(polyline(placed, one.colour))
+        for (x, y), (epoch, value) in zip(placed, one.points, strict=True):
+            parts.append(dot(x, y, 1.8 if small else 2.5, one.colour, f"{one.name}, epoch {epoch:g}: {show(value)}"))
+        if len(drawn) > 1:
+            x = 4 + index * (width / len(drawn))
+            parts += [rectangle(x, size + 10, size - 1, 3, one.colour), text(x + size + 2, size + 15, one.name, size)]
+    return drawing(width, height, parts, title)
+
+
+def _thinned(points: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
+    finite = [point for point in points if math.isfinite(point[1])]
+    step = -(-len(finite) // MOST_POINTS) or 1
+    kept = finite[::step]
+    return kept if not finite or kept[-1] == finite[-1] else [*kept, finite[-1]]

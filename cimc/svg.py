@@ -1,7 +1,7 @@
 """Small pieces of SVG as text, and the colours and units that the drawings of the report share."""
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from html import escape
 
 INK, MUTED, LINE, PAPER = "#1f2933", "#66727f", "#d5dbe1", "#ffffff"
@@ -64,6 +64,18 @@ def line(x1: float, y1: float, x2: float, y2: float, stroke: str = LINE, width: 
     return f'<path d="M{x1:.1f} {y1:.1f}L{x2:.1f} {y2:.1f}" stroke="{stroke}" stroke-width="{width:g}" fill="none"/>'
 
 
+def polyline(points: Sequence[tuple[float, float]], stroke: str, width: float = 1.5) -> str:
+    """A line through points (x, y) in pixels."""
+    path = "L".join(f"{x:.1f} {y:.1f}" for x, y in points)
+    return f'<path d="M{path}" stroke="{stroke}" stroke-width="{width:g}" stroke-linejoin="round" fill="none"/>'
+
+
+def dot(x: float, y: float, radius: float, fill: str, title: str = "") -> str:
+    """A filled circle; `title` shows under the pointer."""
+    shape = f'<circle cx="{x:.1f}" cy="{y:.1f}" r="{radius:g}" fill="{fill}"'
+    return f"{shape}><title>{escape(title)}</title></circle>" if title else f"{shape}/>"
+
+
 def shortened(content: str, characters: int) -> str:
     """The text cut to that many characters, its middle replaced by an ellipsis."""
     if len(content) <= characters:
@@ -86,6 +98,15 @@ def energy(mj: float) -> str:
         if abs(mj) * factor >= 1 or unit == "pJ":
             return f"{mj * factor:.3g} {unit}"
     return f"{mj:.3g} mJ"
+
+
+def ticks_between(low: float, high: float, count: int = 4) -> list[float]:
+    """About `count` round numbers, equally far apart, of which the first and last enclose `low` to `high`."""
+    room = high - low or abs(high) or 1.0
+    power = 10.0 ** math.floor(math.log10(room / count))
+    step = next(power * factor for factor in (1, 2, 5, 10) if power * factor >= room / count * (1 - 1e-9))
+    first, last = math.floor(low / step + 1e-9), math.ceil(high / step - 1e-9)
+    return [step * index for index in range(first, max(last, first + 1) + 1)]
 
 
 def ticks(most: float, count: int = 6) -> list[float]:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from cimc import mapping_view
+from cimc import mapping_view, training_view
 from cimc.chip import Chip
 from cimc.console import print_figures, print_table, say
 from cimc.data import Dataset
@@ -65,34 +65,8 @@ def show_training(
     history: Sequence[Mapping[str, float]], figures: Mapping[str, Any], data: Dataset, output: Path
 ) -> None:
     """Epoch table and closing figures of `train`."""
-    weights = figures["weights"]
-    rows = [
-        [
-            f"{record['epoch']:.0f}",
-            f"{record['loss']:.4f}",
-            f"{record['accuracy']:.2%}",
-            f"{record['lr']:.2g}",
-            f"{record['updates'] / weights:.2f}",
-        ]
-        for record in history
-    ]
-    print_table(f"training on {label(data)}", ["epoch", "loss", "test accuracy", "lr", "updates / weight"], rows)
-    reduction = figures["update_reduction"]
-    energy = figures["programming_energy_mj"]
-    print_figures(
-        "device updates",
-        {
-            "updates": f"{figures['updates']:,}",
-            "per weight, mean and largest": (
-                f"{figures['updates_per_weight_mean']:.2f}, {figures['updates_per_weight_max']}"
-            ),
-            "fewer than programming every step": "-" if reduction is None else f"{reduction:.0f}x",
-            "devices written": f"{figures['device_writes']:,}",
-            "programming trials or pulses": f"{figures['programming_trials']:,}",
-            "programming energy": "not stated for this chip" if energy is None else f"{energy:.3g} mJ",
-            "speed": f"{figures['images_per_s']:.0f} images/s",
-        },
-    )
+    training_view.show_epochs(history, figures["weights"], label(data))
+    training_view.show_figures(figures)
     say(f"wrote {output}; next: cimc export {output} -o package/")
 
 
