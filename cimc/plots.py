@@ -7,7 +7,8 @@ import matplotlib as mpl
 import numpy as np
 
 from cimc.files import replacing
-from cimc.package import Package, array_targets
+from cimc.package import Package
+from cimc.program_files import array_targets
 
 mpl.use("Agg")
 from matplotlib import pyplot as plt

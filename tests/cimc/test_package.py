@@ -2,6 +2,7 @@
 
 import csv
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import jax
@@ -10,9 +11,10 @@ import onnx
 import onnx_ir as ir
 import onnxruntime
 import pytest
+import safetensors.numpy
 
 from cimc import api
-from cimc.chip import chip_text, parse_chip
+from cimc.chip import Chip, chip_text, parse_chip
 from cimc.compiler import compile_model
 from cimc.data import Dataset
 from cimc.digits import digits
@@ -138,14 +140,96 @@ def test_address_map_agrees_with_the_mapping_for_every_weight(folder, package):
     assert used.sum() == 2 * sum(layer.rows * layer.columns for layer in package.mapping.layers)
 
 
-def test_csv_files_hold_the_same_targets(folder):
+def read_table(path: Path) -> tuple[list[str], list[str], np.ndarray]:
+    """Comments, head and cells of an array's CSV, read as a tester would: float64, NaN where a field is empty."""
+    lines = path.read_text(encoding="ascii").splitlines()
+    comments = [line[2:] for line in lines if line.startswith("#")]
+    head, *rows = list(csv.reader(lines[len(comments) :]))
+    assert [int(row[0]) for row in rows] == list(range(len(rows)))
+    cells = np.array([[float(cell) if cell else np.nan for cell in row[1:]] for row in rows])
+    return comments, head, cells
+
+
+def assert_tables_are_exact(folder: Path) -> None:
     targets = np.load(folder / "program" / "targets.npy", allow_pickle=False)
     files = sorted((folder / "program").glob("array_*.csv"))
     assert len(files) == len(targets)
+    assert targets.dtype == np.float32
     for path, array in zip(files, targets, strict=True):
-        with path.open(newline="", encoding="ascii") as file:
-            table = np.array([[float(cell) if cell else np.nan for cell in row] for row in csv.reader(file)])
-        np.testing.assert_allclose(table, array, rtol=0, atol=1e-4, equal_nan=True)
+        _, head, cells = read_table(path)
+        assert head == ["row", *(f"bl{column}" for column in range(array.shape[1]))]
+        np.testing.assert_array_equal(cells, array.astype(np.float64))
+        assert np.isnan(cells).any(), "no array here is full"
+
+
+def test_csv_files_hold_exactly_the_same_targets(folder):
+    assert_tables_are_exact(folder)
+
+
+@pytest.mark.parametrize("off_grid", [1.0, np.float32(np.pi)])
+def test_csv_files_are_exact_for_targets_off_the_grid(package, tmp_path, off_grid):
+    layers = {
+        name: replace(layer, targets=(layer.targets * np.float32(off_grid)).astype(np.float32))
+        for name, layer in package.program.layers.items()
+    }
+    write_package(tmp_path / "off", replace(package, program=Program(layers, package.program.digital)))
+    assert_tables_are_exact(tmp_path / "off")
+    rows = (tmp_path / "off" / "program" / "array_0000.csv").read_text(encoding="ascii").splitlines()
+    places = len(rows[-64].split(",")[1].partition(".")[2])
+    assert places == 7 if off_grid == 1.0 else places > 7, "the grid of brram-soc is 2^-7 uS"
+
+
+def test_first_lines_of_an_array_say_how_to_write_it(folder, package):
+    for index in range(package.mapping.arrays):
+        lines, _, cells = read_table(folder / "program" / f"array_{index:04d}.csv")
+        stated = dict(line.split(": ", 1) for line in lines if not line.startswith("holds"))
+        chip, place = divmod(index, 4)
+        assert stated[f"target conductances of array {index}"].startswith(f"chip {chip}, array {place} on that chip")
+        assert stated["unit"] == "uS"
+        assert stated["G_min"] == "8.2 uS; G_max: 32.9 uS"
+        assert stated["tolerance"] == f"+-{package.chip.cell.programming.tolerance_uS:g} uS of the target"
+        assert stated["most trials"] == f"{package.chip.cell.programming.trials}"
+        assert stated["verify voltage"] == f"{package.chip.cell.read_voltage_V:g} V"
+        assert "first RESET" in stated["writing order"]
+        assert "bring it to G_min" in stated["unused"]
+        assert "word line" in stated["order"]
+        assert "G+ first, then G-" in stated["sign"]
+        (held,) = [line for line in lines if line.startswith("holds")]
+        (block,) = [b for layer in package.mapping.layers for b in layer.blocks if b.array == index]
+        rows, columns = block.row_stop - block.row_start, 2 * (block.column_stop - block.column_start)
+        assert f"weight rows {block.row_start} to {block.row_stop - 1}, " in held
+        assert f"in wl 0 to {rows - 1}, bl 0 to {columns - 1}; G+ in bl 0, 2, " in held
+        assert np.isfinite(cells[:rows, :columns]).all()
+
+
+def test_chip_without_a_tolerance_says_so(package, tmp_path):
+    text = chip_text("brram-256x64")
+    chip = parse_chip(text, "brram-256x64")
+    mapping = map_network(lower(read_network(LENET1)), chip)
+    write_package(tmp_path / "other", replace(package, chip=chip, chip_text=text, mapping=mapping))
+    lines, _, _ = read_table(tmp_path / "other" / "program" / "array_0000.csv")
+    assert "tolerance: not stated" in lines
+    assert "Tolerance: not stated." in (tmp_path / "other" / "README.md").read_text(encoding="utf-8")
+
+
+def test_names_from_the_network_keep_their_line(package, tmp_path):
+    evil = 'a|b\n"<b>' + "\u00b5"
+    first = package.mapping.layers[0]
+    mapping = package.mapping.model_copy(
+        update={"layers": (first.model_copy(update={"name": evil}), *package.mapping.layers[1:])}
+    )
+    layers = {evil if name == first.name else name: layer for name, layer in package.program.layers.items()}
+    write_package(
+        tmp_path / "evil", replace(package, mapping=mapping, program=Program(layers, package.program.digital))
+    )
+    lines, _, _ = read_table(tmp_path / "evil" / "program" / "array_0000.csv")
+    (held,) = [line for line in lines if line.startswith("holds")]
+    name = held.removeprefix("holds: layer ").partition(", copy")[0]
+    assert json.loads(name) == evil
+    readme = (tmp_path / "evil" / "README.md").read_text(encoding="utf-8")
+    assert "a&#124;b" in readme
+    assert "<b>" not in readme
+    assert evil in read_package(tmp_path / "evil").program.layers
 
 
 def test_block_table_lists_every_block_with_its_place(folder, package):
@@ -178,6 +262,7 @@ def test_every_file_of_the_package_is_under_a_digest(folder):
         "program/array_0003.csv",
         "program/addresses.npz",
         "program/blocks.csv",
+        "README.md",
     ],
 )
 def test_changed_or_missing_file_is_named(copy, name):
@@ -203,8 +288,18 @@ def test_damaged_manifest_is_refused(copy, manifest):
 def test_other_format_says_what_to_do(copy):
     path = copy / "manifest.json"
     path.write_text(json.dumps({**json.loads(path.read_text()), "format": FORMAT + 1}))
-    with pytest.raises(CimcError, match=f"has format {FORMAT + 1}, this version reads {FORMAT}; export it again"):
+    with pytest.raises(CimcError, match=f"has format {FORMAT + 1}, this version reads 2 and {FORMAT}; export it again"):
         read_package(copy)
+
+
+def test_package_of_format_2_is_read(copy, package):
+    """Written before the tables had first lines and the folder a README.md."""
+    (copy / "README.md").unlink()
+    path = copy / "manifest.json"
+    manifest = json.loads(path.read_text())
+    del manifest["sha256"]["README.md"]
+    path.write_text(json.dumps({**manifest, "format": 2}))
+    assert read_package(copy).mapping == package.mapping
 
 
 def test_folder_without_a_package_says_what_to_do(tmp_path):
@@ -316,6 +411,117 @@ def test_exported_networks_compute_in_onnxruntime_what_the_runtime_computes(tmp_
     np.testing.assert_allclose(exported, computed, rtol=0, atol=1e-3)
     noisy = logits(system, state, data.x_test, data.scale, jax.random.key(0))
     assert np.abs(noisy - computed).max() > 1e-2, "the comparison would not see an error of the size of read noise"
+
+
+def numbers_in_readme(folder: Path) -> dict[str, dict[str, str]]:
+    """The table by layer."""
+    lines = (folder / "README.md").read_text(encoding="utf-8").splitlines()
+    start = next(index for index, line in enumerate(lines) if line.startswith("| layer | rows x columns"))
+    head, _, *rest = ([cell.strip() for cell in line.strip("|").split("|")] for line in lines[start:])
+    rows = rest[: rest.index([""])]
+    return {row[0]: dict(zip(head, row, strict=True)) for row in rows}
+
+
+def value_by_the_readme(folder: Path, layer: str, x: np.ndarray, chip: Chip, copy: int = 0) -> np.ndarray:
+    """A layer's output [columns] for one input vector, from the package's tables by README.md."""
+    numbers = numbers_in_readme(folder)[layer]
+    s = np.float32(numbers["s"])
+    digital = safetensors.numpy.load_file(folder / "digital.safetensors")
+    text = (folder / "README.md").read_text(encoding="utf-8")
+    per_product = np.float32(text.partition("L = ")[2].split()[0])
+    u = x
+    if chip.input.bits is not None:
+        top = 2**chip.input.bits - 1
+        u = np.clip(np.round(x * np.float32(top / float(numbers["input range"]))), -top, top)
+    d = np.zeros(int(numbers["rows x columns"].split(" x ")[1]))
+    with (folder / "program" / "blocks.csv").open(newline="", encoding="utf-8") as file:
+        blocks = [row for row in csv.DictReader(file) if (row["layer"], int(row["copy"])) == (layer, copy)]
+    for block in ({key: int(value) for key, value in row.items() if key != "layer"} for row in blocks):
+        _, _, cells = read_table(folder / "program" / f"array_{block['array']:04d}.csv")
+        for phase in (1, -1) if numbers["phases"] == "2" else (1,):
+            lines = np.zeros(len(cells))
+            for row in range(block["row_start"], block["row_stop"]):
+                lines[block["array_row"] + row - block["row_start"]] = max(phase * u[row], 0)
+            for column in range(block["column_start"], block["column_stop"]):
+                bit_line = block["array_column"] + 2 * (column - block["column_start"])
+                codes = [
+                    per_product * np.float32(np.nansum(lines * cells[:, line])) for line in (bit_line, bit_line + 1)
+                ]
+                if chip.adc.bits is not None:
+                    codes = [np.clip(np.round(code), 0, 2**chip.adc.bits - 1) for code in codes]
+                d[column] += phase * (codes[0] - codes[1])
+    return (d + digital.get(f"bias/{layer}", np.zeros(1)) / s) * s
+
+
+@pytest.mark.parametrize(
+    ("chip_name", "input_range", "objective", "arrays"),
+    [
+        ("brram-soc", (-1.0, 1.0), None, None),
+        ("brram-soc", (0.0, 1.0), "interval", 9),
+        ("brram-soc", (0.0, 1.0), "arrays", 6),
+        ("ideal", (-1.0, 1.0), None, None),
+    ],
+)
+def test_readme_leads_from_tables_to_the_values_of_onnxruntime(
+    tmp_path, monkeypatch, chip_name, input_range, objective, arrays
+):
+    """Each layer's value by README.md in plain NumPy: the input of the layer is what onnxruntime gives it."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    data = Dataset("small", *digits(100, 40), synthetic=True, classes=10)
+    source, folder = tmp_path / "lenet1.cim", tmp_path / "package"
+    compile_model(LENET1, chip_name, source, input_range, verify=False, objective=objective, arrays=arrays)
+    package = api.export(source, None, folder, data)
+    model = onnx.load(folder / "model.onnx")
+    nodes = {node.input[1].removesuffix(".pair"): node for node in model.graph.node if node.domain == "ai.cimc"}
+    assert nodes.keys() == numbers_in_readme(folder).keys() == package.program.layers.keys()
+    names = [name for node in nodes.values() for name in (node.input[0], node.output[0])]
+    shown = {value.name for value in (*model.graph.output, *model.graph.input)}
+    model.graph.output.extend(onnx.helper.make_empty_tensor_value_info(n) for n in names if n not in shown)
+    session = onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
+    entry = session.get_inputs()[0].name
+    low, high = input_range
+    image = low + (high - low) * data.x_test[:1].astype(np.float32) * np.float32(data.scale)
+    values = dict(zip([o.name for o in session.get_outputs()], session.run(None, {entry: image}), strict=True))
+    values[entry] = image
+    for layer in package.mapping.layers:
+        node = nodes[layer.name]
+        x, y = values[node.input[0]], values[node.output[0]]
+        if y.ndim == 4:  # the patch under the output whose channels differ most
+            row, column = np.unravel_index(np.argmax(y[0].std(axis=0)), y.shape[2:])
+            x, y = x[0, :, row : row + 5, column : column + 5].reshape(-1), y[0, :, row, column]
+        else:
+            x, y = x[0], y[0]
+        assert y.std() > 0.01
+        for copy in range(layer.copies):
+            found = value_by_the_readme(folder, layer.name, x, package.chip, copy)
+            np.testing.assert_allclose(found, y, rtol=1e-4, atol=1e-4 * np.abs(y).max())
+    first = package.mapping.layers[0]
+    assert (first.signed_input, first.copies > 1) == (low < 0, objective == "interval")
+    assert (package.mapping.arrays < 3) == (objective == "arrays"), "several layers in an array"
+
+
+def test_readme_works_out_one_weight_with_its_numbers(folder, package):
+    readme = (folder / "README.md").read_text(encoding="utf-8")
+    layer = package.mapping.layers[0].name
+    place = readme.rpartition("\nWeight (")[2].partition(f") of layer {layer},")[0]
+    row, column = map(int, place.split(", "))
+    address = package.mapping.address(layer, row, column)
+    targets = np.load(folder / "program" / "targets.npy", allow_pickle=False)
+    array = address.chip * package.mapping.arrays_per_chip + address.array
+    high, low = (float(targets[array, address.row, line]) for line in (address.column_plus, address.column_minus))
+    assert f"G+ = {high:.9g} uS, G- = {low:.9g} uS" in readme
+    assert f"word line {address.row}, G+ in bit line {address.column_plus}," in readme
+    weight = (high - low) * float(package.program.layers[layer].weight_range) / package.chip.cell.window_uS
+    assert abs(weight) > 0.05
+    assert f"= {weight:.6g} |" in readme
+    assert f"standard deviation of {package.chip.cell.programming.error_sd_uS:g} uS" in readme
+
+
+def test_readme_lists_the_digests_of_the_files_beside_it(folder):
+    readme = (folder / "README.md").read_text(encoding="utf-8")
+    digests = json.loads((folder / "manifest.json").read_text())["sha256"]
+    for name in ("program/targets.npy", "program/blocks.csv", "model.onnx", "chip.toml"):
+        assert f"| `{name}` | `{digests[name]}` |" in readme
 
 
 def test_a_package_programs_all_copies_and_packed_layers(tmp_path, monkeypatch):

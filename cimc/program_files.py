@@ -1,0 +1,187 @@
+"""The files of `program/` in a package: what a tester writes into the arrays, in the arrays' own order."""
+
+import csv
+import io
+import json
+import math
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from cimc.chip import Chip
+from cimc.mapping import Block, MappedLayer, Mapping
+from cimc.program import Floats, Program
+
+MOST_DECIMALS = 149  # of a float32
+
+ORDER = (
+    "recommended: row by row from word line 0; in each row first RESET (lower conductance) of all devices above their "
+    "target, then SET (higher conductance) of all devices below; SET and RESET apart, because they need opposite "
+    "polarity; read every device after each pulse"
+)
+UNUSED = "an empty cell is not used: bring it to G_min, the lowest state; its tolerance does not matter"
+
+
+def array_targets(mapping: Mapping, chip: Chip, program: Program) -> Floats:
+    """Target conductances as the arrays hold them: [arrays, rows, columns] in uS; NaN where a cell is not used."""
+    targets = np.full((mapping.arrays, chip.array.rows, chip.array.columns), np.nan, np.float32)
+    for layer in mapping.layers:
+        pair = program.layers[layer.name].targets
+        for block in layer.blocks:
+            part = pair[:, block.row_start : block.row_stop, block.column_start : block.column_stop]
+            rows, columns = part.shape[1], 2 * part.shape[2]
+            place = targets[block.array, block.array_row : block.array_row + rows]
+            # Adjacent columns: G+ and G- of one weight side by side.
+            place[:, block.array_column : block.array_column + columns] = part.transpose(1, 2, 0).reshape(rows, columns)
+    return targets
+
+
+def layer_targets(layer: MappedLayer, targets: Floats) -> Floats:
+    """The pairs [2, rows, columns] of a layer from the arrays' targets; of several copies the last one's."""
+    pair = np.zeros((2, layer.rows, layer.columns), np.float32)
+    for block in layer.blocks:
+        rows, columns = block.row_stop - block.row_start, 2 * (block.column_stop - block.column_start)
+        place = targets[block.array, block.array_row : block.array_row + rows]
+        part = place[:, block.array_column : block.array_column + columns].reshape(rows, -1, 2)
+        pair[:, block.row_start : block.row_stop, block.column_start : block.column_stop] = part.transpose(2, 0, 1)
+    return pair
+
+
+def addresses(mapping: Mapping, chip: Chip) -> dict[str, npt.NDArray[Any]]:
+    """For every cell [arrays, rows, columns]: layer index, copy, weight row and column, and +1 (G+) or -1 (G-)."""
+    shape = (mapping.arrays, chip.array.rows, chip.array.columns)
+    layer_of, sign = np.full(shape, -1, np.int32), np.zeros(shape, np.int8)
+    row_of, column_of, copy_of = (np.full(shape, -1, np.int32) for _ in range(3))
+    for index, layer in enumerate(mapping.layers):
+        for block in layer.blocks:
+            rows = np.arange(block.row_start, block.row_stop)
+            columns = np.repeat(np.arange(block.column_start, block.column_stop), 2)
+            cells = np.s_[
+                block.array,
+                block.array_row : block.array_row + len(rows),
+                block.array_column : block.array_column + len(columns),
+            ]
+            layer_of[cells] = index
+            copy_of[cells] = block.copy
+            row_of[cells] = rows[:, None]
+            column_of[cells] = columns
+            sign[cells] = np.tile(np.array([1, -1], np.int8), len(columns) // 2)
+    names = np.array([layer.name for layer in mapping.layers])
+    weight = {"weight_row": row_of, "weight_column": column_of}
+    return {"layers": names, "layer": layer_of, "copy": copy_of, **weight, "sign": sign}
+
+
+def block_table(mapping: Mapping) -> str:
+    """CSV with a line a block: its place on chip, array, word line and bit line, its layer, copy and part of it."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    header = "chip,array_on_chip,array,array_row,array_column,layer,copy,row_start,row_stop,column_start,column_stop"
+    writer.writerow(header.split(","))
+    for layer in mapping.layers:
+        for block in layer.blocks:
+            chip, array = divmod(block.array, mapping.arrays_per_chip)
+            place = [chip, array, block.array, block.array_row, block.array_column]
+            writer.writerow([*place, layer.name, block.copy, *block[:4]])
+    return text.getvalue()
+
+
+def blocks_by_array(mapping: Mapping) -> list[list[tuple[MappedLayer, Block]]]:
+    """The blocks in every array, in the order of the layers."""
+    held: list[list[tuple[MappedLayer, Block]]] = [[] for _ in range(mapping.arrays)]
+    for layer in mapping.layers:
+        for block in layer.blocks:
+            held[block.array].append((layer, block))
+    return held
+
+
+def decimals_for(targets: Floats, chip: Chip) -> int:
+    """Decimals that write every target exactly: those of the chip's grid of targets, more where some lie off it."""
+    used = targets[np.isfinite(targets)].astype(np.float64)
+    decimals = min(MOST_DECIMALS, max(0, -math.floor(math.log2(chip.target_step_uS))))
+    # A binary fraction of n places has n decimals.
+    while decimals < MOST_DECIMALS and np.any(np.ldexp(used, decimals) % 1.0):
+        decimals += 1
+    return decimals
+
+
+def array_table(
+    index: int,
+    array: Floats,
+    *,
+    mapping: Mapping,
+    chip: Chip,
+    blocks: list[tuple[MappedLayer, Block]],
+    decimals: int,
+) -> str:
+    """The CSV of one array: comment lines (`#`), a head line, and a line a word line with its index first.
+
+    Args:
+        index: of the array.
+        array: targets [rows, columns] in uS; NaN: not used, left empty.
+        mapping: of the whole network.
+        chip: the chip.
+        blocks: what the array holds.
+        decimals: of every number.
+    """
+    lines = [f"# {line}" for line in _comments(index, array, mapping, chip, blocks, decimals)]
+    lines.append("row," + ",".join(f"bl{column}" for column in range(array.shape[1])))
+    for row, values in enumerate(array.tolist()):
+        lines.append(f"{row}," + ",".join("" if math.isnan(g) else f"{g:.{decimals}f}" for g in values))
+    return "\n".join(lines) + "\n"
+
+
+def _comments(
+    index: int,
+    array: Floats,
+    mapping: Mapping,
+    chip: Chip,
+    blocks: list[tuple[MappedLayer, Block]],
+    decimals: int,
+) -> list[str]:
+    cell, programming = chip.cell, chip.cell.programming
+    on, place = divmod(index, mapping.arrays_per_chip)
+    rows, columns = array.shape
+    tolerance = "not stated" if programming.tolerance_uS is None else f"+-{programming.tolerance_uS:g} uS of the target"
+    return [
+        f"target conductances of array {index}: chip {on}, array {place} on that chip (all counted from 0)",
+        f"chip: {_quoted(chip.name)}; device: {_quoted(cell.technology)}",
+        *(_holds(layer, block) for layer, block in blocks),
+        "unit: uS",
+        f"G_min: {cell.conductance_min_uS:g} uS; G_max: {cell.conductance_max_uS:g} uS",
+        f"order: a line is a word line (input), wl 0 to {rows - 1}, its index in the first field; "
+        f"fields bl0 to bl{columns - 1} are the bit lines (outputs); row 0, bl0 is the cell at word line 0, bit line 0",
+        "sign: a weight is a pair of neighbouring bit lines of one word line, G+ first, then G-; "
+        "weight = (G+ - G-) x weight range / (G_max - G_min); README.md has the weight ranges",
+        f"unused: {UNUSED}",
+        f"tolerance: {tolerance}",
+        f"most trials: {programming.trials}",
+        f"verify voltage: {cell.read_voltage_V:g} V",
+        f"writing order: {ORDER}",
+        f"numbers: decimal point, {decimals} decimals, exact (each text is the float32 in targets.npy)",
+    ]
+
+
+def _holds(layer: MappedLayer, block: Block) -> str:
+    """Where a block lies: word lines, bit lines, which of them are G+, and its part of the layer's weights."""
+    last_row = block.array_row + block.row_stop - block.row_start - 1
+    first, last = block.array_column, block.array_column + 2 * (block.column_stop - block.column_start) - 1
+    part = (
+        f"weight rows {block.row_start} to {block.row_stop - 1}, "
+        f"weight columns {block.column_start} to {block.column_stop - 1}"
+    )
+    return (
+        f"holds: layer {_quoted(layer.name)}, copy {block.copy} (of {layer.copies}), {part} in wl "
+        f"{block.array_row} to {last_row}, bl {first} to {last}; G+ in bl {_every_second(first, last - 1)}; "
+        f"G- in bl {_every_second(first + 1, last)}"
+    )
+
+
+def _every_second(first: int, last: int) -> str:
+    columns = [str(column) for column in range(first, last + 1, 2)]
+    return ", ".join(columns if len(columns) < 4 else [*columns[:2], "...", columns[-1]])
+
+
+def _quoted(name: str) -> str:
+    """A name in ASCII on one line, whatever it holds."""
+    return json.dumps(name)
