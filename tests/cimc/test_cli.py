@@ -222,6 +222,18 @@ def test_inspect_shows_what_compile_counted(compiled):
         assert result[key] == compiled[key]
 
 
+def test_inspect_shows_the_training_that_train_printed(trained):
+    shown = figures("inspect", "trained.cim")["training"]
+    assert shown["figures"] == {name: value for name, value in trained.items() if name != "images_per_s"}
+    assert shown["complete"]
+    assert (shown["options"]["lr"], shown["options"]["seed"], shown["options"]["epochs"]) == (0.02, 0, 4)
+    assert [record["accuracy"] for record in shown["epochs"]][-1] == trained["accuracy"]
+    assert shown["tool"] == f"cimc {__version__}"
+    table = cimc("inspect", "trained.cim").out
+    for text in (f"{trained['accuracy']:.2%}", f"{trained['updates']:,}", "seed", "cosine", f"cimc {__version__}"):
+        assert text in table
+
+
 def test_tables_name_layers_and_files(compiled):
     table = cimc("compile", "small.onnx", "-o", "table.cim")
     shown = cimc("inspect", "table.cim")

@@ -1,5 +1,6 @@
 """The report is one valid page that names everything and needs nothing else."""
 
+import itertools
 import json
 import re
 import xml.etree.ElementTree as ElementTree
@@ -24,7 +25,7 @@ from cimc.mapping import Link, Placement
 from cimc.report import distribution, report, write_report
 from cimc.report_graph import network_boxes
 from cimc.schedule import Schedule, Stage, Step
-from cimc.svg import duration, energy, layer_colour, ticks
+from cimc.svg import duration, energy, layer_colour, ticks, ticks_between
 from passes.mapper.map_network import map_network
 from passes.pipeline import lower
 from tests.benchmarks.mapper.networks import network as benchmark_network
@@ -282,6 +283,17 @@ def test_times_have_a_fitting_unit(ns: float, shown: str) -> None:
 )
 def test_energies_have_a_fitting_unit(mj: float, shown: str) -> None:
     assert energy(mj) == shown
+
+
+@pytest.mark.parametrize(
+    ("low", "high"), [(0.0, 0.0), (0.5, 0.5), (0.97, 0.984), (-3.0, 4.0), (0.0, 2.3), (1e-5, 3e-5), (12.0, 12000.0)]
+)
+def test_ticks_between_enclose_the_values_and_are_few_and_round(low: float, high: float) -> None:
+    found = ticks_between(low, high)
+    assert found[0] <= low + 1e-9
+    assert found[-1] >= high - 1e-9
+    assert 2 <= len(found) <= 7
+    assert len({float(f"{b - a:.3g}") for a, b in itertools.pairwise(found)}) == 1
 
 
 @pytest.mark.parametrize("most", [0.0, 0.7, 3.0, 99.0, 12345.0, 2.1e7])
