@@ -224,7 +224,8 @@ def test_inspect_shows_what_compile_counted(compiled):
 
 def test_inspect_shows_the_training_that_train_printed(trained):
     shown = figures("inspect", "trained.cim")["training"]
-    assert shown["figures"] == {name: value for name, value in trained.items() if name != "images_per_s"}
+    kept = {name: value for name, value in trained.items() if name != "images_per_s"}
+    assert shown["figures"] == read_artifact("trained.cim").history["figures"] == kept
     assert shown["complete"]
     assert (shown["options"]["lr"], shown["options"]["seed"], shown["options"]["epochs"]) == (0.02, 0, 4)
     assert [record["accuracy"] for record in shown["epochs"]][-1] == trained["accuracy"]

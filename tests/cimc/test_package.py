@@ -500,6 +500,22 @@ def test_readme_leads_from_tables_to_the_values_of_onnxruntime(
     assert (package.mapping.arrays < 3) == (objective == "arrays"), "several layers in an array"
 
 
+def test_readme_states_the_scales_of_every_layer(folder, package):
+    chip, numbers = package.chip, numbers_in_readme(folder)
+    assert numbers.keys() == package.program.layers.keys()
+    for name, layer in package.program.layers.items():
+        stated = {key: np.float32(numbers[name][key]) for key in ("weight range", "input range", "gain", "s")}
+        assert stated["weight range"] == layer.weight_range
+        assert stated["input range"] == layer.input_range
+        assert stated["gain"] == layer.gain
+        lsb = chip.adc.range_uA / 255
+        assert float(numbers[name]["LSB uA"]) == pytest.approx(lsb, rel=1e-8)
+        per_product = chip.cell.read_voltage_V / (256 * lsb)
+        scale = float(layer.weight_range) * float(layer.input_range) * float(layer.gain)
+        assert stated["s"] == pytest.approx(scale / (24.7 * per_product * 255), rel=1e-6)
+        assert layer.gain != 1
+
+
 def test_readme_works_out_one_weight_with_its_numbers(folder, package):
     readme = (folder / "README.md").read_text(encoding="utf-8")
     layer = package.mapping.layers[0].name
