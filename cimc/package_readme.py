@@ -7,11 +7,12 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from cimc import __version__
 from cimc.chip import Chip
 from cimc.mapping import MappedLayer, Mapping
-from cimc.program import LayerProgram, Program
+from cimc.program import Floats, LayerProgram, Program
 from cimc.program_files import ORDER, UNUSED
 from cimc.units import count_scale, levels_per_product
 
@@ -243,20 +244,30 @@ def _example(chip: Chip, mapping: Mapping, one: LayerScale) -> str:
 | value | d s = {value:.6g} without bias; x w gain without converters is {exact:.6g} |"""
 
 
+def _stated_errors(chip: Chip, targets: Floats) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
+    """Mean and sd in uS of the error that programming leaves at each target in uS, as the chip file states them."""
+    programming = chip.cell.programming
+    mean, sd = (np.full(targets.shape, stated) for stated in (programming.error_mean_uS, programming.error_sd_uS))
+    return mean, sd
+
+
 def _errors(chip: Chip, scales: list[LayerScale]) -> str:
-    programming, cell = chip.cell.programming, chip.cell
-    if not programming.error_sd_uS and not programming.error_mean_uS:
-        lines = ["`chip.toml` states no programming error: devices are taken to be at their targets."]
+    cell, trials = chip.cell, chip.cell.programming.trials
+    states = np.linspace(cell.conductance_min_uS, cell.conductance_max_uS, 5).astype(np.float32)
+    means, sds = _stated_errors(chip, states)
+    if not means.any() and not sds.any():
+        lines = ["Programming: `chip.toml` states no error, devices are taken to be at their targets."]
     else:
         lines = [
-            f"Programming, as `chip.toml` states it: after at most {programming.trials} trials a device is off its "
-            f"target by {programming.error_mean_uS:g} uS on average with a standard deviation of "
-            f"{programming.error_sd_uS:g} uS. The errors of the two devices of a pair make the weight uncertain by "
-            f"sqrt(2) x {programming.error_sd_uS:g} x weight range / W:"
+            f"Programming, as `chip.toml` states it: after at most {trials} trials a device is off its target by",
+            _table(
+                ["target uS", "mean error uS", "sd uS"],
+                [[f"{part:.4g}" for part in row] for row in zip(states, means, sds, strict=True)],
+            ),
+            "For the targets of this package the errors of the two devices of a pair make a weight uncertain by (root "
+            "mean square over the layer's weights of sqrt(sd+^2 + sd-^2) x weight range / W)",
+            _table(["layer", "sd of a weight", "of the weight range"], [_weight_error(chip, one) for one in scales]),
         ]
-        sd = math.sqrt(2) * programming.error_sd_uS / cell.window_uS
-        rows = [[_text(one.layer.name), f"{sd * float(one.program.weight_range):.3g}", f"{sd:.2%}"] for one in scales]
-        lines.append(_table(["layer", "sd of a weight", "of the weight range"], rows))
     noise = [
         f"a device's conductance fluctuates by {cell.read_noise_uS:g} uS (sd) from read to read"
         if cell.read_noise_uS
@@ -266,6 +277,12 @@ def _errors(chip: Chip, scales: list[LayerScale]) -> str:
     read = ", ".join(part for part in noise if part)
     lines.append(f"Reading: {read}." if read else "Reading: `chip.toml` states no noise.")
     return "\n\n".join(lines)
+
+
+def _weight_error(chip: Chip, one: LayerScale) -> list[str]:
+    _, sd = _stated_errors(chip, one.program.targets)
+    share = math.sqrt(float(np.mean(np.sum(sd**2, axis=0)))) / chip.cell.window_uS
+    return [_text(one.layer.name), f"{share * float(one.program.weight_range):.3g}", f"{share:.2%}"]
 
 
 def _table(head: list[str], rows: list[list[str]]) -> str:

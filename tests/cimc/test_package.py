@@ -530,7 +530,16 @@ def test_readme_works_out_one_weight_with_its_numbers(folder, package):
     weight = (high - low) * float(package.program.layers[layer].weight_range) / package.chip.cell.window_uS
     assert abs(weight) > 0.05
     assert f"= {weight:.6g} |" in readme
-    assert f"standard deviation of {package.chip.cell.programming.error_sd_uS:g} uS" in readme
+
+
+def test_readme_states_the_programming_error_of_devices_and_of_weights(folder, package):
+    readme = (folder / "README.md").read_text(encoding="utf-8")
+    programming, window = package.chip.cell.programming, package.chip.cell.window_uS
+    for state in (8.2, 20.55, 32.9):
+        assert f"| {state} | {programming.error_mean_uS:.4g} | {programming.error_sd_uS:.4g} |" in readme
+    share = 2**0.5 * programming.error_sd_uS / window
+    for name, layer in package.program.layers.items():
+        assert f"| {name} | {share * float(layer.weight_range):.3g} | {share:.2%} |" in readme
 
 
 def test_readme_lists_the_digests_of_the_files_beside_it(folder):
