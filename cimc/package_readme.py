@@ -259,7 +259,7 @@ def _errors(chip: Chip, scales: list[LayerScale]) -> str:
         lines = ["Programming: `chip.toml` states no error, devices are taken to be at their targets."]
     else:
         lines = [
-            f"Programming, as `chip.toml` states it: after at most {trials} trials a device is off its target by",
+            f"Programming, as `chip.toml` states it (most trials: {trials}): a device is left off its target by",
             _table(
                 ["target uS", "mean error uS", "sd uS"],
                 [[f"{part:.4g}" for part in row] for row in zip(states, means, sds, strict=True)],
