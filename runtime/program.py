@@ -16,12 +16,14 @@ def program_of(system: System, state: State, clip: bool = True) -> Program:
         system: network and chip.
         state: the weights and digital values.
         clip: give each layer the range that errs least (`best_weight_range`), which may clip its largest weights; else
-            that of its largest weight, which leaves training room to move.
+            that of its largest weight, which leaves training room to move. Devices with levels always take the range
+            that errs least: with that of the largest weight, most weights of a few-level chip would start as 0.
     """
     layers = {}
     for name, weight in state["weight"].items():
         largest = np.float32(np.max(np.abs(weight))) or np.float32(1)
-        weight_range = best_weight_range(np.asarray(weight), system.chip) if clip else largest
+        clipped = clip or system.chip.cell.programmable_uS is not None
+        weight_range = best_weight_range(np.asarray(weight), system.chip) if clipped else largest
         bias = system.bias_names.get(name)
         layers[name] = LayerProgram(
             targets=np.asarray(pair_targets(np.asarray(weight), weight_range, system.chip)),

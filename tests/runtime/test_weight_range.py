@@ -1,6 +1,7 @@
 """The weight range of a layer: the one with the least expected error on its devices, levels and all."""
 
 from functools import partial
+from types import SimpleNamespace
 from typing import Any
 
 import jax
@@ -13,6 +14,7 @@ from cimc.chip import Cell, Chip, load_chip
 from cimc.units import pair_targets, pair_weight
 from runtime.cells import write_verify
 from runtime.keys import new_key
+from runtime.program import program_of
 from runtime.weight_range import best_weight_range
 
 Floats = npt.NDArray[np.float32]
@@ -92,3 +94,20 @@ def test_the_range_of_millions_of_weights_is_that_of_their_distribution() -> Non
     many = np.tile(few, (150, 1))
     for chip in (load_chip("brram-256x64"), chip_with(**FEW_LEVELS)):
         assert best_weight_range(many, chip) == best_weight_range(few, chip)
+
+
+@pytest.mark.parametrize(
+    "chip", [load_chip("brram-256x64"), chip_with(**FEW_LEVELS)], ids=["any conductance", "2 levels"]
+)
+def test_training_starts_with_the_largest_weight_as_range_but_few_levels_with_the_best(chip: Chip) -> None:
+    weight = normal_weights(2000)
+    network = SimpleNamespace(trainable=(), statistics=())
+    system: Any = SimpleNamespace(chip=chip, bias_names={}, network=network)
+    state: Any = {"weight": {"a": weight}, "input_range": {"a": 1.0}, "digital": {"a.gain": 1.0}, "statistics": {}}
+    best = best_weight_range(weight, chip)
+    chosen = [program_of(system, state, clip).layers["a"] for clip in (True, False)]
+    assert chosen[0].weight_range == best
+    assert chosen[1].weight_range == (np.float32(np.abs(weight).max()) if chip.cell.levels is None else best)
+    if chip.cell.levels is not None:
+        assert len(np.unique(chosen[1].targets)) == 2
+        assert np.mean(chosen[1].targets.max(axis=0) > 10.1) > 0.3, "weights that do not start as 0"
