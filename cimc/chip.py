@@ -8,7 +8,8 @@ from typing import Literal
 
 from pydantic import BaseModel, Field, ValidationError, model_validator
 
-from cimc.chip_sections import Adc, Area, Array, Cell, Cores, Cost, Input, Programming, Pulse, Section, Weights
+from cimc.chip_cell import Cell, Programming, Pulse
+from cimc.chip_sections import Adc, Area, Array, Cores, Cost, Input, Section, Weights
 from cimc.errors import CimcError
 
 __all__ = [

@@ -1,4 +1,4 @@
-"""The sections of a chip description: array, cell, weights, converters, cores, cost and area, units in the keys."""
+"""The sections of a chip description but the cell: array, weights, converters, cores, cost, area; units in the keys."""
 
 from typing import Annotated, Literal
 
@@ -27,63 +27,6 @@ class Array(Section):
     spare_columns: int = Field(default=0, ge=0)
     columns_per_adc: int = Field(default=1, gt=0)
     per_chip: int = Field(gt=0, description="physical arrays on one chip")
-
-
-class Programming(Section):
-    """Closed-loop write-verify: the error of a device after at most `trials` trials, as measured.
-
-    A trial ends within `tolerance_uS` of the target or is repeated; the last trial is accepted as it is. The error
-    of a single trial is derived from these figures (`runtime.cells.trial_error`).
-    """
-
-    error_sd_uS: NonNegative = 0.0
-    error_mean_uS: Finite = 0.0
-    trials: int = Field(default=1, ge=1, le=1000)
-    tolerance_uS: Positive | None = None
-    pulse_us: NonNegative | None = None
-    pulse_nj: NonNegative | None = None
-
-    @model_validator(mode="after")
-    def _check_tolerance(self) -> "Programming":
-        if self.trials > 1 and self.tolerance_uS is None:
-            raise ValueError("tolerance_uS is needed when trials > 1")
-        return self
-
-
-class Pulse(Section):
-    """Open-loop response to one blind SET or RESET pulse: dG = step (1 + c2c z), z standard normal, hard bounds."""
-
-    step_uS: Positive
-    c2c: NonNegative = 0.0
-
-
-class Cell(Section):
-    """One device. `levels` sets the granularity of updates, (G_max - G_min) / (levels - 1); None: continuous."""
-
-    technology: str
-    conductance_min_uS: NonNegative
-    conductance_max_uS: Positive
-    read_voltage_V: Positive
-    levels: int | None = Field(default=None, ge=2, le=1 << 16)
-    read_noise_uS: NonNegative = 0.0
-    programming: Programming = Programming()
-    pulse: Pulse | None = None
-
-    @model_validator(mode="after")
-    def _check_range(self) -> "Cell":
-        if self.conductance_max_uS <= self.conductance_min_uS:
-            raise ValueError("conductance_max_uS must be above conductance_min_uS")
-        return self
-
-    @property
-    def window_uS(self) -> float:
-        """G_max - G_min."""
-        return self.conductance_max_uS - self.conductance_min_uS
-
-    @property
-    def granularity(self) -> float:
-        """The step between two levels as a fraction of the window; 0 for a continuous device."""
-        return 0.0 if self.levels is None else 1.0 / (self.levels - 1)
 
 
 class Weights(Section):

@@ -295,21 +295,22 @@ def report(
 
 @app.command()
 def chips(
-    name: Annotated[str | None, typer.Argument(help="Print this chip's description with its sources.")] = None,
+    name: Annotated[str | None, typer.Argument(help="Print the description with its sources; or a TOML file.")] = None,
+    explain: Annotated[bool, typer.Option("--explain", help="Errors, steps, ADC range, MVM energy.")] = False,
     as_json: Json = False,
 ) -> None:
-    """List the built-in chips, or print one as a start for your own.
+    """List the built-in chips, print one as a start for your own, or explain what follows from a description.
 
-    Example: cimc chips brram-soc > mychip.toml
+    Example: cimc chips brram-soc > mychip.toml; cimc chips mychip.toml --explain
     """
     from cimc import views
     from cimc.chip import chip_names, chip_text, load_chip
 
-    if name is not None and not as_json:
+    if name is not None and not as_json and not explain:
         typer.echo(chip_text(name), nl=False)
         return
     described = {chip: load_chip(chip) for chip in ([name] if name else chip_names())}
-    _emit(as_json, {k: c.model_dump() for k, c in described.items()}, lambda: views.show_chips(described))
+    _emit(as_json, views.chip_figures(described, explain), lambda: views.show_chips(described, explain))
 
 
 @app.command()

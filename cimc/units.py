@@ -5,9 +5,11 @@ runtime and the exported network compute the same numbers.
 """
 
 import math
-from typing import Any
+from functools import lru_cache
+from typing import Any, NamedTuple
 
 import numpy as np
+import numpy.typing as npt
 
 from cimc.chip import Chip
 
@@ -18,7 +20,8 @@ AnyArray = Any
 def pair_targets(weight: AnyArray, weight_range: AnyArray, chip: Chip) -> AnyArray:
     """Target conductances of differential pairs, on the grid of `Chip.target_step_uS`.
 
-    G+ = G_min + k max(w, 0), G- = G_min + k max(-w, 0), k = (G_max - G_min) / weight_range (arXiv 2305.14547).
+    G+ = G_min + k max(w, 0), G- = G_min + k max(-w, 0), k = (G_max - G_min) / weight_range (arXiv 2305.14547); of a
+    chip with levels, the level nearest to that, so at most as many different targets as it has levels.
 
     Args:
         weight: [rows, columns], within +-weight_range (clipped to it).
@@ -32,10 +35,48 @@ def pair_targets(weight: AnyArray, weight_range: AnyArray, chip: Chip) -> AnyArr
     cell, step = chip.cell, chip.target_step_uS
     fraction = xp.clip(weight / weight_range, -1.0, 1.0)
     pair = xp.maximum(xp.stack([fraction, -fraction]), np.float32(0))
-    lowest = math.ceil(cell.conductance_min_uS / step)
-    highest = math.floor(cell.conductance_max_uS / step)
+    levels = _level_targets(chip)
+    if levels is not None:
+        return xp.asarray(levels.targets_uS)[_nearest(pair, levels)]
+    lowest, highest = _grid_bounds(chip)
     targets = np.float32(cell.conductance_min_uS) + pair * np.float32(cell.window_uS)
     return xp.clip(xp.round(targets * np.float32(1.0 / step)), lowest, highest) * np.float32(step)
+
+
+class _Levels(NamedTuple):
+    """The levels of a chip. targets_uS [levels]: on its target grid. midpoints [levels - 1]: as a fraction of the
+    window, of levels that are listed; None for uniform ones.
+    """
+
+    targets_uS: npt.NDArray[np.float32]
+    midpoints: npt.NDArray[np.float32] | None
+
+
+@lru_cache(maxsize=64)
+def _level_targets(chip: Chip) -> _Levels | None:
+    cell, step = chip.cell, chip.target_step_uS
+    if cell.programmable_uS is None:
+        return None
+    values = np.array(cell.programmable_uS)
+    targets = (np.clip(np.round(values / step), *_grid_bounds(chip)) * step).astype(np.float32)
+    if cell.level_uS is None:
+        return _Levels(targets, None)
+    middles = (values[1:] + values[:-1]) / 2
+    return _Levels(targets, ((middles - cell.conductance_min_uS) / cell.window_uS).astype(np.float32))
+
+
+def _nearest(pair: AnyArray, levels: _Levels) -> AnyArray:
+    """Index of the level nearest to each fraction of the window, in [0, 1]."""
+    xp = pair.__array_namespace__()
+    if levels.midpoints is None:
+        return xp.round(pair * np.float32(len(levels.targets_uS) - 1)).astype(np.int32)
+    return xp.searchsorted(xp.asarray(levels.midpoints), pair)
+
+
+def _grid_bounds(chip: Chip) -> tuple[int, int]:
+    """The first and last multiple of the target step within the window."""
+    step = chip.target_step_uS
+    return math.ceil(chip.cell.conductance_min_uS / step), math.floor(chip.cell.conductance_max_uS / step)
 
 
 def pair_weight(conductance: AnyArray, weight_range: AnyArray, chip: Chip) -> AnyArray:

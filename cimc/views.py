@@ -10,6 +10,7 @@ from cimc import mapping_view, training_view
 from cimc.chip import Chip
 from cimc.console import print_figures, print_table, say
 from cimc.data import Dataset
+from cimc.explain import explain, show_explanations
 from cimc.operators import OPERATORS
 from cimc.package import Package
 
@@ -122,13 +123,22 @@ def show_deployment(result: "Deployment", data: Dataset) -> None:
     say(f"yield {result.yield_fraction:.0%} (chips with a normalised accuracy of at least {result.required:g})")
 
 
-def show_chips(described: Mapping[str, Chip]) -> None:
-    """The table of `chips`."""
+def chip_figures(described: Mapping[str, Chip], explained: bool) -> dict[str, Any]:
+    """JSON of `chips`: the descriptions, or what follows from them."""
+    return {name: explain(chip) if explained else chip.model_dump() for name, chip in described.items()}
+
+
+def show_chips(described: Mapping[str, Chip], explained: bool) -> None:
+    """The table of `chips`, or those of `chips --explain`."""
+    if explained:
+        show_explanations(chip_figures(described, explained))
+        return
     rows = []
     for name, chip in described.items():
         adc = "ideal" if chip.adc.bits is None else f"{chip.adc.bits} bit"
         dac = "ideal" if chip.input.bits is None else f"{chip.input.bits} bit"
-        levels = "continuous" if chip.cell.levels is None else str(chip.cell.levels)
+        programmable = chip.cell.programmable_uS
+        levels = "any" if programmable is None else str(len(programmable))
         array = f"{chip.array.rows} x {chip.array.columns}"
         rows.append([name, chip.description, array, str(chip.array.per_chip), levels, f"{dac} / {adc}"])
     print_table("chips", ["name", "description", "array", "arrays", "levels", "DAC / ADC"], rows)

@@ -27,7 +27,8 @@ def mapping_differences(
     """Largest absolute differences of the outputs from the original network, in onnxruntime on random inputs.
 
     Returns:
-        With ideal converters, and with the chip's converters (input ranges set to the largest input seen); no noise.
+        With ideal converters and any conductance, and with the chip's converters and levels (input ranges set to the
+        largest input seen); no noise.
         For a chip that is not simulated: of the lowered network, and None.
 
     Raises:
@@ -40,7 +41,8 @@ def mapping_differences(
         _check(found, expected, reference, "lowered")
         return found, None
     peaks = _largest_inputs(lowered, feeds)
-    ideal = chip.model_copy(update={"input": Input(), "adc": Adc()})
+    continuous = chip.cell.model_copy(update={"levels": None, "level_uS": None})
+    ideal = chip.model_copy(update={"input": Input(), "adc": Adc(), "cell": continuous})
     differences = []
     for variant in (ideal, chip):
         program = Program(_LayerPrograms(lowered, variant, peaks), {})

@@ -1,24 +1,24 @@
-"""Devices: closed-loop write-verify, blind pulses, reads."""
+"""Devices: closed-loop write-verify, blind pulses, reads.
+
+One rule about bounds. Targets lie in the window, G_min to G_max. The error a chip file states is the error left as
+measured, with whatever saturation there was in it: a write ends there, also beyond the window, and for a G_min of 0
+also below 0 (a difference to a reference, not a negative resistor); nothing is clipped that would shift the mean or
+narrow the spread. Where the file states `[cell] limits_uS = [low, high]`, no act (write-verify or blind pulse) takes a
+device beyond: it is clipped there, and `cimc chips NAME --explain` prints the mean and sd that result. Without
+limits_uS, blind pulses, which are open loop, stop at the window.
+"""
 
 import math
-from functools import lru_cache
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jax import Array
 
-from cimc.chip import Cell, Programming
-from cimc.errors import CimcError
+from cimc.chip import Cell
 from runtime.noise import normal
-
-
-class TrialError(NamedTuple):
-    """Gaussian error of one programming trial, in uS."""
-
-    mean_uS: float
-    sd_uS: float
+from runtime.write_law import trial_error
 
 
 class Written(NamedTuple):
@@ -26,56 +26,6 @@ class Written(NamedTuple):
 
     conductance: Array
     trials: Array
-
-
-@lru_cache
-def trial_error(programming: Programming) -> TrialError:
-    """The error of a single trial that leaves the stated error after at most `trials` trials.
-
-    A trial's error is N(m, s^2); within +-tolerance it is accepted, otherwise the next trial overwrites it, and the
-    last one stays as it is. With p = P(accept) and q = 1 - p the final error is, with weight 1 - q^(trials - 1), the
-    truncated Gaussian and else a free one. m and s are solved for the stated final mean and sd (least squares).
-
-    Raises:
-        CimcError: no trial error leaves the stated figures.
-    """
-    mean, sd, tolerance = programming.error_mean_uS, programming.error_sd_uS, programming.tolerance_uS
-    if programming.trials == 1 or tolerance is None or sd == 0:
-        return TrialError(mean, sd)
-
-    def miss(unknowns: np.ndarray) -> list[float]:
-        final_mean, final_sd = _final_moments(
-            unknowns[0] * sd, math.exp(unknowns[1]) * sd, tolerance, programming.trials
-        )
-        return [(final_mean - mean) / sd, math.log(final_sd / sd)]
-
-    from scipy.optimize import least_squares  # here: most commands need no solver, and its import takes 0.3 s
-
-    # Several starts: far from the solution the last trial hides the others and the slope vanishes.
-    starts = [(mean / sd * shift, math.log(spread)) for shift in (1, 2, 4) for spread in (1, 1.5, 2.5, 4)]
-    with np.errstate(all="ignore"):
-        solutions = [least_squares(miss, start, xtol=1e-12, ftol=1e-12, gtol=1e-12) for start in starts]
-    best = min(solutions, key=lambda solution: solution.cost)
-    if max(abs(v) for v in best.fun) > 1e-3:
-        raise CimcError(
-            f"no error of a single trial leaves sd {sd} uS and mean {mean} uS after {programming.trials} trials at "
-            f"tolerance {tolerance} uS; correct [cell.programming] of the chip"
-        )
-    return TrialError(float(best.x[0]) * sd, math.exp(float(best.x[1])) * sd)
-
-
-def _final_moments(m: float, s: float, tolerance: float, trials: int) -> tuple[float, float]:
-    """Mean and sd of the final error for trial errors N(m, s^2)."""
-    a, b = (-tolerance - m) / s, (tolerance - m) / s
-    density_a, density_b = (math.exp(-z * z / 2) / math.sqrt(2 * math.pi) for z in (a, b))
-    accept = max((math.erf(b / math.sqrt(2)) - math.erf(a / math.sqrt(2))) / 2, 1e-12)
-    shift = (density_a - density_b) / accept
-    inside_mean = m + s * shift
-    inside_square = s * s * (1 + (a * density_a - b * density_b) / accept - shift**2) + inside_mean**2
-    last = (1 - accept) ** (trials - 1)
-    mean = (1 - last) * inside_mean + last * m
-    square = (1 - last) * inside_square + last * (s * s + m * m)
-    return mean, math.sqrt(square - mean * mean)
 
 
 def write_verify(targets: Array, cell: Cell, key: Array) -> Written:
@@ -86,15 +36,14 @@ def write_verify(targets: Array, cell: Cell, key: Array) -> Written:
         cell: the device.
         key: a `jax.random` key.
     """
-    error = trial_error(cell.programming)
-    once = jnp.ones(targets.shape, jnp.int32)
-    if error.sd_uS == 0:
-        return Written(jnp.maximum(targets + error.mean_uS, 0.0), once)
+    mean, sd = single_trial(cell, targets)
+    if not cell.programming.follows_state and sd == 0:
+        return Written(_bounded(targets + mean, cell.limits_uS), jnp.ones(targets.shape, jnp.int32))
 
     def trial(n: Array, written: Written) -> Written:
-        fresh = error.mean_uS + error.sd_uS * normal(jax.random.fold_in(key, n), targets.shape)
+        fresh = mean + sd * normal(jax.random.fold_in(key, n), targets.shape)
         pending = (written.trials == n) & ~_within(written.conductance - targets, n)
-        conductance = jnp.where(pending, targets + fresh, written.conductance)
+        conductance = jnp.where(pending, _bounded(targets + fresh, cell.limits_uS), written.conductance)
         return Written(conductance, written.trials + pending.astype(jnp.int32))
 
     def _within(deviation: Array, n: Array) -> Array:
@@ -103,21 +52,34 @@ def write_verify(targets: Array, cell: Cell, key: Array) -> Written:
         return accepted & (n > 0)
 
     start = Written(targets, jnp.zeros(targets.shape, jnp.int32))
-    written = jax.lax.fori_loop(0, cell.programming.trials, trial, start)
-    return Written(jnp.maximum(written.conductance, 0.0), written.trials)
+    return jax.lax.fori_loop(0, cell.programming.trials, trial, start)
+
+
+def single_trial(cell: Cell, targets: Array) -> tuple[float | Array, float | Array]:
+    """Mean and sd, in uS, of the error of one trial: numbers, or arrays like the targets where it follows the state."""
+    if cell.programming.follows_state:
+        return cell.error_mean_uS(targets), cell.error_sd_uS(targets)
+    return trial_error(cell.programming)
 
 
 def blind_pulses(conductance: Array, pulses: Array, cell: Cell, key: Array) -> Array:
-    """Conductances in uS after that many blind pulses (negative: RESET), hard bounds at G_min and G_max.
+    """Conductances in uS after that many blind pulses (negative: RESET), which stop at the limits or the window.
 
-    n pulses move the device by n step + sqrt(|n|) step c2c z: the cycle-to-cycle errors of single pulses add up.
+    n pulses move the device by n step + sqrt(|n|) step c2c z: the cycle-to-cycle errors of single pulses add up. A
+    device that a write has left beyond the window is not taken further, nor set back by a pulse the other way.
     """
     if cell.pulse is None:
         raise ValueError("the chip has no [cell.pulse]")
     spread = jnp.sqrt(jnp.abs(pulses)) * (cell.pulse.c2c * normal(key, conductance.shape))
     moved = conductance + cell.pulse.step_uS * (pulses + spread)
-    bounded = jnp.clip(moved, cell.conductance_min_uS, cell.conductance_max_uS)
+    low, high = cell.limits_uS or (cell.conductance_min_uS, cell.conductance_max_uS)
+    bounded = _bounded(moved, (jnp.minimum(conductance, low), jnp.maximum(conductance, high)))
     return jnp.where(pulses == 0, conductance, bounded)
+
+
+def _bounded(conductance: Array, bounds: Sequence[float | Array] | None) -> Array:
+    """The conductances, those beyond the bounds (low, high) set to them; None: all as they are."""
+    return conductance if bounds is None else jnp.clip(conductance, bounds[0], bounds[1])
 
 
 def read_cells(conductance: Array, cell: Cell, key: Array, reads: int = 1) -> Array:

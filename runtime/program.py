@@ -3,10 +3,10 @@
 import jax
 import numpy as np
 
-from cimc.chip import Chip
 from cimc.program import LayerProgram, Program
 from cimc.units import pair_targets
 from runtime.state import State, System, gain_name
+from runtime.weight_range import best_weight_range
 
 
 def program_of(system: System, state: State, clip: bool = True) -> Program:
@@ -16,12 +16,14 @@ def program_of(system: System, state: State, clip: bool = True) -> Program:
         system: network and chip.
         state: the weights and digital values.
         clip: give each layer the range that errs least (`best_weight_range`), which may clip its largest weights; else
-            that of its largest weight, which leaves training room to move.
+            that of its largest weight, which leaves training room to move. Devices with levels always take the range
+            that errs least: with that of the largest weight, most weights of a few-level chip would start as 0.
     """
     layers = {}
     for name, weight in state["weight"].items():
         largest = np.float32(np.max(np.abs(weight))) or np.float32(1)
-        weight_range = best_weight_range(np.asarray(weight), system.chip) if clip else largest
+        clipped = clip or system.chip.cell.programmable_uS is not None
+        weight_range = best_weight_range(np.asarray(weight), system.chip) if clipped else largest
         bias = system.bias_names.get(name)
         layers[name] = LayerProgram(
             targets=np.asarray(pair_targets(np.asarray(weight), weight_range, system.chip)),
@@ -33,22 +35,6 @@ def program_of(system: System, state: State, clip: bool = True) -> Program:
     trained = {**state["digital"], **state["statistics"]}
     names = (*system.network.trainable, *system.network.statistics)
     return Program(layers, {name: np.asarray(trained[name]) for name in names})
-
-
-def best_weight_range(weight: np.ndarray, chip: Chip) -> np.float32:
-    """The weight of a fully programmed pair that gives the least expected squared weight error on `chip`.
-
-    A small range clips the largest weights; a large one makes every device's error worth more weight. With r the range
-    and s the relative error of a device (programming and read), the error of a weight is
-    2 (s r)^2 + max(|w| - r, 0)^2, averaged over the layer. Without errors it is the largest weight.
-    """
-    magnitude = np.abs(weight.astype(np.float64))
-    largest = float(np.max(magnitude, initial=0.0)) or 1.0
-    cell = chip.cell
-    variance = (cell.programming.error_sd_uS**2 + cell.read_noise_uS**2) / cell.window_uS**2
-    candidates = largest * np.linspace(1.0, 0.3, 71)
-    errors = [2 * variance * r * r + np.mean(np.square(np.maximum(magnitude - r, 0))) for r in candidates]
-    return np.float32(candidates[int(np.argmin(errors))])
 
 
 def with_program(state: State, program: Program) -> State:

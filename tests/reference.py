@@ -44,6 +44,26 @@ def row_bounds(rows: int, kernel_size: int, chip: Chip) -> Bounds:
     return [(start, min(start + step, rows)) for start in range(0, rows, step)]
 
 
+def nearest_level(g: float, chip: Chip) -> float:
+    """The conductance in uS that can be programmed nearest to g; g itself on a chip without levels."""
+    cell = chip.cell
+    if cell.level_uS is not None:
+        return min(cell.level_uS, key=lambda level: abs(level - g))
+    if cell.levels is None:
+        return g
+    spacing = (cell.conductance_max_uS - cell.conductance_min_uS) / (cell.levels - 1)
+    return cell.conductance_min_uS + spacing * round((g - cell.conductance_min_uS) / spacing)
+
+
+def pair_target(weight: float, weight_range: float, chip: Chip) -> tuple[float, float]:
+    """Targets (G+, G-) in uS of a weight, clipped to the range."""
+    cell = chip.cell
+    fraction = max(-1.0, min(1.0, weight / weight_range))
+    window = cell.conductance_max_uS - cell.conductance_min_uS
+    plus, minus = (cell.conductance_min_uS + window * max(side, 0.0) for side in (fraction, -fraction))
+    return nearest_level(plus, chip), nearest_level(minus, chip)
+
+
 def dac_code(x: float, input_range: float, chip: Chip) -> float:
     """What is applied to a word line for the input x; negative codes take the second phase."""
     if chip.input.bits is None:

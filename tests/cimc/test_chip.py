@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cimc.chip import Chip, chip_names, chip_text, load_chip, parse_chip
+from cimc.chip import Cell, Chip, chip_names, chip_text, load_chip, parse_chip
 from cimc.errors import CimcError
 
 TEXT = chip_text("brram-soc")
@@ -60,7 +60,23 @@ def test_published_chips_are_built_in():
         ("mvm_nj = 2.66", "mvm_nj = inf", ("cost.mvm_nj", "inf")),
         ("read_noise_uS = 1.6", "read_noise_uS = -1.6", ("cell.read_noise_uS", "-1.6")),
         ("conductance_max_uS = 32.9", "conductance_max_uS = 8.0", ("conductance_max_uS", "above")),
-        ("levels = 4 ", "levels = 1 ", ("cell.levels", "got 1")),
+        ("granularity_uS = 8.2333333", "levels = 1", ("cell.levels", "got 1")),
+        ("granularity_uS = 8.2333333", "granularity_uS = 0.0", ("cell.granularity_uS", "greater than 0")),
+        ("granularity_uS = 8.2333333", "granularity_uS = 30.0", ("granularity_uS 30", "window of 24.7")),
+        ("granularity_uS = 8.2333333", "levels = 4\nlevel_uS = [8.2, 32.9]", ("levels and level_uS exclude",)),
+        ("granularity_uS = 8.2333333", "level_uS = [8.2, 20.0, 15.0]", ("ascending", "20.0, 15.0")),
+        ("granularity_uS = 8.2333333", "level_uS = [8.2]", ("at least two",)),
+        ("granularity_uS = 8.2333333", "level_uS = [9.0, 20.0]", ("begin at G_min, 8.2 uS", "from 9")),
+        ("granularity_uS = 8.2333333", "level_uS = [8.2, 40.0]", ("end at or below G_max, 32.9 uS", "to 40")),
+        ("granularity_uS = 8.2333333", "level_uS = ['a', 40.0]", ("cell.level_uS.0", "'a'")),
+        ("granularity_uS = 8.2333333", "limits_uS = [9.0, 40.0]", ("limits_uS", "8.2 to 32.9", "[9.0, 40.0]")),
+        ("granularity_uS = 8.2333333", "limits_uS = [5.0]", ("limits_uS", "[low, high]")),
+        ("error_sd_uS = 2.9", "error_sd_uS = -2.9", ("cell.programming.error_sd_uS", "not negative", "-2.9")),
+        ("error_sd_uS = 2.9", "error_sd_uS = []", ("cell.programming.error_sd_uS", "list of coefficients")),
+        ("error_sd_uS = 2.9", "error_sd_uS = [1.0, true]", ("cell.programming.error_sd_uS", "finite number")),
+        ("error_mean_uS = 1.0", "error_mean_uS = 'x'", ("cell.programming.error_mean_uS", "finite number")),
+        ("error_sd_uS = 2.9", "error_sd_uS = [1.0, 2.0]", ("polynomial needs trials = 1",)),
+        ("error_mean_uS = 1.0", "error_mean_uS = [1.0, 2.0]", ("polynomial needs trials = 1",)),
         ('row_split = "channel"', 'row_split = "rows"', ("row_split", "channel")),
         ("[array]", "[array", ("not valid TOML",)),
     ],
@@ -182,9 +198,72 @@ def test_sums_below_the_adc_range_are_the_same_in_any_order(name):
         assert float(np.cumsum(order, dtype=np.float32)[-1]) == exact
 
 
+def cell_of(**changes: object) -> Cell:
+    """The cell of brram-256x64 without its stated granularity, checked again after the changes."""
+    return Cell.model_validate({**load_chip("brram-256x64").cell.model_dump(), "granularity_uS": None} | changes)
+
+
+@pytest.mark.parametrize(
+    ("changes", "granularity", "origin"),
+    [
+        ({"granularity_uS": 6.0, "levels": 4}, 0.1, "stated"),
+        ({"levels": 4}, 1 / 3, "one level"),
+        ({"level_uS": [10.0, 22.0, 25.0, 70.0]}, 3 / 60, "smallest level"),
+        ({}, 2 * 2 / 60, "2 x the largest sd"),
+        ({"programming": {"error_sd_uS": [0.0, 1.0, 2.0]}}, 2 * 3 / 60, "2 x the largest sd"),
+        ({"programming": {"error_sd_uS": 0.01}}, 1e-3, "of the window"),
+        ({"programming": {}}, 1e-3, "of the window"),
+    ],
+)
+def test_an_update_is_due_at_the_stated_step_or_a_level_or_two_errors(changes, granularity, origin):
+    cell = cell_of(**changes)
+    assert cell.granularity == pytest.approx(granularity)
+    assert origin in cell.granularity_origin
+
+
+def test_no_built_in_chip_has_updates_due_at_every_step():
+    for name in chip_names():
+        cell = load_chip(name).cell
+        assert 1e-3 <= cell.granularity <= 1, name
+        assert cell.granularity * cell.window_uS >= cell.largest_error_sd_uS, name
+
+
+def test_the_reference_chips_take_any_target_and_keep_their_step():
+    for name, levels in (("brram-soc", 4), ("brram-256x64", 16)):
+        cell = load_chip(name).cell
+        assert cell.programmable_uS is None
+        assert cell.granularity == pytest.approx(1 / (levels - 1))
+
+
+@pytest.mark.parametrize(
+    ("name", "states", "sds"),
+    [
+        # x = g / G_max, and the published polynomial worked out by hand
+        ("hermes", (0.0, 0.5, 1.0), (0.16603, 0.99101, 1.09269)),
+        ("neurram", (0.25, 0.5, 1.0), (2.25827, 2.02294, 1.10300)),
+    ],
+)
+def test_the_error_follows_the_published_polynomial(name, states, sds):
+    cell = load_chip(name).cell
+    for x, sd in zip(states, sds, strict=True):
+        assert cell.error_sd_uS(x * cell.conductance_max_uS) == pytest.approx(sd, abs=1e-5)
+    array = cell.error_sd_uS(np.array(states) * cell.conductance_max_uS)
+    np.testing.assert_allclose(array, sds, atol=1e-5)
+
+
+def test_an_sd_that_is_negative_somewhere_in_the_window_is_refused_with_the_place():
+    """4 (x - 1/2)^2 - 0.01 with G_max = 70: negative around 35 uS only, between all round states."""
+    text = chip_text("brram-256x64").replace("error_sd_uS = 2.0", "error_sd_uS = [0.99, -4.0, 4.0]")
+    message = refusal(text)
+    assert "programming.error_sd_uS is negative" in message
+    assert "-0.01 uS at 35 uS" in message
+    # Beyond the window it may be: 1 - x / 1.2 turns negative at 84 uS.
+    assert cell_of(programming={"error_sd_uS": [1.0, -1 / 1.2]}).largest_error_sd_uS == pytest.approx(1 - 10 / 84)
+
+
 def test_ideal_chip_has_no_noise_and_no_levels():
     chip = load_chip("ideal")
-    assert chip.cell.granularity == 0
+    assert chip.cell.programmable_uS is None
     assert (chip.cell.read_noise_uS, chip.cell.programming.error_sd_uS, chip.adc.noise_lsb) == (0, 0, 0)
     assert chip.adc.bits is None
     assert 0 < chip.target_step_uS <= chip.cell.conductance_max_uS / 2**19

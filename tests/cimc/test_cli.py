@@ -261,6 +261,27 @@ def test_printed_chip_is_a_description_to_start_from(name):
     assert figures("chips", name).keys() == {name}
 
 
+def test_chips_explains_what_follows_from_a_description(place):
+    assert set(figures("chips", "--explain")) == set(chip_names())
+    assert figures("chips", "hermes", "--explain")["hermes"]["updates"]["granularity_uS"] == pytest.approx(
+        2.185, abs=0.001
+    )
+    Path("mine.toml").write_text(cimc("chips", "brram-soc").out, encoding="utf-8")
+    table = cimc("chips", "mine.toml", "--explain")
+    assert table.status == 0, table.err
+    assert "1.82 / 3.85 uS" in table.out, "the error of one trial that leaves the stated one"
+
+
+@pytest.mark.parametrize("levels", [2, 4])
+def test_a_chip_of_few_levels_is_compiled_verified_and_exported_with_so_many_targets(place, levels):
+    text = cimc("chips", "brram-256x64").out.replace("granularity_uS = 4.0", f"levels = {levels}")
+    Path("levels.toml").write_text(text, encoding="utf-8")
+    assert figures("compile", "small.onnx", "--chip", "levels.toml", "-o", "levels.cim")["verify"]["ideal"] < 1e-4
+    figures("export", "levels.cim", "--data", "data.npz", "-o", "levels")
+    targets = np.load("levels/program/targets.npy")
+    assert len(np.unique(targets[np.isfinite(targets)])) == levels
+
+
 def test_output_cut_off_by_its_reader_is_no_crash():
     command = f'"{sys.executable}" -m cimc chips | true'
     done = subprocess.run(["bash", "-c", command], capture_output=True, text=True, cwd=ROOT)

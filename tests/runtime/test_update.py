@@ -64,7 +64,7 @@ def test_nothing_is_programmed_up_to_the_threshold(write: str, sync: str) -> Non
 def test_the_threshold_is_a_fraction_of_the_weight_range_and_by_default_a_level() -> None:
     assert Policy().threshold_for(COARSE) == pytest.approx(1 / 15)
     assert Policy().threshold_for(SOC) == pytest.approx(1 / 3)
-    assert Policy().threshold_for(IDEAL) == 0
+    assert Policy().threshold_for(IDEAL) == 1e-3, "a device without levels and errors: a thousandth of the window"
     assert Policy(threshold=0.5).threshold_for(COARSE) == 0.5
     assert Policy(method="naive", threshold=0.5).threshold_for(COARSE) == 0
     step = np.linspace(0.01, 0.3, 30).reshape(SHAPE)
@@ -183,7 +183,6 @@ def test_weights_never_leave_their_range_and_nothing_is_left_beyond_it(chip: Chi
             layer = apply(policy, chip, layer, step, weight_range=weight_range, seed=index)
             assert np.abs(layer.weight).max() <= limit
             assert np.abs(layer.weight + layer.accumulator).max() <= limit
-            assert np.asarray(layer.conductance).min() >= 0
 
     check()
 

@@ -1,0 +1,241 @@
+"""The device of a chip description, `[cell]`: what it can hold, what a write leaves, what a blind pulse does."""
+
+import math
+from itertools import pairwise
+from typing import Annotated, Any
+
+import numpy as np
+from pydantic import BeforeValidator, Field, PlainValidator, model_validator
+
+from cimc.chip_sections import Finite, NonNegative, Positive, Section
+
+# A stated error: one number, or the coefficients of a polynomial in x = g / G_max, constant first.
+Law = float | tuple[float, ...]
+
+# Where a chip states neither a step nor levels, an update is due at twice the largest sd that a write leaves: the rule
+# of the published simulations, where a level of 4 uS is programmed with an sd of 2 uS (arXiv 2305.14547, Table 1).
+ERRORS_A_STEP = 2.0
+# A device without errors still takes no endless small updates: the least default step, as a fraction of the window.
+LEAST_STEP = 1e-3
+
+
+def _law(value: object) -> Law:
+    """A number as float, a list of coefficients as tuple."""
+    numbers = [
+        float(number)
+        for number in (value if isinstance(value, list | tuple) else [value])
+        if isinstance(number, int | float) and not isinstance(number, bool) and math.isfinite(number)
+    ]
+    if not numbers or (isinstance(value, list | tuple) and len(numbers) < len(value)):
+        raise ValueError("give a finite number, or a list of coefficients of a polynomial in g / G_max, constant first")
+    return tuple(numbers) if isinstance(value, list | tuple) else numbers[0]
+
+
+def _sd_law(value: object) -> Law:
+    law = _law(value)
+    if isinstance(law, float) and law < 0:
+        raise ValueError("an sd is not negative")
+    return law
+
+
+def _numbers(value: object) -> object:
+    """A TOML list as a tuple, which keeps a chip hashable."""
+    return tuple(value) if isinstance(value, list) else value
+
+
+Numbers = Annotated[tuple[Finite, ...], BeforeValidator(_numbers)]
+
+
+class Programming(Section):
+    """Closed-loop write-verify: the error of a device after at most `trials` trials, as measured.
+
+    A trial ends within `tolerance_uS` of the target or is repeated; the last trial is accepted as it is. The error
+    of a single trial is derived from these figures (`runtime.write_law.trial_error`).
+    """
+
+    error_sd_uS: Annotated[Law, PlainValidator(_sd_law)] = Field(
+        default=0.0,
+        description="sd of the error left, uS, with whatever saturation there was when it was measured; a number, or "
+        "a list of polynomial coefficients in x = g / G_max, constant first",
+    )
+    error_mean_uS: Annotated[Law, PlainValidator(_law)] = Field(
+        default=0.0, description="mean of the error left, uS; a number or a list of coefficients, as error_sd_uS"
+    )
+    trials: int = Field(default=1, ge=1, le=1000, description="at most so many trials a write")
+    tolerance_uS: Positive | None = Field(
+        default=None, description="a trial that ends within so much of the target is accepted, uS"
+    )
+    pulse_us: NonNegative | None = Field(default=None, description="time of one trial, us")
+    pulse_nj: NonNegative | None = Field(default=None, description="energy of one trial, nJ")
+
+    @model_validator(mode="after")
+    def _check_trials(self) -> "Programming":
+        if self.trials > 1 and self.follows_state:
+            raise ValueError("an error given as a polynomial needs trials = 1: state the error left after the last one")
+        if self.trials > 1 and self.tolerance_uS is None:
+            raise ValueError("tolerance_uS is needed when trials > 1")
+        return self
+
+    @property
+    def follows_state(self) -> bool:
+        """Whether the error left depends on the target."""
+        return isinstance(self.error_sd_uS, tuple) or isinstance(self.error_mean_uS, tuple)
+
+
+class Pulse(Section):
+    """Open-loop response to one blind SET or RESET pulse: dG = step (1 + c2c z), z standard normal, hard bounds."""
+
+    step_uS: Positive = Field(description="mean change of conductance by one pulse, uS")
+    c2c: NonNegative = Field(default=0.0, description="sd of the change from pulse to pulse, as a fraction of step_uS")
+
+
+class Cell(Section):
+    """One device.
+
+    Targets lie in the window, G_min to G_max. The error a chip file states is the error left as measured, with whatever
+    saturation there was in it: a write ends there, also beyond the window, and for a G_min of 0 also below 0 (a
+    difference to a reference, not a negative resistor); nothing is clipped that would shift the mean or narrow the
+    spread. Where `limits_uS` is stated, no act takes a device beyond it: it is clipped there, and
+    `cimc chips NAME --explain` prints the mean and sd that result. Without limits_uS, blind pulses, which are open
+    loop, stop at the window.
+    """
+
+    technology: str = Field(description="kind of device, for the reader")
+    conductance_min_uS: NonNegative = Field(description="G_min, uS: an idle device; the lower end of the window")
+    conductance_max_uS: Positive = Field(description="G_max, uS: a fully-on device; the upper end of the window")
+    read_voltage_V: Positive = Field(description="voltage on a driven row in a read, V")
+    levels: int | None = Field(
+        default=None,
+        ge=2,
+        le=1 << 16,
+        description="conductances that can be programmed, uniform from G_min to G_max; a target snaps to the nearest. "
+        "Left out: any conductance (write-verify to an analog target). The step of updates is granularity_uS, which "
+        "this key alone once meant",
+    )
+    level_uS: Numbers | None = Field(
+        default=None,
+        description="in place of levels: the conductances that can be programmed, uS, ascending from G_min",
+    )
+    granularity_uS: Positive | None = Field(
+        default=None,
+        description="change of conductance at which an accumulated update is due, uS. Left out: one level (the "
+        "smallest spacing), or without levels twice the largest sd of a write, at least a thousandth of the window",
+    )
+    limits_uS: Numbers | None = Field(
+        default=None,
+        description="[low, high], uS: no write or pulse takes a device beyond; holds the window. Left out: a write "
+        "ends where its error takes it, blind pulses stop at the window",
+    )
+    read_noise_uS: NonNegative = Field(default=0.0, description="sd of one read of one device, uS")
+    programming: Programming = Field(default=Programming(), description="closed-loop writes")
+    pulse: Pulse | None = Field(default=None, description="open-loop pulses")
+
+    @model_validator(mode="after")
+    def _check_range(self) -> "Cell":
+        low, high = self.conductance_min_uS, self.conductance_max_uS
+        if high <= low:
+            raise ValueError("conductance_max_uS must be above conductance_min_uS")
+        if self.limits_uS is not None and not (
+            len(self.limits_uS) == 2 and self.limits_uS[0] <= low and self.limits_uS[1] >= high
+        ):
+            raise ValueError(
+                f"limits_uS must be [low, high] and hold the window of {low:g} to {high:g} uS, "
+                f"it is {list(self.limits_uS)}"
+            )
+        if self.granularity_uS is not None and self.granularity_uS > self.window_uS:
+            raise ValueError(f"granularity_uS {self.granularity_uS:g} is more than the window of {self.window_uS:g} uS")
+        return self
+
+    @model_validator(mode="after")
+    def _check_levels(self) -> "Cell":
+        if self.level_uS is None:
+            return self
+        if self.levels is not None:
+            raise ValueError("levels and level_uS exclude each other; leave one out")
+        if len(self.level_uS) < 2 or any(above <= below for below, above in pairwise(self.level_uS)):
+            raise ValueError(f"level_uS must be at least two ascending conductances, it is {list(self.level_uS)}")
+        if self.level_uS[0] != self.conductance_min_uS or self.level_uS[-1] > self.conductance_max_uS:
+            raise ValueError(
+                f"level_uS must begin at G_min, {self.conductance_min_uS:g} uS, and end at or below G_max, "
+                f"{self.conductance_max_uS:g} uS; it runs from {self.level_uS[0]:g} to {self.level_uS[-1]:g}"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _check_error(self) -> "Cell":
+        at, least = self._extreme_error_sd(largest=False)
+        if least < 0:
+            raise ValueError(
+                f"programming.error_sd_uS is negative within the window, {least:.3g} uS at {at:.4g} uS; "
+                f"its coefficients are those of g / G_max, constant first"
+            )
+        return self
+
+    @property
+    def window_uS(self) -> float:
+        """G_max - G_min."""
+        return self.conductance_max_uS - self.conductance_min_uS
+
+    @property
+    def programmable_uS(self) -> tuple[float, ...] | None:
+        """All conductances that can be programmed, ascending from G_min; None: any within the window."""
+        if self.levels is None:
+            return self.level_uS
+        last = self.levels - 1
+        return tuple(self.conductance_min_uS + self.window_uS * index / last for index in range(self.levels))
+
+    @property
+    def granularity(self) -> float:
+        """The step at which an accumulated update is due, as a fraction of the window."""
+        return self._granularity()[0]
+
+    @property
+    def granularity_origin(self) -> str:
+        """Where the granularity comes from, in a few words."""
+        return self._granularity()[1]
+
+    @property
+    def largest_error_sd_uS(self) -> float:
+        """The largest sd that a write leaves anywhere in the window."""
+        return self._extreme_error_sd(largest=True)[1]
+
+    def error_sd_uS(self, target: Any) -> Any:
+        """The stated sd of the error left at a target in uS: a number, or an array like the target (NumPy or JAX)."""
+        return self._law_at(self.programming.error_sd_uS, target)
+
+    def error_mean_uS(self, target: Any) -> Any:
+        """The stated mean of the error left at a target in uS; see `error_sd_uS`."""
+        return self._law_at(self.programming.error_mean_uS, target)
+
+    def _law_at(self, law: Law, target: Any) -> Any:
+        if isinstance(law, float):
+            return law
+        x = target * (1.0 / self.conductance_max_uS)
+        value = x * 0 + law[-1]
+        for coefficient in law[-2::-1]:
+            value = value * x + coefficient
+        return value
+
+    def _granularity(self) -> tuple[float, str]:
+        if self.granularity_uS is not None:
+            return self.granularity_uS / self.window_uS, "stated"
+        if self.levels is not None:
+            return 1.0 / (self.levels - 1), "one level"
+        if self.level_uS is not None:
+            return min(above - below for below, above in pairwise(self.level_uS)) / self.window_uS, "smallest level"
+        step = ERRORS_A_STEP * self.largest_error_sd_uS / self.window_uS
+        if step > LEAST_STEP:
+            return step, f"{ERRORS_A_STEP:g} x the largest sd of a write"
+        return LEAST_STEP, f"{LEAST_STEP:g} of the window"
+
+    def _extreme_error_sd(self, *, largest: bool) -> tuple[float, float]:
+        """(conductance in uS, sd in uS) where the stated sd is largest or smallest in the window."""
+        law = self.programming.error_sd_uS
+        states = [self.conductance_min_uS, self.conductance_max_uS]
+        if isinstance(law, tuple):
+            turns = np.polynomial.Polynomial(law).deriv().roots() if len(law) > 2 else np.empty(0)
+            turns = turns[np.isreal(turns)].real * self.conductance_max_uS
+            states += [float(turn) for turn in turns if states[0] < turn < states[1]]
+        errors = [(float(self._law_at(law, state)), state) for state in states]
+        error, state = max(errors) if largest else min(errors)
+        return state, error

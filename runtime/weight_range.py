@@ -1,0 +1,64 @@
+"""The weight that a fully programmed pair stands for, chosen for what the devices can hold."""
+
+import numpy as np
+import numpy.typing as npt
+
+from cimc.chip import Cell, Chip
+from cimc.units import pair_targets
+from runtime.write_law import error_left
+
+CANDIDATES = np.linspace(1.0, 0.05, 96)  # of the largest weight; few levels want far less than it
+BINS = 4096
+STATES = 33  # where the law of a device with limits is computed; between them it is interpolated
+
+Doubles = npt.NDArray[np.float64]
+
+
+def best_weight_range(weight: npt.NDArray[np.floating], chip: Chip) -> np.float32:
+    """The weight of a fully programmed pair that gives the least expected squared weight error on `chip`.
+
+    A small range clips the largest weights; a large one makes every device's error and the distance between levels
+    worth more weight. With r the range, g+ and g- the targets of a weight w (levels and all), e and s the mean and sd
+    of a write's error there, n the read noise and d the window, the error of a weight is
+
+        (r / d (g+ + e+ - g- - e-) - w)^2 + (r / d)^2 (s+^2 + s-^2 + 2 n^2)
+
+    averaged over a histogram of the layer's weights. Without errors and levels it is the largest weight.
+
+    Args:
+        weight: any shape, in the network's own unit.
+        chip: the chip.
+    """
+    magnitude, share, largest = _histogram(weight)
+    ranges = (largest * CANDIDATES).astype(np.float32)[:, None]
+    targets = np.asarray(pair_targets(magnitude.astype(np.float32)[None], ranges, chip), np.float64)
+    mean, sd = _write_errors(targets, chip.cell)
+    per_uS = ranges.astype(np.float64) / chip.cell.window_uS
+    held = targets + mean
+    bias = per_uS * (held[0] - held[1]) - magnitude
+    variance = np.square(per_uS) * (np.square(sd).sum(axis=0) + 2 * chip.cell.read_noise_uS**2)
+    errors = (np.square(bias) + variance) @ share
+    return ranges[int(np.argmin(errors)), 0]
+
+
+def _histogram(weight: npt.NDArray[np.floating]) -> tuple[Doubles, Doubles, float]:
+    """Mean magnitude and share of the weights in each bin up to the largest, and the largest (1 where all are 0)."""
+    magnitude = np.abs(weight.ravel())
+    largest = float(np.max(magnitude, initial=0.0)) or 1.0
+    bins = np.minimum(magnitude * np.float32(BINS / largest), BINS - 1).astype(np.int32)
+    count = np.bincount(bins, minlength=BINS)
+    total = np.bincount(bins, weights=magnitude, minlength=BINS)
+    filled = count > 0
+    return total[filled] / count[filled], count[filled] / max(magnitude.size, 1), largest
+
+
+def _write_errors(targets: Doubles, cell: Cell) -> tuple[Doubles, Doubles]:
+    """Mean and sd, in uS, of the error left at the targets, like these in shape."""
+    if cell.limits_uS is None:
+        mean, sd = cell.error_mean_uS(targets), cell.error_sd_uS(targets)
+    else:
+        states = np.linspace(cell.conductance_min_uS, cell.conductance_max_uS, STATES)
+        laws = [error_left(cell, state) for state in states.tolist()]
+        mean = np.interp(targets, states, [law.mean_uS for law in laws])
+        sd = np.interp(targets, states, [law.sd_uS for law in laws])
+    return np.broadcast_to(mean, targets.shape), np.broadcast_to(sd, targets.shape)

@@ -1,0 +1,113 @@
+"""The weight range of a layer: the one with the least expected error on its devices, levels and all."""
+
+from functools import partial
+from types import SimpleNamespace
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import numpy.typing as npt
+import pytest
+
+from cimc.chip import Cell, Chip, load_chip
+from cimc.units import pair_targets, pair_weight
+from runtime.cells import write_verify
+from runtime.keys import new_key
+from runtime.program import program_of
+from runtime.weight_range import best_weight_range
+
+Floats = npt.NDArray[np.float32]
+QUIET = {"read_noise_uS": 0.0, "programming": {}}
+FEW_LEVELS = {**QUIET, "levels": 2}
+
+
+def chip_with(name: str = "brram-256x64", **changes: Any) -> Chip:
+    chip = load_chip(name)
+    cell = Cell.model_validate({**chip.cell.model_dump(), "granularity_uS": None} | changes)
+    return chip.model_copy(update={"cell": cell})
+
+
+@partial(jax.jit, static_argnums=1)
+def write(targets: jax.Array, cell: Cell, key: jax.Array) -> jax.Array:
+    return write_verify(targets, cell, key).conductance
+
+
+def normal_weights(count: int = 20_000, outlier: float = 0.0) -> Floats:
+    weight = np.random.default_rng(0).normal(0, 0.1, (1, count)).astype(np.float32)
+    weight[0, 0] = outlier or weight[0, 0]
+    return weight
+
+
+def squared_error(weight: Floats, weight_range: float, chip: Chip) -> float:
+    """Mean squared error of weights that are written and read, over draws of both."""
+    targets = jnp.asarray(pair_targets(weight, np.float32(weight_range), chip))
+    errors = []
+    for seed in range(4):
+        held = np.asarray(write(targets, chip.cell, new_key(seed)), np.float64)
+        held += np.random.default_rng(seed).normal(0, 1, held.shape) * chip.cell.read_noise_uS
+        errors.append(np.mean(np.square(pair_weight(held, weight_range, chip) - weight)))
+    return float(np.mean(errors))
+
+
+@pytest.mark.parametrize("name", ["brram-256x64", "ideal", "brram-soc"])
+def test_devices_that_hold_any_value_exactly_take_the_largest_weight(name: str) -> None:
+    weight = normal_weights(outlier=-0.9)
+    assert best_weight_range(weight, chip_with(name, **QUIET)) == np.float32(0.9)
+    assert best_weight_range(np.zeros((3, 2), np.float32), chip_with(name, **QUIET)) == 1
+
+
+@pytest.mark.parametrize(
+    "chip",
+    [
+        load_chip("brram-256x64"),
+        load_chip("brram-soc"),
+        load_chip("hermes"),
+        chip_with(**FEW_LEVELS),
+        chip_with(levels=4),
+        chip_with(**QUIET, level_uS=[10.0, 14.0, 20.0, 66.0]),
+        chip_with("hermes", limits_uS=[0.0, 20.7]),
+        chip_with("hermes", programming={"error_sd_uS": [0.1, 0.0, 4.0]}),
+    ],
+    ids=["256x64", "soc", "hermes", "2 levels", "4 noisy levels", "listed", "limits", "worse at G_max"],
+)
+@pytest.mark.parametrize("outlier", [0.0, 1.6])
+def test_no_other_range_gives_a_smaller_error(chip: Chip, outlier: float) -> None:
+    weight = normal_weights(outlier=outlier)
+    chosen = float(best_weight_range(weight, chip))
+    largest = float(np.abs(weight).max())
+    others = [squared_error(weight, r, chip) for r in np.linspace(0.05, 1.0, 20) * largest]
+    assert squared_error(weight, chosen, chip) <= 1.01 * min(others)
+
+
+def test_few_levels_and_noisy_devices_clip_the_largest_weights() -> None:
+    weight = normal_weights()
+    largest = float(np.abs(weight).max())
+    two, sixteen, many = (float(best_weight_range(weight, chip_with(**QUIET, levels=n))) for n in (2, 16, 4096))
+    assert two < 0.5 * largest
+    assert two < sixteen < many
+    assert many > 0.95 * largest
+
+
+def test_the_range_of_millions_of_weights_is_that_of_their_distribution() -> None:
+    few = normal_weights(outlier=0.6)
+    many = np.tile(few, (150, 1))
+    for chip in (load_chip("brram-256x64"), chip_with(**FEW_LEVELS)):
+        assert best_weight_range(many, chip) == best_weight_range(few, chip)
+
+
+@pytest.mark.parametrize(
+    "chip", [load_chip("brram-256x64"), chip_with(**FEW_LEVELS)], ids=["any conductance", "2 levels"]
+)
+def test_training_starts_with_the_largest_weight_as_range_but_few_levels_with_the_best(chip: Chip) -> None:
+    weight = normal_weights(2000)
+    network = SimpleNamespace(trainable=(), statistics=())
+    system: Any = SimpleNamespace(chip=chip, bias_names={}, network=network)
+    state: Any = {"weight": {"a": weight}, "input_range": {"a": 1.0}, "digital": {"a.gain": 1.0}, "statistics": {}}
+    best = best_weight_range(weight, chip)
+    chosen = [program_of(system, state, clip).layers["a"] for clip in (True, False)]
+    assert chosen[0].weight_range == best
+    assert chosen[1].weight_range == (np.float32(np.abs(weight).max()) if chip.cell.levels is None else best)
+    if chip.cell.levels is not None:
+        assert len(np.unique(chosen[1].targets)) == 2
+        assert np.mean(chosen[1].targets.max(axis=0) > 10.1) > 0.3, "weights that do not start as 0"
