@@ -16,12 +16,14 @@ from cimc.data import Dataset
 from cimc.errors import CimcError
 from cimc.files import require_different, require_writable
 from cimc.package import Package, read_package, write_package
+from cimc.training_figures import training_figures
 from passes.chip_network import chip_network
 from passes.mapper.map_network import map_network
 from passes.set_constants import set_constants
+from runtime.calibration import calibrate
 from runtime.deploy import Deployment
 from runtime.deploy import deploy as deploy_program
-from runtime.evaluate import accuracy, calibrate, check_data, images_for, logits
+from runtime.evaluate import accuracy, check_data, images_for, logits
 from runtime.keys import new_key
 from runtime.network import load_network
 from runtime.program import program_of, with_program
@@ -66,28 +68,18 @@ def train(
     require_writable(output)
     system, state, programmed = _load(artifact, source, options)
     if not programmed:
-        state = with_program(state, program_of(system, state, clip=False))
+        state = with_program(state, program_of(system, state, for_training=True))
     check_data(system, state, data, artifact.mapping.input_range)
     run = start(system, state, options, programmed)
     if resume and Path(output).exists():
         run = load_run(read_artifact(output), run, artifact, options, data, output)
 
     def save(run: Run, total: int) -> None:
-        closing = _training_figures(artifact, run, options, 0.0) if run.step == total else None
+        closing = training_figures(artifact, run, options) if run.step == total else None
         save_run(output, artifact, run, total, options, data, system, figures=closing)
 
-    first, began = run.step, time.perf_counter()
-    run = train_run(
-        system,
-        run,
-        options,
-        data,
-        save,
-        checkpoint_seconds,
-        progress,
-    )
-    seconds = time.perf_counter() - began
-    return run, _training_figures(artifact, run, options, (run.step - first) * options.batch_size / seconds)
+    run = train_run(system, run, options, data, save, checkpoint_seconds, progress)
+    return run, training_figures(artifact, run, options)
 
 
 def evaluate(
@@ -109,7 +101,7 @@ def evaluate(
     images = images_for(system, data.x_test, data)
     program_key, calibration_key, read_key = jax.random.split(new_key(seed), 3)
     if not programmed:
-        state = program(system, with_program(state, program_of(system, state)), program_key)
+        state, _ = program(system, with_program(state, program_of(system, state)), program_key)
         index = calibration_index(seed, len(data.x_train))
         samples = jnp.asarray(images_for(system, data.x_train[index], data))
         state = calibrate(system, state, samples, data.scale, calibration_key)
@@ -201,25 +193,3 @@ def _load(artifact: Artifact, source: Path, options: TrainingOptions | None = No
     state = restore_state(system, artifact.state, str(source))
     programmed = bool(artifact.state) and artifact.history["options"]["policy"]["method"] != "float"
     return system, state, programmed
-
-
-def _training_figures(artifact: Artifact, run: Run, options: TrainingOptions, images_per_s: float) -> dict[str, Any]:
-    weights, last = artifact.mapping.cost.weights, run.history[-1]
-    updates = last["updates"]
-    pulse = artifact.chip.cell.programming.pulse_nj if options.policy.write == "verify" else None
-    in_arrays = options.policy.method != "float"
-    return {
-        "accuracy": last["accuracy"],
-        "loss": last["loss"],
-        "epochs": len(run.history),
-        "images_per_s": images_per_s,
-        "updates": int(updates),
-        "updates_per_weight_mean": updates / weights,
-        "updates_per_weight_max": max(int(jnp.max(counts)) for counts in run.state["updates"].values()),
-        "update_reduction": run.step * weights / updates if updates else None,
-        "device_writes": int(last["writes"]),
-        "programming_trials": int(last["trials"]),
-        "programming_energy_mj": last["trials"] * pulse * 1e-6 if in_arrays and pulse is not None else None,
-        "weights": weights,
-        "steps": run.step,
-    }

@@ -39,6 +39,8 @@ def save_run(
     images = data.x_train[calibration_index(options.seed, len(data.x_train))]
     leaves = jax.tree.leaves(run.optimizer)
     flat = flatten_state(run.state) | {f"optimizer/{index}": np.asarray(leaf) for index, leaf in enumerate(leaves)}
+    flat |= {f"watch/{index}": np.asarray(leaf) for index, leaf in enumerate(jax.tree.leaves(run.watch))}
+    flat |= {f"first_trials/{name}": np.asarray(trials) for name, trials in run.first_trials.items()}
     flat |= {"calibration/images": images_for(system, images, data), "run/loss_sum": np.asarray(run.loss_sum)}
     history = {
         "options": _settings(source, options, data),
@@ -79,12 +81,17 @@ def load_run(
         stored = [jax.device_put(artifact.state[f"optimizer/{index}"]) for index in range(len(leaves))]
         if [leaf.shape for leaf in stored] != [leaf.shape for leaf in leaves]:
             raise CimcError(f"{path} holds a run of another version of cimc; leave out --resume to start anew")
+        watched, watch = jax.tree.flatten(fresh.watch)
         return Run(
             state=state,
             optimizer=jax.tree.unflatten(structure, stored),
             step=int(artifact.history["step"]),
             loss_sum=jax.device_put(artifact.state["run/loss_sum"]),
             history=tuple(artifact.history["epochs"]),
+            watch=jax.tree.unflatten(
+                watch, [jax.device_put(artifact.state[f"watch/{index}"]) for index in range(len(watched))]
+            ),
+            first_trials={name: jax.device_put(artifact.state[f"first_trials/{name}"]) for name in fresh.first_trials},
         )
     except KeyError as error:
         raise CimcError(f"{path} holds another network's run ({error} is missing); leave out --resume") from None

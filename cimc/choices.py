@@ -19,11 +19,18 @@ class Schedule(StrEnum):
     plateau = "plateau"
 
 
-class Reset(StrEnum):
+class Residual(StrEnum):
     """What stays in the accumulator after a write."""
 
-    zero = "zero"
+    keep = "keep"
+    drop = "drop"
+
+
+class Reset(StrEnum):
+    """The earlier name of `Residual`."""
+
     residual = "residual"
+    zero = "zero"
 
 
 class Write(StrEnum):

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from cimc import __version__
-from cimc.choices import Backward, Method, Objective, Reset, RowSplit, Schedule, Sync, Weights, Write
+from cimc.choices import Backward, Method, Objective, Reset, Residual, RowSplit, Schedule, Sync, Weights, Write
 from cimc.errors import CimcError
 
 if TYPE_CHECKING:
@@ -115,8 +115,13 @@ def train(
     steps_per_epoch: Annotated[int | None, typer.Option(min=1, help="Default: the whole training set.")] = None,
     batch_size: Annotated[int, typer.Option(min=1)] = 64,
     lr: Annotated[
-        float, typer.Option(min=0, callback=_finite, help="Learning rate, in the network's own weight unit.")
-    ] = 0.004,
+        float | None,
+        typer.Option(
+            min=0,
+            callback=_finite,
+            help="In the network's own weight unit. Default: 0.004, scaled to each layer's weights.",
+        ),
+    ] = None,
     schedule: Annotated[Schedule, typer.Option(help="Course of the learning rate.")] = Schedule.cosine,
     weight_decay: Annotated[
         float, typer.Option(min=0, callback=_finite, help="Decoupled, on crossbar weights.")
@@ -128,7 +133,10 @@ def train(
         float | None,
         typer.Option(help="Fraction of the weight range. Default: the device's granularity."),
     ] = None,
-    reset: Annotated[Reset, typer.Option(help="Accumulator after a write.")] = Reset.residual,
+    residual: Annotated[
+        Residual, typer.Option(help="What a write left undone: keep it in the accumulator, or drop it.")
+    ] = Residual.keep,
+    reset: Annotated[Reset | None, typer.Option(hidden=True, help="Earlier name of --residual.")] = None,
     write: Annotated[Write, typer.Option(help="Closed-loop write-verify or blind pulses.")] = Write.verify,
     backward: Annotated[Backward, typer.Option(help="Input gradients: digital copy or transposed read.")] = (
         Backward.digital
@@ -151,7 +159,14 @@ def train(
     from runtime.update import Policy
 
     options = TrainingOptions(
-        policy=Policy(method.value, threshold, reset.value, write.value, backward.value, sync.value),
+        policy=Policy(
+            method=method.value,
+            threshold=threshold,
+            residual="drop" if reset is Reset.zero else residual.value,
+            write=write.value,
+            backward=backward.value,
+            sync=sync.value,
+        ),
         epochs=epochs,
         steps_per_epoch=steps_per_epoch,
         batch_size=batch_size,

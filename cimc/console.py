@@ -34,6 +34,11 @@ def say(text: str) -> None:
     _stdout().print(text, markup=False, highlight=False, soft_wrap=True)
 
 
+def warn(text: str) -> None:
+    """A line on stderr that begins with `warning:`."""
+    print(f"warning: {text}", file=sys.stderr)
+
+
 @contextmanager
 def progress_bar(label: str) -> Iterator[Callable[[int, int, str], None]]:
     """A progress bar on stderr; yields a function of (done, total, note). Nothing is drawn when stderr is no terminal,

@@ -73,7 +73,7 @@ def _layers(training: Training) -> str:
         )
         shares.append(f"<div>{line_chart(f'{layer}: clipped', clipped, show=_percent, small=True)}</div>")
         ranges.append(f"<div>{line_chart(f'{layer}: ranges', spans, show=_short, small=True)}</div>")
-    head, rows = layer_rows(training)
+    head, rows = layer_rows(training.last_layers)
     return section(
         "Ranges and clipping by layer",
         "Inputs beyond the input range and column currents beyond the ADC's range are clipped: their shares of all "

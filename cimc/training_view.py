@@ -23,12 +23,27 @@ _NAMES = {
     "updates_per_weight_mean": "updates per weight, mean",
     "updates_per_weight_max": "updates per weight, largest",
     "update_reduction": "fewer than programming every step",
+    "threshold": "threshold, of the weight range",
     "device_writes": "devices written",
     "programming_trials": "programming trials or pulses",
+    "first_writes": "devices written before the first step",
+    "first_trials": "programming trials before the first step",
+    "device_reads": "reads of single devices",
     "programming_energy_mj": "programming energy",
-    "images_per_s": "speed",
+    "programming_time_ms": "programming time, one device after the other",
+    "forward_energy_mj": "energy of the arrays, forward",
+    "backward_energy_mj": "energy of the arrays, transposed reads",
+    "calibration_energy_mj": "energy of the arrays, input ranges",
+    "array_time_ms": "time of the arrays, images pipelined",
+    "calibrations": "times that input ranges were set",
+    "images_per_s": "speed after start-up",
+    "start_up_s": "start-up",
 }
-_EMPTY = {"programming_energy_mj": "not stated for this chip"}
+_EMPTY = {
+    "programming_energy_mj": "not stated for this chip",
+    "programming_time_ms": "not stated for this chip",
+    "images_per_s": "too few steps to say",
+}
 # Of a layer, in a record of an epoch: the key and what it is called. The first two are shares from 0 to 1.
 CLIPPING = {"clipped_inputs": "clipped inputs", "clipped_codes": "clipped ADC codes"}
 RANGES = {"input_range": "input range", "weight_range": "weight range"}
@@ -63,6 +78,14 @@ class Training:
     def layers(self) -> list[str]:
         """Names of the layers whose ranges are recorded, in their order."""
         return list(dict.fromkeys(name for record in self.epochs for name in record.get("layers") or {}))
+
+    @property
+    def last_layers(self) -> dict[str, dict[str, float]]:
+        """Ranges and clipping shares by layer, each as last recorded."""
+        return {
+            layer: {key: course[-1][1] for key in (*RANGES, *CLIPPING) if (course := self.course(layer, key))}
+            for layer in self.layers
+        }
 
     def course(self, layer: str, key: str) -> list[tuple[float, float]]:
         """(epoch, value) of one of `CLIPPING` or `RANGES`, where it is recorded."""
@@ -168,7 +191,7 @@ def show(artifact: Artifact) -> None:
         show_epochs(training.epochs, training.figures["weights"], data_label(training))
     show_figures(training.figures)
     print_figures("training options", {escape(name): escape(value) for name, value in option_texts(training).items()})
-    _show_layers(training)
+    show_layers(training.last_layers)
 
 
 def progress_line(training: Training) -> str:
@@ -208,7 +231,8 @@ def show_figures(closing: Mapping[str, Any]) -> None:
 
 def figure_texts(closing: Mapping[str, Any]) -> dict[str, str]:
     """Closing figures by name, as texts: known ones in a fixed order, then those of other versions."""
-    order = [*(key for key in _NAMES if key in closing), *(key for key in closing if key not in _NAMES)]
+    tables = {key for key, value in closing.items() if isinstance(value, Mapping | list)}
+    order = [*(key for key in _NAMES if key in closing), *(key for key in closing if key not in {*_NAMES, *tables})]
     return {_NAMES.get(key, key.replace("_", " ")): _figure_text(key, closing[key]) for key in order}
 
 
@@ -221,8 +245,10 @@ def _figure_text(key: str, value: Any) -> str:
         return f"{value:.0f}x"
     if key.endswith("_mj"):
         return f"{value:.3g} mJ"
-    if key == "images_per_s":
-        return f"{value:.0f} images/s"
+    if key.endswith("_ms"):
+        return f"{value:.4g} ms"
+    if key.endswith("_s"):
+        return f"{value:.0f} images/s" if key == "images_per_s" else f"{value:.1f} s"
     return _text(value)
 
 
@@ -242,20 +268,19 @@ def option_texts(training: Training) -> dict[str, str]:
     }
 
 
-def layer_rows(training: Training) -> tuple[list[str], list[list[str]]]:
-    """Head and rows of the table of the last recorded ranges and clipping shares of every layer."""
+def layer_rows(layers: Mapping[str, Mapping[str, float]]) -> tuple[list[str], list[list[str]]]:
+    """Head and rows of the table of the ranges and clipping shares of every layer, as in the record of an epoch."""
     rows = []
-    for layer in training.layers:
-        courses = {key: training.course(layer, key) for key in (*RANGES, *CLIPPING)}
-        last = {key: course[-1][1] if course else None for key, course in courses.items()}
-        ranges = ["-" if last[key] is None else f"{last[key]:.4g}" for key in RANGES]
-        shares = ["-" if last[key] is None else f"{last[key]:.3%}" for key in CLIPPING]
+    for layer, values in layers.items():
+        ranges = [f"{values[key]:.4g}" if key in values else "-" for key in RANGES]
+        shares = [f"{values[key]:.3%}" if key in values else "-" for key in CLIPPING]
         rows.append([layer, *ranges, *shares])
     return ["layer", *RANGES.values(), *CLIPPING.values()], rows
 
 
-def _show_layers(training: Training) -> None:
-    head, rows = layer_rows(training)
+def show_layers(layers: Mapping[str, Mapping[str, float]]) -> None:
+    """The table of ranges and clipping shares; nothing where none are recorded."""
+    head, rows = layer_rows(layers)
     if rows:
-        note = "as last recorded; the shares are of all inputs and of all ADC codes of the layer"
+        note = "as last seen on a few training images; the shares are of all inputs and of all ADC codes of the layer"
         print_table("ranges by layer", head, [[escape(row[0]), *row[1:]] for row in rows], note)

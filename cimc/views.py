@@ -8,7 +8,7 @@ import numpy as np
 
 from cimc import mapping_view, training_view
 from cimc.chip import Chip
-from cimc.console import print_figures, print_table, say
+from cimc.console import print_figures, print_table, say, warn
 from cimc.data import Dataset
 from cimc.explain import explain, show_explanations
 from cimc.operators import OPERATORS
@@ -68,6 +68,9 @@ def show_training(
     """Epoch table and closing figures of `train`."""
     training_view.show_epochs(history, figures["weights"], label(data))
     training_view.show_figures(figures)
+    training_view.show_layers(figures["layers"])
+    for warning in figures["warnings"]:
+        warn(warning)
     say(f"wrote {output}; next: cimc export {output} -o package/")
 
 

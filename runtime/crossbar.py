@@ -104,6 +104,27 @@ def counts(layer: Crossbar, x: Array, conductance: Array, input_range: Array, ke
     return _sums(layer, _applied(layer, x, input_range)[1], conductance, key)
 
 
+def clipped_conversions(layer: Crossbar, x: Array, conductance: Array, input_range: Array, key: Array | None) -> Array:
+    """Share of the layer's conversions that end at the ADC's largest code; 0 for an ideal ADC. As `layer_output`."""
+    if layer.chip.adc.bits is None:
+        return jnp.float32(0)
+    _, vectors = _applied(layer, x, input_range)
+    if layer.signed:
+        vectors = jnp.concatenate([jnp.maximum(vectors, 0), jnp.maximum(-vectors, 0)], axis=1)
+    top = float(2**layer.chip.adc.bits - 1)
+
+    def at_top(u: Array, g: Array, group_key: Array | None) -> Array:
+        codes = _codes(layer.chip, u, g, layer.row_block, group_key)
+        ends = [jnp.sum(code >= top, dtype=jnp.float32) for code in codes]
+        return reduce(jnp.add, ends) / sum(code.size for code in codes)
+
+    if layer.groups == 1:
+        return at_top(vectors, conductance, key)
+    return jnp.mean(
+        _for_groups(at_top, (split_groups(vectors, layer.groups), by_group(conductance, layer.groups)), key)
+    )
+
+
 def _applied(layer: Crossbar, x: Array, input_range: Array) -> tuple[Array, Array]:
     """DAC integers of the inputs, as the inputs lie and as vectors [rows, MVMs]."""
     # Without the barrier XLA converts each input again for every patch that holds it.

@@ -1,7 +1,6 @@
 """Accuracy of a network on its arrays, or exactly."""
 
 from collections.abc import Callable
-from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -11,7 +10,7 @@ from jax import Array
 from cimc.data import Dataset
 from cimc.errors import CimcError
 from runtime.network import run_network
-from runtime.products import array_product, calibrating_product, exact_product
+from runtime.products import array_product, exact_product
 from runtime.state import State, System
 from runtime.xla import jit
 
@@ -112,13 +111,3 @@ def accuracy(outputs: np.ndarray, labels: np.ndarray) -> float:
     if not np.isfinite(outputs).all():
         raise CimcError("the network's output holds NaN or infinity; lower the learning rate or check the weights")
     return float(np.mean(np.argmax(outputs, axis=1) == labels))
-
-
-@partial(jit, static_argnums=(0, 3))
-def calibrate(system: System, state: State, images: Array, scale: float, key: Array) -> State:
-    """Choose every layer's input range on stored images [N, ...], layer after layer. Returns a new state."""
-    record: dict[str, Array] = {}
-    x = network_input(system, images, scale)
-    product = calibrating_product(system, state, record)
-    run_network(system.network, x, product, state["digital"], state["statistics"], key)
-    return {**state, "input_range": record}

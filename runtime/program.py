@@ -6,24 +6,22 @@ import numpy as np
 from cimc.program import LayerProgram, Program
 from cimc.units import pair_targets
 from runtime.state import State, System, gain_name
-from runtime.weight_range import best_weight_range
+from runtime.weight_range import best_weight_range, training_weight_range
 
 
-def program_of(system: System, state: State, clip: bool = True) -> Program:
+def program_of(system: System, state: State, *, for_training: bool = False) -> Program:
     """Target conductances of the digital copy on the system's chip, and all digital values.
 
     Args:
         system: network and chip.
         state: the weights and digital values.
-        clip: give each layer the range that errs least (`best_weight_range`), which may clip its largest weights; else
-            that of its largest weight, which leaves training room to move. Devices with levels always take the range
-            that errs least: with that of the largest weight, most weights of a few-level chip would start as 0.
+        for_training: give each layer the weight range that training starts from (`training_weight_range`), rather than
+            the one that errs least (`best_weight_range`).
     """
+    choose = training_weight_range if for_training else best_weight_range
     layers = {}
     for name, weight in state["weight"].items():
-        largest = np.float32(np.max(np.abs(weight))) or np.float32(1)
-        clipped = clip or system.chip.cell.programmable_uS is not None
-        weight_range = best_weight_range(np.asarray(weight), system.chip) if clipped else largest
+        weight_range = choose(np.asarray(weight), system.chip)
         bias = system.bias_names.get(name)
         layers[name] = LayerProgram(
             targets=np.asarray(pair_targets(np.asarray(weight), weight_range, system.chip)),

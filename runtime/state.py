@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
@@ -105,13 +106,19 @@ def gain_name(layer: str) -> str:
     return f"{layer}.gain"
 
 
-def program(system: System, state: State, key: Array) -> State:
-    """Write every device to the target of the digital copy, with the chip's programming error. Returns a new state."""
-    conductance = {}
+def program(system: System, state: State, key: Array) -> tuple[State, dict[str, Array]]:
+    """Write every device to the target of the digital copy, with the chip's programming error.
+
+    Returns:
+        The new state, and the trials that this took by layer, for one copy of each.
+    """
+    conductance, trials = {}, {}
     for index, (name, weight) in enumerate(state["weight"].items()):
         targets = pair_targets(weight, state["weight_range"][name], system.chip)
-        conductance[name] = write_verify(targets, system.chip.cell, jax.random.fold_in(key, index)).conductance
-    return {**state, "conductance": conductance}
+        written = write_verify(targets, system.chip.cell, jax.random.fold_in(key, index))
+        conductance[name] = written.conductance
+        trials[name] = jnp.sum(written.trials, dtype=jnp.int32)
+    return {**state, "conductance": conductance}, trials
 
 
 def read_back(system: System, state: State, key: Array, reads: int = 1) -> State:

@@ -15,18 +15,19 @@ from jax import Array
 
 from cimc.data import Dataset
 from cimc.errors import CimcError
-from runtime.evaluate import accuracy, calibrate, images_for, logits, network_input
+from runtime.calibration import CALIBRATION_IMAGES, Watch, follow, new_watch
+from runtime.evaluate import accuracy, images_for, logits, network_input
 from runtime.keys import new_key
 from runtime.network import run_network
 from runtime.packing import Packing, pack, packing, spread, unpack
 from runtime.products import array_product, exact_product
 from runtime.state import State, System, program, read_back
 from runtime.update import LayerState, Policy, update_layer
+from runtime.weight_range import RANGE_SDS
 from runtime.xla import jit
 
-CALIBRATION_IMAGES = 32
-# Input ranges are calibrated every so many steps, and five times more often before they have settled.
-CALIBRATION_STEPS, SETTLED_STEPS = 500, 1000
+# The rate without --lr, for weights with the variance of He's initial ones, 2 / rows, and for digital parameters.
+DEFAULT_LR = 0.004
 STEPS_PER_CALL = 20  # steps that run without Python between them
 STAGNANT_EPOCHS = 5
 COUNTS = ("updates", "writes", "trials")
@@ -36,15 +37,18 @@ COUNTS = ("updates", "writes", "trials")
 class TrainingOptions:
     """Options of a run.
 
-    lr: in the network's own weight unit, as for plain training. schedule: constant; cosine from lr to 0 over the run;
-    plateau: halved after five epochs without a lower training loss. weight_decay: decoupled, on crossbar weights.
+    lr: in the network's own weight unit, as for plain training. None: `DEFAULT_LR` for digital parameters, and for each
+    layer as many times that as its weight range is larger than that of He's initial weights, so that the run does not
+    hang on the unit or the distribution in which the file's weights were drawn. schedule: constant; cosine from lr to 0
+    over the run; plateau: halved after five epochs without a lower training loss. weight_decay: decoupled, on crossbar
+    weights.
     """
 
     policy: Policy = field(default_factory=Policy)
     epochs: int = 10
     steps_per_epoch: int | None = None
     batch_size: int = 64
-    lr: float = 0.004
+    lr: float | None = None
     schedule: Literal["constant", "cosine", "plateau"] = "cosine"
     weight_decay: float = 0.01
     seed: int = 0
@@ -54,18 +58,39 @@ class TrainingOptions:
         return self.steps_per_epoch or max(images // self.batch_size, 1)
 
 
+# One epoch: figures by name, and `layers`: figures by name of every layer.
+Record = dict[str, Any]
+
+
+class Clock(NamedTuple):
+    """Wall time of training in this process.
+
+    start_up_s: to the end of the first steps, compilation included. seconds, images: of all steps after these, without
+    evaluation and checkpoints; images is 0 where there were none.
+    """
+
+    start_up_s: float = 0.0
+    seconds: float = 0.0
+    images: int = 0
+
+
 @dataclass(frozen=True)
 class Run:
     """A training run between two steps: what is needed to go on exactly as if it had not stopped.
 
-    history: one record an epoch (epoch, loss, accuracy, lr, updates, writes, trials). loss_sum: of the current epoch.
+    history: one record an epoch (epoch, loss, accuracy, lr, updates, writes, trials; layers: of each its ranges and
+    clipping shares). loss_sum: of the current epoch. watch: the input ranges. first_trials: by layer, of the first
+    programming before step 0, which the counters of the state leave out. clock: of this process.
     """
 
     state: State
     optimizer: Any
     step: int
     loss_sum: Array
-    history: tuple[dict[str, float], ...]
+    history: tuple[Record, ...]
+    watch: Watch
+    first_trials: dict[str, Array]
+    clock: Clock = field(default_factory=Clock)
 
 
 # Called with the run so far and the number of steps of the whole run.
@@ -76,26 +101,28 @@ def start(system: System, state: State, options: TrainingOptions, programmed: bo
     """Begin a run, with its counters at zero.
 
     Unless the state is `programmed` (or the method `float`), its weights are first written into the devices and these
-    are read once into the digital copy; this first programming is not counted.
+    are read once into the digital copy; the trials this takes are counted apart.
 
     Raises:
         CimcError: the options do not fit together or the chip.
     """
     options.policy.check(system.chip)
     write = options.policy.method != "float" and not programmed
-    state, optimizer = _start(system, options.weight_decay, write, state, _key(options, 0, 0))
-    return Run(state, optimizer, 0, jax.device_put(np.float32(0)), ())
+    state, optimizer, trials = _start(system, write, state, _key(options, 0, 0))
+    return Run(state, optimizer, 0, jax.device_put(np.float32(0)), (), new_watch(system), trials)
 
 
-@partial(jit, static_argnums=(0, 1, 2))
-def _start(system: System, weight_decay: float, write: bool, state: State, key: Array) -> tuple[State, Any]:
+@partial(jit, static_argnums=(0, 1))
+def _start(system: System, write: bool, state: State, key: Array) -> tuple[State, Any, dict[str, Array]]:
     zeros = {group: {name: jnp.zeros_like(a) for name, a in state[group].items()} for group in COUNTS}
     state = {**state, **zeros}
+    trials = {name: jnp.int32(0) for name in state["weight"]}
     if write:
         program_key, read_key = jax.random.split(key)
-        state = read_back(system, program(system, state, program_key), read_key)
+        state, trials = program(system, state, program_key)
+        state = read_back(system, state, read_key)
     weights, digital = packing(state["weight"]), packing(state["digital"])
-    return state, _adamw(weight_decay).init(_packed(weights, digital, state))
+    return state, optax.scale_by_adam().init(_packed(weights, digital, state)), trials
 
 
 def train(
@@ -129,17 +156,17 @@ def train(
     per_epoch = options.steps(len(images))
     total = per_epoch * options.epochs
     step_key = _key(options, 2)
-    saved = time.monotonic()
+    began = saved = time.monotonic()
+    started, clock = False, Clock()
     order_epoch, order = -1, np.empty(0, np.int64)
     while run.step < total:
         epoch, position = divmod(run.step, per_epoch)
         if epoch != order_epoch:
             order_epoch, order = epoch, _order(options, epoch, len(images), per_epoch)
-        interval = CALIBRATION_STEPS if run.step >= SETTLED_STEPS else CALIBRATION_STEPS // 5
-        to_calibration = interval - run.step % interval
-        if to_calibration == interval and options.policy.method != "float":
-            run = replace(run, state=calibrate(system, run.state, calibration, data.scale, _key(options, 1, run.step)))
-        count = min(STEPS_PER_CALL, to_calibration, per_epoch - position)
+        count = min(STEPS_PER_CALL - run.step % STEPS_PER_CALL, per_epoch - position)
+        if run.step % STEPS_PER_CALL == 0 and options.policy.method != "float":
+            state, watch = follow(system, run.state, run.watch, calibration, data.scale, _key(options, 1, run.step))
+            run = replace(run, state=state, watch=watch)
         batches = np.zeros((STEPS_PER_CALL, options.batch_size), np.int32)
         batches[:count] = order[position * options.batch_size :][: count * options.batch_size].reshape(count, -1)
         rates = np.zeros(STEPS_PER_CALL, np.float32)
@@ -148,6 +175,7 @@ def train(
             system,
             options.policy,
             options.weight_decay,
+            options.lr is None,
             data.scale,
             (run.state, run.optimizer, run.loss_sum),
             images,
@@ -159,30 +187,40 @@ def train(
             np.int32(count),
         )
         run = replace(run, state=state, optimizer=optimizer, loss_sum=loss_sum, step=run.step + count)
+        # Time is read where the steps are waited for anyway, and once after the first of them.
+        if started:
+            clock = clock._replace(images=clock.images + count * options.batch_size)
+        else:
+            jax.block_until_ready(loss_sum)
+            started, now = True, time.monotonic()
+            began, clock = now, clock._replace(start_up_s=now - began)
         if run.step % per_epoch == 0:
+            jax.block_until_ready(loss_sum)
+            clock = clock._replace(seconds=clock.seconds + time.monotonic() - began)
             run = _end_epoch(system, run, options, data, test_images, per_epoch, float(rates[count - 1]))
             checkpoint(run, total)
-            saved = time.monotonic()
+            began = saved = time.monotonic()
         elif time.monotonic() - saved > checkpoint_seconds:
             checkpoint(run, total)
             saved = time.monotonic()
         progress(run, total)
-    return run
+    return replace(run, clock=clock)
 
 
-def learning_rate(options: TrainingOptions, history: tuple[dict[str, float], ...], step: int, total: int) -> float:
-    """The learning rate of a step (0 .. total - 1)."""
+def learning_rate(options: TrainingOptions, history: tuple[Record, ...], step: int, total: int) -> float:
+    """The learning rate of a step (0 .. total - 1); without --lr that of the digital parameters."""
+    first = DEFAULT_LR if options.lr is None else options.lr
     if options.schedule == "cosine":
-        return options.lr * 0.5 * (1 + math.cos(math.pi * step / total))
+        return first * 0.5 * (1 + math.cos(math.pi * step / total))
     if options.schedule == "constant":
-        return options.lr
+        return first
     best, stagnant, factor = math.inf, 0, 1.0
     for record in history:
         stagnant = 0 if record["loss"] < best else stagnant + 1
         best = min(best, record["loss"])
         if stagnant == STAGNANT_EPOCHS:
             stagnant, factor = 0, factor / 2
-    return options.lr * factor
+    return first * factor
 
 
 def calibration_index(seed: int, images: int) -> np.ndarray:
@@ -190,11 +228,12 @@ def calibration_index(seed: int, images: int) -> np.ndarray:
     return np.random.default_rng([seed, 1]).permutation(images)[:CALIBRATION_IMAGES]
 
 
-@partial(jit, static_argnums=(0, 1, 2, 3), donate_argnums=(4,))
+@partial(jit, static_argnums=(0, 1, 2, 3, 4), donate_argnums=(5,))
 def _train_steps(
     system: System,
     policy: Policy,
     weight_decay: float,
+    relative: bool,
     scale: float,
     carried: tuple[State, Any, Array],
     images: Array,
@@ -210,12 +249,26 @@ def _train_steps(
     packings = packing(state["weight"]), packing(state["digital"])
     weights, digital = packings
     ranges = spread(weights, state["weight_range"])
+    # What Adam's step of about 1 is worth, in the network's unit.
+    unit = spread(
+        weights, {name: _unit(array, state["weight_range"][name], relative) for name, array in state["weight"].items()}
+    )
 
     def one(n: Array, carried: _Carried) -> _Carried:
         step_key = jax.random.fold_in(key, first + n)
         x = network_input(system, images[batches[n]], scale)
         return _train_step(
-            system, policy, weight_decay, packings, state, ranges, carried, x, labels[batches[n]], rates[n], step_key
+            system,
+            policy,
+            weight_decay,
+            packings,
+            state,
+            (ranges, unit),
+            carried,
+            x,
+            labels[batches[n]],
+            rates[n],
+            step_key,
         )
 
     layers = tuple(map(LayerState, *(pack(weights, state[group]) for group in LayerState._fields)))
@@ -225,6 +278,11 @@ def _train_steps(
     for group in LayerState._fields:
         new[group] = unpack(weights, [getattr(layer, group) for layer in end.layers])
     return new, end.optimizer, end.loss_sum
+
+
+def _unit(weight: Array, weight_range: Array, relative: bool) -> Array:
+    """The layer's rate over --lr: 1, or its weight range over that of weights [rows, columns] of variance 2 / rows."""
+    return weight_range / (RANGE_SDS * math.sqrt(2 / len(weight))) if relative else jnp.float32(1)
 
 
 class _Carried(NamedTuple):
@@ -243,15 +301,19 @@ def _train_step(
     weight_decay: float,
     packings: tuple[Packing, Packing],
     fixed: State,
-    ranges: tuple[Array, ...],
+    scales: tuple[tuple[Array, ...], tuple[Array, ...]],
     carried: _Carried,
     x: Array,
     labels: Array,
     lr: Array,
     key: Array,
 ) -> _Carried:
-    """One step: packings of the weights and of the digital parameters; `fixed` holds what training does not change."""
+    """One step: packings of the weights and of the digital parameters; `fixed` holds what training does not change.
+
+    scales: of the packed weights, their range and the unit of their steps.
+    """
     weights, digital = packings
+    ranges, unit = scales
     forward_key, update_key = jax.random.split(key)
     conductance = unpack(weights, [layer.conductance for layer in carried.layers])
 
@@ -266,10 +328,15 @@ def _train_step(
     parameters = {"weight": tuple(layer.weight for layer in carried.layers), "digital": carried.digital}
     apart = {"weight": unpack(weights, parameters["weight"]), "digital": unpack(digital, carried.digital)}
     (loss, statistics), gradients = jax.value_and_grad(loss_of, has_aux=True)(apart)
-    directions, optimizer = _adamw(weight_decay).update(
-        _packed(weights, digital, gradients), carried.optimizer, parameters
-    )
-    steps = jax.tree.map(lambda direction: -lr * direction, directions)
+    directions, optimizer = optax.scale_by_adam().update(_packed(weights, digital, gradients), carried.optimizer)
+    steps = {
+        # Adam with decoupled weight decay on the crossbar weights.
+        "weight": tuple(
+            -lr * (u * direction + weight_decay * weight)
+            for u, direction, weight in zip(unit, directions["weight"], parameters["weight"], strict=True)
+        ),
+        "digital": tuple(-lr * direction for direction in directions["digital"]),
+    }
     layers = tuple(
         update_layer(policy, system.chip, layer, step, weight_range, jax.random.fold_in(update_key, index))
         for index, (layer, step, weight_range) in enumerate(zip(carried.layers, steps["weight"], ranges, strict=True))
@@ -290,7 +357,7 @@ def _end_epoch(
 ) -> Run:
     loss = float(run.loss_sum) / per_epoch
     if not math.isfinite(loss):
-        raise CimcError(f"the loss is {loss} after step {run.step}; lower --lr (now {options.lr})")
+        raise CimcError(f"the loss is {loss} after step {run.step}; lower --lr (now {lr:g})")
     exact = options.policy.method == "float"
     key = None if exact else _key(options, 3, run.step)
     outputs = logits(system, run.state, test_images, data.scale, key, exact)
@@ -303,18 +370,27 @@ def _end_epoch(
             group: float(sum(np.sum(np.asarray(a), dtype=np.int64) for a in run.state[group].values()))
             for group in COUNTS
         },
+        "layers": {} if exact else _ranges(run),
     }
     return replace(run, loss_sum=jax.device_put(np.float32(0)), history=(*run.history, record))
 
 
+def _ranges(run: Run) -> dict[str, dict[str, float]]:
+    """Of every layer its ranges, and what its converters clipped when it was last looked."""
+    seen = jax.device_get(run.watch.seen)
+    return {
+        name: {
+            "input_range": float(input_range),
+            "weight_range": float(run.state["weight_range"][name]),
+            "clipped_inputs": float(seen[name].clipped_inputs),
+            "clipped_codes": float(seen[name].clipped_codes),
+        }
+        for name, input_range in run.state["input_range"].items()
+    }
+
+
 def _packed(weights: Packing, digital: Packing, parameters: Mapping[str, Any]) -> dict[str, tuple[Array, ...]]:
     return {"weight": pack(weights, parameters["weight"]), "digital": pack(digital, parameters["digital"])}
-
-
-def _adamw(weight_decay: float) -> optax.GradientTransformation:
-    """Adam with decoupled weight decay on the crossbar weights, before the learning rate."""
-    decay = optax.add_decayed_weights(weight_decay, mask={"weight": True, "digital": False})
-    return optax.chain(optax.scale_by_adam(), decay)
 
 
 def _order(options: TrainingOptions, epoch: int, images: int, steps: int) -> np.ndarray:

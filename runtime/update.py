@@ -18,6 +18,9 @@ from cimc.units import pair_targets, pair_weight
 from runtime.cells import blind_pulses, read_cells, write_verify
 from runtime.packing import STRIP
 
+# Of what a write missed, at most this part of the threshold stays in the accumulator: a device that cannot reach its
+# goal (stuck, or beside one that is) is not due again until the network asks for as much more.
+KEPT_MISS = 0.5
 SMALL = 4096  # weights: below, programming all of them is as quick as finding those that are due
 STRIPS_A_ROUND = 64  # the part of all strips that a round programs; with a few due weights in a thousand one is enough
 
@@ -26,9 +29,9 @@ STRIPS_A_ROUND = 64  # the part of all strips that a round programs; with a few 
 class Policy:
     """Options of the update.
 
-    method: as above. threshold: fraction of the weight range; None: the device's granularity, 1 / (levels - 1).
-    reset: what stays in the accumulator after a write, nothing or what the write missed: the part of a pulse, and with
-    `readback` the error of the device as it was read, which then counts towards its next write.
+    method: as above. threshold: fraction of the weight range; None: the cell's granularity (`Cell.granularity`).
+    residual: what stays in the accumulator after a write: nothing (drop), or what the write left undone (keep): the
+    part of a pulse or of a level, and with `readback` the error of the device as it was read, up to half a threshold.
     write: closed-loop write-verify to the target, or blind pulses. sync: the digital copy becomes the target, or is
     read back from the device, or is left alone (`none`: targets then start from a read of the device).
     backward: input gradients from the digital copy or from a transposed read of the arrays.
@@ -36,7 +39,7 @@ class Policy:
 
     method: Literal["mixed-precision", "naive", "float"] = "mixed-precision"
     threshold: float | None = None
-    reset: Literal["zero", "residual"] = "residual"
+    residual: Literal["keep", "drop"] = "keep"
     write: Literal["verify", "pulse"] = "verify"
     backward: Literal["digital", "analog"] = "digital"
     sync: Literal["target", "readback", "none"] = "readback"
@@ -90,9 +93,11 @@ def update_layer(
     base = layer.weight
     if policy.sync == "none":
         base = pair_weight(read_cells(layer.conductance, chip.cell, read_key), weight_range, chip)
-    # What lies beyond the range can never be programmed and must not keep a device due for ever.
+    # What lies beyond the range can never be programmed and must not keep a device due for ever. Half a level beyond it
+    # still stands for the last level: without it a step of one level would never be complete.
     base = jnp.clip(base, -weight_range, weight_range)
-    total = jnp.clip(layer.accumulator + step, -weight_range - base, weight_range - base)
+    limit = weight_range if chip.cell.programmable_uS is None else weight_range * (1 + chip.cell.granularity / 2)
+    total = jnp.clip(layer.accumulator + step, -limit - base, limit - base)
     due = jnp.abs(total) > policy.threshold_for(chip) * weight_range
     layer = layer._replace(accumulator=total)
     if total.size < SMALL or total.size % STRIP:
@@ -155,35 +160,41 @@ def _program(
         weight_range: scalar or [..].
         key: for programming and read errors.
     """
-    write_key, sync_key = jax.random.split(key)
+    write_key, sync_key, read_key = jax.random.split(key, 3)
     total = layer.accumulator
+    # Barriers here and below: without them XLA draws the errors again for each of their users.
+    held = (
+        None
+        if policy.sync == "target"
+        else jax.lax.optimization_barrier(read_cells(layer.conductance, chip.cell, read_key))
+    )
     if policy.write == "verify":
         target = base + total
-        goal = pair_targets(target, weight_range, chip)
-        # A device that is idle before and after, or whose target stays, is not touched: the weight accumulates on.
-        selected = due & (goal != pair_targets(base, weight_range, chip))
+        goal, moves = _goals(policy, chip, base, target, weight_range, held)
+        if chip.cell.programmable_uS is not None:
+            target = pair_weight(goal, weight_range, chip)
+        selected = due & moves
         due &= jnp.any(selected, axis=0)
-        # Barriers here and below: without them XLA draws the errors again for each of their users.
         written = jax.lax.optimization_barrier(write_verify(goal, chip.cell, write_key))
         conductance = jnp.where(selected, written.conductance, layer.conductance)
         trials = jnp.where(selected, written.trials, 0)
     else:
-        pulses, target = _pulses(chip, base, total, weight_range)
+        pulses, target = _pulses(chip, base, total, weight_range, held)
         pulses = jnp.where(due, pulses, 0)
         selected = pulses != 0
         due &= jnp.any(selected, axis=0)
         conductance = blind_pulses(layer.conductance, pulses, chip.cell, write_key)
         trials = jnp.abs(pulses).astype(jnp.int32)
-    weight = layer.weight
+    weight, left = layer.weight, base + total - target
     if policy.sync == "target":
         weight = jnp.where(due, target, weight)
     elif policy.sync == "readback":
-        held = jax.lax.optimization_barrier(read_cells(conductance, chip.cell, sync_key))
-        weight = jnp.where(due, pair_weight(held, weight_range, chip), weight)
-    if policy.reset == "zero" or policy.method == "naive":
+        read = jax.lax.optimization_barrier(read_cells(conductance, chip.cell, sync_key))
+        weight = jnp.where(due, pair_weight(read, weight_range, chip), weight)
+        most = KEPT_MISS * policy.threshold_for(chip) * weight_range
+        left += jnp.clip(target - weight, -most, most)
+    if policy.residual == "drop" or policy.method == "naive":
         left = jnp.zeros_like(total)
-    else:
-        left = base + total - (weight if policy.sync == "readback" else target)
     return LayerState(
         weight=weight,
         accumulator=jnp.where(due, left, total),
@@ -194,17 +205,47 @@ def _program(
     )
 
 
-def _pulses(chip: Chip, base: Array, total: Array, weight_range: Array) -> tuple[Array, Array]:
+def _goals(
+    policy: Policy, chip: Chip, base: Array, target: Array, weight_range: Array, held: Array | None
+) -> tuple[Array, Array]:
+    """Target conductances of due pairs [2, ..] in uS, and which of their devices are written.
+
+    The active device takes what is missing given what the other one was read to hold (`held`, None: taken to be idle):
+    an idle device that is off is made up for, not fought with for ever. An idle device is touched only when the sign
+    changes, or when it is off by more than a threshold and leaves the active one no room.
+    """
+    goal = pair_targets(target, weight_range, chip)
+    # A device that is idle before and after, or whose target stays, is not touched: the weight accumulates on.
+    moves = goal != pair_targets(base, weight_range, chip)
+    if held is None:
+        return goal, moves
+    active = jnp.stack([target >= 0, target < 0])
+    off = (held[::-1] - chip.cell.conductance_min_uS) / chip.cell.window_uS  # the other device, of the window
+    fraction = jnp.abs(target) / weight_range + off
+    no_room = active & (fraction > 1) & (off > policy.threshold_for(chip))
+    moves |= no_room[::-1] & jnp.any(moves, axis=0)
+    makes_up = active & ~moves[::-1]
+    return jnp.where(makes_up, pair_targets(fraction, jnp.float32(1), chip)[0], goal), moves
+
+
+def _pulses(chip: Chip, base: Array, total: Array, weight_range: Array, held: Array | None) -> tuple[Array, Array]:
     """Whole pulses for G+ and G- [2, ..], and the weight [..] they aim at.
 
     trunc(acc / step) pulses (Nandakumar et al. 2020). An increase first takes G- down to its minimum, then G+ up; a
-    decrease the reverse, so that the idle device of a pair stays at G_min.
+    decrease the reverse, so that the idle device of a pair stays at G_min. A device takes no more pulses than lead to
+    its bound, from where it was read to be (`held`) or, with None, from where the digital copy has it.
     """
     assert chip.cell.pulse is not None
-    step = chip.cell.pulse.step_uS / chip.cell.window_uS * weight_range
+    cell, step_uS = chip.cell, chip.cell.pulse.step_uS
+    step = step_uS / cell.window_uS * weight_range
     count = jnp.trunc(total / step)
-    held = jnp.round(jnp.stack([jnp.maximum(base, 0), jnp.maximum(-base, 0)]) / step)
-    opposite_first = jnp.stack([jnp.maximum(count, 0), jnp.maximum(-count, 0)])
-    down = jnp.minimum(opposite_first[::-1], held)
-    up = opposite_first - down[::-1]
-    return up - down, base + count * step
+    if held is None:
+        held = cell.conductance_min_uS + jnp.stack([jnp.maximum(base, 0), jnp.maximum(-base, 0)]) / step * step_uS
+    high = cell.limits_uS[1] if cell.limits_uS else cell.conductance_max_uS
+    to_low = jnp.maximum(jnp.round((held - cell.conductance_min_uS) / step_uS), 0)
+    to_high = jnp.maximum(jnp.round((high - held) / step_uS), 0)
+    wanted = jnp.stack([jnp.maximum(count, 0), jnp.maximum(-count, 0)])
+    down = jnp.minimum(wanted[::-1], to_low)
+    up = jnp.minimum(wanted - down[::-1], to_high)
+    pulses = up - down
+    return pulses, base + (pulses[0] - pulses[1]) * step

@@ -11,6 +11,11 @@ CANDIDATES = np.linspace(1.0, 0.05, 96)  # of the largest weight; few levels wan
 BINS = 4096
 STATES = 33  # where the law of a device with limits is computed; between them it is interpolated
 
+# In training a fully programmed pair stands for a weight of so many sd. The range decides how large the threshold is in
+# the network's unit, so it must not hang on one outlier; weights beyond it begin at the range. All uniform initial
+# weights lie within 2 sd, and 95 % of normal ones.
+RANGE_SDS = 2.0
+
 Doubles = npt.NDArray[np.float64]
 
 
@@ -39,6 +44,21 @@ def best_weight_range(weight: npt.NDArray[np.floating], chip: Chip) -> np.float3
     variance = np.square(per_uS) * (np.square(sd).sum(axis=0) + 2 * chip.cell.read_noise_uS**2)
     errors = (np.square(bias) + variance) @ share
     return ranges[int(np.argmin(errors)), 0]
+
+
+def training_weight_range(weight: npt.NDArray[np.floating], chip: Chip) -> np.float32:
+    """The weight of a fully programmed pair for training: `RANGE_SDS` root mean squares of the layer's weights.
+
+    Chips with levels take the range that errs least instead: with few of them it decides which weights are 0.
+
+    Args:
+        weight: any shape, in the network's own unit.
+        chip: the chip.
+    """
+    if chip.cell.programmable_uS is not None:
+        return best_weight_range(weight, chip)
+    spread = float(np.sqrt(np.mean(np.square(weight, dtype=np.float64)))) if weight.size else 0.0
+    return np.float32(RANGE_SDS * spread or 1.0)
 
 
 def _histogram(weight: npt.NDArray[np.floating]) -> tuple[Doubles, Doubles, float]:

@@ -19,9 +19,10 @@ from cimc.mapping import Mapping
 from passes.mapper.map_network import map_network
 from passes.pipeline import lower
 from passes.read import read_network
+from runtime.calibration import calibrating_product
 from runtime.crossbar import counts
 from runtime.network import Network, load_network, run_network, run_nodes
-from runtime.products import array_product, calibrating_product, exact_product
+from runtime.products import array_product, exact_product
 from runtime.state import State, System, build_system, flatten_state, gain_name, initial_state, restore_state
 from runtime.xla import jit
 from tests import reference

@@ -19,7 +19,7 @@ from jax.extend.core import jaxprs_in_params
 from cimc.compiler import compile_model
 from cimc.data import Dataset
 from runtime import train as training
-from runtime.evaluate import calibrate
+from runtime.calibration import calibrate
 from runtime.network import load_network
 from runtime.state import System, build_system, initial_state
 from runtime.train import STEPS_PER_CALL, TrainingOptions, start, train

@@ -75,7 +75,7 @@ def test_the_threshold_is_a_fraction_of_the_weight_range_and_by_default_a_level(
 @pytest.mark.parametrize("write", ["verify", "pulse"])
 @pytest.mark.parametrize("sync", ["target", "readback"])
 def test_only_due_devices_change(sync: str, write: str) -> None:
-    policy = Policy(threshold=0.2, write=write, sync=sync, reset="zero")
+    policy = Policy(threshold=0.2, write=write, sync=sync, residual="drop")
     before = apply(Policy(method="naive"), COARSE, layer_of(np.zeros(SHAPE), COARSE), uniform(-0.5, 0.5))
     step = uniform(-0.4, 0.4, seed=1)
     after = apply(policy, COARSE, before, step)
@@ -130,7 +130,7 @@ def test_float_moves_the_weights_and_touches_no_device() -> None:
 @pytest.mark.parametrize("write", ["verify", "pulse"])
 @pytest.mark.parametrize("threshold", [0.0, 0.02, 0.1])
 def test_no_part_of_a_step_is_lost_with_residual_reset(write: str, threshold: float) -> None:
-    policy = Policy(threshold=threshold, reset="residual", write=write, sync="target")
+    policy = Policy(threshold=threshold, residual="keep", write=write, sync="target")
 
     @settings(deadline=None, max_examples=15)
     @given(
@@ -157,7 +157,7 @@ def test_no_part_of_a_step_is_lost_with_residual_reset(write: str, threshold: fl
 @settings(deadline=None, max_examples=15)
 @given(seed=st.integers(0, 2**32 - 1))
 def test_reset_zero_empties_the_accumulator_of_due_weights_only(seed: int) -> None:
-    policy = Policy(threshold=0.1, reset="zero", write="pulse", sync="target")
+    policy = Policy(threshold=0.1, residual="drop", write="pulse", sync="target")
     steps = uniform(-0.09, 0.09, seed, (4, *SHAPE))
     layer, total = layer_of(uniform(-0.3, 0.3), COARSE), np.zeros(SHAPE, np.float32)
     for index in range(4):
@@ -171,7 +171,7 @@ def test_reset_zero_empties_the_accumulator_of_due_weights_only(seed: int) -> No
 @pytest.mark.parametrize("write", ["verify", "pulse"])
 @pytest.mark.parametrize("chip", [IDEAL, COARSE, SOC], ids=lambda chip: chip.name)
 def test_weights_never_leave_their_range_and_nothing_is_left_beyond_it(chip: Chip, write: str) -> None:
-    policy = Policy(reset="residual", write=write, sync="target", threshold=0.05)
+    policy = Policy(residual="keep", write=write, sync="target", threshold=0.05)
 
     @settings(deadline=None, max_examples=8)
     @given(seed=st.integers(0, 2**32 - 1), scale=st.sampled_from([0.04, 0.5, 10.0]))
@@ -263,14 +263,14 @@ def test_pulses_on_the_ideal_chip_are_the_truncated_number_of_steps() -> None:
     pulses = np.array([[0, 1, 7, 300], [0, -1, -9, -300]])
     weight = np.array([[5, 5, -3, -100], [-5, 5, 4, 200]]) / 1024
     step = (pulses + 0.5 * np.where(np.arange(2)[:, None], -1, 1)) / 1024
-    for reset in ("zero", "residual"):
-        policy = Policy(write="pulse", sync="target", reset=reset, threshold=0.0)
+    for residual in ("drop", "keep"):
+        policy = Policy(write="pulse", sync="target", residual=residual, threshold=0.0)
         before = layer_of(2 * weight, IDEAL, 2.0)
         after = apply(policy, IDEAL, before, 2 * step, weight_range=2.0)
         np.testing.assert_allclose(after.weight, 2 * (weight + pulses / 1024), atol=1e-6)
         np.testing.assert_allclose(pair_weight(after.conductance, 2.0, IDEAL), after.weight, atol=1e-6)
         # Less than one pulse is never lost: it goes on accumulating under either rule.
-        kept = (pulses == 0) | (reset == "residual")
+        kept = (pulses == 0) | (residual == "keep")
         np.testing.assert_allclose(after.accumulator, 2 * (step - pulses / 1024) * kept, atol=1e-6)
         np.testing.assert_array_equal(np.asarray(after.conductance).min(axis=0), 0)
         np.testing.assert_array_equal(np.asarray(after.trials).sum(axis=0), np.abs(pulses))
@@ -297,7 +297,7 @@ def test_trials_count_every_attempt_of_every_written_device() -> None:
     np.testing.assert_array_equal(writes[1], 0)
     assert set(np.unique(trials[writes == 1])) == {1, 2}
     assert (trials[writes == 0] == 0).all()
-    coarse = apply(Policy(reset="zero"), COARSE, layer_of(np.zeros(SHAPE), COARSE), *[np.full(SHAPE, 0.1)] * 4)
+    coarse = apply(Policy(residual="drop"), COARSE, layer_of(np.zeros(SHAPE), COARSE), *[np.full(SHAPE, 0.1)] * 4)
     np.testing.assert_array_equal(coarse.updates, 4)
     np.testing.assert_array_equal(coarse.trials, coarse.writes)
 

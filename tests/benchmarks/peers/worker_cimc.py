@@ -11,7 +11,8 @@ import onnx
 from cimc.compiler import compile_model
 from cimc.data import Dataset
 from models.build import NETWORKS
-from runtime.evaluate import calibrate, predict
+from runtime.calibration import calibrate
+from runtime.evaluate import predict
 from runtime.network import load_network
 from runtime.state import System, build_system, initial_state
 from runtime.train import CALIBRATION_STEPS, Run, TrainingOptions, start, train
