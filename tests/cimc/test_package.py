@@ -302,6 +302,20 @@ def test_package_of_format_2_is_read(copy, package):
     assert read_package(copy).mapping == package.mapping
 
 
+@pytest.mark.parametrize(("number", "levels", "step"), [(2, None, 20.0), (FORMAT, 4, None)])
+def test_levels_of_format_2_were_the_update_step_alone(package, tmp_path, number, levels, step):
+    text = chip_text("brram-256x64").replace("granularity_uS = 4.0 ", "levels = 4 ")
+    chip = parse_chip(text, "old")
+    mapping = map_network(lower(read_network(LENET1)), chip)
+    write_package(tmp_path / "old", replace(package, chip=chip, chip_text=text, mapping=mapping))
+    path = tmp_path / "old" / "manifest.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "format": number}))
+    loaded = read_package(tmp_path / "old")
+    assert (loaded.chip.cell.levels, loaded.chip.cell.granularity_uS) == (levels, step)
+    assert loaded.chip_text == (text if step is None else text.replace("levels = 4 ", "granularity_uS = 20.0 "))
+    assert parse_chip(loaded.chip_text, "old") == loaded.chip
+
+
 def test_folder_without_a_package_says_what_to_do(tmp_path):
     for place in (tmp_path, tmp_path / "none"):
         with pytest.raises(CimcError, match=r"is not a package .*make one with: cimc export"):
