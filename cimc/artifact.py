@@ -24,8 +24,10 @@ from cimc.chip import Chip, parse_chip
 from cimc.errors import CimcError
 from cimc.files import replacing
 from cimc.mapping import Mapping, parse_mapping
+from cimc.migrate import with_granularity
 
-FORMAT = 3
+FORMAT = 4
+READABLE = (3, 4)  # in format 3 the chip's levels were the update step alone (`cimc.migrate`)
 MEMBERS = ("network.onnx", "chip.toml", "mapping.json", "state.safetensors", "history.json")
 WEIGHTS = "weights.data"
 SMALL_BYTES = 1024  # tensors below stay in network.onnx
@@ -153,8 +155,11 @@ def _unpack(archive: zipfile.ZipFile, path: Path) -> Artifact:
     if any(info.compress_type != zipfile.ZIP_STORED for info in archive.infolist()):
         raise ValueError("compressed member")
     manifest = json.loads(archive.read("manifest.json"))
-    if manifest["format"] != FORMAT:
-        raise CimcError(f"{path} has format {manifest['format']}, this version reads {FORMAT}; compile the model again")
+    if manifest["format"] not in READABLE:
+        readable = " and ".join(map(str, READABLE))
+        raise CimcError(
+            f"{path} has format {manifest['format']}, this version reads {readable}; compile the model again"
+        )
     contents = {name: archive.read(name) for name in MEMBERS}
     for name, data in contents.items():
         if hashlib.sha256(data).hexdigest() != manifest["sha256"][name]:
@@ -166,6 +171,8 @@ def _unpack(archive: zipfile.ZipFile, path: Path) -> Artifact:
         if digest.hexdigest() != manifest["sha256"][WEIGHTS]:
             raise ValueError(WEIGHTS)
     chip_text = contents["chip.toml"].decode()
+    if manifest["format"] < FORMAT:
+        chip_text = with_granularity(chip_text, f"in {path}")
     return Artifact(
         model=str(manifest["model"]),
         network=_mapped(contents["network.onnx"], archive, path),

@@ -30,6 +30,7 @@ from cimc.chip import Chip, parse_chip
 from cimc.errors import CimcError
 from cimc.files import replacing_folder
 from cimc.mapping import Mapping, parse_mapping
+from cimc.migrate import with_granularity
 from cimc.package_readme import package_readme
 from cimc.program import Floats, LayerProgram, Program
 from cimc.program_files import (
@@ -43,7 +44,9 @@ from cimc.program_files import (
 )
 
 FORMAT = 3
-READABLE = (2, 3)  # of format 2 the tables of arrays have no first lines, and there is no README.md
+# In format 2 the tables of arrays have no first lines, there is no README.md, and the chip's levels were the update
+# step alone (`cimc.migrate`).
+READABLE = (2, 3)
 SCALES = ("weight_range", "input_range", "gain")
 
 
@@ -128,6 +131,8 @@ def read_package(folder: Path) -> Package:
             if name not in contents and ".." not in name:
                 _checked(folder, name, digest)
         chip_text = contents["chip.toml"].decode()
+        if manifest["format"] < FORMAT:
+            chip_text = with_granularity(chip_text, f"in {folder}")
         chip = parse_chip(chip_text, f"in {folder}")
         mapping = parse_mapping(contents["mapping.json"], str(folder))
         digital = safetensors.numpy.load(contents["digital.safetensors"])

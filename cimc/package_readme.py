@@ -13,7 +13,7 @@ from cimc import __version__
 from cimc.chip import Chip
 from cimc.mapping import MappedLayer, Mapping
 from cimc.program import Floats, LayerProgram, Program
-from cimc.program_files import ORDER, UNUSED
+from cimc.program_files import ORDER, UNUSED, decimals_for, level_text, most_trials
 from cimc.units import count_scale, levels_per_product
 
 FILES = {
@@ -106,14 +106,16 @@ def _programming(chip: Chip, mapping: Mapping) -> str:
     tolerance = "not stated" if programming.tolerance_uS is None else f"±{programming.tolerance_uS:g} uS"
     cells = sum(2 * layer.rows * layer.columns * layer.copies for layer in mapping.layers)
     whole = mapping.arrays * chip.array.rows * chip.array.columns
+    levels = level_text(chip, decimals_for(np.empty(0, np.float32), chip))
+    held = "Any target on that grid can be asked for." if levels is None else f"Of these, {levels}."
     return f"""{mapping.arrays} arrays of {chip.array.rows} word lines (rows, inputs) x {chip.array.columns} bit lines \
 (columns, outputs), {mapping.arrays_per_chip} to a chip, {mapping.chips} chips: array a is array \
 a mod {mapping.arrays_per_chip} of chip a div {mapping.arrays_per_chip}. {cells:,} of {whole:,} cells are used.
 
 * Range of a device: G_min = {cell.conductance_min_uS:g} uS to G_max = {cell.conductance_max_uS:g} uS, window \
 W = G_max - G_min = {cell.window_uS:g} uS. Targets lie on a grid of {chip.target_step_uS:.9g} uS, the ends of the \
-range too.
-* Tolerance: {tolerance}. Most trials a device: {programming.trials}. Verify at {cell.read_voltage_V:g} V.
+range too. {held}
+* Tolerance: {tolerance}. Most trials a device: {most_trials(chip)}. Verify at {cell.read_voltage_V:g} V.
 * Not used: {UNUSED}.
 * Writing order, {ORDER}.
 * Copies: every copy of a layer holds the same weights. Program all of them; each computes its share of the MVM \
@@ -246,13 +248,14 @@ def _example(chip: Chip, mapping: Mapping, one: LayerScale) -> str:
 
 def _stated_errors(chip: Chip, targets: Floats) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
     """Mean and sd in uS of the error that programming leaves at each target in uS, as the chip file states them."""
-    programming = chip.cell.programming
-    mean, sd = (np.full(targets.shape, stated) for stated in (programming.error_mean_uS, programming.error_sd_uS))
+    exact = targets.astype(np.float64)
+    laws = chip.cell.error_mean_uS(exact), chip.cell.error_sd_uS(exact)
+    mean, sd = (np.broadcast_to(np.asarray(law, np.float64), targets.shape) for law in laws)
     return mean, sd
 
 
 def _errors(chip: Chip, scales: list[LayerScale]) -> str:
-    cell, trials = chip.cell, chip.cell.programming.trials
+    cell, trials = chip.cell, most_trials(chip)
     states = np.linspace(cell.conductance_min_uS, cell.conductance_max_uS, 5).astype(np.float32)
     means, sds = _stated_errors(chip, states)
     if not means.any() and not sds.any():

@@ -12,8 +12,10 @@ import numpy.typing as npt
 from cimc.chip import Chip
 from cimc.mapping import Block, MappedLayer, Mapping
 from cimc.program import Floats, Program
+from cimc.units import level_targets
 
 MOST_DECIMALS = 149  # of a float32
+MOST_LISTED = 64  # levels of a chip that are written out
 
 ORDER = (
     "recommended: row by row from word line 0; in each row first RESET (lower conductance) of all devices above their "
@@ -105,6 +107,24 @@ def decimals_for(targets: Floats, chip: Chip) -> int:
     return decimals
 
 
+def level_text(chip: Chip, decimals: int) -> str | None:
+    """What the levels of a chip make of its targets, on one line; None: it has none."""
+    targets = level_targets(chip)
+    if targets is None:
+        return None
+    spread = "evenly from G_min to G_max" if chip.cell.level_uS is None else "as chip.toml lists them"
+    text = f"every target is one of {len(targets)} levels, {spread}"
+    if len(targets) > MOST_LISTED:
+        return text
+    return f"{text}: {', '.join(f'{target:.{decimals}f}' for target in targets.tolist())} uS"
+
+
+def most_trials(chip: Chip) -> str:
+    """Trials that a device takes at most. An error that follows the state is that after the last, whichever it was."""
+    programming = chip.cell.programming
+    return "not stated" if programming.follows_state else str(programming.trials)
+
+
 def array_table(
     index: int,
     array: Floats,
@@ -140,6 +160,7 @@ def _comments(
     decimals: int,
 ) -> list[str]:
     cell, programming = chip.cell, chip.cell.programming
+    levels = level_text(chip, decimals)
     on, place = divmod(index, mapping.arrays_per_chip)
     rows, columns = array.shape
     tolerance = "not stated" if programming.tolerance_uS is None else f"+-{programming.tolerance_uS:g} uS of the target"
@@ -149,13 +170,14 @@ def _comments(
         *(_holds(layer, block) for layer, block in blocks),
         "unit: uS",
         f"G_min: {cell.conductance_min_uS:g} uS; G_max: {cell.conductance_max_uS:g} uS",
+        *([] if levels is None else [f"levels: {levels}"]),
         f"order: a line is a word line (input), wl 0 to {rows - 1}, its index in the first field; "
         f"fields bl0 to bl{columns - 1} are the bit lines (outputs); row 0, bl0 is the cell at word line 0, bit line 0",
         "sign: a weight is a pair of neighbouring bit lines of one word line, G+ first, then G-; "
         "weight = (G+ - G-) x weight range / (G_max - G_min); README.md has the weight ranges",
         f"unused: {UNUSED}",
         f"tolerance: {tolerance}",
-        f"most trials: {programming.trials}",
+        f"most trials: {most_trials(chip)}",
         f"verify voltage: {cell.read_voltage_V:g} V",
         f"writing order: {ORDER}",
         f"numbers: decimal point, {decimals} decimals, exact (each text is the float32 in targets.npy)",

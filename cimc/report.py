@@ -18,6 +18,7 @@ from cimc.report_training import training_section
 from cimc.schedule import Schedule
 from cimc.svg import BLUE, INK, LINE, MUTED, ORANGE, duration, energy, layer_colour
 from cimc.units import pair_targets
+from runtime.weight_range import best_weight_range
 
 BINS = 64
 MOST_WEIGHTS = 1_000_000  # of a larger layer every n-th is counted
@@ -301,8 +302,9 @@ def _conductances(artifact: Artifact) -> str:
 
 
 def distribution(artifact: Artifact, layer: str) -> Distribution | None:
-    """Conductances of a layer's devices over the chip's range: trained ones, else targets, else (for a chip whose
-    weights the runtime does not simulate) the weights themselves; None when the file holds none of them.
+    """Conductances of a layer's devices over the chip's range: trained ones, else the targets that `eval` and `export`
+    would program, else (for a chip whose weights the runtime does not simulate) the weights themselves; None when the
+    file holds none of them.
     """
     chip = artifact.chip
     values = artifact.state.get(f"conductance/{layer}")
@@ -313,11 +315,11 @@ def distribution(artifact: Artifact, layer: str) -> Distribution | None:
         weight = initializer.const_value.numpy()
         step = -(-weight.size // MOST_WEIGHTS)
         part = np.asarray(weight[:: min(step, len(weight))], np.float32)
-        largest = np.float32(np.max(np.abs(part), initial=0.0)) or np.float32(1)
         if chip.not_simulated is not None:
-            counts, _ = np.histogram(part, BINS, (-float(largest), float(largest)))
-            return Distribution(counts, -float(largest), float(largest), "")
-        values = pair_targets(part, largest, chip)
+            largest = float(np.max(np.abs(part), initial=0.0)) or 1.0
+            counts, _ = np.histogram(part, BINS, (-largest, largest))
+            return Distribution(counts, -largest, largest, "")
+        values = pair_targets(part, best_weight_range(part, chip), chip)
     low, high = chip.cell.conductance_min_uS, chip.cell.conductance_max_uS
     low, high = min(low, float(values.min())), max(high, float(values.max()))
     counts, _ = np.histogram(values, BINS, (low, high))

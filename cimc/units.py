@@ -43,6 +43,12 @@ def pair_targets(weight: AnyArray, weight_range: AnyArray, chip: Chip) -> AnyArr
     return xp.clip(xp.round(targets * np.float32(1.0 / step)), lowest, highest) * np.float32(step)
 
 
+def level_targets(chip: Chip) -> npt.NDArray[np.float32] | None:
+    """The target conductances that `pair_targets` chooses from, ascending, in uS; None: all those on the grid."""
+    levels = _level_targets(chip)
+    return None if levels is None else levels.targets_uS
+
+
 class _Levels(NamedTuple):
     """The levels of a chip. targets_uS [levels]: on its target grid. midpoints [levels - 1]: as a fraction of the
     window, of levels that are listed; None for uniform ones.

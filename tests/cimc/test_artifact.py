@@ -218,8 +218,29 @@ def test_member_that_makes_no_sense_is_refused(content, tmp_path, name, data):
 
 def test_other_format_says_what_to_do(content, tmp_path):
     message = refusal(tmp_path / "new.cim", sealed(with_manifest(content, format=FORMAT + 1)))
-    assert f"has format {FORMAT + 1}, this version reads {FORMAT}" in message
+    assert f"has format {FORMAT + 1}, this version reads 3 and {FORMAT}" in message
     assert "compile" in message
+
+
+@pytest.mark.parametrize("number", [0, 1, 2, FORMAT + 1, "4", None, [4]])
+def test_formats_that_are_not_read_are_refused(content, tmp_path, number):
+    refusal(tmp_path / "odd.cim", sealed(with_manifest(content, format=number)))
+
+
+@pytest.mark.parametrize(("number", "levels", "granularity"), [(3, None, 1 / 15), (FORMAT, 16, None)])
+def test_levels_of_format_3_were_the_update_step_alone(artifact, tmp_path, number, levels, granularity):
+    """The text, the chip, and what is written of them later agree; a file of today keeps its levels."""
+    text, path = chip_text("cimaq-256"), tmp_path / "x.cim"
+    write_artifact(path, replace(artifact, chip=parse_chip(text, "cimaq-256"), chip_text=text))
+    path.write_bytes(sealed(with_manifest(path.read_bytes(), format=number)))
+    loaded = read_artifact(path)
+    assert (loaded.chip.cell.levels, loaded.chip.cell.granularity_uS) == (levels, granularity)
+    assert loaded.chip.cell.granularity == pytest.approx(1 / 15)
+    assert (loaded.chip_text == text) == (number == FORMAT)
+    write_artifact(path, loaded)
+    again = read_artifact(path)
+    assert (again.chip, again.chip_text) == (loaded.chip, loaded.chip_text)
+    assert parse_chip(loaded.chip_text, "x") == loaded.chip
 
 
 @pytest.mark.parametrize(
@@ -227,8 +248,9 @@ def test_other_format_says_what_to_do(content, tmp_path):
     [
         b"[]",
         b"null",
-        b'{"format": 3, "sha256": []}',
+        b'{"format": 4, "sha256": []}',
         b'{"format": 3}',
+        b'{"format": 4}',
         b"{",
     ],
 )

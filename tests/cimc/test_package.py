@@ -21,7 +21,7 @@ from cimc.digits import digits
 from cimc.errors import CimcError
 from cimc.package import FORMAT, Package, read_package, write_package
 from cimc.program import LayerProgram, Program
-from cimc.units import pair_targets
+from cimc.units import pair_targets, pair_weight
 from passes.mapper.map_network import map_network
 from passes.pipeline import lower
 from passes.read import read_network
@@ -50,6 +50,24 @@ def package() -> Package:
     program = Program(layers, {"scale": np.arange(4, dtype=np.float32), "shape": np.array([2, 3])})
     model = ir.to_proto(network).SerializeToString()
     return Package("lenet1", chip, text, mapping, program, model, model, {"trained_on": "brram-soc", "sd": 0.5})
+
+
+def package_on(package: Package, text: str) -> Package:
+    """A package on another chip: its weights, and made-up scales."""
+    chip = parse_chip(text, "other")
+    mapping = map_network(lower(read_network(LENET1)), chip)
+    layers = {
+        name: replace(
+            layer,
+            targets=pair_targets(
+                pair_weight(layer.targets, layer.weight_range, package.chip), layer.weight_range, chip
+            ),
+        )
+        for name, layer in package.program.layers.items()
+    }
+    return replace(
+        package, chip=chip, chip_text=text, mapping=mapping, program=Program(layers, package.program.digital)
+    )
 
 
 @pytest.fixture(scope="module")
@@ -203,10 +221,7 @@ def test_first_lines_of_an_array_say_how_to_write_it(folder, package):
 
 
 def test_chip_without_a_tolerance_says_so(package, tmp_path):
-    text = chip_text("brram-256x64")
-    chip = parse_chip(text, "brram-256x64")
-    mapping = map_network(lower(read_network(LENET1)), chip)
-    write_package(tmp_path / "other", replace(package, chip=chip, chip_text=text, mapping=mapping))
+    write_package(tmp_path / "other", package_on(package, chip_text("brram-256x64")))
     lines, _, _ = read_table(tmp_path / "other" / "program" / "array_0000.csv")
     assert "tolerance: not stated" in lines
     assert "Tolerance: not stated." in (tmp_path / "other" / "README.md").read_text(encoding="utf-8")
@@ -300,6 +315,18 @@ def test_package_of_format_2_is_read(copy, package):
     del manifest["sha256"]["README.md"]
     path.write_text(json.dumps({**manifest, "format": 2}))
     assert read_package(copy).mapping == package.mapping
+
+
+@pytest.mark.parametrize(("number", "levels", "step"), [(2, None, 20.0), (FORMAT, 4, None)])
+def test_levels_of_format_2_were_the_update_step_alone(package, tmp_path, number, levels, step):
+    text = chip_text("brram-256x64").replace("granularity_uS = 4.0 ", "levels = 4 ")
+    write_package(tmp_path / "old", package_on(package, text))
+    path = tmp_path / "old" / "manifest.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "format": number}))
+    loaded = read_package(tmp_path / "old")
+    assert (loaded.chip.cell.levels, loaded.chip.cell.granularity_uS) == (levels, step)
+    assert loaded.chip_text == (text if step is None else text.replace("levels = 4 ", "granularity_uS = 20.0 "))
+    assert parse_chip(loaded.chip_text, "old") == loaded.chip
 
 
 def test_folder_without_a_package_says_what_to_do(tmp_path):
@@ -532,14 +559,67 @@ def test_readme_works_out_one_weight_with_its_numbers(folder, package):
     assert f"= {weight:.6g} |" in readme
 
 
-def test_readme_states_the_programming_error_of_devices_and_of_weights(folder, package):
-    readme = (folder / "README.md").read_text(encoding="utf-8")
-    programming, window = package.chip.cell.programming, package.chip.cell.window_uS
-    for state in (8.2, 20.55, 32.9):
-        assert f"| {state} | {programming.error_mean_uS:.4g} | {programming.error_sd_uS:.4g} |" in readme
-    share = 2**0.5 * programming.error_sd_uS / window
-    for name, layer in package.program.layers.items():
-        assert f"| {name} | {share * float(layer.weight_range):.3g} | {share:.2%} |" in readme
+@pytest.mark.parametrize(
+    ("name", "stated"),
+    [
+        ("brram-soc", [(8.2, 1.0, 2.9), (20.55, 1.0, 2.9), (32.9, 1.0, 2.9)]),
+        # 0.16603 + 4.71806 x - 8.48101 x^2 + 4.68961 x^3 at x = 0, 1/2, 1.
+        ("hermes", [(0, 0.0, 0.166), (10.35, 0.0, 0.991), (20.7, 0.0, 1.093)]),
+    ],
+)
+def test_readme_states_the_programming_error_of_devices_and_of_weights(package, tmp_path, name, stated):
+    other = package_on(package, chip_text(name))
+    write_package(tmp_path / "package", other)
+    readme = (tmp_path / "package" / "README.md").read_text(encoding="utf-8")
+    for state, mean, sd in stated:
+        row = readme.partition(f"\n| {state} | ")[2].partition(" |\n")[0]
+        assert [float(value) for value in row.split(" | ")] == pytest.approx([mean, sd], abs=1e-3)
+    cell, law = other.chip.cell, np.polynomial.Polynomial(np.atleast_1d(other.chip.cell.programming.error_sd_uS))
+    shares = set()
+    for layer, program in other.program.layers.items():
+        sd = law(program.targets.astype(np.float64) / cell.conductance_max_uS)
+        share = np.sqrt(np.mean(sd[0] ** 2 + sd[1] ** 2)) / cell.window_uS
+        shares.add(f"{share:.2%}")
+        assert f"| {layer} | {share * float(program.weight_range):.3g} | {share:.2%} |" in readme
+    assert (len(shares) > 1) == (name == "hermes"), "layers of one law with other targets err differently"
+
+
+def test_trials_are_not_stated_where_the_error_is_that_after_the_last(package, tmp_path):
+    write_package(tmp_path / "package", package_on(package, chip_text("hermes")))
+    lines, _, _ = read_table(tmp_path / "package" / "program" / "array_0000.csv")
+    assert "most trials: not stated" in lines
+    assert "Most trials a device: not stated." in (tmp_path / "package" / "README.md").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize(
+    ("key", "count", "spread", "listed"),
+    [
+        ("levels = 4", 4, "evenly from G_min to G_max", [10, 30, 50, 70]),
+        ("level_uS = [10.0, 17.5, 64.25]", 3, "as chip.toml lists them", [10, 17.5, 64.25]),
+        ("levels = 64", 64, "evenly from G_min to G_max", np.linspace(10, 70, 64)),
+        ("levels = 65", 65, "evenly from G_min to G_max", []),
+        ("granularity_uS = 4.0", 0, "", []),
+    ],
+)
+def test_tables_and_readme_list_the_levels_of_which_every_target_is_one(package, tmp_path, key, count, spread, listed):
+    other = package_on(package, chip_text("brram-256x64").replace("granularity_uS = 4.0", key))
+    write_package(tmp_path / "package", other)
+    lines, _, cells = read_table(tmp_path / "package" / "program" / "array_0000.csv")
+    readme = (tmp_path / "package" / "README.md").read_text(encoding="utf-8")
+    found = [line.removeprefix("levels: ") for line in lines if line.startswith("levels: ")]
+    if not count:
+        assert found == []
+        assert " levels, " not in readme
+        return
+    (said,) = found
+    head, _, numbers = said.removesuffix(" uS").partition(": ")
+    assert head == f"every target is one of {count} levels, {spread}"
+    assert f"Of these, {said}." in readme
+    values = [float(number) for number in numbers.split(", ") if number]
+    assert values == pytest.approx(listed, abs=other.chip.target_step_uS)
+    used = set(cells[np.isfinite(cells)].tolist())
+    assert 3 <= len(used) <= count
+    assert not values or used <= set(values), "the same numbers to the last decimal"
 
 
 def test_readme_lists_the_digests_of_the_files_beside_it(folder):

@@ -17,17 +17,20 @@ import pytest
 from typer.testing import CliRunner
 
 from cimc.artifact import Artifact, read_artifact
-from cimc.chip import chip_names, chip_text, load_chip
+from cimc.chip import chip_names, chip_text, load_chip, parse_chip
 from cimc.cli import app
 from cimc.compiler import compile_model
 from cimc.errors import CimcError
 from cimc.mapping import Link, Placement
-from cimc.report import distribution, report, write_report
+from cimc.report import BINS, distribution, report, write_report
 from cimc.report_graph import network_boxes
 from cimc.schedule import Schedule, Stage, Step
 from cimc.svg import duration, energy, layer_colour, ticks, ticks_between
 from passes.mapper.map_network import map_network
 from passes.pipeline import lower
+from runtime.network import load_network
+from runtime.program import program_of
+from runtime.state import build_system, initial_state
 from tests.benchmarks.mapper.networks import network as benchmark_network
 from tests.real_networks import REAL_NETWORKS
 
@@ -235,6 +238,19 @@ def test_histograms_show_trained_conductances_where_there_are_some() -> None:
     assert found is not None
     assert np.flatnonzero(found.counts).tolist() == [32], "40 uS is the middle of 10 to 70 uS"
     assert "trained devices" in report(replace(artifact, state={f"conductance/{layer.name}": trained}))
+
+
+@pytest.mark.parametrize("key", ["levels = 2", "levels = 4", "granularity_uS = 4.0"])
+def test_histograms_of_an_untrained_file_show_what_export_would_program(key: str) -> None:
+    text = chip_text("brram-256x64").replace("granularity_uS = 4.0", key)
+    artifact = replace(shipped("lenet1"), chip=parse_chip(text, "x"), chip_text=text)
+    system = build_system(load_network(artifact.network), artifact.mapping, artifact.chip)
+    programmed = program_of(system, initial_state(system))
+    for layer in artifact.mapping.layers:
+        found = distribution(artifact, layer.name)
+        assert found is not None
+        targets = programmed.layers[layer.name].targets
+        assert found.counts.tolist() == np.histogram(targets, BINS, (10, 70))[0].tolist()
 
 
 @pytest.mark.parametrize("name", ["mobilenetv2", "inception_v3"])
