@@ -90,9 +90,10 @@ def update_layer(
         weight = layer.weight + step
         return layer._replace(weight=weight)
     read_key, program_key = jax.random.split(key)
-    base = layer.weight
+    base, held = layer.weight, None
     if policy.sync == "none":
-        base = pair_weight(read_cells(layer.conductance, chip.cell, read_key), weight_range, chip)
+        held = jax.lax.optimization_barrier(read_cells(layer.conductance, chip.cell, read_key))
+        base = pair_weight(held, weight_range, chip)
     # What lies beyond the range can never be programmed and must not keep a device due for ever. Half a level beyond it
     # still stands for the last level: without it a step of one level would never be complete.
     base = jnp.clip(base, -weight_range, weight_range)
@@ -101,12 +102,19 @@ def update_layer(
     due = jnp.abs(total) > policy.threshold_for(chip) * weight_range
     layer = layer._replace(accumulator=total)
     if total.size < SMALL or total.size % STRIP:
-        return _program(policy, chip, layer, base, due, weight_range, program_key)
-    return _program_in_strips(policy, chip, layer, base, due, weight_range, program_key)
+        return _program(policy, chip, layer, base, held, due, weight_range, program_key)
+    return _program_in_strips(policy, chip, layer, base, held, due, weight_range, program_key)
 
 
 def _program_in_strips(
-    policy: Policy, chip: Chip, layer: LayerState, base: Array, due: Array, weight_range: Array, key: Array
+    policy: Policy,
+    chip: Chip,
+    layer: LayerState,
+    base: Array,
+    held: Array | None,
+    due: Array,
+    weight_range: Array,
+    key: Array,
 ) -> LayerState:
     """`_program` where weights are due only, usually a few in ten thousand: errors are drawn for their strips alone.
 
@@ -121,7 +129,7 @@ def _program_in_strips(
         return array.reshape(*array.shape[: array.ndim - axes], strips, STRIP)
 
     shapes = [array.shape for array in layer]
-    layer, base, due = jax.tree.map(in_strips, (layer, base, due))
+    layer, base, held, due = jax.tree.map(in_strips, (layer, base, held, due))
     ranges = in_strips(weight_range) if weight_range.ndim else weight_range
     count = jnp.cumsum(jnp.any(due, axis=1).astype(jnp.int32))
 
@@ -132,8 +140,9 @@ def _program_in_strips(
         some = LayerState(*(array.at[..., places, :].get(mode="clip") for array in layer))
         due_here = due.at[places].get(mode="fill", fill_value=False)
         base_here = base.at[places].get(mode="clip")
+        held_here = None if held is None else held.at[..., places, :].get(mode="clip")
         range_here = ranges.at[places].get(mode="clip") if ranges.ndim else ranges
-        done = _program(policy, chip, some, base_here, due_here, range_here, jax.random.fold_in(key, n))
+        done = _program(policy, chip, some, base_here, held_here, due_here, range_here, jax.random.fold_in(key, n))
         return LayerState(
             *(
                 array.at[..., places, :].set(new, mode="drop", unique_indices=True, indices_are_sorted=True)
@@ -147,7 +156,14 @@ def _program_in_strips(
 
 
 def _program(
-    policy: Policy, chip: Chip, layer: LayerState, base: Array, due: Array, weight_range: Array, key: Array
+    policy: Policy,
+    chip: Chip,
+    layer: LayerState,
+    base: Array,
+    held: Array | None,
+    due: Array,
+    weight_range: Array,
+    key: Array,
 ) -> LayerState:
     """Program the devices of due weights towards base + accumulator.
 
@@ -156,6 +172,7 @@ def _program(
         chip: the chip.
         layer: weights and accumulators [..] with the step in them, devices [2, ..].
         base: what the digital side takes the weights to be [..].
+        held: what the devices were read to hold [2, ..]; None: not read, or to be read here (`readback`).
         due: [..].
         weight_range: scalar or [..].
         key: for programming and read errors.
@@ -163,11 +180,8 @@ def _program(
     write_key, sync_key, read_key = jax.random.split(key, 3)
     total = layer.accumulator
     # Barriers here and below: without them XLA draws the errors again for each of their users.
-    held = (
-        None
-        if policy.sync == "target"
-        else jax.lax.optimization_barrier(read_cells(layer.conductance, chip.cell, read_key))
-    )
+    if policy.sync == "readback":
+        held = jax.lax.optimization_barrier(read_cells(layer.conductance, chip.cell, read_key))
     if policy.write == "verify":
         target = base + total
         goal, moves = _goals(policy, chip, base, target, weight_range, held)

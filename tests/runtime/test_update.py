@@ -23,6 +23,10 @@ update = jax.jit(update_layer, static_argnums=(0, 1))
 IDEAL, COARSE, SOC = (load_chip(name) for name in ("ideal", "brram-256x64", "brram-soc"))
 
 
+# Without read noise, that can take a device at a bound for one that a pulse still moves.
+QUIET = COARSE.model_copy(update={"cell": COARSE.cell.model_copy(update={"read_noise_uS": 0.0})})
+
+
 def layer_of(weight: npt.ArrayLike, chip: Chip, weight_range: float = 1.0) -> LayerState:
     """A layer whose devices sit at the targets of `weight`."""
     weight = jnp.asarray(weight, jnp.float32)
@@ -76,9 +80,9 @@ def test_the_threshold_is_a_fraction_of_the_weight_range_and_by_default_a_level(
 @pytest.mark.parametrize("sync", ["target", "readback"])
 def test_only_due_devices_change(sync: str, write: str) -> None:
     policy = Policy(threshold=0.2, write=write, sync=sync, residual="drop")
-    before = apply(Policy(method="naive"), COARSE, layer_of(np.zeros(SHAPE), COARSE), uniform(-0.5, 0.5))
+    before = apply(Policy(method="naive"), QUIET, layer_of(np.zeros(SHAPE), QUIET), uniform(-0.5, 0.5))
     step = uniform(-0.4, 0.4, seed=1)
-    after = apply(policy, COARSE, before, step)
+    after = apply(policy, QUIET, before, step)
     due = np.abs(step) > 0.2
     assert 0 < due.sum() < due.size
     changed = np.asarray(after.conductance != before.conductance)
@@ -129,7 +133,7 @@ def test_float_moves_the_weights_and_touches_no_device() -> None:
 
 @pytest.mark.parametrize("write", ["verify", "pulse"])
 @pytest.mark.parametrize("threshold", [0.0, 0.02, 0.1])
-def test_no_part_of_a_step_is_lost_with_residual_reset(write: str, threshold: float) -> None:
+def test_no_part_of_a_step_is_lost_where_the_residual_is_kept(write: str, threshold: float) -> None:
     policy = Policy(threshold=threshold, residual="keep", write=write, sync="target")
 
     @settings(deadline=None, max_examples=15)
@@ -156,7 +160,7 @@ def test_no_part_of_a_step_is_lost_with_residual_reset(write: str, threshold: fl
 
 @settings(deadline=None, max_examples=15)
 @given(seed=st.integers(0, 2**32 - 1))
-def test_reset_zero_empties_the_accumulator_of_due_weights_only(seed: int) -> None:
+def test_dropping_the_residual_empties_the_accumulator_of_due_weights_only(seed: int) -> None:
     policy = Policy(threshold=0.1, residual="drop", write="pulse", sync="target")
     steps = uniform(-0.09, 0.09, seed, (4, *SHAPE))
     layer, total = layer_of(uniform(-0.3, 0.3), COARSE), np.zeros(SHAPE, np.float32)
@@ -238,13 +242,13 @@ def test_without_sync_the_copy_stays_and_targets_start_from_the_devices() -> Non
     after = apply(policy, IDEAL, stale, step)
     np.testing.assert_array_equal(after.weight, stale.weight)
     np.testing.assert_allclose(pair_weight(after.conductance, 1.0, IDEAL), layer.weight + step, atol=2e-6)
-    # With read noise the target, and so the device, carries it.
+    # With read noise the target, and so the active device, carries that of its own read.
     shape = (300, 300)
     noisy = IDEAL.model_copy(update={"cell": IDEAL.cell.model_copy(update={"read_noise_uS": 0.01})})
     half = layer_of(np.full(shape, 0.5), noisy)
     moved = apply(policy, noisy, half, np.full(shape, 0.1))
     error = np.asarray(pair_weight(moved.conductance, 1.0, noisy), np.float64) - 0.6
-    assert error.std() == pytest.approx(np.sqrt(2) * 0.01, rel=0.02)
+    assert error.std() == pytest.approx(0.01, rel=0.02)
 
 
 # --- Writing ---
