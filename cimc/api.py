@@ -26,9 +26,10 @@ from runtime.deploy import deploy as deploy_program
 from runtime.evaluate import accuracy, check_data, images_for, logits
 from runtime.keys import new_key
 from runtime.network import load_network
+from runtime.options import TrainingOptions
 from runtime.program import program_of, with_program
 from runtime.state import State, System, build_system, initial_state, program, read_back, restore_state
-from runtime.train import Run, TrainingOptions, calibration_index, start
+from runtime.train import Run, calibration_index, start
 from runtime.train import train as train_run
 from runtime.xla import use_compilation_cache
 

@@ -14,8 +14,9 @@ from cimc.artifact import Artifact, network_digest, write_artifact
 from cimc.data import Dataset
 from cimc.errors import CimcError
 from runtime.evaluate import images_for
+from runtime.options import TrainingOptions
 from runtime.state import System, flatten_state
-from runtime.train import Run, TrainingOptions, calibration_index
+from runtime.train import Run, calibration_index
 
 # Closing figures that a clock gave: they are of the machine, and a run that repeats must write the same bytes.
 CLOCKED = frozenset({"images_per_s", "start_up_s"})

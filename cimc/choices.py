@@ -1,6 +1,8 @@
-"""What options of the command line can be chosen among."""
+"""What options of the command line can be chosen among, and how a range is written."""
 
 from enum import StrEnum
+
+import typer
 
 
 class Method(StrEnum):
@@ -76,3 +78,14 @@ class RowSplit(StrEnum):
 
     channel = "channel"
     flat = "flat"
+
+
+def parse_range(text: str) -> tuple[float, float]:
+    """LOW,HIGH as numbers. Raises typer.BadParameter when it is not that."""
+    try:
+        low, high = (float(part) for part in text.split(","))
+    except ValueError:
+        low = high = float("nan")
+    if not (low < high and abs(low) < float("inf") and abs(high) < float("inf")):
+        raise typer.BadParameter(f"{text!r} is not LOW,HIGH with LOW below HIGH", param_hint="--input-range")
+    return low, high

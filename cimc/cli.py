@@ -11,11 +11,24 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from cimc import __version__
-from cimc.choices import Backward, Method, Objective, Reset, Residual, RowSplit, Schedule, Sync, Weights, Write
+from cimc.choices import (
+    Backward,
+    Method,
+    Objective,
+    Reset,
+    Residual,
+    RowSplit,
+    Schedule,
+    Sync,
+    Weights,
+    Write,
+    parse_range,
+)
 from cimc.errors import CimcError
 
 if TYPE_CHECKING:
     from cimc.data import Dataset
+    from runtime.train import Run
 
 app = typer.Typer(
     name="cimc",
@@ -91,7 +104,7 @@ def compile(
         model,
         chip,
         output,
-        _range(input_range),
+        parse_range(input_range),
         max_chips,
         row_split.value if row_split else None,
         verify,
@@ -116,11 +129,7 @@ def train(
     batch_size: Annotated[int, typer.Option(min=1)] = 64,
     lr: Annotated[
         float | None,
-        typer.Option(
-            min=0,
-            callback=_finite,
-            help="In the network's own weight unit. Default: 0.004, scaled to each layer's weights.",
-        ),
+        typer.Option(min=0, callback=_finite, help="In the network's unit. Default: 0.005, scaled to each layer."),
     ] = None,
     schedule: Annotated[Schedule, typer.Option(help="Course of the learning rate.")] = Schedule.cosine,
     weight_decay: Annotated[
@@ -155,18 +164,12 @@ def train(
     """
     from cimc import api, views
     from cimc.console import progress_bar
-    from runtime.train import TrainingOptions
+    from runtime.options import TrainingOptions
     from runtime.update import Policy
 
+    kept = Residual.drop if reset is Reset.zero else residual
     options = TrainingOptions(
-        policy=Policy(
-            method=method.value,
-            threshold=threshold,
-            residual="drop" if reset is Reset.zero else residual.value,
-            write=write.value,
-            backward=backward.value,
-            sync=sync.value,
-        ),
+        policy=Policy(method.value, threshold, kept.value, write.value, backward.value, sync.value),
         epochs=epochs,
         steps_per_epoch=steps_per_epoch,
         batch_size=batch_size,
@@ -177,15 +180,11 @@ def train(
     )
     dataset = _load(data, data_dir)
     with progress_bar("train") as bar:
-        run, figures = api.train(
-            artifact,
-            dataset,
-            options,
-            output,
-            resume,
-            checkpoint_seconds,
-            lambda run, total: bar(run.step, total, views.epoch_note(run.history)),
-        )
+
+        def show(run: "Run", total: int) -> None:
+            bar(run.step, total, views.epoch_note(run.history))
+
+        run, figures = api.train(artifact, dataset, options, output, resume, checkpoint_seconds, show)
     _emit(as_json, figures, lambda: views.show_training(run.history, figures, dataset, output))
 
 
@@ -398,13 +397,3 @@ def _load(name: str, folder: Path | None) -> "Dataset":
     from cimc.data import load
 
     return load(name, folder)
-
-
-def _range(text: str) -> tuple[float, float]:
-    try:
-        low, high = (float(part) for part in text.split(","))
-    except ValueError:
-        low = high = float("nan")
-    if not (low < high and abs(low) < float("inf") and abs(high) < float("inf")):
-        raise typer.BadParameter(f"{text!r} is not LOW,HIGH with LOW below HIGH", param_hint="--input-range")
-    return low, high

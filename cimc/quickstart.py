@@ -15,7 +15,7 @@ from cimc.data import load
 from cimc.errors import CimcError
 from cimc.plots import arrays_picture, training_picture
 from runtime.deploy import summary
-from runtime.train import TrainingOptions
+from runtime.options import TrainingOptions
 from runtime.update import Policy
 
 MODEL = "lenet1.onnx"

@@ -6,7 +6,8 @@ import numpy as np
 
 from cimc.artifact import Artifact
 from runtime.calibration import CALIBRATION_IMAGES, RANGE_FACTORS, WATCHED_IMAGES, tried_images
-from runtime.train import Run, TrainingOptions
+from runtime.options import TrainingOptions
+from runtime.train import Run
 
 # A weight that is written in more than this share of all steps gains nothing by the accumulator.
 OFTEN = 0.5

@@ -30,10 +30,15 @@ WATCHED_IMAGES = 8  # of the calibration images
 # of all 8-bit pixels would lie exactly between two DAC codes.
 RANGE_FACTORS = tuple(1.37**power for power in range(-3, 8))
 # Of a convolution's images as many are tried as make that many MVMs, but at least so many images.
-TRIED_MVMS, TRIED_IMAGES = 4096, 8
+TRIED_MVMS, TRIED_IMAGES = 2048, 4
+# Steps between two looks; more once the first changes, which are large, are over.
+LOOK_STEPS, SETTLED_LOOK_STEPS, SETTLED_STEPS = 20, 100, 1000
 # Ranges are chosen again when, in any layer, the inputs have grown or shrunk by that factor, or when the share of
 # clipped inputs or conversions has changed by that factor and by more than so many of all.
-MOVED_FACTOR, MOVED_SHARE = 1.15, 0.01
+MOVED_FACTOR, MOVED_SHARE = 1.2, 0.01
+
+
+READ_GROUPS = ("weight", "conductance", "weight_range", "input_range", "digital", "statistics")
 
 
 class Seen(NamedTuple):
@@ -61,6 +66,11 @@ class Watch(NamedTuple):
     looks: Array
 
 
+def is_look_due(step: int) -> bool:
+    """Whether ranges are looked at before that step of training."""
+    return step % (LOOK_STEPS if step < SETTLED_STEPS else SETTLED_LOOK_STEPS) == 0
+
+
 def new_watch(system: System) -> Watch:
     """Nothing seen yet: the first look chooses all ranges."""
     nothing = Seen(*(jnp.float32(0),) * 3)
@@ -68,28 +78,41 @@ def new_watch(system: System) -> Watch:
     return Watch(layers, layers, jnp.int32(0), jnp.int32(0))
 
 
-@partial(jit, static_argnums=(0, 3))
 def calibrate(system: System, state: State, images: Array, scale: float, key: Array) -> State:
     """Choose every layer's input range on stored images [N, ...], layer after layer. Returns a new state."""
-    return {**state, "input_range": _chosen(system, state, images, scale, key)}
+    return {**state, "input_range": _choose_alone(system, _read_part(state), images, scale, key)}
+
+
+def follow(system: System, state: State, watch: Watch, images: Array, scale: float, key: Array) -> tuple[State, Watch]:
+    """Look at some of the stored images [N, ...], and choose all ranges on all of them if those of any layer moved.
+
+    The same `key` serves all looks: each takes its number into it.
+    """
+    ranges, watch = _follow(system, _read_part(state), watch, images, scale, key)
+    return {**state, "input_range": ranges}, watch
+
+
+def _read_part(state: State) -> State:
+    """The groups that a forward pass reads: what passes through a compiled function untouched is copied."""
+    return {group: state[group] for group in READ_GROUPS}
 
 
 @partial(jit, static_argnums=(0, 4))
-def follow(system: System, state: State, watch: Watch, images: Array, scale: float, key: Array) -> tuple[State, Watch]:
-    """Look at some of the stored images [N, ...], and choose all ranges on all of them if those of any layer moved."""
-    look_key, choose_key, again_key = jax.random.split(key, 3)
+def _follow(
+    system: System, state: State, watch: Watch, images: Array, scale: float, key: Array
+) -> tuple[dict[str, Array], Watch]:
+    look_key, choose_key, again_key = jax.random.split(jax.random.fold_in(key, watch.looks), 3)
     few = images[:WATCHED_IMAGES]
-    seen = _look(system, state, few, scale, look_key)
+    seen = look(system, state, few, scale, look_key)
 
     def choose(_: None) -> tuple[dict[str, Array], dict[str, Seen]]:
-        ranges = _chosen(system, state, images, scale, choose_key)
-        return ranges, _look(system, {**state, "input_range": ranges}, few, scale, again_key)
+        ranges = _choose(system, state, images, scale, choose_key)
+        return ranges, look(system, {**state, "input_range": ranges}, few, scale, again_key)
 
     moved = jnp.any(jnp.stack([_moved(seen[name], watch.chosen[name]) for name in seen])) | (watch.calibrations == 0)
     ranges, chosen = jax.lax.cond(moved, choose, lambda _: (state["input_range"], watch.chosen), None)
     seen = jax.tree.map(lambda a, b: jnp.where(moved, a, b), chosen, seen)
-    new = Watch(chosen, seen, watch.calibrations + moved, watch.looks + 1)
-    return {**state, "input_range": ranges}, new
+    return ranges, Watch(chosen, seen, watch.calibrations + moved, watch.looks + 1)
 
 
 def _moved(now: Seen, then: Seen) -> Array:
@@ -100,7 +123,8 @@ def _moved(now: Seen, then: Seen) -> Array:
     return moved
 
 
-def _look(system: System, state: State, images: Array, scale: float, key: Array) -> dict[str, Seen]:
+def look(system: System, state: State, images: Array, scale: float, key: Array) -> dict[str, Seen]:
+    """What the converters of every layer see of stored images [N, ...]."""
     record: dict[str, Seen] = {}
 
     def product(name: str, x: Array, layer_key: Array | None) -> Array:
@@ -117,7 +141,7 @@ def _look(system: System, state: State, images: Array, scale: float, key: Array)
     return record
 
 
-def _chosen(system: System, state: State, images: Array, scale: float, key: Array) -> dict[str, Array]:
+def _choose(system: System, state: State, images: Array, scale: float, key: Array) -> dict[str, Array]:
     record: dict[str, Array] = {}
     _run(system, state, images, scale, calibrating_product(system, state, record), key)
     return record
@@ -131,6 +155,9 @@ def _run(system: System, state: State, images: Array, scale: float, product: Pro
 def tried_images(positions: int) -> int:
     """Images on which a convolution of that many output positions tries its ranges, if there are so many."""
     return max(-(-TRIED_MVMS // positions), TRIED_IMAGES)
+
+
+_choose_alone = jit(_choose, static_argnums=(0, 3))
 
 
 def calibrating_product(system: System, state: State, record: dict[str, Array]) -> Product:

@@ -5,7 +5,7 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -15,10 +15,11 @@ from jax import Array
 
 from cimc.data import Dataset
 from cimc.errors import CimcError
-from runtime.calibration import CALIBRATION_IMAGES, Watch, follow, new_watch
+from runtime.calibration import CALIBRATION_IMAGES, Watch, follow, is_look_due, new_watch
 from runtime.evaluate import accuracy, images_for, logits, network_input
 from runtime.keys import new_key
 from runtime.network import run_network
+from runtime.options import TrainingOptions, learning_rate
 from runtime.packing import Packing, pack, packing, spread, unpack
 from runtime.products import array_product, exact_product
 from runtime.state import State, System, program, read_back
@@ -26,36 +27,8 @@ from runtime.update import LayerState, Policy, update_layer
 from runtime.weight_range import RANGE_SDS
 from runtime.xla import jit
 
-# The rate without --lr, for weights with the variance of He's initial ones, 2 / rows, and for digital parameters.
-DEFAULT_LR = 0.004
 STEPS_PER_CALL = 20  # steps that run without Python between them
-STAGNANT_EPOCHS = 5
 COUNTS = ("updates", "writes", "trials")
-
-
-@dataclass(frozen=True)
-class TrainingOptions:
-    """Options of a run.
-
-    lr: in the network's own weight unit, as for plain training. None: `DEFAULT_LR` for digital parameters, and for each
-    layer as many times that as its weight range is larger than that of He's initial weights, so that the run does not
-    hang on the unit or the distribution in which the file's weights were drawn. schedule: constant; cosine from lr to 0
-    over the run; plateau: halved after five epochs without a lower training loss. weight_decay: decoupled, on crossbar
-    weights.
-    """
-
-    policy: Policy = field(default_factory=Policy)
-    epochs: int = 10
-    steps_per_epoch: int | None = None
-    batch_size: int = 64
-    lr: float | None = None
-    schedule: Literal["constant", "cosine", "plateau"] = "cosine"
-    weight_decay: float = 0.01
-    seed: int = 0
-
-    def steps(self, images: int) -> int:
-        """Steps of one epoch."""
-        return self.steps_per_epoch or max(images // self.batch_size, 1)
 
 
 # One epoch: figures by name, and `layers`: figures by name of every layer.
@@ -155,7 +128,7 @@ def train(
     calibration = jax.device_put(stored[calibration_index(options.seed, len(stored))])
     per_epoch = options.steps(len(images))
     total = per_epoch * options.epochs
-    step_key = _key(options, 2)
+    look_key, step_key = _key(options, 1), _key(options, 2)
     began = saved = time.monotonic()
     started, clock = False, Clock()
     order_epoch, order = -1, np.empty(0, np.int64)
@@ -164,8 +137,8 @@ def train(
         if epoch != order_epoch:
             order_epoch, order = epoch, _order(options, epoch, len(images), per_epoch)
         count = min(STEPS_PER_CALL - run.step % STEPS_PER_CALL, per_epoch - position)
-        if run.step % STEPS_PER_CALL == 0 and options.policy.method != "float":
-            state, watch = follow(system, run.state, run.watch, calibration, data.scale, _key(options, 1, run.step))
+        if is_look_due(run.step) and options.policy.method != "float":
+            state, watch = follow(system, run.state, run.watch, calibration, data.scale, look_key)
             run = replace(run, state=state, watch=watch)
         batches = np.zeros((STEPS_PER_CALL, options.batch_size), np.int32)
         batches[:count] = order[position * options.batch_size :][: count * options.batch_size].reshape(count, -1)
@@ -205,22 +178,6 @@ def train(
             saved = time.monotonic()
         progress(run, total)
     return replace(run, clock=clock)
-
-
-def learning_rate(options: TrainingOptions, history: tuple[Record, ...], step: int, total: int) -> float:
-    """The learning rate of a step (0 .. total - 1); without --lr that of the digital parameters."""
-    first = DEFAULT_LR if options.lr is None else options.lr
-    if options.schedule == "cosine":
-        return first * 0.5 * (1 + math.cos(math.pi * step / total))
-    if options.schedule == "constant":
-        return first
-    best, stagnant, factor = math.inf, 0, 1.0
-    for record in history:
-        stagnant = 0 if record["loss"] < best else stagnant + 1
-        best = min(best, record["loss"])
-        if stagnant == STAGNANT_EPOCHS:
-            stagnant, factor = 0, factor / 2
-    return first * factor
 
 
 def calibration_index(seed: int, images: int) -> np.ndarray:

@@ -13,7 +13,19 @@ MODULES = sorted(path.relative_to(ROOT) for package in PACKAGES for path in (ROO
 VOCABULARY = {"chip", "mapping", "schedule", "artifact", "errors", "operators", "program", "units", "files"}
 MAY_IMPORT = {"passes": VOCABULARY, "runtime": VOCABULARY | {"data"}}
 OTHER = {"passes": "runtime", "runtime": "passes"}
-TOP = {"__main__", "api", "checkpoint", "compiler", "cli", "quickstart", "views", "plots", "explain", "report"}
+TOP = {
+    "__main__",
+    "api",
+    "checkpoint",
+    "compiler",
+    "cli",
+    "quickstart",
+    "views",
+    "plots",
+    "explain",
+    "report",
+    "training_figures",
+}
 HEAVY = ("jax", "onnx", "onnx_ir", "onnxruntime", "numpy", "matplotlib")
 LONGEST_MODULE = 400
 

@@ -20,7 +20,7 @@ Floats = npt.NDArray[np.float32]
 
 SHAPE = (6, 5)
 update = jax.jit(update_layer, static_argnums=(0, 1))
-IDEAL, COARSE, SOC = (load_chip(name) for name in ("ideal", "brram-256x64", "brram-soc"))
+IDEAL, COARSE, SOC, HERMES = (load_chip(name) for name in ("ideal", "brram-256x64", "brram-soc", "hermes"))
 
 
 # Without read noise, that can take a device at a bound for one that a pulse still moves.
@@ -379,3 +379,95 @@ def test_options_that_do_not_fit_are_one_line(chip: Chip, options: dict[str, Any
 )
 def test_options_that_fit_pass(policy: Policy) -> None:
     policy.check(COARSE)
+
+
+# --- Errors that no write can mend ---
+
+
+@pytest.mark.parametrize("stuck", [False, True], ids=["idle device off", "and the active one stuck"])
+@pytest.mark.parametrize("off", [-1.0, 0.5, 1.0, 2.5, 3.0])
+@pytest.mark.parametrize("chip", [COARSE, SOC, HERMES], ids=lambda chip: chip.name)
+def test_an_error_that_no_write_mends_is_not_written_for_ever(chip: Chip, off: float, stuck: bool) -> None:
+    """1,000 pairs whose idle device is off by so many thresholds: one due step, then 199 without a gradient."""
+    policy, count = Policy(), 1000
+    threshold = policy.threshold_for(chip)
+    layer = layer_of(np.full(count, 0.3), chip)
+    idle = layer.conductance[1] + off * threshold * chip.cell.window_uS
+    layer = layer._replace(conductance=jnp.stack([layer.conductance[0], idle]))
+    step = jax.jit(
+        lambda layer, size, n: update_layer(
+            policy, chip, layer, jnp.full(count, size), jnp.float32(1), jax.random.fold_in(jax.random.key(3), n)
+        )
+    )
+    for n in range(200):
+        layer = step(layer, jnp.float32(1.2 * threshold if n == 0 else 0.0), n)
+        if stuck:
+            layer = layer._replace(conductance=jnp.stack([jnp.full(count, 0.7 * chip.cell.conductance_max_uS), idle]))
+    assert np.asarray(layer.updates).min() == 1
+    assert np.asarray(layer.updates).max() <= 3
+    assert np.asarray(layer.writes).max() <= 3
+
+
+def test_the_active_device_makes_up_for_what_the_idle_one_holds() -> None:
+    count, off = 4000, 0.1
+    for chip, error in ((QUIET, 2.0), (IDEAL, 0.0)):
+        layer = layer_of(np.full(count, 0.2), chip)
+        held = layer.conductance + jnp.array([[0.0], [off * chip.cell.window_uS]], jnp.float32)
+        after = apply(Policy(), chip, layer._replace(conductance=held), np.full(count, 0.3))
+        np.testing.assert_array_equal(after.writes[1], 0)
+        held = np.asarray(pair_weight(after.conductance, jnp.float32(1), chip), np.float64)
+        assert held.mean() == pytest.approx(0.5, abs=1e-5 + 5 * error / 60 / np.sqrt(count))
+
+
+def test_an_idle_device_that_leaves_no_room_is_written_too() -> None:
+    layer = layer_of(np.full(SHAPE, 0.5), QUIET)
+    off = layer._replace(conductance=layer.conductance.at[1].add(20.0))  # a third of the window
+    after = apply(Policy(), QUIET, off, np.full(SHAPE, 0.4))
+    np.testing.assert_array_equal(after.writes, 1)
+    assert np.abs(after.conductance[1] - 10).max() < 10
+
+
+@pytest.mark.parametrize("sync", ["target", "readback"])
+def test_a_pulse_that_cannot_move_its_device_is_not_due(sync: str) -> None:
+    policy = Policy(write="pulse", sync=sync)
+    at_bound = layer_of(np.ones(SHAPE), QUIET)
+    if sync == "readback":  # the idle device is off, so that the weight is not yet at its range
+        at_bound = at_bound._replace(
+            conductance=at_bound.conductance.at[1].add(1.0), weight=jnp.full(SHAPE, 59 / 60, jnp.float32)
+        )
+    after = apply(policy, QUIET, at_bound, *[np.full(SHAPE, 0.1)] * 20)
+    np.testing.assert_array_equal(after.updates, 0)
+    np.testing.assert_array_equal(after.trials, 0)
+
+
+# --- Few levels ---
+
+
+def with_levels(levels: int) -> Chip:
+    """The quiet chip with that many levels and exact writes."""
+    programming = QUIET.cell.programming.model_copy(update={"error_sd_uS": 0.0})
+    update = {"levels": levels, "granularity_uS": None, "programming": programming}
+    return QUIET.model_copy(update={"cell": QUIET.cell.model_copy(update=update)})
+
+
+@pytest.mark.parametrize("levels", [2, 3, 4, 16])
+def test_devices_of_few_levels_hold_levels_only_and_reach_all_of_them(levels: int) -> None:
+    chip = with_levels(levels)
+    allowed = np.round(np.linspace(10, 70, levels), 3)
+    layer = layer_of(np.zeros(SHAPE), chip)
+    seen = set()
+    for sign in (1, -1):
+        for index in range(80 * levels):
+            layer = apply(Policy(), chip, layer, np.full(SHAPE, sign * 0.03), seed=index)
+            values = np.unique(np.round(np.asarray(layer.conductance), 3))
+            assert np.isin(values, allowed).all()
+            seen.update(values.tolist())
+        np.testing.assert_allclose(layer.weight, sign, atol=1e-5)
+    assert seen == set(allowed.tolist())
+
+
+def test_what_is_less_than_a_level_stays_in_the_accumulator() -> None:
+    chip = with_levels(4)
+    after = apply(Policy(), chip, layer_of(np.zeros(SHAPE), chip), np.full(SHAPE, 0.45))
+    np.testing.assert_allclose(after.weight, 1 / 3, atol=1e-5)
+    np.testing.assert_allclose(after.accumulator, 0.45 - 1 / 3, atol=1e-5)

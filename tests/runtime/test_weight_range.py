@@ -1,6 +1,7 @@
 """The weight range of a layer: the one with the least expected error on its devices, levels and all."""
 
 from functools import partial
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -11,11 +12,17 @@ import numpy.typing as npt
 import pytest
 
 from cimc.chip import Cell, Chip, load_chip
+from cimc.compiler import compile_model
+from cimc.data import load
 from cimc.units import pair_targets, pair_weight
 from runtime.cells import write_verify
 from runtime.keys import new_key
-from runtime.program import program_of
-from runtime.weight_range import best_weight_range
+from runtime.network import load_network
+from runtime.options import TrainingOptions
+from runtime.program import program_of, with_program
+from runtime.state import build_system, initial_state
+from runtime.train import start, train
+from runtime.weight_range import best_weight_range, training_weight_range
 
 Floats = npt.NDArray[np.float32]
 QUIET = {"read_noise_uS": 0.0, "programming": {}}
@@ -99,15 +106,48 @@ def test_the_range_of_millions_of_weights_is_that_of_their_distribution() -> Non
 @pytest.mark.parametrize(
     "chip", [load_chip("brram-256x64"), chip_with(**FEW_LEVELS)], ids=["any conductance", "2 levels"]
 )
-def test_training_starts_with_the_largest_weight_as_range_but_few_levels_with_the_best(chip: Chip) -> None:
+def test_training_starts_with_two_sd_as_range_but_few_levels_with_the_best(chip: Chip) -> None:
     weight = normal_weights(2000)
     network = SimpleNamespace(trainable=(), statistics=())
     system: Any = SimpleNamespace(chip=chip, bias_names={}, network=network)
     state: Any = {"weight": {"a": weight}, "input_range": {"a": 1.0}, "digital": {"a.gain": 1.0}, "statistics": {}}
     best = best_weight_range(weight, chip)
-    chosen = [program_of(system, state, clip).layers["a"] for clip in (True, False)]
+    chosen = [program_of(system, state, for_training=training).layers["a"] for training in (False, True)]
     assert chosen[0].weight_range == best
-    assert chosen[1].weight_range == (np.float32(np.abs(weight).max()) if chip.cell.levels is None else best)
+    spread = np.sqrt(np.mean(weight.astype(np.float64) ** 2))
+    assert chosen[1].weight_range == pytest.approx(2 * spread if chip.cell.levels is None else best, rel=1e-6)
     if chip.cell.levels is not None:
         assert len(np.unique(chosen[1].targets)) == 2
         assert np.mean(chosen[1].targets.max(axis=0) > 10.1) > 0.3, "weights that do not start as 0"
+
+
+# --- In training ---
+
+
+def test_training_does_not_hang_on_one_outlier() -> None:
+    chip = chip_with()
+    plain, outlier = (float(training_weight_range(normal_weights(outlier=value), chip)) for value in (0.0, 1.4))
+    assert outlier == pytest.approx(plain, rel=0.01)
+    uniform = np.random.default_rng(1).uniform(-1, 1, 20_000).astype(np.float32)
+    assert float(training_weight_range(uniform, chip)) == pytest.approx(2 / np.sqrt(3), rel=0.01)
+    assert float(training_weight_range(np.zeros(4, np.float32), chip)) == 1
+
+
+def test_a_layer_in_another_unit_trains_the_same_way() -> None:
+    """Weights of the first layer x 4 and of the second / 4: updates stay what they are, but for the bias between."""
+    artifact = compile_model(
+        Path(__file__).parents[2] / "models" / "lenet1.onnx", "brram-256x64", verify=False
+    ).artifact
+    system = build_system(load_network(artifact.network), artifact.mapping, artifact.chip)
+    options = TrainingOptions(epochs=2, steps_per_epoch=20, weight_decay=0.0)
+    runs = []
+    for unit in (1.0, 4.0):
+        state = initial_state(system)
+        factors = {"conv1": unit, "conv2": 1 / unit, "fc1": 1.0}
+        state["weight"] = {name: weight * factors[name] for name, weight in state["weight"].items()}
+        state = with_program(state, program_of(system, state, for_training=True))
+        runs.append(train(system, start(system, state, options), options, load("digits")))
+    plain, other = runs
+    assert float(other.state["weight_range"]["conv1"]) == 4 * float(plain.state["weight_range"]["conv1"])
+    assert other.history[0]["loss"] == pytest.approx(plain.history[0]["loss"], rel=0.1)
+    assert other.history[-1]["updates"] == pytest.approx(plain.history[-1]["updates"], rel=0.1)

@@ -14,8 +14,9 @@ from models.build import NETWORKS
 from runtime.calibration import calibrate
 from runtime.evaluate import predict
 from runtime.network import load_network
+from runtime.options import TrainingOptions
 from runtime.state import System, build_system, initial_state
-from runtime.train import CALIBRATION_STEPS, Run, TrainingOptions, start, train
+from runtime.train import CALIBRATION_STEPS, Run, start, train
 from runtime.xla import use_compilation_cache
 from tests.benchmarks.peers.work import Runner, Work, serve
 

@@ -1,0 +1,99 @@
+"""What `train` reports of writes, reads, energy and time, against counts made here."""
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from cimc import api
+from cimc.artifact import read_artifact
+from cimc.chip import load_chip
+from cimc.compiler import compile_model
+from cimc.data import Dataset, load
+from runtime.options import TrainingOptions
+from runtime.train import Run
+from runtime.update import Policy
+
+LENET1 = Path(__file__).parents[2] / "models" / "lenet1.onnx"
+OPTIONS = TrainingOptions(epochs=2, steps_per_epoch=20, batch_size=16)
+
+
+def few_images() -> Dataset:
+    data = load("digits")
+    return replace(data, x_test=data.x_test[:200], y_test=data.y_test[:200])
+
+
+def trained(
+    folder: Path, options: TrainingOptions = OPTIONS, cell: str = "", **compiled: Any
+) -> tuple[Run, dict[str, Any]]:
+    """LeNet-1 trained for 40 steps on brram-soc, with other lines in [cell.programming]."""
+    text = (Path(api.__file__).parent / "chips" / "brram-soc.toml").read_text(encoding="utf-8")
+    chip = folder / "chip.toml"
+    chip.write_text(text.replace("[cell.programming]\n", f"[cell.programming]\n{cell}"), encoding="utf-8")
+    compile_model(LENET1, str(chip), folder / "m.cim", verify=False, **compiled)
+    return api.train(folder / "m.cim", few_images(), options, folder / "t.cim")
+
+
+def test_the_first_programming_and_all_reads_are_counted(tmp_path: Path) -> None:
+    run, figures = trained(tmp_path, cell="pulse_us = 10.0\npulse_nj = 0.5\n")
+    weights, updates = 3220, figures["updates"]
+    assert figures["first_writes"] == 2 * weights
+    assert 2 * weights < figures["first_trials"] < 4 * weights, "one or two trials a device"
+    assert figures["device_reads"] == 2 * weights + 4 * updates
+    total = figures["first_trials"] + figures["programming_trials"]
+    assert figures["programming_energy_mj"] == pytest.approx(total * 0.5e-6)
+    assert figures["programming_time_ms"] == pytest.approx(total * 10e-3)
+    assert updates == sum(int(np.sum(a)) for a in run.state["updates"].values()) > 0
+
+
+def test_the_energy_of_the_arrays_is_that_of_all_images_they_read(tmp_path: Path) -> None:
+    run, figures = trained(tmp_path)
+    cost = read_artifact(tmp_path / "m.cim").mapping.cost
+    assert figures["forward_energy_mj"] == pytest.approx(40 * 16 * cost.energy_mj)
+    assert figures["array_time_ms"] == pytest.approx(40 * 16 * cost.pipelined_latency_ms)
+    assert figures["backward_energy_mj"] == 0
+    # Each choice reads 32 images once and tries 11 ranges: on 8 images of conv1 (576 positions), on 32 of the others
+    # (conv2 has 64); each look reads 8.
+    chosen, looks = figures["calibrations"], int(run.watch.looks) + figures["calibrations"]
+    images = [chosen * (11 * tried + 32) + 8 * looks for tried in (8, 32, 32)]
+    expected = sum(n * layer.energy_mj for n, layer in zip(images, cost.layers, strict=True))
+    assert figures["calibration_energy_mj"] == pytest.approx(expected)
+    analog = replace(OPTIONS, policy=Policy(backward="analog"))
+    _, figures = trained(tmp_path, analog)
+    assert figures["backward_energy_mj"] == figures["forward_energy_mj"]
+
+
+def test_every_copy_of_a_layer_is_written(tmp_path: Path) -> None:
+    run, figures = trained(tmp_path, objective="interval", arrays=24)
+    copies = {layer.name: layer.copies for layer in read_artifact(tmp_path / "m.cim").mapping.layers}
+    assert max(copies.values()) > 1
+    assert figures["device_writes"] == sum(int(np.sum(a)) * copies[name] for name, a in run.state["writes"].items())
+    assert figures["first_writes"] == sum(a.size * copies[name] for name, a in run.state["conductance"].items())
+
+
+def test_pulses_have_the_energy_that_the_chip_states(tmp_path: Path) -> None:
+    options = replace(OPTIONS, policy=Policy(write="pulse"))
+    _, figures = trained(tmp_path, options, cell="pulse_nj = 0.5\n")
+    total = figures["first_trials"] + figures["programming_trials"]
+    assert figures["programming_energy_mj"] == pytest.approx(total * 0.5e-6)
+
+
+def test_speed_is_that_of_steps_after_the_start(tmp_path: Path) -> None:
+    _, figures = trained(tmp_path)
+    assert figures["start_up_s"] > 0
+    assert figures["images_per_s"] > 16 * 20 / (figures["start_up_s"] + 60)
+    _, one = trained(tmp_path, replace(OPTIONS, epochs=1, steps_per_epoch=1))
+    assert one["images_per_s"] is None, "one step is all start-up"
+
+
+def test_writing_nearly_every_step_is_warned_of(tmp_path: Path) -> None:
+    _, often = trained(tmp_path, replace(OPTIONS, policy=Policy(threshold=1e-6)))
+    assert len(often["warnings"]) == 1
+    assert "--threshold" in often["warnings"][0]
+    _, seldom = trained(tmp_path)
+    assert seldom["warnings"] == []
+    assert seldom["threshold"] == load_chip("brram-soc").cell.granularity
+    _, wanted = trained(tmp_path, replace(OPTIONS, policy=Policy(method="naive")))
+    assert wanted["warnings"] == []
