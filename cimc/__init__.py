@@ -17,7 +17,7 @@ _PUBLIC = {
     "CimcError": "cimc.errors",
     "Mapping": "cimc.mapping",
     "Policy": "runtime.update",
-    "TrainingOptions": "runtime.train",
+    "TrainingOptions": "runtime.options",
     "compile_model": "cimc.compiler",
     "deploy": "cimc.api",
     "evaluate": "cimc.api",

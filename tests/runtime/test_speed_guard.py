@@ -1,7 +1,8 @@
 """What a training step costs, counted instead of timed: operations, bytes, compilations and calls from Python.
 
 The limits are the counts of 2026-11 plus a tenth (bytes and temporary memory: a quarter, because they depend on the
-version of XLA); the two reads before a write, and what follows from them, are 150 of the operations. Whoever makes them grow has made training slower: find out why before raising them.
+version of XLA); the two reads before a write, and what follows from them, are 150 of the operations. Whoever makes
+them grow has made training slower: find out why before raising them.
 """
 
 import os

@@ -11,12 +11,12 @@ import onnx
 from cimc.compiler import compile_model
 from cimc.data import Dataset
 from models.build import NETWORKS
-from runtime.calibration import calibrate
+from runtime.calibration import SETTLED_LOOK_STEPS, calibrate
 from runtime.evaluate import predict
 from runtime.network import load_network
 from runtime.options import TrainingOptions
 from runtime.state import System, build_system, initial_state
-from runtime.train import CALIBRATION_STEPS, Run, start, train
+from runtime.train import Run, start, train
 from runtime.xla import use_compilation_cache
 from tests.benchmarks.peers.work import Runner, Work, serve
 
@@ -31,7 +31,7 @@ technology = "bulk-switching RRAM"
 read_voltage_V = 0.1
 conductance_min_uS = 10.0
 conductance_max_uS = 70.0
-levels = 16
+granularity_uS = 4.0
 read_noise_uS = {read_noise}
 programming = {{ error_sd_uS = 2.0 }}
 """
@@ -85,9 +85,9 @@ def prepare(work: Work) -> Runner:
     # One test image: the evaluation that ends an epoch costs next to nothing.
     options = TrainingOptions(epochs=10**6, steps_per_epoch=1000, batch_size=work.batch)
     run = start(system, initial_state(system), options)
-    # Whole intervals of calibration, which is in the figures. Large networks stay in the first thousand steps, where
-    # it is five times as frequent.
-    interval = CALIBRATION_STEPS if work.network == "lenet5" else CALIBRATION_STEPS // 5
+    # Whole intervals of looks at the input ranges, which are in the figures. Large networks stay in the first thousand
+    # steps, where they are five times as frequent.
+    interval = 5 * SETTLED_LOOK_STEPS if work.network == "lenet5" else SETTLED_LOOK_STEPS
 
     class DoneError(Exception):
         pass
