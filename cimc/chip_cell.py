@@ -17,6 +17,8 @@ Law = float | tuple[float, ...]
 ERRORS_A_STEP = 2.0
 # A device without errors still takes no endless small updates: the least default step, as a fraction of the window.
 LEAST_STEP = 1e-3
+# The largest default step: with errors as large as the window no update would ever be due.
+MOST_STEP = 0.5
 
 
 def _law(value: object) -> Law:
@@ -142,8 +144,12 @@ class Cell(Section):
                 f"limits_uS must be [low, high] and hold the window of {low:g} to {high:g} uS, "
                 f"it is {list(self.limits_uS)}"
             )
-        if self.granularity_uS is not None and self.granularity_uS > self.window_uS:
-            raise ValueError(f"granularity_uS {self.granularity_uS:g} is more than the window of {self.window_uS:g} uS")
+        few = self.levels is not None or self.level_uS is not None
+        if self.granularity_uS is not None and self.granularity_uS > self.window_uS * (1 if few else 0.999):
+            raise ValueError(
+                f"granularity_uS {self.granularity_uS:g} is {'more than' if few else 'not less than'} the window of "
+                f"{self.window_uS:g} uS, so that no update would ever be due"
+            )
         return self
 
     @model_validator(mode="after")
@@ -185,6 +191,12 @@ class Cell(Section):
         return tuple(self.conductance_min_uS + self.window_uS * index / last for index in range(self.levels))
 
     @property
+    def largest_spacing(self) -> float:
+        """The widest step between neighbouring levels, as a fraction of the window; 0 without levels."""
+        levels = self.programmable_uS
+        return 0.0 if levels is None else max(b - a for a, b in pairwise(levels)) / self.window_uS
+
+    @property
     def granularity(self) -> float:
         """The step at which an accumulated update is due, as a fraction of the window."""
         return self._granularity()[0]
@@ -224,6 +236,8 @@ class Cell(Section):
         if self.level_uS is not None:
             return min(above - below for below, above in pairwise(self.level_uS)) / self.window_uS, "smallest level"
         step = ERRORS_A_STEP * self.largest_error_sd_uS / self.window_uS
+        if step > MOST_STEP:
+            return MOST_STEP, f"{MOST_STEP:g} of the window, less than {ERRORS_A_STEP:g} x the largest sd of a write"
         if step > LEAST_STEP:
             return step, f"{ERRORS_A_STEP:g} x the largest sd of a write"
         return LEAST_STEP, f"{LEAST_STEP:g} of the window"

@@ -167,7 +167,7 @@ def train(
     from runtime.options import TrainingOptions
     from runtime.update import Policy
 
-    kept = Residual.drop if reset is Reset.zero else residual
+    kept = {Reset.zero: Residual.drop, Reset.residual: Residual.keep}.get(reset, residual) if reset else residual
     options = TrainingOptions(
         policy=Policy(method.value, threshold, kept.value, write.value, backward.value, sync.value),
         epochs=epochs,

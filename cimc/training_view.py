@@ -9,6 +9,7 @@ from rich.markup import escape
 from cimc.artifact import Artifact
 from cimc.console import print_figures, print_table, say
 from cimc.errors import CimcError
+from cimc.programming_counts import programming_counts
 
 # What identifies data and source of a run beside its options.
 _IDENTITY = ("data", "images", "data_sha256", "source_sha256")
@@ -137,26 +138,23 @@ def _flat(settings: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 
 def _derived(artifact: Artifact, epochs: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """The closing figures as far as the counters in the state tell them."""
-    counts = {
-        group: [array for name, array in artifact.state.items() if name.startswith(f"{group}/")]
-        for group in ("updates", "writes", "trials")
-    }
-    updates, writes, trials = (sum(int(array.sum(dtype="int64")) for array in found) for found in counts.values())
+    counts = [array for name, array in artifact.state.items() if name.startswith("updates/")]
+    updates = sum(int(array.sum(dtype="int64")) for array in counts)
     weights, step = artifact.mapping.cost.weights, int(artifact.history["step"])
     policy = artifact.history["options"]["policy"]
-    pulse = artifact.chip.cell.programming.pulse_nj
-    stated = pulse is not None and policy["write"] == "verify" and policy["method"] != "float"
+    programming = programming_counts(artifact, artifact.state, {"sync": "readback", **policy})
+    # Earlier versions did not count the first programming.
+    counted = any(name.startswith("first_trials/") for name in artifact.state)
+    unknown = () if counted else ("first_writes", "first_trials", "device_reads")
     return {
         "accuracy": epochs[-1]["accuracy"] if epochs else None,
         "loss": epochs[-1]["loss"] if epochs else None,
         "epochs": len(epochs),
         "updates": updates,
         "updates_per_weight_mean": updates / weights,
-        "updates_per_weight_max": max((int(array.max()) for array in counts["updates"]), default=0),
+        "updates_per_weight_max": max((int(array.max()) for array in counts), default=0),
         "update_reduction": step * weights / updates if updates else None,
-        "device_writes": writes,
-        "programming_trials": trials,
-        "programming_energy_mj": trials * pulse * 1e-6 if stated and pulse is not None else None,
+        **{name: value for name, value in programming.items() if name not in unknown},
         "weights": weights,
         "steps": step,
     }

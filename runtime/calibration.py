@@ -132,6 +132,8 @@ def look(system: System, state: State, images: Array, scale: float, key: Array) 
         codes = clipped_conversions(system.crossbars[name], x, state["conductance"][name], input_range, layer_key)
         size = jnp.sqrt(jnp.mean(jnp.square(x))) / input_range
         beyond = jnp.mean(jnp.abs(x) > input_range * 1.001, dtype=jnp.float32)
+        if system.chip.input.bits is None:  # nothing is clipped
+            beyond = jnp.float32(0)
         seen = Seen(size, beyond, codes)
         # Of a layer used several times, the use that clips most.
         record[name] = Seen(*map(jnp.maximum, seen, record[name])) if name in record else seen
@@ -187,6 +189,6 @@ def calibrating_product(system: System, state: State, record: dict[str, Array]) 
         chosen = candidates[jnp.argmin(jax.lax.map(error, candidates))]
         # A layer used several times has one converter range: that of the use with the largest inputs.
         record[name] = jnp.maximum(chosen, record[name]) if name in record else chosen
-        return layer_on_arrays(system, state, name, x, chosen, key)
+        return layer_on_arrays(system, state, name, x, record[name], key)
 
     return product

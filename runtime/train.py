@@ -174,8 +174,11 @@ def train(
             checkpoint(run, total)
             began = saved = time.monotonic()
         elif time.monotonic() - saved > checkpoint_seconds:
+            jax.block_until_ready(loss_sum)
+            before = time.monotonic()
             checkpoint(run, total)
             saved = time.monotonic()
+            began += saved - before
         progress(run, total)
     return replace(run, clock=clock)
 

@@ -21,6 +21,7 @@ from runtime.packing import STRIP
 # Of what a write missed, at most this part of the threshold stays in the accumulator: a device that cannot reach its
 # goal (stuck, or beside one that is) is not due again until the network asks for as much more.
 KEPT_MISS = 0.5
+NO_ROOM = 0.5  # of the window
 SMALL = 4096  # weights: below, programming all of them is as quick as finding those that are due
 STRIPS_A_ROUND = 64  # the part of all strips that a round programs; with a few due weights in a thousand one is enough
 
@@ -52,8 +53,12 @@ class Policy:
             raise CimcError("--method naive programs every step, which blind pulses cannot; use --write verify")
         if self.sync == "none" and self.backward == "digital":
             raise CimcError("--sync none leaves no digital copy for the backward pass; add --backward analog")
-        if self.threshold is not None and not 0 <= self.threshold < 1:
-            raise CimcError(f"--threshold {self.threshold} is not a fraction of the weight range; give 0 to 1")
+        # A weight moves by at most its range, or half a level more; it is due beyond the threshold.
+        if self.threshold is not None and not 0 <= self.threshold < _reach(chip):
+            raise CimcError(
+                f"--threshold {self.threshold:g} is not a fraction of the weight range that a weight can pass on "
+                f"{chip.name}; give one from 0 to below {_reach(chip):.3g}"
+            )
 
     def threshold_for(self, chip: Chip) -> float:
         """Threshold as a fraction of the weight range."""
@@ -94,16 +99,27 @@ def update_layer(
     if policy.sync == "none":
         held = jax.lax.optimization_barrier(read_cells(layer.conductance, chip.cell, read_key))
         base = pair_weight(held, weight_range, chip)
-    # What lies beyond the range can never be programmed and must not keep a device due for ever. Half a level beyond it
-    # still stands for the last level: without it a step of one level would never be complete.
+    # What lies beyond the range can never be programmed and must not keep a device due for ever.
     base = jnp.clip(base, -weight_range, weight_range)
-    limit = weight_range if chip.cell.programmable_uS is None else weight_range * (1 + chip.cell.granularity / 2)
+    limit = weight_range * _reach(chip)
     total = jnp.clip(layer.accumulator + step, -limit - base, limit - base)
     due = jnp.abs(total) > policy.threshold_for(chip) * weight_range
     layer = layer._replace(accumulator=total)
     if total.size < SMALL or total.size % STRIP:
         return _program(policy, chip, layer, base, held, due, weight_range, program_key)
     return _program_in_strips(policy, chip, layer, base, held, due, weight_range, program_key)
+
+
+def _reach(chip: Chip) -> float:
+    """The largest weight that a pair can be asked to hold, as a fraction of the weight range.
+
+    With levels that is half a level beyond the last one, which it still stands for: else the step to it would never be
+    complete.
+    """
+    levels = chip.cell.programmable_uS
+    if levels is None:
+        return 1.0
+    return (levels[-1] - levels[0] + (levels[-1] - levels[-2]) / 2) / chip.cell.window_uS
 
 
 def _program_in_strips(
@@ -179,44 +195,64 @@ def _program(
     """
     write_key, sync_key, read_key = jax.random.split(key, 3)
     total = layer.accumulator
+    wanted = base + total
     # Barriers here and below: without them XLA draws the errors again for each of their users.
     if policy.sync == "readback":
         held = jax.lax.optimization_barrier(read_cells(layer.conductance, chip.cell, read_key))
     if policy.write == "verify":
-        target = base + total
-        goal, moves = _goals(policy, chip, base, target, weight_range, held)
-        if chip.cell.programmable_uS is not None:
-            target = pair_weight(goal, weight_range, chip)
+        goal, moves = _goals(policy, chip, base, wanted, weight_range, held)
         selected = due & moves
         due &= jnp.any(selected, axis=0)
         written = jax.lax.optimization_barrier(write_verify(goal, chip.cell, write_key))
         conductance = jnp.where(selected, written.conductance, layer.conductance)
         trials = jnp.where(selected, written.trials, 0)
+        aimed = wanted
+        if chip.cell.programmable_uS is not None:  # a device that is left alone counts as it is
+            aimed = pair_weight(goal if held is None else jnp.where(moves, goal, held), weight_range, chip)
     else:
-        pulses, target = _pulses(chip, base, total, weight_range, held)
+        pulses, aimed = _pulses(chip, base, total, weight_range, held)
         pulses = jnp.where(due, pulses, 0)
         selected = pulses != 0
         due &= jnp.any(selected, axis=0)
         conductance = blind_pulses(layer.conductance, pulses, chip.cell, write_key)
         trials = jnp.abs(pulses).astype(jnp.int32)
-    weight, left = layer.weight, base + total - target
+    weight, missed = layer.weight, jnp.float32(0)
     if policy.sync == "target":
-        weight = jnp.where(due, target, weight)
+        weight = jnp.where(due, aimed, weight)
     elif policy.sync == "readback":
         read = jax.lax.optimization_barrier(read_cells(conductance, chip.cell, sync_key))
         weight = jnp.where(due, pair_weight(read, weight_range, chip), weight)
-        most = KEPT_MISS * policy.threshold_for(chip) * weight_range
-        left += jnp.clip(target - weight, -most, most)
-    if policy.residual == "drop" or policy.method == "naive":
-        left = jnp.zeros_like(total)
+        missed = aimed - weight
+    kept = _kept(policy, chip, wanted - aimed, missed, weight_range)
+    accumulator = jnp.where(due, kept, total)
     return LayerState(
         weight=weight,
-        accumulator=jnp.where(due, left, total),
+        accumulator=jnp.zeros_like(total) if policy.method == "naive" else accumulator,
         conductance=conductance,
         updates=layer.updates + due,
         writes=layer.writes + selected,
         trials=layer.trials + trials,
     )
+
+
+def _kept(policy: Policy, chip: Chip, rest: Array, missed: Array, weight_range: Array) -> Array:
+    """What stays in the accumulators of written pairs [..].
+
+    Args:
+        policy: the options.
+        chip: the chip.
+        rest: of what was wanted, what the write did not aim at: part of a pulse, or of a level [..].
+        missed: of what it aimed at, what the pair does not hold as it was read [..] or 0.
+        weight_range: scalar or [..].
+    """
+    if policy.residual == "drop":
+        return jnp.zeros_like(rest)
+    most = KEPT_MISS * policy.threshold_for(chip)
+    if policy.write == "pulse":
+        return rest + jnp.clip(missed, -most * weight_range, most * weight_range)
+    # Both together stay below a threshold, or they would make the weight due again by themselves.
+    limit = max(most, chip.cell.largest_spacing / 2) * weight_range
+    return jnp.clip(rest + missed, -limit, limit)
 
 
 def _goals(
@@ -226,7 +262,7 @@ def _goals(
 
     The active device takes what is missing given what the other one was read to hold (`held`, None: taken to be idle):
     an idle device that is off is made up for, not fought with for ever. An idle device is touched only when the sign
-    changes, or when it is off by more than a threshold and leaves the active one no room.
+    changes, or when it is off by more than a threshold (at most `NO_ROOM`) and leaves the active one no room.
     """
     goal = pair_targets(target, weight_range, chip)
     # A device that is idle before and after, or whose target stays, is not touched: the weight accumulates on.
@@ -234,12 +270,19 @@ def _goals(
     if held is None:
         return goal, moves
     active = jnp.stack([target >= 0, target < 0])
-    off = (held[::-1] - chip.cell.conductance_min_uS) / chip.cell.window_uS  # the other device, of the window
+    # What the other device holds, of the window, less what a write of this one adds on average.
+    off = (held[::-1] - chip.cell.conductance_min_uS - chip.cell.error_mean_uS(goal)) / chip.cell.window_uS
     fraction = jnp.abs(target) / weight_range + off
-    no_room = active & (fraction > 1) & (off > policy.threshold_for(chip))
+    no_room = active & (fraction > 1) & (off > min(policy.threshold_for(chip), NO_ROOM))
     moves |= no_room[::-1] & jnp.any(moves, axis=0)
     makes_up = active & ~moves[::-1]
-    return jnp.where(makes_up, pair_targets(fraction, jnp.float32(1), chip)[0], goal), moves
+    goal = jnp.where(makes_up, pair_targets(fraction, jnp.float32(1), chip)[0], goal)
+    if (
+        chip.cell.programmable_uS is not None
+    ):  # a device that holds its level is left alone, or it would be for ever due
+        holds = (held - chip.cell.conductance_min_uS) / chip.cell.window_uS
+        moves &= goal != pair_targets(holds, jnp.float32(1), chip)[0]
+    return goal, moves
 
 
 def _pulses(chip: Chip, base: Array, total: Array, weight_range: Array, held: Array | None) -> tuple[Array, Array]:

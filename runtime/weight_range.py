@@ -1,5 +1,7 @@
 """The weight that a fully programmed pair stands for, chosen for what the devices can hold."""
 
+import math
+
 import numpy as np
 import numpy.typing as npt
 
@@ -15,6 +17,7 @@ STATES = 33  # where the law of a device with limits is computed; between them i
 # the network's unit, so it must not hang on one outlier; weights beyond it begin at the range. All uniform initial
 # weights lie within 2 sd, and 95 % of normal ones.
 RANGE_SDS = 2.0
+LEAST_SD = 0.01  # of He's; with less a layer counts as zero
 
 Doubles = npt.NDArray[np.float64]
 
@@ -49,16 +52,18 @@ def best_weight_range(weight: npt.NDArray[np.floating], chip: Chip) -> np.float3
 def training_weight_range(weight: npt.NDArray[np.floating], chip: Chip) -> np.float32:
     """The weight of a fully programmed pair for training: `RANGE_SDS` root mean squares of the layer's weights.
 
-    Chips with levels take the range that errs least instead: with few of them it decides which weights are 0.
+    Chips with levels take the range that errs least instead: with few of them it decides which weights are 0. A layer
+    of zeros, or nearly, takes the range of He's initial weights, variance 2 / rows: its weights are still to grow.
 
     Args:
-        weight: any shape, in the network's own unit.
+        weight: [rows, columns], in the network's own unit.
         chip: the chip.
     """
     if chip.cell.programmable_uS is not None:
         return best_weight_range(weight, chip)
+    he = math.sqrt(2 / max(len(weight), 1))
     spread = float(np.sqrt(np.mean(np.square(weight, dtype=np.float64)))) if weight.size else 0.0
-    return np.float32(RANGE_SDS * spread or 1.0)
+    return np.float32(RANGE_SDS * (spread if spread > LEAST_SD * he else he))
 
 
 def _histogram(weight: npt.NDArray[np.floating]) -> tuple[Doubles, Doubles, float]:

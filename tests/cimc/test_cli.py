@@ -17,6 +17,7 @@ from typer.testing import CliRunner
 
 from cimc import __version__, cli
 from cimc.artifact import read_artifact
+from cimc.checkpoint import CLOCKED
 from cimc.chip import chip_names, load_chip, parse_chip
 from cimc.digits import digits
 from tests.networks import network_proto, weights
@@ -224,7 +225,7 @@ def test_inspect_shows_what_compile_counted(compiled):
 
 def test_inspect_shows_the_training_that_train_printed(trained):
     shown = figures("inspect", "trained.cim")["training"]
-    kept = {name: value for name, value in trained.items() if name != "images_per_s"}
+    kept = {name: value for name, value in trained.items() if name not in CLOCKED}
     assert shown["figures"] == read_artifact("trained.cim").history["figures"] == kept
     assert shown["complete"]
     assert (shown["options"]["lr"], shown["options"]["seed"], shown["options"]["epochs"]) == (0.02, 0, 4)

@@ -54,10 +54,10 @@ def test_the_energy_of_the_arrays_is_that_of_all_images_they_read(tmp_path: Path
     assert figures["forward_energy_mj"] == pytest.approx(40 * 16 * cost.energy_mj)
     assert figures["array_time_ms"] == pytest.approx(40 * 16 * cost.pipelined_latency_ms)
     assert figures["backward_energy_mj"] == 0
-    # Each choice reads 32 images once and tries 11 ranges: on 8 images of conv1 (576 positions), on 32 of the others
+    # Each choice reads 32 images once and tries 11 ranges: on 4 images of conv1 (576 positions), on 32 of the others
     # (conv2 has 64); each look reads 8.
     chosen, looks = figures["calibrations"], int(run.watch.looks) + figures["calibrations"]
-    images = [chosen * (11 * tried + 32) + 8 * looks for tried in (8, 32, 32)]
+    images = [chosen * (11 * tried + 32) + 8 * looks for tried in (4, 32, 32)]
     expected = sum(n * layer.energy_mj for n, layer in zip(images, cost.layers, strict=True))
     assert figures["calibration_energy_mj"] == pytest.approx(expected)
     analog = replace(OPTIONS, policy=Policy(backward="analog"))

@@ -141,6 +141,7 @@ def test_of_an_older_file_the_figures_are_what_its_counters_tell() -> None:
         "device_writes": 12,
         "programming_trials": 21,
         "programming_energy_mj": None,
+        "programming_time_ms": None,
         "weights": weights,
         "steps": 30,
     }

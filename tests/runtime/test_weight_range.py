@@ -130,7 +130,8 @@ def test_training_does_not_hang_on_one_outlier() -> None:
     assert outlier == pytest.approx(plain, rel=0.01)
     uniform = np.random.default_rng(1).uniform(-1, 1, 20_000).astype(np.float32)
     assert float(training_weight_range(uniform, chip)) == pytest.approx(2 / np.sqrt(3), rel=0.01)
-    assert float(training_weight_range(np.zeros(4, np.float32), chip)) == 1
+    zeros = np.zeros((50, 4), np.float32)
+    assert float(training_weight_range(zeros, chip)) == pytest.approx(2 * np.sqrt(2 / 50))
 
 
 def test_a_layer_in_another_unit_trains_the_same_way() -> None:

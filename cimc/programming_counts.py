@@ -1,0 +1,46 @@
+"""Writes, trials and reads of devices in a training run, over all copies of each layer, and what the trials cost."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from cimc.artifact import Artifact
+
+
+def programming_counts(
+    artifact: Artifact, state: Mapping[str, np.ndarray], policy: Mapping[str, Any]
+) -> dict[str, Any]:
+    """The figures of programming, as `train --json` has them.
+
+    device_writes, programming_trials: since step 0; first_writes, first_trials: before it, when all devices were
+    programmed. device_reads: of single devices, as far as due weights need them: all once after the first programming,
+    and both of a weight before its write (but with `sync` target) and after it (with readback). programming_energy_mj,
+    programming_time_ms: of all trials or pulses, the time as if of one device after the other; None where the chip file
+    does not state them.
+
+    Args:
+        artifact: the trained file's chip and mapping.
+        state: flat, as in the file: `writes/<layer>` and so on, counts of one copy.
+        policy: options of the update by name.
+    """
+    copies = {layer.name: layer.copies for layer in artifact.mapping.layers}
+    stated = artifact.chip.cell.programming
+
+    def count(group: str) -> int:
+        found = ((name, state[f"{group}/{name}"]) for name in copies if f"{group}/{name}" in state)
+        return sum(int(np.sum(array, dtype=np.int64)) * copies[name] for name, array in found)
+
+    trials, first_trials = count("trials"), count("first_trials")
+    first_writes = sum(state[f"writes/{name}"].size * n for name, n in copies.items()) if first_trials else 0
+    reads_a_weight = 2 * ((policy["sync"] != "target") + (policy["sync"] == "readback"))
+    total = None if policy["method"] == "float" else trials + first_trials
+    return {
+        "device_writes": count("writes"),
+        "programming_trials": trials,
+        "first_writes": first_writes,
+        "first_trials": first_trials,
+        "device_reads": first_writes + reads_a_weight * count("updates"),
+        "programming_energy_mj": None if total is None or stated.pulse_nj is None else total * stated.pulse_nj * 1e-6,
+        "programming_time_ms": None if total is None or stated.pulse_us is None else total * stated.pulse_us * 1e-3,
+    }
