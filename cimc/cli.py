@@ -128,9 +128,11 @@ def train(
     steps_per_epoch: Annotated[int | None, typer.Option(min=1, help="Default: the whole training set.")] = None,
     batch_size: Annotated[int, typer.Option(min=1)] = 64,
     lr: Annotated[
-        float | None,
-        typer.Option(min=0, callback=_finite, help="In the network's unit. Default: 0.005, scaled to each layer."),
-    ] = None,
+        float,
+        typer.Option(
+            min=0, callback=_finite, help="For He's initial weights; other layers' steps follow their weights."
+        ),
+    ] = 0.005,
     schedule: Annotated[Schedule, typer.Option(help="Course of the learning rate.")] = Schedule.cosine,
     weight_decay: Annotated[
         float, typer.Option(min=0, callback=_finite, help="Decoupled, on crossbar weights.")

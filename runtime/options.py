@@ -7,8 +7,9 @@ from typing import Any, Literal
 
 from runtime.update import Policy
 
-# The rate without --lr, for weights with the variance of He's initial ones, 2 / rows, and for digital parameters.
 DEFAULT_LR = 0.005
+# A layer whose weight range is so many sd of He's initial weights, variance 2 / rows, trains at the stated rate.
+REFERENCE_SDS = 2.0
 STAGNANT_EPOCHS = 5
 
 
@@ -16,10 +17,10 @@ STAGNANT_EPOCHS = 5
 class TrainingOptions:
     """Options of a run.
 
-    lr: in the network's own weight unit, as for plain training. None: `DEFAULT_LR` for digital parameters, and for each
-    layer as many times that as its weight range is larger than that of He's initial weights, so that the run does not
-    hang on the unit or the distribution in which the file's weights were drawn. schedule: constant; cosine from lr to 0
-    over the run; plateau: halved after five epochs without a lower training loss. weight_decay: decoupled, on crossbar
+    lr: of digital parameters, and of a layer whose weight range is `REFERENCE_SDS` sd of He's initial weights; a layer
+    with another range takes as much larger or smaller steps, the same part of its threshold in whatever unit and
+    distribution the file's weights were drawn. With method float that of all parameters, as in plain training.
+    schedule: constant; cosine from lr to 0 over the run; plateau: halved after five epochs without a lower training loss. weight_decay: decoupled, on crossbar
     weights.
     """
 
@@ -27,7 +28,7 @@ class TrainingOptions:
     epochs: int = 10
     steps_per_epoch: int | None = None
     batch_size: int = 64
-    lr: float | None = None
+    lr: float = DEFAULT_LR
     schedule: Literal["constant", "cosine", "plateau"] = "cosine"
     weight_decay: float = 0.01
     seed: int = 0
@@ -38,16 +39,15 @@ class TrainingOptions:
 
 
 def learning_rate(options: TrainingOptions, history: tuple[Mapping[str, Any], ...], step: int, total: int) -> float:
-    """The learning rate of a step (0 .. total - 1); without --lr that of the digital parameters."""
-    first = DEFAULT_LR if options.lr is None else options.lr
+    """The learning rate of a step (0 .. total - 1)."""
     if options.schedule == "cosine":
-        return first * 0.5 * (1 + math.cos(math.pi * step / total))
+        return options.lr * 0.5 * (1 + math.cos(math.pi * step / total))
     if options.schedule == "constant":
-        return first
+        return options.lr
     best, stagnant, factor = math.inf, 0, 1.0
     for record in history:
         stagnant = 0 if record["loss"] < best else stagnant + 1
         best = min(best, record["loss"])
         if stagnant == STAGNANT_EPOCHS:
             stagnant, factor = 0, factor / 2
-    return first * factor
+    return options.lr * factor

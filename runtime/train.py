@@ -19,12 +19,11 @@ from runtime.calibration import CALIBRATION_IMAGES, Watch, follow, is_look_due, 
 from runtime.evaluate import accuracy, images_for, logits, network_input
 from runtime.keys import new_key
 from runtime.network import run_network
-from runtime.options import TrainingOptions, learning_rate
+from runtime.options import REFERENCE_SDS, TrainingOptions, learning_rate
 from runtime.packing import Packing, pack, packing, spread, unpack
 from runtime.products import array_product, exact_product
 from runtime.state import State, System, program, read_back
 from runtime.update import LayerState, Policy, update_layer
-from runtime.weight_range import RANGE_SDS
 from runtime.xla import jit
 
 STEPS_PER_CALL = 20  # steps that run without Python between them
@@ -148,7 +147,6 @@ def train(
             system,
             options.policy,
             options.weight_decay,
-            options.lr is None,
             data.scale,
             (run.state, run.optimizer, run.loss_sum),
             images,
@@ -188,12 +186,11 @@ def calibration_index(seed: int, images: int) -> np.ndarray:
     return np.random.default_rng([seed, 1]).permutation(images)[:CALIBRATION_IMAGES]
 
 
-@partial(jit, static_argnums=(0, 1, 2, 3, 4), donate_argnums=(5,))
+@partial(jit, static_argnums=(0, 1, 2, 3), donate_argnums=(4,))
 def _train_steps(
     system: System,
     policy: Policy,
     weight_decay: float,
-    relative: bool,
     scale: float,
     carried: tuple[State, Any, Array],
     images: Array,
@@ -209,10 +206,12 @@ def _train_steps(
     packings = packing(state["weight"]), packing(state["digital"])
     weights, digital = packings
     ranges = spread(weights, state["weight_range"])
-    # What Adam's step of about 1 is worth, in the network's unit.
-    unit = spread(
-        weights, {name: _unit(array, state["weight_range"][name], relative) for name, array in state["weight"].items()}
-    )
+    # The rate of each layer over --lr.
+    unit = {
+        name: jnp.float32(1) if policy.method == "float" else _unit(weight, state["weight_range"][name])
+        for name, weight in state["weight"].items()
+    }
+    units = spread(weights, unit)
 
     def one(n: Array, carried: _Carried) -> _Carried:
         step_key = jax.random.fold_in(key, first + n)
@@ -223,7 +222,7 @@ def _train_steps(
             weight_decay,
             packings,
             state,
-            (ranges, unit),
+            (ranges, units),
             carried,
             x,
             labels[batches[n]],
@@ -240,9 +239,9 @@ def _train_steps(
     return new, end.optimizer, end.loss_sum
 
 
-def _unit(weight: Array, weight_range: Array, relative: bool) -> Array:
-    """The layer's rate over --lr: 1, or its weight range over that of weights [rows, columns] of variance 2 / rows."""
-    return weight_range / (RANGE_SDS * math.sqrt(2 / len(weight))) if relative else jnp.float32(1)
+def _unit(weight: Array, weight_range: Array) -> Array:
+    """The layer's weight range over that of weights [rows, columns] drawn by He's rule."""
+    return weight_range / (REFERENCE_SDS * math.sqrt(2 / len(weight)))
 
 
 class _Carried(NamedTuple):

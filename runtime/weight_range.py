@@ -1,9 +1,11 @@
 """The weight that a fully programmed pair stands for, chosen for what the devices can hold."""
 
 import math
+from functools import lru_cache
 
 import numpy as np
 import numpy.typing as npt
+from scipy.special import erfc
 
 from cimc.chip import Cell, Chip
 from cimc.units import pair_targets
@@ -13,10 +15,11 @@ CANDIDATES = np.linspace(1.0, 0.05, 96)  # of the largest weight; few levels wan
 BINS = 4096
 STATES = 33  # where the law of a device with limits is computed; between them it is interpolated
 
-# In training a fully programmed pair stands for a weight of so many sd. The range decides how large the threshold is in
-# the network's unit, so it must not hang on one outlier; weights beyond it begin at the range. All uniform initial
-# weights lie within 2 sd, and 95 % of normal ones.
-RANGE_SDS = 2.0
+# Training weighs what a device errs so many times against what a range clips: gains and other weights make up for a
+# clipped weight as they learn, for errors less. LeNet-1 on brram-soc, whose writes and steps are coarse, begun from
+# normal weights, loses a point and more with ranges of 1.6 and 2 sd; on brram-256x64 less than 1.4 sd costs updates.
+ERROR_WEIGHT = 2.2
+TRIED_SDS = np.linspace(0.5, 3.0, 251)
 LEAST_SD = 0.01  # of He's; with less a layer counts as zero
 
 Doubles = npt.NDArray[np.float64]
@@ -50,10 +53,12 @@ def best_weight_range(weight: npt.NDArray[np.floating], chip: Chip) -> np.float3
 
 
 def training_weight_range(weight: npt.NDArray[np.floating], chip: Chip) -> np.float32:
-    """The weight of a fully programmed pair for training: `RANGE_SDS` root mean squares of the layer's weights.
+    """The weight of a fully programmed pair for training: `range_in_sds` times the layer's root mean square.
 
-    Chips with levels take the range that errs least instead: with few of them it decides which weights are 0. A layer
-    of zeros, or nearly, takes the range of He's initial weights, variance 2 / rows: its weights are still to grow.
+    The range decides how large the threshold is in the network's unit, so it must not hang on one outlier or on how the
+    weights were drawn; those beyond it begin at the range. Chips with levels take the range that errs least instead:
+    with few of them it decides which weights are 0. A layer of zeros, or nearly, counts as one of He's initial weights,
+    variance 2 / rows: its weights are still to grow.
 
     Args:
         weight: [rows, columns], in the network's own unit.
@@ -63,7 +68,23 @@ def training_weight_range(weight: npt.NDArray[np.floating], chip: Chip) -> np.fl
         return best_weight_range(weight, chip)
     he = math.sqrt(2 / max(len(weight), 1))
     spread = float(np.sqrt(np.mean(np.square(weight, dtype=np.float64)))) if weight.size else 0.0
-    return np.float32(RANGE_SDS * (spread if spread > LEAST_SD * he else he))
+    return np.float32(range_in_sds(chip) * (spread if spread > LEAST_SD * he else he))
+
+
+@lru_cache(maxsize=64)
+def range_in_sds(chip: Chip) -> float:
+    """The weight range, in sd of the weights, in which a chip without levels trains.
+
+    It is the r that makes e r^2 + E[max(|z| - r, 0)^2] least for normal weights z: what is clipped, and `ERROR_WEIGHT`
+    times what a pair errs, e = 2 (s^2 + n^2) + t^2 / 3 with the largest sd s of a write, that n of a read and the
+    granularity t, up to which an update waits, all of the window.
+    """
+    cell = chip.cell
+    error = 2 * (cell.largest_error_sd_uS**2 + cell.read_noise_uS**2) / cell.window_uS**2 + cell.granularity**2 / 3
+    r = TRIED_SDS
+    density, beyond = np.exp(-(r**2) / 2) / math.sqrt(2 * math.pi), erfc(r / math.sqrt(2)) / 2
+    clipped = 2 * ((1 + r**2) * beyond - r * density)
+    return float(r[np.argmin(ERROR_WEIGHT * error * r**2 + clipped)])
 
 
 def _histogram(weight: npt.NDArray[np.floating]) -> tuple[Doubles, Doubles, float]:

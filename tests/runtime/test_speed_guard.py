@@ -61,7 +61,6 @@ def lowered_step(system: System) -> Any:
         system,
         options.policy,
         options.weight_decay,
-        options.lr is None,
         1 / 255,
         (state, run.optimizer, run.loss_sum),
         images,

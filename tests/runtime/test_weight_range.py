@@ -22,7 +22,7 @@ from runtime.options import TrainingOptions
 from runtime.program import program_of, with_program
 from runtime.state import build_system, initial_state
 from runtime.train import start, train
-from runtime.weight_range import best_weight_range, training_weight_range
+from runtime.weight_range import best_weight_range, range_in_sds, training_weight_range
 
 Floats = npt.NDArray[np.float32]
 QUIET = {"read_noise_uS": 0.0, "programming": {}}
@@ -106,7 +106,7 @@ def test_the_range_of_millions_of_weights_is_that_of_their_distribution() -> Non
 @pytest.mark.parametrize(
     "chip", [load_chip("brram-256x64"), chip_with(**FEW_LEVELS)], ids=["any conductance", "2 levels"]
 )
-def test_training_starts_with_two_sd_as_range_but_few_levels_with_the_best(chip: Chip) -> None:
+def test_training_starts_with_a_range_in_sd_of_the_weights_but_few_levels_with_the_best(chip: Chip) -> None:
     weight = normal_weights(2000)
     network = SimpleNamespace(trainable=(), statistics=())
     system: Any = SimpleNamespace(chip=chip, bias_names={}, network=network)
@@ -115,7 +115,9 @@ def test_training_starts_with_two_sd_as_range_but_few_levels_with_the_best(chip:
     chosen = [program_of(system, state, for_training=training).layers["a"] for training in (False, True)]
     assert chosen[0].weight_range == best
     spread = np.sqrt(np.mean(weight.astype(np.float64) ** 2))
-    assert chosen[1].weight_range == pytest.approx(2 * spread if chip.cell.levels is None else best, rel=1e-6)
+    assert chosen[1].weight_range == pytest.approx(
+        range_in_sds(chip) * spread if chip.cell.levels is None else best, rel=1e-6
+    )
     if chip.cell.levels is not None:
         assert len(np.unique(chosen[1].targets)) == 2
         assert np.mean(chosen[1].targets.max(axis=0) > 10.1) > 0.3, "weights that do not start as 0"
@@ -129,9 +131,9 @@ def test_training_does_not_hang_on_one_outlier() -> None:
     plain, outlier = (float(training_weight_range(normal_weights(outlier=value), chip)) for value in (0.0, 1.4))
     assert outlier == pytest.approx(plain, rel=0.01)
     uniform = np.random.default_rng(1).uniform(-1, 1, 20_000).astype(np.float32)
-    assert float(training_weight_range(uniform, chip)) == pytest.approx(2 / np.sqrt(3), rel=0.01)
+    assert float(training_weight_range(uniform, chip)) == pytest.approx(range_in_sds(chip) / np.sqrt(3), rel=0.01)
     zeros = np.zeros((50, 4), np.float32)
-    assert float(training_weight_range(zeros, chip)) == pytest.approx(2 * np.sqrt(2 / 50))
+    assert float(training_weight_range(zeros, chip)) == pytest.approx(range_in_sds(chip) * np.sqrt(2 / 50))
 
 
 def test_a_layer_in_another_unit_trains_the_same_way() -> None:
@@ -152,3 +154,16 @@ def test_a_layer_in_another_unit_trains_the_same_way() -> None:
     assert float(other.state["weight_range"]["conv1"]) == 4 * float(plain.state["weight_range"]["conv1"])
     assert other.history[0]["loss"] == pytest.approx(plain.history[0]["loss"], rel=0.1)
     assert other.history[-1]["updates"] == pytest.approx(plain.history[-1]["updates"], rel=0.1)
+
+
+def test_the_coarser_and_noisier_the_devices_the_smaller_is_the_range_in_training() -> None:
+    soc, large, ideal = (range_in_sds(load_chip(name)) for name in ("brram-soc", "brram-256x64", "ideal"))
+    assert 0.8 < soc < 1.2
+    assert 1.8 < large < 2.2
+    assert ideal == 3
+    # By simulation for brram-256x64: no other range has less of clipping and weighted errors together.
+    cell, z = load_chip("brram-256x64").cell, np.random.default_rng(0).normal(size=400_000)
+    error = 2.2 * (2 * (2.0**2 + 1.2**2) / 60**2 + (1 / 15) ** 2 / 3)
+    assert cell.largest_error_sd_uS == 2.0
+    cost = {r: error * r**2 + np.mean(np.maximum(np.abs(z) - r, 0) ** 2) for r in (large - 0.2, large, large + 0.2)}
+    assert min(cost, key=lambda r: cost[r]) == large
