@@ -28,7 +28,6 @@ from cimc.errors import CimcError
 
 if TYPE_CHECKING:
     from cimc.data import Dataset
-    from runtime.train import Run
 
 app = typer.Typer(
     name="cimc",
@@ -169,7 +168,7 @@ def train(
     from runtime.options import TrainingOptions
     from runtime.update import Policy
 
-    kept = {Reset.zero: Residual.drop, Reset.residual: Residual.keep}.get(reset, residual) if reset else residual
+    kept = residual if reset is None else Residual.drop if reset is Reset.zero else Residual.keep
     options = TrainingOptions(
         policy=Policy(method.value, threshold, kept.value, write.value, backward.value, sync.value),
         epochs=epochs,
@@ -182,10 +181,7 @@ def train(
     )
     dataset = _load(data, data_dir)
     with progress_bar("train") as bar:
-
-        def show(run: "Run", total: int) -> None:
-            bar(run.step, total, views.epoch_note(run.history))
-
+        show: Any = lambda run, total: bar(run.step, total, views.epoch_note(run.history))  # noqa: E731
         run, figures = api.train(artifact, dataset, options, output, resume, checkpoint_seconds, show)
     _emit(as_json, figures, lambda: views.show_training(run.history, figures, dataset, output))
 

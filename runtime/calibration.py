@@ -31,8 +31,9 @@ WATCHED_IMAGES = 8  # of the calibration images
 RANGE_FACTORS = tuple(1.37**power for power in range(-3, 8))
 # Of a convolution's images as many are tried as make that many MVMs, but at least so many images.
 TRIED_MVMS, TRIED_IMAGES = 2048, 4
-# Steps between two looks; more once the first changes, which are large, are over.
-LOOK_STEPS, SETTLED_LOOK_STEPS, SETTLED_STEPS = 20, 100, 1000
+# Steps between two looks, and up to which step: the first changes are large and fast.
+LOOKS = ((5, 100), (20, 1000))
+SETTLED_LOOK_STEPS = 100
 # Ranges are chosen again when, in any layer, the inputs have grown or shrunk by that factor, or when the share of
 # clipped inputs or conversions has changed by that factor and by more than so many of all.
 MOVED_FACTOR, MOVED_SHARE = 1.2, 0.01
@@ -66,9 +67,10 @@ class Watch(NamedTuple):
     looks: Array
 
 
-def is_look_due(step: int) -> bool:
-    """Whether ranges are looked at before that step of training."""
-    return step % (LOOK_STEPS if step < SETTLED_STEPS else SETTLED_LOOK_STEPS) == 0
+def steps_to_look(step: int) -> int:
+    """Steps from that step of training to the next look at the ranges; 0: it is due before that step."""
+    every = next((every for every, until in LOOKS if step < until), SETTLED_LOOK_STEPS)
+    return -step % every
 
 
 def new_watch(system: System) -> Watch:

@@ -20,8 +20,8 @@ class TrainingOptions:
     lr: of digital parameters, and of a layer whose weight range is `REFERENCE_SDS` sd of He's initial weights; a layer
     with another range takes as much larger or smaller steps, the same part of its threshold in whatever unit and
     distribution the file's weights were drawn. With method float that of all parameters, as in plain training.
-    schedule: constant; cosine from lr to 0 over the run; plateau: halved after five epochs without a lower training loss. weight_decay: decoupled, on crossbar
-    weights.
+    schedule: constant; cosine from lr to 0 over the run; plateau: halved after five epochs without a lower training
+    loss. weight_decay: decoupled, on crossbar weights.
     """
 
     policy: Policy = field(default_factory=Policy)

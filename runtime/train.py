@@ -15,7 +15,7 @@ from jax import Array
 
 from cimc.data import Dataset
 from cimc.errors import CimcError
-from runtime.calibration import CALIBRATION_IMAGES, Watch, follow, is_look_due, new_watch
+from runtime.calibration import CALIBRATION_IMAGES, Watch, follow, new_watch, steps_to_look
 from runtime.evaluate import accuracy, images_for, logits, network_input
 from runtime.keys import new_key
 from runtime.network import run_network
@@ -130,15 +130,18 @@ def train(
     look_key, step_key = _key(options, 1), _key(options, 2)
     began = saved = time.monotonic()
     started, clock = False, Clock()
+    on_arrays = options.policy.method != "float"
     order_epoch, order = -1, np.empty(0, np.int64)
     while run.step < total:
         epoch, position = divmod(run.step, per_epoch)
         if epoch != order_epoch:
             order_epoch, order = epoch, _order(options, epoch, len(images), per_epoch)
-        count = min(STEPS_PER_CALL - run.step % STEPS_PER_CALL, per_epoch - position)
-        if is_look_due(run.step) and options.policy.method != "float":
+        if on_arrays and steps_to_look(run.step) == 0:
             state, watch = follow(system, run.state, run.watch, calibration, data.scale, look_key)
             run = replace(run, state=state, watch=watch)
+        count = min(STEPS_PER_CALL, per_epoch - position)
+        if on_arrays:
+            count = min(count, 1 + steps_to_look(run.step + 1))
         batches = np.zeros((STEPS_PER_CALL, options.batch_size), np.int32)
         batches[:count] = order[position * options.batch_size :][: count * options.batch_size].reshape(count, -1)
         rates = np.zeros(STEPS_PER_CALL, np.float32)
