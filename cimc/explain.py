@@ -36,13 +36,14 @@ def explain(chip: Chip) -> dict[str, Any]:
 
 
 def _programming(chip: Chip) -> dict[str, Any]:
-    """Writes: the error of a trial, the trials, and the error left at five states."""
+    """Writes: the error of a trial, the trials, and the error left at five states or, if fewer, all levels."""
     from runtime.write_law import error_left, trial_error
 
     cell = chip.cell
     trial = None if cell.programming.follows_state else trial_error(cell.programming)
     states = []
-    for state in STATES:
+    levels = [(g - cell.conductance_min_uS) / cell.window_uS for g in cell.programmable_uS or ()]
+    for state in levels if 0 < len(levels) < len(STATES) else STATES:
         target = cell.conductance_min_uS + state * cell.window_uS
         left = error_left(cell, target)
         stated = (float(cell.error_mean_uS(target)), float(cell.error_sd_uS(target)))

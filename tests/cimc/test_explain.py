@@ -37,6 +37,12 @@ def test_every_built_in_chip_explains_itself(name: str, capsys: pytest.CaptureFi
     assert ("not simulated" in shown) == (chip.not_simulated is not None)
 
 
+def test_of_few_levels_the_states_are_the_levels() -> None:
+    for levels, targets in ((2, [10, 70]), (3, [10, 40, 70]), (16, [10, 25, 40, 55, 70])):
+        states = explain(chip_with(levels=levels))["programming"]["states"]
+        assert [state["target_uS"] for state in states] == pytest.approx(targets)
+
+
 def test_a_solved_error_of_a_trial_is_shown_with_its_tails() -> None:
     """Five trials within 2.5 uS that leave an sd of 2.5 uS: single trials of 5.28 uS, and a heavy tail."""
     chip = chip_with(programming={"error_sd_uS": 2.5, "trials": 5, "tolerance_uS": 2.5})
