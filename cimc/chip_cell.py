@@ -144,12 +144,8 @@ class Cell(Section):
                 f"limits_uS must be [low, high] and hold the window of {low:g} to {high:g} uS, "
                 f"it is {list(self.limits_uS)}"
             )
-        few = self.levels is not None or self.level_uS is not None
-        if self.granularity_uS is not None and self.granularity_uS > self.window_uS * (1 if few else 0.999):
-            raise ValueError(
-                f"granularity_uS {self.granularity_uS:g} is {'more than' if few else 'not less than'} the window of "
-                f"{self.window_uS:g} uS, so that no update would ever be due"
-            )
+        if self.granularity_uS is not None and self.granularity_uS > self.window_uS:
+            raise ValueError(f"granularity_uS {self.granularity_uS:g} is more than the window of {self.window_uS:g} uS")
         return self
 
     @model_validator(mode="after")

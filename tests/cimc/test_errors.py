@@ -356,7 +356,7 @@ def test_export_over_a_file_of_the_user():
         (["--lr", "0.01"], "lr"),
         (["--seed", "1"], "seed"),
         (["--epochs", "2"], "epochs"),
-        (["--threshold", "0.2"], "policy"),
+        (["--threshold", "0.2"], "threshold"),
     ],
     ids=str,
 )
@@ -430,4 +430,4 @@ def test_usage_error_ends_with_status_2_and_writes_nothing(place, arguments):
 def test_threshold_that_is_no_fraction(threshold):
     message = refused(*TRAIN, "--threshold", threshold, "-o", "new.cim")
     assert "--threshold" in message
-    assert "give 0 to 1" in message
+    assert "give one from 0" in message
