@@ -17,7 +17,7 @@ STATES = 33  # where the law of a device with limits is computed; between them i
 
 # Training weighs what a device errs so many times against what a range clips: gains and other weights make up for a
 # clipped weight as they learn, for errors less. LeNet-1 on brram-soc, whose writes and steps are coarse, begun from
-# normal weights, loses a point and more with ranges of 1.6 and 2 sd; on brram-256x64 less than 1.4 sd costs updates.
+# normal weights, loses a point and more with 1.6 and 2 sd; on brram-256x64 1.4 sd costs a quarter more updates than 2.
 ERROR_WEIGHT = 2.2
 TRIED_SDS = np.linspace(0.5, 3.0, 251)
 LEAST_SD = 0.01  # of He's; with less a layer counts as zero
