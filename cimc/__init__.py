@@ -10,23 +10,23 @@ The public names are loaded on first use, so that `import cimc` costs nothing:
 from importlib import import_module
 from typing import Any
 
-__version__ = "0.1.0"
+from cimc.version import __version__
 
 _PUBLIC = {
     "Chip": "cimc.chip",
     "CimcError": "cimc.errors",
     "Mapping": "cimc.mapping",
-    "Policy": "runtime.update",
-    "TrainingOptions": "runtime.options",
-    "compile_model": "cimc.compiler",
-    "deploy": "cimc.api",
-    "evaluate": "cimc.api",
-    "export": "cimc.api",
+    "Policy": "runtime.training.update",
+    "TrainingOptions": "runtime.training.options",
+    "compile_model": "cimc.api.compile",
+    "deploy": "cimc.api.deploy",
+    "evaluate": "cimc.api.evaluate",
+    "export": "cimc.api.export",
     "load_chip": "cimc.chip",
-    "load_data": "cimc.data:load",
+    "load_data": "cimc.data.load:load",
     "read_artifact": "cimc.artifact",
     "read_package": "cimc.package",
-    "train": "cimc.api",
+    "train": "cimc.api.train",
 }
 
 __all__ = ["__version__", *_PUBLIC]

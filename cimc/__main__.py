@@ -1,5 +1,5 @@
 """`python -m cimc` is `cimc`."""
 
-from cimc.cli import main
+from cimc.commands.main import main
 
 main()

@@ -19,12 +19,12 @@ import onnx
 import onnx_ir as ir
 import safetensors.numpy
 
-from cimc import __version__
 from cimc.chip import Chip, parse_chip
 from cimc.errors import CimcError
 from cimc.files import replacing
 from cimc.mapping import Mapping, parse_mapping
 from cimc.migrate import with_granularity
+from cimc.version import __version__
 
 FORMAT = 4
 READABLE = (3, 4)  # in format 3 the chip's levels were the update step alone (`cimc.migrate`)
@@ -42,7 +42,8 @@ class Artifact:
     """Contents of a `.cim` file.
 
     network: lowered ONNX model; read from a file its weights are memory-mapped. chip_text: the chip's TOML.
-    state: named arrays (`runtime.state`), empty before training. history: training history and options (JSON values).
+    state: named arrays (`runtime.system.state`), empty before training. history: training history and options (JSON
+    values).
     """
 
     model: str

@@ -52,7 +52,7 @@ class Programming(Section):
     """Closed-loop write-verify: the error of a device after at most `trials` trials, as measured.
 
     A trial ends within `tolerance_uS` of the target or is repeated; the last trial is accepted as it is. The error
-    of a single trial is derived from these figures (`runtime.write_law.trial_error`).
+    of a single trial is derived from these figures (`runtime.devices.write_law.trial_error`).
     """
 
     error_sd_uS: Annotated[Law, PlainValidator(_sd_law)] = Field(

@@ -25,7 +25,6 @@ import numpy.typing as npt
 import safetensors
 import safetensors.numpy
 
-from cimc import __version__
 from cimc.chip import Chip, parse_chip
 from cimc.errors import CimcError
 from cimc.files import replacing_folder
@@ -42,6 +41,7 @@ from cimc.program_files import (
     decimals_for,
     layer_targets,
 )
+from cimc.version import __version__
 
 FORMAT = 3
 # In format 2 the tables of arrays have no first lines, there is no README.md, and the chip's levels were the update

@@ -9,12 +9,12 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from cimc import __version__
 from cimc.chip import Chip
 from cimc.mapping import MappedLayer, Mapping
 from cimc.program import Floats, LayerProgram, Program
 from cimc.program_files import ORDER, UNUSED, decimals_for, level_text, most_trials
 from cimc.units import count_scale, levels_per_product
+from cimc.version import __version__
 
 FILES = {
     "program/array_0000.csv, ...": "target conductances, a file an array; lines that begin with `#` say what it holds",

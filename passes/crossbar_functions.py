@@ -2,7 +2,7 @@
 
     CrossbarMatMul(x, weight[, bias]) -> y    x [..., rows], weight [rows, columns], bias [columns]
     CrossbarConv(x, weight[, bias]) -> y      x [N, C_in, ...], weight [C_in / group * kernel, C_out]
-    FakeQuantize(x, scale[, zero]) -> y       digital (see passes.pair_quantizers)
+    FakeQuantize(x, scale[, zero]) -> y       digital (see passes.lowering.pair_quantizers)
 
 ONNX functions cannot leave out the operand of an Add: a CrossbarMatMul with a bias is the overload `bias` of the
 operator. The Conv in the body of CrossbarConv takes an absent bias as it is.
@@ -67,7 +67,7 @@ def is_crossbar(node: ir.Node) -> bool:
 def crossbar_layers(model: ir.Model) -> dict[str, list[ir.Node]]:
     """The nodes of every crossbar layer by the layer's name, in network order; nodes that share a weight are one layer.
 
-    Needs `passes.name_layers`, which names the weights.
+    Needs `passes.lowering.name_layers`, which names the weights.
     """
     layers: dict[str, list[ir.Node]] = {}
     for node in model.graph:

@@ -5,29 +5,29 @@ from onnx_ir.passes import common
 
 from cimc.errors import CimcError
 from passes.crossbar_functions import MINIMUM_IR_VERSION, AddCrossbarFunctions
-from passes.drop_identities import DropIdentities
-from passes.expand_fused import ExpandFused
-from passes.expand_ml import ExpandMl
-from passes.expand_quantized import ExpandQuantized
-from passes.fold_constants import FoldConstants
-from passes.fold_reshapes import FoldReshapes
-from passes.free_batch import FreeBatch
-from passes.fuse_bias import FuseBias
-from passes.infer_shapes import InferShapes
-from passes.lower_conv import LowerConv
-from passes.lower_conv_transpose import LowerConvTranspose
-from passes.lower_einsum import LowerEinsum
-from passes.lower_gemm import LowerGemm
-from passes.lower_matmul import LowerMatMul
-from passes.lower_recurrent import LowerRecurrent
+from passes.lowering.drop_identities import DropIdentities
+from passes.lowering.expand_fused import ExpandFused
+from passes.lowering.expand_ml import ExpandMl
+from passes.lowering.expand_quantized import ExpandQuantized
+from passes.lowering.fold_constants import FoldConstants
+from passes.lowering.fold_reshapes import FoldReshapes
+from passes.lowering.free_batch import FreeBatch
+from passes.lowering.fuse_bias import FuseBias
+from passes.lowering.infer_shapes import InferShapes
+from passes.lowering.lower_conv import LowerConv
+from passes.lowering.lower_conv_transpose import LowerConvTranspose
+from passes.lowering.lower_einsum import LowerEinsum
+from passes.lowering.lower_gemm import LowerGemm
+from passes.lowering.lower_matmul import LowerMatMul
+from passes.lowering.lower_recurrent import LowerRecurrent
+from passes.lowering.name_layers import NameLayers
+from passes.lowering.pair_quantizers import PairQuantizers
+from passes.lowering.require_finite import RequireFinite
+from passes.lowering.require_float32 import RequireFloat32
+from passes.lowering.separate_parameters import SeparateParameters
+from passes.lowering.supported import CheckLayerSizes, CheckModel, CheckOperators
+from passes.lowering.upgrade_opset import UpgradeOpset
 from passes.messages import one_line
-from passes.name_layers import NameLayers
-from passes.pair_quantizers import PairQuantizers
-from passes.require_finite import RequireFinite
-from passes.require_float32 import RequireFloat32
-from passes.separate_parameters import SeparateParameters
-from passes.supported import CheckLayerSizes, CheckModel, CheckOperators
-from passes.upgrade_opset import UpgradeOpset
 from passes.watch import Watch
 
 NETWORK_PASSES: tuple[ir.passes.PassBase, ...] = (

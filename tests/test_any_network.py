@@ -16,9 +16,10 @@ from passes.read import read_network
 from passes.verify import random_inputs, run
 from passes.verify_mapping import mapping_differences
 from passes.watch import verify_each
-from runtime.network import load_network, run_nodes
-from runtime.products import array_product
-from runtime.state import build_system, initial_state
+from runtime.network.load import load_network
+from runtime.network.run import run_nodes
+from runtime.system.products import array_product
+from runtime.system.state import build_system, initial_state
 from tests.networks import layers
 from tests.real_networks import REAL_NETWORKS
 

@@ -9,7 +9,7 @@ from typer.testing import CliRunner
 
 from cimc.chip import chip_text, parse_chip
 from cimc.chip_cell import Cell
-from cimc.cli import app
+from cimc.commands.main import app
 
 ROOT = Path(__file__).parents[1]
 GLOSSARY = ROOT / "docs" / "glossary.md"

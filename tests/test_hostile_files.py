@@ -12,8 +12,8 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
+from cimc.api.compile import compile_model
 from cimc.artifact import read_artifact
-from cimc.compiler import compile_model
 from cimc.errors import CimcError
 from tests.benchmarks.fuzz import CHIP, LENET1, fuzz
 from tests.mutations import networks

@@ -11,12 +11,12 @@ from pathlib import Path
 import numpy as np
 import onnxruntime
 
-from cimc.data import load
+from cimc.data.load import load
 from cimc.package import read_package
-from runtime.evaluate import images_for, logits
-from runtime.network import load_network
-from runtime.program import with_program
-from runtime.state import build_system, initial_state
+from runtime.network.load import load_network
+from runtime.system.evaluate import images_for, logits
+from runtime.system.program import with_program
+from runtime.system.state import build_system, initial_state
 
 
 def main() -> None:

@@ -28,8 +28,8 @@ LONGEST_MESSAGE = 1000
 
 def run_case(seed: int, folder: Path) -> str:
     """Compile case `seed`; "done" or "refused", or "FAULT" and a description."""
+    from cimc.api.compile import compile_model
     from cimc.artifact import read_artifact
-    from cimc.compiler import compile_model
     from cimc.errors import CimcError
     from tests.mutations import mutated_artifact, mutated_network, trap
 

@@ -15,11 +15,12 @@ import pytest
 from onnx import helper, save
 from typer.testing import CliRunner
 
-from cimc import __version__, cli
+from cimc.api.checkpoint import CLOCKED
 from cimc.artifact import read_artifact
-from cimc.checkpoint import CLOCKED
 from cimc.chip import chip_names, load_chip, parse_chip
-from cimc.digits import digits
+from cimc.commands import main as cli
+from cimc.data.digits import digits
+from cimc.version import __version__
 from tests.networks import network_proto, weights
 
 ROOT = Path(__file__).parents[2]

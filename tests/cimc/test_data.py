@@ -11,7 +11,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from cimc.data import Dataset, load, places
+from cimc.data.load import load, places
+from cimc.dataset import Dataset
 from cimc.errors import CimcError
 
 REAL_DATA = os.environ.get("CIMC_DATA")
@@ -381,7 +382,7 @@ def test_single_array_named_npz_is_told(tmp_path: Path):
 
 
 def test_import_stays_light():
-    code = "import sys, cimc.data; print([m for m in ('jax', 'onnx', 'matplotlib') if m in sys.modules])"
+    code = "import sys, cimc.data.load; print([m for m in ('jax', 'onnx', 'matplotlib') if m in sys.modules])"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "[]\n"
 
 

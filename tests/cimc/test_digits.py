@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from cimc.digits import digits
+from cimc.data.digits import digits
 from cimc.errors import CimcError
 
 

@@ -15,9 +15,9 @@ import onnx_ir as ir
 import pytest
 from onnx import helper
 
-from cimc import cli
 from cimc.artifact import read_artifact, write_artifact
 from cimc.chip import chip_text
+from cimc.commands import main as cli
 from tests.networks import network_proto, weights
 
 LENET1 = str(Path(__file__).parents[2] / "models" / "lenet1.onnx")

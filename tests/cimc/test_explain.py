@@ -6,8 +6,9 @@ from typing import Any
 import numpy as np
 import pytest
 
+from cimc.api.explain import explain
 from cimc.chip import Cell, Chip, chip_names, load_chip
-from cimc.explain import explain, show_explanations
+from cimc.commands.explain_table import show_explanations
 from cimc.units import levels_per_product
 from tests.reference import conversion, pair_target
 

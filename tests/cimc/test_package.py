@@ -13,11 +13,11 @@ import onnxruntime
 import pytest
 import safetensors.numpy
 
-from cimc import api
+import cimc
+from cimc.api.compile import compile_model
 from cimc.chip import Chip, chip_text, parse_chip
-from cimc.compiler import compile_model
-from cimc.data import Dataset
-from cimc.digits import digits
+from cimc.data.digits import digits
+from cimc.dataset import Dataset
 from cimc.errors import CimcError
 from cimc.package import FORMAT, Package, read_package, write_package
 from cimc.program import LayerProgram, Program
@@ -25,10 +25,10 @@ from cimc.units import pair_targets, pair_weight
 from passes.mapper.map_network import map_network
 from passes.pipeline import lower
 from passes.read import read_network
-from runtime.evaluate import logits
-from runtime.network import load_network
-from runtime.program import with_program
-from runtime.state import build_system, initial_state
+from runtime.network.load import load_network
+from runtime.system.evaluate import logits
+from runtime.system.program import with_program
+from runtime.system.state import build_system, initial_state
 
 LENET1 = Path(__file__).parents[2] / "models" / "lenet1.onnx"
 
@@ -413,7 +413,7 @@ def test_exported_networks_compute_in_onnxruntime_what_the_runtime_computes(tmp_
     data = Dataset("small", *digits(150, 60), synthetic=True, classes=10)
     images = data.x_test.astype(np.float32) * np.float32(data.scale)
     compile_model(LENET1, "brram-soc", tmp_path / "lenet1.cim", verify=False)
-    api.export(tmp_path / "lenet1.cim", None, tmp_path / "package", data)
+    cimc.export(tmp_path / "lenet1.cim", None, tmp_path / "package", data)
     package = read_package(tmp_path / "package")
 
     np.testing.assert_allclose(
@@ -497,7 +497,7 @@ def test_readme_leads_from_tables_to_the_values_of_onnxruntime(
     data = Dataset("small", *digits(100, 40), synthetic=True, classes=10)
     source, folder = tmp_path / "lenet1.cim", tmp_path / "package"
     compile_model(LENET1, chip_name, source, input_range, verify=False, objective=objective, arrays=arrays)
-    package = api.export(source, None, folder, data)
+    package = cimc.export(source, None, folder, data)
     model = onnx.load(folder / "model.onnx")
     nodes = {node.input[1].removesuffix(".pair"): node for node in model.graph.node if node.domain == "ai.cimc"}
     assert nodes.keys() == numbers_in_readme(folder).keys() == package.program.layers.keys()
@@ -636,7 +636,7 @@ def test_a_package_programs_all_copies_and_packed_layers(tmp_path, monkeypatch):
     for objective, arrays in (("interval", 9), ("arrays", 6)):
         source, folder = tmp_path / f"{objective}.cim", tmp_path / objective
         compile_model(LENET1, "brram-soc", source, objective=objective, arrays=arrays)
-        package = api.export(source, None, folder, data)
+        package = cimc.export(source, None, folder, data)
         again = read_package(folder)
         targets = np.load(folder / "program" / "targets.npy", allow_pickle=False)
         with np.load(folder / "program" / "addresses.npz", allow_pickle=False) as file:

@@ -16,21 +16,21 @@ import onnx_ir as ir
 import pytest
 from typer.testing import CliRunner
 
+from cimc.api.compile import compile_model
 from cimc.artifact import Artifact, read_artifact
 from cimc.chip import chip_names, chip_text, load_chip, parse_chip
-from cimc.cli import app
-from cimc.compiler import compile_model
+from cimc.commands.main import app
 from cimc.errors import CimcError
 from cimc.mapping import Link, Placement
-from cimc.report import BINS, distribution, report, write_report
-from cimc.report_graph import network_boxes
+from cimc.report.graph import network_boxes
+from cimc.report.page import BINS, distribution, report, write_report
+from cimc.report.svg import duration, energy, layer_colour, ticks, ticks_between
 from cimc.schedule import Schedule, Stage, Step
-from cimc.svg import duration, energy, layer_colour, ticks, ticks_between
 from passes.mapper.map_network import map_network
 from passes.pipeline import lower
-from runtime.network import load_network
-from runtime.program import program_of
-from runtime.state import build_system, initial_state
+from runtime.network.load import load_network
+from runtime.system.program import program_of
+from runtime.system.state import build_system, initial_state
 from tests.benchmarks.mapper.networks import network as benchmark_network
 from tests.real_networks import REAL_NETWORKS
 

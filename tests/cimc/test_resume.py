@@ -11,10 +11,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from cimc import cli
 from cimc.artifact import read_artifact, write_artifact
-from cimc.digits import digits
-from runtime import train
+from cimc.commands import main as cli
+from cimc.data.digits import digits
+from runtime.training import train
 
 LENET1 = Path(__file__).parents[2] / "models" / "lenet1.onnx"
 STEPS = 80  # of an epoch; a checkpoint is due every 20

@@ -7,14 +7,15 @@ from typing import Any
 import numpy as np
 import pytest
 
-from cimc import api
+import cimc
+from cimc.api.compile import compile_model
 from cimc.artifact import read_artifact
 from cimc.chip import load_chip
-from cimc.compiler import compile_model
-from cimc.data import Dataset, load
-from runtime.options import TrainingOptions
-from runtime.train import Run
-from runtime.update import Policy
+from cimc.data.load import load
+from cimc.dataset import Dataset
+from runtime.training.options import TrainingOptions
+from runtime.training.train import Run
+from runtime.training.update import Policy
 
 LENET1 = Path(__file__).parents[2] / "models" / "lenet1.onnx"
 OPTIONS = TrainingOptions(epochs=2, steps_per_epoch=20, batch_size=16)
@@ -29,11 +30,11 @@ def trained(
     folder: Path, options: TrainingOptions = OPTIONS, cell: str = "", **compiled: Any
 ) -> tuple[Run, dict[str, Any]]:
     """LeNet-1 trained for 40 steps on brram-soc, with other lines in [cell.programming]."""
-    text = (Path(api.__file__).parent / "chips" / "brram-soc.toml").read_text(encoding="utf-8")
+    text = (Path(cimc.__file__).parent / "chips" / "brram-soc.toml").read_text(encoding="utf-8")
     chip = folder / "chip.toml"
     chip.write_text(text.replace("[cell.programming]\n", f"[cell.programming]\n{cell}"), encoding="utf-8")
     compile_model(LENET1, str(chip), folder / "m.cim", verify=False, **compiled)
-    return api.train(folder / "m.cim", few_images(), options, folder / "t.cim")
+    return cimc.train(folder / "m.cim", few_images(), options, folder / "t.cim")
 
 
 def test_the_first_programming_and_all_reads_are_counted(tmp_path: Path) -> None:

@@ -8,11 +8,12 @@ from typing import Any
 import numpy as np
 import pytest
 
-from cimc import mapping_view, training_view
+from cimc.api import training_record
+from cimc.api.compile import compile_model
 from cimc.artifact import Artifact, read_artifact, write_artifact
-from cimc.compiler import compile_model
+from cimc.commands import mapping_table, training_table
 from cimc.errors import CimcError
-from cimc.report import report
+from cimc.report.page import report
 from tests.cimc.test_report import Page, drawings, titles
 
 MODELS = Path(__file__).parents[2] / "models"
@@ -105,14 +106,14 @@ FIGURES = {
 
 def test_figures_and_options_of_a_run_are_shown_on_both(capsys: pytest.CaptureFixture[str]) -> None:
     artifact = trained(figures=FIGURES, tool="cimc 9.8.7", synthetic=True)
-    found = mapping_view.figures(artifact)["training"]
+    found = mapping_table.figures(artifact)["training"]
     assert found["figures"] == FIGURES
     assert found["options"] == options()
     assert (found["complete"], found["step"], found["steps"]) == (True, 30, 30)
     assert (found["data"], found["synthetic"], found["images"]) == ("mnist", True, 60000)
     assert found["tool"] == "cimc 9.8.7"
     assert found["epochs"] == artifact.history["epochs"]
-    mapping_view.show(artifact)
+    mapping_table.show(artifact)
     shown = capsys.readouterr().out
     page = " ".join(Page(report(artifact)).texts)
     for text in (shown, page):
@@ -127,7 +128,7 @@ def test_figures_and_options_of_a_run_are_shown_on_both(capsys: pytest.CaptureFi
 
 
 def test_of_an_older_file_the_figures_are_what_its_counters_tell() -> None:
-    found = training_view.figures(trained())
+    found = training_record.figures(trained())
     assert found is not None
     weights = compiled().mapping.cost.weights
     assert found["figures"] == {
@@ -154,37 +155,37 @@ def test_a_pulse_with_a_stated_energy_gives_that_of_programming() -> None:
     chip = compiled().chip.model_copy(update={"cell": cell})
     for method, energy in (("naive", 21 * 2e-6), ("float", None)):
         settings = options(method=method)
-        found = training_view.figures(replace(trained(options=settings), chip=chip))
+        found = training_record.figures(replace(trained(options=settings), chip=chip))
         assert found is not None
         assert found["figures"]["programming_energy_mj"] == (energy and pytest.approx(energy))
 
 
 def test_a_checkpoint_says_that_it_is_one(capsys: pytest.CaptureFixture[str]) -> None:
     artifact = trained(steps=50)
-    found = training_view.figures(artifact)
+    found = training_record.figures(artifact)
     assert found is not None
     assert not found["complete"]
-    training_view.show(artifact)
+    training_table.show(artifact)
     for text in (capsys.readouterr().out, " ".join(Page(report(artifact)).texts)):
         assert "heckpoint of an unfinished run" in text
         assert "30 of 50 steps" in text
-    training_view.show(trained())
+    training_table.show(trained())
     assert "unfinished" not in capsys.readouterr().out
 
 
 def test_a_checkpoint_before_the_first_epoch_has_no_accuracy_yet(capsys: pytest.CaptureFixture[str]) -> None:
     artifact = trained(steps=50, epochs=[])
-    found = training_view.figures(artifact)
+    found = training_record.figures(artifact)
     assert found is not None
     assert (found["figures"]["accuracy"], found["figures"]["updates"]) == (None, 15)
-    training_view.show(artifact)
+    training_table.show(artifact)
     assert "test accuracy" in capsys.readouterr().out
     assert "No epoch is complete yet" in report(artifact)
 
 
 def test_a_file_that_was_never_trained_shows_no_training(capsys: pytest.CaptureFixture[str]) -> None:
-    assert mapping_view.figures(compiled())["training"] is None
-    mapping_view.show(compiled())
+    assert mapping_table.figures(compiled())["training"] is None
+    mapping_table.show(compiled())
     assert "training options" not in capsys.readouterr().out
     assert ">Training<" not in report(compiled())
 
@@ -227,7 +228,7 @@ def test_ranges_and_clipping_shares_are_drawn_by_layer_where_they_are_recorded(
         assert titles(ranges)[:2] == [f"input range, epoch {n}: {1.5 * n + index:g}" for n in (2, 3)]
         text = {element.text for element in clipped.iter("{http://www.w3.org/2000/svg}text")}
         assert {"clipped inputs", "clipped ADC codes"} <= text, "the legend"
-    training_view.show(artifact)
+    training_table.show(artifact)
     shown = capsys.readouterr().out
     rows = [[cell.strip() for cell in line.split("│")[1:-1]] for line in shown.splitlines() if line.startswith("│")]
     for index, layer in enumerate(LAYERS):
@@ -238,7 +239,7 @@ def test_ranges_and_clipping_shares_are_drawn_by_layer_where_they_are_recorded(
 
 def test_without_recorded_ranges_there_is_no_such_section(capsys: pytest.CaptureFixture[str]) -> None:
     assert "Ranges and clipping" not in report(trained())
-    training_view.show(trained())
+    training_table.show(trained())
     assert "ranges by layer" not in capsys.readouterr().out
 
 
@@ -249,7 +250,7 @@ def test_names_are_shown_as_they_are(capsys: pytest.CaptureFixture[str]) -> None
         record["layers"] = {evil: record["layers"]["conv1"]}
     made["options"]["data"] = evil
     artifact = replace(trained(), history=made)
-    training_view.show(artifact)
+    training_table.show(artifact)
     shown = capsys.readouterr().out
     assert shown.count(evil) == 3, "the line, the table of epochs, the table of ranges"
     page = report(artifact)
@@ -271,7 +272,7 @@ def test_names_are_shown_as_they_are(capsys: pytest.CaptureFixture[str]) -> None
 )
 def test_damaged_history_is_one_clear_error(damage: dict[str, Any]) -> None:
     with pytest.raises(CimcError, match=r"training history of lenet1 is damaged .*train it again"):
-        training_view.read_training(trained(**damage))
+        training_record.read_training(trained(**damage))
 
 
 def test_many_epochs_are_thinned_and_the_last_is_kept() -> None:
@@ -284,6 +285,6 @@ def test_many_epochs_are_thinned_and_the_last_is_kept() -> None:
 
 def test_the_history_survives_the_file(tmp_path: Path) -> None:
     write_artifact(tmp_path / "trained.cim", trained(figures=FIGURES, ranges=True))
-    assert training_view.figures(read_artifact(tmp_path / "trained.cim")) == training_view.figures(
+    assert training_record.figures(read_artifact(tmp_path / "trained.cim")) == training_record.figures(
         trained(figures=FIGURES, ranges=True)
     )

@@ -12,7 +12,7 @@ from passes.pipeline import lower
 from passes.read import read_network
 from passes.verify import random_inputs, run
 from passes.watch import verify_each
-from runtime.network import load_network
+from runtime.network.load import load_network
 from tests.networks import layers, lower_and_compare, network, operators, weights
 
 ML = "ai.onnx.ml"

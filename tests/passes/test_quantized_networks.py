@@ -24,8 +24,9 @@ from passes.read import read_network
 from passes.verify import random_inputs, run
 from passes.verify_mapping import mapping_differences
 from passes.watch import verify_each
-from runtime.network import load_network, run_nodes
-from runtime.products import plain_product
+from runtime.network.load import load_network
+from runtime.network.run import run_nodes
+from runtime.system.products import plain_product
 from tests.networks import layers, network, network_proto, operators, weights
 
 LENET = Path(__file__).parents[2] / "models" / "lenet5.onnx"

@@ -6,7 +6,7 @@ from onnx import helper
 
 from passes.pipeline import lower
 from passes.verify import largest_difference
-from runtime.network import load_network
+from runtime.network.load import load_network
 from tests.networks import network, weights
 
 node = helper.make_node

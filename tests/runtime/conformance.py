@@ -18,8 +18,10 @@ from cimc.errors import CimcError
 from cimc.operators import CROSSBAR_SOURCES, DIGITAL_OPERATORS
 from passes.crossbar_functions import is_crossbar
 from passes.pipeline import lower
-from runtime.network import Network, load_network, run_nodes
-from runtime.products import plain_product
+from runtime.network.load import load_network
+from runtime.network.network import Network
+from runtime.network.run import run_nodes
+from runtime.system.products import plain_product
 
 # Inputs that shape the result, and so are constants: by operator, from which index on (or which indices).
 SHAPING: dict[str, tuple[int, ...]] = {

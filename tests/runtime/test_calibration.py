@@ -8,18 +8,18 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from cimc.api.compile import compile_model
 from cimc.chip import load_chip
-from cimc.compiler import compile_model
-from cimc.data import load
+from cimc.data.load import load
 from cimc.units import pair_targets
-from runtime.calibration import calibrate, calibrating_product, follow, look, new_watch
-from runtime.crossbar import Crossbar, clipped_conversions
-from runtime.network import load_network
-from runtime.options import TrainingOptions
-from runtime.products import array_product, exact_product
-from runtime.program import program_of, with_program
-from runtime.state import State, System, build_system, initial_state
-from runtime.train import start, train
+from runtime.crossbar.product import Crossbar, clipped_conversions
+from runtime.network.load import load_network
+from runtime.system.calibration import calibrate, calibrating_product, follow, look, new_watch
+from runtime.system.products import array_product, exact_product
+from runtime.system.program import program_of, with_program
+from runtime.system.state import State, System, build_system, initial_state
+from runtime.training.options import TrainingOptions
+from runtime.training.train import start, train
 from tests import reference
 
 MODELS = Path(__file__).parents[2] / "models"

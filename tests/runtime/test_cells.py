@@ -14,9 +14,9 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from cimc.chip import Cell, Programming, Pulse, chip_names, chip_text, load_chip
-from runtime.cells import Written, blind_pulses, read_cells, write_verify
-from runtime.keys import new_key
-from runtime.write_law import error_left, trial_error
+from runtime.crossbar.keys import new_key
+from runtime.devices.cells import Written, blind_pulses, read_cells, write_verify
+from runtime.devices.write_law import error_left, trial_error
 
 COUNT = 1 << 20
 

@@ -17,12 +17,12 @@ from cimc.chip import Chip, load_chip
 from cimc.units import count_scale, dac_step, pair_targets
 from passes.mapper.map_network import map_network
 from passes.pipeline import lower
-from runtime.crossbar import Crossbar, counts, layer_output, transposed_read
-from runtime.network import load_network
-from runtime.products import array_product, exact_product
-from runtime.state import State, System, build_system, gain_name, initial_state
-from runtime.unfold import Window, fold_output, output_sizes, unfold
-from runtime.xla import jit
+from runtime.crossbar.product import Crossbar, counts, layer_output, transposed_read
+from runtime.crossbar.unfold import Window, fold_output, output_sizes, unfold
+from runtime.crossbar.xla import jit
+from runtime.network.load import load_network
+from runtime.system.products import array_product, exact_product
+from runtime.system.state import State, System, build_system, gain_name, initial_state
 from tests import reference
 from tests.networks import network, weights
 

@@ -10,7 +10,9 @@ from onnx import helper
 from cimc.errors import CimcError
 from passes.pipeline import lower
 from passes.verify import run
-from runtime.network import Network, load_network, run_network
+from runtime.network.load import load_network
+from runtime.network.network import Network
+from runtime.network.run import run_network
 from tests.networks import network, weights
 
 

@@ -6,8 +6,8 @@ import numpy as np
 import numpy.typing as npt
 from scipy import stats
 
-from runtime.keys import new_key
-from runtime.noise import normal
+from runtime.crossbar.keys import new_key
+from runtime.crossbar.noise import normal
 
 COUNT = 1 << 16
 

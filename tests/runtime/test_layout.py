@@ -14,10 +14,11 @@ from onnx import helper
 
 from passes.pipeline import lower
 from passes.verify import run
-from runtime.network import load_network, run_network
-from runtime.operators import OPERATORS
-from runtime.operators.pooling import POOLS
-from runtime.products import plain_product
+from runtime.network.load import load_network
+from runtime.network.operators import OPERATORS
+from runtime.network.operators.pooling import POOLS
+from runtime.network.run import run_network
+from runtime.system.products import plain_product
 from tests.networks import network, weights
 
 

@@ -2,12 +2,12 @@
 
 from pathlib import Path
 
-from cimc.compiler import compile_model
-from cimc.data import load
-from runtime.network import load_network
-from runtime.options import TrainingOptions
-from runtime.state import build_system, initial_state
-from runtime.train import start, train
+from cimc.api.compile import compile_model
+from cimc.data.load import load
+from runtime.network.load import load_network
+from runtime.system.state import build_system, initial_state
+from runtime.training.options import TrainingOptions
+from runtime.training.train import start, train
 
 
 def test_lenet1_learns_the_synthetic_digits_on_noisy_arrays() -> None:

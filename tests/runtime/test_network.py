@@ -19,11 +19,13 @@ from cimc.mapping import Mapping
 from passes.mapper.map_network import map_network
 from passes.pipeline import lower
 from passes.read import read_network
-from runtime.crossbar import counts
-from runtime.network import Network, load_network, run_network, run_nodes
-from runtime.products import array_product, exact_product
-from runtime.state import State, System, build_system, flatten_state, gain_name, initial_state, restore_state
-from runtime.xla import jit
+from runtime.crossbar.product import counts
+from runtime.crossbar.xla import jit
+from runtime.network.load import load_network
+from runtime.network.network import Network
+from runtime.network.run import run_network, run_nodes
+from runtime.system.products import array_product, exact_product
+from runtime.system.state import State, System, build_system, flatten_state, gain_name, initial_state, restore_state
 from tests import reference
 from tests.networks import network, weights
 

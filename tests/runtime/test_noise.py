@@ -9,8 +9,8 @@ import numpy.typing as npt
 import pytest
 from scipy import special, stats
 
-from runtime.keys import mix, new_key
-from runtime.noise import normal
+from runtime.crossbar.keys import mix, new_key
+from runtime.crossbar.noise import normal
 
 Floats = npt.NDArray[np.float64]
 

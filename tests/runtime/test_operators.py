@@ -13,8 +13,9 @@ from hypothesis import strategies as st
 from onnx import TensorProto, helper, numpy_helper
 
 from cimc.operators import DIGITAL_OPERATORS, FAKE_QUANTIZE
-from runtime.network import load_network, run_network
-from runtime.operators import OPERATORS
+from runtime.network.load import load_network
+from runtime.network.operators import OPERATORS
+from runtime.network.run import run_network
 
 Floats = npt.NDArray[np.float32]
 

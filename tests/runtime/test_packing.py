@@ -5,8 +5,8 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from runtime import packing as module
-from runtime.packing import STRIP, pack, packing, spread, unpack
+from runtime.training import vectors as module
+from runtime.training.vectors import STRIP, pack, packing, spread, unpack
 
 shapes = st.lists(st.integers(1, 12), min_size=0, max_size=3).map(tuple)
 

@@ -17,15 +17,15 @@ import numpy as np
 import pytest
 from jax.extend.core import jaxprs_in_params
 
-from cimc.compiler import compile_model
-from cimc.data import Dataset
-from runtime import calibration
-from runtime import train as training
-from runtime.calibration import calibrate
-from runtime.network import load_network
-from runtime.options import TrainingOptions
-from runtime.state import System, build_system, initial_state
-from runtime.train import STEPS_PER_CALL, start, train
+from cimc.api.compile import compile_model
+from cimc.dataset import Dataset
+from runtime.network.load import load_network
+from runtime.system import calibration
+from runtime.system.calibration import calibrate
+from runtime.system.state import System, build_system, initial_state
+from runtime.training import train as training
+from runtime.training.options import TrainingOptions
+from runtime.training.train import STEPS_PER_CALL, start, train
 
 BATCH = 64
 EQUATIONS = 1740  # 1579
@@ -84,7 +84,7 @@ def test_a_training_step_does_not_grow(system: System) -> None:
     if jax.default_backend() != "cpu":
         pytest.skip("bytes are those of the CPU compiler")
     compiled = traced.lower().compile()
-    # Barriers that XLA drops (see runtime/xla.py) make it compute each conversion several times.
+    # Barriers that XLA drops (see runtime/crossbar/xla.py) make it compute each conversion several times.
     assert "opt-barrier" in compiled.as_text()
     costs = compiled.cost_analysis()
     costs = costs[0] if isinstance(costs, list) else costs

@@ -14,8 +14,8 @@ from jax import Array
 from cimc.chip import Cell, Chip, load_chip
 from cimc.errors import CimcError
 from cimc.units import pair_targets, pair_weight
-from runtime.packing import pack, packing, spread, unpack
-from runtime.update import LayerState, Policy, update_layer
+from runtime.training.update import LayerState, Policy, update_layer
+from runtime.training.vectors import pack, packing, spread, unpack
 
 Floats = npt.NDArray[np.float32]
 

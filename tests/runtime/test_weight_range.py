@@ -11,18 +11,18 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
+from cimc.api.compile import compile_model
 from cimc.chip import Cell, Chip, load_chip
-from cimc.compiler import compile_model
-from cimc.data import load
+from cimc.data.load import load
 from cimc.units import pair_targets, pair_weight
-from runtime.cells import write_verify
-from runtime.keys import new_key
-from runtime.network import load_network
-from runtime.options import TrainingOptions
-from runtime.program import program_of, with_program
-from runtime.state import build_system, initial_state
-from runtime.train import start, train
-from runtime.weight_range import best_weight_range, range_in_sds, training_weight_range
+from runtime.crossbar.keys import new_key
+from runtime.devices.cells import write_verify
+from runtime.network.load import load_network
+from runtime.system.program import program_of, with_program
+from runtime.system.state import build_system, initial_state
+from runtime.system.weight_range import best_weight_range, range_in_sds, training_weight_range
+from runtime.training.options import TrainingOptions
+from runtime.training.train import start, train
 
 Floats = npt.NDArray[np.float32]
 QUIET = {"read_noise_uS": 0.0, "programming": {}}

@@ -1,4 +1,4 @@
-"""This tool: training by `runtime.train` as `cimc train` calls it, and inference by `runtime.evaluate.predict`."""
+"""This tool: training as `cimc train` does it (`runtime.training.train`), and inference (`runtime.system.evaluate`)."""
 
 import tempfile
 from pathlib import Path
@@ -8,16 +8,16 @@ import jax.numpy as jnp
 import numpy as np
 import onnx
 
-from cimc.compiler import compile_model
-from cimc.data import Dataset
+from cimc.api.compile import compile_model
+from cimc.dataset import Dataset
 from models.build import NETWORKS
-from runtime.calibration import SETTLED_LOOK_STEPS, calibrate
-from runtime.evaluate import predict
-from runtime.network import load_network
-from runtime.options import TrainingOptions
-from runtime.state import System, build_system, initial_state
-from runtime.train import Run, start, train
-from runtime.xla import use_compilation_cache
+from runtime.crossbar.xla import use_compilation_cache
+from runtime.network.load import load_network
+from runtime.system.calibration import SETTLED_LOOK_STEPS, calibrate
+from runtime.system.evaluate import predict
+from runtime.system.state import System, build_system, initial_state
+from runtime.training.options import TrainingOptions
+from runtime.training.train import Run, start, train
 from tests.benchmarks.peers.work import Runner, Work, serve
 
 WHOLE_LAYER = 4096  # rows and columns of an array that holds any of these layers

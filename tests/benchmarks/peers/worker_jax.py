@@ -5,8 +5,8 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from runtime.network import run_network
-from runtime.state import initial_state
+from runtime.network.run import run_network
+from runtime.system.state import initial_state
 from tests.benchmarks.peers.work import Runner, Work, serve
 from tests.benchmarks.peers.worker_cimc import system_for
 

@@ -1,0 +1,121 @@
+"""A training run in a `.cim` file: saved between two steps, and taken up again."""
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+
+from cimc.artifact import Artifact, network_digest, write_artifact
+from cimc.dataset import Dataset
+from cimc.errors import CimcError
+from cimc.version import __version__
+from runtime.system.calibration import calibration_index
+from runtime.system.evaluate import images_for
+from runtime.system.state import System, flatten_state
+from runtime.training.options import TrainingOptions
+from runtime.training.train import Run
+
+# Closing figures that a clock gave: they are of the machine, and a run that repeats must write the same bytes.
+CLOCKED = frozenset({"images_per_s", "start_up_s"})
+
+
+def save_run(
+    output: Path,
+    source: Artifact,
+    run: Run,
+    total: int,
+    options: TrainingOptions,
+    data: Dataset,
+    system: System,
+    *,
+    figures: Mapping[str, Any] | None = None,
+) -> None:
+    """Write the run with all that it needs to go on, and the images that calibrate its input ranges.
+
+    figures: the closing ones of a complete run (JSON values), kept but for those in `CLOCKED`.
+    """
+    images = data.x_train[calibration_index(options.seed, len(data.x_train))]
+    leaves = jax.tree.leaves(run.optimizer)
+    flat = flatten_state(run.state) | {f"optimizer/{index}": np.asarray(leaf) for index, leaf in enumerate(leaves)}
+    flat |= {f"watch/{index}": np.asarray(leaf) for index, leaf in enumerate(jax.tree.leaves(run.watch))}
+    flat |= {f"first_trials/{name}": np.asarray(trials) for name, trials in run.first_trials.items()}
+    flat |= {"calibration/images": images_for(system, images, data), "run/loss_sum": np.asarray(run.loss_sum)}
+    history = {
+        "options": _settings(source, options, data),
+        "step": run.step,
+        "steps": total,
+        "epochs": list(run.history),
+        "scale": data.scale,
+        "synthetic": data.synthetic,
+        "tool": f"cimc {__version__}",
+    }
+    if figures is not None:
+        history["figures"] = {name: value for name, value in figures.items() if name not in CLOCKED}
+    write_artifact(output, replace(source, state=flat, history=history))
+
+
+def load_run(
+    artifact: Artifact, fresh: Run, source: Artifact, options: TrainingOptions, data: Dataset, path: Path
+) -> Run:
+    """The run saved in `artifact`, in the structure of a `fresh` one.
+
+    Raises:
+        CimcError: it was started with other options or other data, or holds no run of this network.
+    """
+    wanted, saved = _settings(source, options, data), artifact.history.get("options")
+    if saved is None:
+        raise CimcError(f"{path} holds no training run to resume; leave out --resume or choose another output")
+    if saved.get("policy", {}).keys() != wanted["policy"].keys() or "watch/0" not in artifact.state:
+        raise CimcError(f"{path} holds a run of another version of cimc; leave out --resume to start anew")
+    changed = [key for key in wanted if saved.get(key) != wanted[key]]
+    if "policy" in changed:
+        both = saved["policy"], wanted["policy"]
+        changed[changed.index("policy")] = ", ".join(key for key in wanted["policy"] if both[0][key] != both[1][key])
+    if changed:
+        raise CimcError(
+            f"{path} was started with other settings ({', '.join(changed)}); use the same ones or leave out --resume"
+        )
+    leaves, structure = jax.tree.flatten(fresh.optimizer)
+    try:
+        state = {
+            group: {name: jax.device_put(artifact.state[f"{group}/{name}"]) for name in arrays}
+            for group, arrays in fresh.state.items()
+        }
+        stored = [jax.device_put(artifact.state[f"optimizer/{index}"]) for index in range(len(leaves))]
+        if [leaf.shape for leaf in stored] != [leaf.shape for leaf in leaves]:
+            raise CimcError(f"{path} holds a run of another version of cimc; leave out --resume to start anew")
+        watched, watch = jax.tree.flatten(fresh.watch)
+        return Run(
+            state=state,
+            optimizer=jax.tree.unflatten(structure, stored),
+            step=int(artifact.history["step"]),
+            loss_sum=jax.device_put(artifact.state["run/loss_sum"]),
+            history=tuple(artifact.history["epochs"]),
+            watch=jax.tree.unflatten(
+                watch, [jax.device_put(artifact.state[f"watch/{index}"]) for index in range(len(watched))]
+            ),
+            first_trials={name: jax.device_put(artifact.state[f"first_trials/{name}"]) for name in fresh.first_trials},
+        )
+    except KeyError as error:
+        raise CimcError(f"{path} holds another network's run ({error} is missing); leave out --resume") from None
+
+
+def _settings(source: Artifact, options: TrainingOptions, data: Dataset) -> dict[str, Any]:
+    """What a resumed run must share with its start: the options, the data, and the file it trains."""
+    origin = hashlib.sha256(
+        network_digest(source.network) + source.chip_text.encode() + source.mapping.model_dump_json().encode()
+    )
+    for name, array in sorted(source.state.items()):
+        origin.update(name.encode() + np.ascontiguousarray(array).tobytes())
+    samples = hashlib.sha256(np.ascontiguousarray(data.y_train).tobytes() + data.x_train[:256].tobytes())
+    return {
+        **asdict(options),
+        "data": data.name,
+        "images": len(data.x_train),
+        "data_sha256": samples.hexdigest(),
+        "source_sha256": origin.hexdigest(),
+    }

@@ -1,0 +1,89 @@
+"""The closing figures of a training run: accuracy, updates, what was written and read, and its energy and time."""
+
+from dataclasses import asdict
+from typing import Any
+
+import numpy as np
+
+from cimc.api.programming_counts import programming_counts
+from cimc.artifact import Artifact
+from runtime.system.calibration import CALIBRATION_IMAGES, RANGE_FACTORS, WATCHED_IMAGES, tried_images
+from runtime.system.state import flatten_state
+from runtime.training.options import TrainingOptions
+from runtime.training.train import Run
+
+# A weight that is written in more than this share of all steps gains nothing by the accumulator.
+OFTEN = 0.5
+
+
+def training_figures(artifact: Artifact, run: Run, options: TrainingOptions) -> dict[str, Any]:
+    """What `train --json` prints.
+
+    updates: times a weight was due. Writes, trials and reads: `programming_counts`. forward, backward,
+    calibration_energy_mj: of the arrays with their converters, without the evaluation after each epoch. images_per_s:
+    of the steps after start-up, None where there were none. layers: ranges and clipping shares. warnings: what a user
+    should know.
+
+    Args:
+        artifact: the file that was trained.
+        run: at its end.
+        options: of the run.
+    """
+    weights, last, policy = artifact.mapping.cost.weights, run.history[-1], options.policy
+    counted = flatten_state(run.state) | {f"first_trials/{name}": np.asarray(n) for name, n in run.first_trials.items()}
+    on_arrays, updates = policy.method != "float", int(last["updates"])
+    figures = {
+        "accuracy": last["accuracy"],
+        "loss": last["loss"],
+        "epochs": len(run.history),
+        "images_per_s": run.clock.images / run.clock.seconds if run.clock.images else None,
+        "start_up_s": run.clock.start_up_s,
+        "updates": updates,
+        "updates_per_weight_mean": updates / weights,
+        "updates_per_weight_max": max(int(np.max(counts)) for counts in run.state["updates"].values()),
+        "update_reduction": run.step * weights / updates if updates else None,
+        "weights": weights,
+        "steps": run.step,
+        "threshold": policy.threshold_for(artifact.chip) if on_arrays else None,
+        "layers": last["layers"],
+        "warnings": [],
+        **programming_counts(artifact, counted, asdict(policy)),
+    }
+    if on_arrays:
+        figures |= _array_work(artifact, run, options)
+        figures["warnings"] = _warnings(updates / (run.step * weights), figures["threshold"], options)
+    return figures
+
+
+def _array_work(artifact: Artifact, run: Run, options: TrainingOptions) -> dict[str, Any]:
+    """Energy of the arrays over the run by what they did, and the time of the steps with images pipelined."""
+    cost, analog = artifact.mapping.cost, options.policy.backward == "analog"
+    images, chosen = run.step * options.batch_size, int(run.watch.calibrations)
+    looked, calibration = int(run.watch.looks) + chosen, 0.0
+    for layer, mapped in zip(cost.layers, artifact.mapping.layers, strict=True):
+        tried = tried_images(mapped.positions) if mapped.operator == "CrossbarConv" else CALIBRATION_IMAGES
+        ranges = 0 if artifact.chip.input.bits is None else len(RANGE_FACTORS)  # ideal converters have none to try
+        once = min(tried, CALIBRATION_IMAGES) * ranges + CALIBRATION_IMAGES
+        calibration += (chosen * once + looked * WATCHED_IMAGES) * layer.energy_mj
+    return {
+        "forward_energy_mj": images * cost.energy_mj,
+        "backward_energy_mj": images * cost.energy_mj if analog else 0.0,
+        "calibration_energy_mj": calibration,
+        "array_time_ms": (1 + analog) * images * cost.pipelined_latency_ms,
+        "calibrations": chosen,
+    }
+
+
+def _warnings(share: float, threshold: float, options: TrainingOptions) -> list[str]:
+    """share: updates a weight and step."""
+    now = f"now {threshold:.3g} of the weight range"
+    if not share:
+        return [
+            f"no weight was ever written: no update passed the threshold; lower --threshold ({now}) or train longer"
+        ]
+    if share > OFTEN and options.policy.method != "naive":
+        return [
+            f"a weight is written in {share:.0%} of all steps, so that the accumulator saves little; raise --threshold "
+            f"({now}) or lower --lr"
+        ]
+    return []

@@ -1,0 +1,174 @@
+"""A mapping as JSON figures and as tables: layers, totals, the bound, what limits the interval, the critical path."""
+
+from collections.abc import Iterable
+from typing import Any
+
+from rich.markup import escape
+
+from cimc.api import training_record
+from cimc.artifact import Artifact
+from cimc.commands import training_table
+from cimc.commands.console import print_table, say
+from cimc.mapping import LayerCost, MappedLayer, Mapping
+from cimc.schedule import Step
+
+
+def figures(artifact: Artifact) -> dict[str, Any]:
+    """JSON of `inspect`: the cost with its layers, the result, the schedule without its stages, the segments, and the
+    training (`training_record.figures`; None for a file that was never trained).
+    """
+    mapping = artifact.mapping
+    result = mapping.cost.model_dump()
+    result["layers"] = [
+        {**record, "grid": grid(layer), "share_of_time": time, "share_of_energy": energy}
+        for record, layer, (time, energy) in zip(result["layers"], mapping.layers, _shares(mapping), strict=True)
+    ]
+    result["components"] = [part._asdict() for part in mapping.cost.components]
+    result["arrays"] = mapping.arrays
+    result["result"] = mapping.result and {**mapping.result.model_dump(), "gap": mapping.result.gap}
+    result["segments"] = [segment.model_dump() for segment in mapping.segments]
+    if mapping.schedule is not None:
+        schedule = mapping.schedule
+        result["row_pipelined_latency_ms"] = schedule.latency_ns * 1e-6
+        result["interval_ms"] = schedule.interval_ns * 1e-6
+        result["buffer_bytes"] = schedule.buffer_bytes
+        result["limits"] = [limit._asdict() for limit in schedule.limits]
+        result["critical_path"] = [step._asdict() for step in schedule.critical_path]
+    if mapping.placement is not None:
+        placement = mapping.placement
+        result["placement"] = {
+            **{name: getattr(placement, name) for name in ("byte_hops", "byte_hops_bound", "byte_hops_unplaced")},
+            "links": [link._asdict() for link in placement.links],
+        }
+    result["training"] = training_record.figures(artifact)
+    return result
+
+
+def grid(layer: MappedLayer) -> list[int]:
+    """Row blocks and column blocks of one group."""
+    first = [block for block in layer.blocks if block.copy == 0]
+    rows = len({block.row_start for block in first})
+    of_one_row = [block for block in first if block.row_start == 0]
+    return [rows, -(-len(of_one_row) // layer.groups)]
+
+
+def show(artifact: Artifact) -> None:
+    """Everything that `inspect` prints."""
+    show_layers(artifact)
+    show_totals(artifact)
+    _show_components(artifact.mapping)
+    if artifact.mapping.schedule is not None:
+        _show_path(artifact.mapping.schedule.critical_path, artifact.mapping.schedule.latency_ns)
+    training_table.show(artifact)
+
+
+def show_layers(artifact: Artifact) -> None:
+    """The layers of a `.cim` file and the cost of one image."""
+    mapping, chip, cost = artifact.mapping, artifact.chip, artifact.mapping.cost
+    rows = [
+        _layer_row(layer, record, *shares)
+        for layer, record, shares in zip(mapping.layers, cost.layers, _shares(mapping), strict=True)
+    ]
+    totals = [str(cost.crossbars), f"{cost.utilization:.0%}", str(cost.mvm_positions), str(cost.tile_ops)]
+    rows.append(
+        ["total", str(cost.weights), *[""] * 2, *totals, f"{cost.latency_ms:.4f}", "", f"{cost.energy_mj:.2g}", ""]
+    )
+    columns = ["layer", "weights", "grid", "copies", "arrays", "used", "MVMs", "tile ops", "ms"]
+    splits = " and ".join(sorted({layer.row_split for layer in mapping.layers}))
+    print_table(
+        f"{escape(artifact.model)} on {escape(chip.name)} ({chip.array.rows} x {chip.array.columns} arrays)",
+        [*columns, "time", "mJ", "energy"],
+        rows,
+        f"one image, arrays with their converters; digital operators and data movement are not counted here; rows are "
+        f"split by {splits}",
+    )
+
+
+def _layer_row(layer: MappedLayer, cost: LayerCost, time: float, energy: float) -> list[str]:
+    rows, columns = grid(layer)
+    groups = f"{layer.groups} x " if layer.groups > 1 else ""
+    return [
+        escape(layer.name) + (" (two-phase)" if layer.signed_input else ""),
+        f"{layer.rows} x {layer.columns}",
+        f"{groups}{rows} x {columns}",
+        str(layer.copies),
+        str(cost.arrays),
+        f"{cost.utilization:.0%}",
+        str(cost.positions),
+        str(cost.tile_ops),
+        f"{cost.latency_ms:.4f}",
+        f"{time:.0%}",
+        f"{cost.energy_mj:.2g}",
+        f"{energy:.0%}",
+    ]
+
+
+def _shares(mapping: Mapping) -> list[tuple[float, float]]:
+    """Each layer's share of the layers' time, one after the other, and of the arrays' energy."""
+    layers = mapping.cost.layers
+    time, energy = (sum(getattr(layer, name) for layer in layers) or 1.0 for name in ("latency_ms", "energy_mj"))
+    return [(layer.latency_ms / time, layer.energy_mj / energy) for layer in layers]
+
+
+def show_totals(artifact: Artifact) -> None:
+    """Arrays, times and energy in all, the bound beside the result, and what limits the interval."""
+    mapping, chip, cost = artifact.mapping, artifact.chip, artifact.mapping.cost
+    plural = "chips" if mapping.chips > 1 else "chip"
+    where = f"{len(mapping.segments)} segments on one chip" if mapping.segments else f"{mapping.chips} {plural}"
+    say(
+        f"{cost.crossbars} arrays on {where} of {chip.array.per_chip}, {cost.devices} devices; "
+        f"latency {cost.latency_ms:.3g} ms, pipelined {cost.pipelined_latency_ms:.3g} ms, "
+        f"energy {cost.energy_mj:.2g} mJ"
+    )
+    if mapping.segments:
+        say(f"of these, programming: {cost.reprogramming_ms:.4g} ms, {cost.reprogramming_mj:.2g} mJ")
+    elif mapping.chips > 1:
+        say(f"note: one {chip.name} has {chip.array.per_chip} arrays, the network is spread over {mapping.chips} chips")
+    if mapping.schedule is not None:
+        schedule = mapping.schedule
+        limit = schedule.limits[0] if schedule.limits else None
+        say(
+            f"row-pipelined: latency {schedule.latency_ns * 1e-6:.4g} ms, an image every "
+            f"{schedule.interval_ns * 1e-6:.4g} ms"
+            + (f" (limited by {limit.kind}: {limit.where})" if limit else "")
+            + f", buffers {schedule.buffer_bytes:,} bytes"
+        )
+    if mapping.placement is not None and mapping.placement.byte_hops and chip.cores.bus_bytes_per_ns is None:
+        placement = mapping.placement
+        busiest = max(placement.links, key=lambda link: link.bytes)
+        say(
+            f"between cores: {placement.byte_hops:,} byte hops (bound {placement.byte_hops_bound:,}, in network order "
+            f"{placement.byte_hops_unplaced:,}); busiest link core {busiest.source} to {busiest.target}, "
+            f"{busiest.bytes:,} bytes"
+        )
+    if mapping.result is not None:
+        result = mapping.result
+        proof = "optimal by the mapper's rules" if result.exact else f"{result.gap:.1%} above the bound"
+        say(
+            f"objective {result.objective} within {result.budget} arrays, seed {result.seed}: "
+            f"{result.value:.5g} {result.unit}, bound {result.bound:.5g} {result.unit}, {proof}"
+        )
+
+
+def _show_components(mapping: Mapping) -> None:
+    def text(value: float | None, digits: str) -> str:
+        return "not stated" if value is None else format(value, digits)
+
+    rows = [[part.name, text(part.energy_mj, ".3g"), text(part.area_mm2, ".4g")] for part in mapping.cost.components]
+    print_table("components", ["component", "mJ / image", "mm2"], rows, "arrays first; digital work and data movement")
+
+
+def _show_path(path: Iterable[Step], latency_ns: float) -> None:
+    rows = [
+        [
+            escape(step.stage),
+            escape(step.layer),
+            f"{step.first_row} to {step.last_row}",
+            f"{step.start_ns * 1e-3:.3f}",
+            f"{step.stop_ns * 1e-3:.3f}",
+            f"{(step.stop_ns - step.start_ns) / latency_ns:.0%}" if latency_ns else "",
+        ]
+        for step in path
+    ]
+    columns = ["stage", "on the cores of", "rows", "from us", "to us", "share"]
+    print_table("critical path, one image, row-pipelined", columns, rows)

@@ -1,0 +1,52 @@
+"""The tables of a training run: epochs, closing figures, options, ranges by layer."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from rich.markup import escape
+
+from cimc.api.training_record import data_label, figure_texts, layer_rows, option_texts, progress_line, read_training
+from cimc.artifact import Artifact
+from cimc.commands.console import print_figures, print_table, say
+
+
+def show(artifact: Artifact) -> None:
+    """What `inspect` prints of the training; nothing for a file that was never trained."""
+    training = read_training(artifact)
+    if training is None:
+        return
+    say(progress_line(training))
+    if training.epochs:
+        show_epochs(training.epochs, training.figures["weights"], data_label(training))
+    show_figures(training.figures)
+    print_figures("training options", {escape(name): escape(value) for name, value in option_texts(training).items()})
+    show_layers(training.last_layers)
+
+
+def show_epochs(epochs: Sequence[Mapping[str, Any]], weights: int, label: str) -> None:
+    """The table of epochs."""
+    rows = [
+        [
+            f"{record['epoch']:.0f}",
+            f"{record['loss']:.4f}",
+            f"{record['accuracy']:.2%}",
+            f"{record['lr']:.2g}",
+            f"{record['updates'] / weights:.2f}",
+        ]
+        for record in epochs
+    ]
+    columns = ["epoch", "loss", "test accuracy", "lr", "updates / weight"]
+    print_table(f"training on {escape(label)}", columns, rows)
+
+
+def show_figures(closing: Mapping[str, Any]) -> None:
+    """The table of closing figures."""
+    print_figures("training", {escape(name): escape(value) for name, value in figure_texts(closing).items()})
+
+
+def show_layers(layers: Mapping[str, Mapping[str, float]]) -> None:
+    """The table of ranges and clipping shares; nothing where none are recorded."""
+    head, rows = layer_rows(layers)
+    if rows:
+        note = "as last seen on a few training images; the shares are of all inputs and of all ADC codes of the layer"
+        print_table("ranges by layer", head, [[escape(row[0]), *row[1:]] for row in rows], note)

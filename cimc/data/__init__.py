@@ -1,0 +1,1 @@
+"""Datasets: loaded, checked, or drawn."""

@@ -1,0 +1,299 @@
+"""Data sets by name or file: MNIST, Fashion-MNIST, CIFAR-10 in their public layouts, `.npz` files, generated digits."""
+
+import gzip
+import math
+import os
+import zipfile
+import zlib
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cimc.data.digits import digits
+from cimc.dataset import Dataset
+from cimc.errors import CimcError
+
+NAMES = ("mnist", "fashion-mnist", "cifar10", "digits")
+
+_ARRAYS = ("x_train", "y_train", "x_test", "y_test")
+_IDX_FILES = (
+    "train-images-idx3-ubyte",
+    "train-labels-idx1-ubyte",
+    "t10k-images-idx3-ubyte",
+    "t10k-labels-idx1-ubyte",
+)
+_IDX_UBYTE = 0x08
+_CIFAR_FILES = (*(f"data_batch_{i}.bin" for i in range(1, 6)), "test_batch.bin")
+_CIFAR_SHAPE = (3, 32, 32)
+_CIFAR_RECORD = 1 + 3 * 32 * 32
+# What reading a damaged, encrypted, pickled or impossibly large archive raises.
+_NPZ_ERRORS = (OSError, ValueError, EOFError, KeyError, RuntimeError, MemoryError, zipfile.BadZipFile, zlib.error)
+# Folders below a place in which a set may lie; the place itself is looked at last.
+_FOLDERS = {
+    "mnist": ("mnist", "mnist/raw", "MNIST", "MNIST/raw"),
+    "fashion-mnist": ("fashion-mnist", "fashion-mnist/raw", "FashionMNIST", "FashionMNIST/raw"),
+    "cifar10": ("cifar10", "cifar10/cifar-10-batches-bin", "cifar-10-batches-bin"),
+}
+
+
+def load(name_or_path: str, data_dir: Path | None = None) -> Dataset:
+    """Load a data set by its name (one of `NAMES`) or from an `.npz` file.
+
+    Files of a named set are looked for in `data_dir`, then in $CIMC_DATA, then in the user's cache. An `.npz` file
+    holds x_train, y_train, x_test, y_test; uint8 images (N, H, W) get a channel axis, other uint8 shapes stay, floats
+    become float32. A relative `.npz` path that does not exist is also looked for in these places.
+
+    Raises CimcError (one line) where the name is unknown, files are missing or damaged, or the contents do not fit.
+    """
+    if name_or_path.lower().endswith(".npz"):
+        return _load_npz(_find_npz(name_or_path, data_dir))
+    name = name_or_path.lower()
+    if name not in NAMES:
+        raise CimcError(_unknown(name_or_path))
+    if name == "digits":
+        return Dataset(name, *digits(), synthetic=True, classes=10)
+    return _load_cifar(data_dir) if name == "cifar10" else _load_idx(name, data_dir)
+
+
+def places(data_dir: Path | None = None) -> list[Path]:
+    """Return the folders in which data are looked for, in order; none needs to exist."""
+    found = [] if data_dir is None else [_home(data_dir)]
+    if os.environ.get("CIMC_DATA"):
+        found.append(_home(Path(os.environ["CIMC_DATA"])))
+    cache = os.environ.get("XDG_CACHE_HOME")
+    return [*found, (Path(cache) if cache else _home(Path("~/.cache"))) / "cimc" / "data"]
+
+
+def _home(path: Path) -> Path:
+    """Expand a leading `~`, where there is such a home folder."""
+    try:
+        return path.expanduser()
+    except RuntimeError:
+        return path
+
+
+def _unknown(name: str) -> str:
+    known = f"use one of {', '.join(NAMES)}, or a file FILE.npz"
+    if _is_file(Path(name)):
+        return f"data {name}: only .npz files can be read: {known}"
+    if close := get_close_matches(name.lower(), NAMES, n=1, cutoff=0.5):
+        return f"unknown data set {name!r}: did you mean '{close[0]}'? {known}"
+    return f"unknown data set {name!r}: {known}"
+
+
+# --- finding files ---
+
+
+def _find_npz(name: str, data_dir: Path | None) -> Path:
+    path = _home(Path(name))
+    looked_in = [] if path.is_absolute() else places(data_dir)
+    for candidate in (path, *(place / path for place in looked_in)):
+        if _is_file(candidate):
+            return candidate
+    also = f" (looked also in {_listed(looked_in)})" if looked_in else ""
+    raise CimcError(f"no data file {name}{also}: check the path")
+
+
+def _find_files(name: str, data_dir: Path | None, files: tuple[str, ...]) -> list[Path]:
+    """Find all `files` of the set `name` in one folder: the first that has them."""
+    looked_in = places(data_dir)
+    if data_dir is not None and not looked_in[0].is_dir():
+        raise CimcError(f"no folder {data_dir} for data set {name}: correct --data-dir")
+    problem = ""
+    for place in looked_in:
+        folders = [place / below for below in _FOLDERS[name]]
+        if _may_hold(place, name):
+            folders += [place, place / "raw"]
+        elif not problem and any(_find_file(place, file) for file in files):
+            problem = (
+                f"{place} is not named like {name}, and both MNIST sets use these file names: rename it if it is {name}"
+            )
+        for folder in folders:
+            paths = {file: path for file in files if (path := _find_file(folder, file))}
+            if len(paths) == len(files):
+                return list(paths.values())
+            if paths and not problem:
+                missing = ", ".join(file for file in files if file not in paths)
+                problem = f"{folder} lacks {missing}: add what is missing"
+    if problem:
+        raise CimcError(f"data set {name}: {problem}, or name another folder with --data-dir or $CIMC_DATA")
+    kind = "files of the binary version" if name == "cifar10" else "IDX files (.gz or not)"
+    raise CimcError(
+        f"data set {name}: no {kind} {', '.join(files)} in {_listed(looked_in)} or in their folders "
+        f"{', '.join(_FOLDERS[name])}: put the files there, or name their folder with --data-dir or $CIMC_DATA"
+    )
+
+
+def _find_file(folder: Path, file: str) -> Path | None:
+    """Find `file` in `folder`, an IDX file also as `.gz` and with a dot before `idx`."""
+    names = [file]
+    if "-idx" in file:
+        dotted = file.replace("-idx", ".idx")
+        names = [file, dotted, f"{file}.gz", f"{dotted}.gz"]
+    return next((folder / name for name in names if _is_file(folder / name)), None)
+
+
+def _is_file(path: Path) -> bool:
+    try:
+        return path.is_file()
+    except OSError:  # a name too long, a folder that may not be entered
+        return False
+
+
+def _listed(paths: list[Path]) -> str:
+    return ", ".join(str(path) for path in paths)
+
+
+def _may_hold(place: Path, name: str) -> bool:
+    """Whether files directly in `place` may be taken for `name`: both MNIST sets use the same file names."""
+    if name == "cifar10":
+        return True
+    return _named_fashion(place) == (name == "fashion-mnist")
+
+
+def _named_fashion(folder: Path) -> bool:
+    for path in (folder.absolute(), folder.resolve()):  # a link and its target may be named differently
+        named = path.parent.name if path.name == "raw" else path.name
+        if "fashion" in named.lower() or "fmnist" in named.lower():
+            return True
+    return False
+
+
+# --- reading files ---
+
+
+def _read_bytes(path: Path) -> bytes:
+    try:
+        raw = path.read_bytes()
+        return gzip.decompress(raw) if path.suffix == ".gz" else raw
+    except (EOFError, zlib.error, gzip.BadGzipFile) as error:
+        raise CimcError(f"data file {path}: damaged gzip ({_first_line(error)}): download it again") from None
+    except OSError as error:
+        raise CimcError(f"data file {path}: cannot be read ({error.strerror}): check its permissions") from None
+
+
+def _load_idx(name: str, data_dir: Path | None) -> Dataset:
+    """Load one of the MNIST sets: images (N, 1, H, W)."""
+    paths = _find_files(name, data_dir, _IDX_FILES)
+    x_train, y_train, x_test, y_test = (_read_idx(path, dims) for path, dims in zip(paths, (3, 1, 3, 1), strict=True))
+    labels = y_train.astype(np.int32), y_test.astype(np.int32)
+    return _checked(Dataset(name, x_train[:, None], labels[0], x_test[:, None], labels[1], False, 10), paths[0].parent)
+
+
+def _read_idx(path: Path, dimensions: int) -> NDArray[np.uint8]:
+    """Read one IDX file of unsigned bytes with the given number of dimensions."""
+    raw = _read_bytes(path)
+    start = 4 + 4 * dimensions
+    if len(raw) < start:
+        raise CimcError(f"data file {path}: {len(raw)} bytes are too few for an IDX header: download it again")
+    magic = bytes((0, 0, _IDX_UBYTE, dimensions))
+    if raw[:4] != magic:
+        raise CimcError(
+            f"data file {path}: starts with {raw[:4].hex()}, not {magic.hex()}: not the IDX file it is named"
+        )
+    shape = tuple(int.from_bytes(raw[at : at + 4], "big") for at in range(4, start, 4))
+    if len(raw) - start != math.prod(shape):
+        sizes = " x ".join(str(size) for size in shape)
+        raise CimcError(f"data file {path}: holds {len(raw) - start} bytes, its header says {sizes}: download it again")
+    return np.frombuffer(raw, np.uint8, offset=start).reshape(shape)
+
+
+def _load_cifar(data_dir: Path | None) -> Dataset:
+    """Load CIFAR-10 from its binary version: images (N, 3, 32, 32)."""
+    *train, test = _find_files("cifar10", data_dir, _CIFAR_FILES)
+    batches = [_read_cifar(path) for path in train]
+    images = np.concatenate([batch[0] for batch in batches])
+    labels = np.concatenate([batch[1] for batch in batches])
+    return _checked(Dataset("cifar10", images, labels, *_read_cifar(test), False, 10), test.parent)
+
+
+def _read_cifar(path: Path) -> tuple[NDArray[np.uint8], NDArray[np.int32]]:
+    """Read one binary batch: images (N, 3, 32, 32) and labels (N,)."""
+    raw = _read_bytes(path)
+    if len(raw) % _CIFAR_RECORD:
+        raise CimcError(
+            f"data file {path}: {len(raw)} bytes are no whole number of {_CIFAR_RECORD}-byte records: download it again"
+        )
+    records = np.frombuffer(raw, np.uint8).reshape(-1, _CIFAR_RECORD)
+    return np.ascontiguousarray(records[:, 1:]).reshape(-1, *_CIFAR_SHAPE), records[:, 0].astype(np.int32)
+
+
+def _load_npz(path: Path) -> Dataset:
+    try:
+        file = np.load(path, allow_pickle=False)
+        if not isinstance(file, np.lib.npyio.NpzFile):
+            raise CimcError(f"data file {path}: holds one array, not {', '.join(_ARRAYS)}: save it with np.savez")
+        with file:
+            if missing := [key for key in _ARRAYS if key not in file.files]:
+                raise CimcError(f"data file {path}: lacks {', '.join(missing)}: save {', '.join(_ARRAYS)} in it")
+            arrays = {key: file[key] for key in _ARRAYS}
+    except PermissionError:
+        raise CimcError(f"data file {path}: cannot be read: check its permissions") from None
+    except _NPZ_ERRORS as error:
+        raise CimcError(f"data file {path}: cannot be read ({_first_line(error)}): save it with np.savez") from None
+    x_train, x_test = (_npz_images(path, key, arrays[key]) for key in ("x_train", "x_test"))
+    y_train, y_test = (_npz_labels(path, key, arrays[key]) for key in ("y_train", "y_test"))
+    classes = 1 + int(max(y_train.max(initial=0), y_test.max(initial=0)))
+    return _checked(Dataset(path.name, x_train, y_train, x_test, y_test, False, classes), path)
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0]
+
+
+def _npz_images(path: Path, key: str, array: NDArray[Any]) -> NDArray[Any]:
+    """Bring images to uint8 or float32, tokens to int32."""
+    if array.ndim < 2:
+        raise CimcError(f"data file {path}: {key} has shape {array.shape}: give one row per image, (N, ...)")
+    if array.dtype == np.uint8:
+        return array[:, None] if array.ndim == 3 else array
+    if array.dtype.kind in "iu":
+        if array.size and (array.min() < np.iinfo(np.int32).min or array.max() > np.iinfo(np.int32).max):
+            raise CimcError(f"data file {path}: {key} holds integers beyond 32 bits: save smaller ones")
+        return array.astype(np.int32)
+    if array.dtype.kind != "f":
+        raise CimcError(
+            f"data file {path}: {key} is {array.dtype}: save it as uint8 (0 to 255), float32 or int32 tokens"
+        )
+    with np.errstate(over="ignore"):
+        images = array.astype(np.float32, copy=False)
+    if not np.isfinite(images).all():
+        raise CimcError(f"data file {path}: {key} holds NaN or infinite values (as float32): remove or replace them")
+    return images
+
+
+def _npz_labels(path: Path, key: str, array: NDArray[Any]) -> NDArray[np.int32]:
+    """Bring labels to int32 (N,); a column (N, 1) is taken too."""
+    if array.ndim == 2 and array.shape[1] == 1:
+        array = array[:, 0]
+    if array.dtype.kind not in "iu" or array.ndim != 1:
+        raise CimcError(
+            f"data file {path}: {key} is {array.dtype} {array.shape}: labels must be integers, one per image"
+        )
+    if array.size and (array.min() < 0 or array.max() > np.iinfo(np.int32).max - 1):
+        raise CimcError(f"data file {path}: {key} runs from {array.min()} to {array.max()}: labels count from 0")
+    return array.astype(np.int32)
+
+
+def _checked(data: Dataset, where: Path) -> Dataset:
+    """Return `data` where its parts fit together."""
+    for split, images, labels in (("train", data.x_train, data.y_train), ("test", data.x_test, data.y_test)):
+        if len(images) != len(labels):
+            problem = f"{len(images)} {split} images but {len(labels)} {split} labels: give one label per image"
+        elif images.size == 0:
+            problem = f"the {split} set is empty (shape {images.shape}): give at least one {split} image"
+        elif labels.max() >= data.classes:
+            problem = f"{split} label {labels.max()} in a set of {data.classes} classes: these are not its files"
+        else:
+            continue
+        raise CimcError(f"data set {data.name} in {where}: {problem}")
+    train, test = data.x_train, data.x_test
+    if train.shape[1:] != test.shape[1:] or train.dtype != test.dtype:
+        raise CimcError(
+            f"data set {data.name} in {where}: train images are {train.dtype} {train.shape[1:]}, "
+            f"test images {test.dtype} {test.shape[1:]}: both must have one shape and type"
+        )
+    return data

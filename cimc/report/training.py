@@ -1,0 +1,92 @@
+"""The report's section on training: courses over the epochs, ranges by layer, closing figures, options."""
+
+from collections.abc import Mapping
+from html import escape
+
+from cimc.api.training_record import (
+    CLIPPING,
+    RANGES,
+    Training,
+    figure_texts,
+    layer_rows,
+    option_texts,
+    progress_line,
+    read_training,
+)
+from cimc.artifact import Artifact
+from cimc.report.drawings import Line, line_chart
+from cimc.report.html import section, table
+from cimc.report.svg import BLUE, ORANGE
+
+_COLOURS = (BLUE, ORANGE)
+
+
+def training_section(artifact: Artifact) -> str:
+    """The section as HTML; nothing for a file that was never trained."""
+    training = read_training(artifact)
+    if training is None:
+        return ""
+    tables = (_named(figure_texts(training.figures), "result"), _named(option_texts(training), "option"))
+    note = progress_line(training)
+    return section("Training", f"{note[0].upper()}{note[1:]}.", _courses(training), _side(*tables)) + _layers(training)
+
+
+def _named(texts: Mapping[str, str], name: str) -> str:
+    return table([name, ""], [(escape(key), escape(value)) for key, value in texts.items()])
+
+
+def _side(*parts: str) -> str:
+    return f"<div class=side>{''.join(f'<div>{part}</div>' for part in parts)}</div>"
+
+
+def _courses(training: Training) -> str:
+    """Test accuracy, training loss and updates per weight by epoch."""
+    if not training.epochs:
+        return "<p>No epoch is complete yet.</p>"
+    weights = training.figures["weights"]
+
+    def course(key: str, unit: float = 1.0) -> list[tuple[float, float]]:
+        return [(float(record["epoch"]), float(record[key]) / unit) for record in training.epochs]
+
+    accuracy = Line("test accuracy", BLUE, course("accuracy"))
+    loss = Line("training loss", ORANGE, course("loss"))
+    updates = Line("updates per weight", BLUE, course("updates", weights))
+    return _side(
+        line_chart("test accuracy", [accuracy], show=_percent, from_zero=False),
+        line_chart("training loss", [loss], show=_short),
+        line_chart("updates per weight, from the start", [updates], show=_short),
+    )
+
+
+def _layers(training: Training) -> str:
+    """Clipping shares and ranges of every layer by epoch, where they are recorded."""
+    if not training.layers:
+        return ""
+    shares, ranges = [], []
+    for layer in training.layers:
+        clipped, spans = (
+            [
+                Line(name, colour, training.course(layer, key))
+                for (key, name), colour in zip(keys, _COLOURS, strict=True)
+            ]
+            for keys in (CLIPPING.items(), RANGES.items())
+        )
+        shares.append(f"<div>{line_chart(f'{layer}: clipped', clipped, show=_percent, small=True)}</div>")
+        ranges.append(f"<div>{line_chart(f'{layer}: ranges', spans, show=_short, small=True)}</div>")
+    head, rows = layer_rows(training.last_layers)
+    return section(
+        "Ranges and clipping by layer",
+        "Inputs beyond the input range and column currents beyond the ADC's range are clipped: their shares of all "
+        "inputs and of all ADC codes of the layer. Ranges are in the network's own units.",
+        f"<div class=cells>{''.join(shares)}</div>",
+        f"<div class=cells>{''.join(ranges)}</div>",
+        table(head, [[escape(cell) for cell in row] for row in rows]),
+    )
+
+
+def _percent(share: float) -> str:
+    return f"{100 * share:.4g} %"
+
+
+def _short(value: float) -> str:
+    return f"{value:.4g}"

@@ -1,0 +1,209 @@
+"""Fused operators of onnxruntime's optimiser (domain com.microsoft) become the standard operators they stand for."""
+
+from collections.abc import Sequence
+
+import numpy as np
+import onnx_ir as ir
+
+from passes.graph_edit import constant
+from passes.lowering.expand import Builder, Rule, expand
+from passes.lowering.expand_quantized import MICROSOFT
+
+_CONV = ("auto_pad", "dilations", "group", "kernel_shape", "pads", "strides")
+_ACTIVATIONS = {"Relu": (), "Tanh": (), "Sigmoid": (), "LeakyRelu": ("alpha",), "HardSigmoid": ("alpha", "beta")}
+
+
+class ExpandFused(ir.passes.InPlacePass):
+    """Expand the fused products, activations, normalisations and attentions."""
+
+    def call(self, model: ir.Model) -> ir.passes.PassResult:
+        """Expand all of them."""
+        return ir.passes.PassResult(model, modified=bool(expand(model, _RULES)))
+
+
+def _activated(build: Builder, value: ir.Value, parameters: list[float]) -> ir.Value | None:
+    """`value` after the node's activation; None if that is not known here."""
+    operator = build.node.attributes.get_string("activation", "")
+    if not operator:
+        return value
+    if operator == "Clip":
+        low, high = (build.constant(float(limit)) for limit in parameters)
+        return build("Clip", value, low, high)
+    if operator not in _ACTIVATIONS:
+        return None
+    given = dict(zip(_ACTIVATIONS[operator], parameters, strict=False))
+    return build(operator, value, **given)
+
+
+def _fused_conv(build: Builder) -> list[ir.Value] | None:
+    attributes = build.node.attributes
+    parameters = [float(number) for number in attributes.get_floats("activation_params", ())]
+    kept = {name: attributes[name].value for name in _CONV if name in attributes}
+    value = build("Conv", *build.node.inputs[:3], **kept)
+    addend = build.input(3)
+    result = _activated(build, value if addend is None else build("Add", value, addend), parameters)
+    return None if result is None else [result]
+
+
+def _fused_gemm(build: Builder) -> list[ir.Value] | None:
+    attributes = build.node.attributes
+    names = ("activation_alpha", "activation_beta", "activation_gamma")
+    parameters = [attributes.get_float(name) for name in names if name in attributes]
+    kept = {name: attributes[name].value for name in ("alpha", "beta", "transA", "transB") if name in attributes}
+    result = _activated(build, build("Gemm", *build.node.inputs, **kept), parameters)
+    return None if result is None else [result]
+
+
+def _fused_matmul(build: Builder) -> list[ir.Value] | None:
+    attributes = build.node.attributes
+    if attributes.get_int("transBatchA", 0) or attributes.get_int("transBatchB", 0):
+        return None
+    turned, operands = [], []
+    for index, name in ((0, "transA"), (1, "transB")):
+        value = build.needed(index)
+        turned.append(bool(attributes.get_int(name, 0)))
+        array = constant(value)
+        if array is not None and turned[-1]:
+            value, turned[-1] = build.constant(np.swapaxes(array, -1, -2)), False
+        operands.append(value)
+    if any(turned):  # of values whose ranks may not be known yet; those of two values are the same
+        axes = ["km" if turned[0] else "mk", "nk" if turned[1] else "kn"]
+        matrices = [value.shape is not None and len(value.shape) == 2 for value in operands]
+        left, right = (pair if matrix else f"...{pair}" for pair, matrix in zip(axes, matrices, strict=True))
+        result = "mn" if all(matrices) else "...mn"
+        product = build("Einsum", *operands, equation=f"{left},{right}->{result}")
+    else:
+        product = build("MatMul", *operands)
+    alpha = float(attributes.get_float("alpha", 1.0))
+    return [product if alpha == 1 else build("Mul", product, build.constant(alpha))]
+
+
+def _gelu(approximate: str) -> Rule:
+    """Gelu of the input plus the bias, if there is one."""
+
+    def rule(build: Builder) -> list[ir.Value]:
+        x, bias = build.needed(0), build.input(1)
+        return [build("Gelu", x if bias is None else build("Add", x, bias), approximate=approximate)]
+
+    return rule
+
+
+def _quick_gelu(build: Builder) -> list[ir.Value]:
+    x, alpha = build.needed(0), build.constant(float(build.node.attributes.get_float("alpha", 1.702)))
+    return [build("Mul", x, build("Sigmoid", build("Mul", x, alpha)))]
+
+
+def _simple_norm(build: Builder, x: ir.Value, scale: ir.Value, axis: int, epsilon: float) -> ir.Value:
+    """x / sqrt(mean of squares + epsilon) * scale, over the last axes (arXiv 1910.07467)."""
+    axes = build.constant(np.arange(axis, 0, dtype=np.int64))
+    mean = build("ReduceMean", build("Mul", x, x), axes)
+    root = build("Sqrt", build("Add", mean, build.constant(epsilon)))
+    return build("Mul", build("Div", x, root), scale)
+
+
+def _simplified_layer_norm(build: Builder) -> list[ir.Value] | None:
+    attributes, x = build.node.attributes, build.needed(0)
+    axis = attributes.get_int("axis", -1)
+    if axis >= 0:
+        if x.shape is None:
+            return None
+        axis -= len(x.shape)
+    return [_simple_norm(build, x, build.needed(1), axis, float(attributes.get_float("epsilon", 1e-5)))]
+
+
+def _skip_layer_norm(build: Builder) -> list[ir.Value | None]:
+    """SkipLayerNormalization(x, skip, scale, shift, bias) -> y, _, _, sum."""
+    epsilon = float(build.node.attributes.get_float("epsilon", 1e-12))
+    total, bias, shift = build("Add", build.needed(0), build.needed(1)), build.input(4), build.input(3)
+    total = total if bias is None else build("Add", total, bias)
+    return [build("LayerNormalization", total, build.needed(2), shift, axis=-1, epsilon=epsilon), None, None, total]
+
+
+def _skip_simplified_layer_norm(build: Builder) -> list[ir.Value | None]:
+    """SkipSimplifiedLayerNormalization(x, skip, scale, bias) -> y, _, _, sum."""
+    epsilon = float(build.node.attributes.get_float("epsilon", 1e-12))
+    total, bias = build("Add", build.needed(0), build.needed(1)), build.input(3)
+    total = total if bias is None else build("Add", total, bias)
+    return [_simple_norm(build, total, build.needed(2), -1, epsilon), None, None, total]
+
+
+def _bias_softmax(build: Builder) -> list[ir.Value]:
+    axis = build.node.attributes.get_int("axis", 1)
+    return [build("Softmax", build("Add", build.needed(0), build.needed(1)), axis=axis)]
+
+
+def _bias_add(build: Builder) -> list[ir.Value]:
+    """BiasAdd(x, bias, skip)."""
+    return [build("Add", build("Add", build.needed(0), build.needed(1)), build.needed(2))]
+
+
+def _attention(build: Builder) -> list[ir.Value] | None:
+    """Attention(x, weight, bias, mask): one product gives query, key and value."""
+    attributes, weight, x = build.node.attributes, build.needed(1), build.needed(0)
+    if weight.shape is None or not isinstance(weight.shape[1], int) or attributes.get_int("do_rotary", 0) == 1:
+        return None
+    if any(build.input(index) is not None for index in range(4, len(build.node.inputs))):
+        return None  # earlier keys and values, or a bias of the scores
+    width = weight.shape[1]
+    sizes = [int(size) for size in attributes.get_ints("qkv_hidden_sizes", ()) or [width // 3] * 3]
+    projected, bias = build("MatMul", x, weight), build.input(2)
+    projected = projected if bias is None else build("Add", projected, bias)
+    return _heads(build, build.split(projected, sizes), sizes[0], build.input(3))
+
+
+def _multi_head_attention(build: Builder) -> list[ir.Value] | None:
+    """MultiHeadAttention(query, key, value, bias, mask), each [batch, length, heads x size]."""
+    query, bias = build.needed(0), build.input(3)
+    if build.input(1) is None or build.input(2) is None:
+        return None
+    if any(build.input(index) is not None for index in range(5, len(build.node.inputs))):
+        return None
+    parts = [query, build.needed(1), build.needed(2)]
+    if bias is not None and bias.shape is not None and isinstance(bias.shape[0], int):
+        width = bias.shape[0] // 3
+        parts = [build("Add", part, one) for part, one in zip(parts, build.split(bias, [width] * 3), strict=True)]
+    elif bias is None and query.shape is not None and len(query.shape) == 3 and isinstance(query.shape[2], int):
+        width = query.shape[2]
+    else:
+        return None
+    return _heads(build, parts, width, build.input(4))
+
+
+def _heads(build: Builder, parts: Sequence[ir.Value], width: int, mask: ir.Value | None) -> list[ir.Value] | None:
+    """Attention of query, key and value [batch, length, heads x size]; `mask` [batch, keys]: 1 where one counts."""
+    attributes = build.node.attributes
+    heads = attributes.get_int("num_heads")
+    if attributes.get_int("unidirectional", 0) or (mask is not None and (mask.shape is None or len(mask.shape) != 2)):
+        return None
+    shape = build.constant(np.array([0, 0, heads, -1], np.int64))
+    query, key, value = (build("Reshape", part, shape) for part in parts)
+    query, value = (build("Transpose", part, perm=[0, 2, 1, 3]) for part in (query, value))
+    key = build("Transpose", key, perm=[0, 2, 3, 1])
+    scale = float(attributes.get_float("scale", 0.0)) or (width // heads) ** -0.5
+    score = build("Mul", build("MatMul", query, key), build.constant(scale))
+    if mask is not None:
+        counts = build("Unsqueeze", mask, build.constant(np.array([1, 2], np.int64)))
+        absent = build("Sub", build.constant(1.0), build("Cast", counts, to=int(ir.DataType.FLOAT)))
+        lowest = build.constant(float(attributes.get_float("mask_filter_value", -10000.0)))
+        score = build("Add", score, build("Mul", absent, lowest))
+    mixed = build("Transpose", build("MatMul", build("Softmax", score, axis=-1), value), perm=[0, 2, 1, 3])
+    return [build("Reshape", mixed, build.constant(np.array([0, 0, -1], np.int64)))]
+
+
+_RULES: dict[tuple[str, str], Rule] = {
+    ("", "SimplifiedLayerNormalization"): _simplified_layer_norm,  # onnxruntime's own, in the standard's domain
+    (MICROSOFT, "Attention"): _attention,
+    (MICROSOFT, "BiasAdd"): _bias_add,
+    (MICROSOFT, "BiasGelu"): _gelu("none"),
+    (MICROSOFT, "BiasSoftmax"): _bias_softmax,
+    (MICROSOFT, "FastGelu"): _gelu("tanh"),
+    (MICROSOFT, "FusedConv"): _fused_conv,
+    (MICROSOFT, "FusedGemm"): _fused_gemm,
+    (MICROSOFT, "FusedMatMul"): _fused_matmul,
+    (MICROSOFT, "Gelu"): _gelu("none"),
+    (MICROSOFT, "MultiHeadAttention"): _multi_head_attention,
+    (MICROSOFT, "QuickGelu"): _quick_gelu,
+    (MICROSOFT, "SkipLayerNormalization"): _skip_layer_norm,
+    (MICROSOFT, "SkipSimplifiedLayerNormalization"): _skip_simplified_layer_norm,
+    (MICROSOFT, "TransposeMatMul"): _fused_matmul,
+}

@@ -1,0 +1,128 @@
+"""Give every value its shape, with one symbol for the batch and all other sizes static.
+
+Shape inference loses the batch symbol in shape arithmetic, so it is run at two batch sizes: what differs between them
+depends on the batch, what does not is static.
+"""
+
+import logging
+import math
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import numpy as np
+import onnx_ir as ir
+from onnx_ir.passes import common
+
+from passes.graph_edit import register_constant
+from passes.lowering.fold_constants import FoldConstants
+
+BATCH_SYMBOL = "N"
+_BATCHES = (7, 11)
+
+Sizes = tuple[int | None, ...]
+
+
+class InferShapes(ir.passes.InPlacePass):
+    """Infer the shapes and types of all values anew."""
+
+    def call(self, model: ir.Model) -> ir.passes.PassResult:
+        """Set the shape of every value that inference reaches; clear the others."""
+        symbol = batch_symbol(model)
+        first, second = (sizes_at(model, batch) for batch in _BATCHES)
+        for value in model.graph.inputs:
+            if value.shape is not None and len(value.shape) and not isinstance(value.shape[0], int):
+                value.shape = ir.Shape([symbol, *value.shape.dims[1:]])
+        for node in model.graph:
+            for value in node.outputs:
+                name = value.name or ""
+                value.shape = None
+                if name not in first:
+                    continue
+                kind, small = first[name]
+                if kind is not None:
+                    value.type = kind
+                large = second.get(name, (None, None))[1]
+                if small is not None and large is not None and len(small) == len(large):
+                    value.shape = ir.Shape([_merge(a, b, symbol) for a, b in zip(small, large, strict=True)])
+        return ir.passes.PassResult(model, modified=True)
+
+
+def batch_symbol(model: ir.Model) -> str:
+    """The name of the batch dimension: that of the first input that names one."""
+    for value in model.graph.inputs:
+        if value.shape is not None and len(value.shape):
+            size = value.shape[0]
+            if isinstance(size, ir.SymbolicDim) and size.value:
+                return str(size.value)
+    return BATCH_SYMBOL
+
+
+def sizes_at(model: ir.Model, batch: int) -> dict[str, tuple[ir.TypeProtocol | None, Sizes | None]]:
+    """The type and the sizes of every node output, by name; `batch` stands for a symbolic first size of the inputs."""
+    probe = model.clone()
+    for value in probe.graph.inputs:
+        if value.shape is not None and len(value.shape) and not isinstance(value.shape[0], int):
+            value.shape = ir.Shape([batch, *value.shape.dims[1:]])
+    names = [value.name for node in probe.graph for value in node.outputs if value.name]
+    for node in probe.graph:
+        for value in node.outputs:
+            value.shape = None
+    infer = common.ShapeInferencePass(check_type=False, strict_mode=False, data_prop=True)
+    with _quiet():
+        infer(probe)
+        # Arithmetic with sizes that the inference does not follow is computed instead: here all sizes are numbers.
+        while not all(_known(value) for node in probe.graph for value in node.outputs) and _fold_sizes(probe):
+            infer(probe)
+    values = {value.name: value for node in probe.graph for value in node.outputs} | dict(probe.graph.initializers)
+    return {name: (values[name].type, _sizes(values[name])) for name in names if name in values}
+
+
+def _sizes(value: ir.Value) -> Sizes | None:
+    return None if value.shape is None else tuple(size if isinstance(size, int) else None for size in value.shape)
+
+
+def _known(value: ir.Value) -> bool:
+    return value.shape is not None and all(isinstance(size, int) for size in value.shape)
+
+
+def _fold_sizes(probe: ir.Model) -> int:
+    """Compute every Shape and Size of a value of known sizes, and what follows from them; the number of those."""
+    count = 0
+    for node in probe.graph:
+        value = node.inputs[0] if node.op_type in ("Shape", "Size") and not node.domain else None
+        if value is None or value.shape is None or not _known(value) or node.outputs[0].is_graph_output():
+            continue
+        sizes = value.shape.numpy()
+        start, end = node.attributes.get_int("start", 0), node.attributes.get_int("end", len(sizes))
+        array = np.array(sizes[start:end] if node.op_type == "Shape" else math.prod(sizes), np.int64)
+        output, name = node.outputs[0], node.outputs[0].name or ""
+        output.name = f"{name}.before_folding"
+        output.replace_all_uses_with(register_constant(probe.graph, name, array))
+        probe.graph.remove(node, safe=True)
+        count += 1
+    if count:
+        FoldConstants()(probe)
+    return count
+
+
+def _merge(small: int | None, large: int | None, symbol: str) -> int | str | None:
+    if small is None or large is None:
+        return None
+    if small == large:
+        return small
+    if small * _BATCHES[1] != large * _BATCHES[0]:
+        return None
+    factor = small // _BATCHES[0]
+    return symbol if factor == 1 else f"{factor}*{symbol}"
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep the library from logging a traceback where inference stops: the passes after it say what is missing."""
+    logger = logging.getLogger("onnx_ir.passes.common.shape_inference")
+    before = logger.disabled
+    logger.disabled = True
+    try:
+        yield
+    finally:
+        logger.disabled = before

@@ -1,0 +1,1 @@
+"""The read: what the arrays do with an input."""

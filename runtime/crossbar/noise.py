@@ -1,0 +1,46 @@
+"""Gaussian noise, cheap enough to draw once per conversion: a counter-based hash and a polynomial, no logarithm.
+
+The draw is a pure function of (key, index): twelve uniform bytes from three hashed 32-bit words are summed (Irwin-Hall)
+and the sum is bent to the normal law by the odd polynomial of Teichroew (1953; Knuth, TAOCP vol. 2, 3.4.1, exercise).
+Moments agree with N(0, 1) to a relative 1e-3 up to the fourth, quantiles to 2e-3 within 3 sigma and 1.1e-2 within 4;
+tails beyond 4 sigma are 4 % too heavy, beyond 5 sigma 19 %; values lie 0.004 sigma apart, the largest is 8.6.
+`jax.random.normal` costs more than the crossbar products on a CPU, because its logarithm is not vectorised there.
+"""
+
+import math
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+
+from runtime.crossbar.keys import mix
+
+# Teichroew's coefficients of r, r^3, r^5, r^7, r^9 with r = (sum of 12 uniforms - 6) / 4.
+_TEICHROEW = (3.949846138, 0.252408784, 0.076542912, 0.008355968, 0.029899776)
+
+
+def normal(key: Array, shape: tuple[int, ...]) -> Array:
+    """Standard normal float32 values of that shape; at most 2^32 of them.
+
+    Args:
+        key: a `jax.random` key.
+        shape: shape of the result.
+    """
+    # Written once: else the key is derived again for every value.
+    words = jax.lax.optimization_barrier(jax.random.bits(key, (4,), jnp.uint32))
+    index = jax.lax.iota(jnp.uint32, math.prod(shape)).reshape(shape)
+    base = mix(index + words[0])
+    total = jnp.zeros(shape, jnp.uint32)
+    for word in (words[1], words[2], words[3]):
+        total = total + _byte_sum(mix(base ^ word))
+    # Twelve bytes, each uniform on 0..255: mean 127.5, spread to uniforms on (0, 1) by (byte + 1/2) / 256.
+    r = (total.astype(jnp.int32).astype(jnp.float32) + (6.0 - 6.0 * 256.0)) * (1.0 / 1024.0)
+    square = r * r
+    a1, a3, a5, a7, a9 = _TEICHROEW
+    return r * (a1 + square * (a3 + square * (a5 + square * (a7 + square * a9))))
+
+
+def _byte_sum(x: Array) -> Array:
+    """Sum of the four bytes of each word."""
+    pairs = (x & jnp.uint32(0x00FF00FF)) + ((x >> 8) & jnp.uint32(0x00FF00FF))
+    return (pairs + (pairs >> 16)) & jnp.uint32(0x3FF)

@@ -1,0 +1,1 @@
+"""A lowered network as a JAX function."""

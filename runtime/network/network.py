@@ -1,0 +1,98 @@
+"""A network ready to run: its operators in order, its parameters, its inputs and outputs."""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import onnx
+
+from cimc.errors import CimcError
+from runtime.crossbar.unfold import Window
+
+
+@dataclass(frozen=True)
+class Node:
+    """One operator: names of its inputs and outputs (empty: left out), and its attributes as Python values.
+
+    layer: name of the crossbar layer it uses; None for a digital operator. Several nodes may use one layer.
+    foreign: the node and the element types of its inputs, when onnxruntime executes it for want of an operator here.
+    """
+
+    name: str
+    operator: str
+    layer: str | None
+    inputs: tuple[str, ...]
+    outputs: tuple[str, ...]
+    attributes: Mapping[str, Any]
+    foreign: tuple[onnx.NodeProto, tuple[int, ...]] | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class Network:
+    """A network ready to run.
+
+    nodes: in execution order. inputs: name and shape of each input (None: not static). outputs: names. initializers:
+    arrays by name, those of the network (weights in rows x columns). trainable: names of the digital parameters that
+    training changes (biases, normalisation, embeddings). statistics: names of the running means and variances of
+    batch normalisation. windows: convolution window a layer. integer_inputs: names of the inputs that are integers
+    (tokens). opsets: versions of the operator sets. logits: the output that is trained, the only one of floats, before
+    a final Softmax if there is one; empty if there are several.
+    """
+
+    nodes: tuple[Node, ...]
+    inputs: Mapping[str, tuple[int | None, ...]]
+    outputs: tuple[str, ...]
+    logits: str
+    initializers: Mapping[str, np.ndarray]
+    trainable: tuple[str, ...]
+    statistics: tuple[str, ...]
+    windows: Mapping[str, Window | None]
+    integer_inputs: frozenset[str]
+    opsets: Mapping[str, int]
+
+    def layers(self) -> Iterator[Node]:
+        """The first node of every crossbar layer, in order."""
+        seen: set[str] = set()
+        for node in self.nodes:
+            if node.layer is not None and node.layer not in seen:
+                seen.add(node.layer)
+                yield node
+
+    @property
+    def input(self) -> str:
+        """The name of the only input. Raises CimcError when there are several, or several outputs to train."""
+        if len(self.inputs) != 1 or not self.logits:
+            raise CimcError(
+                f"the network has {len(self.inputs)} inputs and {len(self.outputs)} outputs; "
+                "training and evaluation need one of each, beside outputs of integers: remove the others"
+            )
+        return next(iter(self.inputs))
+
+    @property
+    def tokens(self) -> int | None:
+        """Entries of the smallest table that the network's input indexes; None when it indexes none."""
+        tables = [
+            self.initializers[node.inputs[0]]
+            for node in self.nodes
+            if node.operator == "Gather"
+            and node.inputs[1] in self.integer_inputs
+            and node.inputs[0] in self.initializers
+        ]
+        return min((len(table) for table in tables), default=None)
+
+    @property
+    def image_shape(self) -> tuple[int, ...]:
+        """Input shape without the batch. Raises CimcError when it is not static, or when the batch is."""
+        first, *shape = self.inputs[self.input] or (1,)
+        if first is not None:
+            raise CimcError(
+                f"the first size of the network's input {self.input} is fixed to {first}: training and evaluation need "
+                "a free batch there; export the network with a dynamic batch axis, images first"
+            )
+        static = tuple(extent for extent in shape if extent is not None)
+        if len(static) < len(shape):
+            raise CimcError(
+                f"the sizes of the network's input {self.input} are not static; compile it with --shape, images first"
+            )
+        return static

@@ -1,0 +1,1 @@
+"""A network on a chip: its state, its products, its calibration."""

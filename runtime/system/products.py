@@ -1,0 +1,77 @@
+"""The ways to compute a crossbar layer: on the arrays, exactly from the digital weights, from the network alone."""
+
+import jax.numpy as jnp
+from jax import Array
+
+from runtime.crossbar.product import by_group, layer_output, split_groups
+from runtime.crossbar.unfold import fold_output, unfold
+from runtime.network.network import Network
+from runtime.network.run import Product
+from runtime.system.state import State, System, gain_name
+
+
+def array_product(system: System, state: State) -> Product:
+    """Layers on the arrays, with all that `runtime.crossbar.product` models; noise when a key is given."""
+
+    def product(name: str, x: Array, key: Array | None) -> Array:
+        return layer_on_arrays(system, state, name, x, state["input_range"][name], key)
+
+    return product
+
+
+def exact_product(system: System, state: State) -> Product:
+    """Layers as float32 products with the digital copy of the weights: no converters, no noise, no devices."""
+
+    def product(name: str, x: Array, key: Array | None) -> Array:
+        return exact_layer(system, state, name, x, state["weight"][name])
+
+    return product
+
+
+def plain_product(network: Network) -> Product:
+    """Layers as float32 products with the network's own constants, without a system: no chip, no state."""
+
+    def product(name: str, x: Array, key: Array | None) -> Array:
+        node = next(node for node in network.layers() if node.layer == name)
+        weight = jnp.asarray(network.initializers[node.inputs[1]])
+        window, groups = network.windows[name], int(node.attributes.get("group", 1))
+        y = grouped_product(weight, unfold(x, window), groups)
+        if len(node.inputs) > 2:
+            y = y + jnp.asarray(network.initializers[node.inputs[2]])[:, None]
+        return fold_output(y, x.shape, window)
+
+    return product
+
+
+def exact_layer(system: System, state: State, name: str, x: Array, weight: Array) -> Array:
+    """A layer as a float32 product with these weights [rows, columns], times its gain, with its bias."""
+    crossbar = system.crossbars[name]
+    y = grouped_product(weight, unfold(x, crossbar.window), crossbar.groups) * state["digital"][gain_name(name)]
+    bias = system.bias_names.get(name)
+    y = y if bias is None else y + state["digital"][bias][:, None]
+    return fold_output(y, x.shape, crossbar.window)
+
+
+def layer_on_arrays(system: System, state: State, name: str, x: Array, input_range: Array, key: Array | None) -> Array:
+    """A layer on its arrays with this input range; key None: no noise."""
+    crossbar, bias_name = system.crossbars[name], system.bias_names.get(name)
+    y = layer_output(
+        crossbar,
+        x,
+        state["weight"][name],
+        state["digital"][gain_name(name)],
+        None if bias_name is None else state["digital"][bias_name],
+        state["conductance"][name],
+        state["weight_range"][name],
+        input_range,
+        key,
+    )
+    return fold_output(y, x.shape, crossbar.window)
+
+
+def grouped_product(weight: Array, vectors: Array, groups: int) -> Array:
+    """W^T x of each group: weight [rows, columns], vectors [groups * rows, MVMs] -> [columns, MVMs]."""
+    if groups == 1:
+        return weight.T @ vectors
+    y = jnp.einsum("grc,grm->gcm", by_group(weight, groups), split_groups(vectors, groups))
+    return y.reshape(-1, y.shape[-1])

@@ -1,0 +1,110 @@
+"""The weight that a fully programmed pair stands for, chosen for what the devices can hold."""
+
+import math
+from functools import lru_cache
+
+import numpy as np
+import numpy.typing as npt
+from scipy.special import erfc
+
+from cimc.chip import Cell, Chip
+from cimc.units import pair_targets
+from runtime.devices.write_law import error_left
+
+CANDIDATES = np.linspace(1.0, 0.05, 96)  # of the largest weight; few levels want far less than it
+BINS = 4096
+STATES = 33  # where the law of a device with limits is computed; between them it is interpolated
+
+# Training weighs what a device errs so many times against what a range clips: gains and other weights make up for a
+# clipped weight as they learn, for errors less. LeNet-1 on brram-soc, whose writes and steps are coarse, begun from
+# normal weights, loses a point and more with 1.6 and 2 sd; on brram-256x64 1.4 sd costs a quarter more updates than 2.
+ERROR_WEIGHT = 2.2
+TRIED_SDS = np.linspace(0.5, 3.0, 251)
+LEAST_SD = 0.01  # of He's; with less a layer counts as zero
+
+Doubles = npt.NDArray[np.float64]
+
+
+def best_weight_range(weight: npt.NDArray[np.floating], chip: Chip) -> np.float32:
+    """The weight of a fully programmed pair that gives the least expected squared weight error on `chip`.
+
+    A small range clips the largest weights; a large one makes every device's error and the distance between levels
+    worth more weight. With r the range, g+ and g- the targets of a weight w (levels and all), e and s the mean and sd
+    of a write's error there, n the read noise and d the window, the error of a weight is
+
+        (r / d (g+ + e+ - g- - e-) - w)^2 + (r / d)^2 (s+^2 + s-^2 + 2 n^2)
+
+    averaged over a histogram of the layer's weights. Without errors and levels it is the largest weight.
+
+    Args:
+        weight: any shape, in the network's own unit.
+        chip: the chip.
+    """
+    magnitude, share, largest = _histogram(weight)
+    ranges = (largest * CANDIDATES).astype(np.float32)[:, None]
+    targets = np.asarray(pair_targets(magnitude.astype(np.float32)[None], ranges, chip), np.float64)
+    mean, sd = _write_errors(targets, chip.cell)
+    per_uS = ranges.astype(np.float64) / chip.cell.window_uS
+    held = targets + mean
+    bias = per_uS * (held[0] - held[1]) - magnitude
+    variance = np.square(per_uS) * (np.square(sd).sum(axis=0) + 2 * chip.cell.read_noise_uS**2)
+    errors = (np.square(bias) + variance) @ share
+    return ranges[int(np.argmin(errors)), 0]
+
+
+def training_weight_range(weight: npt.NDArray[np.floating], chip: Chip) -> np.float32:
+    """The weight of a fully programmed pair for training: `range_in_sds` times the layer's root mean square.
+
+    The range decides how large the threshold is in the network's unit, so it must not hang on one outlier or on how the
+    weights were drawn; those beyond it begin at the range. Chips with levels take the range that errs least instead:
+    with few of them it decides which weights are 0. A layer of zeros, or nearly, counts as one of He's initial weights,
+    variance 2 / rows: its weights are still to grow.
+
+    Args:
+        weight: [rows, columns], in the network's own unit.
+        chip: the chip.
+    """
+    if chip.cell.programmable_uS is not None:
+        return best_weight_range(weight, chip)
+    he = math.sqrt(2 / max(len(weight), 1))
+    spread = float(np.sqrt(np.mean(np.square(weight, dtype=np.float64)))) if weight.size else 0.0
+    return np.float32(range_in_sds(chip) * (spread if spread > LEAST_SD * he else he))
+
+
+@lru_cache(maxsize=64)
+def range_in_sds(chip: Chip) -> float:
+    """The weight range, in sd of the weights, in which a chip without levels trains.
+
+    It is the r that makes e r^2 + E[max(|z| - r, 0)^2] least for normal weights z: what is clipped, and `ERROR_WEIGHT`
+    times what a pair errs, e = 2 (s^2 + n^2) + t^2 / 3 with the largest sd s of a write, that n of a read and the
+    granularity t, up to which an update waits, all of the window.
+    """
+    cell = chip.cell
+    error = 2 * (cell.largest_error_sd_uS**2 + cell.read_noise_uS**2) / cell.window_uS**2 + cell.granularity**2 / 3
+    r = TRIED_SDS
+    density, beyond = np.exp(-(r**2) / 2) / math.sqrt(2 * math.pi), erfc(r / math.sqrt(2)) / 2
+    clipped = 2 * ((1 + r**2) * beyond - r * density)
+    return float(r[np.argmin(ERROR_WEIGHT * error * r**2 + clipped)])
+
+
+def _histogram(weight: npt.NDArray[np.floating]) -> tuple[Doubles, Doubles, float]:
+    """Mean magnitude and share of the weights in each bin up to the largest, and the largest (1 where all are 0)."""
+    magnitude = np.abs(weight.ravel())
+    largest = float(np.max(magnitude, initial=0.0)) or 1.0
+    bins = np.minimum(magnitude * np.float32(BINS / largest), BINS - 1).astype(np.int32)
+    count = np.bincount(bins, minlength=BINS)
+    total = np.bincount(bins, weights=magnitude, minlength=BINS)
+    filled = count > 0
+    return total[filled] / count[filled], count[filled] / max(magnitude.size, 1), largest
+
+
+def _write_errors(targets: Doubles, cell: Cell) -> tuple[Doubles, Doubles]:
+    """Mean and sd, in uS, of the error left at the targets, like these in shape."""
+    if cell.limits_uS is None:
+        mean, sd = cell.error_mean_uS(targets), cell.error_sd_uS(targets)
+    else:
+        states = np.linspace(cell.conductance_min_uS, cell.conductance_max_uS, STATES)
+        laws = [error_left(cell, state) for state in states.tolist()]
+        mean = np.interp(targets, states, [law.mean_uS for law in laws])
+        sd = np.interp(targets, states, [law.sd_uS for law in laws])
+    return np.broadcast_to(mean, targets.shape), np.broadcast_to(sd, targets.shape)
