@@ -16,7 +16,7 @@ _PUBLIC = {
     "Chip": "cimc.chip",
     "CimcError": "cimc.errors",
     "Mapping": "cimc.mapping",
-    "Policy": "runtime.training.update",
+    "Policy": "runtime.training.options",
     "TrainingOptions": "runtime.training.options",
     "compile_model": "cimc.api.compile",
     "deploy": "cimc.api.deploy",

@@ -13,7 +13,7 @@ class Method(StrEnum):
     float = "float"
 
 
-class Schedule(StrEnum):
+class RateSchedule(StrEnum):
     """Course of the learning rate."""
 
     constant = "constant"

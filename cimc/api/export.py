@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import onnx_ir as ir
 
-from cimc.api.system_of import system_of
+from cimc.api.system_of import state_of, system_of
 from cimc.artifact import read_artifact
 from cimc.chip import chip_text, parse_chip
 from cimc.dataset import Dataset
@@ -23,6 +23,7 @@ from runtime.system.calibration import calibrate, calibration_index
 from runtime.system.evaluate import images_for
 from runtime.system.program import program_of, with_program
 from runtime.system.state import build_system, read_back
+from runtime.system.weight_range import best_weight_range
 
 # Reads of every device at export: their mean leaves a quarter of the read noise.
 EXPORT_READS = 16
@@ -54,7 +55,8 @@ def export(
     lowered = artifact.network
     mapping = artifact.mapping if chip is None else map_network(lowered, target, artifact.mapping.input_range)
     system = build_system(load_network(artifact.network), mapping, target)
-    trained_on, state, programmed = system_of(artifact, source)
+    trained_on = system_of(artifact)
+    state, programmed = state_of(artifact, trained_on, source, best_weight_range)
     if programmed and weights == "devices":
         state = read_back(trained_on, state, jax.random.fold_in(new_key(seed), 1), EXPORT_READS)
     if data is not None:

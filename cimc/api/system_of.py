@@ -1,17 +1,27 @@
-"""The system of a `.cim` file."""
+"""The system and the state of a `.cim` file."""
 
 from pathlib import Path
 
 from cimc.artifact import Artifact
+from cimc.options import Backward
 from runtime.network.load import load_network
-from runtime.system.state import State, System, build_system, restore_state
-from runtime.training.options import TrainingOptions
+from runtime.system.program import program_of, with_program
+from runtime.system.state import RangeRule, State, System, build_system, initial_state, restore_state
 
 
-def system_of(artifact: Artifact, source: Path, options: TrainingOptions | None = None) -> tuple[System, State, bool]:
-    """System and state of a `.cim` file, and whether its devices hold the weights yet."""
-    backward = "digital" if options is None else options.policy.backward
-    system = build_system(load_network(artifact.network), artifact.mapping, artifact.chip, backward)
+def system_of(artifact: Artifact, backward: Backward = Backward.digital) -> System:
+    """The network of a `.cim` file on its chip."""
+    return build_system(load_network(artifact.network), artifact.mapping, artifact.chip, backward)
+
+
+def state_of(artifact: Artifact, system: System, source: Path, weight_range: RangeRule) -> tuple[State, bool]:
+    """The state of a `.cim` file, and whether its devices hold the weights.
+
+    Where they do not yet, the conductances are exact targets, with that rule for the weight range.
+    """
+    if not artifact.state:
+        return initial_state(system, weight_range=weight_range), False
     state = restore_state(system, artifact.state, str(source))
-    programmed = bool(artifact.state) and artifact.history["options"]["policy"]["method"] != "float"
-    return system, state, programmed
+    if artifact.history["options"]["policy"]["method"] != "float":
+        return state, True
+    return with_program(state, program_of(system, state, weight_range=weight_range)), False

@@ -5,14 +5,14 @@ from pathlib import Path
 from typing import Any
 
 from cimc.api.checkpoint import load_run, save_run
-from cimc.api.system_of import system_of
+from cimc.api.system_of import state_of, system_of
 from cimc.api.training_figures import training_figures
 from cimc.artifact import read_artifact
 from cimc.dataset import Dataset
 from cimc.files import require_different, require_writable
 from runtime.crossbar.xla import use_compilation_cache
 from runtime.system.evaluate import check_data
-from runtime.system.program import program_of, with_program
+from runtime.system.weight_range import training_weight_range
 from runtime.training.options import TrainingOptions
 from runtime.training.train import Run, start
 from runtime.training.train import train as train_run
@@ -45,9 +45,8 @@ def train(
     artifact = read_artifact(source)
     require_different(source, output)
     require_writable(output)
-    system, state, programmed = system_of(artifact, source, options)
-    if not programmed:
-        state = with_program(state, program_of(system, state, for_training=True))
+    system = system_of(artifact, options.policy.backward)
+    state, programmed = state_of(artifact, system, source, training_weight_range)
     check_data(system, state, data, artifact.mapping.input_range)
     run = start(system, state, options, programmed)
     if resume and Path(output).exists():

@@ -31,7 +31,7 @@ def training_figures(artifact: Artifact, run: Run, options: TrainingOptions) -> 
     """
     weights, last, policy = artifact.mapping.cost.weights, run.history[-1], options.policy
     counted = flatten_state(run.state) | {f"first_trials/{name}": np.asarray(n) for name, n in run.first_trials.items()}
-    on_arrays, updates = policy.method != "float", int(last["updates"])
+    on_arrays, updates = policy.compute.on_arrays, int(last["updates"])
     figures = {
         "accuracy": last["accuracy"],
         "loss": last["loss"],
@@ -44,7 +44,7 @@ def training_figures(artifact: Artifact, run: Run, options: TrainingOptions) -> 
         "update_reduction": run.step * weights / updates if updates else None,
         "weights": weights,
         "steps": run.step,
-        "threshold": policy.threshold_for(artifact.chip) if on_arrays else None,
+        "threshold": policy.rule.threshold(artifact.chip) if on_arrays else None,
         "layers": last["layers"],
         "warnings": [],
         **programming_counts(artifact, counted, asdict(policy)),

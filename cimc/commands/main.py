@@ -15,10 +15,10 @@ from cimc.options import (
     Backward,
     Method,
     Objective,
+    RateSchedule,
     Reset,
     Residual,
     RowSplit,
-    Schedule,
     Sync,
     Weights,
     Write,
@@ -132,7 +132,7 @@ def train(
             min=0, callback=_finite, help="For He's initial weights; other layers' steps follow their weights."
         ),
     ] = 0.005,
-    schedule: Annotated[Schedule, typer.Option(help="Course of the learning rate.")] = Schedule.cosine,
+    schedule: Annotated[RateSchedule, typer.Option(help="Course of the learning rate.")] = RateSchedule.cosine,
     weight_decay: Annotated[
         float, typer.Option(min=0, callback=_finite, help="Decoupled, on crossbar weights.")
     ] = 0.01,
@@ -166,17 +166,16 @@ def train(
     import cimc
     from cimc.commands import views
     from cimc.commands.console import progress_bar
-    from runtime.training.options import TrainingOptions
-    from runtime.training.update import Policy
+    from runtime.training.options import Policy, TrainingOptions
 
     kept = residual if reset is None else Residual.drop if reset is Reset.zero else Residual.keep
     options = TrainingOptions(
-        policy=Policy(method.value, threshold, kept.value, write.value, backward.value, sync.value),
+        policy=Policy(method.value, threshold, kept, write, backward, sync),
         epochs=epochs,
         steps_per_epoch=steps_per_epoch,
         batch_size=batch_size,
         lr=lr,
-        schedule=schedule.value,
+        schedule=schedule,
         weight_decay=weight_decay,
         seed=seed,
     )

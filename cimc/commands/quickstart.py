@@ -16,8 +16,7 @@ from cimc.data.load import load
 from cimc.errors import CimcError
 from cimc.report.pictures import arrays_picture, training_picture
 from runtime.deployment.deploy import summary
-from runtime.training.options import TrainingOptions
-from runtime.training.update import Policy
+from runtime.training.options import Policy, TrainingOptions
 
 MODEL = "lenet1.onnx"
 TRAINING_CHIP, INFERENCE_CHIP = "brram-soc", "brram-256x64"
@@ -40,7 +39,7 @@ def quickstart(folder: Path, seed: int, quiet: bool) -> dict[str, Any]:
     runs = {}
     figures = {}
     for label, method in (("on the arrays", "mixed-precision"), ("float32", "float")):
-        options = TrainingOptions(Policy(method=method), epochs=EPOCHS, batch_size=BATCH_SIZE, seed=seed)  # type: ignore[arg-type]
+        options = TrainingOptions(Policy(method=method), epochs=EPOCHS, batch_size=BATCH_SIZE, seed=seed)
         output = folder / ("trained.cim" if method != "float" else "float.cim")
         with nullcontext(_silent) if quiet else progress_bar(f"train {label}") as bar:
             run, figures[label] = cimc.train(

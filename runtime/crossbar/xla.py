@@ -3,8 +3,11 @@
 import os
 from functools import partial
 from pathlib import Path
+from typing import TypeVar
 
 import jax
+
+T = TypeVar("T")
 
 # XLA's CPU compiler drops optimisation barriers before it fuses, and then computes a shared intermediate again for each
 # of its users. Kept, they say which arrays are written once: a training step of LeNet-5 takes a third of the time.
@@ -24,3 +27,8 @@ def use_compilation_cache() -> None:
     jax.config.update("jax_compilation_cache_dir", str(root / "cimc" / "xla"))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)
     jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
+
+
+def once(x: T) -> T:
+    """Compute an array (or a tree of them) once: without it XLA computes it again for each of its users."""
+    return jax.lax.optimization_barrier(x)

@@ -5,27 +5,25 @@ import numpy as np
 
 from cimc.program import LayerProgram, Program
 from cimc.units import pair_targets
-from runtime.system.state import State, System, gain_name
-from runtime.system.weight_range import best_weight_range, training_weight_range
+from runtime.system.state import RangeRule, State, System, gain_name
+from runtime.system.weight_range import best_weight_range
 
 
-def program_of(system: System, state: State, *, for_training: bool = False) -> Program:
+def program_of(system: System, state: State, *, weight_range: RangeRule = best_weight_range) -> Program:
     """Target conductances of the digital copy on the system's chip, and all digital values.
 
     Args:
         system: network and chip.
         state: the weights and digital values.
-        for_training: give each layer the weight range that training starts from (`training_weight_range`), rather than
-            the one that errs least (`best_weight_range`).
+        weight_range: the rule for each layer's; by default the one that errs least.
     """
-    choose = training_weight_range if for_training else best_weight_range
     layers = {}
     for name, weight in state["weight"].items():
-        weight_range = choose(np.asarray(weight), system.chip)
+        chosen = weight_range(np.asarray(weight), system.chip)
         bias = system.bias_names.get(name)
         layers[name] = LayerProgram(
-            targets=np.asarray(pair_targets(np.asarray(weight), weight_range, system.chip)),
-            weight_range=weight_range,
+            targets=np.asarray(pair_targets(np.asarray(weight), chosen, system.chip)),
+            weight_range=chosen,
             input_range=np.float32(state["input_range"][name]),
             gain=np.float32(state["digital"][gain_name(name)]),
             bias=None if bias is None else np.asarray(state["digital"][bias]),

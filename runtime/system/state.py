@@ -1,7 +1,8 @@
 """The state of a network on arrays: what training changes, as named groups of arrays, and its flat form on disk."""
 
+from collections.abc import Callable
+from collections.abc import Mapping as Dictionary
 from dataclasses import dataclass
-from typing import Literal
 
 import jax
 import jax.numpy as jnp
@@ -11,19 +12,23 @@ from jax import Array
 from cimc.chip import Chip
 from cimc.errors import CimcError
 from cimc.mapping import Mapping
+from cimc.options import Backward
 from cimc.units import pair_targets, pair_weight
 from runtime.crossbar.product import Crossbar
 from runtime.devices.cells import read_cells, write_verify
 from runtime.network.network import Network
 
-# Group -> name -> array. Groups, by crossbar layer:
-#   weight        digital copy of the weights [rows, columns], in the network's own unit
-#   accumulator   weight updates not yet programmed [rows, columns], same unit
+# Group -> name -> array, by who holds it.
+# The chip, by crossbar layer:
 #   conductance   G+ and G- [2, rows, columns], uS
+# The digital side:
+#   weight        digital copy of the weights [rows, columns], in the network's own unit
 #   weight_range  the weight of a fully programmed pair, scalar
 #   input_range   the input of the DAC's largest code, scalar; 0 until calibrated
+#   digital       trainable parameters by initializer, and `<layer>.gain`; statistics: by initializer
+# A training run adds (`runtime.training.train.start`):
+#   the memory of its update policy, like the weights (accumulator)
 #   updates       times a weight was due [rows, columns]; writes, trials: [2, rows, columns], a device
-# by initializer (and `<layer>.gain`): digital; by initializer: statistics
 State = dict[str, dict[str, Array]]
 
 
@@ -40,9 +45,7 @@ class System:
     bias_names: dict[str, str]
 
 
-def build_system(
-    network: Network, mapping: Mapping, chip: Chip, backward: Literal["digital", "analog"] = "digital"
-) -> System:
+def build_system(network: Network, mapping: Mapping, chip: Chip, backward: Backward = Backward.digital) -> System:
     """Join a network with its mapping; of several copies the runtime computes one.
 
     Raises:
@@ -74,29 +77,35 @@ def build_system(
     return System(network, chip, crossbars, biases)
 
 
-def initial_state(system: System) -> State:
-    """The state of a compiled network: its ONNX weights as digital copy and as exact target conductances."""
+# The weight of a fully programmed pair, for weights [rows, columns] on a chip.
+RangeRule = Callable[[np.ndarray, Chip], np.float32]
+
+
+def largest_weight(weight: np.ndarray, chip: Chip) -> np.float32:
+    """The largest magnitude; 1 where all are 0."""
+    return np.float32(float(np.max(np.abs(weight))) or 1.0)
+
+
+def initial_state(system: System, *, weight_range: RangeRule = largest_weight) -> State:
+    """The state of a compiled network: its ONNX weights as digital copy and as exact target conductances.
+
+    Raises:
+        CimcError: weights are not finite.
+    """
     network = system.network
-    state: State = {group: {} for group in ("weight", "accumulator", "conductance", "weight_range", "input_range")}
-    state |= {"updates": {}, "writes": {}, "trials": {}}
+    state: State = {group: {} for group in ("weight", "conductance", "weight_range", "input_range")}
     state["digital"] = {name: jax.device_put(network.initializers[name]) for name in network.trainable}
     state["statistics"] = {name: jax.device_put(network.initializers[name]) for name in network.statistics}
     for node in network.layers():
         # NumPy, and device_put: JAX would compile each of these operations, `asarray` too, for each shape.
         weight = np.asarray(network.initializers[node.inputs[1]], np.float32)
-        largest = float(np.max(np.abs(weight)))
-        if not np.isfinite(largest):
+        if not np.isfinite(np.max(np.abs(weight))):
             raise CimcError(f"the weights of {node.name} hold NaN or infinity; export the model again")
-        weight_range = np.float32(largest or 1.0)
-        pair = pair_targets(weight, weight_range, system.chip)
+        chosen = weight_range(weight, system.chip)
         state["weight"][node.name] = jax.device_put(weight)
-        state["accumulator"][node.name] = jax.device_put(np.zeros_like(weight))
-        state["conductance"][node.name] = jax.device_put(pair)
-        state["weight_range"][node.name] = jax.device_put(weight_range)
+        state["conductance"][node.name] = jax.device_put(pair_targets(weight, chosen, system.chip))
+        state["weight_range"][node.name] = jax.device_put(chosen)
         state["input_range"][node.name] = jax.device_put(np.float32(0.0))
-        state["updates"][node.name] = jax.device_put(np.zeros(weight.shape, np.int32))
-        state["writes"][node.name] = jax.device_put(np.zeros(pair.shape, np.int32))
-        state["trials"][node.name] = jax.device_put(np.zeros(pair.shape, np.int32))
         state["digital"][gain_name(node.name)] = jax.device_put(np.float32(1.0))
     return state
 
@@ -107,14 +116,13 @@ def gain_name(layer: str) -> str:
 
 
 def program(system: System, state: State, key: Array) -> tuple[State, dict[str, Array]]:
-    """Write every device to the target of the digital copy, with the chip's programming error.
+    """Write every device to its target, the conductance in the state, with the chip's programming error.
 
     Returns:
         The new state, and the trials that this took by layer, for one copy of each.
     """
     conductance, trials = {}, {}
-    for index, (name, weight) in enumerate(state["weight"].items()):
-        targets = pair_targets(weight, state["weight_range"][name], system.chip)
+    for index, (name, targets) in enumerate(state["conductance"].items()):
         written = write_verify(targets, system.chip.cell, jax.random.fold_in(key, index))
         conductance[name] = written.conductance
         trials[name] = jnp.sum(written.trials, dtype=jnp.int32)
@@ -135,19 +143,34 @@ def flatten_state(state: State) -> dict[str, np.ndarray]:
     return {f"{group}/{name}": np.asarray(array) for group, arrays in state.items() for name, array in arrays.items()}
 
 
-def restore_state(system: System, flat: dict[str, np.ndarray], source: str) -> State:
-    """The state from its flat form; the initial state where the form is empty.
+def restore_state(system: System, flat: Dictionary[str, np.ndarray], source: str) -> State:
+    """The state of a network that was trained, from its flat form: what the chip and the digital side hold.
 
     Raises:
         CimcError: arrays are missing or have the wrong shape, naming `source`.
     """
-    state = initial_state(system)
-    if not flat:
-        return state
-    for group, arrays in state.items():
-        for name, array in arrays.items():
+    state: State = {}
+    for group, shapes in _shapes(system).items():
+        state[group] = {}
+        for name, shape in shapes.items():
             stored = flat.get(f"{group}/{name}")
-            if stored is None or stored.shape != array.shape:
+            if stored is None or stored.shape != shape:
                 raise CimcError(f"the state in {source} does not fit its network (at {group}/{name}); train it again")
-            arrays[name] = jax.device_put(stored)
+            state[group][name] = jax.device_put(stored)
     return state
+
+
+def _shapes(system: System) -> dict[str, dict[str, tuple[int, ...]]]:
+    """The shapes of the groups that `initial_state` makes."""
+    network = system.network
+    weights = {node.name: network.initializers[node.inputs[1]].shape for node in network.layers()}
+    scalars: dict[str, tuple[int, ...]] = dict.fromkeys(weights, ())
+    digital = {name: network.initializers[name].shape for name in network.trainable}
+    return {
+        "weight": weights,
+        "conductance": {name: (2, *shape) for name, shape in weights.items()},
+        "weight_range": scalars,
+        "input_range": scalars,
+        "digital": {**digital, **{gain_name(name): () for name in weights}},
+        "statistics": {name: network.initializers[name].shape for name in network.statistics},
+    }

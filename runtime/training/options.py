@@ -2,24 +2,68 @@
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field
-from typing import Any, Literal
+from dataclasses import dataclass, field, fields
+from typing import Any
 
-from runtime.training.update import Policy
+from cimc.chip import Chip
+from cimc.errors import CimcError
+from cimc.options import Backward, RateSchedule, Residual, Sync, Write
+from runtime.training.compute import ARRAYS, FLOAT, Compute
+from runtime.training.policies import POLICIES, make_rule
+from runtime.training.policies.policy import UpdateRule
 
 DEFAULT_LR = 0.005
-# A layer whose weight range is so many sd of He's initial weights, variance 2 / rows, trains at the stated rate.
-REFERENCE_SDS = 2.0
 STAGNANT_EPOCHS = 5
+FLOAT_METHOD = "float"
+COMMON = ("threshold", "residual", "write", "sync")  # options that several policies have
+
+
+@dataclass(frozen=True)
+class Policy:
+    """How weights are changed, as the commands and files state it.
+
+    method: name of an update policy (`runtime.training.policies`), or float: the weights themselves are changed and no
+    device is touched. threshold, residual, write, sync: options of the policy, of those that it has. settings: its
+    further options, by name. backward: input gradients from the digital copy or from a transposed read of the arrays.
+    """
+
+    method: str = "mixed-precision"
+    threshold: float | None = None
+    residual: Residual = Residual.keep
+    write: Write = Write.verify
+    backward: Backward = Backward.digital
+    sync: Sync = Sync.readback
+    settings: tuple[tuple[str, Any], ...] = ()
+
+    @property
+    def compute(self) -> Compute:
+        """The way in which training computes."""
+        return FLOAT if self.method == FLOAT_METHOD else ARRAYS
+
+    @property
+    def rule(self) -> UpdateRule:
+        """The update policy with its options; of float, which asks none, the default one."""
+        name = "mixed-precision" if self.method == FLOAT_METHOD else self.method
+        known = {option.name for option in fields(POLICIES[name].options)}
+        common = {option: getattr(self, option) for option in COMMON if option in known}
+        return make_rule(name, **{**common, **dict(self.settings)})
+
+    def check(self, chip: Chip) -> None:
+        """Raises CimcError for options that do not fit together or the chip."""
+        rule = self.rule
+        rule.policy.check(rule.options, chip)
+        if self.sync == "none" and self.backward == "digital":
+            raise CimcError("--sync none leaves no digital copy for the backward pass; add --backward analog")
 
 
 @dataclass(frozen=True)
 class TrainingOptions:
     """Options of a run.
 
-    lr: of digital parameters, and of a layer whose weight range is `REFERENCE_SDS` sd of He's initial weights; a layer
-    with another range takes as much larger or smaller steps, the same part of its threshold in whatever unit and
-    distribution the file's weights were drawn. With method float that of all parameters, as in plain training.
+    lr: of digital parameters, and of a layer whose weight range is `runtime.training.compute.REFERENCE_SDS` sd of He's
+    initial weights; a layer with another range takes as much larger or smaller steps, the same part of its threshold in
+    whatever unit and distribution the file's weights were drawn. With method float that of all parameters, as in plain
+    training.
     schedule: constant; cosine from lr to 0 over the run; plateau: halved after five epochs without a lower training
     loss. weight_decay: decoupled, on crossbar weights.
     """
@@ -29,7 +73,7 @@ class TrainingOptions:
     steps_per_epoch: int | None = None
     batch_size: int = 64
     lr: float = DEFAULT_LR
-    schedule: Literal["constant", "cosine", "plateau"] = "cosine"
+    schedule: RateSchedule = RateSchedule.cosine
     weight_decay: float = 0.01
     seed: int = 0
 

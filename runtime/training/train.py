@@ -20,13 +20,15 @@ from runtime.crossbar.xla import jit
 from runtime.network.run import run_network
 from runtime.system.calibration import Watch, calibration_index, follow, new_watch, steps_to_look
 from runtime.system.evaluate import accuracy, images_for, logits, network_input
-from runtime.system.products import array_product, exact_product
 from runtime.system.state import State, System, program, read_back
-from runtime.training.options import REFERENCE_SDS, TrainingOptions, learning_rate
-from runtime.training.update import LayerState, Policy, update_layer
+from runtime.training.compute import Compute
+from runtime.training.options import TrainingOptions, learning_rate
+from runtime.training.policies.policy import Change, LayerState, UpdateRule
 from runtime.training.vectors import Packing, pack, packing, spread, unpack
+from runtime.training.writes import word_lines
 
 STEPS_PER_CALL = 20  # steps that run without Python between them
+# Counts of a run, by weight and by device.
 COUNTS = ("updates", "writes", "trials")
 
 
@@ -79,22 +81,28 @@ def start(system: System, state: State, options: TrainingOptions, programmed: bo
         CimcError: the options do not fit together or the chip.
     """
     options.policy.check(system.chip)
-    write = options.policy.method != "float" and not programmed
-    state, optimizer, trials = _start(system, write, state, _key(options, 0, 0))
+    write = options.policy.compute.on_arrays and not programmed
+    state, optimizer, trials = _start(system, options.policy.rule, write, state, _key(options, 0, 0))
     return Run(state, optimizer, 0, jax.device_put(np.float32(0)), (), new_watch(system), trials)
 
 
-@partial(jit, static_argnums=(0, 1))
-def _start(system: System, write: bool, state: State, key: Array) -> tuple[State, Any, dict[str, Array]]:
-    zeros = {group: {name: jnp.zeros_like(a) for name, a in state[group].items()} for group in COUNTS}
-    state = {**state, **zeros}
+@partial(jit, static_argnums=(0, 1, 2))
+def _start(
+    system: System, rule: UpdateRule, write: bool, state: State, key: Array
+) -> tuple[State, Any, dict[str, Array]]:
+    weights, pairs = state["weight"], state["conductance"]
+    state = {**state, "updates": {name: jnp.zeros(a.shape, jnp.int32) for name, a in weights.items()}}
+    for group in ("writes", "trials"):
+        state[group] = {name: jnp.zeros(a.shape, jnp.int32) for name, a in pairs.items()}
+    for group in rule.policy.memory:
+        state[group] = {name: jnp.zeros_like(a) for name, a in weights.items()}
     trials = {name: jnp.int32(0) for name in state["weight"]}
     if write:
         program_key, read_key = jax.random.split(key)
         state, trials = program(system, state, program_key)
         state = read_back(system, state, read_key)
-    weights, digital = packing(state["weight"]), packing(state["digital"])
-    return state, optax.scale_by_adam().init(_packed(weights, digital, state)), trials
+    packings = packing(state["weight"]), packing(state["digital"])
+    return state, optax.scale_by_adam().init(_packed(*packings, state)), trials
 
 
 def train(
@@ -130,7 +138,7 @@ def train(
     look_key, step_key = _key(options, 1), _key(options, 2)
     began = saved = time.monotonic()
     started, clock = False, Clock()
-    on_arrays = options.policy.method != "float"
+    on_arrays = options.policy.compute.on_arrays
     order_epoch, order = -1, np.empty(0, np.int64)
     while run.step < total:
         epoch, position = divmod(run.step, per_epoch)
@@ -148,7 +156,8 @@ def train(
         rates[:count] = [learning_rate(options, run.history, run.step + n, total) for n in range(count)]
         state, optimizer, loss_sum = _train_steps(
             system,
-            options.policy,
+            options.policy.compute,
+            options.policy.rule,
             options.weight_decay,
             data.scale,
             (run.state, run.optimizer, run.loss_sum),
@@ -184,10 +193,11 @@ def train(
     return replace(run, clock=clock)
 
 
-@partial(jit, static_argnums=(0, 1, 2, 3), donate_argnums=(4,))
+@partial(jit, static_argnums=(0, 1, 2, 3, 4), donate_argnums=(5,))
 def _train_steps(
     system: System,
-    policy: Policy,
+    compute: Compute,
+    rule: UpdateRule,
     weight_decay: float,
     scale: float,
     carried: tuple[State, Any, Array],
@@ -205,22 +215,19 @@ def _train_steps(
     weights, digital = packings
     ranges = spread(weights, state["weight_range"])
     # The rate of each layer over --lr.
-    unit = {
-        name: jnp.float32(1) if policy.method == "float" else _unit(weight, state["weight_range"][name])
-        for name, weight in state["weight"].items()
-    }
-    units = spread(weights, unit)
+    units = spread(weights, {name: compute.unit(w, state["weight_range"][name]) for name, w in state["weight"].items()})
+    beside = _Beside(state, ranges, units, pack(weights, word_lines(system, state["weight"])))
 
     def one(n: Array, carried: _Carried) -> _Carried:
         step_key = jax.random.fold_in(key, first + n)
         x = network_input(system, images[batches[n]], scale)
         return _train_step(
             system,
-            policy,
+            compute,
+            rule,
             weight_decay,
             packings,
-            state,
-            (ranges, units),
+            beside,
             carried,
             x,
             labels[batches[n]],
@@ -228,18 +235,35 @@ def _train_steps(
             step_key,
         )
 
-    layers = tuple(map(LayerState, *(pack(weights, state[group]) for group in LayerState._fields)))
+    groups = {group: pack(weights, state[group]) for group in ("weight", "conductance", *COUNTS, *rule.policy.memory)}
+    layers = tuple(
+        LayerState(
+            groups["weight"][index],
+            {name: groups[name][index] for name in rule.policy.memory},
+            groups["conductance"][index],
+            *(groups[name][index] for name in COUNTS),
+        )
+        for index in range(len(weights))
+    )
     start = _Carried(layers, pack(digital, state["digital"]), state["statistics"], optimizer, loss_sum)
     end = jax.lax.fori_loop(0, count, one, start)
     new: State = {**state, "statistics": end.statistics, "digital": unpack(digital, end.digital)}
-    for group in LayerState._fields:
+    for group in ("weight", "conductance", *COUNTS):
         new[group] = unpack(weights, [getattr(layer, group) for layer in end.layers])
+    for group in rule.policy.memory:
+        new[group] = unpack(weights, [layer.memory[group] for layer in end.layers])
     return new, end.optimizer, end.loss_sum
 
 
-def _unit(weight: Array, weight_range: Array) -> Array:
-    """The layer's weight range over that of weights [rows, columns] drawn by He's rule."""
-    return weight_range / (REFERENCE_SDS * math.sqrt(2 / len(weight)))
+class _Beside(NamedTuple):
+    """What steps read and do not change: the state, and of the packed weights the range, the unit of their steps and
+    the word line.
+    """
+
+    fixed: State
+    ranges: tuple[Array, ...]
+    units: tuple[Array, ...]
+    word_lines: tuple[Array, ...]
 
 
 class _Carried(NamedTuple):
@@ -254,29 +278,25 @@ class _Carried(NamedTuple):
 
 def _train_step(
     system: System,
-    policy: Policy,
+    compute: Compute,
+    rule: UpdateRule,
     weight_decay: float,
     packings: tuple[Packing, Packing],
-    fixed: State,
-    scales: tuple[tuple[Array, ...], tuple[Array, ...]],
+    beside: _Beside,
     carried: _Carried,
     x: Array,
     labels: Array,
     lr: Array,
     key: Array,
 ) -> _Carried:
-    """One step: packings of the weights and of the digital parameters; `fixed` holds what training does not change.
-
-    scales: of the packed weights, their range and the unit of their steps.
-    """
+    """One step; packings of the weights and of the digital parameters."""
     weights, digital = packings
-    ranges, unit = scales
     forward_key, update_key = jax.random.split(key)
     conductance = unpack(weights, [layer.conductance for layer in carried.layers])
 
     def loss_of(parameters: dict[str, dict[str, Array]]) -> tuple[Array, dict[str, Array]]:
-        trial: State = {**fixed, "conductance": conductance, **parameters}
-        product = exact_product(system, trial) if policy.method == "float" else array_product(system, trial)
+        trial: State = {**beside.fixed, "conductance": conductance, **parameters}
+        product = compute.product(system, trial)
         output, statistics = run_network(
             system.network, x, product, trial["digital"], carried.statistics, forward_key, train=True
         )
@@ -285,18 +305,27 @@ def _train_step(
     parameters = {"weight": tuple(layer.weight for layer in carried.layers), "digital": carried.digital}
     apart = {"weight": unpack(weights, parameters["weight"]), "digital": unpack(digital, carried.digital)}
     (loss, statistics), gradients = jax.value_and_grad(loss_of, has_aux=True)(apart)
-    directions, optimizer = optax.scale_by_adam().update(_packed(weights, digital, gradients), carried.optimizer)
+    packed = _packed(weights, digital, gradients)
+    directions, optimizer = optax.scale_by_adam().update(packed, carried.optimizer)
     steps = {
         # Adam with decoupled weight decay on the crossbar weights.
         "weight": tuple(
             -lr * (u * direction + weight_decay * weight)
-            for u, direction, weight in zip(unit, directions["weight"], parameters["weight"], strict=True)
+            for u, direction, weight in zip(beside.units, directions["weight"], parameters["weight"], strict=True)
         ),
         "digital": tuple(-lr * direction for direction in directions["digital"]),
     }
     layers = tuple(
-        update_layer(policy, system.chip, layer, step, weight_range, jax.random.fold_in(update_key, index))
-        for index, (layer, step, weight_range) in enumerate(zip(carried.layers, steps["weight"], ranges, strict=True))
+        compute.apply(
+            rule,
+            system.chip,
+            layer,
+            Change(steps["weight"][index], packed["weight"][index]),
+            weight_range=beside.ranges[index],
+            word_line=beside.word_lines[index],
+            key=jax.random.fold_in(update_key, index),
+        )
+        for index, layer in enumerate(carried.layers)
     )
     return _Carried(
         layers, optax.apply_updates(carried.digital, steps["digital"]), statistics, optimizer, carried.loss_sum + loss
@@ -315,7 +344,7 @@ def _end_epoch(
     loss = float(run.loss_sum) / per_epoch
     if not math.isfinite(loss):
         raise CimcError(f"the loss is {loss} after step {run.step}; lower --lr (now {lr:g})")
-    exact = options.policy.method == "float"
+    exact = not options.policy.compute.on_arrays
     key = None if exact else _key(options, 3, run.step)
     outputs = logits(system, run.state, test_images, data.scale, key, exact)
     record = {

@@ -18,6 +18,7 @@ from runtime.system.calibration import calibrate, calibrating_product, follow, l
 from runtime.system.products import array_product, exact_product
 from runtime.system.program import program_of, with_program
 from runtime.system.state import State, System, build_system, initial_state
+from runtime.system.weight_range import training_weight_range
 from runtime.training.options import TrainingOptions
 from runtime.training.train import start, train
 from tests import reference
@@ -42,7 +43,7 @@ def system_of(model: str, chip: str | None = None) -> System:
 
 def trainable(system: System) -> State:
     state = initial_state(system)
-    return with_program(state, program_of(system, state, for_training=True))
+    return with_program(state, program_of(system, state, weight_range=training_weight_range))
 
 
 def images(count: int, seed: int = 0) -> jax.Array:

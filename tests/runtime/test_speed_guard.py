@@ -59,7 +59,8 @@ def lowered_step(system: System) -> Any:
     batches, rates = np.zeros((STEPS_PER_CALL, BATCH), np.int32), np.zeros(STEPS_PER_CALL, np.float32)
     return training._train_steps.trace(
         system,
-        options.policy,
+        options.policy.compute,
+        options.policy.rule,
         options.weight_decay,
         1 / 255,
         (state, run.optimizer, run.loss_sum),

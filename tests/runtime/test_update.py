@@ -14,13 +14,26 @@ from jax import Array
 from cimc.chip import Cell, Chip, load_chip
 from cimc.errors import CimcError
 from cimc.units import pair_targets, pair_weight
-from runtime.training.update import LayerState, Policy, update_layer
+from runtime.training.options import Policy
+from runtime.training.policies.policy import Change, LayerState
 from runtime.training.vectors import pack, packing, spread, unpack
 
 Floats = npt.NDArray[np.float32]
 
 SHAPE = (6, 5)
-update = jax.jit(update_layer, static_argnums=(0, 1))
+
+
+def change_layer(
+    policy: Policy, chip: Chip, layer: LayerState, step: Array, weight_range: Array, key: Array
+) -> LayerState:
+    """One step as training takes it; the gradient is not looked at."""
+    line = jnp.zeros(step.shape, jnp.int32)
+    change = Change(step, step * jnp.nan)
+    given = {"weight_range": weight_range, "word_line": line, "key": key}
+    return policy.compute.apply(policy.rule, chip, layer, change, **given)
+
+
+update = jax.jit(change_layer, static_argnums=(0, 1))
 IDEAL, COARSE, SOC, HERMES = (load_chip(name) for name in ("ideal", "brram-256x64", "brram-soc", "hermes"))
 
 
@@ -33,7 +46,7 @@ def layer_of(weight: npt.ArrayLike, chip: Chip, weight_range: float = 1.0) -> La
     weight = jnp.asarray(weight, jnp.float32)
     g = pair_targets(weight, jnp.float32(weight_range), chip)
     counts = (jnp.zeros(weight.shape, jnp.int32), jnp.zeros(g.shape, jnp.int32), jnp.zeros(g.shape, jnp.int32))
-    return LayerState(weight, jnp.zeros_like(weight), g, *counts)
+    return LayerState(weight, {"accumulator": jnp.zeros_like(weight)}, g, *counts)
 
 
 def apply(
@@ -59,7 +72,7 @@ def test_nothing_is_programmed_up_to_the_threshold(write: str, sync: str) -> Non
     before = layer_of(uniform(-0.5, 0.5), COARSE)
     step = np.where(np.arange(30).reshape(SHAPE) % 2, 0.125, -0.125)
     after = apply(policy, COARSE, before, step, step)  # exactly the threshold
-    np.testing.assert_array_equal(after.accumulator, 2 * step)
+    np.testing.assert_array_equal(after.memory["accumulator"], 2 * step)
     for name in ("weight", "conductance", "updates", "writes", "trials"):
         np.testing.assert_array_equal(getattr(after, name), getattr(before, name), err_msg=name)
     more = apply(policy, COARSE, after, step * 0.01)
@@ -67,11 +80,11 @@ def test_nothing_is_programmed_up_to_the_threshold(write: str, sync: str) -> Non
 
 
 def test_the_threshold_is_a_fraction_of_the_weight_range_and_by_default_a_level() -> None:
-    assert Policy().threshold_for(COARSE) == pytest.approx(1 / 15)
-    assert Policy().threshold_for(SOC) == pytest.approx(1 / 3)
-    assert Policy().threshold_for(IDEAL) == 1e-3, "a device without levels and errors: a thousandth of the window"
-    assert Policy(threshold=0.5).threshold_for(COARSE) == 0.5
-    assert Policy(method="naive", threshold=0.5).threshold_for(COARSE) == 0
+    assert Policy().rule.threshold(COARSE) == pytest.approx(1 / 15)
+    assert Policy().rule.threshold(SOC) == pytest.approx(1 / 3)
+    assert Policy().rule.threshold(IDEAL) == 1e-3, "a device without levels and errors: a thousandth of the window"
+    assert Policy(threshold=0.5).rule.threshold(COARSE) == 0.5
+    assert Policy(method="naive", threshold=0.5).rule.threshold(COARSE) == 0
     step = np.linspace(0.01, 0.3, 30).reshape(SHAPE)
     after = apply(Policy(), COARSE, layer_of(np.zeros(SHAPE), COARSE, 2.0), step, weight_range=2.0)
     np.testing.assert_array_equal(after.updates, step > 2 / 15)
@@ -90,7 +103,7 @@ def test_only_due_devices_change(sync: str, write: str) -> None:
     assert not changed[:, ~due].any()
     assert changed.any(axis=0)[due].all()
     np.testing.assert_array_equal(after.weight[~due], before.weight[~due])
-    np.testing.assert_array_equal(after.accumulator, np.where(due, 0, step))
+    np.testing.assert_array_equal(after.memory["accumulator"], np.where(due, 0, step))
     np.testing.assert_array_equal(after.updates - before.updates, due)
     np.testing.assert_array_equal(after.writes - before.writes, changed)
 
@@ -113,7 +126,7 @@ def test_naive_programs_each_nonzero_step_and_no_other() -> None:
     policy = Policy(method="naive", sync="target")
     after = apply(policy, COARSE, layer_of(uniform(0.1, 0.5), COARSE), step, step, step)
     np.testing.assert_array_equal(after.updates, 3 * (step != 0))
-    np.testing.assert_array_equal(after.accumulator, 0)
+    np.testing.assert_array_equal(after.memory["accumulator"], 0)
     np.testing.assert_array_equal(after.writes[0], 3 * (step != 0))
     np.testing.assert_array_equal(after.writes[1], 0)
 
@@ -125,7 +138,8 @@ def test_float_moves_the_weights_and_touches_no_device() -> None:
     np.testing.assert_array_equal(
         after.weight, np.asarray(before.weight) + step.astype(np.float32) + step.astype(np.float32)
     )
-    for name in ("conductance", "accumulator", "updates", "writes", "trials"):
+    np.testing.assert_array_equal(after.memory["accumulator"], before.memory["accumulator"])
+    for name in ("conductance", "updates", "writes", "trials"):
         np.testing.assert_array_equal(getattr(after, name), getattr(before, name), err_msg=name)
 
 
@@ -148,7 +162,7 @@ def test_no_part_of_a_step_is_lost_where_the_residual_is_kept(write: str, thresh
         weight = uniform(-0.3, 0.3, seed) * np.float32(weight_range)
         steps = uniform(-scale, scale, seed + 1, (count, *SHAPE)) * np.float32(weight_range)
         after = apply(policy, IDEAL, layer_of(weight, IDEAL, weight_range), *steps, weight_range=weight_range)
-        total = np.asarray(after.weight, np.float64) + np.asarray(after.accumulator)
+        total = np.asarray(after.weight, np.float64) + np.asarray(after.memory["accumulator"])
         expected = weight.astype(np.float64) + steps.sum(axis=0, dtype=np.float64)
         assert np.abs(total - expected).max() < 2e-6 * weight_range
         # The devices follow the digital copy: to the target grid, or to a pulse where G started between two.
@@ -170,7 +184,7 @@ def test_dropping_the_residual_empties_the_accumulator_of_due_weights_only(seed:
         total = total + steps[index]
         due = np.abs(total) > 0.1
         total[due] = 0
-        np.testing.assert_array_equal(layer.accumulator, total)
+        np.testing.assert_array_equal(layer.memory["accumulator"], total)
 
 
 @pytest.mark.parametrize("write", ["verify", "pulse"])
@@ -187,7 +201,7 @@ def test_weights_never_leave_their_range_and_nothing_is_left_beyond_it(chip: Chi
         for index, step in enumerate(uniform(-scale, scale, seed + 1, (5, *SHAPE)) + np.float32(scale / 2)):
             layer = apply(policy, chip, layer, step, weight_range=weight_range, seed=index)
             assert np.abs(layer.weight).max() <= limit
-            assert np.abs(layer.weight + layer.accumulator).max() <= limit
+            assert np.abs(layer.weight + layer.memory["accumulator"]).max() <= limit
 
     check()
 
@@ -196,7 +210,7 @@ def test_a_weight_at_its_limit_is_not_programmed_for_ever() -> None:
     layer = layer_of(np.ones(SHAPE), COARSE)
     after = apply(Policy(sync="target"), COARSE, layer, *[np.full(SHAPE, 0.2)] * 3)
     np.testing.assert_array_equal(after.updates, 0)
-    np.testing.assert_array_equal(after.accumulator, 0)
+    np.testing.assert_array_equal(after.memory["accumulator"], 0)
 
 
 # --- The digital copy ---
@@ -276,7 +290,7 @@ def test_pulses_on_the_ideal_chip_are_the_truncated_number_of_steps() -> None:
         np.testing.assert_allclose(pair_weight(after.conductance, 2.0, IDEAL), after.weight, atol=1e-6)
         # Less than one pulse is never lost: it goes on accumulating under either rule.
         kept = (pulses == 0) | (residual == "keep")
-        np.testing.assert_allclose(after.accumulator, 2 * (step - pulses / 1024) * kept, atol=1e-6)
+        np.testing.assert_allclose(after.memory["accumulator"], 2 * (step - pulses / 1024) * kept, atol=1e-6)
         np.testing.assert_array_equal(np.asarray(after.conductance).min(axis=0), 0)
         np.testing.assert_array_equal(np.asarray(after.trials).sum(axis=0), np.abs(pulses))
 
@@ -319,29 +333,26 @@ def test_layers_packed_in_one_vector_are_updated_as_each_alone(due: float) -> No
     alone = {
         n: apply(Policy(), IDEAL, layer_of(w, IDEAL, ranges[n]), weight_range=ranges[n]) for n, w in weight.items()
     }
-    whole = LayerState(*(pack(packed, {n: layer[i] for n, layer in alone.items()})[0] for i in range(6)))
+    whole = jax.tree.map(lambda *parts: pack(packed, dict(zip(alone, parts, strict=True)))[0], *alone.values())
     assert whole.weight.size > 4096, "in strips"
     step = pack(packed, {name: jnp.asarray(array, jnp.float32) for name, array in moved.items()})[0]
     after = update(Policy(), IDEAL, whole, step, spread(packed, scalars)[0], jax.random.key(0))
-    for index, field in enumerate(LayerState._fields):
-        parts = unpack(packed, [after[index]])
-        for name, layer in alone.items():
-            # By rows: below the size at which strips begin.
-            expected = [
-                apply(Policy(), IDEAL, LayerState(*(a[..., r, :] for a in layer)), row, weight_range=ranges[name])
-                for r, row in enumerate(moved[name])
-            ]
-            np.testing.assert_array_equal(
-                parts[name], np.stack([e[index] for e in expected], axis=-2), err_msg=f"{field} of {name}"
-            )
+    for name, layer in alone.items():
+        # By rows: below the size at which strips begin.
+        rows = [
+            apply(Policy(), IDEAL, jax.tree.map(lambda a, r=r: a[..., r, :], layer), row, weight_range=ranges[name])
+            for r, row in enumerate(moved[name])
+        ]
+        expected = jax.tree.map(lambda *parts: np.stack(parts, axis=-2), *rows)
+        found = jax.tree.map(lambda vector, name=name: unpack(packed, [vector])[name], after)
+        jax.tree.map(np.testing.assert_array_equal, found, expected)
     assert (float(after.updates.sum()) > 0) == (due > 0)
 
 
 def test_an_update_repeats_with_its_key() -> None:
     layer, step = layer_of(uniform(-0.4, 0.4), SOC), np.full(SHAPE, 0.4)
     one, two, other = (apply(Policy(sync="readback"), SOC, layer, step, seed=seed) for seed in (0, 0, 1))
-    for first, second in zip(one, two, strict=True):
-        np.testing.assert_array_equal(first, second)
+    jax.tree.map(np.testing.assert_array_equal, one, two)
     assert (one.conductance != other.conductance).any()
     assert (one.weight != other.weight).any()
 
@@ -401,7 +412,7 @@ UNEVEN = with_cell(COARSE, level_uS=[10.0, 14.0, 30.0, 50.0], read_noise_uS=0.0,
 def test_an_error_that_no_write_mends_is_not_written_for_ever(chip: Chip, stuck: bool, sync: str) -> None:
     """1,000 pairs, their idle devices off by up to 3 thresholds: one step up or down, then 199 without a gradient."""
     policy, count = Policy(sync=sync, backward="analog"), 1000
-    threshold = policy.threshold_for(chip)
+    threshold = policy.rule.threshold(chip)
     layer = layer_of(np.full(count, 0.4), chip)
     off = jnp.linspace(-1, 3, count) * threshold * chip.cell.window_uS
     idle = jnp.minimum(layer.conductance[1] + off, chip.cell.conductance_max_uS)
@@ -413,7 +424,7 @@ def test_an_error_that_no_write_mends_is_not_written_for_ever(chip: Chip, stuck:
         def one(n: Array, layer: LayerState) -> LayerState:
             step = jnp.where(n == 0, size, 0.0) * jnp.ones(count)
             key = jax.random.fold_in(jax.random.key(3), n)
-            layer = update_layer(policy, chip, layer, step, jnp.float32(1), key)
+            layer = change_layer(policy, chip, layer, step, jnp.float32(1), key)
             return layer._replace(conductance=before) if stuck else layer
 
         return jax.lax.fori_loop(0, 200, one, layer)
@@ -426,7 +437,7 @@ def test_an_error_that_no_write_mends_is_not_written_for_ever(chip: Chip, stuck:
             continue
         # What was wanted is kept: in the devices and in the accumulator together, but for half a threshold of a miss.
         wanted = np.clip(np.asarray(start.weight) + size, -1, 1)
-        kept = np.asarray(after.weight + after.accumulator) - wanted
+        kept = np.asarray(after.weight + after.memory["accumulator"]) - wanted
         written = np.asarray(after.updates) > 0
         if not written.any():  # of uneven levels the next one up is further than the step
             continue
@@ -505,19 +516,19 @@ def test_what_is_less_than_a_level_stays_in_the_accumulator() -> None:
     chip = with_levels(4)
     after = apply(Policy(), chip, layer_of(np.zeros(SHAPE), chip), np.full(SHAPE, 0.45))
     np.testing.assert_allclose(after.weight, 1 / 3, atol=1e-5)
-    np.testing.assert_allclose(after.accumulator, 0.45 - 1 / 3, atol=1e-5)
+    np.testing.assert_allclose(after.memory["accumulator"], 0.45 - 1 / 3, atol=1e-5)
 
 
 def test_levels_that_end_below_the_window_do_not_wind_up_the_accumulator() -> None:
     after = apply(Policy(), UNEVEN, layer_of(np.zeros(SHAPE), UNEVEN), *[np.full(SHAPE, 0.02)] * 100)
     np.testing.assert_allclose(after.weight, 40 / 60, atol=1e-5)
-    assert np.asarray(after.accumulator).max() <= 10 / 60 + 1e-5
+    assert np.asarray(after.memory["accumulator"]).max() <= 10 / 60 + 1e-5
 
 
 def test_naive_keeps_nothing_of_a_step_below_a_level() -> None:
     after = apply(Policy(method="naive"), EXACT, layer_of(np.zeros(SHAPE), EXACT), *[np.full(SHAPE, 0.01)] * 50)
     np.testing.assert_array_equal(after.weight, 0)
-    np.testing.assert_array_equal(after.accumulator, 0)
+    np.testing.assert_array_equal(after.memory["accumulator"], 0)
 
 
 def test_two_levels_are_trained_and_a_threshold_that_nothing_passes_is_refused() -> None:

@@ -148,7 +148,7 @@ def test_a_layer_in_another_unit_trains_the_same_way() -> None:
         state = initial_state(system)
         factors = {"conv1": unit, "conv2": 1 / unit, "fc1": 1.0}
         state["weight"] = {name: weight * factors[name] for name, weight in state["weight"].items()}
-        state = with_program(state, program_of(system, state, for_training=True))
+        state = with_program(state, program_of(system, state, weight_range=training_weight_range))
         runs.append(train(system, start(system, state, options), options, load("digits")))
     plain, other = runs
     assert float(other.state["weight_range"]["conv1"]) == 4 * float(plain.state["weight_range"]["conv1"])

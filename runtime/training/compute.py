@@ -1,0 +1,50 @@
+"""Ways to compute a training step: on the arrays, or in float32 as any framework would (the baseline)."""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import jax.numpy as jnp
+from jax import Array
+
+from runtime.network.run import Product
+from runtime.system.products import array_product, exact_product
+from runtime.system.state import State, System
+from runtime.training.policies.policy import Change, LayerState, UpdateRule
+from runtime.training.update import update_layer
+
+# A layer whose weight range is so many sd of He's initial weights, variance 2 / rows, trains at the stated rate.
+REFERENCE_SDS = 2.0
+
+
+@dataclass(frozen=True)
+class Compute:
+    """A way to compute.
+
+    on_arrays: whether devices hold the weights. product: how the forward pass computes a layer. unit: by what factor of
+    the stated rate the weights [rows, columns] of a layer with that weight range step. apply: what a step does to the
+    weights; arguments as `update_layer`.
+    """
+
+    on_arrays: bool
+    product: Callable[[System, State], Product]
+    unit: Callable[[Array, Array], Array]
+    apply: Callable[..., LayerState]
+
+
+def _unit_of_range(weight: Array, weight_range: Array) -> Array:
+    """The layer's weight range over that of weights [rows, columns] drawn by He's rule."""
+    return weight_range / (REFERENCE_SDS * math.sqrt(2 / len(weight)))
+
+
+def _one(weight: Array, weight_range: Array) -> Array:
+    return jnp.float32(1)
+
+
+def _add_step(rule: UpdateRule, chip: object, layer: LayerState, change: Change, **given: Array) -> LayerState:
+    """The weights themselves take the step; no device is touched."""
+    return layer._replace(weight=layer.weight + change.step)
+
+
+ARRAYS = Compute(True, array_product, _unit_of_range, update_layer)
+FLOAT = Compute(False, exact_product, _one, _add_step)

@@ -1,0 +1,207 @@
+"""Mixed precision: acc += step; where |acc| > threshold the pair is programmed (arXiv 2305.14547, section 3).
+
+The active device of a pair takes what is missing given what the idle one was read to hold. After a write the digital
+copy becomes the target, is read back, or is left alone, and what the write left undone may stay in the accumulator.
+"""
+
+from dataclasses import dataclass
+
+import jax.numpy as jnp
+from jax import Array
+
+from cimc.chip import Chip
+from cimc.errors import CimcError
+from cimc.options import Residual, Sync, Write
+from cimc.units import pair_targets, pair_weight
+from runtime.crossbar.xla import once
+from runtime.devices.cells import read_cells
+from runtime.training.policies.policy import Aim, Change, LayerState, UpdatePolicy, Wish
+from runtime.training.policies.pulses_plan import plan_pulses
+
+ACCUMULATOR = "accumulator"
+# Of what a write missed, at most this part of the threshold stays in the accumulator: a device that cannot reach its
+# goal (stuck, or beside one that is) is not due again until the network asks for as much more.
+KEPT_MISS = 0.5
+NO_ROOM = 0.5  # of the window
+
+
+@dataclass(frozen=True)
+class MixedPrecision:
+    """Options.
+
+    threshold: fraction of the weight range; None: the cell's granularity (`Cell.granularity`).
+    residual: what stays in the accumulator after a write: nothing (drop), or what the write left undone (keep): the
+    part of a pulse or of a level, and with `readback` the error of the device as it was read, up to half a threshold.
+    write: closed-loop write-verify to the target, or blind pulses. sync: the digital copy becomes the target, or is
+    read back from the device, or is left alone (`none`: targets then start from a read of the device).
+    """
+
+    threshold: float | None = None
+    residual: Residual = Residual.keep
+    write: Write = Write.verify
+    sync: Sync = Sync.readback
+
+
+def check(options: MixedPrecision, chip: Chip) -> None:
+    """Raises CimcError for options that do not fit the chip."""
+    if options.write == "pulse" and chip.cell.pulse is None:
+        raise CimcError(f"chip {chip.name} has no pulse response; add [cell.pulse] or use --write verify")
+    # A weight moves by at most its range, or half a level more; it is due beyond the threshold.
+    if options.threshold is not None and not 0 <= options.threshold < reach(chip):
+        raise CimcError(
+            f"--threshold {options.threshold:g} is not a fraction of the weight range that a weight can pass on "
+            f"{chip.name}; give one from 0 to below {reach(chip):.3g}"
+        )
+
+
+def threshold(options: MixedPrecision, chip: Chip) -> float:
+    """Threshold as a fraction of the weight range."""
+    return chip.cell.granularity if options.threshold is None else options.threshold
+
+
+def reach(chip: Chip) -> float:
+    """The largest weight that a pair can be asked to hold, as a fraction of the weight range.
+
+    With levels that is half a level beyond the last one, which it still stands for: else the step to it would never be
+    complete.
+    """
+    levels = chip.cell.programmable_uS
+    if levels is None:
+        return 1.0
+    return (levels[-1] - levels[0] + (levels[-1] - levels[-2]) / 2) / chip.cell.window_uS
+
+
+def update(
+    options: MixedPrecision, chip: Chip, layer: LayerState, change: Change, weight_range: Array, key: Array
+) -> Wish:
+    """Accumulate; due are the weights whose accumulated change is beyond the threshold."""
+    return accumulate(options, chip, layer, change.step, weight_range, threshold(options, chip), key)
+
+
+def accumulate(
+    options: MixedPrecision,
+    chip: Chip,
+    layer: LayerState,
+    step: Array,
+    weight_range: Array,
+    threshold: float,
+    key: Array,
+) -> Wish:
+    """The wish with that threshold, a fraction of the weight range; arguments as `update`."""
+    base, held = layer.weight, None
+    if options.sync == "none":
+        held = once(read_cells(layer.conductance, chip.cell, key))
+        base = pair_weight(held, weight_range, chip)
+    # What lies beyond the range can never be programmed and must not keep a device due for ever.
+    base = jnp.clip(base, -weight_range, weight_range)
+    limit = weight_range * reach(chip)
+    total = jnp.clip(layer.memory[ACCUMULATOR] + step, -limit - base, limit - base)
+    due = jnp.abs(total) > threshold * weight_range
+    return Wish(due, base, held, {ACCUMULATOR: total})
+
+
+def aim(options: MixedPrecision, chip: Chip, layer: LayerState, wish: Wish, weight_range: Array, key: Array) -> Aim:
+    """Goals, or whole pulses, towards base + accumulator."""
+    return aim_with(options, chip, layer, wish, weight_range, threshold(options, chip), key)
+
+
+def aim_with(
+    options: MixedPrecision,
+    chip: Chip,
+    layer: LayerState,
+    wish: Wish,
+    weight_range: Array,
+    threshold: float,
+    key: Array,
+) -> Aim:
+    """`aim` with that threshold."""
+    total, held = wish.memory[ACCUMULATOR], wish.held
+    wanted = wish.base + total
+    if options.sync == "readback":
+        held = once(read_cells(layer.conductance, chip.cell, key))
+    if options.write == "pulse":
+        pulses, aimed = plan_pulses(chip, wish.base, total, weight_range, held)
+        pulses = jnp.where(wish.due, pulses, 0)
+        return Aim(None, pulses, pulses != 0, wanted, aimed)
+    goal, moves = _goals(chip, wish.base, wanted, weight_range, held, threshold)
+    aimed = wanted
+    if chip.cell.programmable_uS is not None:  # a device that is left alone counts as it is
+        aimed = pair_weight(goal if held is None else jnp.where(moves, goal, held), weight_range, chip)
+    return Aim(goal, None, wish.due & moves, wanted, aimed)
+
+
+def settle(
+    options: MixedPrecision, chip: Chip, layer: LayerState, wish: Wish, aim: Aim, weight_range: Array, key: Array
+) -> LayerState:
+    """After the write: the digital copy as `sync` says, and what the write left undone in the accumulator."""
+    due = jnp.any(aim.selected, axis=0)
+    weight, missed = layer.weight, jnp.float32(0)
+    if options.sync == "target":
+        weight = jnp.where(due, aim.aimed, weight)
+    elif options.sync == "readback":
+        read = once(read_cells(layer.conductance, chip.cell, key))
+        weight = jnp.where(due, pair_weight(read, weight_range, chip), weight)
+        missed = aim.aimed - weight
+    kept = _kept(options, chip, aim.wanted - aim.aimed, missed, weight_range)
+    accumulator = jnp.where(due, kept, wish.memory[ACCUMULATOR])
+    return layer._replace(weight=weight, memory={ACCUMULATOR: accumulator})
+
+
+def _kept(options: MixedPrecision, chip: Chip, rest: Array, missed: Array, weight_range: Array) -> Array:
+    """What stays in the accumulators of written pairs [..].
+
+    Args:
+        options: of the policy.
+        chip: the chip.
+        rest: of what was wanted, what the write did not aim at: part of a pulse, or of a level [..].
+        missed: of what it aimed at, what the pair does not hold as it was read [..] or 0.
+        weight_range: scalar or [..].
+    """
+    if options.residual == "drop":
+        return jnp.zeros_like(rest)
+    most = KEPT_MISS * threshold(options, chip)
+    if options.write == "pulse":
+        return rest + jnp.clip(missed, -most * weight_range, most * weight_range)
+    # Both together stay below a threshold, or they would make the weight due again by themselves.
+    limit = max(most, chip.cell.largest_spacing / 2) * weight_range
+    return jnp.clip(rest + missed, -limit, limit)
+
+
+def _goals(
+    chip: Chip, base: Array, target: Array, weight_range: Array, held: Array | None, threshold: float
+) -> tuple[Array, Array]:
+    """Target conductances of due pairs [2, ..] in uS, and which of their devices are written.
+
+    The active device takes what is missing given what the other one was read to hold (`held`, None: taken to be idle):
+    an idle device that is off is made up for, not fought with for ever. An idle device is touched only when the sign
+    changes, or when it is off by more than a threshold (at most `NO_ROOM`) and leaves the active one no room.
+    """
+    goal = pair_targets(target, weight_range, chip)
+    # A device that is idle before and after, or whose target stays, is not touched: the weight accumulates on.
+    moves = goal != pair_targets(base, weight_range, chip)
+    if held is None:
+        return goal, moves
+    active = jnp.stack([target >= 0, target < 0])
+    # What the other device holds, of the window, less what a write of this one adds on average.
+    off = (held[::-1] - chip.cell.conductance_min_uS - chip.cell.error_mean_uS(goal)) / chip.cell.window_uS
+    fraction = jnp.abs(target) / weight_range + off
+    no_room = active & (fraction > 1) & (off > min(threshold, NO_ROOM))
+    moves |= no_room[::-1] & jnp.any(moves, axis=0)
+    makes_up = active & ~moves[::-1]
+    goal = jnp.where(makes_up, pair_targets(fraction, jnp.float32(1), chip)[0], goal)
+    if chip.cell.programmable_uS is not None:  # a device that holds its level is left alone, or it is due for ever
+        holds = (held - chip.cell.conductance_min_uS) / chip.cell.window_uS
+        moves &= goal != pair_targets(holds, jnp.float32(1), chip)[0]
+    return goal, moves
+
+
+POLICY = UpdatePolicy(
+    name="mixed-precision",
+    options=MixedPrecision,
+    memory=(ACCUMULATOR,),
+    check=check,
+    threshold=threshold,
+    update=update,
+    aim=aim,
+    settle=settle,
+)

@@ -1,0 +1,104 @@
+"""What an update policy is: a record of functions over explicit state, with a frozen dataclass of options.
+
+A step of training asks it three things (`runtime.training.update` calls them, the write scheduler in between):
+
+    wish           = policy.update(options, chip, layer, change, weight_range, key)   which weights are due
+    aim            = policy.aim(options, chip, layer, wish, weight_range, key)        goals or pulses of those granted
+    layer          = policy.settle(options, chip, layer, wish, aim, weight_range, key)    after the write
+
+State is split by owner: `conductance` is what the chip holds, `memory` what the policy remembers, `weight` the digital
+copy. Everything is elementwise in the weights: the functions see whole layers, several layers in one vector, or a few
+strips of them (`runtime.training.vectors`), and must not care.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+from jax import Array
+
+from cimc.chip import Chip
+
+
+class LayerState(NamedTuple):
+    """A layer's part of the state (`runtime.system.state`), or several layers' in one (`runtime.training.vectors`).
+
+    weight: digital copy [..]. memory: what the policy remembers, by name, each [..]. conductance: [2, ..] in uS.
+    updates: times a weight was due [..]. writes, trials: of each device [2, ..].
+    """
+
+    weight: Array
+    memory: dict[str, Array]
+    conductance: Array
+    updates: Array
+    writes: Array
+    trials: Array
+
+
+class Change(NamedTuple):
+    """What a training step asks of the weights [..], in their unit.
+
+    step: of the optimiser, learning rate and weight decay in it. gradient: of the loss.
+    """
+
+    step: Array
+    gradient: Array
+
+
+class Wish(NamedTuple):
+    """What should be written.
+
+    due: [..]. base: what the weights are taken to hold [..]. held: what the devices were read to hold [2, ..] in uS;
+    None: not read. memory: with this step in it.
+    """
+
+    due: Array
+    base: Array
+    held: Array | None
+    memory: dict[str, Array]
+
+
+class Aim(NamedTuple):
+    """How the granted weights are written.
+
+    goal: conductances [2, ..] in uS of a closed-loop write; None: blind pulses. pulses: how many, negative RESET
+    [2, ..]; None: closed loop. selected: devices that are written [2, ..]. wanted: the weights asked for [..]; aimed:
+    those that the write aims at [..].
+    """
+
+    goal: Array | None
+    pulses: Array | None
+    selected: Array
+    wanted: Array
+    aimed: Array
+
+
+@dataclass(frozen=True)
+class UpdatePolicy:
+    """An update policy.
+
+    name: as the user gives it. options: the frozen dataclass of its options; each has a default. memory: names of what
+    it remembers a weight, all zero at first. check: raises CimcError for options that do not fit the chip. threshold:
+    at which a weight is due, as a fraction of the weight range.
+    """
+
+    name: str
+    options: type[Any]
+    memory: tuple[str, ...]
+    check: Callable[[Any, Chip], None]
+    threshold: Callable[[Any, Chip], float]
+    update: Callable[[Any, Chip, LayerState, Change, Array, Array], Wish]
+    aim: Callable[[Any, Chip, LayerState, Wish, Array, Array], Aim]
+    settle: Callable[[Any, Chip, LayerState, Wish, Aim, Array, Array], LayerState]
+
+
+@dataclass(frozen=True)
+class UpdateRule:
+    """A policy with its options: what a compiled training step is made for."""
+
+    policy: UpdatePolicy
+    options: Any
+
+    def threshold(self, chip: Chip) -> float:
+        """At which accumulated change a weight is due, as a fraction of the weight range."""
+        return self.policy.threshold(self.options, chip)
