@@ -15,7 +15,7 @@ from jax import Array
 from cimc.chip import Chip
 from cimc.errors import CimcError
 from cimc.units import pair_targets, pair_weight
-from runtime.devices.cells import blind_pulses, read_cells, write_verify
+from runtime.devices.device import device_of
 from runtime.training.vectors import STRIP
 
 # Of what a write missed, at most this part of the threshold stays in the accumulator: a device that cannot reach its
@@ -97,7 +97,7 @@ def update_layer(
     read_key, program_key = jax.random.split(key)
     base, held = layer.weight, None
     if policy.sync == "none":
-        held = jax.lax.optimization_barrier(read_cells(layer.conductance, chip.cell, read_key))
+        held = jax.lax.optimization_barrier(device_of(chip.cell).read(layer.conductance, read_key))
         base = pair_weight(held, weight_range, chip)
     # What lies beyond the range can never be programmed and must not keep a device due for ever.
     base = jnp.clip(base, -weight_range, weight_range)
@@ -193,34 +193,35 @@ def _program(
         weight_range: scalar or [..].
         key: for programming and read errors.
     """
+    device = device_of(chip.cell)
     write_key, sync_key, read_key = jax.random.split(key, 3)
     total = layer.accumulator
     wanted = base + total
     # Barriers here and below: without them XLA draws the errors again for each of their users.
     if policy.sync == "readback":
-        held = jax.lax.optimization_barrier(read_cells(layer.conductance, chip.cell, read_key))
+        held = jax.lax.optimization_barrier(device.read(layer.conductance, read_key))
     if policy.write == "verify":
         goal, moves = _goals(policy, chip, base, wanted, weight_range, held)
         selected = due & moves
         due &= jnp.any(selected, axis=0)
-        written = jax.lax.optimization_barrier(write_verify(goal, chip.cell, write_key))
+        written = jax.lax.optimization_barrier(device.write(goal, write_key))
         conductance = jnp.where(selected, written.conductance, layer.conductance)
         trials = jnp.where(selected, written.trials, 0)
         aimed = wanted
         if chip.cell.programmable_uS is not None:  # a device that is left alone counts as it is
             aimed = pair_weight(goal if held is None else jnp.where(moves, goal, held), weight_range, chip)
     else:
-        pulses, aimed = _pulses(chip, base, total, weight_range, held)
+        pulses, aimed = device.plan(total, base, weight_range=weight_range, held=held)
         pulses = jnp.where(due, pulses, 0)
         selected = pulses != 0
         due &= jnp.any(selected, axis=0)
-        conductance = blind_pulses(layer.conductance, pulses, chip.cell, write_key)
+        conductance = device.pulse(layer.conductance, pulses, write_key)
         trials = jnp.abs(pulses).astype(jnp.int32)
     weight, missed = layer.weight, jnp.float32(0)
     if policy.sync == "target":
         weight = jnp.where(due, aimed, weight)
     elif policy.sync == "readback":
-        read = jax.lax.optimization_barrier(read_cells(conductance, chip.cell, sync_key))
+        read = jax.lax.optimization_barrier(device.read(conductance, sync_key))
         weight = jnp.where(due, pair_weight(read, weight_range, chip), weight)
         missed = aimed - weight
     kept = _kept(policy, chip, wanted - aimed, missed, weight_range)
@@ -283,26 +284,3 @@ def _goals(
         holds = (held - chip.cell.conductance_min_uS) / chip.cell.window_uS
         moves &= goal != pair_targets(holds, jnp.float32(1), chip)[0]
     return goal, moves
-
-
-def _pulses(chip: Chip, base: Array, total: Array, weight_range: Array, held: Array | None) -> tuple[Array, Array]:
-    """Whole pulses for G+ and G- [2, ..], and the weight [..] they aim at.
-
-    trunc(acc / step) pulses (Nandakumar et al. 2020). An increase first takes G- down to its minimum, then G+ up; a
-    decrease the reverse, so that the idle device of a pair stays at G_min. A device takes no more pulses than lead to
-    its bound, from where it was read to be (`held`) or, with None, from where the digital copy has it.
-    """
-    assert chip.cell.pulse is not None
-    cell, step_uS = chip.cell, chip.cell.pulse.step_uS
-    step = step_uS / cell.window_uS * weight_range
-    count = jnp.trunc(total / step)
-    if held is None:
-        held = cell.conductance_min_uS + jnp.stack([jnp.maximum(base, 0), jnp.maximum(-base, 0)]) / step * step_uS
-    high = cell.limits_uS[1] if cell.limits_uS else cell.conductance_max_uS
-    to_low = jnp.maximum(jnp.round((held - cell.conductance_min_uS) / step_uS), 0)
-    to_high = jnp.maximum(jnp.round((high - held) / step_uS), 0)
-    wanted = jnp.stack([jnp.maximum(count, 0), jnp.maximum(-count, 0)])
-    down = jnp.minimum(wanted[::-1], to_low)
-    up = jnp.minimum(wanted - down[::-1], to_high)
-    pulses = up - down
-    return pulses, base + (pulses[0] - pulses[1]) * step

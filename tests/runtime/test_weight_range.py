@@ -16,7 +16,7 @@ from cimc.chip import Cell, Chip, load_chip
 from cimc.data.load import load
 from cimc.units import pair_targets, pair_weight
 from runtime.crossbar.keys import new_key
-from runtime.devices.cells import write_verify
+from runtime.devices.device import device_of
 from runtime.network.load import load_network
 from runtime.system.program import program_of, with_program
 from runtime.system.state import build_system, initial_state
@@ -37,7 +37,7 @@ def chip_with(name: str = "brram-256x64", **changes: Any) -> Chip:
 
 @partial(jax.jit, static_argnums=1)
 def write(targets: jax.Array, cell: Cell, key: jax.Array) -> jax.Array:
-    return write_verify(targets, cell, key).conductance
+    return device_of(cell).write(targets, key).conductance
 
 
 def normal_weights(count: int = 20_000, outlier: float = 0.0) -> Floats:
