@@ -2,7 +2,7 @@
 
 import math
 from itertools import pairwise
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import numpy as np
 from pydantic import BeforeValidator, Field, PlainValidator, model_validator
@@ -87,6 +87,11 @@ class Programming(Section):
 class Pulse(Section):
     """Open-loop response to one blind SET or RESET pulse: dG = step (1 + c2c z), z standard normal, hard bounds."""
 
+    law: Literal["linear"] = Field(
+        default="linear",
+        description="how the change depends on the state; linear: the same step everywhere "
+        "(`runtime.devices.pulses.PULSE_LAWS`)",
+    )
     step_uS: Positive = Field(description="mean change of conductance by one pulse, uS")
     c2c: NonNegative = Field(default=0.0, description="sd of the change from pulse to pulse, as a fraction of step_uS")
 

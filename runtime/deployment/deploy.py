@@ -14,7 +14,7 @@ from cimc.dataset import Dataset
 from cimc.program import Program
 from runtime.crossbar.keys import new_key
 from runtime.crossbar.xla import jit
-from runtime.devices.cells import write_verify
+from runtime.devices.device import device_of
 from runtime.system.evaluate import BATCH, accuracy, images_for, logits, outputs_of, pad_batch
 from runtime.system.program import with_program
 from runtime.system.state import State, System, initial_state
@@ -86,10 +86,11 @@ def deploy(
 @partial(jit, static_argnums=0)
 def program_chips(system: System, state: State, keys: Array) -> dict[str, Array]:
     """Conductances [chips, 2, rows, columns] of every layer, each chip written by write-verify with its own key."""
+    device = device_of(system.chip.cell)
 
     def one(key: Array) -> dict[str, Array]:
         return {
-            name: write_verify(targets, system.chip.cell, jax.random.fold_in(key, index)).conductance
+            name: device.write(targets, jax.random.fold_in(key, index)).conductance
             for index, (name, targets) in enumerate(state["conductance"].items())
         }
 

@@ -1,6 +1,6 @@
 """What a write leaves, computed from a chip's figures: the error of one trial, and the law of the error left.
 
-Plain NumPy; `runtime.devices.cells` draws from the same law.
+Plain NumPy; `runtime.devices.write_verify` draws from the same law.
 """
 
 import math

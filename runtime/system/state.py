@@ -15,7 +15,7 @@ from cimc.mapping import Mapping
 from cimc.options import Backward
 from cimc.units import pair_targets, pair_weight
 from runtime.crossbar.product import Crossbar
-from runtime.devices.cells import read_cells, write_verify
+from runtime.devices.device import device_of
 from runtime.network.network import Network
 
 # Group -> name -> array, by who holds it.
@@ -123,7 +123,7 @@ def program(system: System, state: State, key: Array) -> tuple[State, dict[str, 
     """
     conductance, trials = {}, {}
     for index, (name, targets) in enumerate(state["conductance"].items()):
-        written = write_verify(targets, system.chip.cell, jax.random.fold_in(key, index))
+        written = device_of(system.chip.cell).write(targets, jax.random.fold_in(key, index))
         conductance[name] = written.conductance
         trials[name] = jnp.sum(written.trials, dtype=jnp.int32)
     return {**state, "conductance": conductance}, trials
@@ -133,7 +133,7 @@ def read_back(system: System, state: State, key: Array, reads: int = 1) -> State
     """Read every device that many times into the digital copy, with read noise. Returns a new state."""
     weight = {}
     for index, (name, conductance) in enumerate(state["conductance"].items()):
-        pair = read_cells(conductance, system.chip.cell, jax.random.fold_in(key, index), reads)
+        pair = device_of(system.chip.cell).read(conductance, jax.random.fold_in(key, index), reads)
         weight[name] = pair_weight(pair, state["weight_range"][name], system.chip)
     return {**state, "weight": weight}
 

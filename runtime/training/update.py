@@ -6,7 +6,7 @@ from jax import Array
 
 from cimc.chip import Chip
 from runtime.crossbar.xla import once
-from runtime.devices.cells import blind_pulses, write_verify
+from runtime.devices.device import device_of
 from runtime.training.policies.policy import Change, LayerState, UpdateRule, Wish
 from runtime.training.writes import grant, write_due
 
@@ -46,13 +46,14 @@ def update_layer(
 def _write(rule: UpdateRule, chip: Chip, layer: LayerState, wish: Wish, weight_range: Array, key: Array) -> LayerState:
     """Write weights [..], those of them that are due, and let the policy settle."""
     write_key, settle_key, aim_key = jax.random.split(key, 3)
+    device = device_of(chip.cell)
     aim = rule.policy.aim(rule.options, chip, layer, wish, weight_range, aim_key)
     if aim.goal is None:
         assert aim.pulses is not None
-        conductance = blind_pulses(layer.conductance, aim.pulses, chip.cell, write_key)
+        conductance = device.pulse(layer.conductance, aim.pulses, write_key)
         trials = jnp.abs(aim.pulses).astype(jnp.int32)
     else:
-        written = once(write_verify(aim.goal, chip.cell, write_key))
+        written = once(device.write(aim.goal, write_key))
         conductance = jnp.where(aim.selected, written.conductance, layer.conductance)
         trials = jnp.where(aim.selected, written.trials, 0)
     layer = layer._replace(

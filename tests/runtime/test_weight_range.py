@@ -16,7 +16,7 @@ from cimc.chip import Cell, Chip, load_chip
 from cimc.data.load import load
 from cimc.units import pair_targets, pair_weight
 from runtime.crossbar.keys import new_key
-from runtime.devices.cells import write_verify
+from runtime.devices.device import device_of
 from runtime.network.load import load_network
 from runtime.system.program import program_of, with_program
 from runtime.system.state import build_system, initial_state
@@ -37,7 +37,7 @@ def chip_with(name: str = "brram-256x64", **changes: Any) -> Chip:
 
 @partial(jax.jit, static_argnums=1)
 def write(targets: jax.Array, cell: Cell, key: jax.Array) -> jax.Array:
-    return write_verify(targets, cell, key).conductance
+    return device_of(cell).write(targets, key).conductance
 
 
 def normal_weights(count: int = 20_000, outlier: float = 0.0) -> Floats:
@@ -112,7 +112,8 @@ def test_training_starts_with_a_range_in_sd_of_the_weights_but_few_levels_with_t
     system: Any = SimpleNamespace(chip=chip, bias_names={}, network=network)
     state: Any = {"weight": {"a": weight}, "input_range": {"a": 1.0}, "digital": {"a.gain": 1.0}, "statistics": {}}
     best = best_weight_range(weight, chip)
-    chosen = [program_of(system, state, for_training=training).layers["a"] for training in (False, True)]
+    rules = (best_weight_range, training_weight_range)
+    chosen = [program_of(system, state, weight_range=rule).layers["a"] for rule in rules]
     assert chosen[0].weight_range == best
     spread = np.sqrt(np.mean(weight.astype(np.float64) ** 2))
     assert chosen[1].weight_range == pytest.approx(

@@ -14,9 +14,8 @@ from cimc.errors import CimcError
 from cimc.options import Residual, Sync, Write
 from cimc.units import pair_targets, pair_weight
 from runtime.crossbar.xla import once
-from runtime.devices.cells import read_cells
+from runtime.devices.device import device_of
 from runtime.training.policies.policy import Aim, Change, LayerState, UpdatePolicy, Wish
-from runtime.training.policies.pulses_plan import plan_pulses
 
 ACCUMULATOR = "accumulator"
 # Of what a write missed, at most this part of the threshold stays in the accumulator: a device that cannot reach its
@@ -90,7 +89,7 @@ def accumulate(
     """The wish with that threshold, a fraction of the weight range; arguments as `update`."""
     base, held = layer.weight, None
     if options.sync == "none":
-        held = once(read_cells(layer.conductance, chip.cell, key))
+        held = once(device_of(chip.cell).read(layer.conductance, key))
         base = pair_weight(held, weight_range, chip)
     # What lies beyond the range can never be programmed and must not keep a device due for ever.
     base = jnp.clip(base, -weight_range, weight_range)
@@ -118,9 +117,9 @@ def aim_with(
     total, held = wish.memory[ACCUMULATOR], wish.held
     wanted = wish.base + total
     if options.sync == "readback":
-        held = once(read_cells(layer.conductance, chip.cell, key))
+        held = once(device_of(chip.cell).read(layer.conductance, key))
     if options.write == "pulse":
-        pulses, aimed = plan_pulses(chip, wish.base, total, weight_range, held)
+        pulses, aimed = device_of(chip.cell).plan(total, wish.base, weight_range=weight_range, held=held)
         pulses = jnp.where(wish.due, pulses, 0)
         return Aim(None, pulses, pulses != 0, wanted, aimed)
     goal, moves = _goals(chip, wish.base, wanted, weight_range, held, threshold)
@@ -139,7 +138,7 @@ def settle(
     if options.sync == "target":
         weight = jnp.where(due, aim.aimed, weight)
     elif options.sync == "readback":
-        read = once(read_cells(layer.conductance, chip.cell, key))
+        read = once(device_of(chip.cell).read(layer.conductance, key))
         weight = jnp.where(due, pair_weight(read, weight_range, chip), weight)
         missed = aim.aimed - weight
     kept = _kept(options, chip, aim.wanted - aim.aimed, missed, weight_range)

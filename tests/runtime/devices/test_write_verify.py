@@ -15,8 +15,9 @@ from scipy import stats
 
 from cimc.chip import Cell, Programming, Pulse, chip_names, chip_text, load_chip
 from runtime.crossbar.keys import new_key
-from runtime.devices.cells import Written, blind_pulses, read_cells, write_verify
+from runtime.devices.device import device_of
 from runtime.devices.write_law import error_left, trial_error
+from runtime.devices.write_verify import Written
 
 COUNT = 1 << 20
 
@@ -28,7 +29,7 @@ def cell_with(chip: str = "brram-256x64", **programming: Any) -> Cell:
 
 def written(cell: Cell, target: float = 200.0, seed: int = 0) -> Written:
     """Many devices programmed to one target."""
-    write = jax.jit(lambda key: write_verify(jnp.full(COUNT, target, jnp.float32), cell, key))
+    write = jax.jit(lambda key: device_of(cell).write(jnp.full(COUNT, target, jnp.float32), key))
     return write(jax.random.key(seed))
 
 
@@ -119,7 +120,7 @@ def test_a_write_leaves_the_stated_law_at_every_state(name: str) -> None:
     stated = tomllib.loads(chip_text(name))["cell"].get("programming", {})
     targets = cell.conductance_min_uS + STATES * cell.window_uS
     aim = jnp.broadcast_to(jnp.asarray(targets, jnp.float32)[:, None], (len(STATES), 1_000_000))
-    written = jax.jit(lambda key: write_verify(aim, cell, key))(new_key(7))
+    written = jax.jit(lambda key: device_of(cell).write(aim, key))(new_key(7))
     error = np.asarray(written.conductance, np.float64) - np.asarray(aim, np.float64)
     mean, sd = (
         np.polynomial.Polynomial(np.atleast_1d(stated.get(key, 0.0)))(targets / cell.conductance_max_uS)
@@ -170,7 +171,7 @@ def test_the_law_of_the_error_left_is_that_of_the_writes() -> None:
 def test_an_error_that_follows_the_state_is_that_of_each_device() -> None:
     cell = cell_with("hermes", error_sd_uS=(0.1, 2.0), error_mean_uS=(0.0, 0.0, 1.0))
     targets = jnp.tile(jnp.array([0.0, 10.35, 20.7], jnp.float32), COUNT)
-    left = write_verify(targets, cell, jax.random.key(3))
+    left = device_of(cell).write(targets, jax.random.key(3))
     error = np.asarray(left.conductance - targets, np.float64).reshape(COUNT, 3)
     for column, (mean, sd) in zip(error.T, [(0.0, 0.1), (0.25, 1.1), (1.0, 2.1)], strict=True):
         assert_moments(column, mean, sd)
@@ -231,7 +232,7 @@ def test_writes_repeat_with_their_key_and_differ_between_devices() -> None:
 def test_blind_pulses_move_by_whole_steps_and_their_errors_add_up(pulses: int) -> None:
     cell = load_chip("brram-256x64").cell.model_copy(update={"conductance_max_uS": 400.0})
     start = jnp.full(COUNT, 200.0, jnp.float32)
-    moved = np.asarray(blind_pulses(start, jnp.float32(pulses), cell, jax.random.key(0)), np.float64) - 200
+    moved = np.asarray(device_of(cell).pulse(start, jnp.float32(pulses), jax.random.key(0)), np.float64) - 200
     assert_moments(moved, 4.0 * pulses, np.sqrt(abs(pulses)) * 4.0 * 0.5)
 
 
@@ -239,7 +240,7 @@ def test_blind_pulses_stop_at_both_bounds() -> None:
     cell = load_chip("brram-256x64").cell
     start = jnp.linspace(10, 70, 4096, dtype=jnp.float32)
     for pulses in (30.0, -30.0):
-        moved = np.asarray(blind_pulses(start, jnp.float32(pulses), cell, jax.random.key(1)))
+        moved = np.asarray(device_of(cell).pulse(start, jnp.float32(pulses), jax.random.key(1)))
         assert moved.min() >= cell.conductance_min_uS
         assert moved.max() <= cell.conductance_max_uS
         stop = cell.conductance_max_uS if pulses > 0 else cell.conductance_min_uS
@@ -249,7 +250,7 @@ def test_blind_pulses_stop_at_both_bounds() -> None:
 def test_blind_pulses_stop_at_stated_limits_in_place_of_the_window() -> None:
     cell = load_chip("brram-256x64").cell.model_copy(update={"limits_uS": (2.0, 80.0)})
     start = jnp.linspace(10, 70, 4096, dtype=jnp.float32)
-    up, down = (np.asarray(blind_pulses(start, jnp.float32(n), cell, jax.random.key(1))) for n in (40.0, -40.0))
+    up, down = (np.asarray(device_of(cell).pulse(start, jnp.float32(n), jax.random.key(1))) for n in (40.0, -40.0))
     assert up.max() == 80
     assert down.min() == 2
     assert min((up == 80).mean(), (down == 2).mean()) > 0.9
@@ -258,28 +259,28 @@ def test_blind_pulses_stop_at_stated_limits_in_place_of_the_window() -> None:
 def test_a_pulse_takes_no_device_further_beyond_the_window_and_sets_none_back() -> None:
     cell = load_chip("brram-256x64").cell.model_copy(update={"pulse": Pulse(step_uS=4.0)})
     start = jnp.array([72.0, 72.0, 8.0, 8.0, 69.0], jnp.float32)
-    moved = blind_pulses(start, jnp.array([1.0, -1.0, -1.0, 1.0, 1.0]), cell, jax.random.key(1))
+    moved = device_of(cell).pulse(start, jnp.array([1.0, -1.0, -1.0, 1.0, 1.0]), jax.random.key(1))
     np.testing.assert_array_equal(moved, [72.0, 68.0, 8.0, 12.0, 70.0])
 
 
 def test_no_pulse_leaves_a_device_alone_even_beyond_the_bounds() -> None:
     cell = load_chip("brram-256x64").cell
     start = jnp.array([3.0, 40.0, 90.0], jnp.float32)
-    np.testing.assert_array_equal(blind_pulses(start, jnp.zeros(3), cell, jax.random.key(0)), start)
-    moved = blind_pulses(start, jnp.array([0.0, 1.0, 0.0]), cell, jax.random.key(0))
+    np.testing.assert_array_equal(device_of(cell).pulse(start, jnp.zeros(3), jax.random.key(0)), start)
+    moved = device_of(cell).pulse(start, jnp.array([0.0, 1.0, 0.0]), jax.random.key(0))
     np.testing.assert_array_equal(moved != start, [False, True, False])
 
 
 def test_pulses_of_the_ideal_chip_are_exact() -> None:
     cell = load_chip("ideal").cell
-    moved = blind_pulses(jnp.float32(0.5), jnp.array([1.0, -7.0, 600.0]), cell, jax.random.key(0))
+    moved = device_of(cell).pulse(jnp.float32(0.5), jnp.array([1.0, -7.0, 600.0]), jax.random.key(0))
     np.testing.assert_array_equal(moved, [0.5 + 1 / 1024, 0.5 - 7 / 1024, 1.0])
 
 
 def test_pulses_of_a_chip_without_a_pulse_response_are_refused() -> None:
     cell = load_chip("ideal").cell.model_copy(update={"pulse": None})
     with pytest.raises(ValueError, match=r"\[cell\.pulse\]"):
-        blind_pulses(jnp.zeros(3), jnp.ones(3), cell, jax.random.key(0))
+        device_of(cell).pulse(jnp.zeros(3), jnp.ones(3), jax.random.key(0))
 
 
 # --- Reads ---
@@ -290,7 +291,7 @@ def test_reads_have_the_stated_noise_and_leave_the_devices_alone(chip: str) -> N
     cell = load_chip(chip).cell
     conductance = jnp.full(COUNT, 30.0, jnp.float32)
     first, second = (
-        np.asarray(read_cells(conductance, cell, jax.random.key(seed)), np.float64) - 30 for seed in (0, 1)
+        np.asarray(device_of(cell).read(conductance, jax.random.key(seed)), np.float64) - 30 for seed in (0, 1)
     )
     assert_moments(first, 0.0, cell.read_noise_uS)
     assert abs(np.corrcoef(first, second)[0, 1]) < 5e-3
@@ -298,4 +299,4 @@ def test_reads_have_the_stated_noise_and_leave_the_devices_alone(chip: str) -> N
 
 def test_a_read_without_noise_is_exact() -> None:
     conductance = jnp.linspace(0, 1, 100)
-    np.testing.assert_array_equal(read_cells(conductance, load_chip("ideal").cell, jax.random.key(0)), conductance)
+    np.testing.assert_array_equal(device_of(load_chip("ideal").cell).read(conductance, jax.random.key(0)), conductance)

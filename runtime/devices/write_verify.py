@@ -1,0 +1,57 @@
+"""Closed-loop writes: write-verify, a trial after the other until a device is within its tolerance."""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+
+from cimc.chip import Cell
+from runtime.crossbar.noise import normal
+from runtime.devices.write_law import trial_error
+
+
+class Written(NamedTuple):
+    """Conductances after a write [.., like the goals] in uS, and the trials (or pulses) each device took."""
+
+    conductance: Array
+    trials: Array
+
+
+def write_verify(goal: Array, key: Array, *, cell: Cell) -> Written:
+    """Program every device by closed-loop write-verify: at most N trials, a failed last trial is accepted.
+
+    Args:
+        goal: conductances [..], uS.
+        key: a `jax.random` key.
+        cell: the device.
+    """
+    mean, sd = single_trial(cell, goal)
+    if not cell.programming.follows_state and sd == 0:
+        return Written(_limited(goal + mean, cell), jnp.ones(goal.shape, jnp.int32))
+
+    def trial(n: Array, written: Written) -> Written:
+        fresh = mean + sd * normal(jax.random.fold_in(key, n), goal.shape)
+        pending = (written.trials == n) & ~_within(written.conductance - goal, n)
+        conductance = jnp.where(pending, _limited(goal + fresh, cell), written.conductance)
+        return Written(conductance, written.trials + pending.astype(jnp.int32))
+
+    def _within(deviation: Array, n: Array) -> Array:
+        tolerance = cell.programming.tolerance_uS
+        accepted = jnp.zeros(deviation.shape, bool) if tolerance is None else jnp.abs(deviation) <= tolerance
+        return accepted & (n > 0)
+
+    start = Written(goal, jnp.zeros(goal.shape, jnp.int32))
+    return jax.lax.fori_loop(0, cell.programming.trials, trial, start)
+
+
+def single_trial(cell: Cell, targets: Array) -> tuple[float | Array, float | Array]:
+    """Mean and sd, in uS, of the error of one trial: numbers, or arrays like the targets where it follows the state."""
+    if cell.programming.follows_state:
+        return cell.error_mean_uS(targets), cell.error_sd_uS(targets)
+    return trial_error(cell.programming)
+
+
+def _limited(conductance: Array, cell: Cell) -> Array:
+    """The conductances, those beyond the limits of the device set to them."""
+    return conductance if cell.limits_uS is None else jnp.clip(conductance, cell.limits_uS[0], cell.limits_uS[1])
