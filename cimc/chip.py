@@ -4,13 +4,13 @@ import difflib
 import math
 import tomllib
 from pathlib import Path
-from typing import Literal
 
 from pydantic import BaseModel, Field, ValidationError, model_validator
 
 from cimc.chip_cell import Cell, Programming, Pulse
 from cimc.chip_sections import Adc, Area, Array, Cores, Cost, Input, Section, Weights
 from cimc.errors import CimcError
+from cimc.options import RowSplit
 
 __all__ = [
     "Adc",
@@ -44,7 +44,7 @@ class Chip(Section):
     weights: Weights = Weights()
     input: Input = Input()
     adc: Adc = Adc()
-    row_split: Literal["channel", "flat"] = "channel"
+    row_split: RowSplit = Field(default=RowSplit.channel, strict=False)
     cores: Cores = Cores()
     cost: Cost
     area: Area | None = None

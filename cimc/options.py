@@ -1,8 +1,14 @@
-"""What options of the command line can be chosen among, and how a range is written."""
+"""What options can be chosen among, and the checks of their values, for commands and Python alike."""
 
+import difflib
+import math
+import operator
 from enum import StrEnum
+from typing import Any, TypeVar
 
-import typer
+from cimc.errors import CimcError
+
+Choice = TypeVar("Choice", bound=StrEnum)
 
 
 class Method(StrEnum):
@@ -13,7 +19,7 @@ class Method(StrEnum):
     float = "float"
 
 
-class Schedule(StrEnum):
+class RateSchedule(StrEnum):
     """Course of the learning rate."""
 
     constant = "constant"
@@ -80,12 +86,39 @@ class RowSplit(StrEnum):
     flat = "flat"
 
 
-def parse_range(text: str) -> tuple[float, float]:
-    """LOW,HIGH as numbers. Raises typer.BadParameter when it is not that."""
+def check_choice(kind: type[Choice], field: str, value: Any) -> Choice:
+    """The member of `kind` that `value` is or names.
+
+    Raises:
+        CimcError: it is none; `field`, the value and the choices are named.
+    """
     try:
-        low, high = (float(part) for part in text.split(","))
+        return kind(value)
     except ValueError:
-        low = high = float("nan")
-    if not (low < high and abs(low) < float("inf") and abs(high) < float("inf")):
-        raise typer.BadParameter(f"{text!r} is not LOW,HIGH with LOW below HIGH", param_hint="--input-range")
-    return low, high
+        close = difflib.get_close_matches(str(value), list(kind), n=1)
+        hint = f"; did you mean {close[0]}?" if close else ""
+        raise CimcError(f"{field} is {value!r}; choose {', '.join(kind)}{hint}") from None
+
+
+def check_whole(field: str, value: Any, least: int) -> int:
+    """`value` as an int. Raises CimcError, naming `field`, when it is no whole number of at least `least`."""
+    try:
+        whole = operator.index(value)
+    except TypeError:
+        whole = least - 1
+    if whole < least or isinstance(value, bool):
+        raise CimcError(f"{field} is {value!r}; give a whole number of at least {least}")
+    return whole
+
+
+def check_number(field: str, value: Any, least: float = -math.inf, most: float = math.inf) -> float:
+    """`value` as a float. Raises CimcError, naming `field`, when it is not a finite number from `least` to `most`."""
+    try:
+        number = math.nan if isinstance(value, str | bytes | bool) else float(value)
+    except (TypeError, ValueError, OverflowError):
+        number = math.nan
+    if not (math.isfinite(number) and least <= number <= most):
+        above = f" of at least {least:g}" if least > -math.inf else ""
+        below = f"{' and' if above else ' of'} at most {most:g}" if most < math.inf else ""
+        raise CimcError(f"{field} is {value!r}; give a finite number{above}{below}")
+    return number

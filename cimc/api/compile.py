@@ -4,7 +4,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
-from typing import Literal
 
 import onnx_ir as ir
 
@@ -12,7 +11,7 @@ from cimc.artifact import Artifact, write_artifact
 from cimc.chip import chip_text, parse_chip
 from cimc.errors import CimcError
 from cimc.files import require_different
-from cimc.mapping import Objective
+from cimc.options import Objective, RowSplit
 from passes.mapper.map_network import map_network
 from passes.pipeline import lower
 from passes.read import external_files, read_network
@@ -41,7 +40,7 @@ def compile_model(
     output: Path | None = None,
     input_range: tuple[float, float] = (0.0, 1.0),
     max_chips: int | None = None,
-    row_split: Literal["channel", "flat"] | None = None,
+    row_split: RowSplit | None = None,
     verify: bool | None = None,
     shapes: Mapping[str, Sizes] = MappingProxyType({}),
     verify_passes: bool = False,

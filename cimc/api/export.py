@@ -1,7 +1,6 @@
 """From a `.cim` file to the package for an inference chip."""
 
 from pathlib import Path
-from typing import Literal
 
 import jax
 import jax.numpy as jnp
@@ -12,6 +11,7 @@ from cimc.artifact import read_artifact
 from cimc.chip import chip_text, parse_chip
 from cimc.dataset import Dataset
 from cimc.errors import CimcError
+from cimc.options import Weights
 from cimc.package import Package, write_package
 from passes.chip_network import chip_network
 from passes.mapper.map_network import map_network
@@ -33,7 +33,7 @@ def export(
     chip: str | None,
     output: Path,
     data: Dataset | None = None,
-    weights: Literal["devices", "digital"] = "devices",
+    weights: Weights = Weights.devices,
     seed: int = 0,
 ) -> Package:
     """Remap a `.cim` file's weights to an inference chip and write the package to program it.

@@ -15,14 +15,13 @@ from cimc.options import (
     Backward,
     Method,
     Objective,
+    RateSchedule,
     Reset,
     Residual,
     RowSplit,
-    Schedule,
     Sync,
     Weights,
     Write,
-    parse_range,
 )
 from cimc.version import __version__
 
@@ -103,14 +102,14 @@ def compile(
         model,
         chip,
         output,
-        parse_range(input_range),
+        _parse_range(input_range),
         max_chips,
-        row_split.value if row_split else None,
+        row_split,
         verify,
         dict(parse_shape(text) for text in shape or ()),
         verify_each,
         save_passes,
-        objective.value if objective else None,
+        objective,
         arrays,
         seed,
     )
@@ -132,7 +131,7 @@ def train(
             min=0, callback=_finite, help="For He's initial weights; other layers' steps follow their weights."
         ),
     ] = 0.005,
-    schedule: Annotated[Schedule, typer.Option(help="Course of the learning rate.")] = Schedule.cosine,
+    schedule: Annotated[RateSchedule, typer.Option(help="Course of the learning rate.")] = RateSchedule.cosine,
     weight_decay: Annotated[
         float, typer.Option(min=0, callback=_finite, help="Decoupled, on crossbar weights.")
     ] = 0.01,
@@ -171,12 +170,12 @@ def train(
 
     kept = residual if reset is None else Residual.drop if reset is Reset.zero else Residual.keep
     options = TrainingOptions(
-        policy=Policy(method.value, threshold, kept.value, write.value, backward.value, sync.value),
+        policy=Policy(method, threshold, kept, write, backward, sync),
         epochs=epochs,
         steps_per_epoch=steps_per_epoch,
         batch_size=batch_size,
         lr=lr,
-        schedule=schedule.value,
+        schedule=schedule,
         weight_decay=weight_decay,
         seed=seed,
     )
@@ -234,7 +233,7 @@ def export(
     from cimc.commands import views
 
     dataset = None if data is None else _load(data, data_dir)
-    package = cimc.export(artifact, chip, output, dataset, weights.value, seed)
+    package = cimc.export(artifact, chip, output, dataset, weights, seed)
     _emit(as_json, views.package_figures(package, output), lambda: views.show_package(package, output))
 
 
@@ -383,6 +382,17 @@ def main() -> None:
             raise
         detail = str(error).strip().partition("\n")[0]
         _fail(f"internal error ({type(error).__name__}: {detail:.200}); set CIMC_TRACEBACK=1 and report what it shows")
+
+
+def _parse_range(text: str) -> tuple[float, float]:
+    """LOW,HIGH as numbers. Raises typer.BadParameter when it is not that."""
+    try:
+        low, high = (float(part) for part in text.split(","))
+    except ValueError:
+        low = high = float("nan")
+    if not (low < high and abs(low) < float("inf") and abs(high) < float("inf")):
+        raise typer.BadParameter(f"{text!r} is not LOW,HIGH with LOW below HIGH", param_hint="--input-range")
+    return low, high
 
 
 def _fail(message: str) -> None:

@@ -14,6 +14,7 @@ from cimc.commands import views
 from cimc.commands.console import print_figures, progress_bar, say
 from cimc.data.load import load
 from cimc.errors import CimcError
+from cimc.options import Method
 from cimc.report.pictures import arrays_picture, training_picture
 from runtime.deployment.deploy import summary
 from runtime.training.options import TrainingOptions
@@ -39,8 +40,8 @@ def quickstart(folder: Path, seed: int, quiet: bool) -> dict[str, Any]:
         views.show_compiled(compiled, None)
     runs = {}
     figures = {}
-    for label, method in (("on the arrays", "mixed-precision"), ("float32", "float")):
-        options = TrainingOptions(Policy(method=method), epochs=EPOCHS, batch_size=BATCH_SIZE, seed=seed)  # type: ignore[arg-type]
+    for label, method in (("on the arrays", Method.mixed_precision), ("float32", Method.float)):
+        options = TrainingOptions(Policy(method=method), epochs=EPOCHS, batch_size=BATCH_SIZE, seed=seed)
         output = folder / ("trained.cim" if method != "float" else "float.cim")
         with nullcontext(_silent) if quiet else progress_bar(f"train {label}") as bar:
             run, figures[label] = cimc.train(

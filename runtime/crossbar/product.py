@@ -13,13 +13,14 @@ settling, drift.
 
 from dataclasses import dataclass
 from functools import partial, reduce
-from typing import Any, Literal
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 from jax import Array
 
 from cimc.chip import Chip
+from cimc.options import Backward
 from cimc.units import count_scale, dac_step, levels_per_product
 from runtime.crossbar.converters import adc, dac
 from runtime.crossbar.noise import normal
@@ -40,7 +41,7 @@ class Crossbar:
     column_block: int
     signed: bool
     window: Window | None = None
-    backward: Literal["digital", "analog"] = "digital"
+    backward: Backward = Backward.digital
     groups: int = 1
 
 

@@ -1,7 +1,6 @@
 """The state of a network on arrays: what training changes, as named groups of arrays, and its flat form on disk."""
 
 from dataclasses import dataclass
-from typing import Literal
 
 import jax
 import jax.numpy as jnp
@@ -11,6 +10,7 @@ from jax import Array
 from cimc.chip import Chip
 from cimc.errors import CimcError
 from cimc.mapping import Mapping
+from cimc.options import Backward
 from cimc.units import pair_targets, pair_weight
 from runtime.crossbar.product import Crossbar
 from runtime.devices.cells import read_cells, write_verify
@@ -40,9 +40,7 @@ class System:
     bias_names: dict[str, str]
 
 
-def build_system(
-    network: Network, mapping: Mapping, chip: Chip, backward: Literal["digital", "analog"] = "digital"
-) -> System:
+def build_system(network: Network, mapping: Mapping, chip: Chip, backward: Backward = Backward.digital) -> System:
     """Join a network with its mapping; of several copies the runtime computes one.
 
     Raises:
