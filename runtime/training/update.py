@@ -6,7 +6,7 @@ float             the weights themselves are changed, no device is touched (the 
 """
 
 from dataclasses import dataclass
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -14,6 +14,7 @@ from jax import Array
 
 from cimc.chip import Chip
 from cimc.errors import CimcError
+from cimc.options import Backward, Method, Residual, Sync, Write, check_choice, check_number
 from cimc.units import pair_targets, pair_weight
 from runtime.devices.cells import blind_pulses, read_cells, write_verify
 from runtime.training.vectors import STRIP
@@ -38,12 +39,20 @@ class Policy:
     backward: input gradients from the digital copy or from a transposed read of the arrays.
     """
 
-    method: Literal["mixed-precision", "naive", "float"] = "mixed-precision"
+    method: Method = Method.mixed_precision
     threshold: float | None = None
-    residual: Literal["keep", "drop"] = "keep"
-    write: Literal["verify", "pulse"] = "verify"
-    backward: Literal["digital", "analog"] = "digital"
-    sync: Literal["target", "readback", "none"] = "readback"
+    residual: Residual = Residual.keep
+    write: Write = Write.verify
+    backward: Backward = Backward.digital
+    sync: Sync = Sync.readback
+
+    def __post_init__(self) -> None:
+        """Names of choices become the choices. Raises CimcError for a value that is none."""
+        choices = {"method": Method, "residual": Residual, "write": Write, "backward": Backward, "sync": Sync}
+        for field, kind in choices.items():
+            object.__setattr__(self, field, check_choice(kind, field, getattr(self, field)))
+        if self.threshold is not None:
+            object.__setattr__(self, "threshold", check_number("--threshold", self.threshold, least=0))
 
     def check(self, chip: Chip) -> None:
         """Raises CimcError for options that do not fit together or the chip."""
