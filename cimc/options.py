@@ -111,14 +111,24 @@ def check_whole(field: str, value: Any, least: int) -> int:
     return whole
 
 
-def check_number(field: str, value: Any, least: float = -math.inf, most: float = math.inf) -> float:
+def check_range(field: str, value: Any) -> tuple[float, float]:
+    """`value` as (least, greatest). Raises CimcError, naming `field`, when it is not two finite ascending numbers."""
+    try:
+        low, high = (float(bound) for bound in value)
+    except (TypeError, ValueError, OverflowError):
+        low = high = math.nan
+    if not (low < high and math.isfinite(low) and math.isfinite(high)):
+        raise CimcError(f"{field} is {value!r}; give its least and its greatest value, two finite numbers")
+    return low, high
+
+
+def check_number(field: str, value: Any, least: float, most: float = math.inf) -> float:
     """`value` as a float. Raises CimcError, naming `field`, when it is not a finite number from `least` to `most`."""
     try:
         number = math.nan if isinstance(value, str | bytes | bool) else float(value)
     except (TypeError, ValueError, OverflowError):
         number = math.nan
     if not (math.isfinite(number) and least <= number <= most):
-        above = f" of at least {least:g}" if least > -math.inf else ""
-        below = f"{' and' if above else ' of'} at most {most:g}" if most < math.inf else ""
-        raise CimcError(f"{field} is {value!r}; give a finite number{above}{below}")
+        end = f"to {most:g}" if most < math.inf else "on"
+        raise CimcError(f"{field} is {value!r}, not a finite number in its range; give one from {least:g} {end}")
     return number
