@@ -1,35 +1,124 @@
 """cimc: from an ONNX network to trained conductances on a compute-in-memory chip.
 
-The public names are loaded on first use, so that `import cimc` costs nothing:
+One function a command. Paths are `str` or `Path`; a chip is a name, a path or a `Chip` in memory. Files are written
+only where an output is named; each step takes the result of the last one from its file or from memory:
 
     import cimc
-    cimc.compile_model("model.onnx", "brram-256x64", "model.cim")
-    run, figures = cimc.train("model.cim", cimc.load_data("mnist"), cimc.TrainingOptions(), "trained.cim")
+
+    data = cimc.load_data("digits")
+    cimc.compile("model.onnx", "brram-256x64", output="model.cim")
+    options = cimc.TrainingOptions(cimc.Policy(method="naive"), epochs=2)
+    trained = cimc.train("model.cim", data, options=options, output="trained.cim")
+    package = cimc.export(trained.artifact, "hermes", output="package")
+    chips = cimc.deploy(package, data, chips=5)
+    print(trained.figures["accuracy"], chips.accuracies.mean(), chips.yield_fraction)
+
+The names are loaded on first use, so that `import cimc` costs nothing.
 """
 
 from importlib import import_module
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from cimc.version import __version__
 
+if TYPE_CHECKING:
+    from cimc.api.compile import Compiled, compile, compile_model
+    from cimc.api.deploy import deploy
+    from cimc.api.evaluate import evaluate
+    from cimc.api.explain import explain
+    from cimc.api.export import export
+    from cimc.api.train import Trained, train
+    from cimc.artifact import Artifact, read_artifact, write_artifact
+    from cimc.chip import Chip, load_chip
+    from cimc.data.load import load as load_data
+    from cimc.dataset import Dataset
+    from cimc.errors import CimcError
+    from cimc.mapping import Mapping
+    from cimc.options import (
+        Backward,
+        Objective,
+        RateSchedule,
+        Residual,
+        RowSplit,
+        Sync,
+        Weights,
+        Write,
+    )
+    from cimc.package import Package, read_package, write_package
+    from runtime.deployment.deploy import Deployment
+    from runtime.training.options import Policy, TrainingOptions
+
+# Name -> its module, and its name there if that is another. The imports above are the same for type checkers.
 _PUBLIC = {
+    "Artifact": "cimc.artifact",
+    "Backward": "cimc.options",
     "Chip": "cimc.chip",
     "CimcError": "cimc.errors",
+    "Compiled": "cimc.api.compile",
+    "Dataset": "cimc.dataset",
+    "Deployment": "runtime.deployment.deploy",
     "Mapping": "cimc.mapping",
+    "Objective": "cimc.options",
+    "Package": "cimc.package",
     "Policy": "runtime.training.options",
+    "RateSchedule": "cimc.options",
+    "Residual": "cimc.options",
+    "RowSplit": "cimc.options",
+    "Sync": "cimc.options",
+    "Trained": "cimc.api.train",
     "TrainingOptions": "runtime.training.options",
+    "Weights": "cimc.options",
+    "Write": "cimc.options",
+    "compile": "cimc.api.compile",
     "compile_model": "cimc.api.compile",
     "deploy": "cimc.api.deploy",
     "evaluate": "cimc.api.evaluate",
+    "explain": "cimc.api.explain",
     "export": "cimc.api.export",
     "load_chip": "cimc.chip",
     "load_data": "cimc.data.load:load",
     "read_artifact": "cimc.artifact",
     "read_package": "cimc.package",
     "train": "cimc.api.train",
+    "write_artifact": "cimc.artifact",
+    "write_package": "cimc.package",
 }
 
-__all__ = ["__version__", *_PUBLIC]
+__all__ = [
+    "Artifact",
+    "Backward",
+    "Chip",
+    "CimcError",
+    "Compiled",
+    "Dataset",
+    "Deployment",
+    "Mapping",
+    "Objective",
+    "Package",
+    "Policy",
+    "RateSchedule",
+    "Residual",
+    "RowSplit",
+    "Sync",
+    "Trained",
+    "TrainingOptions",
+    "Weights",
+    "Write",
+    "__version__",
+    "compile",
+    "compile_model",
+    "deploy",
+    "evaluate",
+    "explain",
+    "export",
+    "load_chip",
+    "load_data",
+    "read_artifact",
+    "read_package",
+    "train",
+    "write_artifact",
+    "write_package",
+]
 
 
 def __getattr__(name: str) -> Any:
@@ -37,3 +126,7 @@ def __getattr__(name: str) -> Any:
         raise AttributeError(f"module 'cimc' has no attribute {name!r}")
     module, _, attribute = _PUBLIC[name].partition(":")
     return getattr(import_module(module), attribute or name)
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -55,7 +55,7 @@ class Artifact:
     history: dict[str, Any] = field(default_factory=dict)
 
 
-def write_artifact(path: Path, artifact: Artifact) -> None:
+def write_artifact(path: str | Path, artifact: Artifact) -> None:
     """Write a `.cim` file in one piece; the same contents give the same bytes. Raises CimcError if it cannot be."""
     proto, weights = _external(artifact.network)
     contents = {
@@ -126,7 +126,7 @@ def _write_weights(archive: zipfile.ZipFile, weights: list[np.ndarray]) -> str:
     return digest.hexdigest()
 
 
-def read_artifact(path: Path) -> Artifact:
+def read_artifact(path: str | Path) -> Artifact:
     """Read a `.cim` file after checking its digests. Raises CimcError: missing, not a `.cim` file, or damaged."""
     path = Path(path)
     if path.exists() and not (path.is_file() or path.is_dir()):

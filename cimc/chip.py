@@ -4,13 +4,13 @@ import difflib
 import math
 import tomllib
 from pathlib import Path
-from typing import Literal
 
 from pydantic import BaseModel, Field, ValidationError, model_validator
 
 from cimc.chip_cell import Cell, Programming, Pulse
 from cimc.chip_sections import Adc, Area, Array, Cores, Cost, Input, Section, Weights
 from cimc.errors import CimcError
+from cimc.options import RowSplit
 
 __all__ = [
     "Adc",
@@ -44,7 +44,7 @@ class Chip(Section):
     weights: Weights = Weights()
     input: Input = Input()
     adc: Adc = Adc()
-    row_split: Literal["channel", "flat"] = "channel"
+    row_split: RowSplit = Field(default=RowSplit.channel, strict=False)
     cores: Cores = Cores()
     cost: Cost
     area: Area | None = None
@@ -142,19 +142,19 @@ def chip_names() -> list[str]:
     return sorted(path.stem for path in CHIPS_FOLDER.glob("*.toml"))
 
 
-def chip_text(name_or_path: str) -> str:
-    """The TOML text of a built-in chip or of a file.
+def chip_text(name_or_path: str | Path) -> str:
+    """The TOML text of a built-in chip or of a file; a `Path` is always a file.
 
     Raises:
         CimcError: no such chip or file, or not readable as text.
     """
-    built_in = CHIPS_FOLDER / f"{name_or_path}.toml"
-    is_path = name_or_path.endswith(".toml") or "/" in name_or_path or Path(name_or_path).is_file()
-    path = Path(name_or_path) if is_path else built_in
-    if not is_path and name_or_path not in chip_names():
-        close = difflib.get_close_matches(name_or_path, chip_names(), n=1)
+    name = str(name_or_path)
+    is_path = isinstance(name_or_path, Path) or name.endswith(".toml") or "/" in name or Path(name).is_file()
+    path = Path(name) if is_path else CHIPS_FOLDER / f"{name}.toml"
+    if not is_path and name not in chip_names():
+        close = difflib.get_close_matches(name, chip_names(), n=1)
         hint = f"did you mean {close[0]}?" if close else "give the path of a .toml file"
-        raise CimcError(f"unknown chip {name_or_path!r}; built in are {', '.join(chip_names())}; {hint}")
+        raise CimcError(f"unknown chip {name!r}; built in are {', '.join(chip_names())}; {hint}")
     try:
         return path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
@@ -176,9 +176,9 @@ def parse_chip(text: str, source: str) -> Chip:
         raise CimcError(f"chip file {source}: {_explain(error)}") from None
 
 
-def load_chip(name_or_path: str) -> Chip:
+def load_chip(name_or_path: str | Path) -> Chip:
     """The chip of that name, or in that file. Raises CimcError as `chip_text` and `parse_chip` do."""
-    return parse_chip(chip_text(name_or_path), name_or_path)
+    return parse_chip(chip_text(name_or_path), str(name_or_path))
 
 
 def _explain(error: ValidationError) -> str:

@@ -26,6 +26,11 @@ class Dataset:
     classes: int
 
     @property
+    def label(self) -> str:
+        """The name; that of synthetic images says so."""
+        return f"{self.name} (synthetic)" if self.synthetic else self.name
+
+    @property
     def scale(self) -> float:
         """The factor from stored values to network inputs: 1/255 for uint8 images, 1 for others."""
         return 1 / 255 if self.x_train.dtype == np.uint8 else 1.0

@@ -70,7 +70,7 @@ def replacing_folder(target: Path, replaceable: Callable[[Path], bool]) -> Itera
             shutil.rmtree(temporary, ignore_errors=True)
 
 
-def require_writable(target: Path) -> None:
+def require_writable(target: str | Path) -> None:
     """Find out before a long run whether `target` can be written. Raises CimcError as `replacing` does."""
     target = Path(target)
     if target.is_dir():
@@ -82,7 +82,7 @@ def require_writable(target: Path) -> None:
         raise CimcError(f"cannot write {target}: {error.strerror or error}; check the folder") from None
 
 
-def require_different(source: Path, output: Path) -> None:
+def require_different(source: str | Path, output: str | Path) -> None:
     """Raises CimcError when `output` is the file `source`, which would be lost."""
     if Path(source).resolve() == Path(output).resolve():
         raise CimcError(f"cannot write {output}: it is the input; choose another name with -o")

@@ -1,13 +1,12 @@
 """The mapping: which block of which layer sits where, and what that costs. Written by the mapper, read by others."""
 
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 from pydantic import ValidationError
 
 from cimc.errors import CimcError
+from cimc.options import Objective, RowSplit
 from cimc.schedule import Record, Schedule
-
-Objective = Literal["latency", "interval", "energy", "arrays"]
 
 
 class Block(NamedTuple):
@@ -68,7 +67,7 @@ class MappedLayer(Record):
     groups: int = 1
     positions: int
     signed_input: bool
-    row_split: Literal["channel", "flat"]
+    row_split: RowSplit
     blocks: tuple[Block, ...]
     copies: int = 1
 

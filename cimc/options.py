@@ -1,16 +1,14 @@
-"""What options of the command line can be chosen among, and how a range is written."""
+"""What options can be chosen among, and the checks of their values, for commands and Python alike."""
 
+import difflib
+import math
+import operator
 from enum import StrEnum
+from typing import Any, TypeVar
 
-import typer
+from cimc.errors import CimcError
 
-
-class Method(StrEnum):
-    """What an optimiser step does to the devices."""
-
-    mixed_precision = "mixed-precision"
-    naive = "naive"
-    float = "float"
+Choice = TypeVar("Choice", bound=StrEnum)
 
 
 class RateSchedule(StrEnum):
@@ -80,12 +78,49 @@ class RowSplit(StrEnum):
     flat = "flat"
 
 
-def parse_range(text: str) -> tuple[float, float]:
-    """LOW,HIGH as numbers. Raises typer.BadParameter when it is not that."""
+def check_choice(kind: type[Choice], field: str, value: Any) -> Choice:
+    """The member of `kind` that `value` is or names.
+
+    Raises:
+        CimcError: it is none; `field`, the value and the choices are named.
+    """
     try:
-        low, high = (float(part) for part in text.split(","))
+        return kind(value)
     except ValueError:
-        low = high = float("nan")
-    if not (low < high and abs(low) < float("inf") and abs(high) < float("inf")):
-        raise typer.BadParameter(f"{text!r} is not LOW,HIGH with LOW below HIGH", param_hint="--input-range")
+        close = difflib.get_close_matches(str(value), list(kind), n=1)
+        hint = f"; did you mean {close[0]}?" if close else ""
+        raise CimcError(f"{field} is {value!r}; choose {', '.join(kind)}{hint}") from None
+
+
+def check_whole(field: str, value: Any, least: int) -> int:
+    """`value` as an int. Raises CimcError, naming `field`, when it is no whole number of at least `least`."""
+    try:
+        whole = operator.index(value)
+    except TypeError:
+        whole = least - 1
+    if whole < least or isinstance(value, bool):
+        raise CimcError(f"{field} is {value!r}; give a whole number of at least {least}")
+    return whole
+
+
+def check_range(field: str, value: Any) -> tuple[float, float]:
+    """`value` as (least, greatest). Raises CimcError, naming `field`, when it is not two finite ascending numbers."""
+    try:
+        low, high = (float(bound) for bound in value)
+    except (TypeError, ValueError, OverflowError):
+        low = high = math.nan
+    if not (low < high and math.isfinite(low) and math.isfinite(high)):
+        raise CimcError(f"{field} is {value!r}; give its least and its greatest value, two finite numbers")
     return low, high
+
+
+def check_number(field: str, value: Any, least: float, most: float = math.inf) -> float:
+    """`value` as a float. Raises CimcError, naming `field`, when it is not a finite number from `least` to `most`."""
+    try:
+        number = math.nan if isinstance(value, str | bytes | bool) else float(value)
+    except (TypeError, ValueError, OverflowError):
+        number = math.nan
+    if not (math.isfinite(number) and least <= number <= most):
+        end = f"to {most:g}" if most < math.inf else "on"
+        raise CimcError(f"{field} is {value!r}, not a finite number in its range; give one from {least:g} {end}")
+    return number

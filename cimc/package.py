@@ -64,7 +64,7 @@ class Package:
     notes: dict[str, Any]
 
 
-def write_package(folder: Path, package: Package) -> None:
+def write_package(folder: str | Path, package: Package) -> None:
     """Write the folder in one piece; an earlier package of that name is replaced. Raises CimcError if it cannot be."""
     layers = package.program.layers
     digital = {f"digital/{name}": np.asarray(array) for name, array in package.program.digital.items()}
@@ -114,7 +114,7 @@ def write_package(folder: Path, package: Package) -> None:
         (temporary / "manifest.json").write_text(json.dumps(manifest, indent=1), encoding="utf-8")
 
 
-def read_package(folder: Path) -> Package:
+def read_package(folder: str | Path) -> Package:
     """Read a package after checking its digests; the targets come from `program/targets.npy`.
 
     Raises:

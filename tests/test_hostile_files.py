@@ -32,7 +32,7 @@ def _refusal(proto: onnx.ModelProto, folder: Path) -> str:
     path = folder / "net.onnx"
     path.write_bytes(proto.SerializeToString())
     with pytest.raises(CimcError) as caught:
-        compile_model(path, CHIP, folder / "net.cim")
+        compile_model(path, CHIP, output=folder / "net.cim")
     assert not (folder / "net.cim").exists()
     assert str(caught.value).isprintable()
     return str(caught.value)
@@ -41,7 +41,7 @@ def _refusal(proto: onnx.ModelProto, folder: Path) -> str:
 @pytest.mark.parametrize("name", sorted(networks()))
 def test_the_networks_that_are_mutated_compile(name: str, tmp_path: Path) -> None:
     onnx.save(networks()[name], tmp_path / "net.onnx")
-    compiled = compile_model(tmp_path / "net.onnx", CHIP, tmp_path / "net.cim")
+    compiled = compile_model(tmp_path / "net.onnx", CHIP, output=tmp_path / "net.cim")
     assert compiled.artifact.mapping.arrays
 
 
@@ -103,7 +103,7 @@ def test_a_constant_given_twice(tmp_path: Path) -> None:
 def test_nodes_of_one_name_compile(tmp_path: Path) -> None:
     nodes = [helper.make_node("MatMul", [a, "w"], [b], name="same") for a, b in (("x", "h"), ("h", "y"))]
     onnx.save(network_proto(nodes, {"x": ["N", 4]}, {"y": ["N", 4]}, {"w": weights(4, 4)}), tmp_path / "net.onnx")
-    compile_model(tmp_path / "net.onnx", CHIP, tmp_path / "net.cim")
+    compile_model(tmp_path / "net.onnx", CHIP, output=tmp_path / "net.cim")
 
 
 @pytest.mark.parametrize("depth", [1, 20])
@@ -141,7 +141,7 @@ def test_the_file_of_the_weights_is_not_overwritten(tmp_path: Path) -> None:
     onnx.save(_product(), tmp_path / "net.onnx", save_as_external_data=True, location="net.data", size_threshold=0)
     before = (tmp_path / "net.data").read_bytes()
     with pytest.raises(CimcError, match="holds the weights"):
-        compile_model(tmp_path / "net.onnx", CHIP, tmp_path / "net.data")
+        compile_model(tmp_path / "net.onnx", CHIP, output=tmp_path / "net.data")
     assert (tmp_path / "net.data").read_bytes() == before
 
 
@@ -175,7 +175,7 @@ def test_a_chain_of_many_nodes_compiles(tmp_path: Path) -> None:
     nodes = [helper.make_node("Relu", [a], [b]) for a, b in pairwise(names)]
     nodes.append(helper.make_node("MatMul", [names[-1], "w"], ["y"], name="fc"))
     onnx.save(network_proto(nodes, {"x": ["N", 4]}, {"y": ["N", 3]}, {"w": weights(4, 3)}), tmp_path / "net.onnx")
-    compile_model(tmp_path / "net.onnx", CHIP, tmp_path / "net.cim")
+    compile_model(tmp_path / "net.onnx", CHIP, output=tmp_path / "net.cim")
 
 
 def test_names_cannot_write_to_the_terminal(tmp_path: Path) -> None:
@@ -193,7 +193,7 @@ def test_a_zip_bomb_is_refused_before_it_is_unpacked(tmp_path: Path) -> None:
         for _ in range(256):
             member.write(bytes(2**20))
     (tmp_path / "plain.cim").write_bytes(bomb.getvalue())
-    compile_model(LENET1, CHIP, tmp_path / "good.cim")
+    compile_model(LENET1, CHIP, output=tmp_path / "good.cim")
     good = (tmp_path / "good.cim").read_bytes()
     with zipfile.ZipFile(bomb) as archive:
         network = archive.read("network.onnx")
@@ -208,7 +208,7 @@ def test_a_zip_bomb_is_refused_before_it_is_unpacked(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("member", ["manifest.json", "mapping.json", "history.json"])
 def test_deeply_nested_json_under_a_good_seal(member: str, tmp_path: Path) -> None:
-    compile_model(LENET1, CHIP, tmp_path / "good.cim")
+    compile_model(LENET1, CHIP, output=tmp_path / "good.cim")
     good = (tmp_path / "good.cim").read_bytes()
     deep = b"[" * 200_000 + b"]" * 200_000
     members = redigested(good, member, deep) if member != "manifest.json" else {**members_of(good), member: deep}

@@ -9,7 +9,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from cimc.artifact import Artifact, network_digest, write_artifact
+from cimc.artifact import Artifact, network_digest
 from cimc.dataset import Dataset
 from cimc.errors import CimcError
 from cimc.version import __version__
@@ -23,18 +23,17 @@ from runtime.training.train import Run
 CLOCKED = frozenset({"images_per_s", "start_up_s"})
 
 
-def save_run(
-    output: Path,
+def checkpoint(
     source: Artifact,
     run: Run,
+    *,
     total: int,
     options: TrainingOptions,
     data: Dataset,
     system: System,
-    *,
     figures: Mapping[str, Any] | None = None,
-) -> None:
-    """Write the run with all that it needs to go on, and the images that calibrate its input ranges.
+) -> Artifact:
+    """The `.cim` file of a run, with all that it needs to go on, and the images that calibrate its input ranges.
 
     figures: the closing ones of a complete run (JSON values), kept but for those in `CLOCKED`.
     """
@@ -55,11 +54,11 @@ def save_run(
     }
     if figures is not None:
         history["figures"] = {name: value for name, value in figures.items() if name not in CLOCKED}
-    write_artifact(output, replace(source, state=flat, history=history))
+    return replace(source, state=flat, history=history)
 
 
 def load_run(
-    artifact: Artifact, fresh: Run, source: Artifact, options: TrainingOptions, data: Dataset, path: Path
+    artifact: Artifact, fresh: Run, *, source: Artifact, options: TrainingOptions, data: Dataset, path: Path
 ) -> Run:
     """The run saved in `artifact`, in the structure of a `fresh` one.
 
@@ -112,8 +111,12 @@ def _settings(source: Artifact, options: TrainingOptions, data: Dataset) -> dict
     for name, array in sorted(source.state.items()):
         origin.update(name.encode() + np.ascontiguousarray(array).tobytes())
     samples = hashlib.sha256(np.ascontiguousarray(data.y_train).tobytes() + data.x_train[:256].tobytes())
+    described = asdict(options)
+    settings = described["policy"].pop("settings")
+    if settings:
+        described["policy"]["settings"] = {name: str(value) for name, value in settings}
     return {
-        **asdict(options),
+        **described,
         "data": data.name,
         "images": len(data.x_train),
         "data_sha256": samples.hexdigest(),

@@ -4,15 +4,15 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
-from typing import Literal
 
 import onnx_ir as ir
 
+from cimc.api.sources import chip_of
 from cimc.artifact import Artifact, write_artifact
-from cimc.chip import chip_text, parse_chip
+from cimc.chip import Chip
 from cimc.errors import CimcError
 from cimc.files import require_different
-from cimc.mapping import Objective
+from cimc.options import Objective, RowSplit, check_choice, check_range, check_whole
 from passes.mapper.map_network import map_network
 from passes.pipeline import lower
 from passes.read import external_files, read_network
@@ -26,7 +26,7 @@ VERIFIED_BYTES = 2**30  # onnxruntime holds several copies of the weights
 
 @dataclass(frozen=True)
 class Compiled:
-    """Result of `compile_model`. verify_*: largest absolute difference of the outputs from onnxruntime's on the
+    """Result of `compile`. verify_*: largest absolute difference of the outputs from onnxruntime's on the
     original network, with ideal converters and with the chip's; None when not verified.
     """
 
@@ -35,30 +35,31 @@ class Compiled:
     verify_chip: float | None
 
 
-def compile_model(
-    model: Path,
-    chip: str,
-    output: Path | None = None,
+def compile(
+    model: str | Path,
+    chip: str | Path | Chip,
+    *,
+    output: str | Path | None = None,
     input_range: tuple[float, float] = (0.0, 1.0),
     max_chips: int | None = None,
-    row_split: Literal["channel", "flat"] | None = None,
+    row_split: RowSplit | str | None = None,
     verify: bool | None = None,
     shapes: Mapping[str, Sizes] = MappingProxyType({}),
     verify_passes: bool = False,
-    passes_folder: Path | None = None,
-    objective: Objective | None = None,
+    passes_folder: str | Path | None = None,
+    objective: Objective | str | None = None,
     arrays: int | None = None,
     seed: int = 0,
 ) -> Compiled:
-    """Lower an ONNX network, map it on a chip, compare it with onnxruntime, and write a `.cim` file.
+    """Lower an ONNX network, map it on a chip, and compare it with onnxruntime.
 
     Args:
         model: the ONNX file.
-        chip: name of a built-in chip or path of a TOML file.
-        output: the `.cim` file; None: nothing is written.
+        chip: name of a built-in chip, path of a TOML file, or a chip in memory.
+        output: the `.cim` file to write; None: nothing is written.
         input_range: least and greatest value of the network's input; a negative one makes the first layer signed.
         max_chips: refuse a network that needs more chips.
-        row_split: in place of the chip's own.
+        row_split: channel or flat, in place of the chip's own.
         verify: run the comparison; None: unless the weights are larger than `VERIFIED_BYTES`.
         shapes: sizes of inputs by name, in place of those that are not static.
         verify_passes: compare after every network pass too, and name the first that changes the outputs.
@@ -68,24 +69,29 @@ def compile_model(
         seed: of the mapper's search.
 
     Raises:
-        CimcError: one line for everything that can be wrong with the files and the network.
+        CimcError: one line for everything that can be wrong with the options, the files and the network.
     """
     if output is not None:
         require_different(model, output)
-    text = chip_text(chip)
-    description = parse_chip(text, chip)
+    least, greatest = check_range("input_range", input_range)
+    split = None if row_split is None else check_choice(RowSplit, "row_split", row_split)
+    goal = None if objective is None else check_choice(Objective, "objective", objective)
+    chips = None if max_chips is None else check_whole("max_chips", max_chips, 1)
+    budget = None if arrays is None else check_whole("arrays", arrays, 1)
+    seed = check_whole("seed", seed, 0)
+    description, text = chip_of(chip)
     network = read_network(Path(model))
-    if output is not None and output.resolve() in external_files(Path(model)):
+    if output is not None and Path(output).resolve() in external_files(Path(model)):
         raise CimcError(f"cannot write {output}: it holds the weights of {model}; choose another name with -o")
     set_shapes(network, shapes)
     watches: list[Watch] = []
     if passes_folder is not None:
-        watches.append(save_passes(passes_folder))
+        watches.append(save_passes(Path(passes_folder)))
     if verify_passes:
         lower(network)  # what is wrong with the network itself is said before a pass is blamed
-        watches.append(verify_each(network, random_inputs(network, 2, 0, input_range)))
+        watches.append(verify_each(network, random_inputs(network, 2, 0, (least, greatest))))
     lowered = lower(network, all_of(watches) if watches else None)
-    mapping = map_network(lowered, description, input_range, max_chips, row_split, objective, arrays, seed)
+    mapping = map_network(lowered, description, (least, greatest), chips, split, goal, budget, seed)
     if verify is None:
         verify = _weight_bytes(lowered) <= VERIFIED_BYTES
     differences = mapping_differences(network, lowered, mapping, description) if verify else (None, None)
@@ -93,6 +99,9 @@ def compile_model(
     if output is not None:
         write_artifact(output, artifact)
     return Compiled(artifact, *differences)
+
+
+compile_model = compile  # its earlier name
 
 
 def _weight_bytes(model: ir.Model) -> int:

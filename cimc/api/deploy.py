@@ -1,10 +1,11 @@
 """Virtual chips programmed with a package."""
 
-from collections.abc import Callable
 from pathlib import Path
 
+from cimc.api.progress import Progress, silent
 from cimc.dataset import Dataset
-from cimc.package import read_package
+from cimc.options import check_number, check_whole
+from cimc.package import Package, read_package
 from runtime.crossbar.xla import use_compilation_cache
 from runtime.deployment.deploy import Deployment
 from runtime.deployment.deploy import deploy as deploy_program
@@ -12,25 +13,40 @@ from runtime.network.load import load_network
 from runtime.system.evaluate import check_data
 from runtime.system.state import build_system, initial_state
 
-# Called with the units done, of how many.
-Progress = Callable[[int, int], None]
-
 
 def deploy(
-    folder: Path,
+    package: str | Path | Package,
     data: Dataset,
+    *,
     chips: int = 20,
     seed: int = 0,
     required: float = 0.99,
     baseline: float | None = None,
-    progress: Progress = lambda done, total: None,
+    progress: Progress = silent,
 ) -> Deployment:
-    """Program virtual chips with a package and measure their accuracy on the test set (`runtime.deployment.deploy`)."""
+    """Program virtual chips with a package and measure their accuracy on the test set.
+
+    Args:
+        package: a package folder, or its contents.
+        data: the test set is used.
+        chips: how many.
+        seed: of all draws.
+        required: normalised accuracy that a good chip reaches, for the yield.
+        baseline: accuracy to normalise by, above 0; None: that of the package's weights in float32.
+        progress: called with the images done on all chips, of how many.
+
+    Raises:
+        CimcError: the package or the data do not fit, or an option is out of range.
+    """
+    chips, seed = check_whole("chips", chips, 1), check_whole("seed", seed, 0)
+    required = check_number("required", required, least=0)
+    if baseline is not None:
+        baseline = check_number("baseline", baseline, least=0.001, most=1)
     use_compilation_cache()
-    package = read_package(folder)
-    system = build_system(load_network(package.network), package.mapping, package.chip)
-    check_data(system, initial_state(system), data, package.mapping.input_range)
+    contents = package if isinstance(package, Package) else read_package(package)
+    system = build_system(load_network(contents.network), contents.mapping, contents.chip)
+    check_data(system, initial_state(system), data, contents.mapping.input_range)
     total = chips * len(data.x_test)
     return deploy_program(
-        system, package.program, data, chips, seed, required, baseline, lambda done: progress(done, total)
+        system, contents.program, data, chips, seed, required, baseline, lambda done: progress(done, total)
     )

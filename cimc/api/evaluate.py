@@ -1,15 +1,17 @@
 """Accuracy of a `.cim` file."""
 
 import time
-from collections.abc import Callable
 from pathlib import Path
 
 import jax
 import jax.numpy as jnp
 
+from cimc.api.progress import Progress, silent
+from cimc.api.sources import artifact_of
 from cimc.api.system_of import state_of, system_of
-from cimc.artifact import read_artifact
+from cimc.artifact import Artifact
 from cimc.dataset import Dataset
+from cimc.options import check_whole
 from runtime.crossbar.keys import new_key
 from runtime.crossbar.xla import use_compilation_cache
 from runtime.system.calibration import calibrate, calibration_index
@@ -17,26 +19,39 @@ from runtime.system.evaluate import accuracy, check_data, images_for, logits
 from runtime.system.state import program
 from runtime.system.weight_range import best_weight_range
 
-# Called with the units done, of how many.
-Progress = Callable[[int, int], None]
-
 
 def evaluate(
-    source: Path,
+    source: str | Path | Artifact,
     data: Dataset,
+    *,
     exact: bool = False,
     noise: bool = True,
     seed: int = 0,
-    progress: Progress = lambda done, total: None,
+    progress: Progress = silent,
 ) -> dict[str, float]:
     """Accuracy of a `.cim` file on the test set: on its arrays, without noise, or exactly (float32, no arrays).
 
     Weights that were never on the arrays are programmed first, and input ranges set on training images.
+
+    Args:
+        source: a compiled or trained `.cim` file, or its contents.
+        data: the test set is used, and the training set of a network whose input ranges are not known yet.
+        exact: float32 products, no arrays.
+        noise: that of reads and converters.
+        seed: of programming, calibration and noise.
+        progress: called with the images done, of how many.
+
+    Returns:
+        accuracy, a fraction, and images_per_s.
+
+    Raises:
+        CimcError: the file or the data do not fit, or the chip is not simulated.
     """
+    seed = check_whole("seed", seed, 0)
     use_compilation_cache()
-    artifact = read_artifact(source)
+    artifact, name = artifact_of(source)
     system = system_of(artifact)
-    state, programmed = state_of(artifact, system, source, best_weight_range)
+    state, programmed = state_of(artifact, system, name, weight_range=best_weight_range)
     check_data(system, state, data, artifact.mapping.input_range)
     images = images_for(system, data.x_test, data)
     program_key, calibration_key, read_key = jax.random.split(new_key(seed), 3)

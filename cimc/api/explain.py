@@ -3,10 +3,12 @@
 All from the description alone; nothing is measured. Figures that do not apply to a chip are None.
 """
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from cimc.api.sources import chip_of
 from cimc.chip import Chip
 from cimc.units import levels_per_product, pair_targets
 
@@ -17,12 +19,16 @@ COLUMNS = 2000  # simulated ones, each with inputs of its own
 CELLS_A_ROUND = 1 << 20  # simulated at once
 
 
-def explain(chip: Chip) -> dict[str, Any]:
+def explain(chip: str | Path | Chip) -> dict[str, Any]:
     """The figures of `cimc chips NAME --explain`, JSON values; units in the keys, shares as fractions.
 
+    Args:
+        chip: name, path, or a chip in memory.
+
     Raises:
-        CimcError: no error of a single trial leaves the error that the chip states.
+        CimcError: no such chip, or no error of a single trial leaves the error that the chip states.
     """
+    chip, _ = chip_of(chip)
     return {
         "chip": chip.name,
         "not_simulated": chip.not_simulated,

@@ -1,17 +1,18 @@
 """From a `.cim` file to the package for an inference chip."""
 
 from pathlib import Path
-from typing import Literal
 
 import jax
 import jax.numpy as jnp
 import onnx_ir as ir
 
+from cimc.api.sources import artifact_of, chip_of
 from cimc.api.system_of import state_of, system_of
-from cimc.artifact import read_artifact
-from cimc.chip import chip_text, parse_chip
+from cimc.artifact import Artifact
+from cimc.chip import Chip
 from cimc.dataset import Dataset
 from cimc.errors import CimcError
+from cimc.options import Weights, check_choice, check_whole
 from cimc.package import Package, write_package
 from passes.chip_network import chip_network
 from passes.mapper.map_network import map_network
@@ -30,34 +31,38 @@ EXPORT_READS = 16
 
 
 def export(
-    source: Path,
-    chip: str | None,
-    output: Path,
+    source: str | Path | Artifact,
+    chip: str | Path | Chip | None = None,
+    *,
+    output: str | Path | None = None,
     data: Dataset | None = None,
-    weights: Literal["devices", "digital"] = "devices",
+    weights: Weights | str = Weights.devices,
     seed: int = 0,
 ) -> Package:
-    """Remap a `.cim` file's weights to an inference chip and write the package to program it.
+    """Remap a `.cim` file's weights to an inference chip: the package to program it.
 
     Args:
-        source: trained, or compiled (then `data` is needed to set the input ranges).
-        chip: name or path; None: the chip it was compiled for.
-        output: the package folder.
+        source: a `.cim` file or its contents; trained, or compiled (then `data` is needed to set the input ranges).
+        chip: name, path, or a chip in memory; None: the chip it was compiled for.
+        output: the package folder to write; None: nothing is written.
         data: set the input ranges on its training images rather than on those kept in the `.cim`.
         weights: of a network trained on arrays: those of its devices, read 16 times, or the digital copy. The network
             has learnt around the errors of its devices, which the digital copy does not hold.
         seed: of the noise of reads and calibration.
+
+    Raises:
+        CimcError: the file or the chip do not fit, or no data sets the input ranges.
     """
+    chosen, seed = check_choice(Weights, "weights", weights), check_whole("seed", seed, 0)
     use_compilation_cache()
-    artifact = read_artifact(source)
-    text = artifact.chip_text if chip is None else chip_text(chip)
-    target = parse_chip(text, chip or str(source))
+    artifact, name = artifact_of(source)
+    target, text = (artifact.chip, artifact.chip_text) if chip is None else chip_of(chip)
     lowered = artifact.network
     mapping = artifact.mapping if chip is None else map_network(lowered, target, artifact.mapping.input_range)
     system = build_system(load_network(artifact.network), mapping, target)
     trained_on = system_of(artifact)
-    state, programmed = state_of(artifact, trained_on, source, best_weight_range)
-    if programmed and weights == "devices":
+    state, programmed = state_of(artifact, trained_on, name, weight_range=best_weight_range)
+    if programmed and chosen is Weights.devices:
         state = read_back(trained_on, state, jax.random.fold_in(new_key(seed), 1), EXPORT_READS)
     if data is not None:
         images = images_for(system, data.x_train[calibration_index(seed, len(data.x_train))], data)
@@ -65,7 +70,7 @@ def export(
     elif "calibration/images" in artifact.state:
         images, scale = artifact.state["calibration/images"], float(artifact.history["scale"])
     else:
-        raise CimcError(f"{source} was never trained, so its input ranges are not known; add --data to set them")
+        raise CimcError(f"{name} was never trained, so its input ranges are not known; add --data to set them")
     state = with_program(state, program_of(system, state))
     state = calibrate(system, state, jnp.asarray(images), scale, new_key(seed))
     result = program_of(system, state)
@@ -80,5 +85,6 @@ def export(
         chip_network=ir.to_proto(chip_network(lowered, mapping, target, result)).SerializeToString(),
         notes={"trained_on": artifact.chip.name, "training": artifact.history.get("options", {})},
     )
-    write_package(output, package)
+    if output is not None:
+        write_package(output, package)
     return package

@@ -1,7 +1,5 @@
 """The system and the state of a `.cim` file."""
 
-from pathlib import Path
-
 from cimc.artifact import Artifact
 from cimc.options import Backward
 from runtime.network.load import load_network
@@ -14,14 +12,15 @@ def system_of(artifact: Artifact, backward: Backward = Backward.digital) -> Syst
     return build_system(load_network(artifact.network), artifact.mapping, artifact.chip, backward)
 
 
-def state_of(artifact: Artifact, system: System, source: Path, weight_range: RangeRule) -> tuple[State, bool]:
+def state_of(artifact: Artifact, system: System, name: str, *, weight_range: RangeRule) -> tuple[State, bool]:
     """The state of a `.cim` file, and whether its devices hold the weights.
 
-    Where they do not yet, the conductances are exact targets, with that rule for the weight range.
+    Where they do not yet, the conductances are exact targets, with that rule for the weight range. Errors call the file
+    `name`.
     """
     if not artifact.state:
         return initial_state(system, weight_range=weight_range), False
-    state = restore_state(system, artifact.state, str(source))
+    state = restore_state(system, artifact.state, name)
     if artifact.history["options"]["policy"]["method"] != "float":
         return state, True
     return with_program(state, program_of(system, state, weight_range=weight_range)), False

@@ -1,15 +1,19 @@
 """Train a `.cim` file on its arrays."""
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from cimc.api.checkpoint import load_run, save_run
+from cimc.api.checkpoint import checkpoint, load_run
+from cimc.api.sources import artifact_of
 from cimc.api.system_of import state_of, system_of
 from cimc.api.training_figures import training_figures
-from cimc.artifact import read_artifact
+from cimc.artifact import Artifact, read_artifact, write_artifact
 from cimc.dataset import Dataset
+from cimc.errors import CimcError
 from cimc.files import require_different, require_writable
+from cimc.options import check_number
 from runtime.crossbar.xla import use_compilation_cache
 from runtime.system.evaluate import check_data
 from runtime.system.weight_range import training_weight_range
@@ -18,43 +22,69 @@ from runtime.training.train import Run, start
 from runtime.training.train import train as train_run
 
 
+@dataclass(frozen=True)
+class Trained:
+    """Result of `train`.
+
+    artifact: what the trained `.cim` file holds. run: at its end. figures: the closing ones, JSON values.
+    """
+
+    artifact: Artifact
+    run: Run
+    figures: dict[str, Any]
+
+
 def train(
-    source: Path,
+    source: str | Path | Artifact,
     data: Dataset,
-    options: TrainingOptions,
-    output: Path,
+    *,
+    options: TrainingOptions | None = None,
+    output: str | Path | None = None,
     resume: bool = False,
     checkpoint_seconds: float = 60.0,
     progress: Callable[[Run, int], None] = lambda run, total: None,
-) -> tuple[Run, dict[str, Any]]:
-    """Train a `.cim` file on its arrays and write the trained one; while training goes on, it holds the checkpoint.
+) -> Trained:
+    """Train a `.cim` file on its arrays.
 
     Args:
-        source: compiled, or trained (training goes on from its devices with a new optimiser).
+        source: a `.cim` file or its contents; compiled, or trained (training goes on from its devices with a new
+            optimiser).
         data: training and test set.
-        options: of the run.
-        output: the trained `.cim`.
+        options: of the run; None: `TrainingOptions()`.
+        output: the trained `.cim` to write, which holds the checkpoint while training goes on; None: nothing is
+            written.
         resume: go on from the checkpoint in `output` if there is one; the end is the same to the bit.
         checkpoint_seconds: time between checkpoints within an epoch.
         progress: called every few steps with the run and its number of steps.
 
-    Returns:
-        The run and its closing figures (JSON values).
+    Raises:
+        CimcError: the file, the data, the chip or the options do not fit together; the loss is no longer a number; or
+            `output` cannot be written.
     """
+    options = TrainingOptions() if options is None else options
+    checkpoint_seconds = check_number("checkpoint_seconds", checkpoint_seconds, least=0)
+    if output is None and resume:
+        raise CimcError("resume goes on from the checkpoint in output; give output")
     use_compilation_cache()
-    artifact = read_artifact(source)
-    require_different(source, output)
-    require_writable(output)
+    artifact, name = artifact_of(source)
+    if output is not None:
+        if not isinstance(source, Artifact):
+            require_different(source, output)
+        require_writable(output)
     system = system_of(artifact, options.policy.backward)
-    state, programmed = state_of(artifact, system, source, training_weight_range)
+    state, programmed = state_of(artifact, system, name, weight_range=training_weight_range)
     check_data(system, state, data, artifact.mapping.input_range)
     run = start(system, state, options, programmed)
-    if resume and Path(output).exists():
-        run = load_run(read_artifact(output), run, artifact, options, data, output)
+    if resume and output is not None and Path(output).exists():
+        run = load_run(read_artifact(output), run, source=artifact, options=options, data=data, path=Path(output))
+
+    def contents(run: Run, total: int) -> Artifact:
+        closing = training_figures(artifact, run, options) if run.step == total else None
+        return checkpoint(artifact, run, total=total, options=options, data=data, system=system, figures=closing)
 
     def save(run: Run, total: int) -> None:
-        closing = training_figures(artifact, run, options) if run.step == total else None
-        save_run(output, artifact, run, total, options, data, system, figures=closing)
+        if output is not None:
+            write_artifact(output, contents(run, total))
 
     run = train_run(system, run, options, data, save, checkpoint_seconds, progress)
-    return run, training_figures(artifact, run, options)
+    return Trained(contents(run, run.step), run, training_figures(artifact, run, options))

@@ -1,22 +1,17 @@
-"""The whole road on the embedded data: compile, train, export, deploy, with a closing table and two pictures."""
+"""`cimc quickstart`: the whole road on the embedded data, with a closing table and two pictures."""
 
 import time
 from contextlib import nullcontext
 from importlib import resources
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
-import numpy as np
+import typer
 
-import cimc
-from cimc.api.compile import compile_model
-from cimc.commands import views
-from cimc.commands.console import print_figures, progress_bar, say
-from cimc.data.load import load
+from cimc.commands.compile import show as show_compiled
+from cimc.commands.options import Json, Seed, emit
+from cimc.commands.train import epoch_note
 from cimc.errors import CimcError
-from cimc.report.pictures import arrays_picture, training_picture
-from runtime.deployment.deploy import summary
-from runtime.training.options import Policy, TrainingOptions
 
 MODEL = "lenet1.onnx"
 TRAINING_CHIP, INFERENCE_CHIP = "brram-soc", "brram-256x64"
@@ -25,45 +20,64 @@ BATCH_SIZE = 32
 CHIPS = 20
 
 
-def quickstart(folder: Path, seed: int, quiet: bool) -> dict[str, Any]:
+def quickstart(
+    output: Annotated[Path, typer.Option("-o", "--output", help="Folder for the files and pictures.")] = Path(
+        "quickstart"
+    ),
+    seed: Seed = 0,
+    as_json: Json = False,
+) -> None:
+    """Walk the whole road in half a minute: compile, train, export and deploy LeNet-1 on synthetic digits.
+
+    Example: cimc quickstart
+    """
+    figures = walk(output, seed, quiet=as_json)
+    emit(figures, lambda: show(figures), as_json=as_json)
+
+
+def walk(folder: Path, seed: int, *, quiet: bool) -> dict[str, Any]:
     """Walk the road and write everything into `folder`; returns the closing figures (JSON values)."""
+    import cimc
+    from cimc.commands.console import progress_bar
+    from cimc.report.pictures import arrays_picture, training_picture
+    from runtime.deployment.deploy import summary
+
     began = time.perf_counter()
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise CimcError(f"cannot create folder {folder}: {error.strerror}; choose another with -o") from None
-    data = load("digits")
-    compiled = compile_model(_model(), TRAINING_CHIP, folder / "lenet1.cim")
+    data = cimc.load_data("digits")
+    compiled = cimc.compile(_model(), TRAINING_CHIP, output=folder / "lenet1.cim")
     if not quiet:
-        views.show_compiled(compiled, None)
-    runs = {}
-    figures = {}
+        show_compiled(compiled, None)
+    runs, figures = {}, {}
     for label, method in (("on the arrays", "mixed-precision"), ("float32", "float")):
-        options = TrainingOptions(Policy(method=method), epochs=EPOCHS, batch_size=BATCH_SIZE, seed=seed)
-        output = folder / ("trained.cim" if method != "float" else "float.cim")
+        policy = cimc.Policy(method=method)
+        options = cimc.TrainingOptions(policy, epochs=EPOCHS, batch_size=BATCH_SIZE, seed=seed)
         with nullcontext(_silent) if quiet else progress_bar(f"train {label}") as bar:
-            run, figures[label] = cimc.train(
+            trained = cimc.train(
                 folder / "lenet1.cim",
                 data,
-                options,
-                output,
-                progress=lambda run, total, bar=bar: bar(run.step, total, views.epoch_note(run.history)),
+                options=options,
+                output=folder / ("float.cim" if method == "float" else "trained.cim"),
+                progress=lambda run, total, bar=bar: bar(run.step, total, epoch_note(run.history)),  # type: ignore[misc]
             )
-        runs[label] = run.history
+        runs[label], figures[label] = trained.run.history, trained.figures
     deployed = {}
     for label, source in (("on the arrays", "trained"), ("float32", "float")):
         package = folder / ("package" if source == "trained" else "package-float")
-        exported = cimc.export(folder / f"{source}.cim", INFERENCE_CHIP, package)
+        exported = cimc.export(folder / f"{source}.cim", INFERENCE_CHIP, output=package)
         if source == "trained":
             arrays_picture(folder / "arrays.png", exported)
         with nullcontext(_silent) if quiet else progress_bar(f"deploy, trained {label}") as bar:
             deployed[label] = cimc.deploy(
                 package,
                 data,
-                CHIPS,
-                seed,
+                chips=CHIPS,
+                seed=seed,
                 baseline=figures["float32"]["accuracy"],
-                progress=lambda done, total, bar=bar: bar(done, total, ""),
+                progress=lambda done, total, bar=bar: bar(done, total, ""),  # type: ignore[misc]
             )
     training_picture(
         folder / "training.png",
@@ -73,7 +87,7 @@ def quickstart(folder: Path, seed: int, quiet: bool) -> dict[str, Any]:
         len(data.x_train) // BATCH_SIZE,
     )
     return {
-        "data": views.label(data),
+        "data": data.label,
         "chip": TRAINING_CHIP,
         "inference_chip": INFERENCE_CHIP,
         "folder": str(folder),
@@ -85,6 +99,10 @@ def quickstart(folder: Path, seed: int, quiet: bool) -> dict[str, Any]:
 
 def show(figures: dict[str, Any]) -> None:
     """The closing table."""
+    import numpy as np
+
+    from cimc.commands.console import print_figures, say
+
     arrays, exact = figures["training"]["on the arrays"], figures["training"]["float32"]
     chips = figures["deployment"]
 

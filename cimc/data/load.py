@@ -39,7 +39,7 @@ _FOLDERS = {
 }
 
 
-def load(name_or_path: str, data_dir: Path | None = None) -> Dataset:
+def load(name_or_path: str | Path, data_dir: str | Path | None = None) -> Dataset:
     """Load a data set by its name (one of `NAMES`) or from an `.npz` file.
 
     Files of a named set are looked for in `data_dir`, then in $CIMC_DATA, then in the user's cache. An `.npz` file
@@ -48,14 +48,15 @@ def load(name_or_path: str, data_dir: Path | None = None) -> Dataset:
 
     Raises CimcError (one line) where the name is unknown, files are missing or damaged, or the contents do not fit.
     """
-    if name_or_path.lower().endswith(".npz"):
-        return _load_npz(_find_npz(name_or_path, data_dir))
-    name = name_or_path.lower()
+    given, folder = str(name_or_path), None if data_dir is None else Path(data_dir)
+    if given.lower().endswith(".npz"):
+        return _load_npz(_find_npz(given, folder))
+    name = given.lower()
     if name not in NAMES:
-        raise CimcError(_unknown(name_or_path))
+        raise CimcError(_unknown(given))
     if name == "digits":
         return Dataset(name, *digits(), synthetic=True, classes=10)
-    return _load_cifar(data_dir) if name == "cifar10" else _load_idx(name, data_dir)
+    return _load_cifar(folder) if name == "cifar10" else _load_idx(name, folder)
 
 
 def places(data_dir: Path | None = None) -> list[Path]:

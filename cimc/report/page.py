@@ -49,10 +49,10 @@ tr.total td {{ border-top: 1px solid {LINE}; font-weight: 600; background: #fff;
 """
 
 
-def write_report(artifact: Artifact, output: Path) -> None:
+def write_report(artifact: Artifact, output: str | Path) -> None:
     """Write the page. Raises CimcError when `output` cannot be written."""
     page = report(artifact)
-    with replacing(output) as temporary:
+    with replacing(Path(output)) as temporary:
         temporary.write_text(page, encoding="utf-8")
 
 

@@ -6,7 +6,8 @@ from functools import partial
 from itertools import islice
 
 from cimc.chip import Chip
-from cimc.mapping import MappedLayer, Mapping, Objective, Result
+from cimc.mapping import MappedLayer, Mapping, Result
+from cimc.options import Objective
 from passes.mapper.copies import Copies, area_of, arrays_of, least_reads, one_each
 from passes.mapper.cost import layer_cost
 from passes.mapper.energy import least_energy, least_read_energy, read_energy

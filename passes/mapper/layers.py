@@ -3,13 +3,13 @@
 import math
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Literal
 
 import onnx_ir as ir
 
 from cimc.chip import Chip
 from cimc.errors import CimcError
 from cimc.operators import layer_of
+from cimc.options import RowSplit
 from passes.crossbar_functions import crossbar_layers
 from passes.input_signs import nonnegative_values
 from passes.mapper.partition import Piece, partition, row_block_size, sizes, together
@@ -31,7 +31,7 @@ class Layer:
     positions: int
     signed_input: bool
     phases: int
-    row_split: Literal["channel", "flat"]
+    row_split: RowSplit
     pieces: tuple[Piece, ...]
     chip: Chip
 

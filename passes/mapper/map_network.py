@@ -1,13 +1,14 @@
 """The mapper: every crossbar layer of a lowered network gets arrays, and every weight an address in each copy."""
 
 from collections.abc import Iterator, Sequence
-from typing import Any, Literal
+from typing import Any
 
 import onnx_ir as ir
 
 from cimc.chip import Chip
 from cimc.errors import CimcError
-from cimc.mapping import MappedLayer, Mapping, Objective, Segment
+from cimc.mapping import MappedLayer, Mapping, Segment
+from cimc.options import Objective, RowSplit
 from passes.mapper.choose import choose, reached, result_of
 from passes.mapper.components import with_components
 from passes.mapper.copies import arrays_of, one_each
@@ -29,7 +30,7 @@ def map_network(
     chip: Chip,
     input_range: tuple[float, float] = (0.0, 1.0),
     max_chips: int | None = None,
-    row_split: Literal["channel", "flat"] | None = None,
+    row_split: RowSplit | None = None,
     objective: Objective | None = None,
     arrays: int | None = None,
     seed: int = 0,

@@ -1,9 +1,10 @@
 """Partition: cut a layer's weight matrix into pieces that fit one array each. All sizes in weights, not in cells."""
 
 from collections.abc import Sequence
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 from cimc.chip import Chip
+from cimc.options import RowSplit
 
 
 class Piece(NamedTuple):
@@ -25,7 +26,7 @@ class Piece(NamedTuple):
         return self.column_stop - self.column_start
 
 
-def row_block_size(kernel_size: int, chip: Chip) -> tuple[int, Literal["channel", "flat"]]:
+def row_block_size(kernel_size: int, chip: Chip) -> tuple[int, RowSplit]:
     """Rows of a full row block and the split used.
 
     `channel` splits on whole input channels (kernel_size rows each), floor(R / kernel_size) channels a block; a channel
@@ -33,8 +34,8 @@ def row_block_size(kernel_size: int, chip: Chip) -> tuple[int, Literal["channel"
     """
     rows = chip.weight_rows
     if chip.row_split == "flat" or kernel_size > rows:
-        return rows, "flat"
-    return rows // kernel_size * kernel_size, "channel"
+        return rows, RowSplit.flat
+    return rows // kernel_size * kernel_size, RowSplit.channel
 
 
 def partition(rows: int, columns: int, kernel_size: int, chip: Chip, groups: int = 1) -> tuple[Piece, ...]:

@@ -4,7 +4,8 @@ from collections.abc import Sequence
 
 from cimc.chip import Chip
 from cimc.errors import CimcError
-from cimc.mapping import Cost, MappedLayer, Objective, Result, Segment
+from cimc.mapping import Cost, MappedLayer, Result, Segment
+from cimc.options import Objective
 from passes.mapper.layers import Layer
 from passes.mapper.reads import phases_of, share
 

@@ -4,12 +4,12 @@ from collections import defaultdict
 from collections.abc import Mapping as Dictionary
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Literal
 
 import onnx_ir as ir
 
 from cimc.chip import Chip
 from cimc.mapping import Mapping, Placement
+from cimc.options import RowSplit
 from passes.mapper.layers import layers_of
 from passes.mapper.stages import StageShape, stages_of
 from passes.simulator.row_flow import Flow, row_flow
@@ -34,7 +34,7 @@ class Plan:
 def plan_of(model: ir.Model, mapping: Mapping, chip: Chip) -> Plan:
     """The plan of a mapping on one chip (without a placement: on several)."""
     # The rows may have been split in another way than the chip's own.
-    split: Literal["channel", "flat"] = "channel" if any(x.row_split == "channel" for x in mapping.layers) else "flat"
+    split = RowSplit.channel if any(x.row_split == "channel" for x in mapping.layers) else RowSplit.flat
     chip = chip.model_copy(update={"row_split": split})
     shapes = tuple(stages_of(model, layers_of(model, chip, mapping.input_range), chip))
     arrays = {layer.name: arrays_of_layer(layer, mapping.placement, chip) for layer in mapping.layers}

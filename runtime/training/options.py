@@ -7,9 +7,18 @@ from typing import Any
 
 from cimc.chip import Chip
 from cimc.errors import CimcError
-from cimc.options import Backward, RateSchedule, Residual, Sync, Write
+from cimc.options import (
+    Backward,
+    RateSchedule,
+    Residual,
+    Sync,
+    Write,
+    check_choice,
+    check_number,
+    check_whole,
+)
 from runtime.training.compute import ARRAYS, FLOAT, Compute
-from runtime.training.policies import POLICIES, make_rule
+from runtime.training.policies import find_policy, make_rule
 from runtime.training.policies.policy import UpdateRule
 
 DEFAULT_LR = 0.005
@@ -35,6 +44,15 @@ class Policy:
     sync: Sync = Sync.readback
     settings: tuple[tuple[str, Any], ...] = ()
 
+    def __post_init__(self) -> None:
+        """Names of choices become the choices. Raises CimcError for a value that is none."""
+        choices = {"residual": Residual, "write": Write, "backward": Backward, "sync": Sync}
+        for name, kind in choices.items():
+            object.__setattr__(self, name, check_choice(kind, name, getattr(self, name)))
+        if self.threshold is not None:
+            object.__setattr__(self, "threshold", check_number("--threshold", self.threshold, least=0))
+        self.rule  # noqa: B018 - the policy and its options are checked where they are made
+
     @property
     def compute(self) -> Compute:
         """The way in which training computes."""
@@ -44,7 +62,7 @@ class Policy:
     def rule(self) -> UpdateRule:
         """The update policy with its options; of float, which asks none, the default one."""
         name = "mixed-precision" if self.method == FLOAT_METHOD else self.method
-        known = {option.name for option in fields(POLICIES[name].options)}
+        known = {option.name for option in fields(find_policy(name, also=(FLOAT_METHOD,)).options)}
         common = {option: getattr(self, option) for option in COMMON if option in known}
         return make_rule(name, **{**common, **dict(self.settings)})
 
@@ -77,6 +95,19 @@ class TrainingOptions:
     weight_decay: float = 0.01
     seed: int = 0
 
+    def __post_init__(self) -> None:
+        """The name of a rate schedule becomes it. Raises CimcError for a value that is none."""
+        if not isinstance(self.policy, Policy):
+            raise CimcError(f"policy is {self.policy!r}; give a Policy, such as Policy(method='naive')")
+        checked: dict[str, Any] = {"schedule": check_choice(RateSchedule, "schedule", self.schedule)}
+        if self.steps_per_epoch is not None:
+            checked["steps_per_epoch"] = check_whole("steps_per_epoch", self.steps_per_epoch, 1)
+        checked |= {field: check_whole(field, getattr(self, field), 1) for field in ("epochs", "batch_size")}
+        checked |= {field: check_number(field, getattr(self, field), least=0) for field in ("lr", "weight_decay")}
+        checked["seed"] = check_whole("seed", self.seed, 0)
+        for name, value in checked.items():
+            object.__setattr__(self, name, value)
+
     def steps(self, images: int) -> int:
         """Steps of one epoch."""
         return self.steps_per_epoch or max(images // self.batch_size, 1)
@@ -84,9 +115,9 @@ class TrainingOptions:
 
 def learning_rate(options: TrainingOptions, history: tuple[Mapping[str, Any], ...], step: int, total: int) -> float:
     """The learning rate of a step (0 .. total - 1)."""
-    if options.schedule == "cosine":
+    if options.schedule is RateSchedule.cosine:
         return options.lr * 0.5 * (1 + math.cos(math.pi * step / total))
-    if options.schedule == "constant":
+    if options.schedule is RateSchedule.constant:
         return options.lr
     best, stagnant, factor = math.inf, 0, 1.0
     for record in history:

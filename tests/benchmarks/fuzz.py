@@ -40,13 +40,13 @@ def run_case(seed: int, folder: Path) -> str:
         if seed % 8 == 7:
             good = folder / "good.cim"
             if not good.exists():
-                compile_model(LENET1, CHIP, good)
+                compile_model(LENET1, CHIP, output=good)
             content, what = mutated_artifact(seed, good.read_bytes())
             artifact.write_bytes(content)
         else:
             path, what = mutated_network(seed, folder)
             artifact.unlink(missing_ok=True)
-            compile_model(path, CHIP, artifact)
+            compile_model(path, CHIP, output=artifact)
         read_artifact(artifact)
     except CimcError as error:
         message = str(error)

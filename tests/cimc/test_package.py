@@ -412,8 +412,8 @@ def test_exported_networks_compute_in_onnxruntime_what_the_runtime_computes(tmp_
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     data = Dataset("small", *digits(150, 60), synthetic=True, classes=10)
     images = data.x_test.astype(np.float32) * np.float32(data.scale)
-    compile_model(LENET1, "brram-soc", tmp_path / "lenet1.cim", verify=False)
-    cimc.export(tmp_path / "lenet1.cim", None, tmp_path / "package", data)
+    compile_model(LENET1, "brram-soc", output=tmp_path / "lenet1.cim", verify=False)
+    cimc.export(tmp_path / "lenet1.cim", output=tmp_path / "package", data=data)
     package = read_package(tmp_path / "package")
 
     np.testing.assert_allclose(
@@ -496,8 +496,10 @@ def test_readme_leads_from_tables_to_the_values_of_onnxruntime(
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     data = Dataset("small", *digits(100, 40), synthetic=True, classes=10)
     source, folder = tmp_path / "lenet1.cim", tmp_path / "package"
-    compile_model(LENET1, chip_name, source, input_range, verify=False, objective=objective, arrays=arrays)
-    package = cimc.export(source, None, folder, data)
+    compile_model(
+        LENET1, chip_name, output=source, input_range=input_range, verify=False, objective=objective, arrays=arrays
+    )
+    package = cimc.export(source, output=folder, data=data)
     model = onnx.load(folder / "model.onnx")
     nodes = {node.input[1].removesuffix(".pair"): node for node in model.graph.node if node.domain == "ai.cimc"}
     assert nodes.keys() == numbers_in_readme(folder).keys() == package.program.layers.keys()
@@ -635,8 +637,8 @@ def test_a_package_programs_all_copies_and_packed_layers(tmp_path, monkeypatch):
     data = Dataset("small", *digits(100, 40), synthetic=True, classes=10)
     for objective, arrays in (("interval", 9), ("arrays", 6)):
         source, folder = tmp_path / f"{objective}.cim", tmp_path / objective
-        compile_model(LENET1, "brram-soc", source, objective=objective, arrays=arrays)
-        package = cimc.export(source, None, folder, data)
+        compile_model(LENET1, "brram-soc", output=source, objective=objective, arrays=arrays)
+        package = cimc.export(source, output=folder, data=data)
         again = read_package(folder)
         targets = np.load(folder / "program" / "targets.npy", allow_pickle=False)
         with np.load(folder / "program" / "addresses.npz", allow_pickle=False) as file:

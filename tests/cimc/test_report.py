@@ -274,7 +274,7 @@ def test_boxes_do_not_overlap() -> None:
 
 def test_command_writes_the_page_whole_or_not_at_all(tmp_path: Path) -> None:
     source, output = tmp_path / "model.cim", tmp_path / "report.html"
-    compile_model(MODELS / "lenet1.onnx", "brram-256x64", source, verify=False)
+    compile_model(MODELS / "lenet1.onnx", "brram-256x64", output=source, verify=False)
     done = CliRunner().invoke(app, ["report", str(source), "-o", str(output)])
     assert done.exit_code == 0
     assert output.read_text(encoding="utf-8") == report(read_artifact(source))

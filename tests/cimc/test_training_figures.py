@@ -33,8 +33,9 @@ def trained(
     text = (Path(cimc.__file__).parent / "chips" / "brram-soc.toml").read_text(encoding="utf-8")
     chip = folder / "chip.toml"
     chip.write_text(text.replace("[cell.programming]\n", f"[cell.programming]\n{cell}"), encoding="utf-8")
-    compile_model(LENET1, str(chip), folder / "m.cim", verify=False, **compiled)
-    return cimc.train(folder / "m.cim", few_images(), options, folder / "t.cim")
+    compile_model(LENET1, str(chip), output=folder / "m.cim", verify=False, **compiled)
+    result = cimc.train(folder / "m.cim", few_images(), options=options, output=folder / "t.cim")
+    return result.run, result.figures
 
 
 def test_the_first_programming_and_all_reads_are_counted(tmp_path: Path) -> None:

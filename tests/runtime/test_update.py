@@ -368,8 +368,10 @@ NO_PULSE = COARSE.model_copy(update={"cell": COARSE.cell.model_copy(update={"pul
         (NO_PULSE, {"write": "pulse"}, r"brram-256x64 has no pulse response; .*--write verify"),
         (COARSE, {"sync": "none"}, r"--sync none .*--backward analog"),
         (COARSE, {"threshold": 1.0}, r"--threshold 1 .*0 to below 1"),
-        (COARSE, {"threshold": -0.1}, r"--threshold -0\.1"),
-        (COARSE, {"threshold": float("nan")}, r"--threshold nan"),
+        (COARSE, {"threshold": -0.1}, r"--threshold is -0\.1, .*; give one from 0 on"),
+        (COARSE, {"threshold": float("nan")}, r"--threshold is nan, .*; give one from 0 on"),
+        (COARSE, {"method": "Naive"}, r"method is 'Naive'; choose mixed-precision, naive, float; did you mean naive\?"),
+        (COARSE, {"residual": "zero"}, r"residual is 'zero'; choose keep, drop$"),
     ],
 )
 def test_options_that_do_not_fit_are_one_line(chip: Chip, options: dict[str, Any], message: str) -> None:
@@ -534,6 +536,6 @@ def test_naive_keeps_nothing_of_a_step_below_a_level() -> None:
 def test_two_levels_are_trained_and_a_threshold_that_nothing_passes_is_refused() -> None:
     two = with_levels(2)
     Policy(threshold=1.0).check(two)
-    for chip, threshold in ((two, 1.5), (COARSE, 1.0), (COARSE, -0.1)):
+    for chip, threshold in ((two, 1.5), (COARSE, 1.0)):
         with pytest.raises(CimcError, match="give one from 0 to below"):
             Policy(threshold=threshold).check(chip)

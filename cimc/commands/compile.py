@@ -1,0 +1,119 @@
+"""`cimc compile`."""
+
+import gc
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from cimc.commands.options import Json, Seed, emit
+from cimc.errors import CimcError
+from cimc.options import Objective, RowSplit, check_range
+
+if TYPE_CHECKING:
+    from cimc.api.compile import Compiled
+
+
+def compile(
+    model: Annotated[Path, typer.Argument(help="ONNX file.")],
+    chip: Annotated[str, typer.Option(help="Chip name (see `cimc chips`) or path of a TOML file.")] = "brram-256x64",
+    output: Annotated[Path | None, typer.Option("-o", "--output", help=".cim file to write.")] = None,
+    input_range: Annotated[
+        str, typer.Option(help="Least and greatest input value; a negative one takes a second read phase.")
+    ] = "0,1",
+    max_chips: Annotated[int | None, typer.Option(help="Refuse a network that needs more chips.", min=1)] = None,
+    row_split: Annotated[RowSplit | None, typer.Option(help="In place of the chip's own rule.")] = None,
+    objective: Annotated[
+        Objective | None, typer.Option(help="What copies and packing are for. Default: one copy, one block an array.")
+    ] = None,
+    arrays: Annotated[int | None, typer.Option(help="Budget of the objective. Default: one chip.", min=1)] = None,
+    seed: Seed = 0,
+    shape: Annotated[
+        list[str] | None, typer.Option(help="Sizes of an input, such as input=1x3x224x224 or tokens=Nx128; repeatable.")
+    ] = None,
+    verify: Annotated[
+        bool | None,
+        typer.Option("--verify/--no-verify", help="Compare with onnxruntime on random inputs; default: up to 1 GiB."),
+    ] = None,
+    verify_each: Annotated[
+        bool, typer.Option("--verify-each", help="Compare after every network pass; name the first that errs.")
+    ] = False,
+    save_passes: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="Keep the network after every pass, to be opened in a viewer.")
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Lower an ONNX network to crossbar layers, map it on a chip, verify it, and count its cost.
+
+    Example: cimc compile models/lenet1.onnx --chip brram-soc -o lenet1.cim
+    """
+    import cimc
+    from passes.set_shapes import parse_shape
+
+    # A network is many objects that live to the end: looking for dead ones again and again takes a fifth of the time.
+    gc.set_threshold(100_000, 20, 20)
+    compiled = cimc.compile(
+        model,
+        chip,
+        output=output,
+        input_range=parse_range(input_range),
+        max_chips=max_chips,
+        row_split=row_split,
+        verify=verify,
+        shapes=dict(parse_shape(text) for text in shape or ()),
+        verify_passes=verify_each,
+        passes_folder=save_passes,
+        objective=objective,
+        arrays=arrays,
+        seed=seed,
+    )
+    emit(figures(compiled), lambda: show(compiled, output), as_json=as_json)
+
+
+def parse_range(text: str) -> tuple[float, float]:
+    """LOW,HIGH as numbers. Raises typer.BadParameter when it is not that."""
+    try:
+        return check_range("--input-range", text.split(","))
+    except CimcError:
+        message = f"{text!r} is not LOW,HIGH with LOW below HIGH"
+        raise typer.BadParameter(message, param_hint="--input-range") from None
+
+
+def figures(compiled: "Compiled") -> dict[str, Any]:
+    """JSON of `compile`."""
+    from cimc.commands import mapping_table
+
+    artifact = compiled.artifact
+    return {
+        "model": artifact.model,
+        "chip": artifact.chip.name,
+        **mapping_table.figures(artifact),
+        "row_split": sorted({layer.row_split for layer in artifact.mapping.layers}),
+        "verify": {"ideal": compiled.verify_ideal, "chip": compiled.verify_chip},
+    }
+
+
+def show(compiled: "Compiled", output: Path | None) -> None:
+    """Layer table, totals and verification of `compile`."""
+    from cimc.commands import mapping_table
+    from cimc.commands.console import say
+
+    artifact = compiled.artifact
+    mapping_table.show_layers(artifact)
+    mapping_table.show_totals(artifact)
+    if compiled.verify_ideal is not None and compiled.verify_chip is None:
+        say(
+            f"verified against onnxruntime: largest difference {compiled.verify_ideal:.1e} of the lowered network; "
+            f"{artifact.chip.name} itself is not simulated ({artifact.chip.not_simulated})"
+        )
+    elif compiled.verify_ideal is not None:
+        say(
+            f"verified against onnxruntime: largest difference {compiled.verify_ideal:.1e} with ideal converters, "
+            f"{compiled.verify_chip:.2g} with the chip's (no noise)"
+        )
+    else:
+        say("not verified: give --verify to compare with onnxruntime, which needs several times the weights in memory")
+    if output is not None:
+        simulated = artifact.chip.not_simulated is None and not artifact.mapping.segments
+        then = f"cimc train {output} --data mnist -o trained.cim" if simulated else f"cimc inspect {output}"
+        say(f"wrote {output}; next: {then}")

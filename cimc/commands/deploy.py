@@ -1,0 +1,73 @@
+"""`cimc deploy`."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from cimc.commands.options import Data, DataDir, Json, Seed, emit, load_data, require_finite
+
+if TYPE_CHECKING:
+    from runtime.deployment.deploy import Deployment
+
+
+def deploy(
+    package: Annotated[Path, typer.Argument(help="Package folder.")],
+    data: Data = "digits",
+    data_dir: DataDir = None,
+    chips: Annotated[int, typer.Option(min=1, help="Virtual chips to program.")] = 20,
+    required: Annotated[
+        float, typer.Option(min=0, callback=require_finite, help="Normalised accuracy of a good chip, for the yield.")
+    ] = 0.99,
+    baseline: Annotated[
+        float | None,
+        typer.Option(
+            min=0.001,
+            max=1,
+            callback=require_finite,
+            help="Accuracy to normalise by. Default: the package's weights in float32.",
+        ),
+    ] = None,
+    seed: Seed = 0,
+    as_json: Json = False,
+) -> None:
+    """Program virtual chips with a package and measure their accuracy and yield, on the test set.
+
+    Example: cimc deploy package/ --data mnist --chips 100
+    """
+    import cimc
+    from cimc.commands.console import progress_bar
+    from runtime.deployment.deploy import summary
+
+    dataset = load_data(data, data_dir)
+    with progress_bar("deploy") as bar:
+        result = cimc.deploy(
+            package,
+            dataset,
+            chips=chips,
+            seed=seed,
+            required=required,
+            baseline=baseline,
+            progress=lambda done, total: bar(done, total, ""),
+        )
+    emit(summary(result), lambda: show(result, dataset.label), as_json=as_json)
+
+
+def show(result: "Deployment", data: str) -> None:
+    """The accuracies over the chips, and the yield."""
+    import numpy as np
+
+    from cimc.commands.console import print_table, say
+
+    rows = []
+    for name, values in (("accuracy", result.accuracies), ("normalised", result.normalized)):
+        spread = float(values.std(ddof=1)) if len(values) > 1 else 0.0
+        figures = [values.mean(), spread, values.min(), *np.percentile(values, [5, 50])]
+        rows.append([name, *(f"{figure:.4f}" for figure in figures)])
+    print_table(
+        f"{len(result.accuracies)} virtual chips on {data}",
+        ["", "mean", "sd", "min", "5 %", "median"],
+        rows,
+        f"normalised by {result.baseline_accuracy:.4f}",
+    )
+    say(f"yield {result.yield_fraction:.0%} (chips with a normalised accuracy of at least {result.required:g})")

@@ -1,0 +1,66 @@
+"""`cimc export`."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from cimc.commands.options import DataDir, Json, Seed, emit, load_data
+from cimc.options import Weights
+
+if TYPE_CHECKING:
+    from cimc.package import Package
+
+
+def export(
+    artifact: Annotated[Path, typer.Argument(help="Trained .cim file.")],
+    output: Annotated[Path, typer.Option("-o", "--output", help="Package folder to write.")],
+    chip: Annotated[str | None, typer.Option(help="Inference chip. Default: the one it was compiled for.")] = None,
+    data: Annotated[
+        str | None, typer.Option(help="Set input ranges on this data, not on the images kept from training.")
+    ] = None,
+    data_dir: DataDir = None,
+    weights: Annotated[
+        Weights, typer.Option(help="What the trained devices hold (mean of 16 reads), or their digital copy.")
+    ] = Weights.devices,
+    seed: Seed = 0,
+    as_json: Json = False,
+) -> None:
+    """Write the package for an inference chip: target conductances, addresses, digital values, chip-exact ONNX.
+
+    Example: cimc export trained.cim --chip brram-256x64 -o package/
+    """
+    import cimc
+
+    dataset = None if data is None else load_data(data, data_dir)
+    package = cimc.export(artifact, chip, output=output, data=dataset, weights=weights, seed=seed)
+    emit(figures(package, output), lambda: show(package, output), as_json=as_json)
+
+
+def figures(package: "Package", output: Path) -> dict[str, Any]:
+    """JSON of `export`."""
+    cost = package.mapping.cost
+    return {
+        "model": package.model,
+        "chip": package.chip.name,
+        "package": str(output),
+        "crossbars": cost.crossbars,
+        "chips": package.mapping.chips,
+        "devices": cost.devices,
+    }
+
+
+def show(package: "Package", output: Path) -> None:
+    """What the package holds."""
+    from cimc.commands.console import print_figures, say
+
+    cost = package.mapping.cost
+    print_figures(
+        f"{package.model} for {package.chip.name}",
+        {
+            "program/": f"{cost.devices} target conductances on {cost.crossbars} arrays, {package.mapping.chips} chips",
+            "digital.safetensors": "scales, input ranges, biases",
+            "model.onnx": "the chip-exact network, for any ONNX runtime",
+        },
+    )
+    say(f"wrote {output}; next: cimc deploy {output} --data mnist --chips 20")

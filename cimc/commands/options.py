@@ -1,0 +1,39 @@
+"""What several commands share: their options, how a result is printed, how data are loaded."""
+
+import json
+import math
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+if TYPE_CHECKING:
+    from cimc.dataset import Dataset
+
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout and nothing else.")]
+Data = Annotated[str, typer.Option("--data", help="mnist, fashion-mnist, cifar10, digits, or a FILE.npz.")]
+DataDir = Annotated[Path | None, typer.Option(help="Where the data lies; else $CIMC_DATA, else the user's cache.")]
+Seed = Annotated[int, typer.Option(help="Seed of everything random.", min=0)]
+
+
+def require_finite(value: float | None) -> float | None:
+    """A callback of number options: typer's own bounds let nan and inf pass."""
+    if value is not None and not math.isfinite(value):
+        raise typer.BadParameter(f"{value} is not a finite number")
+    return value
+
+
+def emit(figures: Mapping[str, Any], show: Callable[[], None], *, as_json: bool) -> None:
+    """Print a result: the figures as one JSON object, or what `show` prints."""
+    if as_json:
+        typer.echo(json.dumps(figures, allow_nan=False))
+    else:
+        show()
+
+
+def load_data(name: str, folder: Path | None) -> "Dataset":
+    """The data that `--data` and `--data-dir` name."""
+    from cimc.data.load import load
+
+    return load(name, folder)

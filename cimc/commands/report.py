@@ -1,0 +1,29 @@
+"""`cimc report`."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from cimc.commands.options import Json, emit
+
+
+def report(
+    artifact: Annotated[Path, typer.Argument(help="Compiled or trained .cim file.")],
+    output: Annotated[Path, typer.Option("-o", "--output", help="HTML page to write.")],
+    as_json: Json = False,
+) -> None:
+    """Write one self-contained page: network, array floor plan, pipeline, cost, conductance histograms.
+
+    Example: cimc report lenet1.cim -o report.html
+    """
+    from cimc.artifact import read_artifact
+    from cimc.commands.console import say
+    from cimc.files import require_different
+    from cimc.report.page import write_report
+
+    require_different(artifact, output)
+    contents = read_artifact(artifact)
+    write_report(contents, output)
+    figures = {"model": contents.model, "chip": contents.chip.name, "report": str(output)}
+    emit(figures, lambda: say(f"wrote {output}; open it in a browser"), as_json=as_json)
