@@ -1,0 +1,108 @@
+"""Update policies: found by name, options checked, a new one without touching the others."""
+
+from dataclasses import dataclass, replace
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from cimc.chip import load_chip
+from cimc.errors import CimcError
+from cimc.options import Sync
+from runtime.training import policies
+from runtime.training.options import Policy
+from runtime.training.policies import POLICIES, make_rule, mixed_precision
+from runtime.training.policies.mixed_precision import MixedPrecision
+from runtime.training.policies.policy import Change, LayerState, Wish
+from runtime.training.update import update_layer
+
+COARSE = load_chip("brram-256x64")
+
+
+def test_every_policy_is_found_by_its_name_with_default_options() -> None:
+    assert {"mixed-precision", "naive"} <= POLICIES.keys()
+    for name, policy in POLICIES.items():
+        rule = make_rule(name)
+        assert rule.policy is policy
+        assert isinstance(rule.options, policy.options)
+        hash(rule)  # a compiled step is made for it
+        rule.policy.check(rule.options, COARSE)
+
+
+def test_options_are_given_as_values_or_texts_and_checked() -> None:
+    assert make_rule("mixed-precision", threshold="0.25", sync="target").options == MixedPrecision(
+        threshold=0.25, sync=Sync.target
+    )
+    assert Policy(method="mixed-precision", settings=(("threshold", "0.5"),)).rule.threshold(COARSE) == 0.5
+    for settings, message in (
+        ({"treshold": 1}, r"no option 'treshold'; it has threshold, residual, write, sync"),
+        ({"threshold": "much"}, r"^threshold of the update policy mixed-precision is 'much': "),
+        ({"sync": "tarjet"}, r"^sync of the update policy mixed-precision is 'tarjet': "),
+    ):
+        with pytest.raises(CimcError, match=message) as error:
+            make_rule("mixed-precision", **settings)
+        assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("name", ["Naive", "mixed", "sgd", ""])
+def test_a_wrong_name_is_refused_not_trained_as_another(name: str) -> None:
+    with pytest.raises(CimcError, match=r"method is .*, no update policy; choose mixed-precision, naive"):
+        Policy(method=name)
+
+
+@dataclass(frozen=True)
+class Every:
+    """Options of the test's policy. every: a weight is due when its change was asked for so many times."""
+
+    every: int = 3
+
+
+def wish_every(options: Every, chip: object, layer: LayerState, change: Change, *rest: object) -> Wish:
+    count = layer.memory["count"] + (change.gradient != 0)
+    due = count >= options.every
+    memory = {"accumulator": layer.memory["accumulator"] + change.step, "count": jnp.where(due, 0, count)}
+    return Wish(due, layer.weight, None, memory)
+
+
+def test_a_policy_with_a_memory_and_options_of_its_own_is_one_record(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It sees the gradient, remembers two things a weight, and borrows the writing of mixed precision."""
+
+    def settle(options: Every, chip: object, layer: LayerState, wish: Wish, *rest: object) -> LayerState:
+        settled = mixed_precision.settle(MixedPrecision(), chip, layer, wish, *rest)  # type: ignore[arg-type]
+        return settled._replace(memory={**settled.memory, "count": wish.memory["count"]})
+
+    every = replace(
+        POLICIES["mixed-precision"],
+        name="every",
+        options=Every,
+        memory=("accumulator", "count"),
+        check=lambda options, chip: None,
+        threshold=lambda options, chip: 0.0,
+        update=wish_every,
+        aim=lambda options, *rest: mixed_precision.aim(MixedPrecision(), *rest),
+        settle=settle,
+    )
+    monkeypatch.setitem(policies.POLICIES, "every", every)
+    rule = Policy(method="every", settings=(("every", "2"),)).rule
+    assert rule.options == Every(2)
+    shape = (8, 4)
+    zeros = jnp.zeros(shape)
+    idle = jnp.full((2, *shape), COARSE.cell.conductance_min_uS)
+    counts = jnp.zeros(shape, jnp.int32)
+    layer = LayerState(zeros, {"accumulator": zeros, "count": zeros}, idle, counts, counts[None] + idle * 0, idle * 0)
+    gradient = jnp.asarray(np.arange(32).reshape(shape) % 2, jnp.float32)
+    for step in range(2):
+        layer = update_layer(
+            rule,
+            COARSE,
+            layer,
+            Change(gradient * 0.2, gradient),
+            weight_range=jnp.float32(1),
+            word_line=counts,
+            key=jax.random.key(step),
+        )
+        np.testing.assert_array_equal(layer.updates, gradient * step)
+        np.testing.assert_array_equal(layer.memory["count"], gradient * (1 - step))
+    written = np.asarray(layer.weight)[np.asarray(gradient) > 0]
+    assert abs(written.mean() - 0.4) < 0.05, "both steps, with the errors of write and read"
