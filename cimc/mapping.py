@@ -230,18 +230,36 @@ class Mapping(Record):
                 return layer
         raise KeyError(name)
 
+    def lines_of(self, block: Block) -> tuple[range, range]:
+        """The word lines and the bit lines of its array that a block occupies."""
+        rows = self.rows_per_weight * (block.row_stop - block.row_start)
+        columns = self.columns_per_weight * (block.column_stop - block.column_start)
+        return (
+            range(block.array_row, block.array_row + rows),
+            range(block.array_column, block.array_column + columns),
+        )
+
+    def place_of(self, array: int) -> tuple[int, int]:
+        """The chip of an array, and the array's number on that chip; each segment begins with the first chip."""
+        first_array = max((s.first_array for s in self.segments if s.first_array <= array), default=0)
+        return divmod(array - first_array, self.arrays_per_chip)
+
     def address(self, layer: str, row: int, column: int, copy: int = 0) -> Address:
         """Where weight (row, column) of a copy of a layer sits. KeyError or IndexError if there is no such weight."""
         for block in self.layer(layer).blocks:
             if block.copy != copy:
                 continue
             if block.row_start <= row < block.row_stop and block.column_start <= column < block.column_stop:
-                first_array = max((s.first_array for s in self.segments if s.first_array <= block.array), default=0)
-                chip, array = divmod(block.array - first_array, self.arrays_per_chip)
-                first_row = block.array_row + self.rows_per_weight * (row - block.row_start)
-                first_column = block.array_column + self.columns_per_weight * (column - block.column_start)
-                rows = tuple(range(first_row, first_row + self.rows_per_weight))
-                return Address(chip, array, rows, tuple(range(first_column, first_column + self.columns_per_weight)))
+                chip, array = self.place_of(block.array)
+                rows, columns = self.lines_of(block)
+                first_row = self.rows_per_weight * (row - block.row_start)
+                first_column = self.columns_per_weight * (column - block.column_start)
+                return Address(
+                    chip,
+                    array,
+                    tuple(rows[first_row : first_row + self.rows_per_weight]),
+                    tuple(columns[first_column : first_column + self.columns_per_weight]),
+                )
         raise IndexError(f"{layer} has no weight ({row}, {column}) in copy {copy}")
 
 

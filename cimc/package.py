@@ -25,6 +25,7 @@ import numpy.typing as npt
 import safetensors
 import safetensors.numpy
 
+from cimc.addresses import take_from_arrays
 from cimc.chip import Chip, parse_chip
 from cimc.errors import CimcError
 from cimc.files import replacing_folder
@@ -33,13 +34,12 @@ from cimc.migrate import with_granularity
 from cimc.package_readme import package_readme
 from cimc.program import Floats, LayerProgram, Program
 from cimc.program_files import (
-    addresses,
+    address_map,
     array_table,
     array_targets,
     block_table,
     blocks_by_array,
     decimals_for,
-    layer_targets,
 )
 from cimc.version import __version__
 
@@ -83,7 +83,7 @@ def write_package(folder: str | Path, package: Package) -> None:
                 index, array, mapping=package.mapping, chip=package.chip, blocks=held[index], decimals=decimals
             )
             (program / f"array_{index:04d}.csv").write_text(table, encoding="ascii")
-        np.savez_compressed(program / "addresses.npz", **addresses(package.mapping, package.chip))  # type: ignore[arg-type]
+        np.savez_compressed(program / "addresses.npz", **address_map(package.mapping, package.chip))  # type: ignore[arg-type]
         (program / "blocks.csv").write_text(block_table(package.mapping), encoding="utf-8")
         (temporary / "chip.toml").write_text(package.chip_text, encoding="utf-8")
         (temporary / "mapping.json").write_text(package.mapping.model_dump_json(), encoding="utf-8")
@@ -135,6 +135,8 @@ def read_package(folder: str | Path) -> Package:
             chip_text = with_granularity(chip_text, f"in {folder}")
         chip = parse_chip(chip_text, f"in {folder}")
         mapping = parse_mapping(contents["mapping.json"], str(folder))
+        if (mapping.rows_per_weight, mapping.columns_per_weight) != (chip.rows_per_weight, chip.columns_per_weight):
+            raise ValueError("the mapping is not one of this chip")
         digital = safetensors.numpy.load(contents["digital.safetensors"])
         targets = np.load(io.BytesIO(contents["program/targets.npy"]), allow_pickle=False)
         return Package(
@@ -152,7 +154,7 @@ def read_package(folder: str | Path) -> Package:
         raise CimcError(f"{folder} is not a package ({missing} is missing); make one with: cimc export") from None
     except OSError as error:
         raise CimcError(f"cannot read package {folder}: {error.strerror or error}; check the path") from None
-    except (ValueError, KeyError, TypeError, safetensors.SafetensorError):
+    except (ValueError, LookupError, TypeError, safetensors.SafetensorError):
         raise CimcError(f"package {folder} is damaged or made by another version; export it again") from None
 
 
@@ -178,7 +180,7 @@ def _is_package(folder: Path) -> bool:
 def _program(mapping: Mapping, targets: Floats, digital: dict[str, npt.NDArray[Any]]) -> Program:
     layers = {}
     for layer in mapping.layers:
-        pair = layer_targets(layer, targets)
+        pair = take_from_arrays(mapping, layer.name, targets)
         scales = {scale: np.float32(digital[f"{scale}/{layer.name}"]) for scale in SCALES}
         layers[layer.name] = LayerProgram(targets=pair, bias=digital.get(f"bias/{layer.name}"), **scales)
     constants = {key.removeprefix("digital/"): array for key, array in digital.items() if key.startswith("digital/")}

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from cimc.addresses import cell_owners, lay_on_arrays
 from cimc.chip import Chip
 from cimc.mapping import Block, MappedLayer, Mapping
 from cimc.program import Floats, Program
@@ -27,51 +28,21 @@ UNUSED = "an empty cell is not used: bring it to G_min, the lowest state; its to
 
 def array_targets(mapping: Mapping, chip: Chip, program: Program) -> Floats:
     """Target conductances as the arrays hold them: [arrays, rows, columns] in uS; NaN where a cell is not used."""
-    targets = np.full((mapping.arrays, chip.array.rows, chip.array.columns), np.nan, np.float32)
-    for layer in mapping.layers:
-        pair = program.layers[layer.name].targets
-        for block in layer.blocks:
-            part = pair[:, block.row_start : block.row_stop, block.column_start : block.column_stop]
-            rows, columns = part.shape[1], 2 * part.shape[2]
-            place = targets[block.array, block.array_row : block.array_row + rows]
-            # Adjacent columns: G+ and G- of one weight side by side.
-            place[:, block.array_column : block.array_column + columns] = part.transpose(1, 2, 0).reshape(rows, columns)
-    return targets
+    targets = {name: layer.targets for name, layer in program.layers.items()}
+    return lay_on_arrays(mapping, targets, chip=chip, fill=np.nan)
 
 
-def layer_targets(layer: MappedLayer, targets: Floats) -> Floats:
-    """The pairs [2, rows, columns] of a layer from the arrays' targets; of several copies the last one's."""
-    pair = np.zeros((2, layer.rows, layer.columns), np.float32)
-    for block in layer.blocks:
-        rows, columns = block.row_stop - block.row_start, 2 * (block.column_stop - block.column_start)
-        place = targets[block.array, block.array_row : block.array_row + rows]
-        part = place[:, block.array_column : block.array_column + columns].reshape(rows, -1, 2)
-        pair[:, block.row_start : block.row_stop, block.column_start : block.column_stop] = part.transpose(2, 0, 1)
-    return pair
-
-
-def addresses(mapping: Mapping, chip: Chip) -> dict[str, npt.NDArray[Any]]:
+def address_map(mapping: Mapping, chip: Chip) -> dict[str, npt.NDArray[Any]]:
     """For every cell [arrays, rows, columns]: layer index, copy, weight row and column, and +1 (G+) or -1 (G-)."""
-    shape = (mapping.arrays, chip.array.rows, chip.array.columns)
-    layer_of, sign = np.full(shape, -1, np.int32), np.zeros(shape, np.int8)
-    row_of, column_of, copy_of = (np.full(shape, -1, np.int32) for _ in range(3))
-    for index, layer in enumerate(mapping.layers):
-        for block in layer.blocks:
-            rows = np.arange(block.row_start, block.row_stop)
-            columns = np.repeat(np.arange(block.column_start, block.column_stop), 2)
-            cells = np.s_[
-                block.array,
-                block.array_row : block.array_row + len(rows),
-                block.array_column : block.array_column + len(columns),
-            ]
-            layer_of[cells] = index
-            copy_of[cells] = block.copy
-            row_of[cells] = rows[:, None]
-            column_of[cells] = columns
-            sign[cells] = np.tile(np.array([1, -1], np.int8), len(columns) // 2)
-    names = np.array([layer.name for layer in mapping.layers])
-    weight = {"weight_row": row_of, "weight_column": column_of}
-    return {"layers": names, "layer": layer_of, "copy": copy_of, **weight, "sign": sign}
+    owners = cell_owners(mapping, chip)
+    return {
+        "layers": np.array([layer.name for layer in mapping.layers]),
+        "layer": owners.layer,
+        "copy": owners.copy,
+        "weight_row": owners.row,
+        "weight_column": owners.column,
+        "sign": np.array([1, -1, 0], np.int8)[owners.device],  # the last one: not used
+    }
 
 
 def block_table(mapping: Mapping) -> str:
@@ -82,8 +53,7 @@ def block_table(mapping: Mapping) -> str:
     writer.writerow(header.split(","))
     for layer in mapping.layers:
         for block in layer.blocks:
-            chip, array = divmod(block.array, mapping.arrays_per_chip)
-            place = [chip, array, block.array, block.array_row, block.array_column]
+            place = [*mapping.place_of(block.array), block.array, block.array_row, block.array_column]
             writer.writerow([*place, layer.name, block.copy, *block[:4]])
     return text.getvalue()
 
@@ -161,13 +131,13 @@ def _comments(
 ) -> list[str]:
     cell, programming = chip.cell, chip.cell.programming
     levels = level_text(chip, decimals)
-    on, place = divmod(index, mapping.arrays_per_chip)
+    on, place = mapping.place_of(index)
     rows, columns = array.shape
     tolerance = "not stated" if programming.tolerance_uS is None else f"+-{programming.tolerance_uS:g} uS of the target"
     return [
         f"target conductances of array {index}: chip {on}, array {place} on that chip (all counted from 0)",
         f"chip: {_quoted(chip.name)}; device: {_quoted(cell.technology)}",
-        *(_holds(layer, block) for layer, block in blocks),
+        *(_holds(layer, block, mapping) for layer, block in blocks),
         "unit: uS",
         f"G_min: {cell.conductance_min_uS:g} uS; G_max: {cell.conductance_max_uS:g} uS",
         *([] if levels is None else [f"levels: {levels}"]),
@@ -184,17 +154,17 @@ def _comments(
     ]
 
 
-def _holds(layer: MappedLayer, block: Block) -> str:
+def _holds(layer: MappedLayer, block: Block, mapping: Mapping) -> str:
     """Where a block lies: word lines, bit lines, which of them are G+, and its part of the layer's weights."""
-    last_row = block.array_row + block.row_stop - block.row_start - 1
-    first, last = block.array_column, block.array_column + 2 * (block.column_stop - block.column_start) - 1
+    rows, columns = mapping.lines_of(block)
+    first, last = columns[0], columns[-1]
     part = (
         f"weight rows {block.row_start} to {block.row_stop - 1}, "
         f"weight columns {block.column_start} to {block.column_stop - 1}"
     )
     return (
         f"holds: layer {_quoted(layer.name)}, copy {block.copy} (of {layer.copies}), {part} in wl "
-        f"{block.array_row} to {last_row}, bl {first} to {last}; G+ in bl {_every_second(first, last - 1)}; "
+        f"{rows[0]} to {rows[-1]}, bl {first} to {last}; G+ in bl {_every_second(first, last - 1)}; "
         f"G- in bl {_every_second(first + 1, last)}"
     )
 

@@ -123,19 +123,19 @@ def _array(
     exact: bool,
 ) -> list[str]:
     """One array: its blocks coloured by layer, the rest pale; the layer's number in it where there is room."""
-    rows_each, columns_each = mapping.rows_per_weight, mapping.columns_per_weight
     cells = chip.array.rows * chip.array.columns
     taken: defaultdict[int, int] = defaultdict(int)
     for index, b in blocks:
-        taken[index] += (b.row_stop - b.row_start) * (b.column_stop - b.column_start) * rows_each * columns_each
+        rows, columns = mapping.lines_of(b)
+        taken[index] += len(rows) * len(columns)
     names = "; ".join(f"{mapping.layers[index].name} {count / cells:.0%}" for index, count in taken.items())
     ground = UNUSED if not taken else PAPER if len(taken) > 1 else pale(layer_colour(next(iter(taken))))
     parts = [rectangle(x, y, width, height, ground, GREY, f"array {array}: {names or 'free'}")]
     if exact:
         for index, b in blocks:
-            left, top = b.array_column / chip.array.columns, b.array_row / chip.array.rows
-            wide = (b.column_stop - b.column_start) * columns_each / chip.array.columns
-            tall = (b.row_stop - b.row_start) * rows_each / chip.array.rows
+            rows, columns = mapping.lines_of(b)
+            left, top = columns.start / chip.array.columns, rows.start / chip.array.rows
+            wide, tall = len(columns) / chip.array.columns, len(rows) / chip.array.rows
             colour = layer_colour(index)
             parts.append(_inside(x + left * width, y + top * height, wide * width, tall * height, colour))
     else:

@@ -1,6 +1,7 @@
 """The package: one program in every form it is written in, read back whole or not at all, in no one else's folder."""
 
 import csv
+import hashlib
 import json
 from dataclasses import replace
 from pathlib import Path
@@ -291,6 +292,34 @@ def test_changed_or_missing_file_is_named(copy, name):
         read_package(copy)
     path.write_bytes(original)
     read_package(copy)
+
+
+def test_a_mapping_of_another_scheme_than_the_chip_is_refused(copy):
+    rewrite_mapping(copy, lambda text: text.replace('"columns_per_weight":2', '"columns_per_weight":1', 1))
+    with pytest.raises(CimcError, match="damaged"):
+        read_package(copy)
+
+
+def test_a_block_in_an_array_that_is_not_there_is_refused(copy):
+    def beyond(text: str) -> str:
+        mapping = json.loads(text)
+        mapping["layers"][0]["blocks"][0][4] = 99
+        return json.dumps(mapping)
+
+    rewrite_mapping(copy, beyond)
+    with pytest.raises(CimcError, match="damaged"):
+        read_package(copy)
+
+
+def rewrite_mapping(folder, change):
+    """Change the mapping of a package, and its digest with it."""
+    path, manifest_path = folder / "mapping.json", folder / "manifest.json"
+    changed = change(path.read_text())
+    assert changed != path.read_text()
+    path.write_text(changed)
+    manifest = json.loads(manifest_path.read_text())
+    manifest["sha256"]["mapping.json"] = hashlib.sha256(changed.encode()).hexdigest()
+    manifest_path.write_text(json.dumps(manifest))
 
 
 @pytest.mark.parametrize("manifest", [b"", b"{", b"[]", b"{}", b'{"format": 2, "sha256": []}', b"\xff"])

@@ -1,0 +1,155 @@
+"""Addresses: which cell of which array each device of each weight is, and back, as index arrays.
+
+A weight has `devices` = rows_per_weight x columns_per_weight cells of one array, numbered row by row: of a differential
+pair, 0 is G+ and 1 is G-, as in every [2, rows, columns] of conductances. `array` counts the arrays of the mapping, as
+`Block.array` does; `Mapping.place_of` tells the chip. Where bit slices have arrays of their own, an array of the
+mapping is `physical_per_array` physical ones, with the same address in each.
+
+    cells = cell_addresses(mapping, "conv1")
+    of_arrays[cells.array, cells.row, cells.column]      # what arrays hold, by weight: [devices, rows, columns]
+"""
+
+from collections.abc import Mapping as Dictionary
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from cimc.chip import Chip
+from cimc.mapping import Block, Mapping
+
+Indices = npt.NDArray[np.int32]
+Values = npt.NDArray[Any]
+
+
+class Cells(NamedTuple):
+    """Where the devices of a layer are, each [devices, rows, columns] int32, by weight row and column.
+
+    array: of the mapping. row: word line in it. column: bit line in it.
+    """
+
+    array: Indices
+    row: Indices
+    column: Indices
+
+
+class Owners(NamedTuple):
+    """What each cell holds, each [arrays, array rows, array columns] int32; all -1 where a cell is not used.
+
+    layer: its index in `Mapping.layers`. copy: of the layer. row, column: of the weight. device: of the weight.
+    """
+
+    layer: Indices
+    copy: Indices
+    row: Indices
+    column: Indices
+    device: Indices
+
+
+def cell_addresses(mapping: Mapping, layer: str, *, copy: int = 0) -> Cells:
+    """The cell of every device of one copy of a layer.
+
+    Raises:
+        KeyError: no layer of that name.
+        IndexError: the layer has no such copy.
+    """
+    mapped = mapping.layer(layer)
+    if not 0 <= copy < mapped.copies:
+        raise IndexError(f"{layer} has no copy {copy}, it has {mapped.copies}")
+    shape = (mapping.rows_per_weight, mapping.columns_per_weight, mapped.rows, mapped.columns)
+    array, row, column = (np.full(shape, -1, np.int32) for _ in range(3))
+    for block in mapped.blocks:
+        if block.copy == copy:
+            weights = (..., *_weights_of(block))
+            word_lines, bit_lines = mapping.lines_of(block)
+            array[weights] = block.array
+            row[weights] = np.array(word_lines).reshape(-1, shape[0]).T[:, None, :, None]
+            column[weights] = np.array(bit_lines).reshape(-1, shape[1]).T[:, None, :]
+    devices = (shape[0] * shape[1], *shape[2:])
+    return Cells(array.reshape(devices), row.reshape(devices), column.reshape(devices))
+
+
+def cell_owners(mapping: Mapping, chip: Chip) -> Owners:
+    """The layer, copy, weight and device in every cell of every array: the inverse of `cell_addresses`."""
+    owners = Owners(*(np.full(_shape(mapping, chip), -1, np.int32) for _ in Owners._fields))
+    devices = np.arange(mapping.rows_per_weight * mapping.columns_per_weight)
+    for index, layer in enumerate(mapping.layers):
+        for block in layer.blocks:
+            rows, columns = np.arange(block.row_start, block.row_stop), np.arange(block.column_start, block.column_stop)
+            _cells_of(owners.layer, block, mapping)[:] = index
+            _cells_of(owners.copy, block, mapping)[:] = block.copy
+            _cells_of(owners.row, block, mapping)[:] = rows[:, None]
+            _cells_of(owners.column, block, mapping)[:] = columns
+            _cells_of(owners.device, block, mapping)[:] = devices.reshape(mapping.rows_per_weight, -1, 1, 1)
+    return owners
+
+
+def word_lines(mapping: Mapping, layer: str, *, chip: Chip, copy: int = 0) -> Indices:
+    """The word lines of every weight of a copy, [rows_per_weight, rows, columns], numbered through all arrays.
+
+    Word line r of array a is a x (rows of an array) + r. A pair in columns has one, a pair in rows two.
+
+    Raises:
+        KeyError, IndexError: as `cell_addresses`.
+    """
+    cells = cell_addresses(mapping, layer, copy=copy)
+    lines = cells.array * np.int32(chip.array.rows) + cells.row
+    return lines[:: mapping.columns_per_weight]
+
+
+def lay_on_arrays(mapping: Mapping, values: Dictionary[str, Values], *, chip: Chip, fill: float) -> Values:
+    """Values by weight as the arrays have them, [arrays, array rows, array columns]; all copies have the same.
+
+    Args:
+        mapping: of the network.
+        values: of every layer, [devices, rows, columns], of one type.
+        chip: the chip.
+        fill: of cells that no weight uses.
+    """
+    arrays = np.full(_shape(mapping, chip), fill, next(iter(values.values())).dtype)
+    for layer in mapping.layers:
+        for block in layer.blocks:
+            cells = _cells_of(arrays, block, mapping)
+            cells[:] = values[layer.name][(..., *_weights_of(block))].reshape(cells.shape)
+    return arrays
+
+
+def take_from_arrays(mapping: Mapping, layer: str, arrays: Values, *, copy: int = 0) -> Values:
+    """The values of a copy of a layer [devices, rows, columns] from those of all arrays: undoes `lay_on_arrays`.
+
+    Raises:
+        KeyError, IndexError: as `cell_addresses`.
+        ValueError: the arrays are smaller than the mapping needs.
+    """
+    mapped = mapping.layer(layer)
+    shape = (mapping.rows_per_weight * mapping.columns_per_weight, mapped.rows, mapped.columns)
+    if not 0 <= copy < mapped.copies:
+        raise IndexError(f"{layer} has no copy {copy}, it has {mapped.copies}")
+    values = np.zeros(shape, arrays.dtype)
+    for block in mapped.blocks:
+        if block.copy == copy:
+            cells = _cells_of(arrays, block, mapping)
+            values[(..., *_weights_of(block))] = cells.reshape(shape[0], *cells.shape[2:])
+    return values
+
+
+def _cells_of(arrays: Values, block: Block, mapping: Mapping) -> Values:
+    """The cells of a block, a view [rows_per_weight, columns_per_weight, block rows, block columns] of the arrays."""
+    rows, columns = mapping.lines_of(block)
+    place = arrays[block.array, rows.start : rows.stop, columns.start : columns.stop]
+    split = place.reshape(
+        block.row_stop - block.row_start,
+        mapping.rows_per_weight,
+        block.column_stop - block.column_start,
+        mapping.columns_per_weight,
+    )
+    return split.transpose(1, 3, 0, 2)
+
+
+def _weights_of(block: Block) -> tuple[slice, slice]:
+    """The rows and columns of the weight matrix in a block."""
+    return slice(block.row_start, block.row_stop), slice(block.column_start, block.column_stop)
+
+
+def _shape(mapping: Mapping, chip: Chip) -> tuple[int, int, int]:
+    return mapping.arrays, chip.array.rows, chip.array.columns
