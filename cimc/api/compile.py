@@ -12,8 +12,8 @@ from cimc.artifact import Artifact, write_artifact
 from cimc.chip import chip_text, parse_chip
 from cimc.errors import CimcError
 from cimc.files import require_different
-from cimc.mapping import Objective
 from passes.mapper.map_network import map_network
+from passes.mapper.options import MappingOptions
 from passes.pipeline import lower
 from passes.read import external_files, read_network
 from passes.set_shapes import Sizes, set_shapes
@@ -46,7 +46,7 @@ def compile_model(
     shapes: Mapping[str, Sizes] = MappingProxyType({}),
     verify_passes: bool = False,
     passes_folder: Path | None = None,
-    objective: Objective | None = None,
+    objective: str | None = None,
     arrays: int | None = None,
     seed: int = 0,
 ) -> Compiled:
@@ -85,7 +85,18 @@ def compile_model(
         lower(network)  # what is wrong with the network itself is said before a pass is blamed
         watches.append(verify_each(network, random_inputs(network, 2, 0, input_range)))
     lowered = lower(network, all_of(watches) if watches else None)
-    mapping = map_network(lowered, description, input_range, max_chips, row_split, objective, arrays, seed)
+    mapping = map_network(
+        lowered,
+        description,
+        options=MappingOptions(
+            input_range=input_range,
+            max_chips=max_chips,
+            row_split=row_split,
+            objective=objective,
+            arrays=arrays,
+            seed=seed,
+        ),
+    )
     if verify is None:
         verify = _weight_bytes(lowered) <= VERIFIED_BYTES
     differences = mapping_differences(network, lowered, mapping, description) if verify else (None, None)

@@ -15,6 +15,7 @@ from cimc.errors import CimcError
 from cimc.package import Package, write_package
 from passes.chip_network import chip_network
 from passes.mapper.map_network import map_network
+from passes.mapper.options import MappingOptions
 from passes.set_constants import set_constants
 from runtime.crossbar.keys import new_key
 from runtime.crossbar.xla import use_compilation_cache
@@ -52,7 +53,11 @@ def export(
     text = artifact.chip_text if chip is None else chip_text(chip)
     target = parse_chip(text, chip or str(source))
     lowered = artifact.network
-    mapping = artifact.mapping if chip is None else map_network(lowered, target, artifact.mapping.input_range)
+    mapping = (
+        artifact.mapping
+        if chip is None
+        else map_network(lowered, target, options=MappingOptions(input_range=artifact.mapping.input_range))
+    )
     system = build_system(load_network(artifact.network), mapping, target)
     trained_on, state, programmed = system_of(artifact, source)
     if programmed and weights == "devices":

@@ -6,14 +6,14 @@ known to work row by row need few rows of their input; all others need all of it
 
 import math
 from collections.abc import Sequence
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import onnx_ir as ir
 
 from cimc.chip import Chip
 from cimc.operators import layer_of
-from cimc.schedule import Dependency, Route
+from cimc.schedule import Dependency, Route, Stage
 from passes.crossbar_functions import is_crossbar
 from passes.graph_edit import constant
 from passes.mapper.layers import Layer, positions
@@ -39,20 +39,6 @@ _MOVING = _REGROUPING | _names("Transpose Concat Split Slice Identity Cast Dropo
 _PASSES = {"Softmax": 3, "LogSoftmax": 3, "LayerNormalization": 4, "BatchNormalization": 2, "Gelu": 2, "LRN": 3}
 
 
-class StageShape(NamedTuple):
-    """A stage before its times are known; the fields are those of `cimc.schedule.Stage`."""
-
-    name: str
-    operator: str
-    kind: Literal["crossbar", "digital"]
-    layer: str
-    rows: int
-    positions: int
-    elements: int
-    operations: int
-    inputs: tuple[Dependency, ...]
-
-
 class _Value(NamedTuple):
     """What is known of a value: the stage that makes it and the axis of its rows (None: one row)."""
 
@@ -61,11 +47,11 @@ class _Value(NamedTuple):
     axis: int | None
 
 
-def stages_of(model: ir.Model, layers: Sequence[Layer], chip: Chip) -> list[StageShape]:
-    """The stages of a lowered network in its order; layers that are not in `layers` are digital."""
+def stages_of(model: ir.Model, layers: Sequence[Layer], chip: Chip) -> list[Stage]:
+    """The stages of a lowered network in its order, without times; layers that are not in `layers` are digital."""
     on_arrays = {layer.name: layer for layer in layers}
     values = {value: _Value("", "", _default_axis(value)) for value in model.graph.inputs if not value.is_initializer()}
-    stages: list[StageShape] = []
+    stages: list[Stage] = []
     for node in model.graph:
         layer = _layer_name(node)
         inputs = [value for value in node.inputs if value is not None and value in values]
@@ -77,7 +63,7 @@ def stages_of(model: ir.Model, layers: Sequence[Layer], chip: Chip) -> list[Stag
             values[value] = _Value(name, home, axis if like_the_first else _default_axis(value))
         crossbar = layer in on_arrays
         stages.append(
-            StageShape(
+            Stage(
                 name=name,
                 operator=node.op_type,
                 kind="crossbar" if crossbar else "digital",
@@ -89,10 +75,10 @@ def stages_of(model: ir.Model, layers: Sequence[Layer], chip: Chip) -> list[Stag
                 inputs=tuple(_dependency(node, value, values[value], axis, chip) for value in dict.fromkeys(inputs)),
             )
         )
-    return _routed(stages, chip)
+    return _route(stages, chip)
 
 
-def _routed(stages: Sequence[StageShape], chip: Chip) -> list[StageShape]:
+def _route(stages: Sequence[Stage], chip: Chip) -> list[Stage]:
     """The stages with the way of every input.
 
     What leaves a core goes over the mesh or the bus; with a bus and a shared memory, every value takes the one that is
@@ -118,13 +104,15 @@ def _routed(stages: Sequence[StageShape], chip: Chip) -> list[StageShape]:
             else:
                 bus_ns += bus
     return [
-        stage._replace(
-            inputs=tuple(
-                source._replace(route="memory" if not source.source else ways[source.source])
-                if not source.source or (source.source in ways and homes[source.source] != stage.layer)
-                else source
-                for source in stage.inputs
-            )
+        stage.model_copy(
+            update={
+                "inputs": tuple(
+                    source._replace(route="memory" if not source.source else ways[source.source])
+                    if not source.source or (source.source in ways and homes[source.source] != stage.layer)
+                    else source
+                    for source in stage.inputs
+                )
+            }
         )
         for stage in stages
     ]
