@@ -277,7 +277,11 @@ def deploy(
 
 
 @app.command()
-def inspect(artifact: Annotated[Path, typer.Argument(help=".cim file.")], as_json: Json = False) -> None:
+def inspect(
+    artifact: Annotated[Path, typer.Argument(help=".cim file.")],
+    simulate: Annotated[bool, typer.Option("--simulate", help="Compare the schedule with a simulation.")] = False,
+    as_json: Json = False,
+) -> None:
     """Show how a .cim file lies on its chip: layers, arrays, copies, time, energy, bound, critical path.
 
     Example: cimc inspect lenet1.cim
@@ -285,8 +289,12 @@ def inspect(artifact: Annotated[Path, typer.Argument(help=".cim file.")], as_jso
     from cimc.artifact import read_artifact
     from cimc.commands import mapping_table
 
-    contents = read_artifact(artifact)
-    _emit(as_json, mapping_table.figures(contents), lambda: mapping_table.show(contents))
+    contents, simulated = read_artifact(artifact), None
+    if simulate:
+        from cimc.api.simulate import simulate_mapping
+
+        simulated = simulate_mapping(contents)
+    _emit(as_json, mapping_table.figures(contents, simulated), lambda: mapping_table.show(contents, simulated))
 
 
 @app.command()

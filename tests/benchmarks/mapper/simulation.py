@@ -69,7 +69,7 @@ def main() -> None:
             print(f"{start} | {len(mapping.segments)} segments, not simulated | | | | | | |", flush=True)
             continue
         before = time.process_time()
-        _, (latency, interval) = compare(model, mapping, chip, options.images)
+        _, (latency, interval) = compare(model, mapping, chip, images=options.images)
         seconds = time.process_time() - before
         print(f"{start} | {shown(latency)} | {shown(interval)} | {seconds:.1f} |", flush=True)
 
