@@ -12,31 +12,18 @@ import numpy as np
 import onnx_ir as ir
 
 from cimc.chip import Chip
-from cimc.operators import layer_of
+from cimc.operators import FAKE_QUANTIZE, OPERATORS, layer_of, operators_where
 from cimc.schedule import Dependency, Route, Stage
 from passes.crossbar_functions import is_crossbar
 from passes.graph_edit import constant
 from passes.mapper.layers import Layer, positions
 
-
-def _names(text: str) -> frozenset[str]:
-    return frozenset(text.split())
-
-
 # One output row needs the same row of every input: element by element, or along other axes only.
-_ROW_BY_ROW = _names(
-    "Abs Acos Acosh Add And Asin Asinh Atan Atanh BatchNormalization BitShift Cast Ceil Celu Clip Cos Cosh Div Dropout "
-    "Elu Equal Erf Exp Floor Gelu Greater GreaterOrEqual HardSigmoid HardSwish Identity LRN LeakyRelu Less LessOrEqual "
-    "Log Max Mean Min Mish Mod Mul Neg Not Or PRelu Pow Reciprocal Relu Round Selu Shrink Sigmoid Sign Sin Sinh "
-    "Softplus Softsign Sqrt Sub Sum Swish Tan Tanh ThresholdedRelu Where Xor QuantizeLinear DequantizeLinear "
-    "FakeQuantize Concat Split Slice Pad"
-)
-_ALONG_AN_AXIS = _names("Softmax LogSoftmax Hardmax LayerNormalization RMSNormalization")
-_WINDOWED = _names("MaxPool AveragePool LpPool")
-_REGROUPING = _names("Reshape Flatten Squeeze Unsqueeze")
-_MOVING = _REGROUPING | _names("Transpose Concat Split Slice Identity Cast Dropout Gather Expand")
-# Operations of the vector unit for one element of the output, other than 1; see `_operations`.
-_PASSES = {"Softmax": 3, "LogSoftmax": 3, "LayerNormalization": 4, "BatchNormalization": 2, "Gelu": 2, "LRN": 3}
+_ROW_BY_ROW = operators_where(lambda operator: operator.rows == "same") | {FAKE_QUANTIZE}
+_ALONG_AN_AXIS = operators_where(lambda operator: operator.rows == "axis")
+_WINDOWED = operators_where(lambda operator: operator.rows == "window")
+_REGROUPING = operators_where(lambda operator: operator.rows == "regroup")
+_MOVING = operators_where(lambda operator: operator.moves)
 
 
 class _Value(NamedTuple):
@@ -240,8 +227,9 @@ def _operations(node: ir.Node) -> int:
         return _elements(node.inputs[0])
     if node.op_type == "Resize" and (scales := _constant(node, 2)) is not None and np.all(scales == 1):
         return 0
+    known = OPERATORS.get(node.op_type)
     data = sum(value is not None for value in node.inputs) if node.op_type in ("Sum", "Max", "Min", "Mean") else 2
-    return elements * max(_PASSES.get(node.op_type, 1), data - 1)
+    return elements * max(known.passes if known is not None else 1, data - 1)
 
 
 def _constant(node: ir.Node, index: int) -> np.ndarray | None:
