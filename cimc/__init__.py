@@ -36,7 +36,6 @@ if TYPE_CHECKING:
     from cimc.mapping import Mapping
     from cimc.options import (
         Backward,
-        Objective,
         RateSchedule,
         Residual,
         RowSplit,
@@ -58,7 +57,6 @@ _PUBLIC = {
     "Dataset": "cimc.dataset",
     "Deployment": "runtime.deployment.deploy",
     "Mapping": "cimc.mapping",
-    "Objective": "cimc.options",
     "Package": "cimc.package",
     "Policy": "runtime.training.options",
     "RateSchedule": "cimc.options",
@@ -93,7 +91,6 @@ __all__ = [
     "Dataset",
     "Deployment",
     "Mapping",
-    "Objective",
     "Package",
     "Policy",
     "RateSchedule",

@@ -5,7 +5,7 @@ from typing import NamedTuple
 from pydantic import ValidationError
 
 from cimc.errors import CimcError
-from cimc.options import Objective, RowSplit
+from cimc.options import RowSplit
 from cimc.schedule import Record, Schedule
 
 
@@ -51,12 +51,12 @@ class Address(NamedTuple):
         return self.columns[1]
 
 
-class MappedLayer(Record):
-    """A crossbar layer on arrays. `rows` x `columns` is the weight matrix (inputs x outputs).
+class LayerShape(Record):
+    """What a crossbar layer is, wherever its blocks lie. `rows` x `columns` is the weight matrix (inputs x outputs).
 
     groups: of a grouped convolution; each has its own `rows` inputs and the next `columns` / `groups` columns, and no
-    block spans two. positions: MVMs of one image, over all nodes that use the layer. copies: each holds all weights
-    and takes its share of the positions.
+    block spans two. positions: MVMs of one image, over all nodes that use the layer. row_split: how its rows are cut,
+    by the chip's rule or the one that took its place.
     """
 
     name: str
@@ -68,6 +68,11 @@ class MappedLayer(Record):
     positions: int
     signed_input: bool
     row_split: RowSplit
+
+
+class MappedLayer(LayerShape):
+    """A crossbar layer on arrays. copies: each holds all weights and takes its share of the positions."""
+
     blocks: tuple[Block, ...]
     copies: int = 1
 
@@ -181,7 +186,7 @@ class Result(Record):
     exact: the value is proven to be the least by these rules.
     """
 
-    objective: Objective
+    objective: str
     budget: int
     seed: int
     value: float
@@ -222,6 +227,15 @@ class Mapping(Record):
         """Chips needed; segments stand on the chips of the largest one after the other."""
         arrays = max((segment.arrays for segment in self.segments), default=self.arrays)
         return -(-arrays // self.arrays_per_chip)
+
+    @property
+    def row_split(self) -> RowSplit:
+        """The rule by which rows were split: the chip's own, or the one that `--row-split` put in its place.
+
+        The chip's file stays as it was given; where the two differ, this is what holds. Of a "channel" split, layers
+        whose channels are larger than an array are "flat" all the same.
+        """
+        return RowSplit.channel if any(layer.row_split == "channel" for layer in self.layers) else RowSplit.flat
 
     def layer(self, name: str) -> MappedLayer:
         """The layer of that name; KeyError if there is none."""

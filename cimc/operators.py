@@ -1,5 +1,6 @@
 """The operators of a lowered network: what runs on crossbars, and what runs beside them digitally."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
@@ -10,161 +11,177 @@ FAKE_QUANTIZE = "FakeQuantize"  # of the same domain: a quantiser and its invers
 
 @dataclass(frozen=True)
 class Operator:
-    """An operator of the standard domain, as the runtime executes it (opset 21).
+    """An operator of the standard domain, as the runtime executes it (opset 21), and what the passes know of it.
 
     place: on crossbars where its weights are constants (Gemm, MatMul and Einsum of two values run digitally), or
     digitally. trainable: whether gradients pass. passed, cases: of the `onnx` package's own test cases
     (tests/runtime/test_conformance.py; what does not pass is listed there with the reason).
+
+    rows: which rows of an input a row of the output needs. "same": that row. "axis": that row, unless the operator
+    works along the axis of the rows, then all. "window": those under its kernel. "regroup": elements keep their order,
+    so rows that stay whole are found again. "all", and "" where it is not known: all.
+    sign: when the output is never negative. "always"; "first": if the first input never is; "all": if no input is.
+    moves: elements come out as they went in, which takes no operation.
+    on_levels: computed on the levels of a quantised value it gives the levels of the result.
+    passes: operations of a vector unit for one element of the output.
+    parameters: inputs that are parameters of the network, and so are trained; of a BatchNormalization the third and the
+    fourth are statistics.
     """
 
     place: Literal["crossbar", "digital"]
     trainable: bool
     passed: int
     cases: int
+    rows: Literal["same", "axis", "window", "regroup", "all", ""] = ""
+    sign: Literal["always", "first", "all", ""] = ""
+    moves: bool = False
+    on_levels: bool = False
+    passes: int = 1
+    parameters: tuple[int, ...] = ()
 
 
 OPERATORS: dict[str, Operator] = {
-    "Abs": Operator("digital", True, 1, 1),
-    "Acos": Operator("digital", True, 2, 2),
-    "Acosh": Operator("digital", True, 2, 2),
-    "Add": Operator("digital", True, 8, 8),
-    "And": Operator("digital", False, 8, 8),
+    "Abs": Operator("digital", True, 1, 1, rows="same"),
+    "Acos": Operator("digital", True, 2, 2, rows="same"),
+    "Acosh": Operator("digital", True, 2, 2, rows="same"),
+    "Add": Operator("digital", True, 8, 8, rows="same", sign="all"),
+    "And": Operator("digital", False, 8, 8, rows="same"),
     "ArgMax": Operator("digital", False, 16, 16),
     "ArgMin": Operator("digital", False, 16, 16),
-    "Asin": Operator("digital", True, 2, 2),
-    "Asinh": Operator("digital", True, 2, 2),
-    "Atan": Operator("digital", True, 2, 2),
-    "Atanh": Operator("digital", True, 2, 2),
-    "AveragePool": Operator("digital", True, 20, 20),
-    "BatchNormalization": Operator("digital", True, 2, 4),
-    "BitShift": Operator("digital", False, 28, 28),
+    "Asin": Operator("digital", True, 2, 2, rows="same"),
+    "Asinh": Operator("digital", True, 2, 2, rows="same"),
+    "Atan": Operator("digital", True, 2, 2, rows="same"),
+    "Atanh": Operator("digital", True, 2, 2, rows="same"),
+    "AveragePool": Operator("digital", True, 20, 20, rows="window", sign="first"),
+    "BatchNormalization": Operator("digital", True, 2, 4, rows="same", passes=2, parameters=(1, 2, 3, 4)),
+    "BitShift": Operator("digital", False, 28, 28, rows="same"),
     "BitwiseAnd": Operator("digital", False, 4, 4),
     "BitwiseNot": Operator("digital", False, 3, 3),
     "BitwiseOr": Operator("digital", False, 4, 4),
     "BitwiseXor": Operator("digital", False, 4, 4),
-    "Cast": Operator("digital", True, 82, 116),
+    "Cast": Operator("digital", True, 82, 116, rows="same", moves=True),
     "CastLike": Operator("digital", True, 40, 56),
-    "Ceil": Operator("digital", False, 2, 2),
-    "Celu": Operator("digital", True, 3, 3),
-    "Clip": Operator("digital", True, 12, 12),
+    "Ceil": Operator("digital", False, 2, 2, rows="same"),
+    "Celu": Operator("digital", True, 3, 3, rows="same"),
+    "Clip": Operator("digital", True, 12, 12, rows="same"),
     "Col2Im": Operator("digital", True, 5, 5),
-    "Concat": Operator("digital", True, 12, 12),
+    "Concat": Operator("digital", True, 12, 12, rows="same", sign="all", moves=True),
     "ConstantOfShape": Operator("digital", False, 3, 3),
     "Conv": Operator("crossbar", True, 6, 6),
     "ConvTranspose": Operator("crossbar", True, 11, 11),
-    "Cos": Operator("digital", True, 2, 2),
-    "Cosh": Operator("digital", True, 2, 2),
-    "CumSum": Operator("digital", True, 9, 9),
+    "Cos": Operator("digital", True, 2, 2, rows="same"),
+    "Cosh": Operator("digital", True, 2, 2, rows="same"),
+    "CumSum": Operator("digital", True, 9, 9, rows="all"),
     "DepthToSpace": Operator("digital", True, 2, 2),
-    "DequantizeLinear": Operator("digital", False, 9, 14),
-    "Div": Operator("digital", True, 10, 10),
-    "Dropout": Operator("digital", True, 8, 12),
+    "DequantizeLinear": Operator("digital", False, 9, 14, rows="same"),
+    "Div": Operator("digital", True, 10, 10, rows="same"),
+    "Dropout": Operator("digital", True, 8, 12, rows="same", sign="first", moves=True),
     "DynamicQuantizeLinear": Operator("digital", False, 3, 3),
     "Einsum": Operator("digital", True, 9, 9),
-    "Elu": Operator("digital", True, 3, 3),
-    "Equal": Operator("digital", False, 8, 10),
-    "Erf": Operator("digital", True, 1, 1),
-    "Exp": Operator("digital", True, 2, 2),
-    "Expand": Operator("digital", True, 2, 2),
+    "Elu": Operator("digital", True, 3, 3, rows="same"),
+    "Equal": Operator("digital", False, 8, 10, rows="same"),
+    "Erf": Operator("digital", True, 1, 1, rows="same"),
+    "Exp": Operator("digital", True, 2, 2, rows="same"),
+    "Expand": Operator("digital", True, 2, 2, moves=True),
     "EyeLike": Operator("digital", False, 3, 3),
-    "Flatten": Operator("digital", True, 9, 9),
-    "Floor": Operator("digital", False, 2, 2),
-    "GRU": Operator("crossbar", True, 6, 6),
-    "Gather": Operator("digital", True, 4, 4),
+    "Flatten": Operator("digital", True, 9, 9, rows="regroup", sign="first", moves=True, on_levels=True),
+    "Floor": Operator("digital", False, 2, 2, rows="same"),
+    "GRU": Operator("crossbar", True, 6, 6, rows="all"),
+    "Gather": Operator("digital", True, 4, 4, moves=True),
     "GatherElements": Operator("digital", True, 3, 3),
     "GatherND": Operator("digital", True, 3, 3),
-    "Gelu": Operator("digital", True, 4, 4),
+    "Gelu": Operator("digital", True, 4, 4, rows="same", passes=2),
     "Gemm": Operator("crossbar", True, 11, 11),
-    "GlobalAveragePool": Operator("digital", True, 2, 2),
+    "GlobalAveragePool": Operator("digital", True, 2, 2, sign="first"),
     "GlobalLpPool": Operator("digital", True, 0, 0),
-    "GlobalMaxPool": Operator("digital", True, 2, 2),
-    "Greater": Operator("digital", False, 8, 8),
-    "GreaterOrEqual": Operator("digital", False, 8, 8),
-    "GroupNormalization": Operator("digital", True, 2, 2),
-    "HardSigmoid": Operator("digital", True, 3, 3),
-    "HardSwish": Operator("digital", True, 1, 1),
-    "Hardmax": Operator("digital", False, 7, 7),
-    "Identity": Operator("digital", True, 5, 5),
-    "InstanceNormalization": Operator("digital", True, 2, 2),
+    "GlobalMaxPool": Operator("digital", True, 2, 2, sign="first"),
+    "Greater": Operator("digital", False, 8, 8, rows="same"),
+    "GreaterOrEqual": Operator("digital", False, 8, 8, rows="same"),
+    "GroupNormalization": Operator("digital", True, 2, 2, rows="all", parameters=(1, 2)),
+    "HardSigmoid": Operator("digital", True, 3, 3, rows="same"),
+    "HardSwish": Operator("digital", True, 1, 1, rows="same"),
+    "Hardmax": Operator("digital", False, 7, 7, rows="axis"),
+    "Identity": Operator("digital", True, 5, 5, rows="same", sign="first", moves=True),
+    "InstanceNormalization": Operator("digital", True, 2, 2, rows="all", parameters=(1, 2)),
     "IsInf": Operator("digital", False, 4, 4),
     "IsNaN": Operator("digital", False, 2, 2),
-    "LRN": Operator("digital", True, 2, 2),
-    "LSTM": Operator("crossbar", True, 6, 6),
-    "LayerNormalization": Operator("digital", True, 19, 19),
-    "LeakyRelu": Operator("digital", True, 3, 3),
-    "Less": Operator("digital", False, 8, 8),
-    "LessOrEqual": Operator("digital", False, 8, 8),
-    "Log": Operator("digital", True, 2, 2),
-    "LogSoftmax": Operator("digital", True, 7, 7),
+    "LRN": Operator("digital", True, 2, 2, rows="same", passes=3),
+    "LSTM": Operator("crossbar", True, 6, 6, rows="all"),
+    "LayerNormalization": Operator("digital", True, 19, 19, rows="axis", passes=4, parameters=(1, 2)),
+    "LeakyRelu": Operator("digital", True, 3, 3, rows="same", sign="first"),
+    "Less": Operator("digital", False, 8, 8, rows="same"),
+    "LessOrEqual": Operator("digital", False, 8, 8, rows="same"),
+    "Log": Operator("digital", True, 2, 2, rows="same"),
+    "LogSoftmax": Operator("digital", True, 7, 7, rows="axis", passes=3),
     "LpNormalization": Operator("digital", True, 6, 6),
-    "LpPool": Operator("digital", True, 8, 8),
+    "LpPool": Operator("digital", True, 8, 8, rows="window"),
     "MatMul": Operator("crossbar", True, 7, 7),
-    "Max": Operator("digital", True, 14, 14),
-    "MaxPool": Operator("digital", True, 19, 19),
-    "Mean": Operator("digital", True, 3, 3),
-    "MeanVarianceNormalization": Operator("digital", True, 1, 1),
-    "Min": Operator("digital", True, 14, 14),
-    "Mish": Operator("digital", True, 1, 1),
-    "Mod": Operator("digital", True, 19, 19),
-    "Mul": Operator("digital", True, 9, 9),
-    "Neg": Operator("digital", True, 2, 2),
-    "Not": Operator("digital", False, 3, 3),
+    "Max": Operator("digital", True, 14, 14, rows="same"),
+    "MaxPool": Operator("digital", True, 19, 19, rows="window", sign="first", on_levels=True),
+    "Mean": Operator("digital", True, 3, 3, rows="same"),
+    "MeanVarianceNormalization": Operator("digital", True, 1, 1, rows="all"),
+    "Min": Operator("digital", True, 14, 14, rows="same"),
+    "Mish": Operator("digital", True, 1, 1, rows="same"),
+    "Mod": Operator("digital", True, 19, 19, rows="same"),
+    "Mul": Operator("digital", True, 9, 9, rows="same", sign="all"),
+    "Neg": Operator("digital", True, 2, 2, rows="same"),
+    "Not": Operator("digital", False, 3, 3, rows="same"),
     "OneHot": Operator("digital", False, 6, 6),
-    "Or": Operator("digital", False, 8, 8),
-    "PRelu": Operator("digital", True, 2, 2),
-    "Pad": Operator("digital", True, 6, 6),
-    "Pow": Operator("digital", True, 12, 12),
-    "QuantizeLinear": Operator("digital", False, 10, 13),
-    "RMSNormalization": Operator("digital", True, 19, 19),
-    "RNN": Operator("crossbar", True, 6, 6),
+    "Or": Operator("digital", False, 8, 8, rows="same"),
+    "PRelu": Operator("digital", True, 2, 2, rows="same", parameters=(1,)),
+    "Pad": Operator("digital", True, 6, 6, rows="same"),
+    "Pow": Operator("digital", True, 12, 12, rows="same"),
+    "QuantizeLinear": Operator("digital", False, 10, 13, rows="same"),
+    "RMSNormalization": Operator("digital", True, 19, 19, rows="axis", parameters=(1,)),
+    "RNN": Operator("crossbar", True, 6, 6, rows="all"),
     "Range": Operator("digital", False, 3, 4),
-    "Reciprocal": Operator("digital", True, 2, 2),
+    "Reciprocal": Operator("digital", True, 2, 2, rows="same"),
     "ReduceL1": Operator("digital", True, 9, 9),
     "ReduceL2": Operator("digital", True, 9, 9),
     "ReduceLogSum": Operator("digital", True, 5, 5),
     "ReduceLogSumExp": Operator("digital", True, 9, 9),
     "ReduceMax": Operator("digital", True, 11, 11),
-    "ReduceMean": Operator("digital", True, 8, 8),
+    "ReduceMean": Operator("digital", True, 8, 8, sign="first"),
     "ReduceMin": Operator("digital", True, 10, 10),
     "ReduceProd": Operator("digital", True, 9, 9),
     "ReduceSum": Operator("digital", True, 12, 12),
     "ReduceSumSquare": Operator("digital", True, 9, 9),
-    "Relu": Operator("digital", True, 1, 1),
-    "Reshape": Operator("digital", True, 10, 10),
+    "Relu": Operator("digital", True, 1, 1, rows="same", sign="always"),
+    "Reshape": Operator("digital", True, 10, 10, rows="regroup", sign="first", moves=True, on_levels=True),
     "Resize": Operator("digital", True, 39, 39),
     "ReverseSequence": Operator("digital", True, 3, 3),
-    "Round": Operator("digital", False, 1, 1),
+    "Round": Operator("digital", False, 1, 1, rows="same"),
     "ScatterElements": Operator("digital", True, 7, 7),
     "ScatterND": Operator("digital", True, 7, 7),
-    "Selu": Operator("digital", True, 3, 3),
+    "Selu": Operator("digital", True, 3, 3, rows="same"),
     "Shape": Operator("digital", False, 11, 11),
-    "Shrink": Operator("digital", True, 2, 2),
-    "Sigmoid": Operator("digital", True, 2, 2),
-    "Sign": Operator("digital", False, 1, 1),
-    "Sin": Operator("digital", True, 2, 2),
-    "Sinh": Operator("digital", True, 2, 2),
+    "Shrink": Operator("digital", True, 2, 2, rows="same"),
+    "Sigmoid": Operator("digital", True, 2, 2, rows="same", sign="always"),
+    "Sign": Operator("digital", False, 1, 1, rows="same"),
+    "Sin": Operator("digital", True, 2, 2, rows="same"),
+    "Sinh": Operator("digital", True, 2, 2, rows="same"),
     "Size": Operator("digital", False, 2, 2),
-    "Slice": Operator("digital", True, 8, 8),
-    "Softmax": Operator("digital", True, 7, 7),
-    "Softplus": Operator("digital", True, 2, 2),
-    "Softsign": Operator("digital", True, 2, 2),
+    "Slice": Operator("digital", True, 8, 8, rows="same", moves=True, on_levels=True),
+    "Softmax": Operator("digital", True, 7, 7, rows="axis", sign="always", passes=3),
+    "Softplus": Operator("digital", True, 2, 2, rows="same"),
+    "Softsign": Operator("digital", True, 2, 2, rows="same"),
     "SpaceToDepth": Operator("digital", True, 4, 4),
-    "Split": Operator("digital", True, 16, 16),
-    "Sqrt": Operator("digital", True, 2, 2),
-    "Squeeze": Operator("digital", True, 2, 2),
-    "Sub": Operator("digital", True, 9, 9),
-    "Sum": Operator("digital", True, 3, 3),
-    "Swish": Operator("digital", True, 1, 1),
-    "Tan": Operator("digital", True, 2, 2),
-    "Tanh": Operator("digital", True, 2, 2),
-    "ThresholdedRelu": Operator("digital", True, 3, 3),
+    "Split": Operator("digital", True, 16, 16, rows="same", moves=True),
+    "Sqrt": Operator("digital", True, 2, 2, rows="same"),
+    "Squeeze": Operator("digital", True, 2, 2, rows="regroup", sign="first", moves=True, on_levels=True),
+    "Sub": Operator("digital", True, 9, 9, rows="same"),
+    "Sum": Operator("digital", True, 3, 3, rows="same"),
+    "Swish": Operator("digital", True, 1, 1, rows="same"),
+    "Tan": Operator("digital", True, 2, 2, rows="same"),
+    "Tanh": Operator("digital", True, 2, 2, rows="same", sign="first"),
+    "ThresholdedRelu": Operator("digital", True, 3, 3, rows="same"),
     "Tile": Operator("digital", True, 2, 2),
-    "TopK": Operator("digital", True, 7, 7),
-    "Transpose": Operator("digital", True, 7, 7),
+    "TopK": Operator("digital", True, 7, 7, rows="all"),
+    "Transpose": Operator("digital", True, 7, 7, sign="first", moves=True, on_levels=True),
     "Trilu": Operator("digital", True, 18, 18),
-    "Unsqueeze": Operator("digital", True, 7, 7),
-    "Where": Operator("digital", True, 2, 2),
-    "Xor": Operator("digital", False, 8, 8),
+    "Unsqueeze": Operator("digital", True, 7, 7, rows="regroup", sign="first", moves=True, on_levels=True),
+    "Where": Operator("digital", True, 2, 2, rows="same"),
+    "Xor": Operator("digital", False, 8, 8, rows="same"),
 }
 
 # Operators that become crossbar layers where their weights are constants.
@@ -173,16 +190,13 @@ CROSSBAR_SOURCES = frozenset(name for name, operator in OPERATORS.items() if ope
 # Operators that the runtime executes digitally; a product of two values has no weights to lay on an array.
 DIGITAL_OPERATORS = frozenset(OPERATORS) - CROSSBAR_SOURCES | {"Gemm", "MatMul", "Einsum"}
 
-# Inputs of digital operators that are parameters of the network, and so are trained. Of a BatchNormalization the third
-# and the fourth are statistics.
-PARAMETERS: dict[str, tuple[int, ...]] = {
-    "BatchNormalization": (1, 2, 3, 4),
-    "GroupNormalization": (1, 2),
-    "InstanceNormalization": (1, 2),
-    "LayerNormalization": (1, 2),
-    "PRelu": (1,),
-    "RMSNormalization": (1,),
-}
+# The places of inputs that are parameters, for operators that have any.
+PARAMETERS = {name: operator.parameters for name, operator in OPERATORS.items() if operator.parameters}
+
+
+def operators_where(holds: Callable[[Operator], bool]) -> frozenset[str]:
+    """The names of the operators for which that holds."""
+    return frozenset(name for name, operator in OPERATORS.items() if holds(operator))
 
 
 def layer_of(weight: str) -> str:

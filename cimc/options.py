@@ -62,15 +62,6 @@ class Weights(StrEnum):
     digital = "digital"
 
 
-class Objective(StrEnum):
-    """What the mapper's copies and packing are for."""
-
-    latency = "latency"
-    interval = "interval"
-    energy = "energy"
-    arrays = "arrays"
-
-
 class RowSplit(StrEnum):
     """How rows of a weight matrix are split over arrays."""
 

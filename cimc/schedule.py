@@ -52,7 +52,8 @@ class Stage(Record):
 
     row_ns: from one row's end to the next one's when nothing has to be waited for. first_ns: from the moment all that a
     row needs is there to its end, alone; row r ends at max(ready(r) + first_ns, end(r - 1) + row_ns). start_ns,
-    stop_ns: of one image alone, row-pipelined: the first row begins, the last ends.
+    stop_ns: of one image alone, row-pipelined: the first row begins, the last ends. All times, with round_ns of one
+    MVM, are 0 until `passes.mapper.schedule` has found them.
     """
 
     name: str
@@ -61,13 +62,13 @@ class Stage(Record):
     layer: str
     rows: int
     positions: int
-    round_ns: float
-    row_ns: float
-    first_ns: float
+    round_ns: float = 0.0
+    row_ns: float = 0.0
+    first_ns: float = 0.0
     elements: int
     operations: int
-    start_ns: float
-    stop_ns: float
+    start_ns: float = 0.0
+    stop_ns: float = 0.0
     inputs: tuple[Dependency, ...]
 
     @property

@@ -3,28 +3,12 @@
 import numpy as np
 import onnx_ir as ir
 
+from cimc.operators import operators_where
 from passes.graph_edit import constant
 
-_ALWAYS = frozenset({"Relu", "Sigmoid", "Softmax"})
-_FIRST_INPUT = frozenset(
-    {
-        "AveragePool",
-        "Dropout",
-        "Flatten",
-        "GlobalAveragePool",
-        "GlobalMaxPool",
-        "Identity",
-        "LeakyRelu",
-        "MaxPool",
-        "ReduceMean",
-        "Reshape",
-        "Squeeze",
-        "Tanh",
-        "Transpose",
-        "Unsqueeze",
-    }
-)
-_ALL_INPUTS = frozenset({"Add", "Concat", "Mul"})
+_ALWAYS = operators_where(lambda operator: operator.sign == "always")
+_FIRST_INPUT = operators_where(lambda operator: operator.sign == "first")
+_ALL_INPUTS = operators_where(lambda operator: operator.sign == "all")
 
 
 def nonnegative_values(model: ir.Model, input_range: tuple[float, float]) -> frozenset[str]:

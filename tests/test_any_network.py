@@ -11,6 +11,7 @@ import pytest
 
 from cimc.chip import load_chip
 from passes.mapper.map_network import map_network
+from passes.mapper.options import MappingOptions
 from passes.pipeline import lower
 from passes.read import read_network
 from passes.verify import random_inputs, run
@@ -71,7 +72,7 @@ def test_real_networks_compute_and_train_on_ideal_arrays(name: str) -> None:
     feeds = random_inputs(model, 2, 0)
     lowered = lower(model, verify_each(model, feeds))
     chip = load_chip("ideal")
-    mapping = map_network(lowered, chip, (-1.0, 1.0))
+    mapping = map_network(lowered, chip, options=MappingOptions(input_range=(-1.0, 1.0)))
     (expected,) = run(model, feeds)
     ideal, _ = mapping_differences(model, lowered, mapping, chip)
     assert ideal <= TOLERANCE * np.abs(expected).max()

@@ -12,8 +12,9 @@ from cimc.artifact import Artifact, write_artifact
 from cimc.chip import Chip
 from cimc.errors import CimcError
 from cimc.files import require_different
-from cimc.options import Objective, RowSplit, check_choice, check_range, check_whole
+from cimc.options import RowSplit, check_choice
 from passes.mapper.map_network import map_network
+from passes.mapper.options import MappingOptions
 from passes.pipeline import lower
 from passes.read import external_files, read_network
 from passes.set_shapes import Sizes, set_shapes
@@ -47,7 +48,7 @@ def compile(
     shapes: Mapping[str, Sizes] = MappingProxyType({}),
     verify_passes: bool = False,
     passes_folder: str | Path | None = None,
-    objective: Objective | str | None = None,
+    objective: str | None = None,
     arrays: int | None = None,
     seed: int = 0,
 ) -> Compiled:
@@ -64,7 +65,7 @@ def compile(
         shapes: sizes of inputs by name, in place of those that are not static.
         verify_passes: compare after every network pass too, and name the first that changes the outputs.
         passes_folder: keep the network after every pass there.
-        objective: what copies are for: latency, interval, energy or arrays; None: one copy each.
+        objective: what copies are for, a name in `passes/mapper/objectives/`; None: one copy each.
         arrays: the budget of the objective; None: those of one chip.
         seed: of the mapper's search.
 
@@ -73,12 +74,14 @@ def compile(
     """
     if output is not None:
         require_different(model, output)
-    least, greatest = check_range("input_range", input_range)
-    split = None if row_split is None else check_choice(RowSplit, "row_split", row_split)
-    goal = None if objective is None else check_choice(Objective, "objective", objective)
-    chips = None if max_chips is None else check_whole("max_chips", max_chips, 1)
-    budget = None if arrays is None else check_whole("arrays", arrays, 1)
-    seed = check_whole("seed", seed, 0)
+    options = MappingOptions(
+        input_range=input_range,
+        max_chips=max_chips,
+        row_split=None if row_split is None else check_choice(RowSplit, "row_split", row_split),
+        objective=objective,
+        arrays=arrays,
+        seed=seed,
+    )
     description, text = chip_of(chip)
     network = read_network(Path(model))
     if output is not None and Path(output).resolve() in external_files(Path(model)):
@@ -89,9 +92,9 @@ def compile(
         watches.append(save_passes(Path(passes_folder)))
     if verify_passes:
         lower(network)  # what is wrong with the network itself is said before a pass is blamed
-        watches.append(verify_each(network, random_inputs(network, 2, 0, (least, greatest))))
+        watches.append(verify_each(network, random_inputs(network, 2, 0, options.input_range)))
     lowered = lower(network, all_of(watches) if watches else None)
-    mapping = map_network(lowered, description, (least, greatest), chips, split, goal, budget, seed)
+    mapping = map_network(lowered, description, options=options)
     if verify is None:
         verify = _weight_bytes(lowered) <= VERIFIED_BYTES
     differences = mapping_differences(network, lowered, mapping, description) if verify else (None, None)

@@ -16,6 +16,7 @@ from cimc.options import Weights, check_choice, check_whole
 from cimc.package import Package, write_package
 from passes.chip_network import chip_network
 from passes.mapper.map_network import map_network
+from passes.mapper.options import MappingOptions
 from passes.set_constants import set_constants
 from runtime.crossbar.keys import new_key
 from runtime.crossbar.xla import use_compilation_cache
@@ -58,7 +59,11 @@ def export(
     artifact, name = artifact_of(source)
     target, text = (artifact.chip, artifact.chip_text) if chip is None else chip_of(chip)
     lowered = artifact.network
-    mapping = artifact.mapping if chip is None else map_network(lowered, target, artifact.mapping.input_range)
+    mapping = (
+        artifact.mapping
+        if chip is None
+        else map_network(lowered, target, options=MappingOptions(input_range=artifact.mapping.input_range))
+    )
     system = build_system(load_network(artifact.network), mapping, target)
     trained_on = system_of(artifact)
     state, programmed = state_of(artifact, trained_on, name, weight_range=best_weight_range)

@@ -8,7 +8,7 @@ import typer
 
 from cimc.commands.options import Json, Seed, emit
 from cimc.errors import CimcError
-from cimc.options import Objective, RowSplit, check_range
+from cimc.options import RowSplit, check_range
 
 if TYPE_CHECKING:
     from cimc.api.compile import Compiled
@@ -24,7 +24,12 @@ def compile(
     max_chips: Annotated[int | None, typer.Option(help="Refuse a network that needs more chips.", min=1)] = None,
     row_split: Annotated[RowSplit | None, typer.Option(help="In place of the chip's own rule.")] = None,
     objective: Annotated[
-        Objective | None, typer.Option(help="What copies and packing are for. Default: one copy, one block an array.")
+        str | None,
+        typer.Option(
+            metavar="NAME",
+            help="What copies and packing are for: latency, interval, energy or arrays. "
+            "Default: one copy, one block an array.",
+        ),
     ] = None,
     arrays: Annotated[int | None, typer.Option(help="Budget of the objective. Default: one chip.", min=1)] = None,
     seed: Seed = 0,

@@ -8,13 +8,23 @@ import typer
 from cimc.commands.options import Json, emit
 
 
-def inspect(artifact: Annotated[Path, typer.Argument(help=".cim file.")], as_json: Json = False) -> None:
+def inspect(
+    artifact: Annotated[Path, typer.Argument(help=".cim file.")],
+    simulate: Annotated[
+        bool, typer.Option("--simulate", help="Compare the schedule with an event-driven simulation.")
+    ] = False,
+    as_json: Json = False,
+) -> None:
     """Show how a .cim file lies on its chip: layers, arrays, copies, time, energy, bound, critical path.
 
-    Example: cimc inspect lenet1.cim
+    Example: cimc inspect lenet1.cim --simulate
     """
     from cimc.artifact import read_artifact
     from cimc.commands import mapping_table
 
-    contents = read_artifact(artifact)
-    emit(mapping_table.figures(contents), lambda: mapping_table.show(contents), as_json=as_json)
+    contents, simulated = read_artifact(artifact), None
+    if simulate:
+        from cimc.api.simulate import simulate_mapping
+
+        simulated = simulate_mapping(contents)
+    emit(mapping_table.figures(contents, simulated), lambda: mapping_table.show(contents, simulated), as_json=as_json)

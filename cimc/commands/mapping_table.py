@@ -12,10 +12,13 @@ from cimc.commands.console import print_table, say
 from cimc.mapping import LayerCost, MappedLayer, Mapping
 from cimc.schedule import Step
 
+Figures = dict[str, Any]
+LONGEST_WAITS = 8
 
-def figures(artifact: Artifact) -> dict[str, Any]:
+
+def figures(artifact: Artifact, simulated: Figures | None = None) -> dict[str, Any]:
     """JSON of `inspect`: the cost with its layers, the result, the schedule without its stages, the segments, and the
-    training (`training_record.figures`; None for a file that was never trained).
+    training (`training_record.figures`; None for a file that was never trained); `simulated` where it was asked for.
     """
     mapping = artifact.mapping
     result = mapping.cost.model_dump()
@@ -41,6 +44,8 @@ def figures(artifact: Artifact) -> dict[str, Any]:
             "links": [link._asdict() for link in placement.links],
         }
     result["training"] = training_record.figures(artifact)
+    if simulated is not None:
+        result["simulated"] = simulated
     return result
 
 
@@ -52,13 +57,15 @@ def grid(layer: MappedLayer) -> list[int]:
     return [rows, -(-len(of_one_row) // layer.groups)]
 
 
-def show(artifact: Artifact) -> None:
+def show(artifact: Artifact, simulated: Figures | None = None) -> None:
     """Everything that `inspect` prints."""
     show_layers(artifact)
     show_totals(artifact)
     _show_components(artifact.mapping)
     if artifact.mapping.schedule is not None:
         _show_path(artifact.mapping.schedule.critical_path, artifact.mapping.schedule.latency_ns)
+    if simulated is not None:
+        _show_simulation(simulated)
     training_table.show(artifact)
 
 
@@ -172,3 +179,28 @@ def _show_path(path: Iterable[Step], latency_ns: float) -> None:
     ]
     columns = ["stage", "on the cores of", "rows", "from us", "to us", "share"]
     print_table("critical path, one image, row-pipelined", columns, rows)
+
+
+def _show_simulation(simulated: Figures) -> None:
+    """The schedule's figures beside the simulator's (`cimc.api.simulate`), and the longest waits of one image."""
+    rows = []
+    for what in ("latency", "interval"):
+        figure = simulated[what]
+        causes = ", ".join(figure["causes"]) + ("" if figure["agrees"] else " (not explained)")
+        times = [f"{figure[key]:.5g}" for key in ("schedule_ms", "simulated_ms")]
+        rows.append([f"{what}, ms", *times, f"{figure['difference']:+.1%}", causes.strip()])
+    buffers = simulated["buffer_bytes"]
+    difference = f"{buffers['simulated'] / buffers['schedule'] - 1:+.1%}" if buffers["schedule"] else ""
+    rows.append(["buffers, bytes", f"{buffers['schedule']:,}", f"{buffers['simulated']:,}", difference, ""])
+    print_table(
+        "the schedule beside an event-driven simulation",
+        ["", "schedule", "simulated", "difference", "because of"],
+        rows,
+        f"one image alone; interval of {simulated['images']} images in turn; causes are named from 5 % on",
+    )
+    waits = [
+        [wait["kind"], escape(wait["where"]), escape(", ".join(wait["layers"])), f"{wait['wait_ns'] * 1e-3:.3f}"]
+        for wait in simulated["waits"][:LONGEST_WAITS]
+    ]
+    if waits:
+        print_table("longest waits, one image", ["resource", "which", "layers that share it", "waited us"], waits)

@@ -7,11 +7,11 @@ straight-through estimator, arXiv 1308.3432; with it networks are trained for qu
 import numpy as np
 import onnx_ir as ir
 
-from cimc.operators import CROSSBAR_DOMAIN, FAKE_QUANTIZE
+from cimc.operators import CROSSBAR_DOMAIN, FAKE_QUANTIZE, operators_where
 from passes.graph_edit import add_constant, constant, new_node, owner, replace_node
 
 # What these compute on levels is what they compute on values: only the places change.
-_MOVES = frozenset({"Flatten", "MaxPool", "Reshape", "Slice", "Squeeze", "Transpose", "Unsqueeze"})
+_MOVES = operators_where(lambda operator: operator.on_levels)
 _INTEGERS = frozenset({ir.DataType.INT8, ir.DataType.UINT8, ir.DataType.INT16, ir.DataType.UINT16})
 
 

@@ -1,37 +1,29 @@
 """Components: where the energy of one image goes and what area is in use, digital work and data movement apart."""
 
 from collections import Counter
-from collections.abc import Sequence
 
 from cimc.chip import Chip
-from cimc.mapping import Component, Cost, MappedLayer, Placement
+from cimc.mapping import Component, Cost
 from passes.mapper.cost import read_pj
 from passes.mapper.limits import partial_sum_bytes
+from passes.mapper.plan import Plan
 from passes.mapper.reads import ReadTable
-from passes.mapper.stages import StageShape
 from passes.mapper.traffic import bus_bytes, memory_bytes
 
 PJ = 1e-9  # in mJ
 
 
-def with_components(
-    cost: Cost,
-    layers: Sequence[MappedLayer],
-    table: ReadTable,
-    stages: Sequence[StageShape],
-    placement: Placement | None,
-    chip: Chip,
-) -> Cost:
+def add_components(cost: Cost, plan: Plan) -> Cost:
     """The cost with its components and the digital work of each layer; what the chip file does not state is None."""
     digital = Counter[str]()
-    for stage in stages:
+    for stage in plan.stages:
         digital[stage.layer] += stage.operations
-    price = chip.cost.digital_op_pj
+    price = plan.chip.cost.digital_op_pj
     of_layers = tuple(
         layer.model_copy(update={"digital_mj": None if price is None else digital[layer.name] * price * PJ})
         for layer in cost.layers
     )
-    parts = [*_arrays(cost, table, chip), *_beside(cost, layers, stages, placement, chip)]
+    parts = [*_arrays(cost, plan.table, plan.chip), *_beside(cost, plan)]
     return cost.model_copy(update={"components": tuple(parts), "layers": of_layers})
 
 
@@ -55,15 +47,13 @@ def _arrays(cost: Cost, table: ReadTable, chip: Chip) -> list[Component]:
     return [Component(name, energy[name] * PJ, areas[name]) for name in areas]
 
 
-def _beside(
-    cost: Cost, layers: Sequence[MappedLayer], stages: Sequence[StageShape], placement: Placement | None, chip: Chip
-) -> list[Component]:
+def _beside(cost: Cost, plan: Plan) -> list[Component]:
+    layers, stages, placement, chip = plan.layers, plan.stages, plan.placement, plan.chip
     prices, width = chip.cost, chip.cores.activation_bytes
     operations = sum(stage.operations for stage in stages)
     local = sum(layer.positions * (layer.rows * layer.groups + layer.columns) for layer in layers) * width
     if chip.cores.bus_bytes_per_ns is not None:
-        partial = 0.0 if placement is None else partial_sum_bytes(layers, placement, chip)
-        between = bus_bytes(stages) + partial
+        between = bus_bytes(stages) + partial_sum_bytes(plan)
     else:
         between = 0.0 if placement is None else placement.byte_hops
     cores = 0 if placement is None else len(set(placement.cores))

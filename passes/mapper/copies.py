@@ -37,7 +37,7 @@ def needed_for(layers: Sequence[Layer], reads: int) -> Copies:
 def copies_for(layers: Sequence[Layer], reads: int) -> Copies:
     """`needed_for`, and those copies that fit in beside."""
     needed = needed_for(layers, reads)
-    return {layer.name: layer.filled(needed[layer.name]) for layer in layers}
+    return {layer.name: layer.fill_up(needed[layer.name]) for layer in layers}
 
 
 def least_reads(layers: Sequence[Layer], budget: int, arrays: Arrays = arrays_of) -> int:

@@ -3,14 +3,13 @@
 Arrays with their converters only; `passes.mapper.components` adds digital work and data movement, each apart.
 """
 
-from collections.abc import Sequence
-
 from cimc.chip import Chip
 from cimc.mapping import Cost, LayerCost, MappedLayer
-from passes.mapper.reads import Read, ReadTable, columns_of, phases_of, rows_of, share
+from passes.mapper.plan import Plan
+from passes.mapper.reads import Read, columns_of, phases_of, positions_of_copy, rows_of
 
 
-def layer_cost(layer: MappedLayer, reads: dict[int, list[Read]], chip: Chip) -> LayerCost:
+def layer_cost(layer: MappedLayer, reads: dict[int, list[Read]], *, chip: Chip) -> LayerCost:
     """Cost of one layer: its arrays work in parallel, its copies share the positions.
 
     A chip that reads signed inputs in two phases takes twice the time and energy of an MVM for them.
@@ -18,7 +17,7 @@ def layer_cost(layer: MappedLayer, reads: dict[int, list[Read]], chip: Chip) -> 
     arrays = len(reads) * chip.physical_per_array
     tile_ops = chip.physical_per_array * sum(read.count for of_array in reads.values() for read in of_array)
     # Blocks of a layer that cannot be read at once follow one another.
-    rounds = share(layer, 0) * max(len(of_array) for of_array in reads.values())
+    rounds = positions_of_copy(layer, 0) * max(len(of_array) for of_array in reads.values())
     if chip.cost.mvm_nj is not None:
         energy_mj = tile_ops * chip.cost.mvm_nj * 1e-6
     else:
@@ -37,9 +36,10 @@ def layer_cost(layer: MappedLayer, reads: dict[int, list[Read]], chip: Chip) -> 
     )
 
 
-def network_cost(layers: Sequence[MappedLayer], table: ReadTable, chip: Chip) -> Cost:
+def network_cost(plan: Plan) -> Cost:
     """Cost of the whole network: latency is the sum over layers, the pipelined interval that of the slowest layer."""
-    costs = tuple(layer_cost(layer, table.by_layer[layer.name], chip) for layer in layers)
+    layers, table, chip = plan.layers, plan.table, plan.chip
+    costs = tuple(layer_cost(layer, table.by_layer[layer.name], chip=chip) for layer in layers)
     copied = sum(layer.rows * layer.columns * layer.copies for layer in layers)
     arrays = len(table.by_array)
     crossbars, devices = arrays * chip.physical_per_array, copied * chip.devices_per_weight

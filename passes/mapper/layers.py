@@ -1,44 +1,33 @@
 """The crossbar layers of a lowered network as the mapper sees them: sizes, pieces, positions."""
 
 import math
-from dataclasses import dataclass
 from functools import cached_property
 
 import onnx_ir as ir
 
 from cimc.chip import Chip
 from cimc.errors import CimcError
+from cimc.mapping import LayerShape
 from cimc.operators import layer_of
-from cimc.options import RowSplit
 from passes.crossbar_functions import crossbar_layers
 from passes.input_signs import nonnegative_values
-from passes.mapper.partition import Piece, partition, row_block_size, sizes, together
+from passes.mapper.partition import Piece, partition, pieces_at_once, row_block_size, sizes
 
 
-@dataclass(frozen=True)
-class Layer:
-    """A crossbar layer that is to get arrays; see `cimc.mapping.MappedLayer` for the fields of the same names.
+class Layer(LayerShape):
+    """A crossbar layer that is to get arrays.
 
-    phases: reads of one MVM (2: positive and negative inputs one after the other).
+    phases: reads of one MVM (2: positive and negative inputs one after the other). pieces: of one copy.
     """
 
-    name: str
-    operator: str
-    rows: int
-    columns: int
-    kernel_size: int
-    groups: int
-    positions: int
-    signed_input: bool
     phases: int
-    row_split: RowSplit
     pieces: tuple[Piece, ...]
     chip: Chip
 
     @cached_property
     def classes(self) -> tuple[tuple[int, int], ...]:
         """(pieces of one copy, pieces that one array takes at once) of each piece size."""
-        return tuple((len(same), together(same[0], self.chip)) for same in sizes(self.pieces).values())
+        return tuple((len(same), pieces_at_once(same[0], self.chip)) for same in sizes(self.pieces).values())
 
     @cached_property
     def row_blocks(self) -> int:
@@ -51,7 +40,7 @@ class Layer:
         by_rows: dict[tuple[int, int], float] = {}
         for piece in self.pieces:
             group = piece.column_start * self.groups // self.columns
-            shared = 1 / together(piece, self.chip)
+            shared = 1 / pieces_at_once(piece, self.chip)
             by_rows[group, piece.row_start] = max(by_rows.get((group, piece.row_start), 0.0), shared)
         return sum(by_rows.values()) * self.positions * self.phases
 
@@ -59,7 +48,7 @@ class Layer:
         """Arrays for that many copies; grows with the copies."""
         return sum(-(-count * copies // size) for count, size in self.classes)
 
-    def filled(self, copies: int) -> int:
+    def fill_up(self, copies: int) -> int:
         """The most copies, and no fewer than `copies`, in no more arrays than `copies` take."""
         most = min(-(-count * copies // size) * size // count for count, size in self.classes)
         return max(copies, min(most, self.positions))
@@ -109,7 +98,7 @@ def _layer(nodes: list[ir.Node], nonnegative: frozenset[str], chip: Chip) -> Lay
         signed_input=signed,
         phases=2 if signed and chip.input.signed == "two-phase" else 1,
         row_split=row_block_size(kernel_size, chip)[1],
-        pieces=partition(rows, columns, kernel_size, chip, groups),
+        pieces=partition(rows, columns, kernel_size=kernel_size, chip=chip, groups=groups),
         chip=chip,
     )
 

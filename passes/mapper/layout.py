@@ -3,7 +3,7 @@
 from cimc.chip import Chip
 from cimc.mapping import Block
 from passes.mapper.layers import Layer
-from passes.mapper.partition import Piece, sizes, together
+from passes.mapper.partition import Piece, pieces_at_once, sizes
 
 
 def plain_blocks(layer: Layer, first_array: int) -> tuple[Block, ...]:
@@ -22,7 +22,7 @@ def copied_blocks(layer: Layer, copies: int, first_array: int) -> tuple[Block, .
     blocks: dict[tuple[int, Piece], Block] = {}
     down, right = layer.chip.rows_per_weight, layer.chip.columns_per_weight
     for same in sizes(layer.pieces).values():
-        size = together(same[0], layer.chip)
+        size = pieces_at_once(same[0], layer.chip)
         height, width = same[0].height * down, same[0].width * right
         wanted = [(copy, piece) for copy in range(copies) for piece in same]
         for index, (copy, piece) in enumerate(wanted):
@@ -32,6 +32,6 @@ def copied_blocks(layer: Layer, copies: int, first_array: int) -> tuple[Block, .
     return tuple(blocks[copy, piece] for copy in range(copies) for piece in layer.pieces)
 
 
-def placed(piece: Piece, array: int, row: int, column: int, copy: int, chip: Chip) -> Block:
+def place_piece(piece: Piece, array: int, *, row: int, column: int, chip: Chip) -> Block:
     """The block of a piece whose first weight is weight (row, column) of an array."""
-    return Block(*piece, array, row * chip.rows_per_weight, column * chip.columns_per_weight, copy)
+    return Block(*piece, array, row * chip.rows_per_weight, column * chip.columns_per_weight)

@@ -1,32 +1,25 @@
 """Limits: the resources of the chip and how long one image keeps each busy; none can be shorter than the interval."""
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
 from cimc.chip import Chip
 from cimc.mapping import MappedLayer, Placement
 from cimc.schedule import Limit
 from passes.mapper.place import core_starts
+from passes.mapper.plan import Plan
 from passes.mapper.reads import ReadTable, busy_reads
-from passes.mapper.stages import StageShape
 from passes.mapper.traffic import bus_bytes, memory_bytes, partial_sums
 
 
-def limits_of(
-    layers: Sequence[MappedLayer],
-    table: ReadTable,
-    stages: Sequence[StageShape],
-    placement: Placement | None,
-    chip: Chip,
-) -> tuple[Limit, ...]:
+def limits_of(plan: Plan) -> tuple[Limit, ...]:
     """The busiest resource of each kind that the chip file states, the largest first."""
-    found = [_arrays(table, chip)]
-    if placement is not None:
-        starts = core_starts(table, placement.cores)
-        found += _cores(layers, stages, placement, starts, chip)
-        found += _links(stages, layers, placement, chip)
+    chip, found = plan.chip, [_arrays(plan.table, plan.chip)]
+    if plan.placement is not None:
+        found += _cores(plan, plan.placement)
+        found += _links(plan, plan.placement)
     if chip.cores.global_bytes_per_ns is not None:
-        found.append(Limit("global memory", "chip", memory_bytes(stages, chip) / chip.cores.global_bytes_per_ns))
+        found.append(Limit("global memory", "chip", memory_bytes(plan.stages, chip) / chip.cores.global_bytes_per_ns))
     return tuple(sorted((limit for limit in found if limit.busy_ns > 0), key=lambda limit: -limit.busy_ns))
 
 
@@ -39,13 +32,9 @@ def _arrays(table: ReadTable, chip: Chip) -> Limit:
     return Limit("array", where, busiest * chip.cost.mvm_us * 1e3)
 
 
-def _cores(
-    layers: Sequence[MappedLayer],
-    stages: Sequence[StageShape],
-    placement: Placement,
-    starts: Mapping[str, Counter[int]],
-    chip: Chip,
-) -> list[Limit]:
+def _cores(plan: Plan, placement: Placement) -> list[Limit]:
+    layers, stages, chip = plan.layers, plan.stages, plan.chip
+    starts = core_starts(plan.table, placement.cores)
     found = []
     if chip.cores.mvm_start_ns is not None:
         total: Counter[int] = Counter()
@@ -84,20 +73,23 @@ def _busiest(kind: str, load: Mapping[int, float], ns: float) -> Limit:
     return Limit(kind, f"core {core}", load.get(core, 0) * ns)
 
 
-def _links(
-    stages: Sequence[StageShape], layers: Sequence[MappedLayer], placement: Placement, chip: Chip
-) -> list[Limit]:
+def _links(plan: Plan, placement: Placement) -> list[Limit]:
+    chip = plan.chip
     if chip.cores.bus_bytes_per_ns is not None:
-        partial = partial_sum_bytes(layers, placement, chip)
-        return [Limit("bus", "chip", (bus_bytes(stages) + partial) / chip.cores.bus_bytes_per_ns)]
+        moved = bus_bytes(plan.stages) + partial_sum_bytes(plan)
+        return [Limit("bus", "chip", moved / chip.cores.bus_bytes_per_ns)]
     if chip.cores.link_bytes_per_ns is None or not placement.links:
         return []
     link = max(placement.links, key=lambda link: (link.bytes, -link.source, -link.target))
     return [Limit("link", f"core {link.source} to {link.target}", link.bytes / chip.cores.link_bytes_per_ns)]
 
 
-def partial_sum_bytes(layers: Sequence[MappedLayer], placement: Placement, chip: Chip) -> float:
-    """Bytes of partial sums on the bus: each core adds up those of its own row blocks and sends them to the first's."""
-    return sum(
-        bytes_ for layer in layers for *_, bytes_ in partial_sums(layer, placement.cores, chip.cores.activation_bytes)
-    )
+def partial_sum_bytes(plan: Plan) -> float:
+    """Bytes of partial sums on the bus, 0 before arrays are placed.
+
+    Each core adds up those of its own row blocks and sends them to the first's.
+    """
+    if plan.placement is None:
+        return 0.0
+    cores, width = plan.placement.cores, plan.chip.cores.activation_bytes
+    return sum(moved for layer in plan.layers for *_, moved in partial_sums(layer, cores, width=width))

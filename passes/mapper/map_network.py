@@ -1,172 +1,163 @@
 """The mapper: every crossbar layer of a lowered network gets arrays, and every weight an address in each copy."""
 
+import math
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from typing import Any
 
 import onnx_ir as ir
 
 from cimc.chip import Chip
 from cimc.errors import CimcError
-from cimc.mapping import MappedLayer, Mapping, Segment
-from cimc.options import Objective, RowSplit
-from passes.mapper.choose import choose, reached, result_of
-from passes.mapper.components import with_components
+from cimc.mapping import MappedLayer, Mapping, Result
+from passes.mapper.components import add_components
 from passes.mapper.copies import arrays_of, one_each
 from passes.mapper.cost import network_cost
-from passes.mapper.layers import Layer, layers_of
-from passes.mapper.mapped import partly_packed, plain
+from passes.mapper.lay_out import lay_out_packed, lay_out_partly_packed, lay_out_plain
+from passes.mapper.layers import layers_of
+from passes.mapper.objective import Objective, find_objective
+from passes.mapper.options import MappingOptions
 from passes.mapper.pack import area_bound, pack
 from passes.mapper.place import place
-from passes.mapper.reads import read_table
+from passes.mapper.plan import Plan, Task, plan_layers
 from passes.mapper.schedule import schedule
-from passes.mapper.segments import cut, segmented_cost, segmented_result
-from passes.mapper.stages import StageShape, stages_of
+from passes.mapper.segments import add_programming, cut_segments
+from passes.mapper.stages import stages_of
 
 MOST_ALONE = 16  # layers that get arrays of their own, tried one by one, where the others must be packed
+DEFAULTS = MappingOptions()
 
 
-def map_network(
-    model: ir.Model,
-    chip: Chip,
-    input_range: tuple[float, float] = (0.0, 1.0),
-    max_chips: int | None = None,
-    row_split: RowSplit | None = None,
-    objective: Objective | None = None,
-    arrays: int | None = None,
-    seed: int = 0,
-) -> Mapping:
+def map_network(model: ir.Model, chip: Chip, *, options: MappingOptions = DEFAULTS) -> Mapping:
     """Assign the weights of every crossbar layer to arrays, time the network on them, and count what it costs.
 
     Args:
         model: a network lowered by `passes.pipeline.lower`.
         chip: the chip.
-        input_range: least and greatest value of the network's input; decides whether the first layer needs two phases.
-        max_chips: an upper limit on the chips.
-        row_split: how rows are split, in place of the chip's own rule.
-        objective: what the copies are for; None: one copy each, one block an array, in network order, over as many
-            chips as it takes.
-        arrays: the budget of an objective; None: those of one chip. A network that does not fit it, packed, is cut into
-            segments.
-        seed: of the local search that places the cores.
+        options: what the copies are for, and within which budget.
 
     Raises:
-        CimcError: no crossbar layer; more arrays needed than `max_chips` chips have; a budget without an objective; or
-            segments on a chip that does not state the time to program them.
+        CimcError: no crossbar layer; more arrays needed than `max_chips` chips have; or segments on a chip that does
+            not state the time to program them.
     """
-    if row_split is not None:
-        chip = chip.model_copy(update={"row_split": row_split})
-    if arrays is not None and objective is None:
-        raise CimcError("--arrays is the budget of an objective; add --objective latency, interval, energy or arrays")
-    layers = layers_of(model, chip, input_range)
+    if options.row_split is not None:
+        chip = chip.model_copy(update={"row_split": str(options.row_split)})
+    layers = layers_of(model, chip, options.input_range)
     if not layers:
         raise CimcError("the network has no Conv, Gemm or MatMul with constant weights; there is nothing to map")
-    stages = stages_of(model, layers, chip)
-    if objective is None:
-        return _mapping(plain(layers), stages, chip, input_range, max_chips, seed)
-    budget = chip.arrays_per_chip if arrays is None else arrays
-    if max_chips is not None:
-        budget = min(budget, max_chips * chip.arrays_per_chip)
+    task = Task(tuple(layers), tuple(stages_of(model, layers, chip)), chip)
+    if options.objective is None:
+        return _map_layers(task, lay_out_plain(layers), options=options)
+    objective = find_objective(options.objective)
+    budget = chip.arrays_per_chip if options.arrays is None else options.arrays
+    if options.max_chips is not None:
+        budget = min(budget, options.max_chips * chip.arrays_per_chip)
     found = [
-        mapping
+        (mapping, size)
         for size in dict.fromkeys((budget, min(budget, chip.arrays_per_chip)))
-        for mapping in _for_objective(layers, stages, chip, input_range, max_chips, objective, size, seed)
+        for mapping in _ways(task, objective, budget=size, options=options)
     ]
     # A larger budget brings other ways to lay a network out, over several chips or packed; they need not be better.
-    best = min(found, key=lambda mapping: reached(mapping, objective)[0])
-    if best.segments:
-        return best
-    return best.model_copy(update={"result": result_of(best, layers, stages, chip, objective, budget, seed)})
+    best, size = min(found, key=lambda way: objective.reached(way[0]))
+    result = _result(best, task, budget=size if best.segments else budget, options=options)
+    return best.model_copy(update={"result": result})
 
 
-def _for_objective(
-    layers: Sequence[Layer],
-    stages: Sequence[StageShape],
-    chip: Chip,
-    input_range: tuple[float, float],
-    max_chips: int | None,
-    objective: Objective,
-    budget: int,
-    seed: int,
-) -> Iterator[Mapping]:
+def _ways(task: Task, objective: Objective, *, budget: int, options: MappingOptions) -> Iterator[Mapping]:
     """The ways to lay the network out: with copies; where one copy is too large, packed, partly packed, in segments."""
+    layers, chip = task.layers, task.chip
     plainly = arrays_of(layers, one_each(layers)) <= budget
     fits = plainly or (area_bound(layers, chip) <= budget and pack(layers, chip).arrays <= budget)
     if fits:
-        yield _mapping(choose(layers, stages, chip, objective, budget), stages, chip, input_range, max_chips, seed)
-    if fits and not plainly and objective != "arrays":
+        laid = objective.search(task, budget) if plainly else lay_out_packed(layers, chip)
+        yield _map_layers(task, laid, options=options)
+    if fits and not plainly and not objective.packs:
         for alone in range(1, min(len(layers), MOST_ALONE)):
-            laid = partly_packed(layers, chip, alone)
-            if 1 + max(block.array for layer in laid for block in layer.blocks) > budget:
+            laid = lay_out_partly_packed(layers, chip, alone=alone)
+            if _arrays(laid) > budget:
                 break
-            yield _mapping(laid, stages, chip, input_range, max_chips, seed)
-    if not fits or (not plainly and objective != "arrays" and chip.cost.row_write_us is not None):
-        yield _in_segments(layers, stages, chip, input_range, objective, budget, seed)
+            yield _map_layers(task, laid, options=options)
+    if not fits or (not plainly and not objective.packs and chip.cost.row_write_us is not None):
+        yield _map_segments(task, budget, options=options)
 
 
-def _mapping(
-    layers: Sequence[MappedLayer],
-    stages: Sequence[StageShape],
-    chip: Chip,
-    input_range: tuple[float, float],
-    max_chips: int | None,
-    seed: int,
-) -> Mapping:
-    arrays = 1 + max(block.array for layer in layers for block in layer.blocks)
-    if max_chips is not None and arrays > max_chips * chip.arrays_per_chip:
-        missing = arrays - max_chips * chip.arrays_per_chip
+def _arrays(layers: Sequence[MappedLayer]) -> int:
+    return 1 + max(block.array for layer in layers for block in layer.blocks)
+
+
+def _map_layers(task: Task, layers: Sequence[MappedLayer], *, options: MappingOptions) -> Mapping:
+    chip, arrays, most = task.chip, _arrays(layers), options.max_chips
+    if most is not None and arrays > most * chip.arrays_per_chip:
+        missing = arrays - most * chip.arrays_per_chip
         raise CimcError(
-            f"the network needs {arrays} arrays but {max_chips} x {chip.name} has {max_chips * chip.arrays_per_chip}: "
+            f"the network needs {arrays} arrays but {most} x {chip.name} has {most * chip.arrays_per_chip}: "
             f"{missing} missing; raise --max-chips to {-(-arrays // chip.arrays_per_chip)} or choose a larger chip"
         )
-    table = read_table(layers, chip)
-    placement = place(layers, table, stages, chip, seed)
-    timed = schedule(layers, table, stages, placement, chip)
-    cost = network_cost(layers, table, chip)
+    plan = plan_layers(task, layers)
+    plan = replace(plan, placement=place(plan, seed=options.seed))
+    timed, cost = schedule(plan), network_cost(plan)
     array = next((limit.busy_ns for limit in timed.limits if limit.kind == "array"), 0.0)
     # Layers that share an array wait for each other; without such arrays it is the slowest layer's time to the bit.
     shared = max(cost.pipelined_latency_ms, array * 1e-6)
     if shared > cost.pipelined_latency_ms * (1 + 1e-9):
         cost = cost.model_copy(update={"pipelined_latency_ms": shared})
-    cost = with_components(cost, layers, table, stages, placement, chip)
-    return Mapping(
-        **_of_chip(chip, input_range),
-        arrays=arrays,
-        layers=tuple(layers),
-        cost=cost,
-        schedule=timed,
-        placement=placement,
+    return _mapping(
+        plan, options, arrays=arrays, cost=add_components(cost, plan), schedule=timed, placement=plan.placement
     )
 
 
-def _in_segments(
-    layers: Sequence[Layer],
-    stages: Sequence[StageShape],
-    chip: Chip,
-    input_range: tuple[float, float],
-    objective: Objective,
-    budget: int,
-    seed: int,
-) -> Mapping:
-    mapped = plain(layers)
-    segments: tuple[Segment, ...] = cut(mapped, budget, chip)
-    table = read_table(mapped, chip)
-    cost = segmented_cost(network_cost(mapped, table, chip), mapped, segments, chip)
+def _map_segments(task: Task, budget: int, *, options: MappingOptions) -> Mapping:
+    plan = plan_layers(task, lay_out_plain(task.layers))
+    segments = cut_segments(plan, budget)
+    cost = add_components(add_programming(network_cost(plan), plan, segments=segments), plan)
+    return _mapping(plan, options, arrays=_arrays(plan.layers), cost=cost, segments=segments)
+
+
+def _mapping(plan: Plan, options: MappingOptions, **found: Any) -> Mapping:
+    chip = plan.chip
     return Mapping(
-        **_of_chip(chip, input_range),
-        arrays=1 + max(block.array for layer in mapped for block in layer.blocks),
-        layers=tuple(mapped),
-        cost=with_components(cost, mapped, table, stages, None, chip),
-        segments=segments,
-        result=segmented_result(cost, layers, segments, objective, budget, seed),
+        chip=chip.name,
+        arrays_per_chip=chip.arrays_per_chip,
+        columns_per_weight=chip.columns_per_weight,
+        rows_per_weight=chip.rows_per_weight,
+        physical_per_array=chip.physical_per_array,
+        input_range=options.input_range,
+        layers=plan.layers,
+        **found,
     )
 
 
-def _of_chip(chip: Chip, input_range: tuple[float, float]) -> dict[str, Any]:
-    return {
-        "chip": chip.name,
-        "arrays_per_chip": chip.arrays_per_chip,
-        "columns_per_weight": chip.columns_per_weight,
-        "rows_per_weight": chip.rows_per_weight,
-        "physical_per_array": chip.physical_per_array,
-        "input_range": input_range,
+def _result(mapping: Mapping, task: Task, *, budget: int, options: MappingOptions) -> Result:
+    """What a mapping reached for the objective, and the bound."""
+    assert options.objective is not None
+    objective = find_objective(options.objective)
+    value = objective.reached(mapping)
+    if mapping.segments:
+        bound = objective.bound_in_segments(task, mapping, budget)
+        exact = value <= bound * (1 + 1e-9)
+    else:
+        chips = max(mapping.chips, -(-budget // task.chip.arrays_per_chip))
+        bound = objective.bound(replace(task, chip=_join_chips(task.chip, chips)), budget)
+        exact = math.isclose(value, bound, rel_tol=1e-9)
+    return Result(
+        objective=options.objective,
+        budget=budget,
+        seed=options.seed,
+        value=value,
+        bound=min(bound, value) if exact or mapping.segments else bound,  # equal but for rounding
+        unit=objective.unit,
+        exact=exact,
+    )
+
+
+def _join_chips(chip: Chip, count: int) -> Chip:
+    """The cores, buses and memories of several chips as one: no network on them is faster than on this."""
+    if count == 1:
+        return chip
+    cores = chip.cores
+    rates = {
+        key: rate * count
+        for key in ("bus_bytes_per_ns", "link_bytes_per_ns", "global_bytes_per_ns")
+        if (rate := getattr(cores, key)) is not None
     }
+    return chip.model_copy(update={"cores": cores.model_copy(update={"count": cores.count * count, **rates})})

@@ -19,8 +19,8 @@ import numpy.typing as npt
 from cimc.chip import Chip
 from cimc.mapping import Block
 from passes.mapper.layers import Layer
-from passes.mapper.layout import placed
-from passes.mapper.partition import Piece, sizes, together
+from passes.mapper.layout import place_piece
+from passes.mapper.partition import Piece, pieces_at_once, sizes
 
 Pattern = tuple[int, ...]  # of each height, how many in one column
 
@@ -78,7 +78,7 @@ def _strips(index: int, layer: Layer, chip: Chip) -> list[Strip]:
         return [Strip(index, piece.height, piece.width, ((piece, 0, 0),)) for piece in whole]
     strips = []
     for same in sizes(layer.pieces).values():
-        size = together(same[0], chip)
+        size = pieces_at_once(same[0], chip)
         for start in range(0, len(same), size):
             parts = same[start : start + size]
             height, width = parts[0].height, parts[0].width
@@ -185,7 +185,9 @@ def _lay(
             if start < stop:
                 first = piece.column_start + start - right
                 part = piece._replace(column_start=first, column_stop=first + stop - start)
-                blocks[strip.layer].append(placed(part, array, row + down, at + start - done, 0, chip))
+                blocks[strip.layer].append(
+                    place_piece(part, array, row=row + down, column=at + start - done, chip=chip)
+                )
         if done + width < strip.width:
             waiting.appendleft((strip, done + width))
         column, count = column + width, count - width

@@ -38,7 +38,7 @@ def row_block_size(kernel_size: int, chip: Chip) -> tuple[int, RowSplit]:
     return rows // kernel_size * kernel_size, RowSplit.channel
 
 
-def partition(rows: int, columns: int, kernel_size: int, chip: Chip, groups: int = 1) -> tuple[Piece, ...]:
+def partition(rows: int, columns: int, *, kernel_size: int, chip: Chip, groups: int = 1) -> tuple[Piece, ...]:
     """Pieces of a rows x columns weight matrix, group by group, row block by row block.
 
     An array takes `chip.weight_rows` x `chip.weight_columns` weights. Columns of different groups have different inputs
@@ -54,7 +54,7 @@ def partition(rows: int, columns: int, kernel_size: int, chip: Chip, groups: int
     )
 
 
-def together(piece: Piece, chip: Chip) -> int:
+def pieces_at_once(piece: Piece, chip: Chip) -> int:
     """How many pieces of that size one array takes on disjoint rows and disjoint columns, so that all are read at once.
 
     In a read every driven row reaches every column; so pieces with different inputs may share neither.

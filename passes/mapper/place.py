@@ -11,9 +11,9 @@ import numpy as np
 import numpy.typing as npt
 
 from cimc.chip import Chip
-from cimc.mapping import Link, MappedLayer, Placement
+from cimc.mapping import Link, Placement
+from passes.mapper.plan import Plan
 from passes.mapper.reads import ReadTable
-from passes.mapper.stages import StageShape
 from passes.mapper.traffic import bus_bytes, core_traffic, distances, link_bytes
 
 SWEEPS = 8  # of the local search; it ends at the first sweep that finds nothing
@@ -103,7 +103,7 @@ def _unit(arrays: Sequence[int], table: ReadTable, chip: Chip) -> Unit:
     return Unit(tuple(arrays), sum(together.values()), partial * chip.cores.activation_bytes)
 
 
-def assign_cores(units: Sequence[Unit], moved: int, chip: Chip) -> tuple[dict[int, int], float]:
+def assign_cores(units: Sequence[Unit], chip: Chip, *, moved: int) -> tuple[dict[int, int], float]:
     """The core of each array, and for how long the busiest core starts MVMs or the bus is busy, ns.
 
     `moved`: bytes on the bus beside the partial sums.
@@ -155,27 +155,26 @@ def _even(units: Sequence[Unit], moved: float, chip: Chip) -> tuple[dict[int, in
     return cores, max(starting, moved / (chip.cores.bus_bytes_per_ns or math.inf))
 
 
-def place(
-    layers: Sequence[MappedLayer], table: ReadTable, stages: Sequence[StageShape], chip: Chip, seed: int = 0
-) -> Placement | None:
-    """Place the arrays of a mapping on one chip; None where they need several chips.
+def place(plan: Plan, *, seed: int = 0) -> Placement | None:
+    """Place the arrays of a plan on one chip; None where they need several chips.
 
     On a bus it does not matter where a core is, and no links are listed. On a mesh, the cores are placed by a local
     search from the order along a snake: two cores change places while that saves byte hops, in an order that `seed`
     sets.
     """
+    table, chip = plan.table, plan.chip
     mesh = (chip.cores.mesh_rows, chip.cores.mesh_columns)
     if len(table.by_array) > chip.arrays_per_chip:
         return None
-    cores, _ = assign_cores(units_of(table, chip), bus_bytes(stages), chip)
+    cores, _ = assign_cores(units_of(table, chip), chip, moved=bus_bytes(plan.stages))
     bus = chip.cores.bus_bytes_per_ns is not None
-    traffic = np.zeros((chip.cores.count,) * 2) if bus else core_traffic(layers, stages, cores, chip)
+    traffic = np.zeros((chip.cores.count,) * 2) if bus else core_traffic(plan, cores)
     hops = distances(mesh, chip.cores.count)
     spots = _snake(mesh, chip.cores.count)
-    snake = _moved(traffic, spots)
+    snake = _move_cores(traffic, spots)
     if not bus:
         spots = _search(traffic, hops, spots, np.random.default_rng(seed))
-    moved = _moved(traffic, spots)
+    moved = _move_cores(traffic, spots)
     return Placement(
         mesh_rows=mesh[0],
         mesh_columns=mesh[1],
@@ -187,7 +186,7 @@ def place(
     )
 
 
-def _moved(traffic: npt.NDArray[np.float64], spots: npt.NDArray[np.int64]) -> npt.NDArray[np.float64]:
+def _move_cores(traffic: npt.NDArray[np.float64], spots: npt.NDArray[np.int64]) -> npt.NDArray[np.float64]:
     """The traffic by place on the mesh."""
     moved = np.zeros_like(traffic)
     moved[np.ix_(spots, spots)] = traffic

@@ -32,7 +32,7 @@ def phases_of(layer: MappedLayer, chip: Chip) -> int:
     return 2 if layer.signed_input and chip.input.signed == "two-phase" else 1
 
 
-def share(layer: MappedLayer, copy: int) -> int:
+def positions_of_copy(layer: MappedLayer, copy: int) -> int:
     """Positions of one image that a copy computes."""
     return layer.positions // layer.copies + (copy < layer.positions % layer.copies)
 
@@ -60,7 +60,7 @@ def _reads_of(layer: MappedLayer, chip: Chip) -> dict[int, list[Read]]:
     for block in layer.blocks:
         in_array[block.array].append(block)
     phases = phases_of(layer, chip)
-    shares = [phases * share(layer, copy) for copy in range(layer.copies)]
+    shares = [phases * positions_of_copy(layer, copy) for copy in range(layer.copies)]
     return {
         array: [
             Read(layer.name, tuple(group), max(shares[block.copy] for block in group), _all_inputs(layer, group))

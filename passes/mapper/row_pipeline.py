@@ -11,8 +11,7 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from cimc.schedule import Dependency, Step
-from passes.mapper.stages import StageShape
+from cimc.schedule import Dependency, Stage, Step
 
 Times = npt.NDArray[np.float64]
 
@@ -36,7 +35,7 @@ class Timeline:
 
 
 def timeline(
-    stages: Sequence[StageShape], times: Mapping[str, StageTime], exclusive: Mapping[str, frozenset[str]]
+    stages: Sequence[Stage], times: Mapping[str, StageTime], exclusive: Mapping[str, frozenset[str]]
 ) -> Timeline:
     """Run one image through the stages, row by row.
 
@@ -75,7 +74,7 @@ def rows_needed(source: Dependency, rows: int) -> npt.NDArray[np.int64]:
     return np.clip(needed, 1, source.source_rows)
 
 
-def critical_path(stages: Sequence[StageShape], times: Mapping[str, StageTime], line: Timeline) -> tuple[Step, ...]:
+def critical_path(stages: Sequence[Stage], times: Mapping[str, StageTime], line: Timeline) -> tuple[Step, ...]:
     """What the last row waited for, back to the network's input: rows of one stage without a gap, stage by stage."""
     by_name = {stage.name: stage for stage in stages}
     steps: list[Step] = []
@@ -91,7 +90,7 @@ def critical_path(stages: Sequence[StageShape], times: Mapping[str, StageTime], 
     return tuple(reversed(steps))
 
 
-def _waited_for(stage: StageShape, row: int, line: Timeline) -> tuple[str, int]:
+def _waited_for(stage: Stage, row: int, line: Timeline) -> tuple[str, int]:
     """The stage and the row whose end let `row` of `stage` start; "" where it could start at once."""
     start = line.ready[stage.name][row]
     if start <= 0:

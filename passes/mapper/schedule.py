@@ -5,13 +5,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from cimc.chip import Chip
-from cimc.mapping import MappedLayer, Placement
 from cimc.schedule import Limit, Schedule, Stage
 from passes.mapper.limits import core_shares, limits_of
 from passes.mapper.place import core_starts
-from passes.mapper.reads import ReadTable, exclusive_layers, phases_of
+from passes.mapper.plan import Plan
+from passes.mapper.reads import exclusive_layers, phases_of
 from passes.mapper.row_pipeline import StageTime, Timeline, buffer_bytes, critical_path, timeline
-from passes.mapper.stages import StageShape
 
 
 @dataclass(frozen=True)
@@ -28,13 +27,12 @@ class LayerTime:
     cores: int
 
 
-def layer_times(
-    layers: Sequence[MappedLayer], table: ReadTable, placement: Placement | None, chip: Chip
-) -> dict[str, LayerTime]:
-    """The pace of every layer of a mapping, from its blocks and their cores (all in one core without a placement)."""
+def layer_times(plan: Plan) -> dict[str, LayerTime]:
+    """The pace of every layer of a plan, from its blocks and their cores (all in one core without a placement)."""
+    table, placement, chip = plan.table, plan.placement, plan.chip
     starts = {} if placement is None else core_starts(table, placement.cores)
     times = {}
-    for layer in layers:
+    for layer in plan.layers:
         serial = max(len(reads) for reads in table.by_layer[layer.name].values())
         round_ns = chip.cost.mvm_us * 1e3 * phases_of(layer, chip) * serial
         busiest = max(starts[layer.name].values()) if placement is not None else 0
@@ -44,7 +42,7 @@ def layer_times(
 
 
 def stage_times(
-    stages: Sequence[StageShape], layers: Mapping[str, LayerTime], positions: Mapping[str, int], chip: Chip
+    stages: Sequence[Stage], layers: Mapping[str, LayerTime], *, positions: Mapping[str, int], chip: Chip
 ) -> dict[str, StageTime]:
     """Times of every stage.
 
@@ -62,8 +60,8 @@ def stage_times(
     homes = {stage.name: stage.layer for stage in stages}
     for stage in stages:
         layer = layers.get(stage.layer)
-        vector = _vector_ns(stage, 1 if layer is None else layer.cores, chip)
-        moved = _moving_ns(stage, homes, layers, chip)
+        vector = _vector_ns(stage, chip, cores=1 if layer is None else layer.cores)
+        moved = _moving_ns(stage, chip, homes=homes, layers=layers)
         if stage.kind == "digital" or layer is None:
             times[stage.name] = StageTime(0.0, max(vector, moved), vector + moved)
             continue
@@ -77,14 +75,14 @@ def stage_times(
     return times
 
 
-def _vector_ns(stage: StageShape, cores: int, chip: Chip) -> float:
+def _vector_ns(stage: Stage, chip: Chip, *, cores: int) -> float:
     """The vector units' time for one row; they share its outputs."""
     if chip.cores.vector_bytes_per_ns is None:
         return 0.0
     return stage.operations * chip.cores.activation_bytes / (chip.cores.vector_bytes_per_ns * cores * stage.rows)
 
 
-def _moving_ns(stage: StageShape, homes: Mapping[str, str], layers: Mapping[str, LayerTime], chip: Chip) -> float:
+def _moving_ns(stage: Stage, chip: Chip, *, homes: Mapping[str, str], layers: Mapping[str, LayerTime]) -> float:
     """The time to bring the inputs of one row from other cores (or the shared memory).
 
     On a mesh, as many links work side by side as both ends have cores; a bus and a memory are one.
@@ -101,28 +99,22 @@ def _moving_ns(stage: StageShape, homes: Mapping[str, str], layers: Mapping[str,
     return total / stage.rows
 
 
-def exclusive_of(table: ReadTable, chip: Chip) -> dict[str, frozenset[str]]:
+def exclusive_of(plan: Plan) -> dict[str, frozenset[str]]:
     """For every layer those that cannot be read at the same time, itself included."""
-    rivals = {layer: {layer} for layer in table.by_layer}
-    for pair in exclusive_layers(table.by_array.values(), chip):
+    rivals = {layer: {layer} for layer in plan.table.by_layer}
+    for pair in exclusive_layers(plan.table.by_array.values(), plan.chip):
         for name in pair:
             rivals[name] |= pair
     return {name: frozenset(names) for name, names in rivals.items()}
 
 
-def schedule(
-    layers: Sequence[MappedLayer],
-    table: ReadTable,
-    stages: Sequence[StageShape],
-    placement: Placement | None,
-    chip: Chip,
-) -> Schedule:
-    """The schedule of a mapping on one chip."""
-    positions = {layer.name: layer.positions for layer in layers}
-    times = stage_times(stages, layer_times(layers, table, placement, chip), positions, chip)
-    line = timeline(stages, times, exclusive_of(table, chip))
-    timed = tuple(_stage(stage, times[stage.name], line) for stage in stages)
-    limits = limits_of(layers, table, stages, placement, chip)
+def schedule(plan: Plan) -> Schedule:
+    """The schedule of a plan on one chip."""
+    stages, positions = plan.stages, {layer.name: layer.positions for layer in plan.layers}
+    times = stage_times(stages, layer_times(plan), positions=positions, chip=plan.chip)
+    line = timeline(stages, times, exclusive_of(plan))
+    timed = tuple(_time_stage(stage, times[stage.name], line=line) for stage in stages)
+    limits = limits_of(plan)
     busiest = max(timed, key=lambda stage: stage.busy_ns)
     if not limits or busiest.busy_ns > limits[0].busy_ns * (1 + 1e-9):
         limits = (Limit("stage", busiest.name, busiest.busy_ns), *limits)
@@ -138,7 +130,7 @@ def schedule(
     )
 
 
-def _stage(stage: StageShape, time: StageTime, line: Timeline) -> Stage:
+def _time_stage(stage: Stage, time: StageTime, *, line: Timeline) -> Stage:
     inputs = (
         source._replace(
             buffer_bytes=buffer_bytes(source, stage.rows, line.ends[source.source], line.ends[stage.name])
@@ -147,9 +139,10 @@ def _stage(stage: StageShape, time: StageTime, line: Timeline) -> Stage:
         )
         for source in stage.inputs
     )
-    return Stage(
-        **{**stage._asdict(), "inputs": tuple(inputs)},
+    found = {
         **time._asdict(),
-        start_ns=float(line.ready[stage.name][0]),
-        stop_ns=float(line.ends[stage.name][-1]),
-    )
+        "start_ns": float(line.ready[stage.name][0]),
+        "stop_ns": float(line.ends[stage.name][-1]),
+        "inputs": tuple(inputs),
+    }
+    return Stage(**{**dict(stage), **found})

@@ -2,15 +2,13 @@
 
 from collections.abc import Sequence
 
-from cimc.chip import Chip
 from cimc.errors import CimcError
-from cimc.mapping import Cost, MappedLayer, Result, Segment
-from cimc.options import Objective
-from passes.mapper.layers import Layer
-from passes.mapper.reads import phases_of, share
+from cimc.mapping import Cost, MappedLayer, Segment
+from passes.mapper.plan import Plan
+from passes.mapper.reads import phases_of, positions_of_copy
 
 
-def cut(layers: Sequence[MappedLayer], budget: int, chip: Chip) -> tuple[Segment, ...]:
+def cut_segments(plan: Plan, budget: int) -> tuple[Segment, ...]:
     """Every `budget` arrays of a plain mapping, in network order, are a segment; a layer may reach over several.
 
     All arrays of a segment are programmed at once, row by row, all rows of each.
@@ -18,6 +16,7 @@ def cut(layers: Sequence[MappedLayer], budget: int, chip: Chip) -> tuple[Segment
     Raises:
         CimcError: the chip file does not say what programming a row takes.
     """
+    layers, chip = plan.layers, plan.chip
     arrays = 1 + max(block.array for layer in layers for block in layer.blocks)
     if chip.cost.row_write_us is None:
         raise CimcError(
@@ -44,9 +43,13 @@ def _spans(layers: Sequence[MappedLayer]) -> dict[str, tuple[int, int]]:
     }
 
 
-def segmented_cost(cost: Cost, layers: Sequence[MappedLayer], segments: Sequence[Segment], chip: Chip) -> Cost:
+def add_programming(cost: Cost, plan: Plan, *, segments: Sequence[Segment]) -> Cost:
     """The cost with reprogramming: segment after segment, layer after layer in each, so one image at a time."""
-    once = {layer.name: share(layer, 0) * phases_of(layer, chip) * chip.cost.mvm_us * 1e-3 for layer in layers}
+    chip = plan.chip
+    once = {
+        layer.name: positions_of_copy(layer, 0) * phases_of(layer, chip) * chip.cost.mvm_us * 1e-3
+        for layer in plan.layers
+    }
     compute_ms = sum(once[name] for segment in segments for name in segment.layers)
     program_ms = sum(segment.program_ms for segment in segments)
     program_mj = sum(segment.program_mj for segment in segments)
@@ -60,27 +63,4 @@ def segmented_cost(cost: Cost, layers: Sequence[MappedLayer], segments: Sequence
             "reprogramming_ms": program_ms,
             "reprogramming_mj": program_mj,
         }
-    )
-
-
-def segmented_result(
-    cost: Cost, layers: Sequence[Layer], segments: Sequence[Segment], objective: Objective, budget: int, seed: int
-) -> Result:
-    """What the objective came to. The bound: the fewest segments that hold the weights, and every array always busy."""
-    chip = layers[0].chip
-    weights = sum(layer.rows * layer.columns for layer in layers)
-    held = chip.weight_rows * chip.weight_columns
-    fewest = -(-weights // (held * budget))
-    reads = sum(layer.positions * layer.phases * layer.rows * layer.columns for layer in layers) / (held * budget)
-    if objective in ("latency", "interval"):
-        value, unit = cost.latency_ms, "ms"
-        bound = fewest * segments[0].program_ms + reads * chip.cost.mvm_us * 1e-3
-    elif objective == "energy":
-        value, unit = cost.energy_mj, "mJ"
-        bound = cost.reprogramming_mj / sum(s.arrays for s in segments) * -(-weights // held)
-    else:
-        value, bound, unit = float(budget), float(budget), "arrays"
-    exact = value <= bound * (1 + 1e-9)
-    return Result(
-        objective=objective, budget=budget, seed=seed, value=value, bound=min(bound, value), unit=unit, exact=exact
     )

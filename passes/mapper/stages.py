@@ -6,51 +6,24 @@ known to work row by row need few rows of their input; all others need all of it
 
 import math
 from collections.abc import Sequence
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import onnx_ir as ir
 
 from cimc.chip import Chip
-from cimc.operators import layer_of
-from cimc.schedule import Dependency, Route
+from cimc.operators import FAKE_QUANTIZE, OPERATORS, layer_of, operators_where
+from cimc.schedule import Dependency, Route, Stage
 from passes.crossbar_functions import is_crossbar
 from passes.graph_edit import constant
 from passes.mapper.layers import Layer, positions
 
-
-def _names(text: str) -> frozenset[str]:
-    return frozenset(text.split())
-
-
 # One output row needs the same row of every input: element by element, or along other axes only.
-_ROW_BY_ROW = _names(
-    "Abs Acos Acosh Add And Asin Asinh Atan Atanh BatchNormalization BitShift Cast Ceil Celu Clip Cos Cosh Div Dropout "
-    "Elu Equal Erf Exp Floor Gelu Greater GreaterOrEqual HardSigmoid HardSwish Identity LRN LeakyRelu Less LessOrEqual "
-    "Log Max Mean Min Mish Mod Mul Neg Not Or PRelu Pow Reciprocal Relu Round Selu Shrink Sigmoid Sign Sin Sinh "
-    "Softplus Softsign Sqrt Sub Sum Swish Tan Tanh ThresholdedRelu Where Xor QuantizeLinear DequantizeLinear "
-    "FakeQuantize Concat Split Slice Pad"
-)
-_ALONG_AN_AXIS = _names("Softmax LogSoftmax Hardmax LayerNormalization RMSNormalization")
-_WINDOWED = _names("MaxPool AveragePool LpPool")
-_REGROUPING = _names("Reshape Flatten Squeeze Unsqueeze")
-_MOVING = _REGROUPING | _names("Transpose Concat Split Slice Identity Cast Dropout Gather Expand")
-# Operations of the vector unit for one element of the output, other than 1; see `_operations`.
-_PASSES = {"Softmax": 3, "LogSoftmax": 3, "LayerNormalization": 4, "BatchNormalization": 2, "Gelu": 2, "LRN": 3}
-
-
-class StageShape(NamedTuple):
-    """A stage before its times are known; the fields are those of `cimc.schedule.Stage`."""
-
-    name: str
-    operator: str
-    kind: Literal["crossbar", "digital"]
-    layer: str
-    rows: int
-    positions: int
-    elements: int
-    operations: int
-    inputs: tuple[Dependency, ...]
+_ROW_BY_ROW = operators_where(lambda operator: operator.rows == "same") | {FAKE_QUANTIZE}
+_ALONG_AN_AXIS = operators_where(lambda operator: operator.rows == "axis")
+_WINDOWED = operators_where(lambda operator: operator.rows == "window")
+_REGROUPING = operators_where(lambda operator: operator.rows == "regroup")
+_MOVING = operators_where(lambda operator: operator.moves)
 
 
 class _Value(NamedTuple):
@@ -61,11 +34,11 @@ class _Value(NamedTuple):
     axis: int | None
 
 
-def stages_of(model: ir.Model, layers: Sequence[Layer], chip: Chip) -> list[StageShape]:
-    """The stages of a lowered network in its order; layers that are not in `layers` are digital."""
+def stages_of(model: ir.Model, layers: Sequence[Layer], chip: Chip) -> list[Stage]:
+    """The stages of a lowered network in its order, without times; layers that are not in `layers` are digital."""
     on_arrays = {layer.name: layer for layer in layers}
     values = {value: _Value("", "", _default_axis(value)) for value in model.graph.inputs if not value.is_initializer()}
-    stages: list[StageShape] = []
+    stages: list[Stage] = []
     for node in model.graph:
         layer = _layer_name(node)
         inputs = [value for value in node.inputs if value is not None and value in values]
@@ -77,7 +50,7 @@ def stages_of(model: ir.Model, layers: Sequence[Layer], chip: Chip) -> list[Stag
             values[value] = _Value(name, home, axis if like_the_first else _default_axis(value))
         crossbar = layer in on_arrays
         stages.append(
-            StageShape(
+            Stage(
                 name=name,
                 operator=node.op_type,
                 kind="crossbar" if crossbar else "digital",
@@ -89,10 +62,10 @@ def stages_of(model: ir.Model, layers: Sequence[Layer], chip: Chip) -> list[Stag
                 inputs=tuple(_dependency(node, value, values[value], axis, chip) for value in dict.fromkeys(inputs)),
             )
         )
-    return _routed(stages, chip)
+    return _route(stages, chip)
 
 
-def _routed(stages: Sequence[StageShape], chip: Chip) -> list[StageShape]:
+def _route(stages: Sequence[Stage], chip: Chip) -> list[Stage]:
     """The stages with the way of every input.
 
     What leaves a core goes over the mesh or the bus; with a bus and a shared memory, every value takes the one that is
@@ -118,13 +91,15 @@ def _routed(stages: Sequence[StageShape], chip: Chip) -> list[StageShape]:
             else:
                 bus_ns += bus
     return [
-        stage._replace(
-            inputs=tuple(
-                source._replace(route="memory" if not source.source else ways[source.source])
-                if not source.source or (source.source in ways and homes[source.source] != stage.layer)
-                else source
-                for source in stage.inputs
-            )
+        stage.model_copy(
+            update={
+                "inputs": tuple(
+                    source._replace(route="memory" if not source.source else ways[source.source])
+                    if not source.source or (source.source in ways and homes[source.source] != stage.layer)
+                    else source
+                    for source in stage.inputs
+                )
+            }
         )
         for stage in stages
     ]
@@ -252,8 +227,9 @@ def _operations(node: ir.Node) -> int:
         return _elements(node.inputs[0])
     if node.op_type == "Resize" and (scales := _constant(node, 2)) is not None and np.all(scales == 1):
         return 0
+    known = OPERATORS.get(node.op_type)
     data = sum(value is not None for value in node.inputs) if node.op_type in ("Sum", "Max", "Min", "Mean") else 2
-    return elements * max(_PASSES.get(node.op_type, 1), data - 1)
+    return elements * max(known.passes if known is not None else 1, data - 1)
 
 
 def _constant(node: ir.Node, index: int) -> np.ndarray | None:

@@ -8,20 +8,20 @@ import numpy.typing as npt
 
 from cimc.chip import Chip
 from cimc.mapping import Block, MappedLayer
-from passes.mapper.stages import StageShape
+from cimc.schedule import Stage
+from passes.mapper.plan import Plan
 
 Bytes = npt.NDArray[np.float64]
 
 
-def core_traffic(
-    layers: Sequence[MappedLayer], stages: Sequence[StageShape], cores: Mapping[int, int], chip: Chip
-) -> Bytes:
+def core_traffic(plan: Plan, cores: Mapping[int, int]) -> Bytes:
     """Bytes of one image from core to core: [cores, cores]; the diagonal, what stays in a core, is 0.
 
     A layer's output is spread over the cores of its columns; every core of the next layer takes what its rows and its
     copies' share of the positions need. Where row blocks of a copy lie in several cores, their partial sums go to the
     core of the first one.
     """
+    layers, stages, chip = plan.layers, plan.stages, plan.chip
     count = chip.cores.count
     traffic = np.zeros((count, count))
     by_name = {layer.name: layer for layer in layers}
@@ -38,7 +38,7 @@ def core_traffic(
             wanted = needs[stage.layer] if stage.kind == "crossbar" else sources[stage.layer]
             traffic += source.bytes * np.outer(sources[home], wanted)
     for layer in layers:
-        for start, end, moved in partial_sums(layer, cores, chip.cores.activation_bytes):
+        for start, end, moved in partial_sums(layer, cores, width=chip.cores.activation_bytes):
             traffic[start, end] += moved
     np.fill_diagonal(traffic, 0)
     return traffic
@@ -66,7 +66,7 @@ def _inputs(layer: MappedLayer, cores: Mapping[int, int], count: int) -> Bytes:
 
 
 def partial_sums(
-    layer: MappedLayer, cores: Mapping[int, int] | Sequence[int], width: float
+    layer: MappedLayer, cores: Mapping[int, int] | Sequence[int], *, width: float
 ) -> list[tuple[int, int, float]]:
     """(from, to, bytes) of the layer's partial sums for one image: `width` bytes a value.
 
@@ -89,10 +89,10 @@ def partial_sums(
             if columns[0] < columns[1] and source != target:
                 sums.setdefault((source, target, block.copy), set()).add(columns)
     share = layer.positions / layer.copies * width
-    return [(source, target, _covered(columns) * share) for (source, target, _), columns in sums.items()]
+    return [(source, target, _count_covered(columns) * share) for (source, target, _), columns in sums.items()]
 
 
-def _covered(ranges: Iterable[tuple[int, int]]) -> int:
+def _count_covered(ranges: Iterable[tuple[int, int]]) -> int:
     """Places in any of the ranges (start, stop)."""
     count, end = 0, 0
     for start, stop in sorted(ranges):
@@ -135,7 +135,7 @@ def link_bytes(traffic: Bytes, mesh: tuple[int, int]) -> list[tuple[int, int, in
     return sorted(links)
 
 
-def network_bytes(stages: Sequence[StageShape], chip: Chip) -> int:
+def network_bytes(stages: Sequence[Stage], chip: Chip) -> int:
     """Bytes of the network's inputs and outputs, which lie in the shared memory."""
     used = {source.source for stage in stages for source in stage.inputs}
     inputs = {source.bytes for stage in stages for source in stage.inputs if not source.source}
@@ -143,7 +143,7 @@ def network_bytes(stages: Sequence[StageShape], chip: Chip) -> int:
     return max(inputs, default=0) + round(outputs * chip.cores.activation_bytes)
 
 
-def memory_bytes(stages: Sequence[StageShape], chip: Chip) -> int:
+def memory_bytes(stages: Sequence[Stage], chip: Chip) -> int:
     """Bytes to and from the shared memory: inputs and outputs of the network, and the values that go through it.
 
     These are written once, and read once by each layer that reads them.
@@ -158,10 +158,10 @@ def memory_bytes(stages: Sequence[StageShape], chip: Chip) -> int:
     return network_bytes(stages, chip) + sum(written.values()) + sum(read.values())
 
 
-def bus_bytes(stages: Sequence[StageShape]) -> int:
+def bus_bytes(stages: Sequence[Stage]) -> int:
     """Bytes of the values that go over the bus, each once for all that read it."""
     return sum(_moved(stages, "bus").values())
 
 
-def _moved(stages: Sequence[StageShape], route: str) -> dict[str, int]:
+def _moved(stages: Sequence[Stage], route: str) -> dict[str, int]:
     return {s.source: s.bytes for stage in stages for s in stage.inputs if s.source and s.route == route}

@@ -12,17 +12,16 @@ import numpy as np
 import numpy.typing as npt
 import onnx_ir as ir
 
+from cimc.operators import operators_where
 from passes.graph_edit import constant
 
 Rows = npt.NDArray[np.int64]
 Times = npt.NDArray[np.float64]
 
-_WINDOWS = frozenset({"MaxPool", "AveragePool", "LpPool", "Conv", "CrossbarConv"})
+_WINDOWS = operators_where(lambda operator: operator.rows == "window") | {"Conv", "CrossbarConv"}
 _LAYOUTS = frozenset({"Reshape", "Flatten", "Squeeze", "Unsqueeze", "Transpose", "Identity", "Concat", "Pad"})
-_ALONG_AXIS = frozenset({"Softmax", "LogSoftmax", "Hardmax", "LayerNormalization", "RMSNormalization"})
-_WHOLE = frozenset(
-    {"InstanceNormalization", "GroupNormalization", "MeanVarianceNormalization", "CumSum", "TopK", "LSTM", "GRU", "RNN"}
-)
+_ALONG_AXIS = operators_where(lambda operator: operator.rows == "axis")
+_WHOLE = operators_where(lambda operator: operator.rows == "all")
 IMAGE_AXIS = 2  # of N x C x H x W, and of N x C x L
 TOKEN_AXIS = 1  # of N x T x D
 

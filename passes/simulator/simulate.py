@@ -8,7 +8,8 @@ only what there is to do (`passes.mapper.stages`: operations of digital stages);
 
 from collections import defaultdict
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 import onnx_ir as ir
 
@@ -24,8 +25,7 @@ AGREE = 0.05
 WHOLE_MVMS = "whole MVMs"
 
 
-@dataclass(frozen=True)
-class Contention:
+class Contention(NamedTuple):
     """Layers that wait for a resource while it serves others.
 
     kind: core starts, vector unit, local memory, bus, link, global memory, or array. where: which one. layers: those
@@ -73,9 +73,9 @@ class Comparison:
     what: str
     analytic: float
     simulated: float
-    causes: tuple[str, ...]
-    without_causes: float
-    agrees: bool
+    causes: tuple[str, ...] = ()
+    without_causes: float = 0.0
+    agrees: bool = False
 
     @property
     def deviation(self) -> float:
@@ -84,7 +84,7 @@ class Comparison:
 
 
 def simulate(
-    model: ir.Model, mapping: Mapping, chip: Chip, images: int = IMAGES, without: frozenset[str] = frozenset()
+    model: ir.Model, mapping: Mapping, chip: Chip, *, images: int = IMAGES, without: frozenset[str] = frozenset()
 ) -> Simulation:
     """Run one image alone, then several one after the other, through a mapped network.
 
@@ -155,7 +155,9 @@ def _contentions(run: Run) -> tuple[Contention, ...]:
     return tuple(sorted(found, key=lambda contention: -contention.wait_ns))
 
 
-def compare(model: ir.Model, mapping: Mapping, chip: Chip, images: int = IMAGES) -> tuple[Simulation, list[Comparison]]:
+def compare(
+    model: ir.Model, mapping: Mapping, chip: Chip, *, images: int = IMAGES
+) -> tuple[Simulation, list[Comparison]]:
     """Simulate a mapping and hold latency and interval against its schedule.
 
     Where one deviates by more than 5 %, what can be the cause is taken out of the simulation in turn, contentions with
@@ -164,10 +166,10 @@ def compare(model: ir.Model, mapping: Mapping, chip: Chip, images: int = IMAGES)
     Raises:
         CimcError: the mapping has no schedule, or as `simulate` does.
     """
-    schedule = mapping.schedule
+    plan, schedule = _plan(model, mapping, chip), mapping.schedule
     if schedule is None:
         raise CimcError("the mapping has no schedule to compare with; compile it for a chip that states its times")
-    first, plan = simulate(model, mapping, chip, images), _plan(model, mapping, chip)
+    first = simulate(model, mapping, chip, images=images)
     on_path = {step.stage for step in schedule.critical_path}
     rounding = sum(stage.round_ns for stage in schedule.stages if stage.name in on_path)
 
@@ -178,20 +180,30 @@ def compare(model: ir.Model, mapping: Mapping, chip: Chip, images: int = IMAGES)
         return _in_turn(plan, images, without)[1]
 
     return first, [
-        _explained("latency", schedule.latency_ns, first.latency_ns, first.contentions, latency, rounding),
-        _explained("interval", schedule.interval_ns, first.interval_ns, first.contentions_in_turn, interval, 0.0),
+        _explain(
+            Comparison("latency", schedule.latency_ns, first.latency_ns),
+            latency,
+            contentions=first.contentions,
+            rounding_ns=rounding,
+        ),
+        _explain(
+            Comparison("interval", schedule.interval_ns, first.interval_ns),
+            interval,
+            contentions=first.contentions_in_turn,
+            rounding_ns=0.0,
+        ),
     ]
 
 
-def _explained(
-    what: str,
-    analytic: float,
-    simulated: float,
-    contentions: Sequence[Contention],
+def _explain(
+    comparison: Comparison,
     figure: Callable[[frozenset[str]], float],
+    *,
+    contentions: Sequence[Contention],
     rounding_ns: float,
 ) -> Comparison:
     """Take out what can be the cause of a difference, the longest waits first, if that brings the two together."""
+    analytic, simulated = comparison.analytic, comparison.simulated
     waits: defaultdict[str, float] = defaultdict(float)
     for contention in contentions:
         waits[contention.kind] += contention.wait_ns
@@ -207,4 +219,4 @@ def _explained(
     agrees = abs(left) <= AGREE * analytic or left * (simulated - analytic) < 0
     if not agrees and abs(left) <= rounding_ns:
         causes, agrees = (*causes, WHOLE_MVMS), True
-    return Comparison(what, analytic, simulated, causes, without, agrees)
+    return replace(comparison, causes=causes, without_causes=without, agrees=agrees)

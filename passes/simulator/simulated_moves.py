@@ -7,8 +7,7 @@ from functools import partial
 
 from cimc.chip import Chip
 from cimc.mapping import Placement
-from cimc.schedule import Route
-from passes.mapper.stages import StageShape
+from cimc.schedule import Route, Stage
 from passes.simulator.events import Clock, Server, together
 from passes.simulator.simulated_chip import ArraysOfLayer, Link, Mesh
 
@@ -47,9 +46,7 @@ class Flow:
     readers: int
 
 
-def output_flow(
-    shape: StageShape, readers: Iterable[StageShape], layers: Mapping[str, ArraysOfLayer], chip: Chip
-) -> Flow | None:
+def output_flow(shape: Stage, readers: Iterable[Stage], layers: Mapping[str, ArraysOfLayer], chip: Chip) -> Flow | None:
     """A stage's output on its way to other layers: MVMs take the rows of their cores, digital work the outputs."""
     home = layers.get(shape.layer)
     away = {reader.layer: reader.kind for reader in readers if reader.layer not in ("", shape.layer)}
@@ -68,7 +65,7 @@ def output_flow(
     return Flow(shape.name, shape.rows, size, by_cores, route, len(away))
 
 
-def partial_sums_flow(shape: StageShape, positions: int, arrays: ArraysOfLayer, chip: Chip) -> Flow | None:
+def partial_sums_flow(shape: Stage, positions: int, arrays: ArraysOfLayer, chip: Chip) -> Flow | None:
     """The partial sums of a crossbar stage between cores; `positions` are those of its layer."""
     if shape.kind != "crossbar" or not arrays.partial_bytes:
         return None

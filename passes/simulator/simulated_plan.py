@@ -9,9 +9,9 @@ import onnx_ir as ir
 
 from cimc.chip import Chip
 from cimc.mapping import Mapping, Placement
-from cimc.options import RowSplit
+from cimc.schedule import Stage
 from passes.mapper.layers import layers_of
-from passes.mapper.stages import StageShape, stages_of
+from passes.mapper.stages import stages_of
 from passes.simulator.row_flow import Flow, row_flow
 from passes.simulator.simulated_chip import ArraysOfLayer, arrays_of_layer, rivals_of
 
@@ -24,7 +24,7 @@ class Plan:
 
     chip: Chip
     placement: Placement | None
-    shapes: tuple[StageShape, ...]
+    shapes: tuple[Stage, ...]
     flows: dict[str, Flow]
     arrays: dict[str, ArraysOfLayer]
     positions: dict[str, int]
@@ -33,9 +33,7 @@ class Plan:
 
 def plan_of(model: ir.Model, mapping: Mapping, chip: Chip) -> Plan:
     """The plan of a mapping on one chip (without a placement: on several)."""
-    # The rows may have been split in another way than the chip's own.
-    split = RowSplit.channel if any(x.row_split == "channel" for x in mapping.layers) else RowSplit.flat
-    chip = chip.model_copy(update={"row_split": split})
+    chip = chip.model_copy(update={"row_split": mapping.row_split})
     shapes = tuple(stages_of(model, layers_of(model, chip, mapping.input_range), chip))
     arrays = {layer.name: arrays_of_layer(layer, mapping.placement, chip) for layer in mapping.layers}
     return Plan(
@@ -49,7 +47,7 @@ def plan_of(model: ir.Model, mapping: Mapping, chip: Chip) -> Plan:
     )
 
 
-def _busy_cores(arrays: Dictionary[str, ArraysOfLayer], shapes: Sequence[StageShape]) -> dict[str, ArraysOfLayer]:
+def _busy_cores(arrays: Dictionary[str, ArraysOfLayer], shapes: Sequence[Stage]) -> dict[str, ArraysOfLayer]:
     """The layers with the cores that have the most digital work of all: the others are done before them."""
     work: defaultdict[int, float] = defaultdict(float)
     for shape in shapes:

@@ -9,7 +9,7 @@ import networkx as nx
 import numpy as np
 
 from cimc.mapping import Placement
-from passes.mapper.stages import StageShape
+from cimc.schedule import Stage
 from passes.simulator.events import Clock, Server, together
 from passes.simulator.row_flow import Flow, most_rows_held
 from passes.simulator.simulated_chip import ArraysOfLayer, GangArrays, one_by_one
@@ -25,7 +25,7 @@ PIECES = 8  # in which a gang takes its share of a row; finer makes no differenc
 class Job:
     """The MVMs of one row of a stage that are still to be done."""
 
-    stage: "Stage"
+    stage: "RunningStage"
     image: int
     row: int
     open: int
@@ -82,12 +82,12 @@ class Layer:
         return shares
 
 
-class Stage:
+class RunningStage:
     """A stage at work: the next row to begin, and the rows that are complete, by image."""
 
-    def __init__(self, shape: StageShape, flow: Flow, images: int) -> None:
+    def __init__(self, shape: Stage, flow: Flow, images: int) -> None:
         self.shape, self.flow = shape, flow
-        self.readers: list[Stage] = []
+        self.readers: list[RunningStage] = []
         self.image = self.row = 0
         self.complete = [bytearray(flow.rows) for _ in range(images)]
         self.done = [0] * images  # rows from the first on that are complete, without a gap
@@ -116,14 +116,14 @@ class Run:
         self._placed = plan.placement is not None
         self._servers: dict[tuple[str, str, str], Server] = {}
         self._rivals = {} if "array" in lifted else plan.rivals
-        self._waiting: list[tuple[Stage, float]] = []
+        self._waiting: list[tuple[RunningStage, float]] = []
         apart = COPIES_IN_ONE_ARRAY in lifted
         self._layers = {
             name: Layer(name, plan.positions[name], one_by_one(arrays) if apart else arrays)
             for name, arrays in plan.arrays.items()
         }
         shapes = plan.shapes
-        self._stages = {shape.name: Stage(shape, plan.flows[shape.name], images) for shape in shapes}
+        self._stages = {shape.name: RunningStage(shape, plan.flows[shape.name], images) for shape in shapes}
         nodes = [shape.layer for shape in shapes if shape.kind == "crossbar"]
         self._held = {name for name in self._layers if self._rivals.get(name) or nodes.count(name) > 1}
         for stage in self._stages.values():
@@ -214,7 +214,7 @@ class Run:
 
     # Rows begin.
 
-    def _begin_rows(self, stage: Stage) -> None:
+    def _begin_rows(self, stage: RunningStage) -> None:
         """Begin the next rows of a stage for which all is there."""
         while stage.image < self.images and self._ready(stage):
             image, row = stage.image, stage.row
@@ -235,7 +235,7 @@ class Run:
                     gang.called = True
                     self.clock.at(gang.free_at, partial(self._work, layer, gang))
 
-    def _ready(self, stage: Stage) -> bool:
+    def _ready(self, stage: RunningStage) -> bool:
         for source in stage.flow.sources:
             needed = source.needed[stage.row]
             if not source.node:
@@ -248,7 +248,7 @@ class Run:
                 return False
         return True
 
-    def _hold(self, stage: Stage, image: int) -> bool:
+    def _hold(self, stage: RunningStage, image: int) -> bool:
         """Take the arrays of a layer that shares their lines with others, for one image; the oldest goes first."""
         layer = self._layers[stage.shape.layer]
         if layer.name not in self._held or layer.at_work == (stage.shape.name, image):
@@ -265,7 +265,7 @@ class Run:
         names = (layer.name, *self._rivals.get(layer.name, ()))
         return next((name for name in names if self._layers[name].at_work is not None), None)
 
-    def _release(self, stage: Stage) -> None:
+    def _release(self, stage: RunningStage) -> None:
         layer = self._layers[stage.shape.layer]
         if layer.name not in self._held:
             return
@@ -336,7 +336,7 @@ class Run:
 
     # Digital work, and the end of a row.
 
-    def _digital_work(self, stage: Stage, image: int, row: int) -> None:
+    def _digital_work(self, stage: RunningStage, image: int, row: int) -> None:
         """The vector units of the layer's cores share the operations of one row."""
         done = partial(self._row_done, stage, image, row)
         rate, operations = self.chip.cores.vector_bytes_per_ns, stage.shape.operations
@@ -357,7 +357,7 @@ class Run:
     def _later(self, delay: float, action: Callable[[], None]) -> None:
         self.clock.at(self.clock.now + delay, action)
 
-    def _row_done(self, stage: Stage, image: int, row: int) -> None:
+    def _row_done(self, stage: RunningStage, image: int, row: int) -> None:
         stage.complete[image][row] = 1
         if image == 0:
             stage.ended[row] = self.clock.now
@@ -376,7 +376,7 @@ class Run:
         for _ in range(before, stage.done[image]):
             stage.moved.start(self.clock, image, stage.shape.layer, partial(self._deliver, stage, image))
 
-    def _deliver(self, stage: Stage, image: int) -> None:
+    def _deliver(self, stage: RunningStage, image: int) -> None:
         stage.delivered[image] += 1
         for reader in stage.readers:
             self._begin_rows(reader)

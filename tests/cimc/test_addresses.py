@@ -12,13 +12,14 @@ from onnx import helper
 
 from cimc.addresses import cell_addresses, cell_owners, lay_on_arrays, take_from_arrays, word_lines
 from cimc.chip import Chip, load_chip
-from cimc.mapping import Mapping, Objective
+from cimc.mapping import Mapping
 from passes.mapper.map_network import map_network
+from passes.mapper.options import MappingOptions
 from passes.pipeline import lower
 from tests.networks import network, weights
 
 KERNELS = st.sampled_from([1, 3])
-OBJECTIVES: list[Objective | None] = [None, "interval", "arrays"]
+OBJECTIVES: list[str | None] = [None, "interval", "arrays"]
 SCHEMES: list[dict[str, Any]] = [
     {},
     {"scheme": "single"},
@@ -70,12 +71,14 @@ def mapped(draw: st.DrawFn) -> Mapped:
     chip = base.model_copy(update={"array": array, "weights": scheme, "row_split": split})
     model = grouped(*(draw(values) for values in (st.integers(1, 4), st.integers(1, 3), KERNELS, st.integers(1, 9))))
     signs = draw(st.sampled_from([(0.0, 1.0), (-1.0, 1.0)]))
-    plain = map_network(model, chip, input_range=signs)
+    plain = map_network(model, chip, options=MappingOptions(input_range=signs))
     objective = draw(st.sampled_from(OBJECTIVES))
     if objective is None:
         return Mapped(chip, plain)
     budget = plain.arrays + draw(st.integers(0, 30))
-    return Mapped(chip, map_network(model, chip, input_range=signs, objective=objective, arrays=budget))
+    return Mapped(
+        chip, map_network(model, chip, options=MappingOptions(input_range=signs, objective=objective, arrays=budget))
+    )
 
 
 @settings(deadline=None, max_examples=40)

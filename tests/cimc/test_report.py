@@ -27,6 +27,7 @@ from cimc.report.page import BINS, distribution, report, write_report
 from cimc.report.svg import duration, energy, layer_colour, ticks, ticks_between
 from cimc.schedule import Schedule, Stage, Step
 from passes.mapper.map_network import map_network
+from passes.mapper.options import MappingOptions
 from passes.pipeline import lower
 from runtime.network.load import load_network
 from runtime.system.program import program_of
@@ -102,7 +103,7 @@ def test_page_is_valid_and_names_every_layer(name: str) -> None:
 def test_every_chip_has_a_page(chip: str, objective: str | None) -> None:
     lowered = lower(ir.from_proto(onnx.load(MODELS / "lenet1.onnx")))
     try:
-        mapping = map_network(lowered, load_chip(chip), objective=objective)  # type: ignore[arg-type]
+        mapping = map_network(lowered, load_chip(chip), options=MappingOptions(objective=objective))  # type: ignore[arg-type]
     except CimcError:
         assert chip == "brram-soc", "the others hold LeNet-1, or can be programmed anew"
         return

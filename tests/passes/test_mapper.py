@@ -13,10 +13,11 @@ from onnx import helper
 
 from cimc.chip import Chip, load_chip
 from cimc.errors import CimcError
-from cimc.mapping import Block, MappedLayer, Mapping, Objective, parse_mapping
+from cimc.mapping import Block, MappedLayer, Mapping, parse_mapping
 from models.build import NETWORKS
 from passes.mapper.layers import layers_of
 from passes.mapper.map_network import map_network
+from passes.mapper.options import MappingOptions
 from passes.mapper.pack import area_bound
 from passes.mapper.reads import read_table
 from passes.mapper.traffic import partial_sums
@@ -27,7 +28,7 @@ from tests.networks import network, weights
 
 MODELS = Path(__file__).parents[2] / "models"
 
-OBJECTIVES: tuple[Objective, ...] = ("latency", "interval", "energy", "arrays")
+OBJECTIVES = ("latency", "interval", "energy", "arrays")
 
 
 @cache
@@ -47,12 +48,12 @@ def lowered(name: str) -> ir.Model:
 )
 def test_copies_of_table_2_with_columns_checked(name, chip, arrays, positions, fewer):
     """The table's interval; with the table's own arrays for VGG-8 and ResNet-18 (85, 1554) it cannot be reached."""
-    mapping = map_network(lowered(name), load_chip(chip), objective="interval", arrays=arrays)
+    mapping = map_network(lowered(name), load_chip(chip), options=MappingOptions(objective="interval", arrays=arrays))
     assert mapping.arrays == arrays
     assert mapping.cost.pipelined_latency_ms == pytest.approx(positions * 0.72e-3)
     assert mapping.result is not None
     assert mapping.result.exact
-    less = map_network(lowered(name), load_chip(chip), objective="interval", arrays=fewer)
+    less = map_network(lowered(name), load_chip(chip), options=MappingOptions(objective="interval", arrays=fewer))
     assert less.arrays <= fewer
     assert less.cost.pipelined_latency_ms > mapping.cost.pipelined_latency_ms
 
@@ -64,7 +65,7 @@ def test_copies_of_table_2_with_columns_checked(name, chip, arrays, positions, f
 def test_packing_reaches_the_area_bound(name, arrays, one_layer_an_array):
     chip = load_chip("packing-256")
     assert map_network(lowered(name), chip).arrays == one_layer_an_array
-    mapping = map_network(lowered(name), chip, objective="arrays")
+    mapping = map_network(lowered(name), chip, options=MappingOptions(objective="arrays"))
     assert mapping.result is not None
     assert (mapping.arrays, mapping.result.bound, mapping.result.exact) == (arrays, arrays, True)
     assert area_bound(layers_of(lowered(name), chip, (0.0, 1.0)), chip) == arrays
@@ -86,7 +87,9 @@ def test_groups_lie_block_diagonal(name, most):
 
 
 def test_a_rewritten_crossbar_takes_the_peers_time():
-    mapping = map_network(lowered("benchmark_resnet18"), load_chip("cimaq-256"), objective="latency")
+    mapping = map_network(
+        lowered("benchmark_resnet18"), load_chip("cimaq-256"), options=MappingOptions(objective="latency")
+    )
     assert mapping.cost.latency_ms == pytest.approx(1507.5, abs=0.05)
     assert mapping.cost.reprogramming_ms == pytest.approx(len(mapping.segments) * 0.056)
 
@@ -182,7 +185,7 @@ def test_every_weight_has_one_address_a_copy_and_budgets_and_bounds_hold(shape, 
     plain = map_network(model, chip)
     check_cells(plain, chip)
     budget = plain.arrays + extra
-    mapping = map_network(model, chip, objective=objective, arrays=budget)
+    mapping = map_network(model, chip, options=MappingOptions(objective=objective, arrays=budget))
     check_cells(mapping, chip)
     assert mapping.arrays <= budget
     assert mapping.result is not None
@@ -201,11 +204,11 @@ def test_every_weight_has_one_address_a_copy_and_budgets_and_bounds_hold(shape, 
 )
 def test_more_arrays_never_make_the_result_worse(shape, chip, objective, steps):
     model = residual(*shape)
-    budget = map_network(model, chip, objective="arrays").arrays
+    budget = map_network(model, chip, options=MappingOptions(objective="arrays")).arrays
     before = float("inf")
     for step in [0, *steps]:
         budget += step
-        result = map_network(model, chip, objective=objective, arrays=budget).result
+        result = map_network(model, chip, options=MappingOptions(objective=objective, arrays=budget)).result
         assert result is not None
         assert result.value <= before * (1 + 1e-9)
         before = result.value
@@ -216,7 +219,7 @@ def test_more_arrays_never_make_the_result_worse(shape, chip, objective, steps):
 def test_blocks_that_share_lines_are_not_read_together(shape, chip, objective):
     model = residual(*shape)
     plain = map_network(model, chip)
-    mapping = map_network(model, chip, objective=objective, arrays=plain.arrays)
+    mapping = map_network(model, chip, options=MappingOptions(objective=objective, arrays=plain.arrays))
     for reads in read_table(mapping.layers, chip).by_array.values():
         for read in reads:
             for a, b in combinations(read.blocks, 2):
@@ -228,29 +231,32 @@ def test_blocks_that_share_lines_are_not_read_together(shape, chip, objective):
 
 @pytest.mark.parametrize("objective", OBJECTIVES)
 def test_the_same_call_gives_the_same_mapping(objective):
-    first, second = (map_network(lowered("vgg8"), load_chip("puma"), objective=objective, seed=3) for _ in range(2))
+    first, second = (
+        map_network(lowered("vgg8"), load_chip("puma"), options=MappingOptions(objective=objective, seed=3))
+        for _ in range(2)
+    )
     assert first == second
 
 
 def test_a_network_larger_than_the_chip_runs_in_segments():
     chip = load_chip("cimaq-256")
-    mapping = map_network(lowered("vgg8"), chip, objective="interval", arrays=3)
+    mapping = map_network(lowered("vgg8"), chip, options=MappingOptions(objective="interval", arrays=3))
     assert sum(segment.arrays for segment in mapping.segments) == mapping.arrays
     assert all(segment.arrays <= 3 for segment in mapping.segments)
     assert mapping.cost.reprogramming_ms == pytest.approx(len(mapping.segments) * 0.056)
     assert mapping.cost.latency_ms > mapping.cost.reprogramming_ms
     with pytest.raises(CimcError, match=r"no\s+cost\.row_write_us|row_write_us") as error:
-        map_network(lowered("vgg8"), load_chip("brram-soc"), objective="interval", arrays=3)
+        map_network(lowered("vgg8"), load_chip("brram-soc"), options=MappingOptions(objective="interval", arrays=3))
     assert "\n" not in str(error.value)
 
 
 def test_a_budget_needs_an_objective():
     with pytest.raises(CimcError, match="add --objective"):
-        map_network(lowered("lenet1"), load_chip("brram-soc"), arrays=9)
+        map_network(lowered("lenet1"), load_chip("brram-soc"), options=MappingOptions(arrays=9))
 
 
 def test_local_search_never_moves_more_bytes_than_network_order():
-    placement = map_network(lowered("vgg8"), load_chip("isaac"), objective="latency").placement
+    placement = map_network(lowered("vgg8"), load_chip("isaac"), options=MappingOptions(objective="latency")).placement
     assert placement is not None
     assert placement.byte_hops_bound <= placement.byte_hops <= placement.byte_hops_unplaced
     assert placement.byte_hops == pytest.approx(sum(link.bytes for link in placement.links), rel=1e-3)
@@ -286,7 +292,10 @@ def test_the_critical_path_reaches_from_the_input_to_the_end():
 )
 def test_another_way_to_lay_out_does_not_make_a_larger_budget_worse(model, chip, objective, fewer, more):
     lowered = lower(read_network(MODELS / f"{model}.onnx"))
-    small, large = (map_network(lowered, load_chip(chip), objective=objective, arrays=n) for n in (fewer, more))
+    small, large = (
+        map_network(lowered, load_chip(chip), options=MappingOptions(objective=objective, arrays=n))
+        for n in (fewer, more)
+    )
     assert large.result.value <= small.result.value
     assert small.result.bound <= small.result.value
 
@@ -294,7 +303,10 @@ def test_another_way_to_lay_out_does_not_make_a_larger_budget_worse(model, chip,
 @pytest.mark.parametrize("chip", ["brram-256x64", "isaac", "cimaq-256"])
 def test_no_objective_is_better_at_what_another_is_for(chip):
     lowered = lower(read_network(MODELS / "lenet5.onnx"))
-    latency, interval = (map_network(lowered, load_chip(chip), objective=o, arrays=30) for o in ("latency", "interval"))
+    latency, interval = (
+        map_network(lowered, load_chip(chip), options=MappingOptions(objective=o, arrays=30))
+        for o in ("latency", "interval")
+    )
     assert latency.schedule.latency_ns <= interval.schedule.latency_ns
     assert interval.schedule.interval_ns <= latency.schedule.interval_ns
 
@@ -305,14 +317,17 @@ def test_partial_sums_of_columns_cut_elsewhere_travel():
         name="fc", operator="CrossbarMatMul", rows=8, columns=6, kernel_size=1, groups=1, positions=3,
         signed_input=False, row_split="flat", blocks=tuple(blocks), copies=1,
     )  # fmt: skip
-    assert partial_sums(layer, [0, 1, 2], 2.0) == [(1, 0, 4 * 3 * 2.0), (2, 0, 2 * 3 * 2.0)]
-    assert partial_sums(layer, [0, 1, 1], 2.0) == [(1, 0, 6 * 3 * 2.0)]
-    assert partial_sums(layer, [0, 0, 0], 2.0) == []
+    assert partial_sums(layer, [0, 1, 2], width=2.0) == [(1, 0, 4 * 3 * 2.0), (2, 0, 2 * 3 * 2.0)]
+    assert partial_sums(layer, [0, 1, 1], width=2.0) == [(1, 0, 6 * 3 * 2.0)]
+    assert partial_sums(layer, [0, 0, 0], width=2.0) == []
 
 
 def test_arrays_that_packing_leaves_free_keep_the_busiest_layers_apart():
     lowered = lower(read_network(MODELS / "lenet1.onnx"))
-    found = [map_network(lowered, load_chip("brram-soc"), objective="latency", arrays=n) for n in (2, 4, 5, 6)]
+    found = [
+        map_network(lowered, load_chip("brram-soc"), options=MappingOptions(objective="latency", arrays=n))
+        for n in (2, 4, 5, 6)
+    ]
     values = [mapping.result.value for mapping in found]
     assert values == sorted(values, reverse=True)
     assert values[1] < values[0], "two arrays more are used"

@@ -14,6 +14,7 @@ from cimc.errors import CimcError
 from cimc.mapping import Mapping, parse_mapping
 from models.build import NETWORKS
 from passes.mapper.map_network import map_network
+from passes.mapper.options import MappingOptions
 from passes.pipeline import lower
 from tests.networks import network, weights
 
@@ -79,20 +80,20 @@ def test_weights_and_flops_of_resnet18_are_those_of_its_layers() -> None:
 
 def test_a_budget_of_chips_names_the_missing_arrays() -> None:
     with pytest.raises(CimcError, match=r"needs 6 arrays.*has 4: 2 missing; raise --max-chips to 2") as error:
-        map_network(lowered("lenet1"), load_chip("brram-soc"), max_chips=1)
+        map_network(lowered("lenet1"), load_chip("brram-soc"), options=MappingOptions(max_chips=1))
     assert "\n" not in str(error.value)
-    assert map_network(lowered("lenet1"), load_chip("brram-soc"), max_chips=2).chips == 2
+    assert map_network(lowered("lenet1"), load_chip("brram-soc"), options=MappingOptions(max_chips=2)).chips == 2
 
 
 def test_a_budget_of_chips_that_just_suffices_is_enough() -> None:
     chip = chip_of(64, 64, per_chip=6)
-    assert map_network(lowered("lenet1"), chip, max_chips=1).chips == 1
+    assert map_network(lowered("lenet1"), chip, options=MappingOptions(max_chips=1)).chips == 1
 
 
 def test_signed_input_doubles_time_and_energy_of_its_layer_only() -> None:
     chip = load_chip("brram-soc")
-    unsigned = map_network(lowered("lenet1"), chip, input_range=(0.0, 1.0))
-    signed = map_network(lowered("lenet1"), chip, input_range=(-1.0, 1.0))
+    unsigned = map_network(lowered("lenet1"), chip, options=MappingOptions(input_range=(0.0, 1.0)))
+    signed = map_network(lowered("lenet1"), chip, options=MappingOptions(input_range=(-1.0, 1.0)))
     assert [layer.signed_input for layer in unsigned.layers] == [False, False, False]
     assert [layer.signed_input for layer in signed.layers] == [True, False, False]
     for before, after, factor in zip(unsigned.cost.layers, signed.cost.layers, (2, 1, 1), strict=True):

@@ -12,6 +12,7 @@ from cimc.errors import CimcError
 from cimc.mapping import Mapping
 from models.build import NETWORKS as SHIPPED
 from passes.mapper.map_network import map_network
+from passes.mapper.options import MappingOptions
 from passes.pipeline import lower
 from passes.simulator.events import Clock, Server, together
 from passes.simulator.simulate import Comparison, Simulation, compare, simulate
@@ -34,7 +35,7 @@ def chip_with(name: str = "brram-256x64", mvm_us: float = 0.72, **cores: object)
 
 def mapped(proto: object, chip: Chip, **options: object) -> tuple[ir.Model, Mapping]:
     lowered = lower(ir.from_proto(proto))
-    return lowered, map_network(lowered, chip, **options)  # type: ignore[arg-type]
+    return lowered, map_network(lowered, chip, options=MappingOptions(**options))  # type: ignore[arg-type]
 
 
 def run(proto: object, chip: Chip, **options: object) -> Simulation:

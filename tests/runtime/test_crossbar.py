@@ -16,6 +16,7 @@ from onnx import helper
 from cimc.chip import Chip, load_chip
 from cimc.units import count_scale, dac_step, pair_targets
 from passes.mapper.map_network import map_network
+from passes.mapper.options import MappingOptions
 from passes.pipeline import lower
 from runtime.crossbar.product import Crossbar, counts, layer_output, transposed_read
 from runtime.crossbar.unfold import Window, fold_output, output_sizes, unfold
@@ -286,7 +287,7 @@ def test_each_group_of_a_convolution_is_a_crossbar_of_its_own() -> None:
 
 def system_of(model: ir.Model, chip: Chip, input_range: tuple[float, float]) -> tuple[System, State]:
     lowered = lower(model)
-    mapping = map_network(lowered, chip, input_range)
+    mapping = map_network(lowered, chip, options=MappingOptions(input_range=input_range))
     system = build_system(load_network(ir.to_proto(lowered).SerializeToString()), mapping, chip)
     return system, initial_state(system)
 

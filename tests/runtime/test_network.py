@@ -17,6 +17,7 @@ from cimc.chip import Chip, load_chip
 from cimc.errors import CimcError
 from cimc.mapping import Mapping
 from passes.mapper.map_network import map_network
+from passes.mapper.options import MappingOptions
 from passes.pipeline import lower
 from passes.read import read_network
 from runtime.crossbar.product import counts
@@ -45,7 +46,7 @@ def network_of(name: str) -> Network:
 
 
 def system_of(name: str, chip: Chip, input_range: tuple[float, float] = (0.0, 1.0)) -> tuple[System, State, Mapping]:
-    mapping = map_network(lowered(name), chip, input_range)
+    mapping = map_network(lowered(name), chip, options=MappingOptions(input_range=input_range))
     system = build_system(network_of(name), mapping, chip)
     return system, initial_state(system), mapping
 

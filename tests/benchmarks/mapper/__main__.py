@@ -21,6 +21,7 @@ from cimc.chip import Chip, load_chip
 from models.build import NETWORKS as MODELS
 from passes.mapper.layers import layers_of
 from passes.mapper.map_network import map_network
+from passes.mapper.options import MappingOptions
 from passes.mapper.pack import area_bound
 from passes.pipeline import lower
 from tests.benchmarks.mapper import peers
@@ -52,7 +53,7 @@ def one_of_a(name: str) -> dict[str, Any]:
     for mvm, chip in (("4000", "pimcomp-a"), ("800", "pimcomp-a-800")):
         for objective in ("interval", "latency"):
             started = time.process_time()
-            mapping = map_network(model, load_chip(chip), objective=objective)  # type: ignore[arg-type]
+            mapping = map_network(model, load_chip(chip), options=MappingOptions(objective=objective))  # type: ignore[arg-type]
             assert mapping.result is not None
             row[f"{objective} us, {mvm} ns"] = round(mapping.result.value * 1e3, 1)
             row[f"bound us of {objective}, {mvm} ns"] = round(mapping.result.bound * 1e3, 1)
@@ -70,7 +71,7 @@ def configuration_b() -> Rows:
     rows = []
     for name in CONFIGURATIONS["B"]:
         model = _lowered(name)
-        packed = map_network(model, chip, objective="arrays")
+        packed = map_network(model, chip, options=MappingOptions(objective="arrays"))
         row = {"network": name, "one layer an array": map_network(model, chip).arrays, "packed": packed.arrays}
         bound = area_bound(layers_of(model, chip, (0.0, 1.0)), chip)
         assert packed.schedule is not None
@@ -93,7 +94,10 @@ def configuration_c() -> Rows:
     for name, cells in (*((name, 4) for name in CONFIGURATIONS["C"]), ("resnet18", 2)):
         used = chip if cells == 4 else coarse
         model = _lowered(name)
-        rewritten, resident = map_network(model, used, objective="latency"), map_network(model, used)
+        rewritten, resident = (
+            map_network(model, used, options=MappingOptions(objective="latency")),
+            map_network(model, used),
+        )
         assert resident.schedule is not None
         products = attention_ms(model, used)
         row = {"network": name, "cell bits": cells, "segments": len(rewritten.segments)}
@@ -131,7 +135,7 @@ def attention_ms(model: ir.Model, chip: Chip) -> float:
 def configuration_d() -> Rows:
     """ZigZag's analog preset: one array, weights from DRAM for every part of the network."""
     chip = load_chip("aimc-128")
-    mapping = map_network(_lowered("resnet18"), chip, objective="latency")
+    mapping = map_network(_lowered("resnet18"), chip, options=MappingOptions(objective="latency"))
     cost = mapping.cost
     cycle_us = chip.cost.mvm_us / 4
     parts = {part.name: part for part in cost.components}
@@ -162,7 +166,7 @@ def table_2() -> Rows:
         model = lower(ir.from_proto(MODELS[name]()))
         plain = map_network(model, load_chip(chip))
         for arrays in dict.fromkeys((table, checked)):
-            mapping = map_network(model, load_chip(chip), objective="interval", arrays=arrays)
+            mapping = map_network(model, load_chip(chip), options=MappingOptions(objective="interval", arrays=arrays))
             assert mapping.result is not None
             row = {"network": name, "one copy": plain.arrays, "budget": arrays, "arrays": mapping.arrays}
             row["interval ms"] = round(mapping.result.value, 4)

@@ -14,6 +14,7 @@ import onnx_ir as ir
 from cimc.chip import load_chip
 from models.build import NETWORKS as SHIPPED
 from passes.mapper.map_network import map_network
+from passes.mapper.options import MappingOptions
 from passes.pipeline import lower
 from passes.simulator.simulate import IMAGES, Comparison, compare
 from tests.benchmarks.mapper.networks import CONFIGURATIONS, network
@@ -62,13 +63,13 @@ def main() -> None:
             continue
         chip = load_chip(chip_name)
         model = lower(ir.from_proto(builder() if callable(builder) else network(name)))
-        mapping = map_network(model, chip, **choice)  # type: ignore[arg-type]
+        mapping = map_network(model, chip, options=MappingOptions(**choice))  # type: ignore[arg-type]
         start = f"| {name} | {chip_name} | {choice['objective']} | {mapping.arrays}"
         if len(mapping.segments) > 1:
             print(f"{start} | {len(mapping.segments)} segments, not simulated | | | | | | |", flush=True)
             continue
         before = time.process_time()
-        _, (latency, interval) = compare(model, mapping, chip, options.images)
+        _, (latency, interval) = compare(model, mapping, chip, images=options.images)
         seconds = time.process_time() - before
         print(f"{start} | {shown(latency)} | {shown(interval)} | {seconds:.1f} |", flush=True)
 

@@ -1,4 +1,4 @@
-"""Copies for the least row-pipelined latency: a family of states, evaluated exactly, and a lower bound.
+"""The least row-pipelined latency of one image: a family of states, the best of them placed, and a lower bound.
 
 The latency is, roughly, what the slowest layer takes plus what every layer makes the next one wait for its first rows.
 So each state of the family gives every layer the copies for at most r reads an array, and no fewer than in proportion
@@ -7,25 +7,51 @@ to sqrt(wait / arrays), the minimum of sum(wait / copies) under a budget of sum(
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+from itertools import islice
 
-from cimc.chip import Chip
+from cimc.mapping import MappedLayer
+from cimc.mapping import Mapping as ChipMapping
+from cimc.schedule import Stage
+from passes.mapper.bounds import arrays_at_least, interval_floor, time_in_segments
 from passes.mapper.copies import Arrays, Copies, arrays_of, copies_for, one_each, read_steps
-from passes.mapper.layers import Layer
+from passes.mapper.lay_out import lay_out_copies
+from passes.mapper.objective import Objective
+from passes.mapper.objectives.interval import least_interval
+from passes.mapper.place import place
+from passes.mapper.plan import Task, plan_layers
 from passes.mapper.row_pipeline import StageTime, timeline
-from passes.mapper.schedule import LayerTime, stage_times
-from passes.mapper.stages import StageShape
+from passes.mapper.schedule import LayerTime, schedule, stage_times
 
+LOOKS = 6  # states that are placed
 READ_RATIO = 0.8  # between states in reads an array
 WAIT_RATIO = math.sqrt(2)  # between states in copies for their wait
 
 
-def estimated_times(layers: Sequence[Layer], copies: Mapping[str, int], chip: Chip) -> dict[str, LayerTime]:
+def search(task: Task, budget: int) -> list[MappedLayer]:
+    """Of the states of least estimated latency, and that of least interval, the one that is fastest when placed.
+
+    No state is faster than estimated.
+    """
+    best, value = one_each(task.layers), math.inf
+    states = list(islice(latency_states(task, budget), LOOKS))
+    for estimate, copies in [*states, (0.0, least_interval(task, budget))]:
+        if estimate >= value:
+            continue
+        plan = plan_layers(task, lay_out_copies(task.layers, copies))
+        found = schedule(replace(plan, placement=place(plan))).latency_ns
+        if found < value:
+            best, value = copies, found
+    return lay_out_copies(task.layers, best)
+
+
+def estimated_times(task: Task, copies: Mapping[str, int]) -> dict[str, LayerTime]:
     """The pace of the layers before their arrays are placed: evenly spread over as many cores as they can be.
 
     No placement is faster, so that an estimate is a bound of its state.
     """
-    times = {}
-    for layer in layers:
+    times, chip = {}, task.chip
+    for layer in task.layers:
         count = copies[layer.name]
         cores = min(chip.cores.count, layer.arrays(count))
         starts = layer.starts / cores
@@ -33,34 +59,30 @@ def estimated_times(layers: Sequence[Layer], copies: Mapping[str, int], chip: Ch
     return times
 
 
-def estimated_latency(
-    layers: Sequence[Layer], stages: Sequence[StageShape], copies: Mapping[str, int], chip: Chip
-) -> float:
+def estimated_latency(task: Task, copies: Mapping[str, int]) -> float:
     """Row-pipelined latency of one image with these copies, ns, before placement."""
-    positions = {layer.name: layer.positions for layer in layers}
-    times = stage_times(stages, estimated_times(layers, copies, chip), positions, chip)
-    return timeline(stages, times, {layer.name: frozenset({layer.name}) for layer in layers}).latency_ns
+    positions = {layer.name: layer.positions for layer in task.layers}
+    times = stage_times(task.stages, estimated_times(task, copies), positions=positions, chip=task.chip)
+    return timeline(task.stages, times, {name: frozenset({name}) for name in positions}).latency_ns
 
 
-def latency_states(
-    layers: Sequence[Layer], stages: Sequence[StageShape], budget: int, chip: Chip
-) -> list[tuple[float, Copies]]:
+def latency_states(task: Task, budget: int) -> list[tuple[float, Copies]]:
     """(estimated latency in ns, copies) of the states that fit the budget, the fastest first, then the smallest."""
+    layers, chip = task.layers, task.chip
     one = one_each(layers)
-    found = [(estimated_latency(layers, stages, one, chip), arrays_of(layers, one), one)]
+    found = [(estimated_latency(task, one), arrays_of(layers, one), one)]
     round_ns, least = chip.cost.mvm_us * 1e3, found[0][0]
-    for copies in _family(layers, stages, budget):
-        if (
-            max(layer.reads(copies[layer.name]) for layer in layers) * round_ns < least
-        ):  # else its slowest layer alone takes longer than a state that is known
-            found.append((estimated_latency(layers, stages, copies, chip), arrays_of(layers, copies), copies))
+    for copies in _family(task, budget):
+        # Else its slowest layer alone takes longer than a state that is known.
+        if max(layer.reads(copies[layer.name]) for layer in layers) * round_ns < least:
+            found.append((estimated_latency(task, copies), arrays_of(layers, copies), copies))
             least = min(least, found[-1][0])
     return [(latency, copies) for latency, _, copies in sorted(found, key=lambda state: state[:2])]
 
 
-def _family(layers: Sequence[Layer], stages: Sequence[StageShape], budget: int) -> Iterator[Copies]:
+def _family(task: Task, budget: int) -> Iterator[Copies]:
     """The states within the budget."""
-    waits = _waits(layers, stages)
+    layers, waits = task.layers, _waits(task)
     weight = {layer.name: math.sqrt(max(waits[layer.name], 1e-9) / layer.arrays(1)) for layer in layers}
     seen: set[tuple[int, ...]] = set()
     for reads in read_steps(layers, READ_RATIO):
@@ -83,13 +105,13 @@ def _family(layers: Sequence[Layer], stages: Sequence[StageShape], budget: int) 
             scale *= WAIT_RATIO
 
 
-def _waits(layers: Sequence[Layer], stages: Sequence[StageShape]) -> dict[str, float]:
+def _waits(task: Task) -> dict[str, float]:
     """MVMs of one copy of each layer that its readers wait for before their first row."""
-    made = {stage.name: stage for stage in stages if stage.kind == "crossbar"}
-    phases = {layer.name: layer.phases for layer in layers}
+    made = {stage.name: stage for stage in task.stages if stage.kind == "crossbar"}
+    phases = {layer.name: layer.phases for layer in task.layers}
     waits = dict.fromkeys(phases, 0.0)
     through: dict[str, list[tuple[str, float]]] = {}
-    for stage in stages:
+    for stage in task.stages:
         # Digital stages hand on what their readers wait for.
         behind = [(source, max(1, min(source.first_rows, source.source_rows))) for source in stage.inputs]
         sources = [
@@ -108,7 +130,7 @@ def _waits(layers: Sequence[Layer], stages: Sequence[StageShape]) -> dict[str, f
 
 
 def _origins(
-    source: str, rows: float, through: Mapping[str, list[tuple[str, float]]], made: Mapping[str, StageShape]
+    source: str, rows: float, through: Mapping[str, list[tuple[str, float]]], made: Mapping[str, Stage]
 ) -> list[tuple[str, float]]:
     """The crossbar stages behind a value and the rows of them that `rows` of the value need, at least."""
     if source in made:
@@ -116,19 +138,18 @@ def _origins(
     return [(name, max(rows, part)) for name, part in through.get(source, [])]
 
 
-def latency_bound(
-    layers: Sequence[Layer], stages: Sequence[StageShape], budget: int, chip: Chip, arrays: Arrays = arrays_of
-) -> float:
+def latency_bound(task: Task, budget: int, *, arrays: Arrays) -> float:
     """No copies within the budget have a lower row-pipelined latency, ns; `arrays` counts what they take.
 
     With L, a layer has L - head - tail for its positions: head, until its first row can start, and tail, from its last
     row to the end, both with as many copies as there are positions. The least L whose copies fit is the bound.
     """
+    layers, stages, chip = task.layers, task.stages, task.chip
     unlimited = {layer.name: layer.positions for layer in layers}
     positions = dict(unlimited)
     round_ns = {layer.name: chip.cost.mvm_us * 1e3 * layer.phases for layer in layers}
     free = {name: LayerTime(round_ns[name], unlimited[name], 0, chip.cores.count) for name in unlimited}
-    times = stage_times(stages, free, positions, chip)
+    times = stage_times(stages, free, positions=positions, chip=chip)
     line = timeline(stages, times, {})
     tails = _tails(stages, times)
     crossbar = [stage for stage in stages if stage.kind == "crossbar"]
@@ -144,7 +165,7 @@ def latency_bound(
             copies[stage.layer] = max(copies[stage.layer], min(needed, stage.positions))
         return arrays(layers, copies) <= budget
 
-    low, high = line.latency_ns, estimated_latency(layers, stages, one_each(layers), chip)
+    low, high = line.latency_ns, estimated_latency(task, one_each(layers))
     if fits(low) or low >= high:
         return min(low, high)
     for _ in range(40):
@@ -156,7 +177,7 @@ def latency_bound(
     return low
 
 
-def _tails(stages: Sequence[StageShape], times: Mapping[str, StageTime]) -> dict[str, float]:
+def _tails(stages: Sequence[Stage], times: Mapping[str, StageTime]) -> dict[str, float]:
     """The least time from the end of each stage's last row to the end of the network, ns."""
     tails = {stage.name: 0.0 for stage in stages}
     for stage in reversed(stages):
@@ -165,3 +186,19 @@ def _tails(stages: Sequence[StageShape], times: Mapping[str, StageTime]) -> dict
                 tail = times[stage.name].first_ns + tails[stage.name]
                 tails[source.source] = max(tails[source.source], tail)
     return tails
+
+
+def bound(task: Task, budget: int) -> float:
+    """No layout within the budget has a shorter latency, ms: none is faster than the busiest of the cores."""
+    # Where values need not move, they take no time.
+    apart = {"bus_bytes_per_ns": None, "link_bytes_per_ns": None, "global_bytes_per_ns": None}
+    still = task.chip.model_copy(update={"cores": task.chip.cores.model_copy(update=apart)})
+    found = latency_bound(replace(task, chip=still), budget, arrays=arrays_at_least(task, budget))
+    return max(found, interval_floor(task)) * 1e-6
+
+
+def _reached(mapping: ChipMapping) -> float:
+    return mapping.cost.latency_ms if mapping.schedule is None else mapping.schedule.latency_ns * 1e-6
+
+
+OBJECTIVE = Objective(unit="ms", search=search, reached=_reached, bound=bound, bound_in_segments=time_in_segments)

@@ -1,16 +1,37 @@
-"""Copies for the least energy of reading arrays, and what no number of copies can be below."""
+"""The least energy of reading arrays: copies for it, and what no number of copies can be below."""
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from itertools import pairwise
 
 from cimc.chip import Chip
+from cimc.mapping import MappedLayer
+from passes.mapper.bounds import energy_in_segments
 from passes.mapper.copies import Copies, arrays_of
+from passes.mapper.cost import layer_cost
+from passes.mapper.lay_out import lay_out_copies, on_blocks
 from passes.mapper.layers import Layer
+from passes.mapper.layout import copied_blocks
+from passes.mapper.objective import Objective
+from passes.mapper.plan import Task
+from passes.mapper.reads import read_table
 
 Energy = Callable[[Layer, int], float]  # of a layer for one image with that many copies, in any unit
 
 
-def least_energy(layers: Sequence[Layer], budget: int, energy: Energy, counted: Energy, largest: int = 64) -> Copies:
+def search(task: Task, budget: int) -> list[MappedLayer]:
+    """The copies that `least_energy` finds."""
+    quick, counted = (partial(energy, chip=task.chip) for energy in (read_energy, _counted_energy))
+    return lay_out_copies(task.layers, least_energy(task.layers, budget, energy=quick, counted=counted))
+
+
+def _counted_energy(layer: Layer, copies: int, chip: Chip) -> float:
+    """Energy of the layer's reads for one image with that many copies, as the cost counts it, mJ."""
+    laid = on_blocks(layer, copied_blocks(layer, copies, 0), copies=copies)
+    return layer_cost(laid, read_table([laid], chip).by_layer[layer.name], chip=chip).energy_mj
+
+
+def least_energy(layers: Sequence[Layer], budget: int, *, energy: Energy, counted: Energy, largest: int = 64) -> Copies:
     """Copies that read fewer arrays an image: those that share arrays are read at once.
 
     The energy of each layer over its arrays is reduced to its lower convex hull; the steps of all hulls are taken in
@@ -86,3 +107,12 @@ def least_read_energy(layer: Layer, chip: Chip) -> float:
     conversion = ((chip.cost.adc_pj or 0.0) + (chip.cost.shift_add_pj or 0.0)) * chip.input.conversions
     idle = (chip.cost.array_pj or 0.0) + chip.weights.offset_columns * conversion
     return each - (arrays - filled * chip.physical_per_array) * idle * 1e-9
+
+
+OBJECTIVE = Objective(
+    unit="mJ",
+    search=search,
+    reached=lambda mapping: mapping.cost.energy_mj,
+    bound=lambda task, budget: sum(least_read_energy(layer, task.chip) for layer in task.layers),
+    bound_in_segments=lambda task, mapping, budget: energy_in_segments(task, mapping),
+)

@@ -1,0 +1,47 @@
+"""The options of the mapper, checked when they are made."""
+
+from dataclasses import dataclass
+
+from cimc.errors import CimcError
+from cimc.options import RowSplit, check_choice, check_range, check_whole
+from passes.mapper.objective import find_objective, objective_names
+
+
+@dataclass(frozen=True, kw_only=True)
+class MappingOptions:
+    """How a network is mapped on a chip.
+
+    Attributes:
+        input_range: least and greatest value of the network's input; decides whether the first layer needs two phases.
+        max_chips: an upper limit on the chips.
+        row_split: "channel" or "flat", in place of the chip's own rule.
+        objective: what copies and packing are for, a name in `passes/mapper/objectives/`; None: one copy each, one
+            block an array, in network order, over as many chips as it takes.
+        arrays: the budget of an objective; None: those of one chip. A network that does not fit it, packed, is cut
+            into segments.
+        seed: of the local search that places the cores.
+
+    Raises:
+        CimcError: a value that is not among these, or a budget without an objective.
+    """
+
+    input_range: tuple[float, float] = (0.0, 1.0)
+    max_chips: int | None = None
+    row_split: RowSplit | None = None
+    objective: str | None = None
+    arrays: int | None = None
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        checked: dict[str, object] = {"input_range": check_range("input_range", self.input_range)}
+        if self.row_split is not None:
+            checked["row_split"] = check_choice(RowSplit, "row_split", self.row_split)
+        if self.objective is not None:
+            find_objective(self.objective)
+        for name, least in (("max_chips", 1), ("arrays", 1), ("seed", 0)):
+            if getattr(self, name) is not None:
+                checked[name] = check_whole(name, getattr(self, name), least)
+        for name, value in checked.items():
+            object.__setattr__(self, name, value)
+        if self.arrays is not None and self.objective is None:
+            raise CimcError(f"--arrays is the budget of an objective; add --objective {' or '.join(objective_names())}")
