@@ -7,7 +7,7 @@ only where an output is named; each step takes the result of the last one from i
 
     data = cimc.load_data("digits")
     cimc.compile("model.onnx", "brram-256x64", output="model.cim")
-    options = cimc.TrainingOptions(cimc.Policy(method="naive"), epochs=2)
+    options = cimc.TrainingOptions(epochs=2, lr=0.02, schedule=cimc.RateSchedule.plateau)
     trained = cimc.train("model.cim", data, options=options, output="trained.cim")
     package = cimc.export(trained.artifact, "hermes", output="package")
     chips = cimc.deploy(package, data, chips=5)
@@ -118,11 +118,13 @@ __all__ = [
 ]
 
 
-def __getattr__(name: str) -> Any:
-    if name not in _PUBLIC:
-        raise AttributeError(f"module 'cimc' has no attribute {name!r}")
-    module, _, attribute = _PUBLIC[name].partition(":")
-    return getattr(import_module(module), attribute or name)
+if not TYPE_CHECKING:  # for a type checker any name would be there
+
+    def __getattr__(name: str) -> Any:
+        if name not in _PUBLIC:
+            raise AttributeError(f"module 'cimc' has no attribute {name!r}")
+        module, _, attribute = _PUBLIC[name].partition(":")
+        return getattr(import_module(module), attribute or name)
 
 
 def __dir__() -> list[str]:

@@ -309,6 +309,25 @@ def test_objective_shows_copies_and_the_bound():
         assert word in shown.out
 
 
+def test_inspect_simulates_beside_the_schedule():
+    result = figures("compile", LENET1, "--chip", "pimcomp-a-800", "--no-verify", "-o", "simulated.cim")
+    assert "simulation" not in figures("inspect", "simulated.cim")
+    simulation = figures("inspect", "simulated.cim", "--simulate")["simulation"]
+    assert simulation["latency"]["scheduled_ms"] == pytest.approx(result["row_pipelined_latency_ms"])
+    assert simulation["interval"]["scheduled_ms"] == pytest.approx(result["interval_ms"])
+    for compared in simulation.values():
+        assert compared["simulated_ms"] == pytest.approx(compared["scheduled_ms"] * (1 + compared["deviation"]))
+        assert compared["agrees"]
+        # Figures that differ have a named cause.
+        assert abs(compared["deviation"]) <= 0.05 or compared["causes"]
+    shown = cimc("inspect", "simulated.cim", "--simulate")
+    assert shown.status == 0
+    words = ["scheduled ms", "simulated ms", *(cause for one in simulation.values() for cause in one["causes"])]
+    for word in words:
+        assert word in shown.out
+    assert "simulated ms" not in cimc("inspect", "simulated.cim").out
+
+
 def test_segments_show_their_programming():
     vgg8 = str(ROOT / "models" / "vgg8.onnx")
     command = ("compile", vgg8, "--objective", "latency", "--chip", "cimaq-256", "--no-verify", "-o", "segments.cim")

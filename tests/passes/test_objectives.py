@@ -62,7 +62,7 @@ def test_an_unknown_objective_is_refused_with_those_that_exist() -> None:
     ("options", "said"),
     [
         ({"objective": "speed"}, "no objective 'speed'"),
-        ({"row_split": "rows"}, "row_split is 'rows'; choose channel or flat"),
+        ({"row_split": "rows"}, "row_split is 'rows'; choose channel, flat"),
         ({"input_range": (1.0, 0.0)}, "input_range is"),
         ({"input_range": (0.0, float("inf"))}, "input_range is"),
         ({"max_chips": 0}, "max_chips is 0"),

@@ -1,0 +1,378 @@
+"""The Python API: what is exported, with which parameters; the documented example runs; wrong values are refused."""
+
+import ast
+import inspect
+import re
+import shutil
+import subprocess
+import sys
+from dataclasses import replace
+from enum import StrEnum
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from onnx import helper, save
+
+import cimc
+from cimc.chip import chip_names, chip_text, load_chip, parse_chip
+from cimc.chip_toml import chip_toml
+from cimc.data.digits import digits
+from tests.networks import network_proto, weights
+
+ROOT = Path(__file__).parents[2]
+PACKAGES = ("cimc", "passes", "runtime")
+CHIP = "brram-soc"
+COMPILE = "model chip | output input_range max_chips row_split verify shapes verify_passes passes_folder"
+COMPILE += " objective arrays seed"
+# Every public function: its parameters, those after the bar by keyword only.
+SIGNATURES = {
+    "compile": COMPILE,
+    "compile_model": COMPILE,
+    "deploy": "package data | chips seed required baseline progress",
+    "evaluate": "source data | exact noise seed progress",
+    "explain": "chip",
+    "export": "source chip | output data weights seed",
+    "load_chip": "name_or_path",
+    "load_data": "name_or_path data_dir",
+    "read_artifact": "path",
+    "read_package": "folder",
+    "train": "source data | options output resume checkpoint_seconds progress",
+    "write_artifact": "path artifact",
+    "write_package": "folder package",
+}
+CLASSES = {
+    "Artifact": "model network chip chip_text mapping state history",
+    "Compiled": "artifact verify_ideal verify_chip",
+    "Dataset": "name x_train y_train x_test y_test synthetic classes",
+    "Deployment": "accuracies baseline_accuracy required",
+    "Package": "model chip chip_text mapping program network chip_network notes",
+    "Policy": "method threshold residual write backward sync",
+    "Trained": "artifact run figures",
+    "TrainingOptions": "policy epochs steps_per_epoch batch_size lr schedule weight_decay seed",
+}
+CHOICES = {
+    "Backward": ["digital", "analog"],
+    "Method": ["mixed-precision", "naive", "float"],
+    "Objective": ["latency", "interval", "energy", "arrays"],
+    "RateSchedule": ["constant", "cosine", "plateau"],
+    "Residual": ["keep", "drop"],
+    "RowSplit": ["channel", "flat"],
+    "Sync": ["target", "readback", "none"],
+    "Weights": ["devices", "digital"],
+    "Write": ["verify", "pulse"],
+}
+OTHERS = {"Chip", "CimcError", "Mapping", "__version__"}
+
+
+def parameters_of(function: Any) -> str:
+    """The names of a function's parameters, with a bar before those that go by keyword only."""
+    given = inspect.signature(function).parameters.values()
+    free = [p.name for p in given if p.kind is p.POSITIONAL_OR_KEYWORD]
+    named = [p.name for p in given if p.kind is p.KEYWORD_ONLY]
+    assert len(free) + len(named) == len(given)
+    return " ".join([*free, *(["|"] if named else []), *named])
+
+
+# --- What is exported ---
+
+
+def test_the_public_names_are_these_and_all_can_be_had() -> None:
+    assert set(cimc.__all__) == {*SIGNATURES, *CLASSES, *CHOICES, *OTHERS}
+    assert len(set(cimc.__all__)) == len(cimc.__all__)
+    for name in cimc.__all__:
+        assert getattr(cimc, name) is not None
+        assert name in dir(cimc)
+    assert not hasattr(cimc, "nothing_of_that_name")
+
+
+@pytest.mark.parametrize("name", SIGNATURES)
+def test_parameters_of_a_public_function(name: str) -> None:
+    assert parameters_of(getattr(cimc, name)) == SIGNATURES[name]
+
+
+@pytest.mark.parametrize("name", [name for name in SIGNATURES if "|" in SIGNATURES[name]])
+def test_a_command_takes_two_arguments_by_position_and_no_more(name: str) -> None:
+    assert SIGNATURES[name].split().index("|") == 2
+
+
+@pytest.mark.parametrize("name", CLASSES)
+def test_fields_of_a_public_record(name: str) -> None:
+    assert parameters_of(getattr(cimc, name)) == CLASSES[name]
+
+
+@pytest.mark.parametrize("name", CHOICES)
+def test_choices_of_an_option(name: str) -> None:
+    choices = getattr(cimc, name)
+    assert issubclass(choices, StrEnum)
+    assert list(choices) == CHOICES[name]
+
+
+def test_a_choice_has_no_second_type() -> None:
+    """The values of an option stand nowhere in a Literal."""
+    values = {frozenset(choices) for choices in CHOICES.values()}
+    found, seen = [], 0
+    for package in PACKAGES:
+        for path in (ROOT / package).rglob("*.py"):
+            for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+                if isinstance(node, ast.Subscript) and ast.unparse(node.value) == "Literal":
+                    seen += 1
+                    parts = node.slice.elts if isinstance(node.slice, ast.Tuple) else [node.slice]
+                    if frozenset(part.value for part in parts if isinstance(part, ast.Constant)) in values:
+                        found.append(f"{path.relative_to(ROOT)}:{node.lineno}")
+    assert seen > 3, "no Literal was seen at all"
+    assert found == []
+
+
+def test_type_checkers_see_the_exports(tmp_path: Path) -> None:
+    for package in PACKAGES:
+        assert (ROOT / package / "py.typed").exists()
+    user = tmp_path / "user.py"
+    user.write_text(
+        "import cimc\n"
+        'compiled = cimc.compile("m.onnx", cimc.load_chip("ideal"), output="m.cim")\n'
+        'trained = cimc.train("m.cim", cimc.load_data("digits"), options=cimc.TrainingOptions(epochs=2))\n'
+        "reveal_type(compiled)\nreveal_type(trained)\nreveal_type(cimc.export(trained.artifact))\n"
+        'cimc.train("m.cim", cimc.load_data("digits"), cimc.TrainingOptions())\n'
+        'cimc.TrainingOptions(epochs="many")\n'
+        "cimc.nothing_of_that_name\n",
+        encoding="utf-8",
+    )
+    command = [sys.executable, "-m", "mypy", "--strict", "--cache-dir", str(tmp_path / "cache")]
+    command += ["--follow-imports=silent", "--disable-error-code=import-untyped", str(user)]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, check=False)
+    found = re.findall(r"user\.py:(\d+): (?:error|note: Revealed type is) ?:?(.*)", done.stdout)
+    lines = {int(number): text for number, text in found}
+    assert "cimc.api.compile.Compiled" in lines.pop(4)
+    assert "cimc.api.train.Trained" in lines.pop(5)
+    assert "cimc.package.Package" in lines.pop(6)
+    assert "Too many positional arguments" in lines.pop(7)
+    assert "incompatible type" in lines.pop(8)
+    assert "nothing_of_that_name" in lines.pop(9)
+    assert lines == {}, done.stdout
+
+
+def test_importing_loads_nothing_heavy() -> None:
+    code = "import sys, cimc; dir(cimc); print(*sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT)
+    assert {"cimc"} <= set(done.stdout.split())
+    assert set(done.stdout.split()).isdisjoint({"jax", "numpy", "onnx", "onnx_ir", "pydantic", "typer"})
+
+
+# --- The documented example, and each step from memory ---
+
+
+@pytest.fixture(scope="module")
+def small() -> cimc.Dataset:
+    """A few synthetic digits."""
+    return cimc.Dataset("digits", *digits(300, 100), synthetic=True, classes=10)
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a one-layer network, model.onnx."""
+    folder = tmp_path_factory.mktemp("api")
+    nodes = [helper.make_node("Flatten", ["x"], ["flat"]), helper.make_node("Gemm", ["flat", "W", "b"], ["y"])]
+    constants = {"W": 0.1 * weights(784, 10), "b": 0.1 * weights(10)}
+    save(network_proto(nodes, {"x": ("N", 1, 28, 28)}, {"y": ("N", 10)}, constants), folder / "model.onnx")
+    return folder
+
+
+@pytest.fixture(autouse=True)
+def here(place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each test in a folder of its own, with the network."""
+    shutil.copy(place / "model.onnx", tmp_path)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(place / "cache"))
+
+
+def test_the_documented_example_runs(
+    small: cimc.Dataset, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("cimc.data.load.load", lambda name: {"digits": small}[name])
+    (example,) = re.findall(r"(?:^    .*\n|^\n(?=    ))+", cimc.__doc__ or "", re.MULTILINE)
+    example = inspect.cleandoc(example)
+    assert {f"cimc.{name}(" for name in ("compile", "train", "export", "deploy")} <= set(
+        re.findall(r"cimc\.\w+\(", example)
+    )
+    names: dict[str, Any] = {}
+    exec(example, names)
+    accuracy, mean, good = map(float, capsys.readouterr().out.split())
+    assert accuracy == names["trained"].figures["accuracy"] > 0.3
+    assert mean == names["chips"].accuracies.mean() > 0.3
+    assert 0 <= good <= 1
+    assert {path.name for path in Path().iterdir()} == {"model.onnx", "model.cim", "trained.cim", "package"}
+
+
+def test_every_step_from_memory_gives_what_it_gives_from_files(small: cimc.Dataset) -> None:
+    options = cimc.TrainingOptions(epochs=1, lr=0.02)
+    compiled = cimc.compile("model.onnx", CHIP)
+    trained = cimc.train(compiled.artifact, small, options=options)
+    package = cimc.export(trained.artifact)
+    chips = cimc.deploy(package, small, chips=3)
+    score = cimc.evaluate(trained.artifact, small)["accuracy"]
+    assert [path.name for path in Path().iterdir()] == ["model.onnx"], "no output was named, yet something was written"
+
+    cimc.write_artifact("memory.cim", compiled.artifact)
+    cimc.compile(Path("model.onnx"), CHIP, output="file.cim")
+    assert Path("memory.cim").read_bytes() == Path("file.cim").read_bytes()
+    cimc.write_artifact("memory-trained.cim", trained.artifact)
+    cimc.train("file.cim", small, options=options, output="trained.cim")
+    assert Path("memory-trained.cim").read_bytes() == Path("trained.cim").read_bytes()
+    cimc.write_package("memory-package", package)
+    cimc.export("trained.cim", output="package")
+    for path in Path("package").rglob("*"):
+        if path.is_file():
+            assert (Path("memory-package") / path.relative_to("package")).read_bytes() == path.read_bytes(), path
+    np.testing.assert_array_equal(cimc.deploy("package", small, chips=3).accuracies, chips.accuracies)
+    assert cimc.evaluate("trained.cim", small)["accuracy"] == score
+
+
+# --- Chips in memory ---
+
+
+def changed(chip: cimc.Chip) -> cimc.Chip:
+    array = chip.array.model_copy(update={"rows": 100})
+    return chip.model_copy(update={"name": 'my "chip"\n\x7f µ', "array": array})
+
+
+@pytest.mark.parametrize("name", chip_names())
+def test_a_chip_written_as_toml_is_read_back_equal(name: str) -> None:
+    for chip in (load_chip(name), changed(load_chip(name))):
+        assert parse_chip(chip_toml(chip), "test") == chip
+
+
+@given(
+    name=st.text(st.characters(exclude_categories=["Cs"]), min_size=1),
+    voltage=st.floats(min_value=0, exclude_min=True, allow_infinity=False),
+    law=st.lists(st.floats(allow_nan=False, allow_infinity=False), min_size=1, max_size=4),
+)
+def test_any_text_and_number_of_a_chip_survives_toml(name: str, voltage: float, law: list[float]) -> None:
+    chip = load_chip("ideal").model_dump()
+    cell = {**chip["cell"], "read_voltage_V": voltage, "programming": {"error_mean_uS": law}}
+    described = cimc.Chip.model_validate({**chip, "name": name, "cell": cell})
+    assert parse_chip(chip_toml(described), "test") == described
+
+
+def test_a_chip_is_a_name_a_path_or_in_memory(tmp_path: Path) -> None:
+    (tmp_path / "mine.toml").write_text(chip_text(CHIP), encoding="utf-8")
+    given: list[Any] = [CHIP, "mine.toml", tmp_path / "mine.toml", load_chip(CHIP)]
+    name, text, path, memory = (cimc.compile("model.onnx", chip, verify=False).artifact for chip in given)
+    assert name.chip_text == text.chip_text == path.chip_text
+    assert name.mapping == text.mapping == path.mapping == memory.mapping
+    assert cimc.explain(CHIP) == cimc.explain(tmp_path / "mine.toml") == cimc.explain(load_chip(CHIP))
+
+
+def test_a_chip_in_memory_is_compiled_and_exported(small: cimc.Dataset) -> None:
+    training, inference = changed(load_chip(CHIP)), changed(load_chip("hermes"))
+    cimc.compile("model.onnx", training, output="model.cim")
+    artifact = cimc.read_artifact("model.cim")
+    assert artifact.chip == training
+    assert max(block.row_stop - block.row_start for block in artifact.mapping.layers[0].blocks) == 100
+    cimc.export("model.cim", inference, output="package", data=small)
+    assert cimc.read_package("package").chip == inference
+
+
+def test_a_chip_in_memory_is_checked_as_a_file_is() -> None:
+    chip = load_chip(CHIP)
+    wrong = chip.model_copy(update={"array": chip.array.model_copy(update={"rows": -1})})
+    with pytest.raises(cimc.CimcError, match=r"chip file of brram-soc: array\.rows"):
+        cimc.compile("model.onnx", wrong)
+
+
+# --- Wrong values ---
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "message"),
+    [
+        ("schedule", "cosin", r"schedule is 'cosin'; choose constant, cosine, plateau; did you mean cosine\?"),
+        ("schedule", None, "schedule is None; choose constant"),
+        ("policy", "naive", "policy is 'naive'; give a Policy"),
+        ("epochs", 0, "epochs is 0; give a whole number of at least 1"),
+        ("epochs", 1.5, "epochs is 1.5"),
+        ("epochs", True, "epochs is True"),
+        ("steps_per_epoch", 0, "steps_per_epoch is 0"),
+        ("batch_size", -1, "batch_size is -1"),
+        ("lr", float("nan"), "lr is nan, not a finite number in its range; give one from 0 on"),
+        ("lr", "0.1", "lr is '0.1'"),
+        ("lr", -0.1, "lr is -0.1"),
+        ("weight_decay", float("inf"), "weight_decay is inf"),
+        ("seed", -1, "seed is -1; give a whole number of at least 0"),
+    ],
+)
+def test_a_wrong_training_option_is_refused_when_it_is_given(field: str, value: Any, message: str) -> None:
+    with pytest.raises(cimc.CimcError, match=message) as error:
+        cimc.TrainingOptions(**{field: value})
+    assert "\n" not in str(error.value)
+    with pytest.raises(cimc.CimcError, match=message):
+        replace(cimc.TrainingOptions(), **{field: value})
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "message"),
+    [
+        ("method", "Naive", r"method is 'Naive'; choose mixed-precision, naive, float; did you mean naive\?"),
+        ("residual", "reset", "residual is 'reset'; choose keep, drop"),
+        ("write", "pulses", r"did you mean pulse\?"),
+        ("backward", "Analog", r"did you mean analog\?"),
+        ("sync", 3, "sync is 3; choose target, readback, none"),
+        ("threshold", "0.1", "threshold is '0.1'"),
+    ],
+)
+def test_a_wrong_policy_is_refused_when_it_is_given(field: str, value: Any, message: str) -> None:
+    with pytest.raises(cimc.CimcError, match=message):
+        cimc.Policy(**{field: value})
+
+
+def test_right_names_become_the_choices_and_numbers_plain_ones() -> None:
+    given: Any = {"method": "naive", "write": "pulse", "threshold": np.float32(0.5)}
+    policy = cimc.Policy(**given)
+    assert policy.method is cimc.Method.naive
+    assert policy.write is cimc.Write.pulse
+    assert type(policy.threshold) is float
+    options = cimc.TrainingOptions(policy, epochs=np.int64(3), lr=1, schedule=cimc.RateSchedule("plateau"))
+    assert (type(options.epochs), type(options.lr)) == (int, float)
+    assert options == cimc.TrainingOptions(policy, epochs=3, lr=1.0, schedule=cimc.RateSchedule.plateau)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"row_split": "flatt"}, r"row_split is 'flatt'; choose channel, flat; did you mean flat\?"),
+        ({"objective": "speed"}, "objective is 'speed'; choose latency, interval, energy, arrays"),
+        ({"input_range": (1.0, 0.0)}, r"input_range is \(1\.0, 0\.0\)"),
+        ({"input_range": (0.0, float("inf"))}, "input_range is"),
+        ({"input_range": 1.0}, "input_range is 1.0"),
+        ({"max_chips": 0}, "max_chips is 0"),
+        ({"arrays": 0, "objective": "arrays"}, "arrays is 0"),
+        ({"seed": -1}, "seed is -1"),
+    ],
+)
+def test_a_wrong_option_of_compile_is_refused(options: dict[str, Any], message: str) -> None:
+    with pytest.raises(cimc.CimcError, match=message):
+        cimc.compile("model.onnx", CHIP, **options)
+
+
+@pytest.mark.parametrize(
+    ("command", "options", "message"),
+    [
+        ("train", {"resume": True}, "resume goes on from the checkpoint in output; give output"),
+        ("train", {"checkpoint_seconds": -1}, "checkpoint_seconds is -1"),
+        ("evaluate", {"seed": -1}, "seed is -1"),
+        ("export", {"weights": "device"}, r"weights is 'device'; .* did you mean devices\?"),
+        ("export", {"seed": 0.5}, "seed is 0.5"),
+        ("deploy", {"chips": 0}, "chips is 0"),
+        ("deploy", {"required": -1}, "required is -1"),
+        ("deploy", {"baseline": 0}, "baseline is 0, not a finite number in its range; give one from 0.001 to 1"),
+    ],
+)
+def test_a_wrong_option_of_a_command_is_refused_before_any_file_is_read(
+    command: str, options: dict[str, Any], message: str, small: cimc.Dataset
+) -> None:
+    given = ["missing"] if command == "export" else ["missing", small]
+    with pytest.raises(cimc.CimcError, match=message):
+        getattr(cimc, command)(*given, **options)
