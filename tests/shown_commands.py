@@ -12,8 +12,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from onnx import helper, save
 
 from cimc.data.digits import digits
+from tests.networks import network_proto, weights
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")), ROOT / "CONTRIBUTING.md"]
@@ -68,10 +70,21 @@ def _commands(page: str, line: str) -> Iterator[Shown]:
             yield Shown(page, tuple(words[1:ends]), words[ends + 1] if ends < len(words) else None)
 
 
-def prepare(folder: Path) -> None:
-    """Put into a folder what the pages take for granted: the source's networks, and a network and data of one's own."""
+def prepare(folder: Path, *, short: bool) -> None:
+    """Put into a folder what the pages take for granted: the source's networks, and a network and data of one's own.
+
+    short: a network of one layer in the place of LeNet-1, which compiles in half the time.
+    """
     shutil.copytree(ROOT / "models", folder / "models")
-    shutil.copy(ROOT / "models" / "lenet1.onnx", folder / "model.onnx")
+    if short:
+        nodes = [
+            helper.make_node("Flatten", ["image"], ["flat"], name="flatten"),
+            helper.make_node("Gemm", ["flat", "w", "b"], ["y"], name="fc"),
+        ]
+        constants = {"w": weights(784, 10), "b": weights(10)}
+        one_layer = network_proto(nodes, {"image": ["N", 1, 28, 28]}, {"y": ["N", 10]}, constants)
+        save(one_layer, folder / "models" / "lenet1.onnx")
+    shutil.copy(folder / "models" / "lenet1.onnx", folder / "model.onnx")
     x_train, y_train, x_test, y_test = digits()
     np.savez(folder / "mydata.npz", x_train=x_train, y_train=y_train, x_test=x_test, y_test=y_test)
 

@@ -3,7 +3,7 @@
     python -m tests.benchmarks.commands [--short] [--real]
 
 Data that must be fetched are replaced by the embedded digits (--real: left as they are, found by $CIMC_DATA). --short:
-one epoch of 20 steps, two chips. Ends with status 1 at the first line that fails.
+a network of one layer, one epoch of 20 steps, two chips. Ends with status 1 at the first line that fails.
 """
 
 import argparse
@@ -20,12 +20,12 @@ from tests.shown_commands import PAGES, ROOT, prepare, shown_in_blocks, substitu
 def main() -> None:
     """Run them all."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("--short", action="store_true", help="one epoch of 20 steps, two chips")
+    parser.add_argument("--short", action="store_true", help="one layer, one epoch of 20 steps, two chips")
     parser.add_argument("--real", action="store_true", help="the data sets named, not the embedded digits")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        prepare(folder)
+        prepare(folder, short=options.short)
         environment = {**os.environ, "PYTHONPATH": str(ROOT)}
         for line in (line for page in PAGES for line in shown_in_blocks(page)):
             words = list(line.arguments) if options.real else substituted(line, short=options.short)
