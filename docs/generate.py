@@ -3,13 +3,14 @@
 A test compares the pages with what this prints (tests/test_generated_docs.py).
 """
 
+import inspect
 import textwrap
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
-from cimc.chip import Chip, chip_names, chip_text, load_chip
+from cimc.chip import CHIPS_FOLDER, Chip, parse_chip
 from cimc.operators import OPERATORS, Operator
 
 DOCS = Path(__file__).parent
@@ -115,7 +116,8 @@ def default_text(value: object) -> str:
 
 def built_in_chips() -> Iterator[str]:
     """A table of the main figures, then each chip with the head of its file, which names its sources."""
-    chips = {name: load_chip(name) for name in chip_names()}
+    texts = {path.stem: path.read_text(encoding="utf-8") for path in CHIPS_FOLDER.glob("*.toml")}
+    chips = {name: parse_chip(texts[name], name) for name in sorted(texts)}
     head = ["chip", "array", "arrays", "device", "window uS", "levels", "weight", "DAC", "ADC", "MVM us", "simulated"]
     yield (
         "A chip that is not simulated can be compiled for, inspected and reported; `train`, `eval`, `export` and "
@@ -125,7 +127,7 @@ def built_in_chips() -> Iterator[str]:
     for name, chip in chips.items():
         yield f"### `{name}`"
         yield f"{escaped(chip.description[0].upper() + chip.description[1:])}."
-        if comment := head_comment(chip_text(name)):
+        if comment := head_comment(texts[name]):
             yield escaped(comment)
         if chip.not_simulated is not None:
             yield f"Not simulated: {chip.not_simulated}."
@@ -173,15 +175,15 @@ def operators_page() -> str:
         [
             "# Operators",
             GENERATED,
-            f"The {len(OPERATORS)} operators of ONNX that run here (`cimc ops`), opsets 7 to the newest. *crossbar*: "
-            "on arrays where its weights are constants (a Gemm or MatMul of two values runs digitally); *digital*: "
-            "beside the arrays. *trainable*: gradients pass.",
+            f"The {len(OPERATORS)} operators of ONNX that run here (`cimc ops`), opsets 7 to the newest; a row an "
+            "operator, a column a trait.",
             "CI runs every test case of the `onnx` package for them and counts those that pass "
             f"({passed} of {cases:,}; the others need strings, 4- and 8-bit floats, training mode, or sizes known only "
             "at run time: `tests/runtime/conformance_exceptions.py`).",
             "An operator outside this table still runs in `eval` and `deploy`, in onnxruntime, node by node; `train` "
             "refuses it only where a gradient must pass through it. What cannot run is refused with node, operator and "
             "remedy: control flow, sizes that depend on data.",
+            *(escaped(" ".join(part.split())) for part in (inspect.getdoc(Operator) or "").split("\n\n")[1:]),
             table(["operator", "runs", "trainable", *(key.replace("_", " ") for key in traits), "cases passed"], rows),
         ]
     )
@@ -196,8 +198,8 @@ def shown(value: object) -> str:
     """A trait as a cell of a table: yes or no, members separated by commas, nothing for None."""
     if isinstance(value, bool):
         return "yes" if value else "no"
-    if isinstance(value, tuple | list | set | frozenset):
-        return ", ".join(sorted(str(one) for one in value))
+    if isinstance(value, tuple):
+        return ", ".join(str(one) for one in value)
     return "" if value is None else escaped(str(value))
 
 
