@@ -35,19 +35,24 @@ UNITS = frozenset(["s", "ms", "us", "ns", "v", "mv", "a", "ma", "ua", "na", "j",
 
 
 class Chip(Section):
-    """A chip description. See the TOML files in `cimc/chips` for the meaning and source of every value."""
+    """A chip description; the TOML files in `cimc/chips` give the source of every value."""
 
-    name: str = Field(min_length=1)
-    description: str
-    array: Array
-    cell: Cell
-    weights: Weights = Weights()
-    input: Input = Input()
-    adc: Adc = Adc()
-    row_split: RowSplit = Field(default=RowSplit.channel, strict=False)
-    cores: Cores = Cores()
-    cost: Cost
-    area: Area | None = None
+    name: str = Field(min_length=1, description="name of the chip, as files and tables show it")
+    description: str = Field(description="the chip in one line, with its source")
+    array: Array = Field(description="one physical crossbar")
+    cell: Cell = Field(description="one device: what it can hold, what a write leaves, what a blind pulse does")
+    weights: Weights = Field(default=Weights(), description="how one signed weight becomes devices")
+    input: Input = Field(default=Input(), description="the input converter (DAC)")
+    adc: Adc = Field(default=Adc(), description="the output converter")
+    row_split: RowSplit = Field(
+        default=RowSplit.channel,
+        strict=False,
+        description="where the rows of a weight matrix are cut: channel, after whole input channels (where a channel's "
+        "kernel fits the array); flat, after as many rows as the array has",
+    )
+    cores: Cores = Field(default=Cores(), description="cores on a mesh or a bus")
+    cost: Cost = Field(description="time and energy")
+    area: Area | None = Field(default=None, description="area of one of each component. Left out: not stated")
 
     @model_validator(mode="after")
     def _check_converters(self) -> "Chip":

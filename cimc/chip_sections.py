@@ -16,40 +16,49 @@ class Section(BaseModel):
 
 
 class Array(Section):
-    """One physical crossbar: word lines (rows, inputs) by bit lines (columns, outputs).
+    """One physical crossbar: word lines (rows, inputs) by bit lines (columns, outputs)."""
 
-    spare_columns: of `columns`, kept free for repair. columns_per_adc: bit lines that share a converter; the time this
-    takes is part of `cost.mvm_us`, the number of converters sets their area.
-    """
-
-    rows: int = Field(gt=0, le=1 << 16)
-    columns: int = Field(gt=0, le=1 << 16)
-    spare_columns: int = Field(default=0, ge=0)
-    columns_per_adc: int = Field(default=1, gt=0)
+    rows: int = Field(gt=0, le=1 << 16, description="word lines of one array")
+    columns: int = Field(gt=0, le=1 << 16, description="bit lines of one array, spare and offset columns included")
+    spare_columns: int = Field(default=0, ge=0, description="of `columns`, kept free for repair")
+    columns_per_adc: int = Field(
+        default=1,
+        gt=0,
+        description="bit lines that share an ADC: sets how many there are, and so their area; the time that sharing "
+        "takes is part of cost.mvm_us",
+    )
     per_chip: int = Field(gt=0, description="physical arrays on one chip")
 
 
 class Weights(Section):
-    """How one signed weight becomes devices.
+    """How one signed weight becomes devices."""
 
-    scheme:
-        differential: G+ and G-, the idle one at G_min, in two columns side by side.
-        differential-rows: G+ and G- in two rows one below the other, driven with opposite voltages.
-        offset: one device holds weight + offset; `offset_columns` of each array hold what is subtracted.
-        single: one device holds the weight's stored code.
-    bits: of a stored weight, in devices of `bits_per_cell`; None: one device (or pair) takes the whole weight. More
-    bits than a cell has are cut into ceil(bits / bits_per_cell) bit slices, most significant first.
-    slices_in: the slices of a weight lie side by side in `columns` of one array, or in as many `arrays` that are read
-    together: then an array of the mapping is a logical one of that many physical arrays.
-    depthwise: whether convolutions with one input channel a group lie on arrays or are left to the vector unit.
-    """
-
-    scheme: Literal["differential", "differential-rows", "offset", "single"] = "differential"
-    bits: int | None = Field(default=None, ge=1, le=64)
-    bits_per_cell: int | None = Field(default=None, ge=1, le=16)
-    slices_in: Literal["columns", "arrays"] = "columns"
-    offset_columns: int = Field(default=0, ge=0)
-    depthwise: Literal["crossbar", "digital"] = "crossbar"
+    scheme: Literal["differential", "differential-rows", "offset", "single"] = Field(
+        default="differential",
+        description="differential: G+ and G-, the idle one at G_min, in two columns side by side; differential-rows: "
+        "in two rows one below the other, driven with opposite voltages; offset: one device holds weight + offset, and "
+        "offset_columns what is subtracted; single: one device holds the weight's stored code",
+    )
+    bits: int | None = Field(
+        default=None,
+        ge=1,
+        le=64,
+        description="bits of a stored weight, cut into ceil(bits / bits_per_cell) bit slices, most significant first. "
+        "Left out: one device (or pair) takes the whole weight",
+    )
+    bits_per_cell: int | None = Field(default=None, ge=1, le=16, description="bits that one device holds; with `bits`")
+    slices_in: Literal["columns", "arrays"] = Field(
+        default="columns",
+        description="where the bit slices of a weight lie: side by side in columns of one array, or in as many arrays "
+        "that are read together (an array of the mapping is then that many physical ones)",
+    )
+    offset_columns: int = Field(
+        default=0, ge=0, description='columns of each array that hold the offset of scheme = "offset"'
+    )
+    depthwise: Literal["crossbar", "digital"] = Field(
+        default="crossbar",
+        description="convolutions with one input channel a group: on arrays, or left to the vector unit",
+    )
 
     @model_validator(mode="after")
     def _check_bits(self) -> "Weights":
@@ -66,20 +75,23 @@ class Weights(Section):
 
 
 class Input(Section):
-    """The input converter (DAC). `bits` None: ideal, no rounding and no limit.
+    """The input converter (DAC)."""
 
-    encoding:
-        bit-serial-accumulated: the bit currents are halved and added in the analog domain and converted once.
-        bit-serial: `bits_per_cycle` bits at a time, each converted and added digitally.
-        pulse-width: the input is the length of a pulse; the charge is converted once.
-    signed: a layer with negative inputs is read in two phases (positive part, negative part) and subtracted digitally;
-    one-phase: the converter applies both signs at once.
-    """
-
-    bits: int | None = Field(default=None, ge=1, le=32)
-    encoding: Literal["ideal", "bit-serial-accumulated", "bit-serial", "pulse-width"] = "ideal"
-    bits_per_cycle: int = Field(default=1, ge=1, le=32)
-    signed: Literal["two-phase", "one-phase"] = "two-phase"
+    bits: int | None = Field(
+        default=None, ge=1, le=32, description="bits of an input code. Left out: ideal, no rounding and no limit"
+    )
+    encoding: Literal["ideal", "bit-serial-accumulated", "bit-serial", "pulse-width"] = Field(
+        default="ideal",
+        description="bit-serial-accumulated: the bit currents are halved and added in the analog domain and converted "
+        "once; bit-serial: bits_per_cycle bits at a time, each converted and added digitally; pulse-width: the input "
+        "is the length of a pulse, and the charge is converted once",
+    )
+    bits_per_cycle: int = Field(default=1, ge=1, le=32, description="input bits applied at once by bit-serial")
+    signed: Literal["two-phase", "one-phase"] = Field(
+        default="two-phase",
+        description="a layer with negative inputs: two-phase reads the positive and the negative part one after the "
+        "other and subtracts digitally; one-phase: the converter applies both signs at once",
+    )
 
     @property
     def conversions(self) -> int:
@@ -88,14 +100,17 @@ class Input(Section):
 
 
 class Adc(Section):
-    """The output converter. `bits` None: ideal, no rounding and no limit. The range starts at 0 uA.
+    """The output converter."""
 
-    A chip that the runtime does not simulate (see `Chip.not_simulated`) may leave the range out.
-    """
-
-    bits: int | None = Field(default=None, ge=1, le=16)
-    range_uA: Positive | None = None
-    noise_lsb: NonNegative = 0.0
+    bits: int | None = Field(
+        default=None, ge=1, le=16, description="bits of an output code. Left out: ideal, no rounding and no limit"
+    )
+    range_uA: Positive | None = Field(
+        default=None,
+        description="current of the largest code, uA; the range starts at 0 uA, currents beyond are clipped. With "
+        "`bits`; only a chip that is not simulated may leave it out",
+    )
+    noise_lsb: NonNegative = Field(default=0.0, description="sd of the converter's own noise, codes")
 
     @model_validator(mode="after")
     def _check_range(self) -> "Adc":
@@ -114,26 +129,41 @@ class Adc(Section):
 
 
 class Cores(Section):
-    """Cores on a mesh, each with arrays, a vector unit and a memory. What is None is not modelled: it takes no time.
+    """Cores on a mesh, each with arrays, a vector unit and a memory. What is left out is not modelled: no time."""
 
-    mvm_start_ns: a core starts MVMs no faster; arrays of one core that share their inputs (the column blocks of one
-    row block) start together. vector_bytes_per_ns: the vector unit of a core, bytes of its results. local_bytes_per_ns:
-    between a core's memory and its arrays. link_bytes_per_ns: one mesh link in one direction. bus_bytes_per_ns: one bus
-    for all cores, on which a transfer reaches any number of them, in place of the mesh. global_bytes_per_ns: the memory
-    that all cores share (network inputs and outputs). activation_bits: of a value between layers.
-    """
-
-    count: int = Field(default=1, gt=0, le=1 << 12)
-    mesh_rows: int = Field(default=1, gt=0)
-    mesh_columns: int = Field(default=1, gt=0)
-    mvm_start_ns: Positive | None = None
-    vector_bytes_per_ns: Positive | None = None
-    local_bytes_per_ns: Positive | None = None
-    link_bytes_per_ns: Positive | None = None
-    bus_bytes_per_ns: Positive | None = None
-    global_bytes_per_ns: Positive | None = None
-    buffer_bytes: int | None = Field(default=None, gt=0)
-    activation_bits: int = Field(default=8, ge=1, le=64)
+    count: int = Field(default=1, gt=0, le=1 << 12, description="cores on one chip; arrays are shared out evenly")
+    mesh_rows: int = Field(default=1, gt=0, description="rows of the mesh of cores; rows x columns holds all cores")
+    mesh_columns: int = Field(default=1, gt=0, description="columns of the mesh of cores")
+    mvm_start_ns: Positive | None = Field(
+        default=None,
+        description="least time between two MVM starts of a core, ns; arrays of one core that share their inputs (the "
+        "column blocks of one row block) start together",
+    )
+    vector_bytes_per_ns: Positive | None = Field(
+        default=None, description="rate of a core's vector unit, bytes of its results a ns"
+    )
+    local_bytes_per_ns: Positive | None = Field(
+        default=None, description="rate between a core's memory and its arrays, bytes a ns"
+    )
+    link_bytes_per_ns: Positive | None = Field(
+        default=None, description="rate of one mesh link in one direction, bytes a ns"
+    )
+    bus_bytes_per_ns: Positive | None = Field(
+        default=None,
+        description="rate of one bus for all cores in place of the mesh, bytes a ns; a transfer reaches any number of "
+        "cores",
+    )
+    global_bytes_per_ns: Positive | None = Field(
+        default=None,
+        description="rate of the memory that all cores share, bytes a ns: network inputs and outputs, and on a bus "
+        "values between cores where that is faster",
+    )
+    buffer_bytes: int | None = Field(
+        default=None,
+        gt=0,
+        description="memory of a core for values, bytes; for the reader, the mapper is not held to it",
+    )
+    activation_bits: int = Field(default=8, ge=1, le=64, description="bits of a value between layers, in transfers")
 
     @model_validator(mode="after")
     def _check_mesh(self) -> "Cores":
@@ -148,27 +178,40 @@ class Cores(Section):
 
 
 class Cost(Section):
-    """Time and energy. `mvm_us`, `mvm_nj`: one MVM of one physical array (a tile op), converters included.
+    """Time and energy. What is left out counts nothing and is shown as not stated."""
 
-    The split of the MVM's energy is optional: with it, only rows driven and columns read are counted and `mvm_nj` is
-    not needed. adc: one conversion. dac: one row for one MVM. array: one MVM of the whole array. shift_add: that of one
-    conversion. digital_op: one operation of the vector unit on one element. local_byte: read from or written to a
-    core's memory. link_byte: over one mesh link, or over the bus. global_byte: to or from the shared memory. row_write:
-    programming one row of one array, all its columns at once; an array programmed anew is written in all its rows.
-    """
-
-    mvm_us: NonNegative
-    mvm_nj: NonNegative | None = None
-    adc_pj: NonNegative | None = None
-    dac_pj: NonNegative | None = None
-    array_pj: NonNegative | None = None
-    shift_add_pj: NonNegative | None = None
-    digital_op_pj: NonNegative | None = None
-    local_byte_pj: NonNegative | None = None
-    link_byte_pj: NonNegative | None = None
-    global_byte_pj: NonNegative | None = None
-    row_write_us: NonNegative | None = None
-    row_write_nj: NonNegative | None = None
+    mvm_us: NonNegative = Field(
+        description="time of one MVM of one physical array (a tile op), one read phase, converters included, us"
+    )
+    mvm_nj: NonNegative | None = Field(
+        default=None,
+        description="energy of one tile op, converters included, nJ; either this or its split (adc_pj, dac_pj, "
+        "array_pj, shift_add_pj), with which only rows driven and columns read are counted",
+    )
+    adc_pj: NonNegative | None = Field(default=None, description="energy of one output conversion, pJ")
+    dac_pj: NonNegative | None = Field(default=None, description="energy of driving one row for one MVM, pJ")
+    array_pj: NonNegative | None = Field(default=None, description="energy of one MVM of the whole array itself, pJ")
+    shift_add_pj: NonNegative | None = Field(
+        default=None, description="energy of shifting and adding one conversion, pJ"
+    )
+    digital_op_pj: NonNegative | None = Field(
+        default=None, description="energy of one operation of the vector unit on one element, pJ"
+    )
+    local_byte_pj: NonNegative | None = Field(
+        default=None, description="energy of a byte read from or written to a core's memory, pJ"
+    )
+    link_byte_pj: NonNegative | None = Field(
+        default=None, description="energy of a byte over one mesh link, or over the bus, pJ"
+    )
+    global_byte_pj: NonNegative | None = Field(
+        default=None, description="energy of a byte to or from the shared memory, pJ"
+    )
+    row_write_us: NonNegative | None = Field(
+        default=None,
+        description="time of programming one row of one array, all its columns at once, us; an array programmed anew "
+        "is written in all its rows",
+    )
+    row_write_nj: NonNegative | None = Field(default=None, description="energy of programming one row of one array, nJ")
 
     @model_validator(mode="after")
     def _check_energy(self) -> "Cost":
@@ -185,10 +228,10 @@ class Cost(Section):
 
 
 class Area(Section):
-    """Area of one of each component. core: digital logic, buffers and router of a core, once a core."""
+    """Area of one of each component."""
 
-    array_mm2: NonNegative = 0.0
-    adc_mm2: NonNegative = 0.0
-    dac_mm2: NonNegative = 0.0
-    shift_add_mm2: NonNegative = 0.0
-    core_mm2: NonNegative = 0.0
+    array_mm2: NonNegative = Field(default=0.0, description="one physical array without converters, mm2")
+    adc_mm2: NonNegative = Field(default=0.0, description="one ADC, mm2")
+    dac_mm2: NonNegative = Field(default=0.0, description="one DAC, of one row, mm2")
+    shift_add_mm2: NonNegative = Field(default=0.0, description="one shift-and-add unit, of one ADC, mm2")
+    core_mm2: NonNegative = Field(default=0.0, description="digital logic, buffers and router of one core, mm2")

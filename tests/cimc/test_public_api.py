@@ -50,14 +50,12 @@ CLASSES = {
     "Dataset": "name x_train y_train x_test y_test synthetic classes",
     "Deployment": "accuracies baseline_accuracy required",
     "Package": "model chip chip_text mapping program network chip_network notes",
-    "Policy": "method threshold residual write backward sync",
+    "Policy": "method threshold residual write backward sync settings",
     "Trained": "artifact run figures",
     "TrainingOptions": "policy epochs steps_per_epoch batch_size lr schedule weight_decay seed",
 }
 CHOICES = {
     "Backward": ["digital", "analog"],
-    "Method": ["mixed-precision", "naive", "float"],
-    "Objective": ["latency", "interval", "energy", "arrays"],
     "RateSchedule": ["constant", "cosine", "plateau"],
     "Residual": ["keep", "drop"],
     "RowSplit": ["channel", "flat"],
@@ -329,9 +327,8 @@ def test_a_wrong_policy_is_refused_when_it_is_given(field: str, value: Any, mess
 
 
 def test_right_names_become_the_choices_and_numbers_plain_ones() -> None:
-    given: Any = {"method": "naive", "write": "pulse", "threshold": np.float32(0.5)}
+    given: Any = {"method": "mixed-precision", "write": "pulse", "threshold": np.float32(0.5)}
     policy = cimc.Policy(**given)
-    assert policy.method is cimc.Method.naive
     assert policy.write is cimc.Write.pulse
     assert type(policy.threshold) is float
     options = cimc.TrainingOptions(policy, epochs=np.int64(3), lr=1, schedule=cimc.RateSchedule("plateau"))

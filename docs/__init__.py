@@ -1,0 +1,1 @@
+"""The project's pages, and the script that writes those that follow from the code."""
