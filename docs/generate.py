@@ -69,8 +69,15 @@ def sections(schema: Mapping[str, Any], section: Mapping[str, Any], path: str = 
 
 def section_of(schema: Mapping[str, Any], entry: Mapping[str, Any]) -> Any:
     """The schema of the section that a key holds; None: it holds a value."""
+    definition = definition_of(schema, entry)
+    return definition if "properties" in definition else None
+
+
+def definition_of(schema: Mapping[str, Any], entry: Mapping[str, Any]) -> Mapping[str, Any]:
+    """What a key's entry refers to: a section or a choice; else the entry itself."""
     references = [one["$ref"] for one in (entry, *entry.get("anyOf", ())) if "$ref" in one]
-    return schema["$defs"][references[0].rpartition("/")[2]] if references else None
+    found: Mapping[str, Any] = schema["$defs"][references[0].rpartition("/")[2]] if references else entry
+    return found
 
 
 def key_table(schema: Mapping[str, Any], section: Mapping[str, Any]) -> str:
@@ -80,7 +87,7 @@ def key_table(schema: Mapping[str, Any], section: Mapping[str, Any]) -> str:
     for key, entry in section["properties"].items():
         if section_of(schema, entry) is None:
             default = "*needed*" if key in needed else default_text(entry.get("default"))
-            rows.append([f"`{key}`", unit_of(key), values_text(entry), default, escaped(entry["description"])])
+            rows.append([f"`{key}`", unit_of(key), values_text(definition_of(schema, entry)), default, escaped(entry["description"])])
     return table(["key", "unit", "values", "default", "what it is"], rows)
 
 
