@@ -60,7 +60,7 @@ def test_line_parses(shown: Shown) -> None:
 
 def test_a_line_with_an_unknown_option_does_not_parse() -> None:
     assert "--epoch-count" in refusal(["train", "lenet1.cim", "--epoch-count", "3", "-o", "trained.cim"])
-    assert "fast" in refusal(["compile", "model.onnx", "--objective", "fast"])
+    assert "fast" in refusal(["compile", "model.onnx", "--row-split", "fast"])
     assert "fuse" in refusal(["fuse", "model.onnx"])
 
 

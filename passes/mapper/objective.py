@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from difflib import get_close_matches
 from importlib import import_module
 from pkgutil import iter_modules
 
@@ -41,7 +42,9 @@ def objective_names() -> tuple[str, ...]:
 def find_objective(name: str) -> Objective:
     """The objective of that name. Raises CimcError if there is none."""
     if name not in objective_names():
-        raise CimcError(f"there is no objective '{name}'; choose {' or '.join(objective_names())}")
+        near = get_close_matches(str(name), objective_names(), n=1)
+        hint = f"; did you mean {near[0]}?" if near else ""
+        raise CimcError(f"objective is {name!r}; choose {', '.join(objective_names())}{hint}")
     found = import_module(f"{PACKAGE}.{name}").OBJECTIVE
     assert isinstance(found, Objective)
     return found

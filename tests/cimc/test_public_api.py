@@ -313,7 +313,7 @@ def test_a_wrong_training_option_is_refused_when_it_is_given(field: str, value: 
 @pytest.mark.parametrize(
     ("field", "value", "message"),
     [
-        ("method", "Naive", r"method is 'Naive'; choose mixed-precision, naive, float; did you mean naive\?"),
+        ("method", "Naive", r"method is 'Naive', no update policy; choose mixed-precision, naive, float; did you mean naive\?"),
         ("residual", "reset", "residual is 'reset'; choose keep, drop"),
         ("write", "pulses", r"did you mean pulse\?"),
         ("backward", "Analog", r"did you mean analog\?"),
@@ -340,7 +340,7 @@ def test_right_names_become_the_choices_and_numbers_plain_ones() -> None:
     ("options", "message"),
     [
         ({"row_split": "flatt"}, r"row_split is 'flatt'; choose channel, flat; did you mean flat\?"),
-        ({"objective": "speed"}, "objective is 'speed'; choose latency, interval, energy, arrays"),
+        ({"objective": "speed"}, "objective is 'speed'; choose arrays, energy, interval, latency"),
         ({"input_range": (1.0, 0.0)}, r"input_range is \(1\.0, 0\.0\)"),
         ({"input_range": (0.0, float("inf"))}, "input_range is"),
         ({"input_range": 1.0}, "input_range is 1.0"),

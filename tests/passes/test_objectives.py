@@ -61,7 +61,7 @@ def test_an_unknown_objective_is_refused_with_those_that_exist() -> None:
 @pytest.mark.parametrize(
     ("options", "said"),
     [
-        ({"objective": "speed"}, "no objective 'speed'"),
+        ({"objective": "speed"}, "objective is 'speed'; choose arrays, energy"),
         ({"row_split": "rows"}, "row_split is 'rows'; choose channel, flat"),
         ({"input_range": (1.0, 0.0)}, "input_range is"),
         ({"input_range": (0.0, float("inf"))}, "input_range is"),
