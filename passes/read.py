@@ -101,15 +101,15 @@ def _open_external_data(model: ir.Model, path: Path) -> None:
     for graph in model.graphs():
         for value in graph.initializers.values():
             if isinstance(value.const_value, ir.ExternalTensor):
-                value.const_value = _mapped(value.const_value, path)
+                value.const_value = _map(value.const_value, path)
     for graph in (model.graph, *(function.graph for function in model.functions.values())):
         for node in graph.all_nodes():
             for name, attribute in list(node.attributes.items()):
                 if attribute.type == ir.AttributeType.TENSOR and isinstance(attribute.value, ir.ExternalTensor):
-                    node.attributes[name] = ir.AttrTensor(name, _mapped(attribute.value, path))
+                    node.attributes[name] = ir.AttrTensor(name, _map(attribute.value, path))
 
 
-def _mapped(tensor: ir.ExternalTensor, path: Path) -> ir.TensorProtocol:
+def _map(tensor: ir.ExternalTensor, path: Path) -> ir.TensorProtocol:
     tensor.base_dir = path.absolute().parent  # onnx-ir checks the place only where it has an absolute folder
     try:
         return ir.Tensor(tensor.numpy(), dtype=tensor.dtype, name=tensor.name)

@@ -21,7 +21,7 @@ class ExpandFused(ir.passes.InPlacePass):
         return ir.passes.PassResult(model, modified=bool(expand(model, _RULES)))
 
 
-def _activated(build: Builder, value: ir.Value, parameters: list[float]) -> ir.Value | None:
+def _activate(build: Builder, value: ir.Value, parameters: list[float]) -> ir.Value | None:
     """`value` after the node's activation; None if that is not known here."""
     operator = build.node.attributes.get_string("activation", "")
     if not operator:
@@ -41,7 +41,7 @@ def _fused_conv(build: Builder) -> list[ir.Value] | None:
     kept = {name: attributes[name].value for name in _CONV if name in attributes}
     value = build("Conv", *build.node.inputs[:3], **kept)
     addend = build.input(3)
-    result = _activated(build, value if addend is None else build("Add", value, addend), parameters)
+    result = _activate(build, value if addend is None else build("Add", value, addend), parameters)
     return None if result is None else [result]
 
 
@@ -50,7 +50,7 @@ def _fused_gemm(build: Builder) -> list[ir.Value] | None:
     names = ("activation_alpha", "activation_beta", "activation_gamma")
     parameters = [attributes.get_float(name) for name in names if name in attributes]
     kept = {name: attributes[name].value for name in ("alpha", "beta", "transA", "transB") if name in attributes}
-    result = _activated(build, build("Gemm", *build.node.inputs, **kept), parameters)
+    result = _activate(build, build("Gemm", *build.node.inputs, **kept), parameters)
     return None if result is None else [result]
 
 

@@ -170,13 +170,13 @@ def _matmul_nbits(build: Builder) -> list[ir.Value] | None:
     if packed is None or scales is None or bits not in (2, 4, 8) or build.input(4) is not None:
         return None
     blocks = -(-rows // size)
-    level = _unpacked(packed.reshape(columns, blocks, -1), bits)[..., :size].astype(np.float32)
+    level = _unpack(packed.reshape(columns, blocks, -1), bits)[..., :size].astype(np.float32)
     shift: np.ndarray | float = float(2 ** (bits - 1))
     if zeros is not None:
         array = constant(zeros)
         if array is None:
             return None
-        points = _unpacked(array.reshape(columns, -1), bits)[:, :blocks] if array.dtype == np.uint8 else array
+        points = _unpack(array.reshape(columns, -1), bits)[:, :blocks] if array.dtype == np.uint8 else array
         shift = points.reshape(columns, blocks, 1).astype(np.float32)
     weight = (level - shift) * scales.reshape(columns, blocks, 1).astype(np.float32)
     matrix = weight.reshape(columns, -1)[:, :rows].T
@@ -184,7 +184,7 @@ def _matmul_nbits(build: Builder) -> list[ir.Value] | None:
     return [product if bias is None else build("Add", product, bias)]
 
 
-def _unpacked(array: np.ndarray, bits: int) -> np.ndarray:
+def _unpack(array: np.ndarray, bits: int) -> np.ndarray:
     """The numbers of `bits` bits in the bytes of the last axis, the lowest bits first."""
     shifts = np.arange(0, 8, bits, dtype=np.uint8)
     return ((array[..., None] >> shifts) & (2**bits - 1)).reshape(*array.shape[:-1], -1)

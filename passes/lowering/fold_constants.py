@@ -55,7 +55,7 @@ def _evaluate(node: ir.Node, opset: int) -> list[npt.NDArray[np.generic]] | None
             return None
         feeds[value.name] = array
     if node.op_type == "ConstantOfShape":
-        return _filled(node, next(iter(feeds.values())))
+        return _fill(node, next(iter(feeds.values())))
     proto = _single_node_model(node, feeds, opset)
     limit = sum(array.nbytes for array in feeds.values()) + GROWTH_LIMIT_BYTES
     if node.op_type in _FLOATS:
@@ -73,7 +73,7 @@ def _evaluate(node: ir.Node, opset: int) -> list[npt.NDArray[np.generic]] | None
     return None
 
 
-def _filled(node: ir.Node, shape: npt.NDArray[np.generic]) -> list[npt.NDArray[np.generic]] | None:
+def _fill(node: ir.Node, shape: npt.NDArray[np.generic]) -> list[npt.NDArray[np.generic]] | None:
     """One value broadcast to a shape; networks published without their weights are full of them."""
     value = np.zeros(1, np.float32)
     if "value" in node.attributes:

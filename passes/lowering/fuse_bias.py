@@ -21,7 +21,7 @@ class FuseBias(ir.passes.InPlacePass):
                 if product is None or len(product.uses()) != 1 or product.is_graph_output():
                     continue
                 layer = product.producer()
-                if layer is None or not is_crossbar(layer) or _shared(layer):
+                if layer is None or not is_crossbar(layer) or _is_shared(layer):
                     continue
                 bias = _bias(layer, float_constant(addend))
                 if bias is not None:
@@ -32,7 +32,7 @@ class FuseBias(ir.passes.InPlacePass):
         return ir.passes.PassResult(model, modified=bool(count))
 
 
-def _shared(layer: ir.Node) -> bool:
+def _is_shared(layer: ir.Node) -> bool:
     """Whether other nodes use the layer's weight: a bias belongs to the layer, so none may be fused into one use."""
     weight = layer.inputs[1]
     users = [] if weight is None else [use.node for use in weight.uses()]

@@ -63,7 +63,7 @@ def _product(build: Builder) -> list[ir.Value] | None:
 
     # [free..., batch..., one free axis, rows]: the batch of the weight is where MatMul aligns it.
     lead = free[:-1] + batch + free[-1:]
-    x = _transposed(build, x, of_x, lead + contracted)
+    x = _transpose(build, x, of_x, lead + contracted)
     if len(contracted) > 1:
         x = build("Reshape", x, build.constant(np.array([0] * len(lead) + [rows], np.int64)))
     if batch and not free:  # one vector for each entry of the stack
@@ -74,10 +74,10 @@ def _product(build: Builder) -> list[ir.Value] | None:
         y = build("Squeeze", y, build.constant(np.array([-2], np.int64)))
     if len(columns) != 1:
         y = build("Reshape", y, build.constant(np.array([0] * len(lead) + [size[c] for c in columns], np.int64)))
-    return [_transposed(build, y, "".join(lead + columns), list(result))]
+    return [_transpose(build, y, "".join(lead + columns), list(result))]
 
 
-def _transposed(build: Builder, value: ir.Value, order: str, wanted: list[str]) -> ir.Value:
+def _transpose(build: Builder, value: ir.Value, order: str, wanted: list[str]) -> ir.Value:
     if list(order) == wanted:
         return value
     return build("Transpose", value, perm=[order.index(letter) for letter in wanted])

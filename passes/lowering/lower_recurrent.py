@@ -204,7 +204,7 @@ def _direction(
         outer_bias = steps.const(outer, "bias")
     direction = f"{steps.name}.{'reverse' if reverse else 'forward'}" if index or reverse else steps.name
     if reverse:
-        x = _reversed(steps, x, length, lengths)
+        x = _reverse(steps, x, length, lengths)
     weight = crossbar_weight(steps.graph, f"{direction}.input", w.T)
     inputs = steps.layer(x, weight, outer_bias)
     cell = _CELLS[node.op_type](steps, node, index, r, inner_bias if split_bias else None, peephole, direction)
@@ -230,12 +230,12 @@ def _direction(
     stacked = [steps.op("Unsqueeze", y, axis) for y in outputs]
     y = stacked[0] if length == 1 else steps.op("Concat", *stacked, axis=0)
     if reverse:
-        y = _reversed(steps, y, length, lengths)
+        y = _reverse(steps, y, length, lengths)
     assert h is not None
     return [y, h] if c is None else [y, h, c]
 
 
-def _reversed(steps: _Steps, x: ir.Value, length: int, lengths: ir.Value | None) -> ir.Value:
+def _reverse(steps: _Steps, x: ir.Value, length: int, lengths: ir.Value | None) -> ir.Value:
     """Time backwards, within each sequence's own length."""
     if lengths is None:
         return steps.op("Gather", x, steps.const(np.arange(length - 1, -1, -1)), axis=0)
@@ -305,18 +305,18 @@ def _lstm(
     coupled = bool(node.attributes.get_int("input_forget", 0))
     pi, po, pf = (None, None, None) if peephole is None else (steps.const(p) for p in np.split(peephole, 3))
 
-    def watched(gate: ir.Value, p: ir.Value | None, c: ir.Value | None) -> ir.Value:
+    def watch(gate: ir.Value, p: ir.Value | None, c: ir.Value | None) -> ir.Value:
         return gate if p is None or c is None else steps.op("Add", gate, steps.op("Mul", p, c))
 
     def cell(x: ir.Value, h: ir.Value | None, c: ir.Value | None) -> tuple[ir.Value, ir.Value | None]:
         total = x if h is None else steps.op("Add", x, steps.layer(h, weight))
         i, o, forget, candidate = steps.parts(total, 4, 1)
-        i = f(watched(i, pi, c))
+        i = f(watch(i, pi, c))
         new = steps.op("Mul", i, g(candidate))
         if c is not None:
-            kept = steps.op("Sub", steps.const(np.float32(1)), i) if coupled else f(watched(forget, pf, c))
+            kept = steps.op("Sub", steps.const(np.float32(1)), i) if coupled else f(watch(forget, pf, c))
             new = steps.op("Add", steps.op("Mul", kept, c), new)
-        return steps.op("Mul", f(watched(o, po, new)), k(new)), new
+        return steps.op("Mul", f(watch(o, po, new)), k(new)), new
 
     return cell
 

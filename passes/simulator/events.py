@@ -78,7 +78,7 @@ class Server:
             self._clock.at(self._free_at, self._next)
 
 
-def together(clock: Clock, count: int, end: float, done: Action) -> Callable[[float], None]:
+def join_services(clock: Clock, count: int, end: float, done: Action) -> Callable[[float], None]:
     """What each of `count` requests calls with its service when it begins: `done` runs at the end of all, not before
     `end`; at `end` if there are none.
     """

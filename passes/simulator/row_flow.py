@@ -122,7 +122,7 @@ def _needed(
             return _at_once(output, whole)
         return output[axis], axis, [_window(node, output[axis]), *whole[1:]]
     if kind in _LAYOUTS:
-        return _laid_out(node, inputs, places, output)
+        return _lay_out(node, inputs, places, output)
     if kind == "CrossbarMatMul":
         if axis is None or axis == len(output) - 1:
             return _at_once(output, whole)
@@ -215,7 +215,7 @@ def _keeps(node: ir.Node, axis: int | None) -> bool:
     return bool(axes) and node.attributes.get_int("keepdims", 1) == 1 and axis not in [a % rank for a in axes]
 
 
-def _laid_out(
+def _lay_out(
     node: ir.Node, inputs: list[ir.Value], places: list[tuple[str, int, int | None]], output: tuple[int, ...]
 ) -> tuple[int, int | None, list[Span | None]]:
     """Operators that move elements: the number of its source row is moved like the element itself."""
@@ -239,7 +239,7 @@ def _laid_out(
         order = node.attributes.get("perm")
         moved = [np.transpose(tables[0], None if order is None else order.as_ints())]
     elif node.op_type == "Pad":
-        moved = [_padded(node, tables[0])]
+        moved = [_pad(node, tables[0])]
     elif math.prod(output) == tables[0].size:
         moved = [tables[0].reshape(output)]
     else:
@@ -251,7 +251,7 @@ def _laid_out(
     return output[best], best, [Span(_least_positive(t, others) - 1, t.max(axis=others)) for t in moved]
 
 
-def _padded(node: ir.Node, table: Rows) -> Rows:
+def _pad(node: ir.Node, table: Rows) -> Rows:
     """The table with zeros (of no row) around it; unchanged where the pads are not known."""
     given = node.inputs[1] if len(node.inputs) > 1 else None
     pads = constant(given) if given is not None else None

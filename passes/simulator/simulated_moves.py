@@ -8,7 +8,7 @@ from functools import partial
 from cimc.chip import Chip
 from cimc.mapping import Placement
 from cimc.schedule import Route, Stage
-from passes.simulator.events import Clock, Server, together
+from passes.simulator.events import Clock, Server, join_services
 from passes.simulator.simulated_chip import ArraysOfLayer, Link, Mesh
 
 BUSY_LINKS = 16  # of the mesh are followed one by one; the others carry less than these
@@ -25,7 +25,7 @@ class Transfer:
 
     def start(self, clock: Clock, image: int, user: str, done: Callable[[], None]) -> None:
         """Move one row of an image; `done` runs when all of it is there."""
-        begun = together(clock, len(self.services), clock.now + self.delay_ns, done)
+        begun = join_services(clock, len(self.services), clock.now + self.delay_ns, done)
         for server, service in self.services:
             server.request(image, service, user, partial(begun, service))
 

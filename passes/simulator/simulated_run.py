@@ -10,7 +10,7 @@ import numpy as np
 
 from cimc.mapping import Placement
 from cimc.schedule import Stage
-from passes.simulator.events import Clock, Server, together
+from passes.simulator.events import Clock, Server, join_services
 from passes.simulator.row_flow import Flow, most_rows_held
 from passes.simulator.simulated_chip import ArraysOfLayer, GangArrays, one_by_one
 from passes.simulator.simulated_moves import PARTIAL_SUMS, Transfer, output_flow, partial_sums_flow, transfers
@@ -322,7 +322,7 @@ class Run:
         """Inputs and outputs go through the cores' memories meanwhile."""
         rate, job = self.chip.cores.local_bytes_per_ns, parts[0][0]
         moved = {} if rate is None else {core: size / rate for core, size in gang.arrays.local_bytes.items()}
-        begun = together(self.clock, len(moved), end, partial(self._computed, parts))
+        begun = join_services(self.clock, len(moved), end, partial(self._computed, parts))
         for core, each in moved.items():
             server = self._server("local memory", f"core {core}", job.stage.shape.name)
             server.request(job.image, rounds * each, layer.name, partial(begun, rounds * each))
@@ -348,7 +348,7 @@ class Run:
         # Several chips: each layer has a core for itself.
         place = "core" if self._placed else f"core of {stage.shape.layer}"
         size = operations * self.chip.cores.activation_bytes / stage.flow.rows
-        begun = together(self.clock, len(shares), self.clock.now, done)
+        begun = join_services(self.clock, len(shares), self.clock.now, done)
         for core, fraction in shares.items():
             service = size * fraction / rate
             server = self._server("vector unit", f"{place} {core}", stage.shape.name)

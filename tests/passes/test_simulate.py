@@ -14,7 +14,7 @@ from models.build import NETWORKS as SHIPPED
 from passes.mapper.map_network import map_network
 from passes.mapper.options import MappingOptions
 from passes.pipeline import lower
-from passes.simulator.events import Clock, Server, together
+from passes.simulator.events import Clock, Server, join_services
 from passes.simulator.simulate import Comparison, Simulation, compare, simulate
 from tests.benchmarks.mapper.builder import Builder
 from tests.benchmarks.mapper.networks import network
@@ -66,13 +66,13 @@ def test_a_server_takes_older_images_first_and_counts_who_waits_for_whom() -> No
     assert server.waits == {("c", "a"): 10.0, ("a", "c"): 13.0, ("b", "a"): 17.0}
 
 
-def test_together_ends_with_the_last_service() -> None:
+def test_joined_services_end_with_the_last_service() -> None:
     clock, ends = Clock(), []
     slow, fast = Server(clock, "x", "1"), Server(clock, "x", "2")
-    begun = together(clock, 2, 0.0, lambda: ends.append(clock.now))
+    begun = join_services(clock, 2, 0.0, lambda: ends.append(clock.now))
     slow.request(0, 7.0, "a", lambda: begun(7.0))
     fast.request(0, 2.0, "a", lambda: begun(2.0))
-    together(clock, 0, 5.0, lambda: ends.append(clock.now))
+    join_services(clock, 0, 5.0, lambda: ends.append(clock.now))
     clock.run()
     assert ends == [5.0, 7.0]
 
