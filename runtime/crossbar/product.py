@@ -21,9 +21,10 @@ from jax import Array
 
 from cimc.chip import Chip
 from cimc.units import count_scale, dac_step, levels_per_product
+from cimc.window import Window
 from runtime.crossbar.converters import adc, dac
 from runtime.crossbar.noise import normal
-from runtime.crossbar.unfold import Window, unfold
+from runtime.crossbar.unfold import unfold
 
 
 @dataclass(frozen=True)

@@ -1,20 +1,11 @@
 """Patches of an image as columns of inputs: the form in which a convolution meets a crossbar."""
 
 import math
-from dataclasses import dataclass
 
 import jax.numpy as jnp
 from jax import Array, lax
 
-
-@dataclass(frozen=True)
-class Window:
-    """A convolution window: one entry a spatial axis; pads hold all begins, then all ends (as ONNX orders them)."""
-
-    kernel: tuple[int, ...]
-    strides: tuple[int, ...]
-    pads: tuple[int, ...]
-    dilations: tuple[int, ...]
+from cimc.window import Window, output_sizes
 
 
 def unfold(x: Array, window: Window | None) -> Array:
@@ -51,14 +42,3 @@ def fold_output(y: Array, x_shape: tuple[int, ...], window: Window | None) -> Ar
     if window is None:
         return y.reshape(-1, *x_shape[1:])
     return y.reshape(-1, *output_sizes(x_shape[1:-1], window), x_shape[-1])
-
-
-def output_sizes(spatial: tuple[int, ...], window: Window) -> tuple[int, ...]:
-    """Spatial output sizes of the convolution."""
-    axes = len(window.kernel)
-    return tuple(
-        (spatial[a] + window.pads[a] + window.pads[axes + a] - window.dilations[a] * (window.kernel[a] - 1) - 1)
-        // window.strides[a]
-        + 1
-        for a in range(axes)
-    )

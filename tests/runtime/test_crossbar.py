@@ -15,10 +15,11 @@ from onnx import helper
 
 from cimc.chip import Chip, load_chip
 from cimc.units import count_scale, dac_step, pair_targets
+from cimc.window import Window, output_sizes
 from passes.mapper.map_network import map_network
 from passes.pipeline import lower
 from runtime.crossbar.product import Crossbar, counts, layer_output, transposed_read
-from runtime.crossbar.unfold import Window, fold_output, output_sizes, unfold
+from runtime.crossbar.unfold import fold_output, unfold
 from runtime.crossbar.xla import jit
 from runtime.network.load import load_network
 from runtime.system.products import array_product, exact_product
