@@ -6,6 +6,7 @@ import jax.numpy as jnp
 from jax import Array, lax
 
 from cimc.window import Window, output_sizes
+from runtime.crossbar.xla import once
 
 
 def unfold(x: Array, window: Window | None) -> Array:
@@ -32,8 +33,8 @@ def unfold(x: Array, window: Window | None) -> Array:
             lax.slice_in_dim(images, offset * dilation, offset * dilation + span, stride, place)
             for offset in range(window.kernel[axis])
         ]
-        # Written once an axis, here and by the transpose, whose sums XLA else computes again for each of their users.
-        images = lax.optimization_barrier(jnp.stack(slices, axis=1))
+        # Once an axis, here and by the transpose.
+        images = once(jnp.stack(slices, axis=1))
     return images.reshape(x.shape[0] * math.prod(window.kernel), -1)
 
 

@@ -1,13 +1,14 @@
-"""How functions are compiled: the options that the crossbar products rely on, and the cache on disk."""
+"""How functions are compiled: the options that the crossbar products rely on, barriers, and the cache on disk."""
 
 import os
 from functools import partial
 from pathlib import Path
 
 import jax
+from jax import Array
 
 # XLA's CPU compiler drops optimisation barriers before it fuses, and then computes a shared intermediate again for each
-# of its users. Kept, they say which arrays are written once: a training step of LeNet-5 takes a third of the time.
+# of its users. Kept, they do what `once` and `rounded` say: a training step of LeNet-5 takes a third of the time.
 # Vectors of 512 bits, where the machine has them, take a twentieth less than the default 256.
 _CPU_OPTIONS = {"xla_disable_hlo_passes": "cse_barrier_expander", "xla_cpu_prefer_vector_width": 512}
 
@@ -24,3 +25,20 @@ def use_compilation_cache() -> None:
     jax.config.update("jax_compilation_cache_dir", str(root / "cimc" / "xla"))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)
     jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
+
+
+def once(x: Array) -> Array:
+    """`x`, written once.
+
+    Else XLA computes an intermediate again for each of its users: a DAC code for every patch that holds it, a draw for
+    every value that uses it. Derivatives are written once too.
+    """
+    return jax.lax.optimization_barrier(x)
+
+
+def rounded(x: Array) -> Array:
+    """`x`, rounded to float32 here.
+
+    Else XLA merges neighbouring products and sums, which rounds otherwise than the exported ONNX network does.
+    """
+    return jax.lax.optimization_barrier(x)
