@@ -11,6 +11,7 @@ from cimc.chip_cell import Cell, Programming, Pulse
 from cimc.chip_sections import Adc, Area, Array, Cores, Cost, Input, Section, Weights
 from cimc.errors import CimcError
 from cimc.options import RowSplit
+from cimc.scheme import FOOTPRINTS, SCHEMES, Scheme
 
 __all__ = [
     "Adc",
@@ -75,13 +76,13 @@ class Chip(Section):
     @property
     def columns_per_weight(self) -> int:
         """Adjacent columns of one array that hold one weight."""
-        pair = 2 if self.weights.scheme == "differential" else 1
-        return pair * (self.weights.slices if self.weights.slices_in == "columns" else 1)
+        each = FOOTPRINTS[self.weights.scheme].columns
+        return each * (self.weights.slices if self.weights.slices_in == "columns" else 1)
 
     @property
     def rows_per_weight(self) -> int:
         """Adjacent rows of one array that hold one weight."""
-        return 2 if self.weights.scheme == "differential-rows" else 1
+        return FOOTPRINTS[self.weights.scheme].rows
 
     @property
     def devices_per_weight(self) -> int:
@@ -115,9 +116,14 @@ class Chip(Section):
         return free // self.columns_per_weight
 
     @property
+    def scheme(self) -> Scheme:
+        """How a weight becomes devices. KeyError where the runtime does not read it (see `not_simulated`)."""
+        return SCHEMES[self.weights.scheme]
+
+    @property
     def not_simulated(self) -> str | None:
         """What of this chip the runtime does not simulate, in a few words; None: all is."""
-        if self.weights.scheme != "differential":
+        if self.weights.scheme not in SCHEMES:
             return f'weights.scheme = "{self.weights.scheme}"'
         if self.weights.slices > 1:
             return f"{self.weights.slices} bit slices a weight"

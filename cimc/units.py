@@ -6,15 +6,13 @@ runtime and the exported network compute the same numbers.
 
 import math
 from functools import lru_cache
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
 from cimc.chip import Chip
-
-# NumPy or JAX array: both follow the array API standard, which no static type covers yet.
-AnyArray = Any
+from cimc.scheme import AnyArray, weighted_sum
 
 
 def pair_targets(weight: AnyArray, weight_range: AnyArray, chip: Chip) -> AnyArray:
@@ -34,12 +32,12 @@ def pair_targets(weight: AnyArray, weight_range: AnyArray, chip: Chip) -> AnyArr
     xp = weight.__array_namespace__()
     cell, step = chip.cell, chip.target_step_uS
     fraction = xp.clip(weight / weight_range, -1.0, 1.0)
-    pair = xp.maximum(xp.stack([fraction, -fraction]), np.float32(0))
+    shares = chip.scheme.shares(fraction)
     levels = _level_targets(chip)
     if levels is not None:
-        return xp.asarray(levels.targets_uS)[_nearest(pair, levels)]
+        return xp.asarray(levels.targets_uS)[_nearest(shares, levels)]
     lowest, highest = _grid_bounds(chip)
-    targets = np.float32(cell.conductance_min_uS) + pair * np.float32(cell.window_uS)
+    targets = np.float32(cell.conductance_min_uS) + shares * np.float32(cell.window_uS)
     return xp.clip(xp.round(targets * np.float32(1.0 / step)), lowest, highest) * np.float32(step)
 
 
@@ -71,12 +69,12 @@ def _level_targets(chip: Chip) -> _Levels | None:
     return _Levels(targets, ((middles - cell.conductance_min_uS) / cell.window_uS).astype(np.float32))
 
 
-def _nearest(pair: AnyArray, levels: _Levels) -> AnyArray:
+def _nearest(shares: AnyArray, levels: _Levels) -> AnyArray:
     """Index of the level nearest to each fraction of the window, in [0, 1]."""
-    xp = pair.__array_namespace__()
+    xp = shares.__array_namespace__()
     if levels.midpoints is None:
-        return xp.round(pair * np.float32(len(levels.targets_uS) - 1)).astype(np.int32)
-    return xp.searchsorted(xp.asarray(levels.midpoints), pair)
+        return xp.round(shares * np.float32(len(levels.targets_uS) - 1)).astype(np.int32)
+    return xp.searchsorted(xp.asarray(levels.midpoints), shares)
 
 
 def _grid_bounds(chip: Chip) -> tuple[int, int]:
@@ -87,7 +85,7 @@ def _grid_bounds(chip: Chip) -> tuple[int, int]:
 
 def pair_weight(conductance: AnyArray, weight_range: AnyArray, chip: Chip) -> AnyArray:
     """Weights [rows, columns] that pairs of conductances [2, rows, columns] in uS stand for."""
-    return (conductance[0] - conductance[1]) * (weight_range / np.float32(chip.cell.window_uS))
+    return weighted_sum(conductance, chip.scheme.signs) * (weight_range / np.float32(chip.cell.window_uS))
 
 
 def dac_gain(input_range: AnyArray, chip: Chip) -> AnyArray:

@@ -87,7 +87,15 @@ def key_table(schema: Mapping[str, Any], section: Mapping[str, Any]) -> str:
     for key, entry in section["properties"].items():
         if section_of(schema, entry) is None:
             default = "*needed*" if key in needed else default_text(entry.get("default"))
-            rows.append([f"`{key}`", unit_of(key), values_text(definition_of(schema, entry)), default, escaped(entry["description"])])
+            rows.append(
+                [
+                    f"`{key}`",
+                    unit_of(key),
+                    values_text(definition_of(schema, entry)),
+                    default,
+                    escaped(entry["description"]),
+                ]
+            )
     return table(["key", "unit", "values", "default", "what it is"], rows)
 
 

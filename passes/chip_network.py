@@ -92,7 +92,7 @@ def chip_network(model: ir.Model, mapping: Mapping, chip: Chip, program: Program
         layer = mapping.layer(name)
         constants = _constants(graph, nodes[0], layer, chip, program.layers[name])
         for node in nodes:
-            replacement = _chip_node(node, layer, constants)
+            replacement = _chip_node(node, layer, constants, len(chip.scheme.signs))
             ir.convenience.replace_nodes_and_values(
                 graph, node, [node], [replacement], node.outputs, replacement.outputs
             )
@@ -107,7 +107,7 @@ def chip_network(model: ir.Model, mapping: Mapping, chip: Chip, program: Program
     return model
 
 
-def _chip_node(node: ir.Node, layer: MappedLayer, constants: list[ir.Value]) -> ir.Node:
+def _chip_node(node: ir.Node, layer: MappedLayer, constants: list[ir.Value], devices: int) -> ir.Node:
     """The chip's form of a node that uses a crossbar layer."""
     x, y = node.inputs[0], node.outputs[0]
     assert x is not None
@@ -120,7 +120,7 @@ def _chip_node(node: ir.Node, layer: MappedLayer, constants: list[ir.Value]) -> 
         attributes = [node.attributes[name] for name in _CONV_ATTRIBUTES[:4]]
         attributes += [
             ir.AttrInt64("blocks", groups * blocks),
-            ir.AttrInt64s("block_shape", (0, groups, blocks, 2 * layer.columns // groups, -1)),
+            ir.AttrInt64s("block_shape", (0, groups, blocks, devices * layer.columns // groups, -1)),
             ir.AttrInt64s("output_shape", (0, layer.columns, *spatial)),
         ]
     operator = ("ChipConv" if convolution else "ChipMatMul") + ("Signed" if layer.signed_input else "")
@@ -149,7 +149,7 @@ def _matmul_blocks(layer: MappedLayer, program: LayerProgram) -> tuple[npt.NDArr
     """pair [blocks, block rows, 2 columns] and the input row of every word line [blocks, block rows]."""
     bounds = layer.row_bounds
     height = max(stop - start for start, stop in bounds)
-    pair = np.zeros((len(bounds), height, 2, layer.columns), np.float32)
+    pair = np.zeros((len(bounds), height, len(program.targets), layer.columns), np.float32)
     for block, (start, stop) in enumerate(bounds):
         pair[block, : stop - start] = program.targets[:, start:stop].transpose(1, 0, 2)
     starts = np.array([start for start, _ in bounds])[:, None]
@@ -168,8 +168,9 @@ def _conv_blocks(
     channels, columns = layer.rows // size, layer.columns // groups
     first = [start // size for start, _ in bounds]
     width = max(-(-stop // size) - begin for begin, (_, stop) in zip(first, bounds, strict=True))
-    targets = program.targets.reshape(2, layer.rows, groups, columns).transpose(2, 0, 3, 1)
-    pair = np.zeros((groups, len(bounds), 2, columns, width * size), np.float32)
+    devices = len(program.targets)
+    targets = program.targets.reshape(devices, layer.rows, groups, columns).transpose(2, 0, 3, 1)
+    pair = np.zeros((groups, len(bounds), devices, columns, width * size), np.float32)
     for block, (start, stop) in enumerate(bounds):
         offset = start - first[block] * size
         pair[:, block, :, :, offset : offset + stop - start] = targets[..., start:stop]

@@ -9,7 +9,6 @@ operator. The Conv in the body of CrossbarConv takes an absent bias as it is.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
@@ -17,6 +16,7 @@ import onnx
 import onnx_ir as ir
 
 from cimc.operators import CROSSBAR_DOMAIN, CROSSBAR_OPERATORS, layer_of
+from cimc.window import Window
 from passes.graph_edit import add_constant, new_node
 
 CROSSBAR_VERSION = 1
@@ -46,17 +46,6 @@ _BODIES = (
         y = DequantizeLinear <axis: int = @axis> (level, scale, zero)
     }}""",
 )
-
-
-@dataclass(frozen=True)
-class ConvGeometry:
-    """All sizes of a convolution: one entry a spatial axis, `pads` two (all starts, then all ends); and its groups."""
-
-    kernel_shape: tuple[int, ...]
-    strides: tuple[int, ...]
-    pads: tuple[int, ...]
-    dilations: tuple[int, ...]
-    group: int = 1
 
 
 def is_crossbar(node: ir.Node) -> bool:
@@ -99,16 +88,18 @@ def crossbar_conv(
     x: ir.Value,
     weight: npt.NDArray[np.float32],
     bias: npt.NDArray[np.float32] | None,
-    geometry: ConvGeometry,
+    *,
+    window: Window,
+    groups: int,
     name: str,
 ) -> ir.Node:
     """A CrossbarConv node; `weight` comes as in ONNX [C_out, C_in / group, kernel...], is stored [.., C_out]."""
     attributes = [
-        ir.AttrInt64s("kernel_shape", geometry.kernel_shape),
-        ir.AttrInt64s("strides", geometry.strides),
-        ir.AttrInt64s("pads", geometry.pads),
-        ir.AttrInt64s("dilations", geometry.dilations),
-        ir.AttrInt64("group", geometry.group),
+        ir.AttrInt64s("kernel_shape", window.kernel),
+        ir.AttrInt64s("strides", window.strides),
+        ir.AttrInt64s("pads", window.pads),
+        ir.AttrInt64s("dilations", window.dilations),
+        ir.AttrInt64("group", groups),
         ir.AttrInt64s("weight_shape", weight.shape),
     ]
     matrix = weight.reshape(weight.shape[0], -1).T

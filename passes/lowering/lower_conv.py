@@ -3,7 +3,8 @@
 import onnx_ir as ir
 
 from cimc.errors import CimcError
-from passes.crossbar_functions import ConvGeometry, crossbar_conv
+from cimc.window import Window
+from passes.crossbar_functions import crossbar_conv
 from passes.graph_edit import float_constant, owner, replace_node
 from passes.messages import describe
 
@@ -32,19 +33,20 @@ def _lower(node: ir.Node) -> ir.Node | None:
     weight, bias = float_constant(kernel), float_constant(bias_value)
     if x is None or weight is None or (bias_value is not None and bias is None):
         return None
-    geometry = _geometry(node, x, weight.shape[2:])
+    window, groups = _window(node, x, weight.shape[2:]), node.attributes.get_int("group", 1)
     channels = x.shape[1] if x.shape is not None and len(x.shape) == weight.ndim else None
-    per_group = channels if geometry.group < 1 or not isinstance(channels, int) else channels / geometry.group
-    if geometry.group < 1 or weight.shape[0] % geometry.group or per_group not in (None, weight.shape[1]):
+    per_group = channels if groups < 1 or not isinstance(channels, int) else channels / groups
+    if groups < 1 or weight.shape[0] % groups or per_group not in (None, weight.shape[1]):
         sizes = "x".join(map(str, weight.shape))
         raise CimcError(
-            f"{describe(node)} has {geometry.group} groups, a kernel of {sizes} and {channels or 'unknown'} "
+            f"{describe(node)} has {groups} groups, a kernel of {sizes} and {channels or 'unknown'} "
             f"channels, which do not fit; export the network again"
         )
-    return crossbar_conv(owner(node), x, weight, bias, geometry, node.name or node.outputs[0].name or "")
+    name = node.name or node.outputs[0].name or ""
+    return crossbar_conv(owner(node), x, weight, bias, window=window, groups=groups, name=name)
 
 
-def _geometry(node: ir.Node, x: ir.Value, kernel_shape: tuple[int, ...]) -> ConvGeometry:
+def _window(node: ir.Node, x: ir.Value, kernel_shape: tuple[int, ...]) -> Window:
     ones = (1,) * len(kernel_shape)
     strides = tuple(node.attributes.get_ints("strides", ones) or ones)
     dilations = tuple(node.attributes.get_ints("dilations", ones) or ones)
@@ -66,4 +68,4 @@ def _geometry(node: ir.Node, x: ir.Value, kernel_shape: tuple[int, ...]) -> Conv
         ]
         small, large = [total // 2 for total in totals], [total - total // 2 for total in totals]
         pads = tuple(small + large if mode == "SAME_UPPER" else large + small)
-    return ConvGeometry(tuple(kernel_shape), strides, pads, dilations, node.attributes.get_int("group", 1))
+    return Window(tuple(kernel_shape), strides, pads, dilations)

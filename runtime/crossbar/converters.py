@@ -1,11 +1,11 @@
 """Input converters (DAC) and output converters (ADC): what they round and what they clip."""
 
-import jax
 import jax.numpy as jnp
 from jax import Array
 
 from cimc.chip import Chip
 from cimc.units import dac_gain
+from runtime.crossbar.xla import rounded
 
 
 def dac(x: Array, input_range: Array, chip: Chip) -> Array:
@@ -16,7 +16,7 @@ def dac(x: Array, input_range: Array, chip: Chip) -> Array:
     if chip.input.bits is None:
         return x
     top = float(2**chip.input.bits - 1)
-    return jnp.clip(jnp.round(x * jax.lax.optimization_barrier(dac_gain(input_range, chip))), -top, top)
+    return jnp.clip(jnp.round(x * rounded(dac_gain(input_range, chip))), -top, top)
 
 
 def adc(level: Array, chip: Chip) -> Array:

@@ -14,6 +14,7 @@ import jax.numpy as jnp
 from jax import Array
 
 from runtime.crossbar.keys import mix
+from runtime.crossbar.xla import once
 
 # Teichroew's coefficients of r, r^3, r^5, r^7, r^9 with r = (sum of 12 uniforms - 6) / 4.
 _TEICHROEW = (3.949846138, 0.252408784, 0.076542912, 0.008355968, 0.029899776)
@@ -26,8 +27,7 @@ def normal(key: Array, shape: tuple[int, ...]) -> Array:
         key: a `jax.random` key.
         shape: shape of the result.
     """
-    # Written once: else the key is derived again for every value.
-    words = jax.lax.optimization_barrier(jax.random.bits(key, (4,), jnp.uint32))
+    words = once(jax.random.bits(key, (4,), jnp.uint32))
     index = jax.lax.iota(jnp.uint32, math.prod(shape)).reshape(shape)
     base = mix(index + words[0])
     total = jnp.zeros(shape, jnp.uint32)

@@ -1,20 +1,12 @@
 """Patches of an image as columns of inputs: the form in which a convolution meets a crossbar."""
 
 import math
-from dataclasses import dataclass
 
 import jax.numpy as jnp
 from jax import Array, lax
 
-
-@dataclass(frozen=True)
-class Window:
-    """A convolution window: one entry a spatial axis; pads hold all begins, then all ends (as ONNX orders them)."""
-
-    kernel: tuple[int, ...]
-    strides: tuple[int, ...]
-    pads: tuple[int, ...]
-    dilations: tuple[int, ...]
+from cimc.window import Window, output_sizes
+from runtime.crossbar.xla import once
 
 
 def unfold(x: Array, window: Window | None) -> Array:
@@ -41,8 +33,8 @@ def unfold(x: Array, window: Window | None) -> Array:
             lax.slice_in_dim(images, offset * dilation, offset * dilation + span, stride, place)
             for offset in range(window.kernel[axis])
         ]
-        # Written once an axis, here and by the transpose, whose sums XLA else computes again for each of their users.
-        images = lax.optimization_barrier(jnp.stack(slices, axis=1))
+        # Once an axis, here and by the transpose.
+        images = once(jnp.stack(slices, axis=1))
     return images.reshape(x.shape[0] * math.prod(window.kernel), -1)
 
 
@@ -51,14 +43,3 @@ def fold_output(y: Array, x_shape: tuple[int, ...], window: Window | None) -> Ar
     if window is None:
         return y.reshape(-1, *x_shape[1:])
     return y.reshape(-1, *output_sizes(x_shape[1:-1], window), x_shape[-1])
-
-
-def output_sizes(spatial: tuple[int, ...], window: Window) -> tuple[int, ...]:
-    """Spatial output sizes of the convolution."""
-    axes = len(window.kernel)
-    return tuple(
-        (spatial[a] + window.pads[a] + window.pads[axes + a] - window.dilations[a] * (window.kernel[a] - 1) - 1)
-        // window.strides[a]
-        + 1
-        for a in range(axes)
-    )

@@ -1,4 +1,4 @@
-"""How functions are compiled: the options that the crossbar products rely on, and the cache on disk."""
+"""How functions are compiled: the options that the crossbar products rely on, barriers, and the cache on disk."""
 
 import os
 from functools import partial
@@ -6,11 +6,12 @@ from pathlib import Path
 from typing import TypeVar
 
 import jax
+from jax import Array
 
 T = TypeVar("T")
 
 # XLA's CPU compiler drops optimisation barriers before it fuses, and then computes a shared intermediate again for each
-# of its users. Kept, they say which arrays are written once: a training step of LeNet-5 takes a third of the time.
+# of its users. Kept, they do what `once` and `rounded` say: a training step of LeNet-5 takes a third of the time.
 # Vectors of 512 bits, where the machine has them, take a twentieth less than the default 256.
 _CPU_OPTIONS = {"xla_disable_hlo_passes": "cse_barrier_expander", "xla_cpu_prefer_vector_width": 512}
 
@@ -30,5 +31,17 @@ def use_compilation_cache() -> None:
 
 
 def once(x: T) -> T:
-    """Compute an array (or a tree of them) once: without it XLA computes it again for each of its users."""
+    """`x`, written once.
+
+    Else XLA computes an intermediate again for each of its users: a DAC code for every patch that holds it, a draw for
+    every value that uses it. Derivatives are written once too.
+    """
+    return jax.lax.optimization_barrier(x)
+
+
+def rounded(x: Array) -> Array:
+    """`x`, rounded to float32 here.
+
+    Else XLA merges neighbouring products and sums, which rounds otherwise than the exported ONNX network does.
+    """
     return jax.lax.optimization_barrier(x)

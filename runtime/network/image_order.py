@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from runtime.crossbar.unfold import Window
+from cimc.window import Window
 from runtime.network.operators.pooling import POOLS
 
 # Operators that treat images and channels alike.

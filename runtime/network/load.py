@@ -7,7 +7,7 @@ import onnx
 import onnx_ir as ir
 
 from cimc.operators import CROSSBAR_DOMAIN, CROSSBAR_OPERATORS, PARAMETERS, layer_of
-from runtime.crossbar.unfold import Window
+from cimc.window import Window
 from runtime.network.fallback import element_types
 from runtime.network.network import Network, Node
 from runtime.network.operators import OPERATORS

@@ -8,7 +8,7 @@ import numpy as np
 import onnx
 
 from cimc.errors import CimcError
-from runtime.crossbar.unfold import Window
+from cimc.window import Window
 
 
 @dataclass(frozen=True)

@@ -17,8 +17,8 @@ import numpy as np
 from jax import Array
 
 from cimc.units import pair_weight
+from cimc.window import output_sizes
 from runtime.crossbar.product import clipped_conversions
-from runtime.crossbar.unfold import output_sizes
 from runtime.crossbar.xla import jit
 from runtime.network.run import Product, run_network
 from runtime.system.evaluate import network_input

@@ -3,7 +3,8 @@
 import jax.numpy as jnp
 from jax import Array
 
-from runtime.crossbar.product import by_group, layer_output, split_groups
+from runtime.crossbar.groups import by_group, split_groups
+from runtime.crossbar.layer import layer_output
 from runtime.crossbar.unfold import fold_output, unfold
 from runtime.network.network import Network
 from runtime.network.run import Product

@@ -13,6 +13,7 @@ import jax.numpy as jnp
 from jax import Array, lax
 
 from cimc.errors import CimcError
+from runtime.crossbar.xla import once
 from runtime.network.operators.kinds import Attributes, Operator, Operators
 
 # Inputs, attributes and the first spatial axis -> the output.
@@ -84,35 +85,31 @@ def _slices(x: Array, axis: int, size: int, stride: int, dilation: int) -> list[
     return [lax.slice_in_dim(x, offset * dilation, offset * dilation + span, stride, axis) for offset in range(size)]
 
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(1, 2))
+@functools.partial(jax.custom_jvp, nondiff_argnums=(1, 2))
 def _largest_of_each(x: Array, axis: int, size: int) -> Array:
     """The maximum of each `size` values along an axis; its gradient goes to the first of equal ones.
 
-    The gradient is stacked from one array a place, which is a copy of whole runs; the gradients of strided slices are
-    sums of widened arrays, which XLA's CPU compiler does not vectorise.
+    The tangent is split into one array a place, so that the gradient is stacked from them, which is a copy of whole
+    runs; the gradients of strided slices are sums of widened arrays, which XLA's CPU compiler does not vectorise.
     """
     return functools.reduce(jnp.maximum, _slices(x, axis, size, size, 1))
 
 
-def _largest_forward(x: Array, axis: int, size: int) -> tuple[Array, Array]:
-    return _largest_of_each(x, axis, size), x
-
-
-def _largest_backward(axis: int, size: int, x: Array, bar: Array) -> tuple[Array]:
+@_largest_of_each.defjvp
+def _largest_tangent(axis: int, size: int, primals: tuple[Array], tangents: tuple[Array]) -> tuple[Array, Array]:
+    (x,), (x_dot,) = primals, tangents
     slices = _slices(x, axis, size, size, 1)
     largest = functools.reduce(jnp.maximum, slices)
-    places, found = [], jnp.zeros(largest.shape, bool)
-    for values in slices:
+    count = largest.shape[axis]
+    # Without what lies behind the last window.
+    covered = once(lax.slice_in_dim(x_dot, 0, count * size, 1, axis))
+    by_window = covered.reshape(*x.shape[:axis], count, size, *x.shape[axis + 1 :])
+    found, parts = jnp.zeros(largest.shape, bool), []
+    for values, dot in zip(slices, lax.split(by_window, [1] * size, axis + 1), strict=True):
         here = (values == largest) & ~found
-        places.append(jnp.where(here, bar, 0))
+        parts.append(jnp.where(here, jnp.squeeze(dot, axis + 1), 0))
         found |= here
-    shape = (*x.shape[:axis], largest.shape[axis] * size, *x.shape[axis + 1 :])
-    x_bar = lax.optimization_barrier(jnp.stack(places, axis + 1).reshape(shape))
-    rest = x.shape[axis] - shape[axis]  # values behind the last window
-    return (jnp.pad(x_bar, _padding([(0, rest)], axis, x.ndim)) if rest else x_bar,)
-
-
-_largest_of_each.defvjp(_largest_forward, _largest_backward)
+    return largest, functools.reduce(jnp.add, parts)
 
 
 @jax.custom_jvp

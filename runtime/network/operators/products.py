@@ -7,7 +7,8 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from runtime.crossbar.unfold import Window, unfold
+from cimc.window import Window
+from runtime.crossbar.unfold import unfold
 from runtime.network.operators.kinds import Attributes, Operators, given, static_ints, text
 
 
