@@ -48,7 +48,7 @@ def walk(folder: Path, seed: int, *, quiet: bool) -> dict[str, Any]:
     except OSError as error:
         raise CimcError(f"cannot create folder {folder}: {error.strerror}; choose another with -o") from None
     data = cimc.load_data("digits")
-    compiled = cimc.compile(_model(), TRAINING_CHIP, output=folder / "lenet1.cim")
+    compiled = cimc.compile(model_path(), TRAINING_CHIP, output=folder / "lenet1.cim")
     if not quiet:
         show_compiled(compiled, None)
     runs, figures = {}, {}
@@ -127,7 +127,7 @@ def show(figures: dict[str, Any]) -> None:
     say(f"pictures: {folder}/training.png, {folder}/arrays.png; what to program: {folder}/package/program/")
 
 
-def _model() -> Path:
+def model_path() -> Path:
     """The embedded network: inside an installed package, or in the source tree."""
     installed = Path(str(resources.files("cimc"))) / "models" / MODEL
     return installed if installed.exists() else Path(__file__).parents[2] / "models" / MODEL
