@@ -113,7 +113,7 @@ def show(figures: dict[str, Any]) -> None:
 def _model() -> Path:
     """The embedded network: inside an installed package, or in the source tree."""
     installed = Path(str(resources.files("cimc"))) / "models" / MODEL
-    return installed if installed.exists() else Path(__file__).parent.parent / "models" / MODEL
+    return installed if installed.exists() else Path(__file__).parents[2] / "models" / MODEL
 
 
 def _silent(done: int, total: int, note: str) -> None:

@@ -69,7 +69,7 @@ def small_chip(name: str, rows: int, columns: int = 64, row_split: str = "channe
     return chip.model_copy(update={"array": array, "row_split": row_split, "cell": cells})
 
 
-def quiet(chip: Chip, **adc: float) -> Chip:
+def quiet(chip: Chip, **adc: float | None) -> Chip:
     """The chip without noise of its ADC, apart from what is given."""
     return chip.model_copy(update={"adc": chip.adc.model_copy(update={"noise_lsb": 0.0, **adc})})
 
@@ -430,6 +430,7 @@ def test_noisy_codes_have_the_statistics_of_cell_by_cell_noise(name: str) -> Non
     g = np.zeros((2, 11, 2), np.float32)
     g[0, :, 0], g[1, :, 0] = 70, 10
     g[0, :, 1], g[1, :, 1] = 30, 45
+    assert chip.adc.range_uA is not None
     g *= chip.adc.range_uA / 70
     d = draws(crossbar(chip, False, 11), u, g, 20_000)[..., 0]
     random = np.random.default_rng(1)

@@ -54,7 +54,7 @@ def uniform(low: float, high: float, seed: int = 0, shape: tuple[int, ...] = SHA
 
 @pytest.mark.parametrize("sync", ["target", "readback", "none"])
 @pytest.mark.parametrize("write", ["verify", "pulse"])
-def test_nothing_is_programmed_up_to_the_threshold(write: str, sync: str) -> None:
+def test_nothing_is_programmed_up_to_the_threshold(write: Any, sync: Any) -> None:
     policy = Policy(threshold=0.25, write=write, sync=sync)
     before = layer_of(uniform(-0.5, 0.5), COARSE)
     step = np.where(np.arange(30).reshape(SHAPE) % 2, 0.125, -0.125)
@@ -79,14 +79,14 @@ def test_the_threshold_is_a_fraction_of_the_weight_range_and_by_default_a_level(
 
 @pytest.mark.parametrize("write", ["verify", "pulse"])
 @pytest.mark.parametrize("sync", ["target", "readback"])
-def test_only_due_devices_change(sync: str, write: str) -> None:
+def test_only_due_devices_change(sync: Any, write: Any) -> None:
     policy = Policy(threshold=0.2, write=write, sync=sync, residual="drop")
     before = apply(Policy(method="naive"), QUIET, layer_of(np.zeros(SHAPE), QUIET), uniform(-0.5, 0.5))
     step = uniform(-0.4, 0.4, seed=1)
     after = apply(policy, QUIET, before, step)
     due = np.abs(step) > 0.2
     assert 0 < due.sum() < due.size
-    changed = np.asarray(after.conductance != before.conductance)
+    changed: Any = np.asarray(after.conductance != before.conductance)
     assert not changed[:, ~due].any()
     assert changed.any(axis=0)[due].all()
     np.testing.assert_array_equal(after.weight[~due], before.weight[~due])
@@ -134,7 +134,7 @@ def test_float_moves_the_weights_and_touches_no_device() -> None:
 
 @pytest.mark.parametrize("write", ["verify", "pulse"])
 @pytest.mark.parametrize("threshold", [0.0, 0.02, 0.1])
-def test_no_part_of_a_step_is_lost_where_the_residual_is_kept(write: str, threshold: float) -> None:
+def test_no_part_of_a_step_is_lost_where_the_residual_is_kept(write: Any, threshold: float) -> None:
     policy = Policy(threshold=threshold, residual="keep", write=write, sync="target")
 
     @settings(deadline=None, max_examples=15)
@@ -175,7 +175,7 @@ def test_dropping_the_residual_empties_the_accumulator_of_due_weights_only(seed:
 
 @pytest.mark.parametrize("write", ["verify", "pulse"])
 @pytest.mark.parametrize("chip", [IDEAL, COARSE, SOC], ids=lambda chip: chip.name)
-def test_weights_never_leave_their_range_and_nothing_is_left_beyond_it(chip: Chip, write: str) -> None:
+def test_weights_never_leave_their_range_and_nothing_is_left_beyond_it(chip: Chip, write: Any) -> None:
     policy = Policy(residual="keep", write=write, sync="target", threshold=0.05)
 
     @settings(deadline=None, max_examples=8)
@@ -203,7 +203,7 @@ def test_a_weight_at_its_limit_is_not_programmed_for_ever() -> None:
 
 
 @pytest.mark.parametrize("write", ["verify", "pulse"])
-def test_target_sync_stores_the_target_and_no_error(write: str) -> None:
+def test_target_sync_stores_the_target_and_no_error(write: Any) -> None:
     policy = Policy(sync="target", write=write, threshold=0.1)
     weight = np.round(uniform(-0.5, 0.5) * 15) / 15
     step = np.where(uniform(0, 1) > 0.5, 2.5 / 15, -2.5 / 15)
@@ -398,7 +398,7 @@ UNEVEN = with_cell(COARSE, level_uS=[10.0, 14.0, 30.0, 50.0], read_noise_uS=0.0,
 @pytest.mark.parametrize("sync", ["readback", "none"])
 @pytest.mark.parametrize("stuck", [False, True], ids=["idle device off", "and the active one stuck"])
 @pytest.mark.parametrize("chip", [COARSE, SOC, HERMES, EXACT, NOISY, UNEVEN], ids=lambda chip: chip.name)
-def test_an_error_that_no_write_mends_is_not_written_for_ever(chip: Chip, stuck: bool, sync: str) -> None:
+def test_an_error_that_no_write_mends_is_not_written_for_ever(chip: Chip, stuck: bool, sync: Any) -> None:
     """1,000 pairs, their idle devices off by up to 3 thresholds: one step up or down, then 199 without a gradient."""
     policy, count = Policy(sync=sync, backward="analog"), 1000
     threshold = policy.threshold_for(chip)
@@ -441,8 +441,8 @@ def test_the_active_device_makes_up_for_what_the_idle_one_holds() -> None:
         held = layer.conductance + jnp.array([[0.0], [off * chip.cell.window_uS]], jnp.float32)
         after = apply(Policy(), chip, layer._replace(conductance=held), np.full(count, 0.3))
         np.testing.assert_array_equal(after.writes[1], 0)
-        held = np.asarray(pair_weight(after.conductance, jnp.float32(1), chip), np.float64)
-        assert held.mean() == pytest.approx(0.5, abs=1e-5 + 5 * error / 60 / np.sqrt(count))
+        reached = np.asarray(pair_weight(after.conductance, jnp.float32(1), chip), np.float64)
+        assert reached.mean() == pytest.approx(0.5, abs=1e-5 + 5 * error / 60 / np.sqrt(count))
 
 
 def test_a_mean_error_of_writes_does_not_push_the_weight_outward() -> None:
@@ -465,7 +465,7 @@ def test_an_idle_device_that_leaves_no_room_is_written_too() -> None:
 
 
 @pytest.mark.parametrize("sync", ["target", "readback"])
-def test_a_pulse_that_cannot_move_its_device_is_not_due(sync: str) -> None:
+def test_a_pulse_that_cannot_move_its_device_is_not_due(sync: Any) -> None:
     policy = Policy(write="pulse", sync=sync)
     at_bound = layer_of(np.ones(SHAPE), QUIET)
     if sync == "readback":  # the idle device is off, so that the weight is not yet at its range
