@@ -4,6 +4,7 @@ import difflib
 import math
 import tomllib
 from pathlib import Path
+from typing import Any
 
 from pydantic import BaseModel, Field, ValidationError, model_validator
 
@@ -11,6 +12,7 @@ from cimc.chip_cell import Cell, Programming, Pulse
 from cimc.chip_sections import Adc, Area, Array, Cores, Cost, Input, Section, Weights
 from cimc.errors import CimcError
 from cimc.options import RowSplit
+from cimc.plugins import plugins
 from cimc.scheme import FOOTPRINTS, SCHEMES, Scheme
 
 __all__ = [
@@ -149,23 +151,30 @@ class Chip(Section):
 
 
 def chip_names() -> list[str]:
-    """Names of the built-in chips, sorted."""
-    return sorted(path.stem for path in CHIPS_FOLDER.glob("*.toml"))
+    """Names of the built-in chips, sorted, then of those that plug-ins declare. Raises CimcError as `plugins` does."""
+    return [*sorted(_built_in()), *_plugged_in()]
 
 
 def chip_text(name_or_path: str | Path) -> str:
-    """The TOML text of a built-in chip or of a file; a `Path` is always a file.
+    """The TOML text of a chip: built in, of a plug-in, or in a file; a `Path` is always a file.
 
     Raises:
-        CimcError: no such chip or file, or not readable as text.
+        CimcError: no such chip or file, not readable as text, or a plug-in that cannot be loaded.
     """
     name = str(name_or_path)
     is_path = isinstance(name_or_path, Path) or name.endswith(".toml") or "/" in name or Path(name).is_file()
     path = Path(name) if is_path else CHIPS_FOLDER / f"{name}.toml"
-    if not is_path and name not in chip_names():
-        close = difflib.get_close_matches(name, chip_names(), n=1)
-        hint = f"did you mean {close[0]}?" if close else "give the path of a .toml file"
-        raise CimcError(f"unknown chip {name!r}; built in are {', '.join(chip_names())}; {hint}")
+    if not is_path and name not in _built_in():
+        if name not in _plugged_in():
+            close = difflib.get_close_matches(name, chip_names(), n=1)
+            hint = f"did you mean {close[0]}?" if close else "give the path of a .toml file"
+            raise CimcError(f"unknown chip {name!r}; known are {', '.join(chip_names())}; {hint}")
+        given = _plugged_in()[name]
+        if not isinstance(given, str | Path):
+            raise CimcError(f"the plug-in of chip {name!r} gives {given!r:.60}, not a path or TOML text; mend it")
+        if "\n" in str(given):
+            return str(given)
+        path = Path(given)
     try:
         return path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
@@ -190,6 +199,15 @@ def parse_chip(text: str, source: str) -> Chip:
 def load_chip(name_or_path: str | Path) -> Chip:
     """The chip of that name, or in that file. Raises CimcError as `chip_text` and `parse_chip` do."""
     return parse_chip(chip_text(name_or_path), str(name_or_path))
+
+
+def _built_in() -> frozenset[str]:
+    return frozenset(path.stem for path in CHIPS_FOLDER.glob("*.toml"))
+
+
+def _plugged_in() -> dict[str, Any]:
+    """The path of a TOML file, or its text, by chip name."""
+    return plugins("cimc.chips", built_in=_built_in())
 
 
 def _explain(error: ValidationError) -> str:

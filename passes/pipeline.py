@@ -4,6 +4,7 @@ import onnx_ir as ir
 from onnx_ir.passes import common
 
 from cimc.errors import CimcError
+from cimc.plugins import plugins
 from passes.crossbar_functions import MINIMUM_IR_VERSION, AddCrossbarFunctions
 from passes.lowering.drop_identities import DropIdentities
 from passes.lowering.expand_fused import ExpandFused
@@ -67,6 +68,26 @@ NETWORK_PASSES: tuple[ir.passes.PassBase, ...] = (
 )
 
 
+def network_passes() -> tuple[ir.passes.PassBase, ...]:
+    """All passes in order.
+
+    The passes that plug-ins declare (group `cimc.passes`) run before `FoldConstants`, in the order of their names: what
+    they make is folded, given shapes, lowered and checked like what a user's network holds.
+
+    Raises:
+        CimcError: a plug-in cannot be loaded, or is not a pass.
+    """
+    extra = plugins("cimc.passes")
+    for name, network_pass in extra.items():
+        if not isinstance(network_pass, ir.passes.PassBase):
+            given = f"{network_pass!r:.60}"
+            raise CimcError(
+                f"the plug-in pass {name!r} is {given}, not an onnx_ir.passes.PassBase; declare an instance"
+            )
+    place = next(n for n, one in enumerate(NETWORK_PASSES) if isinstance(one, FoldConstants))
+    return (*NETWORK_PASSES[:place], *extra.values(), *NETWORK_PASSES[place:])
+
+
 def lower(model: ir.Model, watch: Watch | None = None) -> ir.Model:
     """Run all network passes on a copy of `model`: products with constant weights become crossbar layers.
 
@@ -82,7 +103,7 @@ def lower(model: ir.Model, watch: Watch | None = None) -> ir.Model:
     model = model.clone()
     # Before IR version 4 every initializer had to be an input too.
     model.ir_version = max(model.ir_version, MINIMUM_IR_VERSION)
-    for number, network_pass in enumerate(NETWORK_PASSES, 1):
+    for number, network_pass in enumerate(network_passes(), 1):
         try:
             model = network_pass(model).model
         except CimcError:

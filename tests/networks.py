@@ -1,6 +1,7 @@
 """Small builders of test networks, and the comparison of a network with its lowered form in onnxruntime."""
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -60,18 +61,33 @@ def operators(model: ir.Model) -> list[str]:
     return [node.op_type for node in model.graph]
 
 
+def constant(value: ir.Value | None) -> npt.NDArray[Any]:
+    """The array of a value that is constant."""
+    assert value is not None
+    assert value.const_value is not None
+    return value.const_value.numpy()
+
+
+def sizes(value: ir.Value | None) -> list[int | ir.SymbolicDim]:
+    """The shape of a value that has one."""
+    assert value is not None
+    assert value.shape is not None
+    return list(value.shape)
+
+
 def lower_and_compare(model: ir.Model, batch: int = 3, tolerance: float = 1e-5) -> ir.Model:
     """Lower `model`, check the result with the ONNX checker and against onnxruntime, and return it."""
     lowered = lower(model)
     onnx.checker.check_model(ir.to_proto(lowered), full_check=True)
     random = np.random.default_rng(1)
-    feeds = {}
+    feeds: dict[str, npt.NDArray[Any]] = {}
     for value in model.graph.inputs:
         if not value.is_initializer():
-            sizes = [size if isinstance(size, int) else batch for size in value.shape or ()]
-            feeds[value.name or ""] = random.uniform(-1, 1, sizes).astype(np.float32)
+            shape = [size if isinstance(size, int) else batch for size in value.shape or ()]
+            feeds[value.name or ""] = random.uniform(-1, 1, shape).astype(np.float32)
     assert [value.name for value in lowered.graph.outputs] == [value.name for value in model.graph.outputs]
-    for expected, computed in zip(run(model, feeds), run(lowered, feeds), strict=True):
+    results: Any = zip(run(model, feeds), run(lowered, feeds), strict=True)
+    for expected, computed in results:
         assert expected.shape == computed.shape
         error = np.abs(expected - computed) / np.maximum(1, np.abs(expected))
         assert error.max(initial=0) <= tolerance

@@ -16,7 +16,7 @@ def chips(
     explain: Annotated[bool, typer.Option("--explain", help="Errors, steps, ADC range, MVM energy.")] = False,
     as_json: Json = False,
 ) -> None:
-    """List the built-in chips, print one as a start for your own, or explain what follows from a description.
+    """List the chips, print one as a start for your own, or explain what follows from a description.
 
     Example: cimc chips brram-soc > mychip.toml; cimc chips mychip.toml --explain
     """

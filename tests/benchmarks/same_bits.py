@@ -89,7 +89,7 @@ def of_package(folder: Path) -> dict[str, str]:
     """Digests of all files of a package but those with dates and versions, `digital.safetensors` array by array."""
     from safetensors.numpy import load
 
-    found = {}
+    found: dict[str, str] = {}
     for path in sorted(folder.rglob("*")):
         name = str(path.relative_to(folder))
         if path.suffix == ".safetensors":

@@ -21,7 +21,7 @@ from cimc.errors import CimcError
 from passes.mapper.map_network import map_network
 from passes.pipeline import lower
 from passes.read import read_network
-from tests.networks import network
+from tests.networks import constant, network
 from tests.sealing import members_of, redigested, sealed, with_manifest
 
 LENET1 = Path(__file__).parents[2] / "models" / "lenet1.onnx"
@@ -294,7 +294,7 @@ def test_interrupted_write_leaves_the_earlier_file(artifact, tmp_path, monkeypat
     target = tmp_path / "x.cim"
     write_artifact(target, artifact)
     before = target.read_bytes()
-    written = []
+    written: list[str] = []
     original = zipfile.ZipFile.writestr
 
     def writestr(self, info, data, *arguments):
@@ -334,15 +334,15 @@ def test_weights_are_mapped_from_the_file_and_aligned(artifact, tmp_path):
     path = tmp_path / "small.cim"
     write_artifact(path, artifact)
     weights = {
-        name: value.const_value.numpy()
+        name: constant(value)
         for name, value in read_artifact(path).network.graph.initializers.items()
-        if value.const_value.nbytes >= 1024
+        if constant(value).nbytes >= 1024
     }
     assert set(weights) == {"conv2.weight", "fc1.weight"}
     for name, array in weights.items():
         assert isinstance(array, np.memmap), name
         assert array.ctypes.data % 64 == 0, name
-        np.testing.assert_array_equal(array, artifact.network.graph.initializers[name].const_value.numpy())
+        np.testing.assert_array_equal(array, constant(artifact.network.graph.initializers[name]))
 
 
 def test_external_data_of_a_crafted_file_is_not_opened(artifact, tmp_path):

@@ -32,7 +32,7 @@ COMPILE_KEYS |= {"latency_ms", "pipelined_latency_ms", "energy_mj", "utilization
 TRAIN_KEYS = {"accuracy", "loss", "epochs", "images_per_s", "updates", "updates_per_weight_mean"}
 TRAIN_KEYS |= {"updates_per_weight_max", "update_reduction", "programming_energy_mj"}
 DEPLOY_KEYS = {"chips", "accuracy", "yield", "baseline_accuracy", "normalized_accuracy"}
-COMMANDS = sorted(command.name or command.callback.__name__ for command in cli.app.registered_commands)
+COMMANDS = sorted(command.name or getattr(command.callback, "__name__", "") for command in cli.app.registered_commands)
 
 
 class Output(NamedTuple):
@@ -65,7 +65,7 @@ def figures(*arguments: str) -> dict[str, Any]:
 def place(tmp_path_factory):
     """A folder with a one-layer network and 300 synthetic digits, in which all commands run."""
     folder = tmp_path_factory.mktemp("cli")
-    arrays = dict(zip(("x_train", "y_train", "x_test", "y_test"), digits(300, 100), strict=True))
+    arrays: dict[str, Any] = dict(zip(("x_train", "y_train", "x_test", "y_test"), digits(300, 100), strict=True))
     np.savez(folder / "data.npz", **arrays)
     nodes = [helper.make_node("Flatten", ["x"], ["flat"]), helper.make_node("Gemm", ["flat", "W", "b"], ["y"])]
     constants = {"W": 0.1 * weights(784, 10), "b": 0.1 * weights(10)}
@@ -151,7 +151,7 @@ def test_compile_options_change_the_mapping():
     signed = figures(*arguments, "--input-range=-1,1", "-o", "signed.cim")
     assert flat["row_split"] == ["flat"]
     assert flat["verify"] == {"ideal": None, "chip": None}
-    assert read_artifact("signed.cim").mapping.layer("conv1").signed_input
+    assert read_artifact(Path("signed.cim")).mapping.layer("conv1").signed_input
     assert signed["tile_ops"] > figures(*arguments)["tile_ops"]
 
 
@@ -228,7 +228,7 @@ def test_inspect_shows_what_compile_counted(compiled):
 def test_inspect_shows_the_training_that_train_printed(trained):
     shown = figures("inspect", "trained.cim")["training"]
     kept = {name: value for name, value in trained.items() if name not in CLOCKED}
-    assert shown["figures"] == read_artifact("trained.cim").history["figures"] == kept
+    assert shown["figures"] == read_artifact(Path("trained.cim")).history["figures"] == kept
     assert shown["complete"]
     assert (shown["options"]["lr"], shown["options"]["seed"], shown["options"]["epochs"]) == (0.02, 0, 4)
     assert [record["accuracy"] for record in shown["epochs"]][-1] == trained["accuracy"]

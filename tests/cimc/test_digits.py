@@ -37,7 +37,7 @@ def test_classes_are_balanced_and_shuffled():
 
 def test_same_seed_repeats_and_another_seed_differs():
     first, again, other = digits(60, 30, seed=3), digits(60, 30, seed=3), digits(60, 30, seed=4)
-    assert all(np.array_equal(a, b) for a, b in zip(first, again, strict=True))
+    assert all(np.array_equal(first[n], again[n]) for n in range(4))
     assert not np.array_equal(first[0], other[0])
 
 

@@ -31,7 +31,7 @@ def save(path: Path, nodes: Sequence[onnx.NodeProto] = LAYER, outputs: Sequence[
     onnx.save(network_proto(nodes, {"x": ("N", 1, 8, 8)}, sizes, {**CONSTANTS, **constants}), path)
 
 
-def data(**changes: np.ndarray) -> dict[str, np.ndarray]:
+def data(**changes: np.ndarray) -> dict[str, Any]:
     """Random images (64, 1, 8, 8) of four classes, with some arrays changed."""
     random = np.random.default_rng(0)
     images = {key: random.integers(0, 256, (64, 1, 8, 8)).astype(np.uint8) for key in ("x_train", "x_test")}
@@ -153,7 +153,8 @@ def test_unsupported_operator(place):
 def test_model_with_weights_that_are_no_numbers(place, options, constant, value):
     array = CONSTANTS[constant].copy()
     array.flat[1] = value
-    save(place / "nan.onnx", **{constant: array})
+    changes: dict[str, Any] = {constant: array}
+    save(place / "nan.onnx", **changes)
     message = refused("compile", "nan.onnx", "-o", "new.cim", *options)
     assert "NaN" in message
     assert "fc" in message or f"'{constant}'" in message

@@ -10,6 +10,7 @@ from cimc.api.simulate import simulate_mapping
 from cimc.artifact import Artifact, read_artifact, write_artifact
 from cimc.chip import chip_text, load_chip
 from cimc.commands import main as cli
+from cimc.options import RowSplit
 from passes.mapper.map_network import map_network
 from passes.mapper.options import MappingOptions
 from passes.pipeline import lower
@@ -82,7 +83,8 @@ def test_segments_are_refused_in_one_line(tmp_path, capsys):
 
 def test_a_row_split_in_place_of_the_chips_own_is_what_the_file_says_and_what_is_simulated(tmp_path):
     own, flat = (
-        compiled(tmp_path / f"{split}.cim", "brram-256x64", MappingOptions(row_split=split)) for split in (None, "flat")
+        compiled(tmp_path / f"{split}.cim", "brram-256x64", MappingOptions(row_split=split))
+        for split in (None, RowSplit.flat)
     )
     for path, split in ((own, "channel"), (flat, "flat")):
         artifact = read_artifact(path)

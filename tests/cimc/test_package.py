@@ -5,6 +5,7 @@ import hashlib
 import json
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import jax
 import numpy as np
@@ -45,9 +46,10 @@ def package() -> Package:
     for index, layer in enumerate(mapping.layers, 1):
         random = np.random.default_rng(index)
         weight = random.uniform(-0.3, 0.3, (layer.rows, layer.columns)).astype(np.float32)
-        scales = [np.float32(index * scale) for scale in (0.3, 0.7, 1.1)]
+        weight_range, input_range, gain = (np.float32(index * scale) for scale in (0.3, 0.7, 1.1))
         bias = None if index == 1 else random.random(layer.columns, dtype=np.float32)
-        layers[layer.name] = LayerProgram(pair_targets(weight, scales[0], chip), *scales, bias)
+        targets = pair_targets(weight, weight_range, chip)
+        layers[layer.name] = LayerProgram(targets, weight_range, input_range, gain, bias)
     program = Program(layers, {"scale": np.arange(4, dtype=np.float32), "shape": np.array([2, 3])})
     model = ir.to_proto(network).SerializeToString()
     return Package("lenet1", chip, text, mapping, program, model, model, {"trained_on": "brram-soc", "sd": 0.5})
@@ -664,7 +666,8 @@ def test_a_package_programs_all_copies_and_packed_layers(tmp_path, monkeypatch):
     """Every copy of every weight has its target; the program read back is the same, and the copies are told apart."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     data = Dataset("small", *digits(100, 40), synthetic=True, classes=10)
-    for objective, arrays in (("interval", 9), ("arrays", 6)):
+    budgets: Any = (("interval", 9), ("arrays", 6))
+    for objective, arrays in budgets:
         source, folder = tmp_path / f"{objective}.cim", tmp_path / objective
         compile_model(LENET1, "brram-soc", output=source, objective=objective, arrays=arrays)
         package = cimc.export(source, output=folder, data=data)

@@ -335,7 +335,8 @@ def test_right_names_become_the_choices_and_numbers_plain_ones() -> None:
     policy = cimc.Policy(**given)
     assert policy.write is cimc.Write.pulse
     assert type(policy.threshold) is float
-    options = cimc.TrainingOptions(policy, epochs=np.int64(3), lr=1, schedule=cimc.RateSchedule("plateau"))
+    three: Any = np.int64(3)
+    options = cimc.TrainingOptions(policy, epochs=three, lr=1, schedule=cimc.RateSchedule("plateau"))
     assert (type(options.epochs), type(options.lr)) == (int, float)
     assert options == cimc.TrainingOptions(policy, epochs=3, lr=1.0, schedule=cimc.RateSchedule.plateau)
 

@@ -103,7 +103,7 @@ def test_page_is_valid_and_names_every_layer(name: str) -> None:
 def test_every_chip_has_a_page(chip: str, objective: str | None) -> None:
     lowered = lower(ir.from_proto(onnx.load(MODELS / "lenet1.onnx")))
     try:
-        mapping = map_network(lowered, load_chip(chip), options=MappingOptions(objective=objective))  # type: ignore[arg-type]
+        mapping = map_network(lowered, load_chip(chip), options=MappingOptions(objective=objective))
     except CimcError:
         assert chip == "brram-soc", "the others hold LeNet-1, or can be programmed anew"
         return
@@ -153,8 +153,7 @@ def test_floor_plan_shows_every_array_once_and_the_cells_in_use() -> None:
     assert names == {cost.name: cost.arrays for cost in artifact.mapping.cost.layers}
     frames = [r for r in plan if r.tag.endswith("rect") and len(r)]
     filled = [r for r in plan if r.tag.endswith("rect") and r.get("class") == "b"]
-    area = sum(float(r.get("width")) * float(r.get("height")) for r in filled)
-    whole = sum(float(r.get("width")) * float(r.get("height")) for r in frames)
+    area, whole = (sum(float(r.attrib["width"]) * float(r.attrib["height"]) for r in some) for some in (filled, frames))
     assert area / whole == pytest.approx(artifact.mapping.cost.utilization, rel=0.01)
 
 
@@ -266,7 +265,7 @@ def test_large_networks_stay_readable_and_small(name: str) -> None:
 
 def test_boxes_do_not_overlap() -> None:
     graph = drawings(report(artifact_of(benchmark_network("inception_v3"))))["network graph"]
-    frames = [tuple(float(r.get(key)) for key in ("x", "y", "width", "height")) for r in graph if r.get("rx") == "5"]
+    frames = [tuple(float(r.attrib[key]) for key in ("x", "y", "width", "height")) for r in graph if r.get("rx") == "5"]
     assert len(frames) > 94
     for index, (x, y, width, height) in enumerate(frames):
         for other_x, other_y, _, _ in frames[:index]:

@@ -7,6 +7,7 @@ import sys
 import time
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -41,7 +42,7 @@ def place(tmp_path, monkeypatch) -> Path:
     """The working folder, with LeNet-1 compiled and data."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    arrays = dict(zip(("x_train", "y_train", "x_test", "y_test"), digits(300, 100), strict=True))
+    arrays: dict[str, Any] = dict(zip(("x_train", "y_train", "x_test", "y_test"), digits(300, 100), strict=True))
     np.savez("data.npz", **arrays)
     cimc("compile", str(LENET1), "--chip", "brram-soc", "--no-verify", "-o", "lenet1.cim", "--json")
     return tmp_path
@@ -78,8 +79,14 @@ def test_run_repeats_and_a_killed_run_resumes_to_the_same_bytes(place, monkeypat
 
     train_and_kill(killed)
     done = step_of(killed)
-    steps, some_steps = [], train._train_steps  # their last argument: how many
-    monkeypatch.setattr(train, "_train_steps", lambda *given: steps.append(int(given[-1])) or some_steps(*given))
+    steps: list[int] = []
+    some_steps = train._train_steps
+
+    def counted(*given: Any) -> Any:
+        steps.append(int(given[-1]))  # how many
+        return some_steps(*given)
+
+    monkeypatch.setattr(train, "_train_steps", counted)
     cimc("train", "lenet1.cim", *OPTIONS, "--resume", "-o", killed.name)
     assert sum(steps) == 2 * STEPS - done, "it began anew"
     assert killed.read_bytes() == one.read_bytes(), "the resumed run ended elsewhere"

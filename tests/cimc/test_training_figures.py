@@ -13,9 +13,9 @@ from cimc.artifact import read_artifact
 from cimc.chip import load_chip
 from cimc.data.load import load
 from cimc.dataset import Dataset
-from runtime.training.options import TrainingOptions
+from cimc.options import Backward, Write
+from runtime.training.options import Policy, TrainingOptions
 from runtime.training.train import Run
-from runtime.training.update import Policy
 
 LENET1 = Path(__file__).parents[2] / "models" / "lenet1.onnx"
 OPTIONS = TrainingOptions(epochs=2, steps_per_epoch=20, batch_size=16)
@@ -62,7 +62,7 @@ def test_the_energy_of_the_arrays_is_that_of_all_images_they_read(tmp_path: Path
     images = [chosen * (11 * tried + 32) + 8 * looks for tried in (4, 32, 32)]
     expected = sum(n * layer.energy_mj for n, layer in zip(images, cost.layers, strict=True))
     assert figures["calibration_energy_mj"] == pytest.approx(expected)
-    analog = replace(OPTIONS, policy=Policy(backward="analog"))
+    analog = replace(OPTIONS, policy=Policy(backward=Backward.analog))
     _, figures = trained(tmp_path, analog)
     assert figures["backward_energy_mj"] == figures["forward_energy_mj"]
 
@@ -76,7 +76,7 @@ def test_every_copy_of_a_layer_is_written(tmp_path: Path) -> None:
 
 
 def test_pulses_have_the_energy_that_the_chip_states(tmp_path: Path) -> None:
-    options = replace(OPTIONS, policy=Policy(write="pulse"))
+    options = replace(OPTIONS, policy=Policy(write=Write.pulse))
     _, figures = trained(tmp_path, options, cell="pulse_nj = 0.5\n")
     total = figures["first_trials"] + figures["programming_trials"]
     assert figures["programming_energy_mj"] == pytest.approx(total * 0.5e-6)

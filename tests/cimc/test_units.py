@@ -1,5 +1,7 @@
 """Targets of differential pairs: on the levels that a chip has, alike in NumPy and JAX, and those of the reference."""
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -44,7 +46,7 @@ def test_listed_levels_are_the_targets_and_the_first_is_idle() -> None:
 
 
 @pytest.mark.parametrize("changes", [{"levels": 2}, {"levels": 16}, {"level_uS": list(LISTED)}, {}])
-def test_targets_are_those_of_the_reference(changes: dict[str, object]) -> None:
+def test_targets_are_those_of_the_reference(changes: dict[str, Any]) -> None:
     chip = chip_with(**changes)
     weight = np.random.default_rng(0).normal(0, 0.5, (40, 30)).astype(np.float32)
     targets = pair_targets(weight, np.float32(0.7), chip)
@@ -53,7 +55,7 @@ def test_targets_are_those_of_the_reference(changes: dict[str, object]) -> None:
 
 
 @pytest.mark.parametrize("changes", [{"levels": 2}, {"levels": 3}, {"levels": 1000}, {"level_uS": list(LISTED)}])
-def test_numpy_and_jax_snap_alike(changes: dict[str, object]) -> None:
+def test_numpy_and_jax_snap_alike(changes: dict[str, Any]) -> None:
     chip = chip_with(**changes)
     snap = jax.jit(lambda weight, weight_range: pair_targets(weight, weight_range, chip))
 
@@ -71,7 +73,7 @@ def test_numpy_and_jax_snap_alike(changes: dict[str, object]) -> None:
 
 
 @pytest.mark.parametrize("changes", [{"levels": 16}, {"level_uS": list(LISTED)}])
-def test_levels_lie_on_the_target_grid_within_the_window(changes: dict[str, object]) -> None:
+def test_levels_lie_on_the_target_grid_within_the_window(changes: dict[str, Any]) -> None:
     chip = chip_with(**changes)
     targets = np.unique(all_targets(chip)).astype(np.float64)
     np.testing.assert_array_equal(targets / chip.target_step_uS, np.round(targets / chip.target_step_uS))

@@ -13,7 +13,7 @@ from passes.read import read_network
 from passes.verify import random_inputs, run
 from passes.watch import verify_each
 from runtime.network.load import load_network
-from tests.networks import layers, lower_and_compare, network, operators, weights
+from tests.networks import layers, lower_and_compare, network, operators, sizes, weights
 
 ML = "ai.onnx.ml"
 OPSETS = [helper.make_opsetid("", 17), helper.make_opsetid(ML, 1)]
@@ -122,5 +122,5 @@ def test_sizes_computed_beyond_what_shape_inference_follows() -> None:
     constants = {"w": weights(6, 5), "one": np.array([-1], np.int64)}
     model = network(nodes, {"x": ["N", 4, 2, 3]}, {"y": [4, "N", 5]}, constants)
     lowered = lower_and_compare(model)
-    assert [str(size) for size in layers(lowered)[0].inputs[0].shape] == ["4", "N", "6"]
+    assert [str(size) for size in sizes(layers(lowered)[0].inputs[0])] == ["4", "N", "6"]
     assert run(lowered, random_inputs(model, 3, 0))[0].shape == (4, 3, 5)

@@ -3,6 +3,7 @@
 from functools import cache
 from itertools import combinations, pairwise
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx_ir as ir
@@ -14,6 +15,7 @@ from onnx import helper
 from cimc.chip import Chip, load_chip
 from cimc.errors import CimcError
 from cimc.mapping import Block, MappedLayer, Mapping, parse_mapping
+from cimc.options import RowSplit
 from models.build import NETWORKS
 from passes.mapper.layers import layers_of
 from passes.mapper.map_network import map_network
@@ -141,7 +143,8 @@ schemes = st.sampled_from(
 @st.composite
 def chips(draw: st.DrawFn) -> Chip:
     base = load_chip("brram-256x64")
-    scheme = base.weights.model_copy(update=draw(schemes))
+    changes: Any = draw(schemes)
+    scheme = base.weights.model_copy(update=changes)
     cores = base.cores.model_copy(update={"count": 4, "mesh_rows": 2, "mesh_columns": 2, "link_bytes_per_ns": 1.0})
     return chip_of(
         draw(st.integers(4, 40)),
@@ -264,7 +267,7 @@ def test_local_search_never_moves_more_bytes_than_network_order():
 
 def test_energy_by_component_adds_up_to_that_of_the_arrays():
     cost = map_network(lowered("vgg8"), load_chip("puma")).cost
-    arrays = [part.energy_mj for part in cost.components if part.name in ("ADC", "DAC", "array", "shift-add")]
+    arrays = [part.energy_mj or 0 for part in cost.components if part.name in ("ADC", "DAC", "array", "shift-add")]
     assert sum(arrays) == pytest.approx(cost.energy_mj)
     assert all(part.area_mm2 for part in cost.components if part.name in ("ADC", "DAC", "array", "shift-add"))
 
@@ -296,6 +299,8 @@ def test_another_way_to_lay_out_does_not_make_a_larger_budget_worse(model, chip,
         map_network(lowered, load_chip(chip), options=MappingOptions(objective=objective, arrays=n))
         for n in (fewer, more)
     )
+    assert small.result is not None
+    assert large.result is not None
     assert large.result.value <= small.result.value
     assert small.result.bound <= small.result.value
 
@@ -307,6 +312,8 @@ def test_no_objective_is_better_at_what_another_is_for(chip):
         map_network(lowered, load_chip(chip), options=MappingOptions(objective=o, arrays=30))
         for o in ("latency", "interval")
     )
+    assert latency.schedule is not None
+    assert interval.schedule is not None
     assert latency.schedule.latency_ns <= interval.schedule.latency_ns
     assert interval.schedule.interval_ns <= latency.schedule.interval_ns
 
@@ -315,7 +322,7 @@ def test_partial_sums_of_columns_cut_elsewhere_travel():
     blocks = [Block(0, 4, 0, 6, 0), Block(4, 8, 0, 4, 1), Block(4, 8, 4, 6, 2, 0, 0)]
     layer = MappedLayer(
         name="fc", operator="CrossbarMatMul", rows=8, columns=6, kernel_size=1, groups=1, positions=3,
-        signed_input=False, row_split="flat", blocks=tuple(blocks), copies=1,
+        signed_input=False, row_split=RowSplit.flat, blocks=tuple(blocks), copies=1,
     )  # fmt: skip
     assert partial_sums(layer, [0, 1, 2], width=2.0) == [(1, 0, 4 * 3 * 2.0), (2, 0, 2 * 3 * 2.0)]
     assert partial_sums(layer, [0, 1, 1], width=2.0) == [(1, 0, 6 * 3 * 2.0)]
@@ -328,7 +335,8 @@ def test_arrays_that_packing_leaves_free_keep_the_busiest_layers_apart():
         map_network(lowered, load_chip("brram-soc"), options=MappingOptions(objective="latency", arrays=n))
         for n in (2, 4, 5, 6)
     ]
-    values = [mapping.result.value for mapping in found]
+    values = [mapping.result.value for mapping in found if mapping.result is not None]
+    assert len(values) == len(found)
     assert values == sorted(values, reverse=True)
     assert values[1] < values[0], "two arrays more are used"
     assert all(mapping.arrays <= budget for mapping, budget in zip(found, (2, 4, 5, 6), strict=True))

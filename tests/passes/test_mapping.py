@@ -16,7 +16,7 @@ from models.build import NETWORKS
 from passes.mapper.map_network import map_network
 from passes.mapper.options import MappingOptions
 from passes.pipeline import lower
-from tests.networks import network, weights
+from tests.networks import constant, network, weights
 
 
 @cache
@@ -69,7 +69,7 @@ def test_flat_split_fills_every_array_to_its_last_row() -> None:
 def test_weights_and_flops_of_resnet18_are_those_of_its_layers() -> None:
     mapping = map_network(lowered("resnet18"), load_chip("brram-256x64"))
     assert mapping.cost.weights == sum(
-        int(initializer.const_value.size)
+        int(constant(initializer).size)
         for node in lowered("resnet18").graph
         if node.domain == "ai.cimc"
         for initializer in [node.inputs[1]]

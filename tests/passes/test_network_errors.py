@@ -1,5 +1,7 @@
 """What cannot be mapped is refused in one line that names the node and the remedy."""
 
+from typing import Any
+
 import numpy as np
 import onnx
 import onnx_ir as ir
@@ -68,7 +70,7 @@ def test_layers_that_need_static_sizes_say_so(operator: str) -> None:
 
 
 @pytest.mark.parametrize("dtype", [np.float64, np.float16])
-def test_other_precisions_are_refused(dtype: type) -> None:
+def test_other_precisions_are_refused(dtype: type[np.floating[Any]]) -> None:
     kind = helper.np_dtype_to_tensor_dtype(np.dtype(dtype))
     constants = {"w": weights(7, 5).astype(dtype)}
     product = node("MatMul", ["x", "w"], ["y"], name="fc")

@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -111,7 +112,7 @@ def test_a_quantised_lenet_computes_the_same_and_trains(form: str, tmp_path: Pat
     names = [node.inputs[1] for node in loaded.layers()]
 
     @jax.jit
-    def output(trained: dict[str, jax.Array]) -> jax.Array:
+    def output(trained: dict[str, Any]) -> jax.Array:
         changed = replace(loaded, initializers={**loaded.initializers, **trained})
         values, _ = run_nodes(changed, {k: jnp.asarray(v) for k, v in feeds.items()}, plain_product(changed), {}, {})
         return values[loaded.outputs[0]]

@@ -9,7 +9,7 @@ from cimc.errors import CimcError
 from passes.pipeline import lower
 from passes.read import read_network
 from passes.verify import largest_difference
-from tests.networks import layers, network_proto, weights
+from tests.networks import constant, layers, network_proto, weights
 
 
 def _mlp() -> onnx.ModelProto:
@@ -90,9 +90,9 @@ def test_what_the_checker_rejects_is_one_line(tmp_path: Path) -> None:
 
 def test_external_data_is_used_and_stays_on_disk(tmp_path: Path) -> None:
     model = read_network(_save_external(tmp_path))
-    assert not model.graph.initializers["w"].const_value.numpy().flags.owndata
+    assert not constant(model.graph.initializers["w"]).flags.owndata
     lowered = lower(model)
-    np.testing.assert_array_equal(lowered.graph.initializers["fc.weight"].const_value.numpy(), weights(64, 32))
+    np.testing.assert_array_equal(constant(lowered.graph.initializers["fc.weight"]), weights(64, 32))
     assert len(layers(lowered)) == 1
     assert largest_difference(model, lowered) <= 1e-5
 
@@ -102,7 +102,7 @@ def test_external_data_of_a_model_in_the_working_directory_is_found(
 ) -> None:
     _save_external(tmp_path)
     monkeypatch.chdir(tmp_path)
-    assert read_network(Path("net.onnx")).graph.initializers["w"].const_value.numpy().shape == (64, 32)
+    assert constant(read_network(Path("net.onnx")).graph.initializers["w"]).shape == (64, 32)
 
 
 @pytest.mark.parametrize("location", ["../weights.bin", "sub/../../weights.bin", "{outside}"])
@@ -153,10 +153,10 @@ def test_sparse_constants_are_refused(tmp_path: Path) -> None:
 def test_external_data_of_a_constant_node_is_used(tmp_path: Path) -> None:
     path = _save_external(tmp_path)
     proto = onnx.load(path, load_external_data=False)
-    constant = helper.make_node("Constant", [], ["w"], value=proto.graph.initializer.pop())
-    proto.graph.node.insert(0, constant)
+    source = helper.make_node("Constant", [], ["w"], value=proto.graph.initializer.pop())
+    proto.graph.node.insert(0, source)
     path.write_bytes(proto.SerializeToString())
     model = read_network(path)
     lowered = lower(model)
-    np.testing.assert_array_equal(lowered.graph.initializers["fc.weight"].const_value.numpy(), weights(64, 32))
+    np.testing.assert_array_equal(constant(lowered.graph.initializers["fc.weight"]), weights(64, 32))
     assert largest_difference(model, lowered) <= 1e-5

@@ -31,7 +31,7 @@ def complete_rows(flows: dict[str, Flow], input_rows: int) -> dict[str, int]:
 def values_of(model: ir.Model, x: np.ndarray) -> dict[str, np.ndarray]:
     """Every value of the network."""
     proto = ir.to_proto(model)
-    names = [node.outputs[0].name for node in model.graph if node.outputs[0].dtype == ir.DataType.FLOAT]
+    names = [node.outputs[0].name or "" for node in model.graph if node.outputs[0].dtype == ir.DataType.FLOAT]
     del proto.graph.output[:]
     proto.graph.output.extend(helper.make_tensor_value_info(name, TensorProto.FLOAT, None) for name in names)
     session = onnxruntime.InferenceSession(proto.SerializeToString(), providers=["CPUExecutionProvider"])
@@ -54,7 +54,7 @@ def changed_rows(
     before it) change.
     """
     random = np.random.default_rng(0)
-    shape = [size if isinstance(size, int) else 1 for size in model.graph.inputs[0].shape]
+    shape = [size if isinstance(size, int) else 1 for size in model.graph.inputs[0].shape or ()]
     first = random.uniform(0.1, 1, shape).astype(np.float32)
     second = first.copy()
     rest = (slice(None),) * 2 + (slice(kept, None) if from_the_end else slice(kept),)

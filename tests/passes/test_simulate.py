@@ -1,5 +1,6 @@
 """The simulator: closed forms it must reproduce, contentions it must name, and its agreement with the schedule."""
 
+from functools import partial
 from itertools import pairwise
 
 import onnx_ir as ir
@@ -55,11 +56,16 @@ def chain(*channels: int, size: int = 8, kernel: int = 3) -> object:
 
 
 def test_a_server_takes_older_images_first_and_counts_who_waits_for_whom() -> None:
-    clock, begun = Clock(), []
+    clock = Clock()
+    begun: list[tuple[str, float]] = []
     server = Server(clock, "bus", "chip")
+
+    def begin(user: str) -> None:
+        begun.append((user, clock.now))
+
     for image, service, user in ((0, 10.0, "a"), (2, 5.0, "b"), (1, 3.0, "c"), (1, 4.0, "a")):
-        server.request(image, service, user, lambda user=user: begun.append((user, clock.now)))
-    clock.at(100.0, lambda: server.request(0, 1.0, "d", lambda: begun.append(("d", clock.now))))
+        server.request(image, service, user, partial(begin, user))
+    clock.at(100.0, lambda: server.request(0, 1.0, "d", partial(begin, "d")))
     clock.run()
     assert begun == [("a", 0.0), ("c", 10.0), ("a", 13.0), ("b", 17.0), ("d", 100.0)]
     assert server.busy_ns == 23.0

@@ -11,6 +11,7 @@ import pytest
 from cimc.api.compile import compile_model
 from cimc.chip import load_chip
 from cimc.data.load import load
+from cimc.options import RateSchedule
 from cimc.units import pair_targets
 from runtime.crossbar.product import Crossbar, clipped_conversions
 from runtime.network.load import load_network
@@ -125,7 +126,7 @@ def test_the_loss_has_no_jump_where_ranges_are_chosen_again() -> None:
     system = system_of("lenet1")
     data = load("digits")
     for seed in (0, 1):
-        options = TrainingOptions(epochs=15, steps_per_epoch=20, schedule="constant", seed=seed)
+        options = TrainingOptions(epochs=15, steps_per_epoch=20, schedule=RateSchedule.constant, seed=seed)
         run = train(system, start(system, trainable(system), options), options, data)
         assert int(run.watch.calibrations) >= 3, "or there is nothing to see"
         losses = [record["loss"] for record in run.history]

@@ -1,5 +1,7 @@
 """Operators without an implementation run in onnxruntime, node by node, and refuse only to be trained through."""
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -48,7 +50,8 @@ def test_the_node_computes_what_onnxruntime_computes(before: bool) -> None:
     def outputs(x: jax.Array) -> jax.Array:
         return run_network(loaded, x, lambda name, x, key: jnp.tensordot(weight.T, x, 1), {}, {})[0]
 
-    np.testing.assert_allclose(outputs(x), run(model, {"x": x})[0], rtol=1e-5, atol=1e-6)
+    expected: Any = run(model, {"x": x})[0]
+    np.testing.assert_allclose(outputs(x), expected, rtol=1e-5, atol=1e-6)
 
 
 def test_training_is_refused_only_where_the_gradient_must_pass_through() -> None:

@@ -108,10 +108,10 @@ def test_the_network_computes_what_onnxruntime_computes(name: str) -> None:
     model = network(nodes, {"x": ["N", 3, 7, 6]}, {"y": SHAPES.get(name, ["N", 5])}, constants)
     x = weights(2, 3, 7, 6, seed=9)
     loaded = load_network(ir.to_proto(lower(model)).SerializeToString())
-    parameters = {key: loaded.initializers[key] for key in loaded.trainable}
-    statistics = {key: loaded.initializers[key] for key in loaded.statistics}
+    parameters: dict[str, Any] = {key: loaded.initializers[key] for key in loaded.trainable}
+    statistics: dict[str, Any] = {key: loaded.initializers[key] for key in loaded.statistics}
     computed, _ = jax.jit(lambda x: run_network(loaded, x, plain_product(loaded), parameters, statistics))(x)
-    expected = run(model, {"x": x})[0]
+    expected: Any = run(model, {"x": x})[0]
     assert computed.shape == expected.shape
     np.testing.assert_allclose(computed, expected, rtol=1e-4, atol=1e-5)
     order = [node.operator for node in loaded.nodes]

@@ -107,9 +107,11 @@ def test_every_layer_of_lenet1_on_real_arrays_is_the_plain_model() -> None:
         g = np.asarray(state["conductance"][layer.name])
         d = jitted_counts(crossbar, np.moveaxis(x, 0, -1), g, input_range, None)
         d = np.asarray(d).reshape(layer.columns, layer.positions, 2).swapaxes(1, 2)
-        window = crossbar.window and reference.ConvWindow(
-            crossbar.window.kernel, crossbar.window.strides, crossbar.window.pads, crossbar.window.dilations
-        )
+        window = None
+        if crossbar.window:
+            window = reference.ConvWindow(
+                crossbar.window.kernel, crossbar.window.strides, crossbar.window.pads, crossbar.window.dilations
+            )
         bounds = reference.row_bounds(layer.rows, layer.kernel_size, chip)
         assert list(layer.row_bounds) == bounds
         u = reference.vectors(reference.dac_codes(x, float(input_range), chip), window)
@@ -152,11 +154,11 @@ def test_a_final_softmax_is_left_out_and_other_outputs_are_refused() -> None:
     loaded = load_network(ir.to_proto(model).SerializeToString())
     assert loaded.logits == "y"
     x = weights(2, 4, seed=1)
-    y, _ = run_network(loaded, jnp.asarray(x), lambda name, x, key: constants["w"].T @ x, {}, {})
+    y, _ = run_network(loaded, jnp.asarray(x), lambda name, x, key: jnp.asarray(constants["w"].T) @ x, {}, {})
     np.testing.assert_allclose(y, x @ constants["w"], atol=1e-6)
     two = lower(network([gemm, softmax], {"x": ["N", 4]}, {"p": ["N", 3], "y": ["N", 3]}, constants))
     loaded = load_network(ir.to_proto(two).SerializeToString())
-    values, _ = run_nodes(loaded, {"x": jnp.asarray(x)}, lambda name, x, key: constants["w"].T @ x, {}, {})
+    values, _ = run_nodes(loaded, {"x": jnp.asarray(x)}, lambda name, x, key: jnp.asarray(constants["w"].T) @ x, {}, {})
     np.testing.assert_allclose(values["p"], jax.nn.softmax(x @ constants["w"]), atol=1e-6)
     with pytest.raises(CimcError, match="1 inputs and 2 outputs"):
         run_network(loaded, jnp.asarray(x), lambda name, x, key: x, {}, {})

@@ -20,6 +20,10 @@ from runtime.network.run import run_network
 Floats = npt.NDArray[np.float32]
 
 
+def no_product(*_: object) -> jax.Array:
+    raise AssertionError("a network without crossbar layers asks for no product")
+
+
 def values(*shape: int, seed: int = 0, low: float = -2.0, high: float = 2.0) -> Floats:
     return np.random.default_rng(seed).uniform(low, high, shape).astype(np.float32)
 
@@ -56,8 +60,10 @@ def check(operator: str, x: Floats, *constants: Any, first: bool = True, **attri
     model = model_of(operator, x, constants, attributes, first)
     expected = onnxruntime_output(model, x)
     network = load_network(model)
-    parameters = {name: network.initializers[name] for name in (*network.trainable, *network.statistics)}
-    computed, _ = run_network(network, jax.numpy.asarray(x), lambda *_: None, parameters, {})
+    parameters: dict[str, Any] = {
+        name: network.initializers[name] for name in (*network.trainable, *network.statistics)
+    }
+    computed, _ = run_network(network, jax.numpy.asarray(x), no_product, parameters, {})
     assert computed.shape == expected.shape
     np.testing.assert_allclose(computed, expected, rtol=2e-5, atol=2e-6)
 
@@ -132,7 +138,8 @@ def test_unsqueeze_axes(axes: tuple[int, ...]) -> None:
 
 @pytest.mark.parametrize("perm", [None, (0, 1, 2), (2, 0, 1), (1, 0, 2), (2, 1, 0)])
 def test_transpose_permutations(perm: tuple[int, ...] | None) -> None:
-    check("Transpose", values(2, 3, 4), **({} if perm is None else {"perm": perm}))
+    attributes: dict[str, Any] = {} if perm is None else {"perm": perm}
+    check("Transpose", values(2, 3, 4), **attributes)
 
 
 @pytest.mark.parametrize("axis", [0, 1, 2, -1, -2])
@@ -146,7 +153,7 @@ def test_concat_axes(axis: int, first: bool) -> None:
 @pytest.mark.parametrize("keepdims", [None, 0, 1])
 @pytest.mark.parametrize("axes", [None, (0,), (1, 2), (-1,), (-1, 0), (0, 1, 2)])
 def test_reduce_mean_axes(axes: tuple[int, ...] | None, keepdims: int | None) -> None:
-    attributes = {} if keepdims is None else {"keepdims": keepdims}
+    attributes: dict[str, Any] = {} if keepdims is None else {"keepdims": keepdims}
     check("ReduceMean", values(2, 3, 4), *([] if axes is None else [np.array(axes, np.int64)]), **attributes)
 
 
@@ -218,7 +225,7 @@ def test_pools_in_ceil_mode(attributes: dict[str, Any], count_include_pad: int |
 
 @pytest.mark.parametrize("auto_pad", ["NOTSET", "SAME_UPPER", "SAME_LOWER", "VALID"])
 def test_average_pools_that_count_their_pads(auto_pad: str) -> None:
-    pads = {"pads": [1, 0, 2, 1]} if auto_pad == "NOTSET" else {}
+    pads: dict[str, Any] = {"pads": [1, 0, 2, 1]} if auto_pad == "NOTSET" else {}
     check(
         "AveragePool",
         values(2, 2, 6, 7, low=1, high=3),
@@ -238,7 +245,7 @@ def test_pools_of_any_window(data: st.DataObject) -> None:
     begin, end = (data.draw(st.integers(0, kernel - 1)) for _ in range(2))
     assume(size >= span)  # no window lies in the pads alone
     operator = data.draw(st.sampled_from(["MaxPool", "AveragePool"]))
-    attributes = {
+    attributes: dict[str, Any] = {
         "kernel_shape": [kernel],
         "strides": [stride],
         "pads": [begin, end],
@@ -257,7 +264,8 @@ def test_pools_of_any_window(data: st.DataObject) -> None:
 @pytest.mark.parametrize("shape", [(4, 3), (4, 3, 5), (2, 3, 4, 5)])
 def test_batch_normalisation_in_inference(shape: tuple[int, ...], epsilon: float | None) -> None:
     statistics = values(3, seed=1), values(3, seed=2), values(3, seed=3), values(3, seed=4, low=0.01)
-    check("BatchNormalization", values(*shape), *statistics, **({} if epsilon is None else {"epsilon": epsilon}))
+    attributes: dict[str, Any] = {} if epsilon is None else {"epsilon": epsilon}
+    check("BatchNormalization", values(*shape), *statistics, **attributes)
 
 
 def test_batch_normalisation_in_training_uses_the_batch_and_updates_the_statistics() -> None:
@@ -266,8 +274,9 @@ def test_batch_normalisation_in_training_uses_the_batch_and_updates_the_statisti
     network = load_network(model_of("BatchNormalization", x, constants, {"momentum": 0.8, "epsilon": 1e-3}, True))
     assert (network.trainable, network.statistics) == (("c0", "c1"), ("c2", "c3"))
     scale, bias, mean, variance = constants
-    digital, statistics = {"c0": scale, "c1": bias}, {"c2": mean, "c3": variance}
-    y, updated = run_network(network, jax.numpy.asarray(x), lambda *_: None, digital, statistics, train=True)
+    digital: dict[str, Any] = {"c0": scale, "c1": bias}
+    statistics: dict[str, Any] = {"c2": mean, "c3": variance}
+    y, updated = run_network(network, jax.numpy.asarray(x), no_product, digital, statistics, train=True)
     axes = (0, 2)
     standard = (x - x.mean(axes)[:, None]) / np.sqrt(x.var(axes)[:, None] + 1e-3)
     np.testing.assert_allclose(y, standard * scale[:, None] + bias[:, None], rtol=1e-4, atol=1e-5)
@@ -288,7 +297,7 @@ def test_dropout_in_training_drops_that_share_and_keeps_the_mean(ratio: float | 
     expected = 0.5 if ratio is None else ratio
 
     def run(key: jax.Array | None, train: bool) -> npt.NDArray[np.float32]:
-        return np.asarray(run_network(network, jax.numpy.asarray(x), lambda *_: None, {}, {}, key, train)[0])
+        return np.asarray(run_network(network, jax.numpy.asarray(x), no_product, {}, {}, key, train)[0])
 
     y = run(jax.random.key(0), True)
     assert (y == 0).mean() == pytest.approx(expected, abs=0.01)

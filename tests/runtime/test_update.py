@@ -13,6 +13,7 @@ from jax import Array
 
 from cimc.chip import Cell, Chip, load_chip
 from cimc.errors import CimcError
+from cimc.options import Backward, Residual, Sync, Write
 from cimc.units import pair_targets, pair_weight
 from runtime.training.options import Policy
 from runtime.training.policies.policy import Change, LayerState
@@ -65,9 +66,9 @@ def uniform(low: float, high: float, seed: int = 0, shape: tuple[int, ...] = SHA
 # --- What is programmed ---
 
 
-@pytest.mark.parametrize("sync", ["target", "readback", "none"])
-@pytest.mark.parametrize("write", ["verify", "pulse"])
-def test_nothing_is_programmed_up_to_the_threshold(write: str, sync: str) -> None:
+@pytest.mark.parametrize("sync", [Sync.target, Sync.readback, Sync.none])
+@pytest.mark.parametrize("write", [Write.verify, Write.pulse])
+def test_nothing_is_programmed_up_to_the_threshold(write: Any, sync: Any) -> None:
     policy = Policy(threshold=0.25, write=write, sync=sync)
     before = layer_of(uniform(-0.5, 0.5), COARSE)
     step = np.where(np.arange(30).reshape(SHAPE) % 2, 0.125, -0.125)
@@ -90,16 +91,16 @@ def test_the_threshold_is_a_fraction_of_the_weight_range_and_by_default_a_level(
     np.testing.assert_array_equal(after.updates, step > 2 / 15)
 
 
-@pytest.mark.parametrize("write", ["verify", "pulse"])
-@pytest.mark.parametrize("sync", ["target", "readback"])
-def test_only_due_devices_change(sync: str, write: str) -> None:
-    policy = Policy(threshold=0.2, write=write, sync=sync, residual="drop")
+@pytest.mark.parametrize("write", [Write.verify, Write.pulse])
+@pytest.mark.parametrize("sync", [Sync.target, Sync.readback])
+def test_only_due_devices_change(sync: Any, write: Any) -> None:
+    policy = Policy(threshold=0.2, write=write, sync=sync, residual=Residual.drop)
     before = apply(Policy(method="naive"), QUIET, layer_of(np.zeros(SHAPE), QUIET), uniform(-0.5, 0.5))
     step = uniform(-0.4, 0.4, seed=1)
     after = apply(policy, QUIET, before, step)
     due = np.abs(step) > 0.2
     assert 0 < due.sum() < due.size
-    changed = np.asarray(after.conductance != before.conductance)
+    changed: Any = np.asarray(after.conductance != before.conductance)
     assert not changed[:, ~due].any()
     assert changed.any(axis=0)[due].all()
     np.testing.assert_array_equal(after.weight[~due], before.weight[~due])
@@ -114,7 +115,7 @@ def test_the_idle_device_of_a_pair_is_touched_only_when_the_sign_changes() -> No
     step = np.tile([0.3, -0.3, 0.6, -0.6], (8, 1))
     before = layer_of(weight, COARSE)
     noisy = before._replace(conductance=before.conductance + uniform(-2, 2, shape=(2, 8, 4)))
-    after = apply(Policy(sync="target"), COARSE, noisy, step)
+    after = apply(Policy(sync=Sync.target), COARSE, noisy, step)
     changed = np.asarray(after.conductance != noisy.conductance)
     assert changed[0].all(axis=0).tolist() == [True, False, True, True]
     assert changed[1].all(axis=0).tolist() == [False, True, True, True]
@@ -123,7 +124,7 @@ def test_the_idle_device_of_a_pair_is_touched_only_when_the_sign_changes() -> No
 
 def test_naive_programs_each_nonzero_step_and_no_other() -> None:
     step = np.where(np.arange(30).reshape(SHAPE) % 3 == 0, 0, np.sign(uniform(-1, 1)) * uniform(1e-3, 1e-2, 1))
-    policy = Policy(method="naive", sync="target")
+    policy = Policy(method="naive", sync=Sync.target)
     after = apply(policy, COARSE, layer_of(uniform(0.1, 0.5), COARSE), step, step, step)
     np.testing.assert_array_equal(after.updates, 3 * (step != 0))
     np.testing.assert_array_equal(after.memory["accumulator"], 0)
@@ -146,10 +147,10 @@ def test_float_moves_the_weights_and_touches_no_device() -> None:
 # --- The accumulator ---
 
 
-@pytest.mark.parametrize("write", ["verify", "pulse"])
+@pytest.mark.parametrize("write", [Write.verify, Write.pulse])
 @pytest.mark.parametrize("threshold", [0.0, 0.02, 0.1])
-def test_no_part_of_a_step_is_lost_where_the_residual_is_kept(write: str, threshold: float) -> None:
-    policy = Policy(threshold=threshold, residual="keep", write=write, sync="target")
+def test_no_part_of_a_step_is_lost_where_the_residual_is_kept(write: Any, threshold: float) -> None:
+    policy = Policy(threshold=threshold, residual=Residual.keep, write=write, sync=Sync.target)
 
     @settings(deadline=None, max_examples=15)
     @given(
@@ -176,7 +177,7 @@ def test_no_part_of_a_step_is_lost_where_the_residual_is_kept(write: str, thresh
 @settings(deadline=None, max_examples=15)
 @given(seed=st.integers(0, 2**32 - 1))
 def test_dropping_the_residual_empties_the_accumulator_of_due_weights_only(seed: int) -> None:
-    policy = Policy(threshold=0.1, residual="drop", write="pulse", sync="target")
+    policy = Policy(threshold=0.1, residual=Residual.drop, write=Write.pulse, sync=Sync.target)
     steps = uniform(-0.09, 0.09, seed, (4, *SHAPE))
     layer, total = layer_of(uniform(-0.3, 0.3), COARSE), np.zeros(SHAPE, np.float32)
     for index in range(4):
@@ -187,10 +188,10 @@ def test_dropping_the_residual_empties_the_accumulator_of_due_weights_only(seed:
         np.testing.assert_array_equal(layer.memory["accumulator"], total)
 
 
-@pytest.mark.parametrize("write", ["verify", "pulse"])
+@pytest.mark.parametrize("write", [Write.verify, Write.pulse])
 @pytest.mark.parametrize("chip", [IDEAL, COARSE, SOC], ids=lambda chip: chip.name)
-def test_weights_never_leave_their_range_and_nothing_is_left_beyond_it(chip: Chip, write: str) -> None:
-    policy = Policy(residual="keep", write=write, sync="target", threshold=0.05)
+def test_weights_never_leave_their_range_and_nothing_is_left_beyond_it(chip: Chip, write: Any) -> None:
+    policy = Policy(residual=Residual.keep, write=write, sync=Sync.target, threshold=0.05)
 
     @settings(deadline=None, max_examples=8)
     @given(seed=st.integers(0, 2**32 - 1), scale=st.sampled_from([0.04, 0.5, 10.0]))
@@ -208,7 +209,7 @@ def test_weights_never_leave_their_range_and_nothing_is_left_beyond_it(chip: Chi
 
 def test_a_weight_at_its_limit_is_not_programmed_for_ever() -> None:
     layer = layer_of(np.ones(SHAPE), COARSE)
-    after = apply(Policy(sync="target"), COARSE, layer, *[np.full(SHAPE, 0.2)] * 3)
+    after = apply(Policy(sync=Sync.target), COARSE, layer, *[np.full(SHAPE, 0.2)] * 3)
     np.testing.assert_array_equal(after.updates, 0)
     np.testing.assert_array_equal(after.memory["accumulator"], 0)
 
@@ -216,9 +217,9 @@ def test_a_weight_at_its_limit_is_not_programmed_for_ever() -> None:
 # --- The digital copy ---
 
 
-@pytest.mark.parametrize("write", ["verify", "pulse"])
-def test_target_sync_stores_the_target_and_no_error(write: str) -> None:
-    policy = Policy(sync="target", write=write, threshold=0.1)
+@pytest.mark.parametrize("write", [Write.verify, Write.pulse])
+def test_target_sync_stores_the_target_and_no_error(write: Any) -> None:
+    policy = Policy(sync=Sync.target, write=write, threshold=0.1)
     weight = np.round(uniform(-0.5, 0.5) * 15) / 15
     step = np.where(uniform(0, 1) > 0.5, 2.5 / 15, -2.5 / 15)
     after = apply(policy, COARSE, layer_of(weight, COARSE), step)
@@ -230,7 +231,7 @@ def test_target_sync_stores_the_target_and_no_error(write: str) -> None:
 def test_readback_sync_stores_one_noisy_read_of_both_devices() -> None:
     shape = (400, 400)
     after = apply(
-        Policy(sync="readback"),
+        Policy(sync=Sync.readback),
         COARSE,
         layer_of(uniform(-0.5, 0.5, shape=shape), COARSE),
         np.where(uniform(0, 1, 1, shape) < 0.9, 0.2, 0.0),
@@ -245,12 +246,12 @@ def test_readback_sync_stores_one_noisy_read_of_both_devices() -> None:
 
 def test_readback_of_an_ideal_chip_is_the_target() -> None:
     weight, step = uniform(-0.4, 0.4), uniform(-0.4, 0.4, 1)
-    after = apply(Policy(sync="readback"), IDEAL, layer_of(weight, IDEAL), step)
+    after = apply(Policy(sync=Sync.readback), IDEAL, layer_of(weight, IDEAL), step)
     np.testing.assert_allclose(after.weight, weight + step, atol=2e-6)
 
 
 def test_without_sync_the_copy_stays_and_targets_start_from_the_devices() -> None:
-    policy = Policy(sync="none", backward="analog")
+    policy = Policy(sync=Sync.none, backward=Backward.analog)
     layer = layer_of(uniform(-0.4, 0.4), IDEAL)
     stale = layer._replace(weight=jnp.full(SHAPE, 0.9))
     step = uniform(-0.4, 0.4, 1)
@@ -271,7 +272,7 @@ def test_without_sync_the_copy_stays_and_targets_start_from_the_devices() -> Non
 
 def test_verify_leaves_written_devices_with_the_chips_programming_error() -> None:
     shape = (500, 500)
-    after = apply(Policy(sync="target"), SOC, layer_of(np.zeros(shape), SOC), np.full(shape, 0.5))
+    after = apply(Policy(sync=Sync.target), SOC, layer_of(np.zeros(shape), SOC), np.full(shape, 0.5))
     error = np.asarray(after.conductance[0], np.float64) - np.asarray(pair_targets(after.weight, 1.0, SOC)[0])
     assert error.mean() == pytest.approx(1.0, abs=5 * 2.9 / 500)
     assert error.std() == pytest.approx(2.9, rel=0.01)
@@ -282,8 +283,8 @@ def test_pulses_on_the_ideal_chip_are_the_truncated_number_of_steps() -> None:
     pulses = np.array([[0, 1, 7, 300], [0, -1, -9, -300]])
     weight = np.array([[5, 5, -3, -100], [-5, 5, 4, 200]]) / 1024
     step = (pulses + 0.5 * np.where(np.arange(2)[:, None], -1, 1)) / 1024
-    for residual in ("drop", "keep"):
-        policy = Policy(write="pulse", sync="target", residual=residual, threshold=0.0)
+    for residual in Residual:
+        policy = Policy(write=Write.pulse, sync=Sync.target, residual=residual, threshold=0.0)
         before = layer_of(2 * weight, IDEAL, 2.0)
         after = apply(policy, IDEAL, before, 2 * step, weight_range=2.0)
         np.testing.assert_allclose(after.weight, 2 * (weight + pulses / 1024), atol=1e-6)
@@ -296,7 +297,7 @@ def test_pulses_on_the_ideal_chip_are_the_truncated_number_of_steps() -> None:
 
 
 def test_a_pulse_first_takes_the_opposite_device_down() -> None:
-    policy = Policy(write="pulse", sync="target", threshold=0.0)
+    policy = Policy(write=Write.pulse, sync=Sync.target, threshold=0.0)
     weight = np.array([[0.0, 3.0, -3.0, 3.0]]) / 1024
     step = np.array([[2.5, 2.5, 2.5, -5.5]]) / 1024
     before = layer_of(weight, IDEAL)
@@ -316,7 +317,9 @@ def test_trials_count_every_attempt_of_every_written_device() -> None:
     np.testing.assert_array_equal(writes[1], 0)
     assert set(np.unique(trials[writes == 1])) == {1, 2}
     assert (trials[writes == 0] == 0).all()
-    coarse = apply(Policy(residual="drop"), COARSE, layer_of(np.zeros(SHAPE), COARSE), *[np.full(SHAPE, 0.1)] * 4)
+    coarse = apply(
+        Policy(residual=Residual.drop), COARSE, layer_of(np.zeros(SHAPE), COARSE), *[np.full(SHAPE, 0.1)] * 4
+    )
     np.testing.assert_array_equal(coarse.updates, 4)
     np.testing.assert_array_equal(coarse.trials, coarse.writes)
 
@@ -351,7 +354,7 @@ def test_layers_packed_in_one_vector_are_updated_as_each_alone(due: float) -> No
 
 def test_an_update_repeats_with_its_key() -> None:
     layer, step = layer_of(uniform(-0.4, 0.4), SOC), np.full(SHAPE, 0.4)
-    one, two, other = (apply(Policy(sync="readback"), SOC, layer, step, seed=seed) for seed in (0, 0, 1))
+    one, two, other = (apply(Policy(sync=Sync.readback), SOC, layer, step, seed=seed) for seed in (0, 0, 1))
     jax.tree.map(np.testing.assert_array_equal, one, two)
     assert (one.conductance != other.conductance).any()
     assert (one.weight != other.weight).any()
@@ -384,8 +387,8 @@ def test_options_that_do_not_fit_are_one_line(chip: Chip, options: dict[str, Any
     "policy",
     [
         Policy(),
-        Policy(write="pulse"),
-        Policy(sync="none", backward="analog"),
+        Policy(write=Write.pulse),
+        Policy(sync=Sync.none, backward=Backward.analog),
         Policy(threshold=0.0),
         Policy(method="naive"),
         Policy(method="float"),
@@ -408,12 +411,12 @@ NOISY = with_cell(COARSE, levels=64)
 UNEVEN = with_cell(COARSE, level_uS=[10.0, 14.0, 30.0, 50.0], read_noise_uS=0.0, programming={})
 
 
-@pytest.mark.parametrize("sync", ["readback", "none"])
+@pytest.mark.parametrize("sync", [Sync.readback, Sync.none])
 @pytest.mark.parametrize("stuck", [False, True], ids=["idle device off", "and the active one stuck"])
 @pytest.mark.parametrize("chip", [COARSE, SOC, HERMES, EXACT, NOISY, UNEVEN], ids=lambda chip: chip.name)
-def test_an_error_that_no_write_mends_is_not_written_for_ever(chip: Chip, stuck: bool, sync: str) -> None:
+def test_an_error_that_no_write_mends_is_not_written_for_ever(chip: Chip, stuck: bool, sync: Any) -> None:
     """1,000 pairs, their idle devices off by up to 3 thresholds: one step up or down, then 199 without a gradient."""
-    policy, count = Policy(sync=sync, backward="analog"), 1000
+    policy, count = Policy(sync=sync, backward=Backward.analog), 1000
     threshold = policy.rule.threshold(chip)
     layer = layer_of(np.full(count, 0.4), chip)
     off = jnp.linspace(-1, 3, count) * threshold * chip.cell.window_uS
@@ -454,8 +457,8 @@ def test_the_active_device_makes_up_for_what_the_idle_one_holds() -> None:
         held = layer.conductance + jnp.array([[0.0], [off * chip.cell.window_uS]], jnp.float32)
         after = apply(Policy(), chip, layer._replace(conductance=held), np.full(count, 0.3))
         np.testing.assert_array_equal(after.writes[1], 0)
-        held = np.asarray(pair_weight(after.conductance, jnp.float32(1), chip), np.float64)
-        assert held.mean() == pytest.approx(0.5, abs=1e-5 + 5 * error / 60 / np.sqrt(count))
+        reached = np.asarray(pair_weight(after.conductance, jnp.float32(1), chip), np.float64)
+        assert reached.mean() == pytest.approx(0.5, abs=1e-5 + 5 * error / 60 / np.sqrt(count))
 
 
 def test_a_mean_error_of_writes_does_not_push_the_weight_outward() -> None:
@@ -477,9 +480,9 @@ def test_an_idle_device_that_leaves_no_room_is_written_too() -> None:
     assert np.abs(after.conductance[1] - 10).max() < 10
 
 
-@pytest.mark.parametrize("sync", ["target", "readback"])
-def test_a_pulse_that_cannot_move_its_device_is_not_due(sync: str) -> None:
-    policy = Policy(write="pulse", sync=sync)
+@pytest.mark.parametrize("sync", [Sync.target, Sync.readback])
+def test_a_pulse_that_cannot_move_its_device_is_not_due(sync: Any) -> None:
+    policy = Policy(write=Write.pulse, sync=sync)
     at_bound = layer_of(np.ones(SHAPE), QUIET)
     if sync == "readback":  # the idle device is off, so that the weight is not yet at its range
         at_bound = at_bound._replace(

@@ -25,8 +25,8 @@ from runtime.training.options import TrainingOptions
 from runtime.training.train import start, train
 
 Floats = npt.NDArray[np.float32]
-QUIET = {"read_noise_uS": 0.0, "programming": {}}
-FEW_LEVELS = {**QUIET, "levels": 2}
+QUIET: dict[str, Any] = {"read_noise_uS": 0.0, "programming": {}}
+FEW_LEVELS: dict[str, Any] = {**QUIET, "levels": 2}
 
 
 def chip_with(name: str = "brram-256x64", **changes: Any) -> Chip:

@@ -53,7 +53,7 @@ def one_of_a(name: str) -> dict[str, Any]:
     for mvm, chip in (("4000", "pimcomp-a"), ("800", "pimcomp-a-800")):
         for objective in ("interval", "latency"):
             started = time.process_time()
-            mapping = map_network(model, load_chip(chip), options=MappingOptions(objective=objective))  # type: ignore[arg-type]
+            mapping = map_network(model, load_chip(chip), options=MappingOptions(objective=objective))
             assert mapping.result is not None
             row[f"{objective} us, {mvm} ns"] = round(mapping.result.value * 1e3, 1)
             row[f"bound us of {objective}, {mvm} ns"] = round(mapping.result.bound * 1e3, 1)

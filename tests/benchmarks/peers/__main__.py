@@ -89,12 +89,13 @@ def _measure(title: str, works: list[Work], options: argparse.Namespace) -> None
                 workers[index, threads], runs[index, threads] = worker, []
     for _ in range(options.rounds):
         for key, worker in workers.items():
+            assert worker.stdin is not None
+            assert worker.stdout is not None
             worker.stdin.write("\n")
             worker.stdin.flush()
             runs[key].append(json.loads(worker.stdout.readline()))
     for worker in workers.values():
-        worker.stdin.close()
-        worker.wait()
+        worker.communicate()  # it ends when its input ends
     best: dict[int, tuple[int, int]] = {}
     for key, rounds in runs.items():
         if key[0] not in best or _median(rounds) > _median(runs[best[key[0]]]):
@@ -121,7 +122,7 @@ def _start(work: Work, options: argparse.Namespace) -> subprocess.Popen | None:
     worker = subprocess.Popen(
         command, stdin=pipe, stdout=pipe, stderr=subprocess.DEVNULL, text=True, cwd=ROOT, env=environment
     )
-    if worker.stdout.readline():
+    if worker.stdout is not None and worker.stdout.readline():
         return worker
     print(f"{work.tool} cannot run {work.dumps()}; run it alone to see why: {' '.join(command)!r}", file=sys.stderr)
     return None

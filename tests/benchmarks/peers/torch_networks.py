@@ -70,6 +70,7 @@ def runner(model: nn.Module, optimizer: torch.optim.Optimizer | None, network: s
     def train(steps: int) -> int:
         for step in range(steps):
             chosen = torch.arange(step * batch, (step + 1) * batch) % IMAGES
+            assert optimizer is not None
             optimizer.zero_grad()
             loss_of(model(images[chosen]), labels[chosen]).backward()
             optimizer.step()

@@ -17,6 +17,8 @@ def prepare(work: Work) -> Runner:
     """The runner of a work."""
     torch.set_num_threads(work.threads)
     config = MixedPrecisionReRamSBPreset()
+    assert work.input_bits is not None
+    assert work.adc_bits is not None
     for io in (config.forward, config.backward):
         io.inp_res, io.out_res = 1 / (2**work.input_bits - 2), 1 / (2**work.adc_bits - 2)
         if not work.noise:

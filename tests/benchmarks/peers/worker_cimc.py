@@ -80,8 +80,8 @@ def prepare(work: Work) -> Runner:
             return steps
 
         return infer
-    images, labels = random.integers(0, 256, (6400, *shape), np.uint8), random.integers(0, 10, 6400).astype(np.int32)
-    data = Dataset("random", images, labels, images[:1], labels[:1], synthetic=True, classes=10)
+    pixels, labels = random.integers(0, 256, (6400, *shape), np.uint8), random.integers(0, 10, 6400).astype(np.int32)
+    data = Dataset("random", pixels, labels, pixels[:1], labels[:1], synthetic=True, classes=10)
     # One test image: the evaluation that ends an epoch costs next to nothing.
     options = TrainingOptions(epochs=10**6, steps_per_epoch=1000, batch_size=work.batch)
     run = start(system, initial_state(system), options)

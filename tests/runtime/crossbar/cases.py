@@ -58,7 +58,7 @@ def small_chip(name: str, rows: int, columns: int = 64, row_split: str = "channe
     return chip.model_copy(update={"array": array, "row_split": row_split, "cell": cells})
 
 
-def quiet(chip: Chip, **adc: float) -> Chip:
+def quiet(chip: Chip, **adc: float | None) -> Chip:
     """The chip without noise of its ADC, apart from what is given."""
     return chip.model_copy(update={"adc": chip.adc.model_copy(update={"noise_lsb": 0.0, **adc})})
 

@@ -1,5 +1,7 @@
 """Keys: no two derivations give the same one, and what is drawn with them is independent."""
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -10,6 +12,7 @@ from runtime.crossbar.keys import new_key
 from runtime.crossbar.noise import normal
 
 COUNT = 1 << 16
+new_keys: Any = jax.vmap(new_key)  # of an array of seeds
 
 
 def words(keys: jax.Array) -> npt.NDArray[np.uint64]:
@@ -29,7 +32,7 @@ def test_no_two_ways_of_deriving_keys_meet() -> None:
         jax.random.split(key, COUNT),
         folded(jax.random.fold_in(key, 1), COUNT),
         jax.random.split(jax.random.fold_in(key, 1), COUNT),
-        jax.vmap(new_key)(jnp.arange(COUNT)),
+        new_keys(jnp.arange(COUNT)),
     ]
     every = np.concatenate([words(family) for family in families])
     # Among 2^18.3 numbers of 64 bits two are equal with a probability of 3e-9.
@@ -73,7 +76,7 @@ def test_draws_of_neighbouring_numbers_seeds_and_splits_are_uncorrelated() -> No
     for keys in (
         folded(root, count),
         jax.random.split(root, count),
-        jax.vmap(new_key)(jnp.arange(count)),
+        new_keys(jnp.arange(count)),
         folded(jax.random.fold_in(root, 2), count),
     ):
         z = np.asarray(jax.vmap(lambda key: normal(key, (size,)))(keys), np.float64)

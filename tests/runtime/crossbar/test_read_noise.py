@@ -88,6 +88,7 @@ def test_noisy_codes_have_the_statistics_of_cell_by_cell_noise(name: str) -> Non
     g = np.zeros((2, 11, 2), np.float32)
     g[0, :, 0], g[1, :, 0] = 70, 10
     g[0, :, 1], g[1, :, 1] = 30, 45
+    assert chip.adc.range_uA is not None
     g *= chip.adc.range_uA / 70
     d = draws(crossbar(chip, False, 11), u, g, 20_000)[..., 0]
     random = np.random.default_rng(1)

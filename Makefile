@@ -1,0 +1,20 @@
+# For development, in an environment with `pip install -e '.[test]'`. CI (.ci/run) makes fresh environments instead.
+.PHONY: quick check coverage lint types tests
+
+quick: lint types ## Seconds: format, lint, types, the import rules.
+	python -m pytest tests/test_layers.py tests/cimc/test_units.py
+
+check: lint types tests ## What CI does, without fresh environments: no wheel, no lowest versions, no coverage.
+
+lint: ## Format and lint: nothing is changed; `ruff format . && ruff check --fix .` mends what it can.
+	ruff format --check .
+	ruff check .
+
+types: ## The packages strictly, the tests with every body checked.
+	mypy
+
+tests: ## All tests on two cores: 8 to 12 minutes.
+	python -m pytest -n 2
+
+coverage: ## All tests, and which lines no test reaches.
+	python -m pytest -n 2 --cov --cov-report=term-missing:skip-covered
