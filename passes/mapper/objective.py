@@ -8,6 +8,7 @@ from pkgutil import iter_modules
 
 from cimc.errors import CimcError
 from cimc.mapping import MappedLayer, Mapping
+from cimc.plugins import plugins
 from passes.mapper.plan import Task
 
 PACKAGE = "passes.mapper.objectives"  # a module each, loaded when it is asked for
@@ -35,16 +36,24 @@ class Objective:
 
 
 def objective_names() -> tuple[str, ...]:
-    """The names of all objectives."""
-    return tuple(sorted(module.name for module in iter_modules(import_module(PACKAGE).__path__)))
+    """The names of all objectives: the modules here, and those of plug-ins (group `cimc.objectives`)."""
+    return (*_built_in(), *plugins("cimc.objectives", built_in=frozenset(_built_in())))
 
 
 def find_objective(name: str) -> Objective:
     """The objective of that name. Raises CimcError if there is none."""
-    if name not in objective_names():
+    if name in _built_in():
+        found = import_module(f"{PACKAGE}.{name}").OBJECTIVE
+    elif name in objective_names():
+        found = plugins("cimc.objectives", built_in=frozenset(_built_in()))[name]
+    else:
         near = get_close_matches(str(name), objective_names(), n=1)
         hint = f"; did you mean {near[0]}?" if near else ""
         raise CimcError(f"objective is {name!r}; choose {', '.join(objective_names())}{hint}")
-    found = import_module(f"{PACKAGE}.{name}").OBJECTIVE
-    assert isinstance(found, Objective)
+    if not isinstance(found, Objective):
+        raise CimcError(f"the objective {name!r} is {found!r:.60}, not an Objective; mend the plug-in")
     return found
+
+
+def _built_in() -> tuple[str, ...]:
+    return tuple(sorted(module.name for module in iter_modules(import_module(PACKAGE).__path__)))

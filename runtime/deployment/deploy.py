@@ -19,6 +19,8 @@ from runtime.system.evaluate import BATCH, accuracy, images_for, logits, outputs
 from runtime.system.program import with_program
 from runtime.system.state import State, System, initial_state
 
+POPULATION_BYTES = 1 << 28  # of the devices of all chips that are programmed at once
+
 
 @dataclass(frozen=True)
 class Deployment:
@@ -71,16 +73,26 @@ def deploy(
     if baseline is None:
         baseline = accuracy(logits(system, state, images, data.scale, None, exact=True), data.y_test)
     program_key, read_key = jax.random.split(new_key(seed))
-    population = program_chips(system, state, jax.random.split(program_key, chips))
-    correct = np.zeros(chips)
-    for start in range(0, len(images), BATCH):
-        batch = images[start : start + BATCH]
-        keys = jax.random.split(jax.random.fold_in(read_key, start), chips)
-        labels = jnp.asarray(data.y_test[start : start + BATCH])
-        padded = jnp.asarray(pad_batch(batch))
-        correct += np.asarray(_correct(system, state, population, padded, labels, data.scale, keys))
-        progress((start + len(batch)) * chips)
+    program_keys, correct, done = jax.random.split(program_key, chips), np.zeros(chips), 0
+    at_once = chips_at_once(state)
+    for first in range(0, chips, at_once):
+        some = slice(first, first + at_once)
+        population = program_chips(system, state, program_keys[some])
+        for start in range(0, len(images), BATCH):
+            batch = images[start : start + BATCH]
+            keys = jax.random.split(jax.random.fold_in(read_key, start), chips)[some]
+            labels = jnp.asarray(data.y_test[start : start + BATCH])
+            padded = jnp.asarray(pad_batch(batch))
+            correct[some] += np.asarray(_correct(system, state, population, padded, labels, data.scale, keys))
+            done += len(batch) * len(keys)
+            progress(done)
     return Deployment(correct / len(images), baseline, required)
+
+
+def chips_at_once(state: State) -> int:
+    """How many chips are programmed before they are evaluated: memory is bounded by the network, not by the chips."""
+    of_one = sum(array.nbytes for array in state["conductance"].values())
+    return max(POPULATION_BYTES // max(of_one, 1), 1)
 
 
 @partial(jit, static_argnums=0)

@@ -17,10 +17,17 @@ from cimc.chip import chip_names, chip_text, load_chip
 from cimc.commands.main import app
 from cimc.errors import CimcError
 from cimc.plugins import plugins
+from passes.mapper.map_network import map_network
+from passes.mapper.objective import find_objective, objective_names
+from passes.mapper.options import MappingOptions
 from passes.pipeline import lower
+from passes.read import read_network
 from passes.verify import run
+from runtime.training.options import Policy
+from runtime.training.policies import POLICIES, find_policy
 from tests.networks import layers, network_proto, weights
 
+LENET1 = Path(__file__).parents[2] / "models" / "lenet1.onnx"
 SOURCE = Path(__file__).parents[1] / "plugin"
 Install = Callable[[str, dict[str, dict[str, str]]], None]
 
@@ -157,3 +164,30 @@ def test_a_pass_that_is_none_is_refused(install: Install) -> None:
     install("acme-cimc", {"cimc.passes": {"acme-swish": "acme_cimc:ExpandSwish"}})
     with pytest.raises(CimcError, match=r"the plug-in pass 'acme-swish' is .*ExpandSwish.*declare an instance"):
         lower(swish(standard=True))
+
+
+@pytest.mark.usefixtures("acme")
+def test_an_update_policy_of_a_plug_in_is_found_with_its_options() -> None:
+    chip = load_chip("brram-256x64")
+    rule = Policy(method="acme-patient", settings=(("factor", "3"),)).rule
+    assert rule.threshold(chip) == pytest.approx(3 * chip.cell.granularity)
+    assert find_policy("mixed-precision") is POLICIES["mixed-precision"]
+    with pytest.raises(CimcError, match=r"did you mean acme-patient\?"):
+        Policy(method="acme-patent")
+
+
+@pytest.mark.usefixtures("acme")
+def test_an_objective_of_a_plug_in_maps_a_network() -> None:
+    assert "acme-columns" in objective_names()
+    lowered = lower(read_network(LENET1))
+    mapping = map_network(lowered, load_chip("isaac"), options=MappingOptions(objective="acme-columns"))
+    assert mapping.result is not None
+    assert mapping.result.unit == "arrays of acme"
+
+
+def test_what_is_no_policy_or_objective_is_said(install: Install) -> None:
+    install("odd", {"cimc.policies": {"odd": "acme_cimc:CHIP"}, "cimc.objectives": {"odd": "acme_cimc:CHIP"}})
+    for name in (lambda: find_policy("odd"), lambda: find_objective("odd")):
+        with pytest.raises(CimcError, match=r"'odd' is .*, not an (UpdatePolicy|Objective); mend") as error:
+            name()
+        assert "\n" not in str(error.value)

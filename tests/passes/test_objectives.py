@@ -54,7 +54,7 @@ def test_a_new_objective_is_one_module(tmp_path: Path, monkeypatch: pytest.Monke
 
 
 def test_an_unknown_objective_is_refused_with_those_that_exist() -> None:
-    with pytest.raises(CimcError, match="no objective 'area'; choose arrays or energy or interval or latency"):
+    with pytest.raises(CimcError, match="objective is 'area'; choose arrays, energy, interval, latency"):
         find_objective("area")
 
 

@@ -1,4 +1,4 @@
-"""Update policies by name: a new one is a file here (or a plug-in) and a row in the table."""
+"""Update policies by name: a new one is a file here and a row in the table, or a plug-in (group `cimc.policies`)."""
 
 from collections.abc import Iterable
 from dataclasses import fields
@@ -8,6 +8,7 @@ from typing import Any
 from pydantic import TypeAdapter, ValidationError
 
 from cimc.errors import CimcError
+from cimc.plugins import plugins
 from runtime.training.policies import mixed_precision, naive
 from runtime.training.policies.policy import UpdatePolicy, UpdateRule
 
@@ -20,9 +21,15 @@ def find_policy(name: str, *, also: Iterable[str] = ()) -> UpdatePolicy:
     Raises:
         CimcError: there is none.
     """
-    if name in POLICIES:
+    if name in POLICIES:  # without a look at the plug-ins
         return POLICIES[name]
-    names = [*POLICIES, *also]
+    added = plugins("cimc.policies", built_in=frozenset(POLICIES))
+    if name in added:
+        if not isinstance(added[name], UpdatePolicy):
+            raise CimcError(f"the plug-in policy {name!r} is {added[name]!r:.60}, not an UpdatePolicy; mend it")
+        found: UpdatePolicy = added[name]
+        return found
+    names = [*POLICIES, *added, *also]
     near = get_close_matches(str(name).lower(), names, n=1, cutoff=0.5)
     hint = f"; did you mean {near[0]}?" if near else ""
     raise CimcError(f"method is {name!r}, no update policy; choose {', '.join(names)}{hint}")
