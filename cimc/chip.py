@@ -58,6 +58,15 @@ class Chip(Section):
     area: Area | None = Field(default=None, description="area of one of each component. Left out: not stated")
 
     @model_validator(mode="after")
+    def _check_slices(self) -> "Chip":
+        if self.arrays_per_chip < 1:
+            raise ValueError(
+                f"the slices of a weight take {self.physical_per_array} arrays but array.per_chip is "
+                f"{self.array.per_chip}; give the chip more arrays or the weight fewer slices"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _check_converters(self) -> "Chip":
         if self.adc.bits is not None and self.input.bits is None:
             raise ValueError("an ADC with bits needs an input converter with bits")

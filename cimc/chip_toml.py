@@ -4,6 +4,8 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
+import numpy as np
+
 from cimc.chip import Chip
 
 
@@ -27,4 +29,4 @@ def _value(value: Any) -> str:
         return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
     if isinstance(value, tuple | list):
         return f"[{', '.join(map(_value, value))}]"
-    return repr(value)
+    return repr(value.item() if isinstance(value, np.generic) else value)

@@ -97,7 +97,7 @@ def check_whole(field: str, value: Any, least: int) -> int:
 def check_range(field: str, value: Any) -> tuple[float, float]:
     """`value` as (least, greatest). Raises CimcError, naming `field`, when it is not two finite ascending numbers."""
     try:
-        low, high = (float(bound) for bound in value)
+        low, high = (float(bound) for bound in ([] if isinstance(value, str | bytes) else value))
     except (TypeError, ValueError, OverflowError):
         low = high = math.nan
     if not (low < high and math.isfinite(low) and math.isfinite(high)):

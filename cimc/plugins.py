@@ -23,7 +23,8 @@ def plugins(group: str, *, built_in: frozenset[str] = frozenset()) -> dict[str, 
     The first call imports them; later ones return the same dict.
 
     Args:
-        group: `cimc.chips` (the path of a TOML file, or its text), `cimc.passes` (an `onnx_ir.passes.PassBase`).
+        group: `cimc.chips` (the path of a TOML file, or its text), `cimc.passes` (an `onnx_ir.passes.PassBase`),
+            `cimc.policies` (an `UpdatePolicy`), `cimc.objectives` (an `Objective` of the mapper).
         built_in: names that stay what they are here. A plug-in with such a name is left out, and a line of
             the logger `cimc.plugins` says so.
 

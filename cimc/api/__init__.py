@@ -1,1 +1,1 @@
-"""One function a command."""
+"""One function a command, in a file of its name, and what several of them need."""

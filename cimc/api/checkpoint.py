@@ -68,12 +68,14 @@ def load_run(
     wanted, saved = _settings(source, options, data), artifact.history.get("options")
     if saved is None:
         raise CimcError(f"{path} holds no training run to resume; leave out --resume or choose another output")
-    if saved.get("policy", {}).keys() != wanted["policy"].keys() or "watch/0" not in artifact.state:
+    both = [{key for key in found.get("policy", {}) if key != "settings"} for found in (saved, wanted)]
+    if both[0] != both[1] or "watch/0" not in artifact.state:
         raise CimcError(f"{path} holds a run of another version of cimc; leave out --resume to start anew")
     changed = [key for key in wanted if saved.get(key) != wanted[key]]
     if "policy" in changed:
-        both = saved["policy"], wanted["policy"]
-        changed[changed.index("policy")] = ", ".join(key for key in wanted["policy"] if both[0][key] != both[1][key])
+        before, after = saved["policy"], wanted["policy"]
+        names = dict.fromkeys([*before, *after])
+        changed[changed.index("policy")] = ", ".join(key for key in names if before.get(key) != after.get(key))
     if changed:
         raise CimcError(
             f"{path} was started with other settings ({', '.join(changed)}); use the same ones or leave out --resume"

@@ -65,7 +65,7 @@ def compile(
         shapes: sizes of inputs by name, in place of those that are not static.
         verify_passes: compare after every network pass too, and name the first that changes the outputs.
         passes_folder: keep the network after every pass there.
-        objective: what copies are for, a name in `passes/mapper/objectives/`; None: one copy each.
+        objective: what copies are for, a name in `passes/mapper/objectives/` or of a plug-in; None: one copy each.
         arrays: the budget of the objective; None: those of one chip.
         seed: of the mapper's search.
 
@@ -74,6 +74,8 @@ def compile(
     """
     if output is not None:
         require_different(model, output)
+        if isinstance(chip, Path) or (isinstance(chip, str) and chip.endswith(".toml")):
+            require_different(chip, output)
     options = MappingOptions(
         input_range=input_range,
         max_chips=max_chips,

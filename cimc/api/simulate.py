@@ -3,7 +3,9 @@
 from pathlib import Path
 from typing import Any
 
-from cimc.artifact import Artifact, read_artifact
+from cimc.api.sources import artifact_of
+from cimc.artifact import Artifact
+from cimc.options import check_whole
 from passes.simulator.simulate import IMAGES, Comparison, compare
 
 
@@ -24,7 +26,8 @@ def simulate_mapping(source: str | Path | Artifact, *, images: int = IMAGES) -> 
     Raises:
         CimcError: the network runs in segments, the file holds no schedule, or there are fewer than 4 images.
     """
-    artifact = source if isinstance(source, Artifact) else read_artifact(Path(source))
+    images = check_whole("images", images, 4)
+    artifact, _ = artifact_of(source)
     mapping = artifact.mapping
     simulation, comparisons = compare(artifact.network, mapping, artifact.chip, images=images)
     assert mapping.schedule is not None

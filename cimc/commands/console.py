@@ -5,27 +5,36 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
 
 
 def print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]], caption: str | None = None) -> None:
-    """A table on stdout; the first column is text, the others numbers."""
-    table = Table(title=title, caption=caption, title_justify="left", caption_justify="left")
+    """A table on stdout; the first column is text, the others numbers. No text is taken for markup."""
+    table = Table(
+        title=escape(title), caption=caption and escape(caption), title_justify="left", caption_justify="left"
+    )
     for index, column in enumerate(columns):
-        table.add_column(column, justify="left" if index == 0 else "right", overflow="fold")
+        table.add_column(escape(column), justify="left" if index == 0 else "right", overflow="fold")
     for row in rows:
-        table.add_row(*row)
+        table.add_row(*map(escape, row))
     _stdout().print(table)
 
 
 def print_figures(title: str, figures: Mapping[str, str], caption: str | None = None) -> None:
-    """A two-column table of named figures on stdout."""
-    table = Table(title=title, caption=caption, show_header=False, title_justify="left", caption_justify="left")
+    """A two-column table of named figures on stdout. No text is taken for markup."""
+    table = Table(
+        title=escape(title),
+        caption=caption and escape(caption),
+        show_header=False,
+        title_justify="left",
+        caption_justify="left",
+    )
     table.add_column()
     table.add_column(justify="right", overflow="fold")
     for name, value in figures.items():
-        table.add_row(name, value)
+        table.add_row(escape(name), escape(value))
     _stdout().print(table)
 
 

@@ -3,8 +3,6 @@
 from collections.abc import Iterable
 from typing import Any
 
-from rich.markup import escape
-
 from cimc.api import training_record
 from cimc.artifact import Artifact
 from cimc.commands import training_table
@@ -83,7 +81,7 @@ def show_layers(artifact: Artifact) -> None:
     columns = ["layer", "weights", "grid", "copies", "arrays", "used", "MVMs", "tile ops", "ms"]
     splits = " and ".join(sorted({layer.row_split for layer in mapping.layers}))
     print_table(
-        f"{escape(artifact.model)} on {escape(chip.name)} ({chip.array.rows} x {chip.array.columns} arrays)",
+        f"{artifact.model} on {chip.name} ({chip.array.rows} x {chip.array.columns} arrays)",
         [*columns, "time", "mJ", "energy"],
         rows,
         f"one image, arrays with their converters; digital operators and data movement are not counted here; rows are "
@@ -95,7 +93,7 @@ def _layer_row(layer: MappedLayer, cost: LayerCost, time: float, energy: float) 
     rows, columns = grid(layer)
     groups = f"{layer.groups} x " if layer.groups > 1 else ""
     return [
-        escape(layer.name) + (" (two-phase)" if layer.signed_input else ""),
+        layer.name + (" (two-phase)" if layer.signed_input else ""),
         f"{layer.rows} x {layer.columns}",
         f"{groups}{rows} x {columns}",
         str(layer.copies),
@@ -168,8 +166,8 @@ def _show_components(mapping: Mapping) -> None:
 def _show_path(path: Iterable[Step], latency_ns: float) -> None:
     rows = [
         [
-            escape(step.stage),
-            escape(step.layer),
+            step.stage,
+            step.layer,
             f"{step.first_row} to {step.last_row}",
             f"{step.start_ns * 1e-3:.3f}",
             f"{step.stop_ns * 1e-3:.3f}",
@@ -199,7 +197,7 @@ def _show_simulation(simulated: Figures) -> None:
         f"one image alone; interval of {simulated['images']} images in turn; causes are named from 5 % on",
     )
     waits = [
-        [wait["kind"], escape(wait["where"]), escape(", ".join(wait["layers"])), f"{wait['wait_ns'] * 1e-3:.3f}"]
+        [wait["kind"], wait["where"], ", ".join(wait["layers"]), f"{wait['wait_ns'] * 1e-3:.3f}"]
         for wait in simulated["waits"][:LONGEST_WAITS]
     ]
     if waits:

@@ -67,7 +67,7 @@ def walk(folder: Path, seed: int, *, quiet: bool) -> dict[str, Any]:
     deployed = {}
     for label, source in (("on the arrays", "trained"), ("float32", "float")):
         package = folder / ("package" if source == "trained" else "package-float")
-        exported = cimc.export(folder / f"{source}.cim", INFERENCE_CHIP, output=package)
+        exported = cimc.export(folder / f"{source}.cim", INFERENCE_CHIP, output=package, seed=seed)
         if source == "trained":
             arrays_picture(folder / "arrays.png", exported)
         with nullcontext(_silent) if quiet else progress_bar(f"deploy, trained {label}") as bar:

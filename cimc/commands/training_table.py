@@ -3,8 +3,6 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from rich.markup import escape
-
 from cimc.api.training_record import data_label, figure_texts, layer_rows, option_texts, progress_line, read_training
 from cimc.artifact import Artifact
 from cimc.commands.console import print_figures, print_table, say
@@ -19,7 +17,7 @@ def show(artifact: Artifact) -> None:
     if training.epochs:
         show_epochs(training.epochs, training.figures["weights"], data_label(training))
     show_figures(training.figures)
-    print_figures("training options", {escape(name): escape(value) for name, value in option_texts(training).items()})
+    print_figures("training options", option_texts(training))
     show_layers(training.last_layers)
 
 
@@ -36,12 +34,12 @@ def show_epochs(epochs: Sequence[Mapping[str, Any]], weights: int, label: str) -
         for record in epochs
     ]
     columns = ["epoch", "loss", "test accuracy", "lr", "updates / weight"]
-    print_table(f"training on {escape(label)}", columns, rows)
+    print_table(f"training on {label}", columns, rows)
 
 
 def show_figures(closing: Mapping[str, Any]) -> None:
     """The table of closing figures."""
-    print_figures("training", {escape(name): escape(value) for name, value in figure_texts(closing).items()})
+    print_figures("training", figure_texts(closing))
 
 
 def show_layers(layers: Mapping[str, Mapping[str, float]]) -> None:
@@ -49,4 +47,4 @@ def show_layers(layers: Mapping[str, Mapping[str, float]]) -> None:
     head, rows = layer_rows(layers)
     if rows:
         note = "as last seen on a few training images; the shares are of all inputs and of all ADC codes of the layer"
-        print_table("ranges by layer", head, [[escape(row[0]), *row[1:]] for row in rows], note)
+        print_table("ranges by layer", head, rows, note)

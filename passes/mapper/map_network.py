@@ -52,12 +52,12 @@ def map_network(model: ir.Model, chip: Chip, *, options: MappingOptions = DEFAUL
     budget = chip.arrays_per_chip if options.arrays is None else options.arrays
     if options.max_chips is not None:
         budget = min(budget, options.max_chips * chip.arrays_per_chip)
-    found = [
-        (mapping, size)
-        for size in dict.fromkeys((budget, min(budget, chip.arrays_per_chip)))
-        for mapping in _ways(task, objective, budget=size, options=options)
-    ]
-    # A larger budget brings other ways to lay a network out, over several chips or packed; they need not be better.
+    found = [(mapping, budget) for mapping in _ways(task, objective, budget=budget, options=options)]
+    # A larger budget brings other ways to lay a network out, over several chips or packed; they need not be better. But
+    # what fits the budget is not cut into segments for the sake of one chip.
+    one_chip = min(budget, chip.arrays_per_chip)
+    if one_chip < budget and (_fits(task, one_chip) or all(mapping.segments for mapping, _ in found)):
+        found += [(mapping, one_chip) for mapping in _ways(task, objective, budget=one_chip, options=options)]
     best, size = min(found, key=lambda way: objective.reached(way[0]))
     result = _result(best, task, budget=size if best.segments else budget, options=options)
     return best.model_copy(update={"result": result})
@@ -66,8 +66,7 @@ def map_network(model: ir.Model, chip: Chip, *, options: MappingOptions = DEFAUL
 def _ways(task: Task, objective: Objective, *, budget: int, options: MappingOptions) -> Iterator[Mapping]:
     """The ways to lay the network out: with copies; where one copy is too large, packed, partly packed, in segments."""
     layers, chip = task.layers, task.chip
-    plainly = arrays_of(layers, one_each(layers)) <= budget
-    fits = plainly or (area_bound(layers, chip) <= budget and pack(layers, chip).arrays <= budget)
+    plainly, fits = arrays_of(layers, one_each(layers)) <= budget, _fits(task, budget)
     if fits:
         laid = objective.search(task, budget) if plainly else lay_out_packed(layers, chip)
         yield _map_layers(task, laid, options=options)
@@ -79,6 +78,13 @@ def _ways(task: Task, objective: Objective, *, budget: int, options: MappingOpti
             yield _map_layers(task, laid, options=options)
     if not fits or (not plainly and not objective.packs and chip.cost.row_write_us is not None):
         yield _map_segments(task, budget, options=options)
+
+
+def _fits(task: Task, budget: int) -> bool:
+    """Whether one copy of the network fits so many arrays, packed if need be."""
+    if arrays_of(task.layers, one_each(task.layers)) <= budget:
+        return True
+    return area_bound(task.layers, task.chip) <= budget and pack(task.layers, task.chip).arrays <= budget
 
 
 def _arrays(layers: Sequence[MappedLayer]) -> int:

@@ -15,8 +15,8 @@ class MappingOptions:
         input_range: least and greatest value of the network's input; decides whether the first layer needs two phases.
         max_chips: an upper limit on the chips.
         row_split: "channel" or "flat", in place of the chip's own rule.
-        objective: what copies and packing are for, a name in `passes/mapper/objectives/`; None: one copy each, one
-            block an array, in network order, over as many chips as it takes.
+        objective: what copies and packing are for, a name in `passes/mapper/objectives/` or of a plug-in; None: one
+            copy each, one block an array, in network order, over as many chips as it takes.
         arrays: the budget of an objective; None: those of one chip. A network that does not fit it, packed, is cut
             into segments.
         seed: of the local search that places the cores.
@@ -39,7 +39,7 @@ class MappingOptions:
         if self.objective is not None:
             find_objective(self.objective)
         for name, least in (("max_chips", 1), ("arrays", 1), ("seed", 0)):
-            if getattr(self, name) is not None:
+            if getattr(self, name) is not None or name == "seed":
                 checked[name] = check_whole(name, getattr(self, name), least)
         for name, value in checked.items():
             object.__setattr__(self, name, value)

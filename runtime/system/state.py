@@ -28,7 +28,7 @@ from runtime.network.network import Network
 #   digital       trainable parameters by initializer, and `<layer>.gain`; statistics: by initializer
 # A training run adds (`runtime.training.train.start`):
 #   the memory of its update policy, like the weights (accumulator)
-#   updates       times a weight was due [rows, columns]; writes, trials: [2, rows, columns], a device
+#   updates       times a device of a weight was written [rows, columns]; writes, trials: [2, rows, columns], a device
 State = dict[str, dict[str, Array]]
 
 

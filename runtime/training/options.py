@@ -46,6 +46,13 @@ class Policy:
 
     def __post_init__(self) -> None:
         """Names of choices become the choices. Raises CimcError for a value that is none."""
+        for name in COMMON:  # one place for each: what asks for `sync` must not miss one that --set gave
+            if name in (further := dict(self.settings)):
+                value = further.pop(name)
+                if name == "threshold" and isinstance(value, str):
+                    value = _number(value)
+                object.__setattr__(self, name, value)
+                object.__setattr__(self, "settings", tuple(further.items()))
         choices = {"residual": Residual, "write": Write, "backward": Backward, "sync": Sync}
         for name, kind in choices.items():
             object.__setattr__(self, name, check_choice(kind, name, getattr(self, name)))
@@ -61,17 +68,28 @@ class Policy:
     @property
     def rule(self) -> UpdateRule:
         """The update policy with its options; of float, which asks none, the default one."""
-        name = "mixed-precision" if self.method == FLOAT_METHOD else self.method
+        if self.method == FLOAT_METHOD:
+            return make_rule("mixed-precision")
+        name = self.method
         known = {option.name for option in fields(find_policy(name, also=(FLOAT_METHOD,)).options)}
         common = {option: getattr(self, option) for option in COMMON if option in known}
         return make_rule(name, **{**common, **dict(self.settings)})
 
     def check(self, chip: Chip) -> None:
         """Raises CimcError for options that do not fit together or the chip."""
+        if not self.compute.on_arrays:
+            return
         rule = self.rule
         rule.policy.check(rule.options, chip)
         if self.sync == "none" and self.backward == "digital":
             raise CimcError("--sync none leaves no digital copy for the backward pass; add --backward analog")
+
+
+def _number(text: str) -> float | str:
+    try:
+        return float(text)
+    except ValueError:
+        return text
 
 
 @dataclass(frozen=True)

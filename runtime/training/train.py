@@ -138,7 +138,8 @@ def train(
     look_key, step_key = _key(options, 1), _key(options, 2)
     began = saved = time.monotonic()
     started, clock = False, Clock()
-    on_arrays = options.policy.compute.on_arrays
+    compute, rule = options.policy.compute, options.policy.rule
+    on_arrays = compute.on_arrays
     order_epoch, order = -1, np.empty(0, np.int64)
     while run.step < total:
         epoch, position = divmod(run.step, per_epoch)
@@ -156,8 +157,8 @@ def train(
         rates[:count] = [learning_rate(options, run.history, run.step + n, total) for n in range(count)]
         state, optimizer, loss_sum = _train_steps(
             system,
-            options.policy.compute,
-            options.policy.rule,
+            compute,
+            rule,
             options.weight_decay,
             data.scale,
             (run.state, run.optimizer, run.loss_sum),

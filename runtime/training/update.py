@@ -1,4 +1,4 @@
-"""One step of the devices, in four verbs: the policy wishes, the scheduler grants, devices are written, it settles."""
+"""One step of the devices: the policy wishes, the scheduler grants, devices are written, the policy settles."""
 
 import jax
 import jax.numpy as jnp
@@ -50,8 +50,9 @@ def _write(rule: UpdateRule, chip: Chip, layer: LayerState, wish: Wish, weight_r
     aim = rule.policy.aim(rule.options, chip, layer, wish, weight_range, aim_key)
     if aim.goal is None:
         assert aim.pulses is not None
-        conductance = device.pulse(layer.conductance, aim.pulses, write_key)
-        trials = jnp.abs(aim.pulses).astype(jnp.int32)
+        pulses = jnp.where(aim.selected, aim.pulses, 0)
+        conductance = device.pulse(layer.conductance, pulses, write_key)
+        trials = jnp.abs(pulses).astype(jnp.int32)
     else:
         written = once(device.write(aim.goal, write_key))
         conductance = jnp.where(aim.selected, written.conductance, layer.conductance)

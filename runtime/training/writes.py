@@ -24,7 +24,8 @@ Write = Callable[[LayerState, Wish, Array, Array], LayerState]
 def word_lines(system: System, weights: Mapping[str, Array]) -> dict[str, Array]:
     """The word line of every weight, by layer: int32 arrays like the weights, numbered through all layers.
 
-    A word line is a row of one array: the weights of a row that lie in the same column block of the same group.
+    A word line is a row of one array: the weights of a row that lie in the same column block of the same group. Layers
+    that are packed into one array count as if each had its own.
 
     Args:
         system: how the layers lie on arrays.

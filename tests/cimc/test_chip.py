@@ -368,3 +368,11 @@ def test_error_in_the_keys_of_the_mapper(old, new, words):
     message = refusal(edited(old, new))
     for word in words:
         assert word in message
+
+
+def test_slices_that_no_chip_can_hold_are_refused() -> None:
+    chip = load_chip("isaac").model_dump()
+    chip["array"]["per_chip"] = 1
+    chip["weights"] |= {"slices_in": "arrays"}
+    with pytest.raises(ValueError, match=r"the slices of a weight take \d+ arrays but array\.per_chip is 1"):
+        Chip.model_validate(chip)

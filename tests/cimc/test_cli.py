@@ -19,6 +19,7 @@ from cimc.api.checkpoint import CLOCKED
 from cimc.artifact import read_artifact
 from cimc.chip import chip_names, load_chip, parse_chip
 from cimc.commands import main as cli
+from cimc.commands.console import print_figures, print_table
 from cimc.commands.quickstart import model_path as network_of_quickstart
 from cimc.data.digits import digits
 from cimc.version import __version__
@@ -314,25 +315,6 @@ def test_quickstart_finds_its_network():
     assert network_of_quickstart().is_file()
 
 
-def test_inspect_simulates_beside_the_schedule():
-    asked = ("--chip", "pimcomp-a-800", "--objective", "interval", "--arrays", "60", "--no-verify")
-    result = figures("compile", LENET1, *asked, "-o", "simulated.cim")
-    assert "simulation" not in figures("inspect", "simulated.cim")
-    simulation = figures("inspect", "simulated.cim", "--simulate")["simulation"]
-    assert simulation["latency"]["scheduled_ms"] == pytest.approx(result["row_pipelined_latency_ms"])
-    assert simulation["interval"]["scheduled_ms"] == pytest.approx(result["interval_ms"])
-    for compared in simulation.values():
-        assert compared["simulated_ms"] == pytest.approx(compared["scheduled_ms"] * (1 + compared["deviation"]))
-        assert compared["agrees"]
-    assert simulation["interval"]["deviation"] > 0.1
-    assert simulation["interval"]["causes"] == ["copies in one array"]
-    shown = cimc("inspect", "simulated.cim", "--simulate")
-    assert shown.status == 0
-    for word in ("scheduled ms", "simulated ms", "copies in one array"):
-        assert word in shown.out
-    assert "simulated ms" not in cimc("inspect", "simulated.cim").out
-
-
 def test_segments_show_their_programming():
     vgg8 = str(ROOT / "models" / "vgg8.onnx")
     command = ("compile", vgg8, "--objective", "latency", "--chip", "cimaq-256", "--no-verify", "-o", "segments.cim")
@@ -343,3 +325,11 @@ def test_segments_show_their_programming():
     assert shown.status == 0
     assert f"{len(result['segments'])} segments" in shown.out
     assert "of these, programming" in shown.out
+
+
+def test_names_are_shown_as_they_are_written_not_taken_for_markup(capsys: pytest.CaptureFixture[str]) -> None:
+    print_table("of [/b]", ["[bold]", "n"], [["[/i] a", "[red]1"]], "see [/x]")
+    print_figures("[/b]", {"[dim]name": "[/]"})
+    shown = capsys.readouterr().out
+    for text in ("of [/b]", "[bold]", "[/i] a", "[red]1", "see [/x]", "[dim]name", "[/]"):
+        assert text in shown

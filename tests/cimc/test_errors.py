@@ -408,7 +408,6 @@ def test_export_of_an_untrained_file_without_data():
         [*TRAIN, "-o", "new.cim", "--epochs", "0"],
         [*TRAIN, "-o", "new.cim", "--lr", "fast"],
         [*TRAIN, "-o", "new.cim", "--lr", "nan"],
-        [*TRAIN, "-o", "new.cim", "--method", "magic"],
         TRAIN,
         ["eval", "trained.cim", "--seed", "-1"],
         ["deploy", "package", "--chips", "0"],
@@ -425,6 +424,22 @@ def test_usage_error_ends_with_status_2_and_writes_nothing(place, arguments):
     assert out == ""
     assert any("Error" in line for line in err)
     assert contents(place) == before
+
+
+@pytest.mark.parametrize("option", ["--method", "--update"])
+def test_unknown_update_policy(option):
+    message = refused(*TRAIN, option, "magic", "-o", "new.cim")
+    assert "'magic', no update policy; choose mixed-precision, naive" in message
+
+
+@pytest.mark.parametrize(
+    ("setting", "said"),
+    [("threshold", "is not FIELD=VALUE"), ("speed=3", "no option 'speed'"), ("threshold=x", "threshold is 'x'")],
+)
+def test_wrong_option_of_an_update_policy(setting, said):
+    status, _, message = cimc(*TRAIN, "--set", setting, "-o", "new.cim")
+    assert status == (2 if said.startswith("is not") else 1)
+    assert said in " ".join(message.split())
 
 
 @pytest.mark.parametrize("threshold", ["-1", "2", "nan"])

@@ -378,3 +378,11 @@ def test_a_wrong_option_of_a_command_is_refused_before_any_file_is_read(
     given = ["missing"] if command == "export" else ["missing", small]
     with pytest.raises(cimc.CimcError, match=message):
         getattr(cimc, command)(*given, **options)
+
+
+def test_a_chip_file_is_not_overwritten_by_what_is_compiled_for_it(tmp_path: Path) -> None:
+    chip = tmp_path / "mine.toml"
+    chip.write_text(chip_text("brram-256x64"), encoding="utf-8")
+    with pytest.raises(cimc.CimcError, match=r"mine\.toml"):
+        cimc.compile(Path(__file__).parents[2] / "models" / "lenet1.onnx", str(chip), output=chip, verify=False)
+    assert chip.read_text(encoding="utf-8") == chip_text("brram-256x64")

@@ -13,6 +13,8 @@ from passes.mapper.options import MappingOptions
 from passes.pipeline import lower
 from passes.read import read_network
 
+MODELS = Path(__file__).parents[2] / "models"
+
 LENET1 = Path(__file__).parents[2] / "models" / "lenet1.onnx"
 
 # The recipe of `docs/source.md`: as many copies as fit of the layer that is read most.
@@ -75,3 +77,23 @@ def test_wrong_options_are_refused_in_one_line(options: dict[str, object], said:
     with pytest.raises(CimcError, match=said) as error:
         MappingOptions(**options)  # type: ignore[arg-type]
     assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("objective", ["latency", "interval", "energy", "arrays"])
+@pytest.mark.parametrize("row_write_us", [None, 1.0])
+def test_a_network_that_fits_the_budget_is_not_cut_for_the_sake_of_one_chip(
+    objective: str, row_write_us: float | None
+) -> None:
+    """VGG-8 takes 78 arrays: too many for a chip of 8, few enough for 20 chips."""
+    chip = load_chip("brram-256x64")
+    chip = chip.model_copy(
+        update={
+            "array": chip.array.model_copy(update={"per_chip": 8}),
+            "cost": chip.cost.model_copy(update={"row_write_us": row_write_us}),
+        }
+    )
+    mapping = map_network(
+        lower(read_network(MODELS / "vgg8.onnx")), chip, options=MappingOptions(objective=objective, arrays=156)
+    )
+    assert not mapping.segments
+    assert mapping.arrays <= 156

@@ -148,7 +148,7 @@ def largest_gradient(x: np.ndarray, bar: np.ndarray, size: int, stride: int) -> 
     return result
 
 
-@settings(deadline=None, max_examples=40)
+@settings(deadline=None, max_examples=20)
 @given(
     size=st.integers(1, 3),
     stride=st.integers(1, 3),

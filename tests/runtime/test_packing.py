@@ -11,7 +11,7 @@ from runtime.training.vectors import STRIP, pack, packing, spread, unpack
 shapes = st.lists(st.integers(1, 12), min_size=0, max_size=3).map(tuple)
 
 
-@settings(deadline=None, max_examples=50)
+@settings(deadline=None, max_examples=25)
 @given(st.dictionaries(st.sampled_from("abcdefgh"), shapes, min_size=1), st.integers(0, 2))
 def test_arrays_come_back_as_they_were(sizes: dict[str, tuple[int, ...]], leading: int) -> None:
     random = np.random.default_rng(0)

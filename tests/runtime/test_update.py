@@ -373,7 +373,7 @@ NO_PULSE = COARSE.model_copy(update={"cell": COARSE.cell.model_copy(update={"pul
         (COARSE, {"threshold": 1.0}, r"--threshold 1 .*0 to below 1"),
         (COARSE, {"threshold": -0.1}, r"--threshold is -0\.1, .*; give one from 0 on"),
         (COARSE, {"threshold": float("nan")}, r"--threshold is nan, .*; give one from 0 on"),
-        (COARSE, {"method": "Naive"}, r"method is 'Naive'; choose mixed-precision, naive, float; did you mean naive\?"),
+        (COARSE, {"method": "Naive"}, r"no update policy; choose mixed-precision, naive, float; did you mean naive\?"),
         (COARSE, {"residual": "zero"}, r"residual is 'zero'; choose keep, drop$"),
     ],
 )
@@ -542,3 +542,25 @@ def test_two_levels_are_trained_and_a_threshold_that_nothing_passes_is_refused()
     for chip, threshold in ((two, 1.5), (COARSE, 1.0)):
         with pytest.raises(CimcError, match="give one from 0 to below"):
             Policy(threshold=threshold).check(chip)
+
+
+def test_a_threshold_below_a_level_does_not_write_a_biased_device_for_ever() -> None:
+    """What is missed may be more than a threshold: 5 levels, writes 6 uS too high, one step, then none."""
+    biased = with_cell(COARSE, levels=5, read_noise_uS=0.0, programming={"error_mean_uS": 6.0})
+    policy, layer = Policy(threshold=0.05), layer_of(np.zeros(SHAPE), biased)
+    after = apply(policy, biased, layer, np.full(SHAPE, 0.3), *[np.zeros(SHAPE)] * 8)
+    assert np.asarray(after.updates).max() <= 2
+
+
+def test_a_device_that_can_never_be_due_is_refused() -> None:
+    ends_early = with_cell(COARSE, level_uS=[10.0, 20.0]).cell.model_copy(update={"granularity_uS": 50.0})
+    with pytest.raises(CimcError, match=r"the granularity of the device, 0\.8\d* .*--threshold from 0 to below 0\.25"):
+        Policy().check(COARSE.model_copy(update={"cell": ends_early}))
+
+
+def test_options_of_the_policy_given_by_name_are_those_that_everything_else_sees() -> None:
+    given = Policy(settings=(("sync", "target"), ("threshold", "0.5")))
+    assert given == Policy(sync=Sync.target, threshold=0.5)
+    with pytest.raises(CimcError, match=r"--sync none .*--backward analog"):
+        Policy(settings=(("sync", "none"),)).check(COARSE)
+    Policy(method="float", sync=Sync.none, write=Write.pulse).check(NO_PULSE)  # asks no policy

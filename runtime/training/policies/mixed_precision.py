@@ -46,10 +46,12 @@ def check(options: MixedPrecision, chip: Chip) -> None:
     if options.write == "pulse" and chip.cell.pulse is None:
         raise CimcError(f"chip {chip.name} has no pulse response; add [cell.pulse] or use --write verify")
     # A weight moves by at most its range, or half a level more; it is due beyond the threshold.
-    if options.threshold is not None and not 0 <= options.threshold < reach(chip):
+    if not 0 <= threshold(options, chip) < reach(chip):
+        stated = options.threshold is not None
+        given, remedy = ("--threshold", "one") if stated else ("the granularity of the device,", "--threshold")
         raise CimcError(
-            f"--threshold {options.threshold:g} is not a fraction of the weight range that a weight can pass on "
-            f"{chip.name}; give one from 0 to below {reach(chip):.3g}"
+            f"{given} {threshold(options, chip):g} is not a fraction of the weight range that a weight can pass on "
+            f"{chip.name}; give {remedy} from 0 to below {reach(chip):.3g}"
         )
 
 
@@ -92,8 +94,8 @@ def accumulate(
         held = once(device_of(chip.cell).read(layer.conductance, key))
         base = pair_weight(held, weight_range, chip)
     # What lies beyond the range can never be programmed and must not keep a device due for ever.
-    base = jnp.clip(base, -weight_range, weight_range)
-    limit = weight_range * reach(chip)
+    edge, limit = weight_range * min(reach(chip), 1.0), weight_range * reach(chip)
+    base = jnp.clip(base, -edge, edge)
     total = jnp.clip(layer.memory[ACCUMULATOR] + step, -limit - base, limit - base)
     due = jnp.abs(total) > threshold * weight_range
     return Wish(due, base, held, {ACCUMULATOR: total})
@@ -161,8 +163,11 @@ def _kept(options: MixedPrecision, chip: Chip, rest: Array, missed: Array, weigh
     most = KEPT_MISS * threshold(options, chip)
     if options.write == "pulse":
         return rest + jnp.clip(missed, -most * weight_range, most * weight_range)
-    # Both together stay below a threshold, or they would make the weight due again by themselves.
-    limit = max(most, chip.cell.largest_spacing / 2) * weight_range
+    # What is missed makes no weight due again by itself; part of a level, which no write can take, is kept whole.
+    half_level = chip.cell.largest_spacing / 2
+    if most < half_level * (1 - 1e-6):
+        missed = jnp.clip(missed, -most * weight_range, most * weight_range)
+    limit = max(most, half_level) * weight_range
     return jnp.clip(rest + missed, -limit, limit)
 
 

@@ -24,7 +24,7 @@ class LayerState(NamedTuple):
     """A layer's part of the state (`runtime.system.state`), or several layers' in one (`runtime.training.vectors`).
 
     weight: digital copy [..]. memory: what the policy remembers, by name, each [..]. conductance: [2, ..] in uS.
-    updates: times a weight was due [..]. writes, trials: of each device [2, ..].
+    updates: times a device of a weight was written [..]. writes, trials: of each device [2, ..].
     """
 
     weight: Array

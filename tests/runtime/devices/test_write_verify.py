@@ -16,7 +16,7 @@ from cimc.chip import Cell, Programming, chip_names, chip_text, load_chip
 from runtime.crossbar.keys import new_key
 from runtime.devices.device import device_of
 from runtime.devices.write_law import error_left, trial_error
-from runtime.devices.write_verify import Written
+from runtime.devices.write_verify import Written, write_verify
 from tests.runtime.devices.moments import COUNT, assert_moments
 
 
@@ -214,3 +214,14 @@ def test_writes_repeat_with_their_key_and_differ_between_devices() -> None:
     others = np.asarray(other.conductance, np.float64) - 200
     assert abs(np.corrcoef(values, others)[0, 1]) < 5e-3
     assert abs(np.corrcoef(values[1:], values[:-1])[0, 1]) < 5e-3
+
+
+def test_a_write_without_spread_that_misses_its_tolerance_takes_all_trials() -> None:
+    cell = load_chip("brram-256x64").cell
+    missing = Programming(error_mean_uS=3.0, tolerance_uS=1.0, trials=5)
+    within = Programming(error_mean_uS=0.5, tolerance_uS=1.0, trials=5)
+    for programming, trials in ((missing, 5), (within, 1)):
+        written = write_verify(
+            jnp.full(4, 30.0), jax.random.key(0), cell=cell.model_copy(update={"programming": programming})
+        )
+        np.testing.assert_array_equal(written.trials, trials)
