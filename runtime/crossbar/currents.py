@@ -1,14 +1,6 @@
-"""What the columns of arrays sum up: currents, and the noise on them."""
+"""What the columns of arrays sum up."""
 
-from functools import reduce
-
-import jax.numpy as jnp
 from jax import Array
-
-from cimc.chip import Chip
-from cimc.units import levels_per_product
-from runtime.crossbar.noise import normal
-from runtime.crossbar.xla import once
 
 
 def currents(vectors: Array, conductance: Array) -> Array:
@@ -25,35 +17,3 @@ def currents(vectors: Array, conductance: Array) -> Array:
     devices, _, columns = conductance.shape
     bit_lines = conductance.reshape(devices, blocks, rows, columns).transpose(1, 0, 3, 2)
     return bit_lines.reshape(blocks, devices * columns, rows) @ vectors
-
-
-def with_noise(chip: Chip, level: Array, vectors: Array, key: Array | None) -> Array:
-    """Levels with read noise of the cells and noise of the ADC; without a key as they are.
-
-    Read noise is Gaussian for each cell and MVM; its sum over a column is drawn at once with the exact variance
-    sum_r u[r]^2 sigma^2.
-
-    Args:
-        chip: read noise and ADC noise.
-        level: [blocks, columns, MVMs] in LSB.
-        vectors: what made them [blocks, rows, MVMs], DAC integers.
-        key: for the draw; None: no noise.
-    """
-    if key is None or not (chip.cell.read_noise_uS or chip.adc.noise_lsb):
-        return level
-    per_cell = jnp.float32((chip.cell.read_noise_uS * levels_per_product(chip)) ** 2)
-    power = once(_power(vectors))
-    sigma = once(jnp.sqrt(power * per_cell + jnp.float32(chip.adc.noise_lsb**2)))
-    return level + sigma * normal(key, level.shape)
-
-
-def _power(vectors: Array) -> Array:
-    """Sum of squares over the rows of each block: [blocks, rows, n] -> [blocks, 1, n].
-
-    Up to 16 rows are added at a time and the rest by a product: XLA's own sum over a leading axis is ten times slower.
-    """
-    blocks, rows, n = vectors.shape
-    terms = max(count for count in range(1, 17) if rows % count == 0)
-    groups = vectors.reshape(blocks, terms, rows // terms, n)
-    partial_sums = reduce(jnp.add, [jnp.square(groups[:, term]) for term in range(terms)])
-    return jnp.ones((blocks, 1, rows // terms), jnp.float32) @ partial_sums

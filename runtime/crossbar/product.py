@@ -26,9 +26,10 @@ from cimc.scheme import weighted_sum
 from cimc.units import count_scale, levels_per_product
 from cimc.window import Window
 from runtime.crossbar.converters import adc, dac
-from runtime.crossbar.currents import currents, with_noise
+from runtime.crossbar.currents import currents
 from runtime.crossbar.groups import by_group, for_groups, split_groups
 from runtime.crossbar.planes import planes_of
+from runtime.crossbar.read_noise import with_noise
 from runtime.crossbar.unfold import unfold
 from runtime.crossbar.xla import once, rounded
 

@@ -6,7 +6,7 @@ import jax.numpy as jnp
 from jax import Array
 
 from cimc.chip import Cell, Pulse
-from runtime.crossbar.noise import normal
+from runtime.crossbar.normal import normal
 
 # (conductance [..] in uS, pulses [..], negative for RESET, key, cell) -> the conductance after, bounds not yet applied.
 PulseLaw = Callable[[Array, Array, Array, Cell], Array]

@@ -5,7 +5,7 @@ import math
 from jax import Array
 
 from cimc.chip import Cell
-from runtime.crossbar.noise import normal
+from runtime.crossbar.normal import normal
 
 
 def read_devices(conductance: Array, key: Array, reads: int = 1, *, cell: Cell) -> Array:

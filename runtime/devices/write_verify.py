@@ -7,7 +7,7 @@ import jax.numpy as jnp
 from jax import Array
 
 from cimc.chip import Cell
-from runtime.crossbar.noise import normal
+from runtime.crossbar.normal import normal
 from runtime.devices.write_law import trial_error
 
 

@@ -4,7 +4,6 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
@@ -12,6 +11,7 @@ from runtime.network.fallback import run_in_onnxruntime
 from runtime.network.image_order import flattens, images_first, keeps_images_last, layer_input, layer_result
 from runtime.network.network import Network, Node
 from runtime.network.operators import OPERATORS
+from runtime.network.operators.batch_norm_and_dropout import batch_norm, dropout
 from runtime.network.operators.pooling import POOLS
 
 Values = dict[str, Array]
@@ -100,11 +100,11 @@ def _run(
         if swapped:
             last.update(name for name in node.outputs if name)
         if node.operator == "BatchNormalization":
-            results, mean, variance = _batch_norm(inputs, node.attributes, train, channel_axis=0 if swapped else 1)
+            results, mean, variance = batch_norm(inputs, node.attributes, train, channel_axis=0 if swapped else 1)
             if train:
                 statistics[node.inputs[3]], statistics[node.inputs[4]] = mean, variance
         elif node.operator == "Dropout":
-            results = _dropout(inputs, node_key if train else None)
+            results = dropout(inputs, node_key if train else None)
         elif swapped and node.operator in POOLS:
             results = POOLS[node.operator](inputs, node.attributes, 1)
         elif all(value is None or isinstance(value, np.ndarray) for value in inputs):
@@ -123,30 +123,3 @@ def _execute(network: Network, node: Node, inputs: list[Any]) -> Any:
         proto, types = node.foreign
         return run_in_onnxruntime(proto, dict(network.opsets), types, inputs)
     return OPERATORS[node.operator](inputs, node.attributes)
-
-
-def _batch_norm(
-    inputs: list[Any], attributes: Mapping[str, Any], train: bool, channel_axis: int
-) -> tuple[Array, Array, Array]:
-    """Normalised values and the running mean and variance; in training over the batch (biased variance)."""
-    x, scale, bias, running_mean, running_variance = inputs
-    epsilon, momentum = float(attributes.get("epsilon", 1e-5)), float(attributes.get("momentum", 0.9))
-    shape = [-1 if axis == channel_axis else 1 for axis in range(x.ndim)]
-    mean, variance = running_mean, running_variance
-    if train:
-        axes = tuple(axis for axis in range(x.ndim) if axis != channel_axis)
-        mean, variance = jnp.mean(x, axes), jnp.var(x, axes)
-        running_mean = momentum * running_mean + (1 - momentum) * jax.lax.stop_gradient(mean)
-        running_variance = momentum * running_variance + (1 - momentum) * jax.lax.stop_gradient(variance)
-    factor = scale / jnp.sqrt(variance + epsilon)
-    return (x - mean.reshape(shape)) * factor.reshape(shape) + bias.reshape(shape), running_mean, running_variance
-
-
-def _dropout(inputs: list[Any], key: Array | None) -> tuple[Array, Array]:
-    """Inverted dropout with the node's ratio (default 1/2), and its mask; without a key the input itself."""
-    x = jnp.asarray(inputs[0])
-    ratio = float(inputs[1]) if len(inputs) > 1 and inputs[1] is not None else 0.5
-    if key is None or ratio == 0:
-        return x, jnp.ones(x.shape, bool)
-    kept = jax.random.bernoulli(key, 1 - ratio, x.shape)
-    return jnp.where(kept, x / (1 - ratio), 0.0), kept

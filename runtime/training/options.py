@@ -1,7 +1,5 @@
-"""Options of a training run, and the course of its learning rate."""
+"""Options of a training run."""
 
-import math
-from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any
 
@@ -22,7 +20,6 @@ from runtime.training.policies import find_policy, make_rule
 from runtime.training.policies.policy import UpdateRule
 
 DEFAULT_LR = 0.005
-STAGNANT_EPOCHS = 5
 FLOAT_METHOD = "float"
 COMMON = ("threshold", "residual", "write", "sync")  # options that several policies have
 
@@ -129,18 +126,3 @@ class TrainingOptions:
     def steps(self, images: int) -> int:
         """Steps of one epoch."""
         return self.steps_per_epoch or max(images // self.batch_size, 1)
-
-
-def learning_rate(options: TrainingOptions, history: tuple[Mapping[str, Any], ...], step: int, total: int) -> float:
-    """The learning rate of a step (0 .. total - 1)."""
-    if options.schedule is RateSchedule.cosine:
-        return options.lr * 0.5 * (1 + math.cos(math.pi * step / total))
-    if options.schedule is RateSchedule.constant:
-        return options.lr
-    best, stagnant, factor = math.inf, 0, 1.0
-    for record in history:
-        stagnant = 0 if record["loss"] < best else stagnant + 1
-        best = min(best, record["loss"])
-        if stagnant == STAGNANT_EPOCHS:
-            stagnant, factor = 0, factor / 2
-    return options.lr * factor

@@ -22,7 +22,8 @@ from runtime.system.calibration import Watch, calibration_index, follow, new_wat
 from runtime.system.evaluate import accuracy, images_for, logits, network_input
 from runtime.system.state import State, System, program, read_back
 from runtime.training.compute import Compute
-from runtime.training.options import TrainingOptions, learning_rate
+from runtime.training.learning_rate import learning_rate
+from runtime.training.options import TrainingOptions
 from runtime.training.policies.policy import Change, LayerState, UpdateRule
 from runtime.training.vectors import Packing, pack, packing, spread, unpack
 from runtime.training.writes import word_lines

@@ -2,7 +2,8 @@
 
 Each takes the node's inputs (None where one is left out) and its attributes, and returns its output, or a tuple of its
 outputs. Inputs that shape the result (axes, target shapes) arrive as NumPy arrays, because they must be known when the
-network is traced. Batch normalisation and dropout, which differ in training, are executed in `runtime.network.run`.
+network is traced. Batch normalisation and dropout, which differ in training, are not in the table
+(`batch_norm_and_dropout.py`).
 """
 
 from runtime.network.operators.elementwise import ELEMENTWISE

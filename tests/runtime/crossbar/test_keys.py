@@ -9,7 +9,7 @@ import numpy.typing as npt
 from scipy import stats
 
 from runtime.crossbar.keys import new_key
-from runtime.crossbar.noise import normal
+from runtime.crossbar.normal import normal
 
 COUNT = 1 << 16
 new_keys: Any = jax.vmap(new_key)  # of an array of seeds

@@ -10,7 +10,7 @@ import pytest
 from scipy import special, stats
 
 from runtime.crossbar.keys import mix, new_key
-from runtime.crossbar.noise import normal
+from runtime.crossbar.normal import normal
 
 Floats = npt.NDArray[np.float64]
 
