@@ -68,7 +68,7 @@ def deploy(
         baseline: accuracy to normalise by; None: the exact network's on the same images.
         progress: called with the images done on all chips so far.
     """
-    state = with_program(initial_state(system), program)
+    state = with_program(initial_state(system, weight_range=None), program)
     images = images_for(system, data.x_test, data)
     if baseline is None:
         baseline = accuracy(logits(system, state, images, data.scale, None, exact=True), data.y_test)

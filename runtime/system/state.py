@@ -86,8 +86,13 @@ def largest_weight(weight: np.ndarray, chip: Chip) -> np.float32:
     return np.float32(float(np.max(np.abs(weight))) or 1.0)
 
 
-def initial_state(system: System, *, weight_range: RangeRule = largest_weight) -> State:
+def initial_state(system: System, *, weight_range: RangeRule | None = largest_weight) -> State:
     """The state of a compiled network: its ONNX weights as digital copy and as exact target conductances.
+
+    Args:
+        system: network and chip.
+        weight_range: the rule for each layer's; None: no conductances and ranges yet, a program brings them
+            (`runtime.system.program.with_program`).
 
     Raises:
         CimcError: weights are not finite.
@@ -101,10 +106,11 @@ def initial_state(system: System, *, weight_range: RangeRule = largest_weight) -
         weight = np.asarray(network.initializers[node.inputs[1]], np.float32)
         if not np.isfinite(np.max(np.abs(weight))):
             raise CimcError(f"the weights of {node.name} hold NaN or infinity; export the model again")
-        chosen = weight_range(weight, system.chip)
         state["weight"][node.name] = jax.device_put(weight)
-        state["conductance"][node.name] = jax.device_put(pair_targets(weight, chosen, system.chip))
-        state["weight_range"][node.name] = jax.device_put(chosen)
+        if weight_range is not None:
+            chosen = weight_range(weight, system.chip)
+            state["conductance"][node.name] = jax.device_put(pair_targets(weight, chosen, system.chip))
+            state["weight_range"][node.name] = jax.device_put(chosen)
         state["input_range"][node.name] = jax.device_put(np.float32(0.0))
         state["digital"][gain_name(node.name)] = jax.device_put(np.float32(1.0))
     return state
