@@ -4,7 +4,7 @@ from pathlib import Path
 
 from cimc.artifact import Artifact, read_artifact
 from cimc.chip import Chip, chip_text, parse_chip
-from cimc.chip_toml import chip_toml
+from cimc.chip_to_toml import chip_to_toml
 
 
 def artifact_of(source: str | Path | Artifact) -> tuple[Artifact, str]:
@@ -19,5 +19,5 @@ def chip_of(chip: str | Path | Chip) -> tuple[Chip, str]:
 
     A chip in memory is checked as a file is: `model_copy` may have put anything into it.
     """
-    text = chip_toml(chip) if isinstance(chip, Chip) else chip_text(chip)
+    text = chip_to_toml(chip) if isinstance(chip, Chip) else chip_text(chip)
     return parse_chip(text, f"of {chip.name}" if isinstance(chip, Chip) else str(chip)), text

@@ -19,7 +19,7 @@ from onnx import helper, save
 
 import cimc
 from cimc.chip import chip_names, chip_text, load_chip, parse_chip
-from cimc.chip_toml import chip_toml
+from cimc.chip_to_toml import chip_to_toml
 from cimc.data.digits import digits
 from tests.networks import network_proto, weights
 
@@ -240,7 +240,7 @@ def changed(chip: cimc.Chip) -> cimc.Chip:
 @pytest.mark.parametrize("name", chip_names())
 def test_a_chip_written_as_toml_is_read_back_equal(name: str) -> None:
     for chip in (load_chip(name), changed(load_chip(name))):
-        assert parse_chip(chip_toml(chip), "test") == chip
+        assert parse_chip(chip_to_toml(chip), "test") == chip
 
 
 @given(
@@ -252,7 +252,7 @@ def test_any_text_and_number_of_a_chip_survives_toml(name: str, voltage: float, 
     chip = load_chip("ideal").model_dump()
     cell = {**chip["cell"], "read_voltage_V": voltage, "programming": {"error_mean_uS": law}}
     described = cimc.Chip.model_validate({**chip, "name": name, "cell": cell})
-    assert parse_chip(chip_toml(described), "test") == described
+    assert parse_chip(chip_to_toml(described), "test") == described
 
 
 def test_a_chip_is_a_name_a_path_or_in_memory(tmp_path: Path) -> None:

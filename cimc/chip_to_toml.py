@@ -9,7 +9,7 @@ import numpy as np
 from cimc.chip import Chip
 
 
-def chip_toml(chip: Chip) -> str:
+def chip_to_toml(chip: Chip) -> str:
     """TOML text that `cimc.chip.parse_chip` reads back as an equal chip; the sources of its values are not in it."""
     return f"# Written from a chip in memory.\n{_table(chip.model_dump(exclude_none=True))}"
 
