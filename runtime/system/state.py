@@ -122,13 +122,14 @@ def gain_name(layer: str) -> str:
 
 
 def program(system: System, state: State, key: Array) -> tuple[State, dict[str, Array]]:
-    """Write every device to its target, the conductance in the state, with the chip's programming error.
+    """Write every device to the target of the digital copy, with the chip's programming error.
 
     Returns:
         The new state, and the trials that this took by layer, for one copy of each.
     """
     conductance, trials = {}, {}
-    for index, (name, targets) in enumerate(state["conductance"].items()):
+    for index, (name, weight) in enumerate(state["weight"].items()):
+        targets = pair_targets(weight, state["weight_range"][name], system.chip)
         written = device_of(system.chip.cell).write(targets, jax.random.fold_in(key, index))
         conductance[name] = written.conductance
         trials[name] = jnp.sum(written.trials, dtype=jnp.int32)

@@ -59,7 +59,7 @@ def _write(rule: UpdateRule, chip: Chip, layer: LayerState, wish: Wish, weight_r
         trials = jnp.where(aim.selected, written.trials, 0)
     layer = layer._replace(
         conductance=conductance,
-        updates=layer.updates + jnp.any(aim.selected, axis=0),
+        updates=layer.updates + (wish.due & jnp.any(aim.selected, axis=0)),
         writes=layer.writes + aim.selected,
         trials=layer.trials + trials,
     )

@@ -135,7 +135,7 @@ def settle(
     options: MixedPrecision, chip: Chip, layer: LayerState, wish: Wish, aim: Aim, weight_range: Array, key: Array
 ) -> LayerState:
     """After the write: the digital copy as `sync` says, and what the write left undone in the accumulator."""
-    due = jnp.any(aim.selected, axis=0)
+    due = wish.due & jnp.any(aim.selected, axis=0)
     weight, missed = layer.weight, jnp.float32(0)
     if options.sync == "target":
         weight = jnp.where(due, aim.aimed, weight)
