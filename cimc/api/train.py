@@ -16,6 +16,7 @@ from cimc.files import require_different, require_writable
 from cimc.options import check_number
 from runtime.crossbar.xla import use_compilation_cache
 from runtime.system.evaluate import check_data
+from runtime.system.normalize import normalize_layers
 from runtime.system.weight_range import training_weight_range
 from runtime.training.options import TrainingOptions
 from runtime.training.train import Run, start
@@ -73,6 +74,8 @@ def train(
         require_writable(output)
     system = system_of(artifact, options.policy.backward)
     state, programmed = state_of(artifact, system, name, weight_range=training_weight_range)
+    if options.policy.compute.on_arrays and not programmed:
+        state = normalize_layers(state)
     check_data(system, state, data, artifact.mapping.input_range)
     run = start(system, state, options, programmed)
     if resume and output is not None and Path(output).exists():
