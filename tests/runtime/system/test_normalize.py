@@ -11,7 +11,7 @@ import cimc
 from cimc.units import pair_weight
 from runtime.network.load import load_network
 from runtime.system.evaluate import logits
-from runtime.system.normalize import normalize_layers
+from runtime.system.normalize import LEAST_GAIN, normalize_layers
 from runtime.system.state import State, System, build_system, gain_name, initial_state
 from runtime.system.weight_range import training_weight_range
 
@@ -26,16 +26,16 @@ def lenet1(scale: float) -> tuple[System, State]:
     return system, state
 
 
-@pytest.mark.parametrize("scale", [0.3, 0.5, 1.0, 3.0, 0.0])
+@pytest.mark.parametrize("scale", [0.05, 0.3, 0.5, 1.0, 3.0, 0.0])
 def test_a_layer_of_small_weights_is_held_at_he_s_size_and_computes_the_same(scale: float) -> None:
     system, state = lenet1(scale)
     after = normalize_layers(state)
-    small = scale in (0.3, 0.5)
-    assert float(after["digital"][gain_name("conv2")]) == pytest.approx(scale if small else 1.0, rel=0.1)
+    small, gain = 0 < scale < 0.6, max(scale, LEAST_GAIN)
+    assert float(after["digital"][gain_name("conv2")]) == pytest.approx(gain if small else 1.0, rel=0.1)
     assert float(after["digital"][gain_name("conv1")]) == 1.0
     if small:
         rows = len(after["weight"]["conv2"])
-        assert float(jnp.std(after["weight"]["conv2"])) == pytest.approx((2 / rows) ** 0.5, rel=0.05)
+        assert float(jnp.std(after["weight"]["conv2"])) == pytest.approx((2 / rows) ** 0.5 * scale / gain, rel=0.06)
     else:
         jax.tree.map(np.testing.assert_array_equal, after, state)
     images = np.random.default_rng(0).integers(0, 256, (20, 1, 28, 28), np.uint8)
