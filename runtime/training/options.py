@@ -43,13 +43,12 @@ class Policy:
 
     def __post_init__(self) -> None:
         """Names of choices become the choices. Raises CimcError for a value that is none."""
-        for name in COMMON:  # one place for each: what asks for `sync` must not miss one that --set gave
-            if name in (further := dict(self.settings)):
-                value = further.pop(name)
-                if name == "threshold" and isinstance(value, str):
-                    value = _number(value)
-                object.__setattr__(self, name, value)
-                object.__setattr__(self, "settings", tuple(further.items()))
+        further = dict(self.settings)
+        for name in set(self._common()) & further.keys():
+            # One place for each: what asks for `sync` must not miss one that --set gave.
+            value = further.pop(name)
+            object.__setattr__(self, name, _number(value) if name == "threshold" else value)
+        object.__setattr__(self, "settings", tuple(further.items()))
         choices = {"residual": Residual, "write": Write, "backward": Backward, "sync": Sync}
         for name, kind in choices.items():
             object.__setattr__(self, name, check_choice(kind, name, getattr(self, name)))
@@ -66,11 +65,18 @@ class Policy:
     def rule(self) -> UpdateRule:
         """The update policy with its options; of float, which asks none, the default one."""
         if self.method == FLOAT_METHOD:
+            if self.settings:
+                raise CimcError("--set gives options of an update policy, and --update float has none; leave one out")
             return make_rule("mixed-precision")
-        name = self.method
-        known = {option.name for option in fields(find_policy(name, also=(FLOAT_METHOD,)).options)}
-        common = {option: getattr(self, option) for option in COMMON if option in known}
-        return make_rule(name, **{**common, **dict(self.settings)})
+        common = {option: getattr(self, option) for option in self._common()}
+        return make_rule(self.method, **{**common, **dict(self.settings)})
+
+    def _common(self) -> list[str]:
+        """Those of the `COMMON` options that the policy has."""
+        if self.method == FLOAT_METHOD:
+            return []
+        known = {option.name for option in fields(find_policy(self.method, also=(FLOAT_METHOD,)).options)}
+        return [option for option in COMMON if option in known]
 
     def check(self, chip: Chip) -> None:
         """Raises CimcError for options that do not fit together or the chip."""
@@ -82,11 +88,12 @@ class Policy:
             raise CimcError("--sync none leaves no digital copy for the backward pass; add --backward analog")
 
 
-def _number(text: str) -> float | str:
+def _number(value: Any) -> Any:
+    """A text of a number as the number; all else as it is, for the check that names it."""
     try:
-        return float(text)
+        return float(value) if isinstance(value, str) else value
     except ValueError:
-        return text
+        return value
 
 
 @dataclass(frozen=True)

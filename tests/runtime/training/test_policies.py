@@ -45,6 +45,14 @@ def test_options_are_given_as_values_or_texts_and_checked() -> None:
         assert "\n" not in str(error.value)
 
 
+@pytest.mark.parametrize(
+    ("method", "message"), [("naive", "naive has no option 'threshold'"), ("float", "float has none")]
+)
+def test_an_option_that_the_policy_does_not_have_is_refused_not_dropped(method: str, message: str) -> None:
+    with pytest.raises(CimcError, match=message):
+        Policy(method=method, settings=(("threshold", "0.3"),))
+
+
 @pytest.mark.parametrize("name", ["Naive", "mixed", "sgd", ""])
 def test_a_wrong_name_is_refused_not_trained_as_another(name: str) -> None:
     with pytest.raises(CimcError, match=r"method is .*, no update policy; choose mixed-precision, naive"):
