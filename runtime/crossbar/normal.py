@@ -24,9 +24,12 @@ def normal(key: Array, shape: tuple[int, ...]) -> Array:
     """Standard normal float32 values of that shape; at most 2^32 of them.
 
     Args:
-        key: a `jax.random` key.
+        key: a `jax.random` key, or a vector of keys: each draws an equal part of the last axis, the parts in order.
         shape: shape of the result.
     """
+    if key.ndim:
+        parts = jax.vmap(lambda one: normal(one, (*shape[:-1], shape[-1] // len(key))), out_axes=-2)(key)
+        return parts.reshape(shape)
     words = once(jax.random.bits(key, (4,), jnp.uint32))
     index = jax.lax.iota(jnp.uint32, math.prod(shape)).reshape(shape)
     base = mix(index + words[0])
