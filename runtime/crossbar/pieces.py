@@ -74,7 +74,7 @@ def read_in_pieces(
     convolution = layer.window is not None
     spatial = output_sizes(x.shape[2:], layer.window) if layer.window is not None else x.shape[1:2]
     devices, rows, columns = held.conductance.shape
-    cut = cut_layer(bytes_of_mvm(layer, devices, rows, columns), spatial)
+    cut = cut_layer(bytes_of_mvm(layer, devices, rows, columns), spatial, len(x))
     y = np.empty((len(x), columns, *spatial) if convolution else (len(x), *spatial, columns), np.float32)
     if not y.size:
         return y
@@ -92,11 +92,19 @@ def read_in_pieces(
     return y
 
 
-def cut_layer(mvm_bytes: int, sizes: Sequence[int]) -> Cut:
-    """The cut of a layer whose MVMs take so many bytes; sizes of its output a sample: rows first, or the vectors."""
-    most, positions = max(PIECE_BYTES // mvm_bytes, 1), math.prod(sizes)
+def cut_layer(mvm_bytes: int, sizes: Sequence[int], samples: int) -> Cut:
+    """The cut of a layer whose MVMs take so many bytes, for so many samples.
+
+    Pieces of samples are powers of two, so that few sizes are compiled and few pieces are filled up.
+
+    Args:
+        mvm_bytes: of the inputs and the currents of one MVM.
+        sizes: of the output of a sample: rows first, or the number of vectors.
+        samples: in all.
+    """
+    most, positions = max(PIECE_BYTES // mvm_bytes, 1), max(math.prod(sizes), 1)
     if positions <= most:
-        return Cut(most // max(positions, 1), 1, sizes[0])
+        return Cut(min(1 << (most // positions).bit_length() - 1, 1 << (samples - 1).bit_length()), 1, sizes[0])
     height = max(most * sizes[0] // positions, 1)
     strips = -(-sizes[0] // height)
     return Cut(1, strips, -(-sizes[0] // strips))
