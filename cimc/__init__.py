@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from cimc.artifact import Artifact, read_artifact, write_artifact
     from cimc.chip import Chip, load_chip
     from cimc.data.load import load as load_data
-    from cimc.dataset import Dataset
+    from cimc.dataset import Dataset, Preprocess, Samples
     from cimc.errors import CimcError
     from cimc.mapping import Mapping
     from cimc.options import (
@@ -59,9 +59,11 @@ _PUBLIC = {
     "Mapping": "cimc.mapping",
     "Package": "cimc.package",
     "Policy": "runtime.training.options",
+    "Preprocess": "cimc.dataset",
     "RateSchedule": "cimc.options",
     "Residual": "cimc.options",
     "RowSplit": "cimc.options",
+    "Samples": "cimc.dataset",
     "Sync": "cimc.options",
     "Trained": "cimc.api.train",
     "TrainingOptions": "runtime.training.options",
@@ -93,9 +95,11 @@ __all__ = [
     "Mapping",
     "Package",
     "Policy",
+    "Preprocess",
     "RateSchedule",
     "Residual",
     "RowSplit",
+    "Samples",
     "Sync",
     "Trained",
     "TrainingOptions",

@@ -1,6 +1,7 @@
 """From a lowered ONNX network to one that is ready to run."""
 
 from collections.abc import Iterator, Mapping
+from typing import Any
 
 import numpy as np
 import onnx
@@ -36,7 +37,7 @@ def load_network(lowered: ir.Model | bytes) -> Network:
         trainable=tuple(dict.fromkeys(name for node in nodes for name in _parameters(node, initializers))),
         statistics=tuple(dict.fromkeys(name for node in nodes for name in _statistics(node) if name in initializers)),
         windows={node.layer: _window(node) for node in nodes if node.layer is not None},
-        integer_inputs=frozenset(str(v.name) for v in graph.inputs if v.dtype is not None and v.dtype.is_integer()),
+        input_types={str(value.name): _type(value) for value in graph.inputs},
         opsets=dict(model.opset_imports),
         protos=tuple(ir.to_proto(node) for node in graph),
         functions=tuple(ir.to_proto(function) for function in model.functions.values()),
@@ -106,6 +107,10 @@ def _node(node: ir.Node) -> Node:
 
 def _sizes(value: ir.Value) -> tuple[int | None, ...]:
     return tuple(size if isinstance(size, int) else None for size in value.shape or ())
+
+
+def _type(value: ir.Value) -> np.dtype[Any]:
+    return np.dtype(np.float32 if value.dtype is None else value.dtype.numpy())
 
 
 def _window(node: Node) -> Window | None:

@@ -136,12 +136,14 @@ def _best_range(system: System, step: LayerStep, x: Floats, held: Held, key: Arr
     return candidates[int(np.argmin([error(candidate) for candidate in candidates]))]
 
 
-def follow(system: System, state: State, watch: Watch, images: Array, scale: float, key: Array) -> tuple[State, Watch]:
+def follow(
+    system: System, state: State, watch: Watch, images: Array, preprocess: Preprocess, key: Array
+) -> tuple[State, Watch]:
     """Look at some of the stored images [N, ...], and choose all ranges on all of them if those of any layer moved.
 
     The same `key` serves all looks: each takes its number into it.
     """
-    ranges, watch = _follow(system, _read_part(state), watch, images, scale, key)
+    ranges, watch = _follow(system, _read_part(state), watch, images, preprocess, key)
     return {**state, "input_range": ranges}, watch
 
 
@@ -152,15 +154,15 @@ def _read_part(state: State) -> State:
 
 @partial(jit, static_argnums=(0, 4))
 def _follow(
-    system: System, state: State, watch: Watch, images: Array, scale: float, key: Array
+    system: System, state: State, watch: Watch, images: Array, preprocess: Preprocess, key: Array
 ) -> tuple[dict[str, Array], Watch]:
     look_key, choose_key, again_key = jax.random.split(jax.random.fold_in(key, watch.looks), 3)
     few = images[:WATCHED_IMAGES]
-    seen = look(system, state, few, scale, look_key)
+    seen = look(system, state, few, preprocess, look_key)
 
     def choose(_: None) -> tuple[dict[str, Array], dict[str, Seen]]:
-        ranges = _choose(system, state, images, scale, choose_key)
-        return ranges, look(system, {**state, "input_range": ranges}, few, scale, again_key)
+        ranges = _choose(system, state, images, preprocess, choose_key)
+        return ranges, look(system, {**state, "input_range": ranges}, few, preprocess, again_key)
 
     moved = jnp.any(jnp.stack([_moved(seen[name], watch.chosen[name]) for name in seen])) | (watch.calibrations == 0)
     ranges, chosen = jax.lax.cond(moved, choose, lambda _: (state["input_range"], watch.chosen), None)
@@ -176,7 +178,7 @@ def _moved(now: Seen, then: Seen) -> Array:
     return moved
 
 
-def look(system: System, state: State, images: Array, scale: float, key: Array) -> dict[str, Seen]:
+def look(system: System, state: State, images: Array, preprocess: Preprocess, key: Array) -> dict[str, Seen]:
     """What the converters of every layer see of stored images [N, ...]."""
     record: dict[str, Seen] = {}
 
@@ -192,18 +194,18 @@ def look(system: System, state: State, images: Array, scale: float, key: Array) 
         record[name] = Seen(*map(jnp.maximum, seen, record[name])) if name in record else seen
         return layer_on_arrays(system, state, name, x, input_range, layer_key)
 
-    _run(system, state, images, scale, product, key)
+    _run(system, state, images, preprocess, product, key)
     return record
 
 
-def _choose(system: System, state: State, images: Array, scale: float, key: Array) -> dict[str, Array]:
+def _choose(system: System, state: State, images: Array, preprocess: Preprocess, key: Array) -> dict[str, Array]:
     record: dict[str, Array] = {}
-    _run(system, state, images, scale, calibrating_product(system, state, record), key)
+    _run(system, state, images, preprocess, calibrating_product(system, state, record), key)
     return record
 
 
-def _run(system: System, state: State, images: Array, scale: float, product: Product, key: Array) -> None:
-    x = images.astype(jnp.float32) * jnp.float32(scale)
+def _run(system: System, state: State, images: Array, preprocess: Preprocess, product: Product, key: Array) -> None:
+    x = network_input(system, images, preprocess)
     run_network(system.network, x, product, state["digital"], state["statistics"], key)
 
 

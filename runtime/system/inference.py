@@ -6,7 +6,6 @@ from collections.abc import Callable, Iterator
 from functools import partial
 
 import numpy as np
-import onnx
 from jax import Array
 from numpy.typing import NDArray
 
@@ -14,6 +13,7 @@ from cimc.dataset import Preprocess, Samples
 from runtime.crossbar.pieces import Floats
 from runtime.network.network import Network
 from runtime.network.stepwise import Arrays, LayerStep, bytes_at_once, run_exactly, run_steps
+from runtime.system.inputs import network_inputs
 from runtime.system.layers import held_of, read_layer
 from runtime.system.state import State, System, gain_name
 
@@ -128,15 +128,20 @@ def exact_parameters(system: System, state: State) -> Arrays:
 
 
 def feeds_of(network: Network, samples: Samples, preprocess: Preprocess, size: int) -> Arrays:
-    """The inputs of a batch by name as the network takes them; of a fixed batch filled up with its first sample."""
+    """The inputs of a batch by name as the network takes them; of a fixed batch filled up with its first sample.
+
+    Args:
+        network: the network.
+        samples: with the network's own input names (`match_inputs`).
+        preprocess: from stored values to inputs.
+        size: of a full batch.
+    """
+    fixed = fixed_batch(network) is not None
     feeds = {}
-    for given, array in samples.inputs.items():
-        name = given or next(iter(network.inputs))
-        kind = onnx.helper.tensor_dtype_to_np_dtype(network.types[name])
-        x = (preprocess.apply(array) if kind == np.float32 else array).astype(kind, copy=False)
-        if x.ndim > len(network.inputs[name]):  # a sample is all that a call takes
-            x = x[0]
-        elif fixed_batch(network) is not None and len(x) < size:
-            x = np.concatenate([x, np.repeat(x[:1], size - len(x), axis=0)])
-        feeds[name] = x
+    shapes = {name: (sizes, network.input_types[name]) for name, sizes in network.inputs.items()}
+    for name, x in network_inputs(samples.inputs, shapes, preprocess).items():
+        whole = x[0] if x.ndim > len(shapes[name][0]) else x  # a sample may be all that a call takes
+        if fixed and len(whole) < size:
+            whole = np.concatenate([whole, np.repeat(whole[:1], size - len(whole), axis=0)])
+        feeds[name] = whole.astype(shapes[name][1], copy=False)
     return feeds

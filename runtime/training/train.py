@@ -13,7 +13,7 @@ import numpy as np
 import optax
 from jax import Array
 
-from cimc.dataset import Dataset
+from cimc.dataset import Dataset, Preprocess
 from cimc.errors import CimcError
 from runtime.crossbar.keys import new_key
 from runtime.crossbar.xla import jit
@@ -129,10 +129,10 @@ def train(
     Raises:
         CimcError: the data does not fit the network, or the loss is no longer a number.
     """
-    stored = images_for(system, data.x_train, data)
+    stored = images_for(system, data.train.inputs[""], data)
     images = jax.device_put(stored)
-    test_images = images_for(system, data.x_test, data)
-    labels = jax.device_put(data.y_train)
+    test_images = images_for(system, data.test.inputs[""], data)
+    labels = jax.device_put(data.train.labels)
     calibration = jax.device_put(stored[calibration_index(options.seed, len(stored))])
     per_epoch = options.steps(len(images))
     total = per_epoch * options.epochs
@@ -147,7 +147,7 @@ def train(
         if epoch != order_epoch:
             order_epoch, order = epoch, _order(options, epoch, len(images), per_epoch)
         if on_arrays and steps_to_look(run.step) == 0:
-            state, watch = follow(system, run.state, run.watch, calibration, data.scale, look_key)
+            state, watch = follow(system, run.state, run.watch, calibration, data.preprocess, look_key)
             run = replace(run, state=state, watch=watch)
         count = min(STEPS_PER_CALL, per_epoch - position)
         if on_arrays:
@@ -161,7 +161,7 @@ def train(
             compute,
             rule,
             options.weight_decay,
-            data.scale,
+            data.preprocess,
             (run.state, run.optimizer, run.loss_sum),
             images,
             labels,
@@ -201,7 +201,7 @@ def _train_steps(
     compute: Compute,
     rule: UpdateRule,
     weight_decay: float,
-    scale: float,
+    preprocess: Preprocess,
     carried: tuple[State, Any, Array],
     images: Array,
     labels: Array,
@@ -222,7 +222,7 @@ def _train_steps(
 
     def one(n: Array, carried: _Carried) -> _Carried:
         step_key = jax.random.fold_in(key, first + n)
-        x = network_input(system, images[batches[n]], scale)
+        x = network_input(system, images[batches[n]], preprocess)
         return _train_step(
             system,
             compute,
@@ -348,11 +348,13 @@ def _end_epoch(
         raise CimcError(f"the loss is {loss} after step {run.step}; lower --lr (now {lr:g})")
     exact = not options.policy.compute.on_arrays
     key = None if exact else _key(options, 3, run.step)
-    outputs = logits(system, run.state, test_images, data.scale, key, exact)
+    outputs = logits(system, run.state, test_images, data.preprocess, key, exact)
+    labels = data.test.labels_of()
+    assert labels is not None
     record = {
         "epoch": len(run.history) + 1,
         "loss": loss,
-        "accuracy": accuracy(outputs, data.y_test),
+        "accuracy": accuracy(outputs, labels),
         "lr": lr,
         **{
             group: float(sum(np.sum(np.asarray(a), dtype=np.int64) for a in run.state[group].values()))

@@ -18,7 +18,7 @@ import pytest
 from jax.extend.core import jaxprs_in_params
 
 from cimc.api.compile import compile_model
-from cimc.dataset import Dataset
+from cimc.dataset import Dataset, Preprocess
 from runtime.network.load import load_network
 from runtime.system import calibration
 from runtime.system.calibration import calibrate
@@ -28,6 +28,7 @@ from runtime.training.options import TrainingOptions
 from runtime.training.train import STEPS_PER_CALL, start, train
 
 BATCH = 64
+PIXELS = Preprocess(1 / 255)
 EQUATIONS = 1740  # 1579
 MEGABYTES_A_STEP = 112.0  # 89.7
 TEMPORARY_MEGABYTES = 12.4  # 9.9
@@ -48,24 +49,24 @@ def data() -> Dataset:
     random = np.random.default_rng(0)
     images = random.integers(0, 256, (640, 1, 28, 28), np.uint8)
     labels = random.integers(0, 10, 640).astype(np.int32)
-    return Dataset("random", images, labels, images[:1], labels[:1], synthetic=True, classes=10)
+    return Dataset.of_images("random", images, labels, images[:1], labels[:1], synthetic=True, classes=10)
 
 
 def lowered_step(system: System) -> Any:
     options = TrainingOptions(batch_size=BATCH)
     run = start(system, initial_state(system), options)
-    images = jnp.asarray(data().x_train)
-    state = calibrate(system, run.state, images[:128], 1 / 255, jax.random.key(0))
+    images = jnp.asarray(data().train.inputs[""])
+    state = calibrate(system, run.state, images[:128], PIXELS, jax.random.key(0))
     batches, rates = np.zeros((STEPS_PER_CALL, BATCH), np.int32), np.zeros(STEPS_PER_CALL, np.float32)
     return training._train_steps.trace(
         system,
         options.policy.compute,
         options.policy.rule,
         options.weight_decay,
-        1 / 255,
+        PIXELS,
         (state, run.optimizer, run.loss_sum),
         images,
-        jnp.asarray(data().y_train),
+        jnp.asarray(data().train.labels),
         batches,
         rates,
         jax.random.key(0),

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 import cimc
+from cimc.dataset import Preprocess
 from cimc.units import pair_weight
 from runtime.network.load import load_network
 from runtime.system.evaluate import logits
@@ -45,7 +46,7 @@ def test_a_layer_of_small_weights_is_held_at_he_s_size_and_computes_the_same(sca
                 system,
                 {**s, "input_range": dict.fromkeys(s["input_range"], jnp.float32(2))},
                 images,
-                1 / 255,
+                Preprocess(1 / 255),
                 None,
                 exact,
             )
