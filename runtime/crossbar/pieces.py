@@ -26,8 +26,9 @@ from runtime.crossbar.xla import jit
 
 Floats = NDArray[np.float32]
 
-# Of the patches and currents of a piece: what stays near the processor. Larger pieces were slower, ResNet's first
-# layers by a factor of two; smaller ones lose to the calls.
+# Of the inputs and currents of a piece: what stays near the processor. Larger pieces were slower, ResNet's first layers
+# by a factor of two; smaller ones lose to the calls. Where the conductances take more, twice those: each piece reads
+# them all.
 PIECE_BYTES = 1 << 23
 
 
@@ -74,7 +75,8 @@ def read_in_pieces(
     convolution = layer.window is not None
     spatial = output_sizes(x.shape[2:], layer.window) if layer.window is not None else x.shape[1:2]
     devices, rows, columns = held.conductance.shape
-    cut = cut_layer(bytes_of_mvm(layer, devices, rows, columns), spatial, len(x))
+    limit = max(PIECE_BYTES, 2 * 4 * held.conductance.size)
+    cut = cut_layer(limit // bytes_of_mvm(layer, devices, rows, columns), spatial, len(x))
     y = np.empty((len(x), columns, *spatial) if convolution else (len(x), *spatial, columns), np.float32)
     if not y.size:
         return y
@@ -92,17 +94,17 @@ def read_in_pieces(
     return y
 
 
-def cut_layer(mvm_bytes: int, sizes: Sequence[int], samples: int) -> Cut:
-    """The cut of a layer whose MVMs take so many bytes, for so many samples.
+def cut_layer(most: int, sizes: Sequence[int], samples: int) -> Cut:
+    """The cut of a layer into pieces of at most so many MVMs, for so many samples.
 
     Pieces of samples are powers of two, so that few sizes are compiled and few pieces are filled up.
 
     Args:
-        mvm_bytes: of the inputs and the currents of one MVM.
+        most: MVMs of a piece.
         sizes: of the output of a sample: rows first, or the number of vectors.
         samples: in all.
     """
-    most, positions = max(PIECE_BYTES // mvm_bytes, 1), max(math.prod(sizes), 1)
+    most, positions = max(most, 1), max(math.prod(sizes), 1)
     if positions <= most:
         return Cut(min(1 << (most // positions).bit_length() - 1, 1 << (samples - 1).bit_length()), 1, sizes[0])
     height = max(most * sizes[0] // positions, 1)

@@ -10,7 +10,7 @@ from cimc.window import Window
 from runtime.crossbar import pieces
 from runtime.crossbar.keys import new_key
 from runtime.crossbar.layer import layer_output
-from runtime.crossbar.pieces import Cut, Held, bytes_of_mvm, cut_layer, read_in_pieces
+from runtime.crossbar.pieces import Cut, Held, cut_layer, read_in_pieces
 from runtime.crossbar.product import Crossbar
 from runtime.crossbar.unfold import fold_output
 from runtime.crossbar.xla import jit
@@ -46,11 +46,16 @@ def whole(layer: Crossbar, x: np.ndarray, held: Held) -> np.ndarray:
     return np.moveaxis(np.asarray(fold_output(y, inputs.shape, layer.window)), -1, 0)
 
 
+def set_vectors(vectors: int, monkeypatch: Any) -> None:
+    """Let a piece take so many vectors at most."""
+    monkeypatch.setattr(pieces, "bytes_of_mvm", lambda *sizes: -(-pieces.PIECE_BYTES // vectors))
+
+
 @pytest.mark.parametrize("name", LAYERS)
 @pytest.mark.parametrize("vectors", [3, 100, 10_000])
 def test_pieces_of_any_size_give_what_the_whole_layer_gives(name: str, vectors: int, monkeypatch: Any) -> None:
     layer, x, held = case(name)
-    monkeypatch.setattr(pieces, "PIECE_BYTES", vectors * bytes_of_mvm(layer, *held.conductance.shape))
+    set_vectors(vectors, monkeypatch)
     np.testing.assert_array_equal(read_in_pieces(layer, x, held, None), whole(layer, x, held))
 
 
@@ -70,7 +75,7 @@ def test_the_noise_of_a_sample_is_its_own_whatever_comes_with_it(name: str) -> N
 @pytest.mark.parametrize("name", ["product", "convolution"])
 def test_strips_of_one_sample_have_noise_of_the_stated_size_and_their_own(name: str, monkeypatch: Any) -> None:
     layer, x, held = case(name, samples=1)
-    monkeypatch.setattr(pieces, "PIECE_BYTES", 7 * bytes_of_mvm(layer, *held.conductance.shape))
+    set_vectors(7, monkeypatch)
     clean = read_in_pieces(layer, x, held, None)
     errors = np.stack([read_in_pieces(layer, x, held, new_key(seed)) - clean for seed in range(200)])
     axis = 2 if layer.window else 1
@@ -82,13 +87,10 @@ def test_strips_of_one_sample_have_noise_of_the_stated_size_and_their_own(name: 
 
 
 def test_a_cut_holds_whole_samples_or_strips_of_about_equal_height() -> None:
-    size = pieces.PIECE_BYTES // 1000
-    assert cut_layer(1000, (10, 10)) == Cut(size // 100, 1, 10)
-    assert cut_layer(pieces.PIECE_BYTES * 2, (3, 5)) == Cut(1, 3, 1)
-    cut = cut_layer(1000, (size // 10, 25))
-    assert cut.samples == 1
-    assert cut.strips * cut.height >= size // 10 > (cut.strips - 1) * cut.height
-    assert cut.height * 25 <= size
+    assert cut_layer(5_000, (10, 10), 1_000) == Cut(32, 1, 10), "the power of two below 50 samples"
+    assert cut_layer(5_000, (10, 10), 5) == Cut(8, 1, 10), "few samples"
+    assert cut_layer(0, (3, 5), 9) == Cut(1, 3, 1), "never less than a row"
+    assert cut_layer(1_000, (70, 25), 9) == Cut(1, 2, 35), "equal strips, of 40 rows at most"
 
 
 def test_no_samples_or_no_vectors_give_nothing() -> None:
