@@ -36,14 +36,14 @@ class Network:
     arrays by name, those of the network (weights in rows x columns). trainable: names of the digital parameters that
     training changes (biases, normalisation, embeddings). statistics: names of the running means and variances of
     batch normalisation. windows: convolution window a layer. input_types: NumPy type of each input (integers:
-    tokens). opsets: versions of the operator sets. logits: the output that is trained, the only one of floats, before
-    a final Softmax if there is one; empty if there are several.
+    tokens). opsets: versions of the operator sets. logits: of each output that can be trained (those of
+    floats, or the only one) the value before its last Softmax, LogSoftmax or Sigmoid, or the output itself.
     """
 
     nodes: tuple[Node, ...]
     inputs: Mapping[str, tuple[int | None, ...]]
     outputs: tuple[str, ...]
-    logits: str
+    logits: Mapping[str, str]
     initializers: Mapping[str, np.ndarray]
     trainable: tuple[str, ...]
     statistics: tuple[str, ...]
@@ -62,7 +62,7 @@ class Network:
     @property
     def input(self) -> str:
         """The name of the only input. Raises CimcError when there are several, or several outputs to train."""
-        if len(self.inputs) != 1 or not self.logits:
+        if len(self.inputs) != 1 or len(self.logits) != 1:
             raise CimcError(
                 f"the network has {len(self.inputs)} inputs and {len(self.outputs)} outputs; "
                 "training and evaluation need one of each, beside outputs of integers: remove the others"
