@@ -50,12 +50,16 @@ def measure_of(name: str) -> Measure:
         found = getattr(importlib.import_module(module), function)
     except (ImportError, AttributeError) as error:
         raise CimcError(f"metric {name} cannot be had ({error}); give an importable MODULE:FUNCTION") from None
-    return Measure(lambda outputs, labels: _own_sums(found(outputs, labels), name, len(outputs)), _means)
+    return Measure(lambda outputs, labels: _own_sums(found(outputs, labels), name, len(outputs)), _own_means)
 
 
 def _own_sums(given: Any, name: str, samples: int) -> Sums:
     figures = given if isinstance(given, Mapping) else {name.rpartition(":")[2]: given}
-    return {"count": samples, **{str(key): float(value) * samples for key, value in figures.items()}}
+    return {"count": samples, **{f"sum.{key}": float(value) * samples for key, value in figures.items()}}
+
+
+def _own_means(sums: Sums) -> dict[str, float]:
+    return {name.removeprefix("sum."): mean for name, mean in _means(sums).items()}
 
 
 def choose_measure(output_shape: Sequence[int], labels: Values) -> str:
@@ -73,11 +77,10 @@ def choose_measure(output_shape: Sequence[int], labels: Values) -> str:
         return "top1" if len(shape) == 2 else "binary" if len(shape) == 1 else _no_measure(output_shape, labels)
     elif stated.shape[1:] == shape[1:]:
         return "multilabel" if len(shape) == 2 else "binary"
-    elif len(shape) == stated.ndim + 1:
-        class_axis(shape, stated.shape)
+    elif _class_axis(shape, stated.shape) is not None:
         return "miou" if len(shape) >= 4 else "positions"
     elif len(shape) == 3 and stated.ndim == 2:
-        return "edit"
+        return "edit"  # fewer or more steps than symbols
     return _no_measure(output_shape, labels)
 
 
@@ -103,14 +106,21 @@ def class_axis(output_shape: Sequence[int], label_shape: Sequence[int]) -> int:
     Raises:
         CimcError: it is neither.
     """
+    axis = _class_axis(output_shape, label_shape)
+    if axis is None:
+        raise CimcError(
+            f"outputs {_text(output_shape)} have no axis of classes beside the positions of labels {_text(label_shape)}"
+        )
+    return axis
+
+
+def _class_axis(output_shape: Sequence[int], label_shape: Sequence[int]) -> int | None:
     if len(output_shape) == len(label_shape) + 1:
         for axis in (len(output_shape) - 1, 1):
             rest = [size for place, size in enumerate(output_shape) if place not in (0, axis)]
             if rest == list(label_shape[1:]):
                 return axis
-    raise CimcError(
-        f"outputs {_text(output_shape)} have no axis of classes beside the positions of labels {_text(label_shape)}"
-    )
+    return None
 
 
 def require_finite(outputs: Values) -> None:

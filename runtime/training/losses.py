@@ -40,7 +40,7 @@ class OutputLoss:
     @property
     def text(self) -> str:
         """The loss in a few words."""
-        kind = f"{self.kind} from the original network" if self.kind is Loss.distill else str(self.kind)
+        kind = "distillation from the original network" if self.kind is Loss.distill else str(self.kind)
         at_logits = self.activation and self.kind is not Loss.mse
         return f"{kind} on {self.output}" + (f", at the logits before its {self.activation}" if at_logits else "")
 
@@ -136,7 +136,7 @@ def _text(shape: Sequence[int]) -> str:
     return "x".join(map(str, shape[1:])) or "1"
 
 
-def total_loss(losses: tuple[OutputLoss, ...], logits: Mapping[str, Array], targets: Mapping[str, Array]) -> Array:
+def total_loss(losses: tuple[OutputLoss, ...], logits: Mapping[str, Any], targets: Mapping[str, Any]) -> Array:
     """The sum of the losses of a batch, scalar: logits and targets [N, ...] by output."""
     first, *others = (_LOSSES[loss.kind](loss, logits[loss.output], targets[loss.output]) for loss in losses)
     return sum(others, first)
