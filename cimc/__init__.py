@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from cimc.mapping import Mapping
     from cimc.options import (
         Backward,
+        Loss,
         RateSchedule,
         Residual,
         RowSplit,
@@ -56,6 +57,7 @@ _PUBLIC = {
     "Compiled": "cimc.api.compile",
     "Dataset": "cimc.dataset",
     "Deployment": "runtime.deployment.deploy",
+    "Loss": "cimc.options",
     "Mapping": "cimc.mapping",
     "Package": "cimc.package",
     "Policy": "runtime.training.options",
@@ -92,6 +94,7 @@ __all__ = [
     "Compiled",
     "Dataset",
     "Deployment",
+    "Loss",
     "Mapping",
     "Package",
     "Policy",

@@ -12,14 +12,15 @@ import numpy as np
 from cimc.artifact import Artifact, network_digest
 from cimc.dataset import Dataset, Preprocess, Samples
 from cimc.errors import CimcError
+from cimc.options import Loss
 from cimc.version import __version__
 from runtime.system.calibration import calibration_index
-from runtime.system.evaluate import images_for
-from runtime.system.state import System, flatten_state
+from runtime.system.state import flatten_state
 from runtime.training.options import TrainingOptions
 from runtime.training.train import Run
 
 # Closing figures that a clock gave: they are of the machine, and a run that repeats must write the same bytes.
+_KEPT = "calibration/"  # names of the kept samples: `images` for the only input, else the input's
 CLOCKED = frozenset({"images_per_s", "start_up_s"})
 
 
@@ -30,19 +31,19 @@ def checkpoint(
     total: int,
     options: TrainingOptions,
     data: Dataset,
-    system: System,
     figures: Mapping[str, Any] | None = None,
 ) -> Artifact:
     """The `.cim` file of a run, with all that it needs to go on, and the images that calibrate its input ranges.
 
     figures: the closing ones of a complete run (JSON values), kept but for those in `CLOCKED`.
     """
-    kept = data.train.inputs[""][calibration_index(options.seed, len(data.train))]
+    kept = data.train.take(calibration_index(options.seed, len(data.train))).inputs
     leaves = jax.tree.leaves(run.optimizer)
     flat = flatten_state(run.state) | {f"optimizer/{index}": np.asarray(leaf) for index, leaf in enumerate(leaves)}
     flat |= {f"watch/{index}": np.asarray(leaf) for index, leaf in enumerate(jax.tree.leaves(run.watch))}
     flat |= {f"first_trials/{name}": np.asarray(trials) for name, trials in run.first_trials.items()}
-    flat |= {"calibration/images": images_for(system, kept, data), "run/loss_sum": np.asarray(run.loss_sum)}
+    flat |= {_KEPT + ("images" if len(kept) == 1 else name): np.asarray(array) for name, array in kept.items()}
+    flat["run/loss_sum"] = np.asarray(run.loss_sum)
     history = {
         "options": _settings(source, options, data),
         "step": run.step,
@@ -107,12 +108,15 @@ def load_run(
 
 def calibration_samples(artifact: Artifact) -> tuple[Samples, Preprocess] | None:
     """The training samples that set the input ranges, as a trained `.cim` file keeps them; None where it keeps none."""
-    if "calibration/images" not in artifact.state:
+    kept = {name.removeprefix(_KEPT): array for name, array in artifact.state.items() if name.startswith(_KEPT)}
+    if not kept:
         return None
     # Before it was there: a scale.
     stated = artifact.history.get("preprocess", {"scale": artifact.history.get("scale", 1.0)})
     fields: dict[str, Any] = {name: tuple(v) if isinstance(v, list) else v for name, v in stated.items()}
-    return Samples({"": artifact.state["calibration/images"]}), Preprocess(**fields)
+    if list(kept) == ["images"]:
+        kept = {"": kept["images"]}  # of the only input
+    return Samples(kept), Preprocess(**fields)
 
 
 def _settings(source: Artifact, options: TrainingOptions, data: Dataset) -> dict[str, Any]:
@@ -124,6 +128,8 @@ def _settings(source: Artifact, options: TrainingOptions, data: Dataset) -> dict
         origin.update(name.encode() + np.ascontiguousarray(array).tobytes())
     samples = hashlib.sha256(b"".join(_digested(data.train)))
     described = asdict(options)
+    if options.loss is Loss.auto:
+        del described["loss"]  # runs of before it was an option
     settings = described["policy"].pop("settings")
     if settings:
         described["policy"]["settings"] = {name: str(value) for name, value in settings}

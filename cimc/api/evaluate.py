@@ -61,9 +61,12 @@ def evaluate(
         state, _ = program(system, state, program_key)
         index = calibration_index(seed, len(data.train))
         samples = jnp.asarray(images_for(system, data.train.inputs[""][index], data))
-        state = calibrate(system, state, samples, data.preprocess, calibration_key)
+        state = calibrate(system, state, {system.network.input: samples}, data.preprocess, calibration_key)
     began = time.perf_counter()
     key = read_key if noise and not exact else None
-    outputs = logits(system, state, images, data.preprocess, key, exact, lambda done: progress(done, len(images)))
+    feeds = {system.network.input: images}
+    (outputs,) = logits(
+        system, state, feeds, data.preprocess, key, exact, lambda done: progress(done, len(images))
+    ).values()
     seconds = time.perf_counter() - began
     return {"accuracy": accuracy(outputs, labels), "images_per_s": len(images) / seconds}

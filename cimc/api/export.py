@@ -78,7 +78,7 @@ def export(
     else:
         raise CimcError(f"{name} was never trained, so its input ranges are not known; add --data to set them")
     state = with_program(state, program_of(system, state))
-    state = calibrate(system, state, jnp.asarray(images), preprocess, new_key(seed))
+    state = calibrate(system, state, {system.network.input: jnp.asarray(images)}, preprocess, new_key(seed))
     result = program_of(system, state)
     constants = {node.inputs[1]: state["weight"][node.name] for node in system.network.layers()}
     package = Package(

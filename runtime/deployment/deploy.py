@@ -72,8 +72,9 @@ def deploy(
     stated = data.test.labels_of()
     assert stated is not None
     images = images_for(system, data.test.inputs[""], data)
+    name, (output,) = system.network.input, system.network.logits
     if baseline is None:
-        baseline = accuracy(logits(system, state, images, data.preprocess, None, exact=True), stated)
+        baseline = accuracy(logits(system, state, {name: images}, data.preprocess, None, exact=True)[output], stated)
     program_key, read_key = jax.random.split(new_key(seed))
     program_keys, correct, done = jax.random.split(program_key, chips), np.zeros(chips), 0
     at_once = chips_at_once(state)
@@ -125,7 +126,8 @@ def _correct(
 
     def one(chip: tuple[dict[str, Array], Array]) -> Array:
         conductance, key = chip
-        outputs = outputs_of(system, {**state, "conductance": conductance}, images, preprocess, key)
+        feeds = {system.network.input: images}
+        (outputs,) = outputs_of(system, {**state, "conductance": conductance}, feeds, preprocess, key).values()
         return jnp.sum(jnp.argmax(outputs[: len(labels)], axis=1) == labels)
 
     return jax.lax.map(one, (population, keys))

@@ -12,7 +12,7 @@ from cimc.window import Window
 from runtime.network.fallback import element_types
 from runtime.network.network import Network, Node
 from runtime.network.operators import OPERATORS
-from runtime.network.reorder import pool_first
+from runtime.network.reorder import ACTIVATIONS, activation_last, pool_first
 
 _LARGEST_BIAS = 1e4  # masks add less than -1e4
 
@@ -22,17 +22,17 @@ def load_network(lowered: ir.Model | bytes) -> Network:
     model = ir.from_proto(onnx.load_from_string(lowered)) if isinstance(lowered, bytes) else lowered
     graph = model.graph
     outputs = tuple(str(value.name) for value in graph.outputs)
-    nodes = pool_first([_node(node) for node in graph], outputs)
+    shapes = {str(value.name): _sizes(value) for node in graph for value in node.outputs}
+    nodes = activation_last(pool_first([_node(node) for node in graph], outputs), outputs, shapes)
     # Classifiers may give the label beside the scores.
     scores = [str(value.name) for value in graph.outputs if value.dtype == ir.DataType.FLOAT or len(outputs) == 1]
-    logits = scores[0] if len(scores) == 1 else ""
-    last = next((node for node in nodes if logits in node.outputs), None)
+    producers = {name: node for node in nodes for name in node.outputs}
     initializers = {name: value.const_value.numpy() for name, value in graph.initializers.items() if value.const_value}
     return Network(
         nodes=nodes,
         inputs={str(value.name): _sizes(value) for value in graph.inputs},
         outputs=outputs,
-        logits=last.inputs[0] if last is not None and last.operator == "Softmax" else logits,
+        logits={name: _logits(name, producers.get(name)) for name in scores},
         initializers=initializers,
         trainable=tuple(dict.fromkeys(name for node in nodes for name in _parameters(node, initializers))),
         statistics=tuple(dict.fromkeys(name for node in nodes for name in _statistics(node) if name in initializers)),
@@ -103,6 +103,12 @@ def _node(node: ir.Node) -> Node:
         attributes=attributes,
         foreign=None if known else (ir.to_proto(node), element_types(node)),
     )
+
+
+def _logits(output: str, producer: Node | None) -> str:
+    """The value before an output's last activation; the output itself where it has none."""
+    ends = producer is not None and producer.operator in ACTIVATIONS and producer.foreign is None
+    return producer.inputs[0] if producer is not None and ends else output
 
 
 def _sizes(value: ir.Value) -> tuple[int | None, ...]:

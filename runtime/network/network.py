@@ -38,14 +38,14 @@ class Network:
     batch normalisation. windows: convolution window a layer. input_types: NumPy type of each input (integers:
     tokens). opsets: versions of the operator sets. protos, functions: the operators as ONNX has them, in its order, and
     the functions they call. types, shapes: element type and sizes of every value by name, the batch as a symbol.
-    logits: the output that is trained, the only one of floats, before a final Softmax if there is one; empty if there
-    are several.
+    logits: of each output that can be trained (those of floats, or the only one) the value before its last Softmax,
+    LogSoftmax or Sigmoid, or the output itself.
     """
 
     nodes: tuple[Node, ...]
     inputs: Mapping[str, tuple[int | None, ...]]
     outputs: tuple[str, ...]
-    logits: str
+    logits: Mapping[str, str]
     initializers: Mapping[str, np.ndarray]
     trainable: tuple[str, ...]
     statistics: tuple[str, ...]
@@ -68,7 +68,7 @@ class Network:
     @property
     def input(self) -> str:
         """The name of the only input. Raises CimcError when there are several, or several outputs to train."""
-        if len(self.inputs) != 1 or not self.logits:
+        if len(self.inputs) != 1 or len(self.logits) != 1:
             raise CimcError(
                 f"the network has {len(self.inputs)} inputs and {len(self.outputs)} outputs; "
                 "training and evaluation need one of each, beside outputs of integers: remove the others"

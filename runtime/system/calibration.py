@@ -8,6 +8,7 @@ its inputs are, how many of them are clipped, and how many conversions end at th
 """
 
 import math
+from collections.abc import Mapping
 from functools import partial
 from typing import NamedTuple
 
@@ -25,6 +26,7 @@ from runtime.crossbar.xla import jit
 from runtime.network.run import Product, run_network
 from runtime.network.stepwise import LayerStep, run_layer_exactly, run_steps
 from runtime.system.inference import batch_size, digital_parameters, feeds_of
+from runtime.system.inputs import input_shapes, network_inputs
 from runtime.system.layers import held_of, read_layer, samples_first
 from runtime.system.products import exact_layer, layer_on_arrays
 from runtime.system.state import State, System
@@ -45,6 +47,7 @@ SETTLED_LOOK_STEPS = 100
 MOVED_FACTOR, MOVED_SHARE = 1.2, 0.01
 
 
+Stored = Mapping[str, Array]  # arrays [N, ...] by input name, as the data holds them
 READ_GROUPS = ("weight", "conductance", "weight_range", "input_range", "digital", "statistics")
 
 
@@ -137,13 +140,13 @@ def _best_range(system: System, step: LayerStep, x: Floats, held: Held, key: Arr
 
 
 def follow(
-    system: System, state: State, watch: Watch, images: Array, preprocess: Preprocess, key: Array
+    system: System, state: State, watch: Watch, stored: Stored, preprocess: Preprocess, key: Array
 ) -> tuple[State, Watch]:
-    """Look at some of the stored images [N, ...], and choose all ranges on all of them if those of any layer moved.
+    """Look at some of the stored inputs, and choose all ranges on all of them if those of any layer moved.
 
     The same `key` serves all looks: each takes its number into it.
     """
-    ranges, watch = _follow(system, _read_part(state), watch, images, preprocess, key)
+    ranges, watch = _follow(system, _read_part(state), watch, stored, preprocess, key)
     return {**state, "input_range": ranges}, watch
 
 
@@ -154,14 +157,14 @@ def _read_part(state: State) -> State:
 
 @partial(jit, static_argnums=(0, 4))
 def _follow(
-    system: System, state: State, watch: Watch, images: Array, preprocess: Preprocess, key: Array
+    system: System, state: State, watch: Watch, stored: Stored, preprocess: Preprocess, key: Array
 ) -> tuple[dict[str, Array], Watch]:
     look_key, choose_key, again_key = jax.random.split(jax.random.fold_in(key, watch.looks), 3)
-    few = images[:WATCHED_IMAGES]
+    few = {name: array[:WATCHED_IMAGES] for name, array in stored.items()}
     seen = look(system, state, few, preprocess, look_key)
 
     def choose(_: None) -> tuple[dict[str, Array], dict[str, Seen]]:
-        ranges = _choose(system, state, images, preprocess, choose_key)
+        ranges = _choose(system, state, stored, preprocess, choose_key)
         return ranges, look(system, {**state, "input_range": ranges}, few, preprocess, again_key)
 
     moved = jnp.any(jnp.stack([_moved(seen[name], watch.chosen[name]) for name in seen])) | (watch.calibrations == 0)
@@ -178,8 +181,8 @@ def _moved(now: Seen, then: Seen) -> Array:
     return moved
 
 
-def look(system: System, state: State, images: Array, preprocess: Preprocess, key: Array) -> dict[str, Seen]:
-    """What the converters of every layer see of stored images [N, ...]."""
+def look(system: System, state: State, stored: Stored, preprocess: Preprocess, key: Array) -> dict[str, Seen]:
+    """What the converters of every layer see of stored inputs."""
     record: dict[str, Seen] = {}
 
     def product(name: str, x: Array, layer_key: Array | None) -> Array:
@@ -194,19 +197,19 @@ def look(system: System, state: State, images: Array, preprocess: Preprocess, ke
         record[name] = Seen(*map(jnp.maximum, seen, record[name])) if name in record else seen
         return layer_on_arrays(system, state, name, x, input_range, layer_key)
 
-    _run(system, state, images, preprocess, product, key)
+    _run(system, state, stored, preprocess, product, key)
     return record
 
 
-def _choose(system: System, state: State, images: Array, preprocess: Preprocess, key: Array) -> dict[str, Array]:
+def _choose(system: System, state: State, stored: Stored, preprocess: Preprocess, key: Array) -> dict[str, Array]:
     record: dict[str, Array] = {}
-    _run(system, state, images, preprocess, calibrating_product(system, state, record), key)
+    _run(system, state, stored, preprocess, calibrating_product(system, state, record), key)
     return record
 
 
-def _run(system: System, state: State, images: Array, preprocess: Preprocess, product: Product, key: Array) -> None:
-    x = network_input(system, images, preprocess)
-    run_network(system.network, x, product, state["digital"], state["statistics"], key)
+def _run(system: System, state: State, stored: Stored, preprocess: Preprocess, product: Product, key: Array) -> None:
+    feeds = network_inputs(stored, input_shapes(system.network), preprocess)
+    run_network(system.network, feeds, product, state["digital"], state["statistics"], key)
 
 
 def tried_images(positions: int) -> int:

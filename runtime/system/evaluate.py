@@ -1,6 +1,6 @@
 """Accuracy of a network on its arrays, or exactly."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import jax
 import jax.numpy as jnp
@@ -11,7 +11,7 @@ from cimc.dataset import Dataset, Preprocess
 from cimc.errors import CimcError
 from runtime.crossbar.xla import jit
 from runtime.network.run import run_network
-from runtime.system.inputs import check_tokens, input_bounds
+from runtime.system.inputs import check_tokens, input_bounds, input_shapes, network_inputs
 from runtime.system.products import array_product, exact_product
 from runtime.system.state import State, System
 
@@ -43,7 +43,9 @@ def check_data(system: System, state: State, data: Dataset, input_range: tuple[f
         )
     for part in (data.train, data.test):
         check_tokens({system.network.input: part.inputs[""]}, system.network.tokens)
-    output = jax.eval_shape(lambda s: outputs_of(system, s, jnp.asarray(sample), data.preprocess, None, True), state)
+    feeds = {system.network.input: jnp.asarray(sample)}
+    outputs = jax.eval_shape(lambda s: outputs_of(system, s, feeds, data.preprocess, None, True), state)
+    (output,) = outputs.values()
     if len(output.shape) != 2:
         raise CimcError(f"the network's output has shape {output.shape}; classification needs [images, classes]")
     if (data.classes or 0) > output.shape[1]:
@@ -53,21 +55,18 @@ def check_data(system: System, state: State, data: Dataset, input_range: tuple[f
         )
 
 
-def network_input(system: System, images: Array, preprocess: Preprocess) -> Array:
-    """Stored images [N, ...] as the network takes them: by `preprocess`, or as they are where it takes integers."""
-    if system.network.input_types[system.network.input].kind in "iu":
-        return images.astype(jnp.int32)
-    x: Array = preprocess.apply(images)
-    return x
-
-
 def outputs_of(
-    system: System, state: State, images: Array, preprocess: Preprocess, key: Array | None, exact: bool = False
-) -> Array:
-    """Network outputs [N, classes] for stored images [N, ...] by `preprocess`; on the arrays unless `exact`."""
-    x = network_input(system, images, preprocess)
+    system: System,
+    state: State,
+    stored: Mapping[str, Array],
+    preprocess: Preprocess,
+    key: Array | None,
+    exact: bool = False,
+) -> dict[str, Array]:
+    """Logits [N, ...] by output for stored inputs [N, ...] by name; on the arrays unless `exact`."""
+    feeds = network_inputs(stored, input_shapes(system.network), preprocess)
     product = exact_product(system, state) if exact else array_product(system, state)
-    return run_network(system.network, x, product, state["digital"], state["statistics"], key)[0]
+    return run_network(system.network, feeds, product, state["digital"], state["statistics"], key)[0]
 
 
 predict = jit(outputs_of, static_argnums=(0, 3, 5))
@@ -76,22 +75,25 @@ predict = jit(outputs_of, static_argnums=(0, 3, 5))
 def logits(
     system: System,
     state: State,
-    images: np.ndarray,
+    stored: Mapping[str, np.ndarray],
     preprocess: Preprocess,
     key: Array | None,
     exact: bool = False,
     progress: Callable[[int], None] | None = None,
-) -> np.ndarray:
-    """Outputs for any number of images [N, ...], in batches of 500. key None: no noise. progress: images done."""
-    outputs = []
-    for start in range(0, len(images), BATCH):
-        batch = images[start : start + BATCH]
-        padded = jax.device_put(pad_batch(batch))
+) -> dict[str, np.ndarray]:
+    """Logits by output for any number of samples, in batches of 500. key None: no noise. progress: samples done."""
+    outputs: dict[str, list[np.ndarray]] = {name: [] for name in system.network.logits}
+    samples = len(next(iter(stored.values())))
+    for start in range(0, samples, BATCH):
+        padded = {name: jax.device_put(pad_batch(array[start : start + BATCH])) for name, array in stored.items()}
+        done = min(start + BATCH, samples)
         batch_key = None if key is None else jax.random.fold_in(key, start)
-        outputs.append(np.asarray(predict(system, state, padded, preprocess, batch_key, exact))[: len(batch)])
+        computed = predict(system, state, padded, preprocess, batch_key, exact)
+        for name, parts in outputs.items():
+            parts.append(np.asarray(computed[name])[: done - start])
         if progress:
-            progress(start + len(batch))
-    return np.concatenate(outputs)
+            progress(done)
+    return {name: np.concatenate(parts) for name, parts in outputs.items()}
 
 
 def pad_batch(batch: np.ndarray) -> np.ndarray:

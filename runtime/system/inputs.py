@@ -1,18 +1,56 @@
 """From stored samples to the inputs of a network: which is which, whether they fit, and what the network sees."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from cimc.dataset import Preprocess, Samples
+from cimc.dataset import Dataset, Preprocess, Samples
 from cimc.errors import CimcError
+from runtime.network.network import Network
 
 # Name -> sizes [N, ...] (None: any) and NumPy type of each input of a network.
 Shapes = Mapping[str, tuple[Sequence[int | None], np.dtype[Any]]]
 AS_STORED = Preprocess()
 IMAGE_AXES = 4  # of several inputs, those with so many axes or more are images
+
+
+def input_shapes(network: Network) -> Shapes:
+    """Sizes and types of a network's inputs."""
+    return {name: (sizes, network.input_types[name]) for name, sizes in network.inputs.items()}
+
+
+def match_data(network: Network, data: Dataset) -> Dataset:
+    """The data with the network's own input names, and its tokens checked. Raises CimcError as `match_inputs`."""
+    shapes = input_shapes(network)
+    for name, (sizes, _) in shapes.items():
+        if not sizes or sizes[0] is not None:
+            raise CimcError(
+                f"the first size of the network's input {name} is fixed to {sizes[0] if sizes else 1}: training and "
+                "evaluation need a free batch there; export the network with a dynamic batch axis, images first"
+            )
+    train, test = (match_inputs(samples, shapes, data.preprocess) for samples in (data.train, data.test))
+    for samples in (train, test):
+        check_tokens(samples.inputs, network.tokens)
+    return replace(data, train=train, test=test)
+
+
+def check_range(data: Dataset, network: Network, input_range: tuple[float, float]) -> None:
+    """Raises CimcError for data (of `match_data`) below the values that the network was compiled for."""
+    shapes = input_shapes(network)
+    for samples in (data.train, data.test):
+        for name, stored in samples.inputs.items():
+            if shapes[name][1].kind != "f" or stored.dtype.kind == "b":
+                continue
+            seen_as = data.preprocess if _preprocessed(stored, len(shapes)) else AS_STORED
+            least = input_bounds(stored, seen_as)[0]
+            if least < min(input_range[0], 0.0):
+                raise CimcError(
+                    f"{data.name} has values down to {least:.3g} but the network was compiled for inputs from "
+                    f"{input_range[0]:g}; compile it with --input-range LOW,HIGH"
+                )
 
 
 def match_inputs(samples: Samples, inputs: Shapes, preprocess: Preprocess = AS_STORED) -> Samples:

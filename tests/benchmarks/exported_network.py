@@ -29,7 +29,8 @@ def main() -> None:
     package, data = read_package(options.package), load(options.data, options.data_dir)
     system = build_system(load_network(package.network), package.mapping, package.chip)
     images = images_for(system, data.test.inputs[""], data)
-    runtime = logits(system, with_program(initial_state(system), package.program), images, data.preprocess, key=None)
+    state = with_program(initial_state(system), package.program)
+    (runtime,) = logits(system, state, {system.network.input: images}, data.preprocess, key=None).values()
     session = onnxruntime.InferenceSession(str(options.package / "model.onnx"), providers=["CPUExecutionProvider"])
     pixels = data.preprocess.apply(images)
     exported = np.concatenate(

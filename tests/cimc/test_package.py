@@ -464,10 +464,11 @@ def test_exported_networks_compute_in_onnxruntime_what_the_runtime_computes(tmp_
     exported = outputs_of(tmp_path / "package" / "model.onnx", images)
     system = build_system(load_network(package.network), package.mapping, package.chip)
     state = with_program(initial_state(system), package.program)
-    computed = logits(system, state, data.test.inputs[""], data.preprocess, None)
+    feeds, (output,) = {system.network.input: data.test.inputs[""]}, system.network.logits
+    computed = logits(system, state, feeds, data.preprocess, None)[output]
     assert computed.std(axis=0).min() > 0.01, "the outputs do not depend on the image"
     np.testing.assert_allclose(exported, computed, rtol=0, atol=1e-3)
-    noisy = logits(system, state, data.test.inputs[""], data.preprocess, jax.random.key(0))
+    noisy = logits(system, state, feeds, data.preprocess, jax.random.key(0))[output]
     assert np.abs(noisy - computed).max() > 1e-2, "the comparison would not see an error of the size of read noise"
 
 

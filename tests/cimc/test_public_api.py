@@ -40,7 +40,7 @@ SIGNATURES = {
     "load_data": "name_or_path data_dir",
     "read_artifact": "path",
     "read_package": "folder",
-    "train": "source data | options output resume checkpoint_seconds progress",
+    "train": "source data | options output resume checkpoint_seconds progress note",
     "write_artifact": "path artifact",
     "write_package": "folder package",
 }
@@ -54,10 +54,11 @@ CLASSES = {
     "Preprocess": "scale mean std channels_last",
     "Samples": "inputs labels",
     "Trained": "artifact run figures",
-    "TrainingOptions": "policy epochs steps_per_epoch batch_size lr schedule weight_decay seed",
+    "TrainingOptions": "policy epochs steps_per_epoch batch_size lr schedule weight_decay seed loss",
 }
 CHOICES = {
     "Backward": ["digital", "analog"],
+    "Loss": ["auto", "cross-entropy", "mse", "binary", "distill"],
     "RateSchedule": ["constant", "cosine", "plateau"],
     "Residual": ["keep", "drop"],
     "RowSplit": ["channel", "flat"],

@@ -95,7 +95,7 @@ def test_clipped_conversions_are_those_of_the_reference() -> None:
 
 def test_ranges_are_chosen_at_the_first_look_and_again_only_when_a_layer_has_moved() -> None:
     system = system_of("lenet1")
-    state, batch, key = trainable(system), images(32), jax.random.key(0)
+    state, batch, key = trainable(system), {system.network.input: images(32)}, jax.random.key(0)
     state, watch = follow(system, state, new_watch(system), batch, PIXELS, key)
     assert int(watch.calibrations) == 1
     chosen = calibrate(system, state, batch, PIXELS, jax.random.split(jax.random.fold_in(key, 0), 3)[1])
@@ -112,11 +112,15 @@ def test_ranges_are_chosen_at_the_first_look_and_again_only_when_a_layer_has_mov
 
 def test_what_is_seen_are_the_size_of_the_inputs_and_the_shares_that_are_clipped() -> None:
     system = system_of("lenet1")
-    state, batch, key = trainable(system), images(32), jax.random.key(0)
-    pixels = np.asarray(batch) / 255
+    state, batch, key = trainable(system), {system.network.input: images(32)}, jax.random.key(0)
+    pixels = np.asarray(batch[system.network.input]) / 255
     for factor in (0.25, 0.5, 2.0):
         seen = look(
-            system, {**state, "input_range": dict.fromkeys(system.crossbars, jnp.float32(factor))}, batch, PIXELS, key
+            system,
+            {**state, "input_range": dict.fromkeys(system.crossbars, jnp.float32(factor))},
+            batch,
+            PIXELS,
+            key,
         )
         assert float(seen["conv1"].inputs) == pytest.approx(np.sqrt(np.mean(pixels**2)) / factor, rel=1e-3)
         assert float(seen["conv1"].clipped_inputs) == pytest.approx(np.mean(pixels > factor * 1.001), abs=1e-6)

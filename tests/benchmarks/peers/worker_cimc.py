@@ -70,13 +70,14 @@ def prepare(work: Work) -> Runner:
     shape = system.network.image_shape
     if work.mode == "infer":
         images = jnp.asarray(random.integers(0, 256, (work.batch, *shape), np.uint8))
-        state = calibrate(system, initial_state(system), images, Preprocess(1 / 255), jax.random.key(1))
+        feeds = {system.network.input: images}
+        state = calibrate(system, initial_state(system), feeds, Preprocess(1 / 255), jax.random.key(1))
 
         def infer(steps: int) -> int:
             for step in range(steps):
                 key = jax.random.key(step) if work.noise else None
-                outputs = predict(system, state, images, Preprocess(1 / 255), key)
-            outputs.block_until_ready()
+                outputs = predict(system, state, feeds, Preprocess(1 / 255), key)
+            jax.block_until_ready(outputs)
             return steps
 
         return infer
