@@ -2,7 +2,8 @@
 
 import math
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
+from dataclasses import dataclass
 from functools import partial
 
 import numpy as np
@@ -23,6 +24,48 @@ FREE_SHARE, MOST_BYTES = 0.25, 1 << 28
 Outputs = dict[str, NDArray[np.generic]]
 
 
+@dataclass(frozen=True, eq=False)
+class Batch:
+    """Samples that run together. first: the number of the first. feeds: the inputs as the network takes them, which may
+    be filled up beyond the samples.
+    """
+
+    first: int
+    samples: Samples
+    feeds: Arrays
+
+
+def batches(network: Network, samples: Samples, preprocess: Preprocess, memory: int | None = None) -> Iterator[Batch]:
+    """All samples in batches that fit into the memory; arguments as `predict`."""
+    size = batch_size(network, memory)
+    for first in range(0, len(samples), size):
+        some = samples.take(slice(first, min(first + size, len(samples))))
+        yield Batch(first, some, feeds_of(network, some, preprocess, size))
+
+
+def outputs_on_arrays(system: System, state: State, batch: Batch, key: Array | None) -> Outputs:
+    """The network's outputs by name, on its arrays; key None: no noise."""
+
+    def layer(step: LayerStep, x: Floats) -> Floats:
+        held = held_of(system, state, step.layer)
+        return read_layer(system, step, x, held, key, first=batch.first, samples=len(batch.samples))
+
+    return _cut(system.network, run_steps(system.network, batch.feeds, digital_parameters(state), layer), batch)
+
+
+def outputs_exactly(network: Network, parameters: Arrays, batch: Batch) -> Outputs:
+    """The network's outputs by name, in float32, with `exact_parameters`."""
+    return _cut(network, run_exactly(network, batch.feeds, parameters), batch)
+
+
+def _cut(network: Network, outputs: Outputs, batch: Batch) -> Outputs:
+    """The outputs of the samples alone, where the network's fixed batch was filled up."""
+    count, size = len(batch.samples), fixed_batch(network)
+    if size is None or count == size:
+        return outputs
+    return {name: array[:count] for name, array in outputs.items()}
+
+
 def predict(
     system: System,
     state: State,
@@ -32,42 +75,24 @@ def predict(
     key: Array | None = None,
     exact: bool = False,
     memory: int | None = None,
-    progress: Callable[[int], None] | None = None,
-) -> Iterator[tuple[int, Outputs]]:
-    """The network's outputs by name, batch after batch, each with the number of its first sample.
+) -> Outputs:
+    """The network's outputs by name for all samples.
 
     Args:
         system: network and chip.
         state: what the chip and the digital side hold.
-        samples: inputs; a network without a free batch takes them one call a sample (or a batch of its size) at a time.
+        samples: inputs by the network's names; a network with a fixed batch takes them so many at a time.
         preprocess: from stored values to inputs.
         key: for noise; None: none. The noise of a sample does not depend on the batch it comes in.
         exact: float32, without the arrays.
         memory: bytes for the values between layers; None: a share of what is free.
-        progress: called with the samples done.
     """
-    network, count = system.network, len(samples)
-    size = batch_size(network, memory)
-    parameters = exact_parameters(system, state) if exact else digital_parameters(state)
-    for first in range(0, count, size):
-        batch = samples.take(slice(first, min(first + size, count)))
-        feeds = feeds_of(network, batch, preprocess, size)
-        if exact:
-            outputs = run_exactly(network, feeds, parameters)
-        else:
-            read = partial(_read, system, state, key, first, len(batch))
-            outputs = run_steps(network, feeds, parameters, read)
-        if len(batch) < size == fixed_batch(network):
-            outputs = {name: array[: len(batch)] for name, array in outputs.items()}
-        yield first, outputs
-        if progress:
-            progress(first + len(batch))
-
-
-def _read(
-    system: System, state: State, key: Array | None, first: int, samples: int, step: LayerStep, x: Floats
-) -> Floats:
-    return read_layer(system, step, x, held_of(system, state, step.layer), key, first=first, samples=samples)
+    parameters = exact_parameters(system, state) if exact else {}
+    parts = [
+        outputs_exactly(system.network, parameters, batch) if exact else outputs_on_arrays(system, state, batch, key)
+        for batch in batches(system.network, samples, preprocess, memory)
+    ]
+    return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
 
 
 def batch_size(network: Network, memory: int | None = None) -> int:
