@@ -99,13 +99,14 @@ def figures(compiled: "Compiled") -> dict[str, Any]:
 
 
 def show(compiled: "Compiled", output: Path | None) -> None:
-    """Layer table, totals and verification of `compile`."""
-    from cimc.commands import mapping_table
+    """Layer table, totals and verification of `compile`, and what to do next."""
+    from cimc.commands import mapping_table, totals
     from cimc.commands.console import say
+    from cimc.commands.next_step import data_for
 
     artifact = compiled.artifact
     mapping_table.show_layers(artifact)
-    mapping_table.show_totals(artifact)
+    totals.show(artifact)
     if compiled.verify_ideal is not None and compiled.verify_chip is None:
         say(
             f"verified against onnxruntime: largest difference {compiled.verify_ideal:.1e} of the lowered network; "
@@ -120,5 +121,6 @@ def show(compiled: "Compiled", output: Path | None) -> None:
         say("not verified: give --verify to compare with onnxruntime, which needs several times the weights in memory")
     if output is not None:
         simulated = artifact.chip.not_simulated is None and not artifact.mapping.segments
-        then = f"cimc train {output} --data mnist -o trained.cim" if simulated else f"cimc inspect {output}"
+        train = f"cimc train {output} --data {data_for(artifact.network)} -o trained.cim"
+        then = train if simulated else f"cimc inspect {output}"
         say(f"wrote {output}; next: {then}")
