@@ -51,9 +51,8 @@ def figures(package: "Package", output: Path) -> dict[str, Any]:
 
 
 def show(package: "Package", output: Path, data: str | None) -> None:
-    """What the package holds, and what to do next with the data that calibrated it, or such as fits the network."""
+    """What the package holds, and what to do next, on the data that set its input ranges or that it was trained on."""
     from cimc.commands.console import print_figures, say
-    from cimc.commands.next_step import data_for
 
     cost = package.mapping.cost
     print_figures(
@@ -64,4 +63,5 @@ def show(package: "Package", output: Path, data: str | None) -> None:
             "model.onnx": "the chip-exact network, for any ONNX runtime",
         },
     )
-    say(f"wrote {output}; next: cimc deploy {output} --data {data or data_for(package.network)} --chips 20")
+    known = data or package.notes["training"].get("data", "YOUR.npz")
+    say(f"wrote {output}; next: cimc deploy {output} --data {known} --chips 20")

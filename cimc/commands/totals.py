@@ -64,8 +64,9 @@ def _show_time(mapping: Mapping) -> None:
         return
     limit = f" (limited by {schedule.limits[0].kind}: {schedule.limits[0].where})" if schedule.limits else ""
     say(
-        f"latency of one input: {schedule.latency_ns * 1e-6:.4g} ms, each layer at work as soon as the rows that it needs "
-        f"are there; one input every {schedule.interval_ns * 1e-6:.4g} ms{limit}; buffers {schedule.buffer_bytes:,} bytes"
+        f"latency of one input: {schedule.latency_ns * 1e-6:.4g} ms, each layer at work as soon as the rows that it "
+        f"needs are there; one input every {schedule.interval_ns * 1e-6:.4g} ms{limit}; buffers "
+        f"{schedule.buffer_bytes:,} bytes"
     )
 
 
