@@ -18,7 +18,7 @@ def arrays_at_least(task: Task, budget: int) -> Arrays:
 
 
 def arrays_per_copy(task: Task, budget: int) -> NDArray[np.float64]:
-    """Arrays that c copies of each layer take at least, over c; of their area alone where `arrays_at_least` counts it."""
+    """Of each layer: copies take no fewer arrays than so many each; by area where `arrays_at_least` counts that."""
     if arrays_at_least(task, budget) is area_of:
         held = task.chip.weight_rows * task.chip.weight_columns
         return np.array([layer.rows * layer.columns / held for layer in task.layers])

@@ -8,21 +8,16 @@ the budget is the largest is approached by adding, again and again, the longest 
 """
 
 import math
-from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
-from passes.mapper.copies import Copies
 from passes.mapper.plan import Task
 from passes.mapper.row_pipeline import critical_path, timeline
 from passes.mapper.schedule import LayerTime, stage_times
 
-PATHS = 60  # of a bound
-PATHS_A_PRICE = 3
-RECENT = 0.3  # share of a new path in the mean, while the price falls
-PRICE_RATIO = 0.7  # copies grow by a fifth
+PATHS = 60
 
 Numbers = NDArray[np.float64]  # one a layer, in their order
 
@@ -56,7 +51,7 @@ def longest_path(task: Task, copies: Numbers) -> Path:
             fixed += time.first_ns + more * time.row_ns
             continue
         index, round_ns, row = number[stage.layer], rounds[stage.layer], stage.positions / stage.rows
-        alone = round_ns * math.ceil(row / copies[index])
+        alone = round_ns * -(-row // copies[index])  # as `stage_times` has it
         fixed += time.first_ns - alone
         # Of two lower bounds the one that is larger with these copies.
         if row > copies[index]:
@@ -72,7 +67,7 @@ def longest_path(task: Task, copies: Numbers) -> Path:
 
 def latency_floor(task: Task, arrays_per_copy: Numbers, budget: int) -> float:
     """No copies within the budget have a shorter latency, ns."""
-    most = _most(task)
+    most = np.array([layer.positions for layer in task.layers], np.float64)
     path = longest_path(task, np.ones_like(most))
     found = 0.0
     for step in range(PATHS):
@@ -80,27 +75,6 @@ def latency_floor(task: Task, arrays_per_copy: Numbers, budget: int) -> float:
         found = max(found, least)
         path = path.mean(longest_path(task, copies), 2 / (step + 3))
     return found
-
-
-def copies_by_price(task: Task, arrays_per_copy: Numbers) -> Iterator[Copies]:
-    """Copies whose latency and arrays, each at a price, are about the least together, from few arrays to many.
-
-    No budget decides which. Fractions are cut off, and arrays filled up.
-    """
-    most = _most(task)
-    path = longest_path(task, np.ones_like(most))
-    price = float(np.max(path.work_ns / arrays_per_copy, initial=0.0))
-    last = np.zeros_like(most)
-    while price > 0 and not np.array_equal(last, most):
-        for _ in range(PATHS_A_PRICE):
-            last = _at_price(path, arrays_per_copy, most, price)
-            path = path.mean(longest_path(task, last), RECENT)
-        yield {layer.name: layer.fill_up(int(count)) for layer, count in zip(task.layers, last, strict=True)}
-        price *= PRICE_RATIO
-
-
-def _most(task: Task) -> Numbers:
-    return np.array([layer.positions for layer in task.layers], np.float64)
 
 
 def _at_price(path: Path, arrays_per_copy: Numbers, most: Numbers, price: float) -> Numbers:

@@ -26,6 +26,7 @@ def lenet5():
 def test_totals_are_operations_over_time_and_energy(lenet5):
     operations = 2 * sum(rows * columns * mvms for rows, columns, mvms in LAYERS)
     cost = load_chip("brram-256x64").cost
+    assert cost.mvm_nj is not None
     interval_s = 576 * cost.mvm_us * 1e-6
     energy_j = sum(count * mvms for count, (*_, mvms) in zip(ARRAYS, LAYERS, strict=True)) * cost.mvm_nj * 1e-9
     found = totals.figures(lenet5.artifact.mapping)

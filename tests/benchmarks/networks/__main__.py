@@ -66,7 +66,7 @@ def work_off(network: Network, work: Work, options: argparse.Namespace) -> dict[
         if path.exists() and (read_measured(path).status == 0 or not options.again):
             done[step] = read_measured(path)
         else:
-            done[step] = measure(command, limit_s=options.limit, folder=ROOT)
+            done[step] = measure(command, limit_s=options.limit, limit_mb=options.memory, folder=ROOT)
             done[step].write(path)
             outcome = done[step].said if done[step].status else "done"
             print(f"{network.name} {step}: {done[step].seconds} s, {done[step].peak_mb} MB, {outcome}", flush=True)
@@ -82,6 +82,7 @@ def parse_options() -> argparse.Namespace:
     parser.add_argument("--work", type=Path, default=Path(tempfile.gettempdir()) / "cimc-networks")
     parser.add_argument("--chip", default="brram-256x64", help="of all commands; another one needs another --work")
     parser.add_argument("--limit", type=float, default=300, help="seconds for one command")
+    parser.add_argument("--memory", type=int, default=8192, help="MB that one command may take")
     parser.add_argument("--until", help="the last step, such as compile")
     parser.add_argument("--again", action="store_true", help="repeat what failed")
     parser.add_argument("--write", action="store_true", help=f"write {PAGE.relative_to(ROOT)}")

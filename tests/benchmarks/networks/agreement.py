@@ -18,10 +18,10 @@ def agreement(original: NDArray[np.generic], other: NDArray[np.generic]) -> dict
     snr_db: power of the original over that of the difference. same: share of positions with the same largest value
     along the last axis; None where it has one. largest: the largest difference over the largest original value.
     """
-    a, b = original.astype(np.float64).reshape(original.shape), other.astype(np.float64).reshape(original.shape)
+    a, b = (np.asarray(array, np.float64).reshape(original.shape) for array in (original, other))
     power, error = float(np.sum(a * a)), float(np.sum((a - b) ** 2))
     largest = float(np.abs(a - b).max()) / (float(np.abs(a).max()) or 1.0)
-    decided = a.ndim > 1 and a.shape[-1] >= DECISIONS
+    decided = a.ndim > 1 and original.shape[-1] >= DECISIONS
     same = float(np.mean(a.argmax(-1) == b.argmax(-1))) if decided else None
     return {
         "snr_db": 10 * float(np.log10(power / error)) if power and error else None,

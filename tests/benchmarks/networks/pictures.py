@@ -26,7 +26,7 @@ def photos(
     """Crops of photographs, from 0 to `scale`, less the mean, over the deviation of each channel."""
     pictures = [Image.open(path).convert("RGB") for folder in source.photos for path in _photographs(folder)]
     crops = [_crop(pictures[index % len(pictures)], size, source.random) for index in range(source.count)]
-    pixels = (np.stack(crops) * np.float32(scale) - np.float32(mean)) / np.float32(std)
+    pixels = (np.stack(crops) * np.float32(scale) - np.asarray(mean, np.float32)) / np.asarray(std, np.float32)
     return {name: pixels if channels_last else np.ascontiguousarray(pixels.transpose(0, 3, 1, 2))}
 
 
@@ -40,7 +40,7 @@ def _crop(picture: Image.Image, size: tuple[int, int], random: np.random.Generat
     side = int(min(picture.size) * random.uniform(0.5, 1.0))
     left, top = (int(random.integers(0, extent - side + 1)) for extent in picture.size)
     part = picture.crop((left, top, left + side, top + side)).resize((size[1], size[0]))
-    return np.asarray(part, np.float32) / 255
+    return np.asarray(part, np.float32) / np.float32(255)
 
 
 def text_lines(source: Source, *, name: str, size: tuple[int, int], turned: bool = False) -> Inputs:

@@ -77,7 +77,7 @@ def _refusal(done: Done) -> str:
         return ""
     step, measured = failed[0]
     said = measured.said.removeprefix("error: ") or f"exit status {measured.status}"
-    return f"{step}: " + ("over the time limit" if measured.status == -9 else said)
+    return f"{step}: {said}"
 
 
 def _cost(network: Network, done: Done) -> str:
