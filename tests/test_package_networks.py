@@ -63,7 +63,7 @@ def test_what_ended_a_command_is_said(code, limits, said):
 
 def test_agreement_is_the_power_of_the_difference_and_the_same_decisions():
     original = np.array([[1.0, 0.0, 0.0], [0.0, 2.0, 0.0]])
-    found = agreement(original, original + [[0.0, 0.1, 0.0], [0.0, 0.0, 3.0]])
+    found = agreement(original, original + np.array([[0.0, 0.1, 0.0], [0.0, 0.0, 3.0]]))
     assert found["snr_db"] == pytest.approx(10 * np.log10(5 / 9.01))
     assert found["same"] == 0.5
     assert found["largest"] == pytest.approx(1.5)

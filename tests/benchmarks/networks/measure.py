@@ -41,33 +41,36 @@ def measure(command: list[str], *, limit_s: float, limit_mb: int, folder: Path) 
     start = time.monotonic()
     with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err:
         process = subprocess.Popen(command, stdout=out, stderr=err, cwd=folder, start_new_session=True)
-        ended, over, waited, usage = 0, "", 0, None
-        while not ended:
-            time.sleep(LOOK_S)
-            ended, waited, usage = os.wait4(process.pid, os.WNOHANG)  # the memory of this process alone
-            over = over or _over(process.pid, time.monotonic() - start, limit_s=limit_s, limit_mb=limit_mb)
-            if not ended and over:
+        peak, over = 0, ""
+        while process.poll() is None:
+            peak = max(peak, _peak_mb(process.pid))
+            over = over or _over(time.monotonic() - start, peak, limit_s=limit_s, limit_mb=limit_mb)
+            if over:
                 os.killpg(process.pid, signal.SIGKILL)
-        process.returncode = os.waitstatus_to_exitcode(waited)
+            time.sleep(LOOK_S)
         seconds = time.monotonic() - start
         out.seek(0)
         err.seek(0)
         printed = out.read().decode(errors="replace")
         lines = err.read().decode(errors="replace").strip().splitlines()
-    assert usage is not None
     said = over if process.returncode == -signal.SIGKILL and over else _last(lines)
-    return Measured(process.returncode, round(seconds, 1), usage.ru_maxrss // 1024, _object(printed), said)
+    return Measured(process.returncode, round(seconds, 1), peak, _object(printed), said)
 
 
-def _over(process: int, seconds: float, *, limit_s: float, limit_mb: int) -> str:
-    """Which limit a process is over, if any."""
+def _peak_mb(process: int) -> int:
+    """The most memory that a process has had. What `wait4` says counts the parent's own, before the command began."""
+    try:
+        status = Path(f"/proc/{process}/status").read_text(encoding="ascii")
+    except OSError:
+        return 0  # it has ended
+    return max((int(line.split()[1]) // 1024 for line in status.splitlines() if line.startswith("VmHWM")), default=0)
+
+
+def _over(seconds: float, peak_mb: int, *, limit_s: float, limit_mb: int) -> str:
+    """Which limit a command is over, if any."""
     if seconds > limit_s:
         return f"not done in {limit_s:.0f} s"
-    try:
-        pages = int(Path(f"/proc/{process}/statm").read_text(encoding="ascii").split()[1])
-    except OSError:
-        return ""  # it has ended
-    return f"over {limit_mb} MB" if pages * os.sysconf("SC_PAGESIZE") > limit_mb * 2**20 else ""
+    return f"over {limit_mb} MB" if peak_mb > limit_mb else ""
 
 
 def _last(lines: list[str]) -> str:
