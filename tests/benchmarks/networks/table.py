@@ -19,10 +19,10 @@ makes.
 
 Agreement is that of the package's `model.onnx` with the original, both in onnxruntime, on the inputs of the
 calibration: the first output, then the worst of them where there are several; "same": positions with the same largest
-value.
+value. Layers: on arrays; digital: products with constant weights that are not.
 
-| network | kind | package | weights | layers | arrays | agreement | refused |
-|---|---|---|---|---|---|---|---|
+| network | kind | package | weights | layers | digital | arrays | agreement | refused |
+|---|---|---|---|---|---|---|---|---|
 """
 COSTS = """
 ## Time and memory
@@ -47,11 +47,10 @@ def tables(networks: list[Network], done: Mapping[str, Done], chip: str) -> str:
 
 def _result(network: Network, done: Done) -> str:
     compiled = done["compile"].figures if "compile" in done else {}
-    figures = (
-        [f"{compiled['weights']:,}", str(len(compiled["layers"])), f"{compiled['crossbars']:,}"]
-        if compiled
-        else [""] * 3
-    )
+    figures = [""] * 4
+    if compiled:
+        digital = str(len(compiled["digital_products"]))
+        figures = [f"{compiled['weights']:,}", str(len(compiled["layers"])), digital, f"{compiled['crossbars']:,}"]
     agreement = _agreement(done["agreement"].figures) if "agreement" in done else ""
     cells = [network.name, network.kind, network.package, *figures, agreement, _refusal(done)]
     return f"| {' | '.join(cell.replace('|', '/') for cell in cells)} |"
