@@ -31,11 +31,12 @@ if TYPE_CHECKING:
     from cimc.artifact import Artifact, read_artifact, write_artifact
     from cimc.chip import Chip, load_chip
     from cimc.data.load import load as load_data
-    from cimc.dataset import Dataset
+    from cimc.dataset import Dataset, Preprocess, Samples
     from cimc.errors import CimcError
     from cimc.mapping import Mapping
     from cimc.options import (
         Backward,
+        Loss,
         RateSchedule,
         Residual,
         RowSplit,
@@ -56,12 +57,15 @@ _PUBLIC = {
     "Compiled": "cimc.api.compile",
     "Dataset": "cimc.dataset",
     "Deployment": "runtime.deployment.deploy",
+    "Loss": "cimc.options",
     "Mapping": "cimc.mapping",
     "Package": "cimc.package",
     "Policy": "runtime.training.options",
+    "Preprocess": "cimc.dataset",
     "RateSchedule": "cimc.options",
     "Residual": "cimc.options",
     "RowSplit": "cimc.options",
+    "Samples": "cimc.dataset",
     "Sync": "cimc.options",
     "Trained": "cimc.api.train",
     "TrainingOptions": "runtime.training.options",
@@ -90,12 +94,15 @@ __all__ = [
     "Compiled",
     "Dataset",
     "Deployment",
+    "Loss",
     "Mapping",
     "Package",
     "Policy",
+    "Preprocess",
     "RateSchedule",
     "Residual",
     "RowSplit",
+    "Samples",
     "Sync",
     "Trained",
     "TrainingOptions",

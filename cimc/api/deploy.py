@@ -46,7 +46,7 @@ def deploy(
     contents = package if isinstance(package, Package) else read_package(package)
     system = build_system(load_network(contents.network), contents.mapping, contents.chip)
     check_data(system, initial_state(system, weight_range=None), data, contents.mapping.input_range)
-    total = chips * len(data.x_test)
+    total = chips * len(data.test)
     return deploy_program(
         system, contents.program, data, chips, seed, required, baseline, lambda done: progress(done, total)
     )

@@ -53,15 +53,20 @@ def evaluate(
     system = system_of(artifact)
     state, programmed = state_of(artifact, system, name, weight_range=best_weight_range)
     check_data(system, state, data, artifact.mapping.input_range)
-    images = images_for(system, data.x_test, data)
+    labels = data.test.labels_of()
+    assert labels is not None
+    images = images_for(system, data.test.inputs[""], data)
     program_key, calibration_key, read_key = jax.random.split(new_key(seed), 3)
     if not programmed:
         state, _ = program(system, state, program_key)
-        index = calibration_index(seed, len(data.x_train))
-        samples = jnp.asarray(images_for(system, data.x_train[index], data))
-        state = calibrate(system, state, samples, data.scale, calibration_key)
+        index = calibration_index(seed, len(data.train))
+        samples = jnp.asarray(images_for(system, data.train.inputs[""][index], data))
+        state = calibrate(system, state, {system.network.input: samples}, data.preprocess, calibration_key)
     began = time.perf_counter()
     key = read_key if noise and not exact else None
-    outputs = logits(system, state, images, data.scale, key, exact, lambda done: progress(done, len(images)))
+    feeds = {system.network.input: images}
+    (outputs,) = logits(
+        system, state, feeds, data.preprocess, key, exact, lambda done: progress(done, len(images))
+    ).values()
     seconds = time.perf_counter() - began
-    return {"accuracy": accuracy(outputs, data.y_test), "images_per_s": len(images) / seconds}
+    return {"accuracy": accuracy(outputs, labels), "images_per_s": len(images) / seconds}

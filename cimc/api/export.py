@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import onnx_ir as ir
 
+from cimc.api.checkpoint import calibration_samples
 from cimc.api.sources import artifact_of, chip_of
 from cimc.api.system_of import state_of, system_of
 from cimc.artifact import Artifact
@@ -70,14 +71,14 @@ def export(
     if programmed and chosen is Weights.devices:
         state = read_back(trained_on, state, jax.random.fold_in(new_key(seed), 1), EXPORT_READS)
     if data is not None:
-        images = images_for(system, data.x_train[calibration_index(seed, len(data.x_train))], data)
-        scale = data.scale
-    elif "calibration/images" in artifact.state:
-        images, scale = artifact.state["calibration/images"], float(artifact.history["scale"])
+        images = images_for(system, data.train.inputs[""][calibration_index(seed, len(data.train))], data)
+        preprocess = data.preprocess
+    elif kept := calibration_samples(artifact):
+        images, preprocess = kept[0].inputs[""], kept[1]
     else:
         raise CimcError(f"{name} was never trained, so its input ranges are not known; add --data to set them")
     state = with_program(state, program_of(system, state))
-    state = calibrate(system, state, jnp.asarray(images), scale, new_key(seed))
+    state = calibrate(system, state, {system.network.input: jnp.asarray(images)}, preprocess, new_key(seed))
     result = program_of(system, state)
     constants = {node.inputs[1]: state["weight"][node.name] for node in system.network.layers()}
     package = Package(

@@ -30,7 +30,7 @@ def evaluate(
             artifact, dataset, exact=exact, noise=noise, seed=seed, progress=lambda done, total: bar(done, total, "")
         )
     line = (
-        f"accuracy {figures['accuracy']:.2%} on {len(dataset.x_test)} test images of {dataset.label} "
+        f"accuracy {figures['accuracy']:.2%} on {len(dataset.test)} test images of {dataset.label} "
         f"({figures['images_per_s']:.0f} images/s)"
     )
     emit(figures, lambda: say(line), as_json=as_json)

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from cimc.dataset import Dataset
+from cimc.dataset import Dataset, Preprocess
 from cimc.program import Program
 from runtime.crossbar.keys import new_key
 from runtime.crossbar.xla import jit
@@ -69,9 +69,12 @@ def deploy(
         progress: called with the images done on all chips so far.
     """
     state = with_program(initial_state(system, weight_range=None), program)
-    images = images_for(system, data.x_test, data)
+    stated = data.test.labels_of()
+    assert stated is not None
+    images = images_for(system, data.test.inputs[""], data)
+    name, (output,) = system.network.input, system.network.logits
     if baseline is None:
-        baseline = accuracy(logits(system, state, images, data.scale, None, exact=True), data.y_test)
+        baseline = accuracy(logits(system, state, {name: images}, data.preprocess, None, exact=True)[output], stated)
     program_key, read_key = jax.random.split(new_key(seed))
     program_keys, correct, done = jax.random.split(program_key, chips), np.zeros(chips), 0
     at_once = chips_at_once(state)
@@ -81,9 +84,9 @@ def deploy(
         for start in range(0, len(images), BATCH):
             batch = images[start : start + BATCH]
             keys = jax.random.split(jax.random.fold_in(read_key, start), chips)[some]
-            labels = jnp.asarray(data.y_test[start : start + BATCH])
+            labels = jnp.asarray(stated[start : start + BATCH])
             padded = jnp.asarray(pad_batch(batch))
-            correct[some] += np.asarray(_correct(system, state, population, padded, labels, data.scale, keys))
+            correct[some] += np.asarray(_correct(system, state, population, padded, labels, data.preprocess, keys))
             done += len(batch) * len(keys)
             progress(done)
     return Deployment(correct / len(images), baseline, required)
@@ -111,13 +114,20 @@ def program_chips(system: System, state: State, keys: Array) -> dict[str, Array]
 
 @partial(jit, static_argnums=(0, 5))
 def _correct(
-    system: System, state: State, population: dict[str, Array], images: Array, labels: Array, scale: float, keys: Array
+    system: System,
+    state: State,
+    population: dict[str, Array],
+    images: Array,
+    labels: Array,
+    preprocess: Preprocess,
+    keys: Array,
 ) -> Array:
     """Right answers of every chip on a padded batch of images. One chip after the other: a chip fills the machine."""
 
     def one(chip: tuple[dict[str, Array], Array]) -> Array:
         conductance, key = chip
-        outputs = outputs_of(system, {**state, "conductance": conductance}, images, scale, key)
+        feeds = {system.network.input: images}
+        (outputs,) = outputs_of(system, {**state, "conductance": conductance}, feeds, preprocess, key).values()
         return jnp.sum(jnp.argmax(outputs[: len(labels)], axis=1) == labels)
 
     return jax.lax.map(one, (population, keys))

@@ -28,10 +28,11 @@ def main() -> None:
     options = parser.parse_args()
     package, data = read_package(options.package), load(options.data, options.data_dir)
     system = build_system(load_network(package.network), package.mapping, package.chip)
-    images = images_for(system, data.x_test, data)
-    runtime = logits(system, with_program(initial_state(system), package.program), images, data.scale, key=None)
+    images = images_for(system, data.test.inputs[""], data)
+    state = with_program(initial_state(system), package.program)
+    (runtime,) = logits(system, state, {system.network.input: images}, data.preprocess, key=None).values()
     session = onnxruntime.InferenceSession(str(options.package / "model.onnx"), providers=["CPUExecutionProvider"])
-    pixels = images.astype(np.float32) * np.float32(data.scale)
+    pixels = data.preprocess.apply(images)
     exported = np.concatenate(
         [session.run(None, {system.network.input: pixels[i : i + 500]})[0] for i in range(0, len(pixels), 500)]
     )
