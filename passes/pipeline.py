@@ -6,6 +6,7 @@ from onnx_ir.passes import common
 from cimc.errors import CimcError
 from cimc.plugins import plugins
 from passes.crossbar_functions import MINIMUM_IR_VERSION, AddCrossbarFunctions
+from passes.graph_edit import forget_names
 from passes.lowering.drop_identities import DropIdentities
 from passes.lowering.expand_fused import ExpandFused
 from passes.lowering.expand_ml import ExpandMl
@@ -104,6 +105,7 @@ def lower(model: ir.Model, watch: Watch | None = None) -> ir.Model:
     # Before IR version 4 every initializer had to be an input too.
     model.ir_version = max(model.ir_version, MINIMUM_IR_VERSION)
     for number, network_pass in enumerate(network_passes(), 1):
+        forget_names(model.graph)
         try:
             model = network_pass(model).model
         except CimcError:

@@ -7,7 +7,7 @@ import numpy as np
 import onnx_ir as ir
 
 from cimc.errors import CimcError
-from passes.graph_edit import add_constant, constant, new_node, unused_name, used_names
+from passes.graph_edit import add_constant, constant, new_name, new_node
 from passes.lowering.infer_shapes import BATCH_SYMBOL, Sizes, sizes_at
 from passes.verify import random_inputs, run
 
@@ -151,7 +151,7 @@ def _free_constants(graph: ir.Graph, node: ir.Node, axis_of_batch: _Axis) -> Non
         if np.all(array == array[:1]):
             one = add_constant(graph, f"{value.name}.one", array[:1])
             wide = new_node("Expand", [one, _batch_and(graph, node, np.array(array.shape[1:]))], f"{node.name}.batch")
-            wide.outputs[0].name = unused_name(used_names(graph), f"{node.outputs[0].name}.batch")
+            wide.outputs[0].name = new_name(graph, f"{node.outputs[0].name}.batch")
             wide.outputs[0].type = value.type
             graph.insert_before(node, wide)
             node.replace_input_with(place, wide.outputs[0])
@@ -164,7 +164,7 @@ def _batch_and(graph: ir.Graph, node: ir.Node, rest: np.ndarray) -> ir.Value:
     sizes = add_constant(graph, f"{name}.rest", rest.astype(np.int64))
     whole = ir.Node("", "Concat", [size.outputs[0], sizes], [ir.AttrInt64("axis", 0)], num_outputs=1)
     for made in (size, whole):
-        made.name = made.outputs[0].name = unused_name(used_names(graph), name)
+        made.name = made.outputs[0].name = new_name(graph, name)
         made.outputs[0].type = ir.TensorType(ir.DataType.INT64)
         graph.insert_before(node, made)
     return whole.outputs[0]
