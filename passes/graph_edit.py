@@ -26,7 +26,7 @@ def float_constant(value: ir.Value | None) -> npt.NDArray[np.float32] | None:
 
 
 def new_name(graph: ir.Graph, name: str) -> str:
-    """`name`, or `name` with a number, as no value of `graph` is called; it counts as used from now on."""
+    """`name`, or `name` with a number, as no value or node of `graph` is called; it counts as used from now on."""
     used = _USED.get(graph)
     if used is None:
         used = _USED[graph] = _names(graph)
@@ -46,7 +46,7 @@ def forget_names(graph: ir.Graph) -> None:
 def _names(graph: ir.Graph) -> set[str | None]:
     graphs = (graph, *graph.subgraphs())
     names = {value.name for one in graphs for value in (*one.inputs, *one.initializers.values())}
-    return names | {value.name for one in graphs for node in one for value in node.outputs}
+    return names | {item.name for one in graphs for node in one for item in (node, *node.outputs)}
 
 
 def add_constant(graph: ir.Graph, name: str, array: npt.NDArray[np.generic]) -> ir.Value:

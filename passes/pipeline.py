@@ -11,6 +11,7 @@ from passes.lowering.drop_identities import DropIdentities
 from passes.lowering.expand_fused import ExpandFused
 from passes.lowering.expand_ml import ExpandMl
 from passes.lowering.expand_quantized import ExpandQuantized
+from passes.lowering.flatten_control_flow import FlattenControlFlow
 from passes.lowering.fold_constants import FoldConstants
 from passes.lowering.fold_reshapes import FoldReshapes
 from passes.lowering.free_batch import FreeBatch
@@ -37,6 +38,8 @@ NETWORK_PASSES: tuple[ir.passes.PassBase, ...] = (
     common.InlinePass(),
     UpgradeOpset(),
     common.LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0),
+    common.LiftSubgraphInitializersToMainGraphPass(),
+    FlattenControlFlow(),
     DropIdentities(),
     ExpandFused(),
     ExpandMl(),

@@ -15,7 +15,7 @@ GROWTH_LIMIT_BYTES = 16 * 2**20
 FILL_LIMIT_BYTES = 2**30  # of a ConstantOfShape, which takes no memory until it is written
 FLOAT_LIMIT_BYTES = 2**33
 _FLOATS = frozenset({"DequantizeLinear", "Cast"})  # weights, which come onto the arrays as float32
-_RANDOM = frozenset({"Bernoulli", "Multinomial", "RandomNormalLike", "RandomUniformLike", "Dropout"})
+RANDOM = frozenset({"Bernoulli", "Multinomial", "RandomNormal", "RandomUniform", "RandomNormalLike", "RandomUniformLike", "Dropout"})
 
 
 class FoldConstants(ir.passes.InPlacePass):
@@ -23,22 +23,28 @@ class FoldConstants(ir.passes.InPlacePass):
 
     def call(self, model: ir.Model) -> ir.passes.PassResult:
         """Fold in graph order, so that chains fold in one go."""
-        count = 0
-        for node in model.graph:
-            results = _evaluate(node, model.opset_imports.get("", 1))
-            if results is None:
-                continue
-            for output, array in zip(node.outputs, results, strict=True):
-                name = output.name or ""
-                output.name = f"{name}.before_folding"
-                output.replace_all_uses_with(register_constant(model.graph, name, array))
-            model.graph.remove(node, safe=True)
-            count += 1
+        opset = model.opset_imports.get("", 1)
+        count = sum(fold(model.graph, node, opset) is not None for node in model.graph)
         return ir.passes.PassResult(model, modified=bool(count))
 
 
+def fold(graph: ir.Graph, node: ir.Node, opset: int) -> list[ir.Value] | None:
+    """Replace `node` of `graph` by constants, which are returned; None: it stays."""
+    results = _evaluate(node, opset)
+    if results is None:
+        return None
+    constants = []
+    for output, array in zip(node.outputs, results, strict=True):
+        name = output.name or ""
+        output.name = f"{name}.before_folding"
+        constants.append(register_constant(graph, name, array))
+        output.replace_all_uses_with(constants[-1])
+    graph.remove(node, safe=True)
+    return constants
+
+
 def _evaluate(node: ir.Node, opset: int) -> list[npt.NDArray[np.generic]] | None:
-    if node.domain or node.op_type in _RANDOM or not node.inputs:
+    if node.domain or node.op_type in RANDOM or not node.inputs:
         return None
     if any(output.is_graph_output() or not output.name for output in node.outputs):
         return None

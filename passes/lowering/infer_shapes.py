@@ -10,10 +10,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import numpy as np
+import numpy.typing as npt
 import onnx_ir as ir
 from onnx_ir.passes import common
 
-from passes.graph_edit import register_constant
+from passes.graph_edit import constant, register_constant
 from passes.lowering.fold_constants import FoldConstants
 
 BATCH_SYMBOL = "N"
@@ -59,11 +60,32 @@ def batch_symbol(model: ir.Model) -> str:
 
 def sizes_at(model: ir.Model, batch: int) -> dict[str, tuple[ir.TypeProtocol | None, Sizes | None]]:
     """The type and the sizes of every node output, by name; `batch` stands for a symbolic first size of the inputs."""
+    probe = _probe_at(model, batch)
+    values = {value.name: value for node in probe.graph for value in node.outputs} | dict(probe.graph.initializers)
+    return {name: (values[name].type, _sizes(values[name])) for name in _outputs(model) if name in values}
+
+
+def constants_of_sizes(model: ir.Model) -> dict[str, npt.NDArray[np.generic]]:
+    """The node outputs that follow from constants and sizes alone and are the same for every batch, by name."""
+    found = []
+    for batch in _BATCHES:
+        probe = _probe_at(model, batch)
+        _fold_sizes(probe)
+        found.append({name: constant(value) for name, value in probe.graph.initializers.items()})
+    pairs = {name: (found[0].get(name), found[1].get(name)) for name in _outputs(model)}
+    return {name: a for name, (a, b) in pairs.items() if a is not None and b is not None and np.array_equal(a, b)}
+
+
+def _outputs(model: ir.Model) -> list[str]:
+    return [value.name for node in model.graph for value in node.outputs if value.name]
+
+
+def _probe_at(model: ir.Model, batch: int) -> ir.Model:
+    """A copy of the network at that batch: with all sizes that are found, and constants where those give them."""
     probe = model.clone()
     for value in probe.graph.inputs:
         if value.shape is not None and len(value.shape) and not isinstance(value.shape[0], int):
             value.shape = ir.Shape([batch, *value.shape.dims[1:]])
-    names = [value.name for node in probe.graph for value in node.outputs if value.name]
     for node in probe.graph:
         for value in node.outputs:
             value.shape = None
@@ -73,8 +95,7 @@ def sizes_at(model: ir.Model, batch: int) -> dict[str, tuple[ir.TypeProtocol | N
         # Arithmetic with sizes that the inference does not follow is computed instead: here all sizes are numbers.
         while not all(_known(value) for node in probe.graph for value in node.outputs) and _fold_sizes(probe):
             infer(probe)
-    values = {value.name: value for node in probe.graph for value in node.outputs} | dict(probe.graph.initializers)
-    return {name: (values[name].type, _sizes(values[name])) for name in names if name in values}
+    return probe
 
 
 def _sizes(value: ir.Value) -> Sizes | None:

@@ -11,9 +11,8 @@ from passes.graph_edit import constant
 from passes.messages import describe, one_line
 
 _NEEDS = {
-    "If": "control flow cannot be executed; export the network for one fixed path",
-    "Loop": "control flow cannot be executed; export the network unrolled",
-    "Scan": "control flow cannot be executed; export the network unrolled",
+    "Loop": "its number of steps is not known before the network runs; export it with a fixed number",
+    "Scan": "its number of steps is not known; give the inputs of the network static sizes with --shape",
     "ZipMap": "its result is a dictionary; export the network without it (skl2onnx: options={'zipmap': False})",
     "Shape": "the network computes with sizes; export it with static sizes, only the batch may vary",
 }

@@ -26,7 +26,7 @@ from tests.networks import network_proto, weights
 ROOT = Path(__file__).parents[2]
 PACKAGES = ("cimc", "passes", "runtime")
 CHIP = "brram-soc"
-COMPILE = "model chip | output input_range max_chips row_split verify shapes verify_passes passes_folder"
+COMPILE = "model chip | output input_range max_chips row_split verify shapes constants verify_passes passes_folder"
 COMPILE += " objective arrays seed"
 # Every public function: its parameters, those after the bar by keyword only.
 SIGNATURES = {
