@@ -19,6 +19,7 @@ from passes.mapper.options import MappingOptions
 from passes.notes import notes_of
 from passes.pipeline import lower
 from passes.read import external_files, read_network
+from passes.set_float32 import set_float32
 from passes.set_inputs import set_inputs
 from passes.set_shapes import Sizes, set_shapes
 from passes.verify import random_inputs
@@ -95,6 +96,7 @@ def compile(
     network = read_network(Path(model))
     if output is not None and Path(output).resolve() in external_files(Path(model)):
         raise CimcError(f"cannot write {output}: it holds the weights of {model}; choose another name with -o")
+    set_float32(network)
     set_inputs(network, constants)
     set_shapes(network, shapes)
     watches: list[Watch] = []

@@ -14,7 +14,7 @@ from passes.lowering.inline_graph import hoist, inline, replace_by
 from passes.messages import describe
 from passes.notes import add_note
 
-MOST_NODES = 8192  # that one loop may become
+MOST_NODES = 4096  # that one loop may become
 
 _PREPARE = (common.LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0), FoldConstants(), InferShapes())
 _Known = dict[str, npt.NDArray[np.generic]]

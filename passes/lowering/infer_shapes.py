@@ -31,8 +31,7 @@ class InferShapes(ir.passes.InPlacePass):
         symbol = batch_symbol(model)
         first, second = (sizes_at(model, batch) for batch in _BATCHES)
         for value in model.graph.inputs:
-            if value.shape is not None and len(value.shape) and not isinstance(value.shape[0], int):
-                value.shape = ir.Shape([symbol, *value.shape.dims[1:]])
+            _set_batch(value, symbol)
         for node in model.graph:
             for value in node.outputs:
                 name = value.name or ""
@@ -51,11 +50,23 @@ class InferShapes(ir.passes.InPlacePass):
 def batch_symbol(model: ir.Model) -> str:
     """The name of the batch dimension: that of the first input that names one."""
     for value in model.graph.inputs:
-        if value.shape is not None and len(value.shape):
-            size = value.shape[0]
-            if isinstance(size, ir.SymbolicDim) and size.value:
-                return str(size.value)
+        axis = batch_axis(value)
+        size = None if axis is None or value.shape is None else value.shape[axis]
+        if isinstance(size, ir.SymbolicDim) and size.value:
+            return str(size.value)
     return BATCH_SYMBOL
+
+
+def batch_axis(value: ir.Value) -> int | None:
+    """Which size of an input is the batch: the first that is not static, if it is the first of all or the only one."""
+    open_axes = [axis for axis, size in enumerate(value.shape or ()) if not isinstance(size, int)]
+    return open_axes[0] if open_axes and (open_axes[0] == 0 or len(open_axes) == 1) else None
+
+
+def _set_batch(value: ir.Value, batch: int | str) -> None:
+    axis = batch_axis(value)
+    if axis is not None and value.shape is not None:
+        value.shape = ir.Shape([*value.shape.dims[:axis], batch, *value.shape.dims[axis + 1 :]])
 
 
 def sizes_at(model: ir.Model, batch: int) -> dict[str, tuple[ir.TypeProtocol | None, Sizes | None]]:
@@ -84,8 +95,7 @@ def _probe_at(model: ir.Model, batch: int) -> ir.Model:
     """A copy of the network at that batch: with all sizes that are found, and constants where those give them."""
     probe = model.clone()
     for value in probe.graph.inputs:
-        if value.shape is not None and len(value.shape) and not isinstance(value.shape[0], int):
-            value.shape = ir.Shape([batch, *value.shape.dims[1:]])
+        _set_batch(value, batch)
     for node in probe.graph:
         for value in node.outputs:
             value.shape = None

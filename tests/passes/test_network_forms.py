@@ -3,15 +3,19 @@
 from pathlib import Path
 from typing import Any
 
+import ml_dtypes
 import numpy as np
 import onnx
 import onnx_ir as ir
 import pytest
-from onnx import helper
+from onnx import TensorProto, helper
+from onnx.reference import ReferenceEvaluator
 
 from models.build import NETWORKS, SHIPPED
+from passes.notes import notes_of
 from passes.pipeline import lower
 from passes.read import read_network
+from passes.set_float32 import set_float32
 from passes.verify import largest_difference, run
 from tests.networks import constant, layers, lower_and_compare, network, network_proto, operators, sizes, weights
 
@@ -234,3 +238,42 @@ def test_every_opset_from_7_to_the_newest_compiles(opset: int) -> None:
     expected: Any = run(ir.from_proto(small_classifier(min(opset, 21))), feeds)[0]
     computed: Any = run(lowered, feeds)[0]
     np.testing.assert_allclose(computed, expected, atol=1e-5)
+
+
+HALVES = {np.dtype(np.float64): 1e-5, np.dtype(np.float16): 5e-3, np.dtype(ml_dtypes.bfloat16): 5e-2}
+
+
+@pytest.mark.parametrize("dtype", HALVES, ids=str)
+def test_networks_of_other_precisions_compute_in_float32(dtype: np.dtype[Any]) -> None:
+    kind = helper.np_dtype_to_tensor_dtype(dtype)
+    one = onnx.numpy_helper.from_array(np.ones(1, dtype))
+    nodes = [
+        node("Constant", [], ["k"], value=onnx.numpy_helper.from_array(weights(5).astype(dtype))),
+        node("MatMul", ["x", "w"], ["p"], name="fc"),
+        node("Add", ["p", "k"], ["a"]),
+        node("Cast", ["a"], ["f"], to=TensorProto.FLOAT),
+        node("Sigmoid", ["f"], ["s"]),
+        node("Cast", ["s"], ["h"], to=kind),
+        node("ConstantOfShape", ["sizes"], ["ones"], value=one),
+        node("Mul", ["h", "ones"], ["y"]),
+    ]
+    constants = {"w": weights(7, 5).astype(dtype), "sizes": np.array([5], np.int64)}
+    model = network(nodes, {"x": ["N", 7]}, {"y": ["N", 5]}, constants, dtype=kind)
+    x = weights(3, 7)
+    expected = ReferenceEvaluator(ir.to_proto(model)).run(None, {"x": x.astype(dtype)})[0]
+    set_float32(model)
+    lowered = lower_and_compare(model)
+    assert len(layers(lowered)) == 1
+    assert {value.dtype for value in (*lowered.graph.inputs, *lowered.graph.outputs)} == {ir.DataType.FLOAT}
+    assert f"{dtype} values are computed in float32" in notes_of(lowered)[0]
+    np.testing.assert_allclose(run(lowered, {"x": x})[0], expected.astype(np.float32), atol=HALVES[dtype])
+
+
+def test_a_mask_of_the_least_float64_stays_finite() -> None:
+    product = node("MatMul", ["x", "w"], ["p"], name="fc")
+    constants = {"w": weights(7, 5).astype(np.float64), "mask": np.array([-1e308, -np.inf])}
+    model = network(
+        [product, node("Max", ["p", "mask"], ["y"])], {"x": ["N", 7]}, {"y": ["N", 5]}, constants, dtype=11
+    )
+    set_float32(model)
+    np.testing.assert_array_equal(constant(model.graph.initializers["mask"]), [np.finfo(np.float32).min, -np.inf])
