@@ -7,6 +7,7 @@ from cimc.errors import CimcError
 from cimc.plugins import plugins
 from passes.crossbar_functions import MINIMUM_IR_VERSION, AddCrossbarFunctions
 from passes.graph_edit import forget_names
+from passes.lowering.drop_empty import DropEmpty
 from passes.lowering.drop_identities import DropIdentities
 from passes.lowering.expand_fused import ExpandFused
 from passes.lowering.expand_ml import ExpandMl
@@ -31,6 +32,7 @@ from passes.lowering.separate_parameters import SeparateParameters
 from passes.lowering.supported import CheckLayerSizes, CheckModel, CheckOperators
 from passes.lowering.upgrade_opset import UpgradeOpset
 from passes.messages import one_line
+from passes.set_shapes import shape_example
 from passes.watch import Watch
 
 NETWORK_PASSES: tuple[ir.passes.PassBase, ...] = (
@@ -47,6 +49,7 @@ NETWORK_PASSES: tuple[ir.passes.PassBase, ...] = (
     FoldConstants(),
     FreeBatch(),
     InferShapes(),
+    DropEmpty(),
     FoldReshapes(),
     common.RemoveUnusedNodesPass(),
     RequireFloat32(),
@@ -111,16 +114,16 @@ def lower(model: ir.Model, watch: Watch | None = None) -> ir.Model:
         forget_names(model.graph)
         try:
             model = network_pass(model).model
-        except CimcError:
-            raise
         # A network that passes the ONNX checker can still hold nonsense anywhere.
         except Exception as error:
-            if isinstance(error.__cause__, CimcError):
-                raise error.__cause__ from None
-            raise CimcError(
-                f"cannot lower the network ({type(network_pass).__name__}): {one_line(error)}; "
-                f"simplify the network or export it with another opset"
-            ) from error
+            cause = error if isinstance(error, CimcError) else error.__cause__
+            if not isinstance(cause, CimcError):
+                raise CimcError(
+                    f"cannot lower the network ({type(network_pass).__name__}): {one_line(error)}; "
+                    f"simplify the network or export it with another opset"
+                ) from error
+            example = shape_example(model) if "--shape" in str(cause) else ""
+            raise CimcError(f"{cause}, such as {example}") if example else cause from None
         if watch is not None:
             watch(number, type(network_pass).__name__, model)
     return model

@@ -89,16 +89,33 @@ def _select(model: ir.Model, node: ir.Node) -> None:
     scalar = add_constant(graph, f"{node.name}.scalar", np.array([], np.int64))
     one = _insert(node, "Reshape", [condition, scalar], kind=ir.DataType.BOOL)
     chosen = [_insert(node, "Where", [one, a, b]) for a, b in zip(then, other, strict=True)]
-    name = describe(node)
+    name, remedy = describe(node), _remedy(condition)
     replace_by(node, chosen)
     InferShapes()(model)
     for a, b in zip(then, other, strict=True):
         if a.shape is None or a.shape != b.shape:
             raise CimcError(
                 f"{name}: its condition is known only when the network runs, and its branches compute "
-                f"{_text(a)} and {_text(b)}; make the condition a constant (--set), or export one path"
+                f"{_text(a)} and {_text(b)}; {remedy}"
             )
-    add_note(model, f"{name}: both branches run, and one is selected; --set makes an input of its condition a constant")
+    add_note(model, f"{name}: both branches run, and one is selected at the end; {remedy}")
+
+
+def _remedy(condition: ir.Value) -> str:
+    """What decides the condition of an If before the network runs."""
+    seen, waiting = set(), [condition]
+    while waiting:
+        value = waiting.pop()
+        producer = value.producer()
+        if value not in seen and producer is not None and producer.op_type not in ("Shape", "Size"):
+            waiting.extend(one for one in producer.inputs if one is not None)
+        seen.add(value)
+    inputs = [value for value in seen if value.is_graph_input()]
+    if not inputs:
+        return "give the inputs of the network static sizes with --shape"
+    if all(value.shape is not None and not len(value.shape) for value in inputs):
+        return f"make it a constant with {' '.join(f'--set {value.name}=VALUE' for value in inputs)}"
+    return "export the network for one of them"
 
 
 def _text(value: ir.Value) -> str:

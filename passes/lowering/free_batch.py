@@ -139,7 +139,7 @@ def _free_expand(graph: ir.Graph, node: ir.Node, sizes: _Known, axis_of_batch: _
     array = constant(node.inputs[0])
     rank = array.ndim if array is not None else len(source or ())
     if shape is not None and shape.size and rank <= shape.size and axis_of_batch([int(n) for n in shape]) == 0:
-        node.replace_input_with(1, _batch_and(graph, node, shape[1:]))
+        node.replace_input_with(1, batch_and(graph, node, shape[1:]))
 
 
 def _free_constants(graph: ir.Graph, node: ir.Node, axis_of_batch: _Axis) -> None:
@@ -150,14 +150,14 @@ def _free_constants(graph: ir.Graph, node: ir.Node, axis_of_batch: _Axis) -> Non
             continue
         if np.all(array == array[:1]):
             one = add_constant(graph, f"{value.name}.one", array[:1])
-            wide = new_node("Expand", [one, _batch_and(graph, node, np.array(array.shape[1:]))], f"{node.name}.batch")
+            wide = new_node("Expand", [one, batch_and(graph, node, np.array(array.shape[1:]))], f"{node.name}.batch")
             wide.outputs[0].name = new_name(graph, f"{node.outputs[0].name}.batch")
             wide.outputs[0].type = value.type
             graph.insert_before(node, wide)
             node.replace_input_with(place, wide.outputs[0])
 
 
-def _batch_and(graph: ir.Graph, node: ir.Node, rest: np.ndarray) -> ir.Value:
+def batch_and(graph: ir.Graph, node: ir.Node, rest: np.ndarray) -> ir.Value:
     """The shape [batch, *rest] as nodes before `node`."""
     name = f"{node.outputs[0].name}.batch_size"
     size = ir.Node("", "Shape", [graph.inputs[0]], [ir.AttrInt64("start", 0), ir.AttrInt64("end", 1)], num_outputs=1)

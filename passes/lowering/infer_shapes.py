@@ -6,7 +6,7 @@ depends on the batch, what does not is static.
 
 import logging
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 import numpy as np
@@ -30,8 +30,7 @@ class InferShapes(ir.passes.InPlacePass):
         """Set the shape of every value that inference reaches; clear the others."""
         symbol = batch_symbol(model)
         first, second = (sizes_at(model, batch) for batch in _BATCHES)
-        for value in model.graph.inputs:
-            _set_batch(value, symbol)
+        _set_batch(model, symbol)
         for node in model.graph:
             for value in node.outputs:
                 name = value.name or ""
@@ -50,23 +49,31 @@ class InferShapes(ir.passes.InPlacePass):
 def batch_symbol(model: ir.Model) -> str:
     """The name of the batch dimension: that of the first input that names one."""
     for value in model.graph.inputs:
-        axis = batch_axis(value)
+        axis = batch_axis(value, model.graph.inputs)
         size = None if axis is None or value.shape is None else value.shape[axis]
         if isinstance(size, ir.SymbolicDim) and size.value:
             return str(size.value)
     return BATCH_SYMBOL
 
 
-def batch_axis(value: ir.Value) -> int | None:
-    """Which size of an input is the batch: the first that is not static, if it is the first of all or the only one."""
-    open_axes = [axis for axis, size in enumerate(value.shape or ()) if not isinstance(size, int)]
-    return open_axes[0] if open_axes and (open_axes[0] == 0 or len(open_axes) == 1) else None
+def batch_axis(value: ir.Value, inputs: Sequence[ir.Value]) -> int | None:
+    """Which size of a network's input is the batch: the first, if that is open; of recurrent inputs and states the second.
+
+    Those are [length or layers, batch, features]; where the first is 1 only with the batch of another input open.
+    """
+    sizes = list(value.shape or ())
+    open_axes = [axis for axis, size in enumerate(sizes) if not isinstance(size, int)]
+    if open_axes and open_axes[0] == 0:
+        return 0
+    leading = any(other.shape is not None and not all(isinstance(n, int) for n in other.shape[:1]) for other in inputs)
+    return 1 if open_axes == [1] and len(sizes) == 3 and (leading or sizes[0] != 1) else None
 
 
-def _set_batch(value: ir.Value, batch: int | str) -> None:
-    axis = batch_axis(value)
-    if axis is not None and value.shape is not None:
-        value.shape = ir.Shape([*value.shape.dims[:axis], batch, *value.shape.dims[axis + 1 :]])
+def _set_batch(model: ir.Model, batch: int | str) -> None:
+    axes = [batch_axis(value, model.graph.inputs) for value in model.graph.inputs]
+    for value, axis in zip(model.graph.inputs, axes, strict=True):
+        if axis is not None and value.shape is not None:
+            value.shape = ir.Shape([*value.shape.dims[:axis], batch, *value.shape.dims[axis + 1 :]])
 
 
 def sizes_at(model: ir.Model, batch: int) -> dict[str, tuple[ir.TypeProtocol | None, Sizes | None]]:
@@ -94,8 +101,7 @@ def _outputs(model: ir.Model) -> list[str]:
 def _probe_at(model: ir.Model, batch: int) -> ir.Model:
     """A copy of the network at that batch: with all sizes that are found, and constants where those give them."""
     probe = model.clone()
-    for value in probe.graph.inputs:
-        _set_batch(value, batch)
+    _set_batch(probe, batch)
     for node in probe.graph:
         for value in node.outputs:
             value.shape = None

@@ -94,7 +94,7 @@ def test_branches_of_other_sizes_are_refused_with_the_remedy() -> None:
         else_branch = b () => (float[N,5] q) { q = MatMul (x, u) }
       >
     }"""
-    with pytest.raises(CimcError, match=r"Nx6 and Nx5; make the condition a constant \(--set\)"):
+    with pytest.raises(CimcError, match="Nx6 and Nx5; make it a constant with --set c=VALUE"):
         lower(model(text, u=weights(4, 5), v=weights(4, 6)))
 
 
