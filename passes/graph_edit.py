@@ -77,6 +77,19 @@ def new_node(
     return node
 
 
+def insert_before(
+    place: ir.Node, operator: str, inputs: Sequence[ir.Value | None], *, outputs: int = 1, **attributes: int
+) -> list[ir.Value]:
+    """The outputs of a new node before `place`, which is named after it; their types are left to inference."""
+    graph, given = owner(place), [ir.AttrInt64(name, number) for name, number in attributes.items()]
+    name = f"{place.name or place.op_type}.{operator.lower()}"
+    node = ir.Node("", operator, inputs, given, num_outputs=outputs, name=new_name(graph, name))
+    for value in node.outputs:
+        value.name = new_name(graph, name)
+    graph.insert_before(place, node)
+    return list(node.outputs)
+
+
 def owner(node: ir.Node) -> ir.Graph:
     """The graph that holds `node`."""
     graph = node.graph

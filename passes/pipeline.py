@@ -15,6 +15,7 @@ from passes.lowering.expand_quantized import ExpandQuantized
 from passes.lowering.flatten_control_flow import FlattenControlFlow
 from passes.lowering.fold_constants import FoldConstants
 from passes.lowering.fold_reshapes import FoldReshapes
+from passes.lowering.fold_sequences import FoldSequences
 from passes.lowering.free_batch import FreeBatch
 from passes.lowering.fuse_bias import FuseBias
 from passes.lowering.infer_shapes import InferShapes
@@ -42,6 +43,7 @@ NETWORK_PASSES: tuple[ir.passes.PassBase, ...] = (
     common.LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0),
     common.LiftSubgraphInitializersToMainGraphPass(),
     FlattenControlFlow(),
+    FoldSequences(),
     DropIdentities(),
     ExpandFused(),
     ExpandMl(),

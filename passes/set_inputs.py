@@ -19,7 +19,9 @@ def parse_constant(text: str) -> tuple[str, list[float | bool]]:
     name, equals, numbers = text.rpartition("=")
     words = {"true": True, "false": False}
     try:
-        values = [words[part] if (part := word.strip().lower()) in words else float(part) for word in numbers.split(",")]
+        values = [
+            words[part] if (part := word.strip().lower()) in words else float(part) for word in numbers.split(",")
+        ]
     except ValueError:
         values = []
     if not equals or not name or not values:

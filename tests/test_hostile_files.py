@@ -169,7 +169,9 @@ def test_weights_that_are_no_numbers_are_named_whether_or_not_passes_are_checked
 
 def test_an_empty_weight_is_refused(tmp_path: Path) -> None:
     node = helper.make_node("MatMul", ["x", "w"], ["y"], name="fc")
-    assert "nothing to map" in _refusal(network_proto([node], {"x": ["N", 4]}, {"y": ["N", 0]}, {"w": weights(4, 0)}), tmp_path)
+    assert "nothing to map" in _refusal(
+        network_proto([node], {"x": ["N", 4]}, {"y": ["N", 0]}, {"w": weights(4, 0)}), tmp_path
+    )
 
 
 def test_a_chain_of_many_nodes_compiles(tmp_path: Path) -> None:

@@ -7,8 +7,9 @@ from onnx_ir.passes import common
 
 from cimc.errors import CimcError
 from cimc.operators import CROSSBAR_SOURCES
-from passes.graph_edit import add_constant, constant, new_name, owner
+from passes.graph_edit import add_constant, constant, insert_before, owner
 from passes.lowering.fold_constants import FoldConstants
+from passes.lowering.fold_sequences import FoldSequences
 from passes.lowering.infer_shapes import InferShapes, constants_of_sizes
 from passes.lowering.inline_graph import hoist, inline, replace_by
 from passes.messages import describe
@@ -16,7 +17,12 @@ from passes.notes import add_note
 
 MOST_NODES = 4096  # that one loop may become
 
-_PREPARE = (common.LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0), FoldConstants(), InferShapes())
+_PREPARE = (
+    common.LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0),
+    FoldSequences(),
+    FoldConstants(),
+    InferShapes(),
+)
 _Known = dict[str, npt.NDArray[np.generic]]
 
 
@@ -87,8 +93,8 @@ def _select(model: ir.Model, node: ir.Node) -> None:
     assert condition is not None
     then, other = (inline(node, branch, [], _opset(model)) for branch in _branches(node))
     scalar = add_constant(graph, f"{node.name}.scalar", np.array([], np.int64))
-    one = _insert(node, "Reshape", [condition, scalar], kind=ir.DataType.BOOL)
-    chosen = [_insert(node, "Where", [one, a, b]) for a, b in zip(then, other, strict=True)]
+    (one,) = insert_before(node, "Reshape", [condition, scalar])
+    chosen = [insert_before(node, "Where", [one, a, b])[0] for a, b in zip(then, other, strict=True)]
     name, remedy = describe(node), _remedy(condition)
     replace_by(node, chosen)
     InferShapes()(model)
@@ -175,10 +181,10 @@ def _unroll_scan(model: ir.Model, node: ir.Node) -> bool:
     outputs = len(node.outputs) - states
     stacks: list[list[ir.Value]] = [[] for _ in range(outputs)]
     for step in range(steps):
-        inputs = []
+        inputs: list[ir.Value] = []
         for value, axis, backward in zip(scanned, axes, backwards, strict=True):
             place = add_constant(model.graph, f"{node.name}.step", np.array(steps - 1 - step if backward else step))
-            inputs.append(_insert(node, "Gather", [value, place], axis=axis, kind=value.dtype if value else None))
+            inputs += insert_before(node, "Gather", [value, place], axis=axis)
         results = inline(node, body, [*carried, *inputs], _opset(model))
         carried = list(results[:states])
         for stack, result in zip(stacks, results[states:], strict=True):
@@ -212,17 +218,5 @@ def _is_constant(value: ir.Value | None) -> bool:
 
 def _stack(node: ir.Node, values: list[ir.Value], axis: int) -> ir.Value:
     where = add_constant(owner(node), f"{node.name}.axis", np.array([axis], np.int64))
-    kind = values[0].dtype
-    return _insert(node, "Concat", [_insert(node, "Unsqueeze", [v, where], kind=kind) for v in values], axis=axis)
-
-
-def _insert(
-    place: ir.Node, operator: str, inputs: list[ir.Value | None], kind: ir.DataType | None = None, **attributes: int
-) -> ir.Value:
-    """The output of a new node before `place`."""
-    given = [ir.AttrInt64(name, value) for name, value in attributes.items()]
-    node = ir.Node("", operator, inputs, given, num_outputs=1)
-    node.name = node.outputs[0].name = new_name(owner(place), f"{place.name or place.op_type}.{operator.lower()}")
-    node.outputs[0].type = None if kind is None else ir.TensorType(kind)
-    owner(place).insert_before(place, node)
-    return node.outputs[0]
+    rows = [insert_before(node, "Unsqueeze", [value, where])[0] for value in values]
+    return insert_before(node, "Concat", rows, axis=axis)[0]

@@ -18,7 +18,9 @@ GROWTH_LIMIT_BYTES = 16 * 2**20
 FILL_LIMIT_BYTES = 2**30  # of a ConstantOfShape, which takes no memory until it is written
 FLOAT_LIMIT_BYTES = 2**33
 _FLOATS = frozenset({"DequantizeLinear", "Cast"})  # weights, which come onto the arrays as float32
-RANDOM = frozenset({"Bernoulli", "Multinomial", "RandomNormal", "RandomUniform", "RandomNormalLike", "RandomUniformLike", "Dropout"})
+RANDOM = frozenset(
+    {"Bernoulli", "Multinomial", "RandomNormal", "RandomUniform", "RandomNormalLike", "RandomUniformLike", "Dropout"}
+)
 
 _Arrays = dict[str, npt.NDArray[np.generic]]
 

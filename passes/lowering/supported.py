@@ -32,6 +32,10 @@ class CheckOperators(ir.passes.InPlacePass):
                 continue
             if (node.domain or node.op_type not in DIGITAL_OPERATORS) and not _runs_in_onnxruntime(node):
                 need = _NEEDS.get(node.op_type)
+                if "Sequence" in node.op_type or "Optional" in node.op_type:
+                    need = (
+                        "what is in its list of tensors is not known before the network runs; export it without lists"
+                    )
                 if node.domain not in ("", "ai.onnx.ml"):
                     need = "it is no standard ONNX operator; export the network with standard operators"
                 need = need or "the sizes of its result cannot be inferred, depend on the data, or are no tensor's"

@@ -239,3 +239,22 @@ def test_a_loop_that_ends_by_its_data_is_refused() -> None:
 def test_constants_that_do_not_fit_are_refused(text: str, message: str) -> None:
     with pytest.raises(CimcError, match=message):
         set_inputs(choice(), dict([parse_constant(text)]))
+
+
+def test_a_list_that_a_loop_fills_is_joined() -> None:
+    text = """g (float[N,4] x) => (float[N,15] y) {
+      three = Constant <value = int64 {3}> ()
+      yes = Constant <value = bool {1}> ()
+      none = SequenceEmpty ()
+      last, list = Loop (three, yes, x, none) <
+        body = b (int64 i, bool go, float[N,4] s, seq(float[N,5]) l) => (bool on, float[N,4] n, seq(float[N,5]) m) {
+          on = Identity (go)
+          n = Neg (s)
+          p = MatMul (s, w)
+          m = SequenceInsert (l, p)
+        }>
+      y = ConcatFromSequence <axis = 1> (list)
+    }"""
+    lowered = compare(model(text, w=weights(4, 5)), {"x": weights(3, 4)})
+    assert len(layers(lowered)) == 3
+    assert not any("Sequence" in operator for operator in operators(lowered))

@@ -276,9 +276,7 @@ def test_networks_of_other_precisions_compute_in_float32(dtype: np.dtype[Any]) -
 def test_a_mask_of_the_least_float64_stays_finite() -> None:
     product = node("MatMul", ["x", "w"], ["p"], name="fc")
     constants = {"w": weights(7, 5).astype(np.float64), "mask": np.array([-1e308, -np.inf])}
-    model = network(
-        [product, node("Max", ["p", "mask"], ["y"])], {"x": ["N", 7]}, {"y": ["N", 5]}, constants, dtype=11
-    )
+    model = network([product, node("Max", ["p", "mask"], ["y"])], {"x": ["N", 7]}, {"y": ["N", 5]}, constants, dtype=11)
     set_float32(model)
     np.testing.assert_array_equal(constant(model.graph.initializers["mask"]), [np.finfo(np.float32).min, -np.inf])
 
