@@ -46,7 +46,9 @@ def forget_names(graph: ir.Graph) -> None:
 def _names(graph: ir.Graph) -> set[str | None]:
     graphs = (graph, *graph.subgraphs())
     names = {value.name for one in graphs for value in (*one.inputs, *one.initializers.values())}
-    return names | {item.name for one in graphs for node in one for item in (node, *node.outputs)}
+    for node in (node for one in graphs for node in one):
+        names |= {node.name, *(value.name for value in node.outputs)}
+    return names
 
 
 def add_constant(graph: ir.Graph, name: str, array: npt.NDArray[np.generic]) -> ir.Value:

@@ -113,7 +113,7 @@ def compile(
     artifact = Artifact(Path(model).stem, lowered, description, text, mapping)
     if output is not None:
         write_artifact(output, artifact)
-    return Compiled(artifact, *differences, notes_of(lowered))
+    return Compiled(artifact, *differences, notes=notes_of(lowered))
 
 
 compile_model = compile  # its earlier name

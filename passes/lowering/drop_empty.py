@@ -38,5 +38,9 @@ def _make_constant(graph: ir.Graph, node: ir.Node) -> bool:
         return False
     rest = np.array(shape[1:], np.int64)
     nothing = add_constant(graph, f"{node.outputs[0].name}.nothing", np.zeros((1, *rest), np.float32))
-    replace_node(node, [new_node("Expand", [nothing, batch_and(graph, node, rest)], f"{node.name}.nothing")])
+    if isinstance(shape[0], int):
+        sizes = add_constant(graph, f"{node.outputs[0].name}.sizes", np.array([shape[0], *rest]))
+    else:
+        sizes = batch_and(graph, node, rest)
+    replace_node(node, [new_node("Expand", [nothing, sizes], f"{node.name}.nothing")])
     return True

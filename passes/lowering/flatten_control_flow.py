@@ -1,4 +1,4 @@
-"""If, Loop and Scan become plain nodes: the branch that is taken, both branches and a choice, or all steps one by one."""
+"""If, Loop and Scan become plain nodes: the branch that is taken, both branches and a choice, or all the steps."""
 
 import numpy as np
 import numpy.typing as npt
@@ -44,7 +44,8 @@ class FlattenControlFlow(ir.passes.InPlacePass):
             for network_pass in _PREPARE:
                 network_pass(model)
             known = constants_of_sizes(model)
-            if not any([_flatten(model, node, known) for node in nodes]):
+            flattened = [_flatten(model, node, known) for node in nodes]
+            if not any(flattened):
                 choices = [node for node in nodes if node.op_type == "If"]
                 if not choices:
                     break

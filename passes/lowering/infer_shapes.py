@@ -57,7 +57,7 @@ def batch_symbol(model: ir.Model) -> str:
 
 
 def batch_axis(value: ir.Value, inputs: Sequence[ir.Value]) -> int | None:
-    """Which size of a network's input is the batch: the first, if that is open; of recurrent inputs and states the second.
+    """Which size of an input is the batch: the first, if that is open; of recurrent inputs and states the second.
 
     Those are [length or layers, batch, features]; where the first is 1 only with the batch of another input open.
     """

@@ -1,5 +1,7 @@
 """If, Loop and Scan that are known before the network runs become plain nodes that compute the same."""
 
+from typing import Any
+
 import numpy as np
 import onnx
 import onnx_ir as ir
@@ -24,7 +26,8 @@ def model(text: str, opset: int = 17, **constants: np.ndarray) -> ir.Model:
 
 def compare(network: ir.Model, feeds: dict[str, np.ndarray]) -> ir.Model:
     lowered = lower(network)
-    for expected, computed in zip(run(network, feeds), run(lowered, feeds), strict=True):
+    results: Any = zip(run(network, feeds), run(lowered, feeds), strict=True)
+    for expected, computed in results:
         assert expected.shape == computed.shape
         np.testing.assert_allclose(computed, expected, atol=1e-5)
     assert not {"If", "Loop", "Scan"} & set(operators(lowered))
@@ -54,8 +57,9 @@ def test_an_input_set_to_a_constant_decides_an_if(rate: int, nodes: list[str]) -
     assert [value.name for value in lowered.graph.inputs] == ["x"]
     assert operators(lowered)[: len(nodes)] == nodes
     assert len(layers(lowered)) == 2
-    expected = run(choice(), {"x": weights(3, 4), "rate": np.array(rate)})[0]
-    np.testing.assert_allclose(run(lowered, {"x": weights(3, 4)})[0], expected, atol=1e-5)
+    expected: Any = run(choice(), {"x": weights(3, 4), "rate": np.array(rate)})[0]
+    computed: Any = run(lowered, {"x": weights(3, 4)})[0]
+    np.testing.assert_allclose(computed, expected, atol=1e-5)
 
 
 def test_a_condition_of_the_run_selects_between_both_branches() -> None:
@@ -63,8 +67,10 @@ def test_a_condition_of_the_run_selects_between_both_branches() -> None:
     assert len(layers(lowered)) == 3
     assert "Where" in operators(lowered)
     assert "both branches run" in notes_of(lowered)[0]
-    other = {"x": weights(3, 4), "rate": np.array(8000)}
-    np.testing.assert_allclose(run(lowered, other)[0], run(choice(), other)[0], atol=1e-5)
+    other: Any = {"x": weights(3, 4), "rate": np.array(8000)}
+    computed: Any = run(lowered, other)[0]
+    expected: Any = run(choice(), other)[0]
+    np.testing.assert_allclose(computed, expected, atol=1e-5)
 
 
 @pytest.mark.parametrize("opset", [11, 13, 17, 21])
@@ -146,7 +152,8 @@ def test_nested_branches_and_weights_inside_them() -> None:
 RECURRENCE = """g (float[N,6,4] x, float[N,5] h) => (float[N,5] last, float[N,6,5] all) {
   steps = Constant <value = int64 {6}> ()
   yes = Constant <value = bool {1}> ()
-  last, stacked = Loop (steps, yes, h) <body = b (int64 i, bool go, float[N,5] s) => (bool on, float[N,5] n, float[N,5] o) {
+  last, stacked = Loop (steps, yes, h) <
+    body = b (int64 i, bool go, float[N,5] s) => (bool on, float[N,5] n, float[N,5] o) {
     on = Identity (go)
     xt = Gather <axis = 1> (x, i)
     wt = Transpose <perm = [1, 0]> (w)
@@ -174,7 +181,8 @@ def test_a_loop_that_counts_to_its_end() -> None:
       yes = Constant <value = bool {1}> ()
       zero = Constant <value = int64 {0}> ()
       three = Constant <value = int64 {3}> ()
-      count, y = Loop (none, yes, zero, x) <body = b (int64 i, bool go, int64 k, float[N,4] s) => (bool on, int64 m, float[N,4] n) {
+      count, y = Loop (none, yes, zero, x) <
+        body = b (int64 i, bool go, int64 k, float[N,4] s) => (bool on, int64 m, float[N,4] n) {
         one = Constant <value = int64 {1}> ()
         m = Add (k, one)
         on = Less (m, three)
@@ -187,7 +195,8 @@ def test_a_loop_that_counts_to_its_end() -> None:
 
 
 SCAN = """g (float[6,N,4] x, float[N,5] h) => (float[N,5] last, float[N,6,5] all) {
-  last, all = Scan <num_scan_inputs = 1, scan_input_directions = [1], scan_output_axes = [1], scan_output_directions = [1],
+  last, all = Scan <
+    num_scan_inputs = 1, scan_input_directions = [1], scan_output_axes = [1], scan_output_directions = [1],
     body = b (float[N,5] s, float[N,4] xt) => (float[N,5] n, float[N,5] o) {
       p = MatMul (xt, w)
       q = MatMul (s, r)
@@ -208,7 +217,7 @@ def test_a_scan_backwards_along_any_axis() -> None:
 
 def test_a_loop_too_long_to_write_out_is_refused() -> None:
     text = RECURRENCE.replace("{6}", "{100000}").replace("float[N,6,", "float[N,100000,")
-    with pytest.raises(CimcError, match="100000 steps of .* operators, products with constant weights among them"):
+    with pytest.raises(CimcError, match=r"100000 steps of .* operators, products with constant weights among them"):
         lower(model(text, w=weights(5, 4), r=weights(5, 5)))
 
 
@@ -222,7 +231,7 @@ def test_a_loop_that_ends_by_its_data_is_refused() -> None:
         on = Less (m, one)
       }>
     }"""
-    with pytest.raises(CimcError, match="Loop .*number of steps"):
+    with pytest.raises(CimcError, match=r"Loop .*number of steps"):
         lower(model(text, w=weights(4, 4)))
 
 

@@ -270,7 +270,8 @@ def test_networks_of_other_precisions_compute_in_float32(dtype: np.dtype[Any]) -
     assert len(layers(lowered)) == 1
     assert {value.dtype for value in (*lowered.graph.inputs, *lowered.graph.outputs)} == {ir.DataType.FLOAT}
     assert f"{dtype} values are computed in float32" in notes_of(lowered)[0]
-    np.testing.assert_allclose(run(lowered, {"x": x})[0], expected.astype(np.float32), atol=HALVES[dtype])
+    computed: Any = run(lowered, {"x": x})[0]
+    np.testing.assert_allclose(computed, expected.astype(np.float32), atol=HALVES[dtype])
 
 
 def test_a_mask_of_the_least_float64_stays_finite() -> None:

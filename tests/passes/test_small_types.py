@@ -1,4 +1,6 @@
-"""Weights of 4 bits and of 8-bit floats come onto arrays dequantised, of any size and behind any operator on constants."""
+"""Weights of 4 bits and of 8-bit floats come onto arrays dequantised, of any size and behind other operators."""
+
+from typing import Any
 
 import numpy as np
 import onnx_ir as ir
@@ -45,4 +47,5 @@ def test_small_weights_are_dequantised(kind: str, form: str) -> None:
     assert layers(lowered)[0].name == "fc"
     x = weights(3, 64)
     expected = ReferenceEvaluator(proto).run(None, {"x": x})[0]
-    np.testing.assert_allclose(run(lowered, {"x": x})[0], expected, rtol=1e-4, atol=1e-4)
+    computed: Any = run(lowered, {"x": x})[0]
+    np.testing.assert_allclose(computed, expected, rtol=1e-4, atol=1e-4)
