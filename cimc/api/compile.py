@@ -109,11 +109,11 @@ def compile(
     mapping = map_network(lowered, description, options=options)
     if verify is None:
         verify = _weight_bytes(lowered) <= VERIFIED_BYTES
-    differences = mapping_differences(network, lowered, mapping, description) if verify else (None, None)
+    ideal, with_chip = mapping_differences(network, lowered, mapping, description) if verify else (None, None)
     artifact = Artifact(Path(model).stem, lowered, description, text, mapping)
     if output is not None:
         write_artifact(output, artifact)
-    return Compiled(artifact, *differences, notes=notes_of(lowered))
+    return Compiled(artifact, ideal, with_chip, notes_of(lowered))
 
 
 compile_model = compile  # its earlier name
