@@ -9,9 +9,12 @@ failed. Prints the table; writes it to `docs/measured/networks.md` where `--writ
 """
 
 import argparse
+import datetime
+import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 from tests.benchmarks.networks.listed import Network, Work, read_list
@@ -66,7 +69,8 @@ def work_off(network: Network, work: Work, options: argparse.Namespace) -> dict[
         if path.exists() and (read_measured(path).status == 0 or not options.again):
             done[step] = read_measured(path)
         else:
-            done[step] = measure(command, limit_s=options.limit, limit_mb=options.memory, folder=ROOT)
+            found = measure(command, limit_s=options.limit, limit_mb=options.memory, folder=ROOT)
+            done[step] = replace(found, said=found.said.replace(f"{work.folder}/", ""))
             done[step].write(path)
             outcome = done[step].said if done[step].status else "done"
             print(f"{network.name} {step}: {done[step].seconds} s, {done[step].peak_mb} MB, {outcome}", flush=True)
@@ -102,7 +106,9 @@ def main() -> None:
         network.name: {"install": absent} if network.package in missing else work_off(network, work, options)
         for network in networks
     }
-    text = tables(networks, done, options.chip)
+    commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], cwd=ROOT, capture_output=True, text=True)
+    state = f"{datetime.date.today()}, commit {commit.stdout.strip() or 'not known'}"
+    text = tables(networks, done, chip=options.chip, state=state)
     print(text)
     if options.write:
         PAGE.write_text(text, encoding="utf-8")

@@ -10,8 +10,9 @@ STEPS = ("original", "compile", "eval", "export", "model.onnx", "deploy")
 LIMIT_MB = 2048
 HEAD = """# Trained networks of public packages
 
-`python -m tests.benchmarks.networks --work DIR --write`, chip `{chip}`: {count} networks of {kinds} kinds, {complete}
-run through every command. Each command is a process of its own; inputs are real where a package ships some
+{state}; `python -m tests.benchmarks.networks --work DIR --write`, chip `{chip}`; two cores of a shared machine.
+
+{count} networks of {kinds} kinds, {complete} of them through every command. Each command is a process of its own; inputs are real where a package ships some
 (photographs, files, a package's own tokenizer and first networks), else plausible ones that `tests/benchmarks/networks`
 makes.
 
@@ -35,11 +36,11 @@ than 2 GB and more than 4 times the original.
 """
 
 
-def tables(networks: list[Network], done: Mapping[str, Done], chip: str) -> str:
-    """The page in Markdown."""
+def tables(networks: list[Network], done: Mapping[str, Done], *, chip: str, state: str) -> str:
+    """The page in Markdown; state: what was measured, and when."""
     complete = sum("deploy" in done[network.name] and not done[network.name]["deploy"].status for network in networks)
     kinds = len({network.kind for network in networks})
-    head = HEAD.format(chip=chip, count=len(networks), kinds=kinds, complete=complete)
+    head = HEAD.format(chip=chip, state=state, count=len(networks), kinds=kinds, complete=complete)
     results = "\n".join(_result(network, done[network.name]) for network in networks)
     costs = COSTS.format(steps=" | ".join(STEPS), lines="|".join(["---"] * len(STEPS)))
     return head + results + "\n" + costs + "\n".join(_cost(network, done[network.name]) for network in networks) + "\n"
