@@ -12,9 +12,9 @@ HEAD = """# Trained networks of public packages
 
 {state}; `python -m tests.benchmarks.networks --work DIR --write`, chip `{chip}`; two cores of a shared machine.
 
-{count} networks of {kinds} kinds, {complete} of them through every command. Each command is a process of its own; inputs are real where a package ships some
-(photographs, files, a package's own tokenizer and first networks), else plausible ones that `tests/benchmarks/networks`
-makes.
+{count} networks of {kinds} kinds, {complete} of them through every command. Each command is a process of its own; inputs
+are real where a package ships some (photographs, files, a package's own tokenizer and first networks), else plausible
+ones that `tests/benchmarks/networks` makes.
 
 ## What came of each
 
@@ -50,7 +50,7 @@ def _result(network: Network, done: Done) -> str:
     compiled = done["compile"].figures if "compile" in done else {}
     figures = [""] * 4
     if compiled:
-        digital = str(len(compiled["digital_products"]))
+        digital = str(len(compiled["digital_products"])) if "digital_products" in compiled else "not listed"
         figures = [f"{compiled['weights']:,}", str(len(compiled["layers"])), digital, f"{compiled['crossbars']:,}"]
     agreement = _agreement(done["agreement"].figures) if "agreement" in done else ""
     cells = [network.name, network.kind, network.package, *figures, agreement, _refusal(done)]
