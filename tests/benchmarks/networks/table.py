@@ -12,9 +12,9 @@ HEAD = """# Trained networks of public packages
 
 {state}; `python -m tests.benchmarks.networks --work DIR --write`, chip `{chip}`; two cores of a shared machine.
 
-{count} networks of {kinds} kinds, {complete} of them through every command. Each command is a process of its own; inputs
-are real where a package ships some (photographs, files, a package's own tokenizer and first networks), else plausible
-ones that `tests/benchmarks/networks` makes.
+{count} networks of {kinds} kinds, {complete} of them through every command. Each command is a process of its own;
+inputs are real where a package ships some (photographs, files, a package's own tokenizer and first networks), else
+plausible ones that `tests/benchmarks/networks` makes.
 
 ## What came of each
 
