@@ -12,11 +12,15 @@ HALF = 1024
 
 
 def file_bytes(source: Source) -> Inputs:
-    """First and last 1,024 bytes of files of the package, the photographs' packages and Python, without white space."""
+    """First and last 1,024 bytes, without white space, of files of the packages and of Python, of each ending alike."""
     folders = [source.package, *source.photos, Path(sys.prefix) / "lib"]
     found = [path for folder in folders for path in sorted(folder.rglob("*"))[:4000] if path.is_file()]
     files = [path for path in found if path.stat().st_size > 16]
-    chosen = [files[index] for index in source.random.choice(len(files), source.count, replace=False)]
+    by_ending = [
+        [path for path in files if path.suffix == ending] for ending in sorted({path.suffix for path in files})
+    ]
+    groups = [by_ending[index % len(by_ending)] for index in range(source.count)]
+    chosen = [group[source.random.integers(len(group))] for group in groups]
     samples = np.full((source.count, 2 * HALF), PADDING, np.int32)
     for row, path in zip(samples, chosen, strict=True):
         content = path.read_bytes()

@@ -74,10 +74,11 @@ def captchas(
     name: str,
     size: tuple[int, int],
     channels: int,
+    scale: float = 1.0,
     channels_last: bool = False,
     digits: bool = False,
 ) -> Inputs:
-    """Five characters, each turned a little, and lines through them, from 0 to 1."""
+    """Five characters, each turned a little, and lines through them, from 0 to `scale`."""
     images = []
     for _ in range(source.count):
         image = Image.new("L", (size[1], size[0]), 240)
@@ -89,7 +90,7 @@ def captchas(
         for _ in range(2):
             ends = [int(source.random.integers(0, extent)) for extent in (size[1], size[0]) * 2]
             ImageDraw.Draw(image).line(ends, fill=90)
-        images.append(np.asarray(image, np.float32) / 255)
+        images.append(np.asarray(image, np.float32) * np.float32(scale / 255))
     pixels = np.repeat(np.stack(images)[:, None], channels, axis=1)
     return {name: np.ascontiguousarray(pixels.transpose(0, 2, 3, 1)) if channels_last else pixels}
 
