@@ -36,6 +36,10 @@ def compile(
     shape: Annotated[
         list[str] | None, typer.Option(help="Sizes of an input, such as input=1x3x224x224 or tokens=Nx128; repeatable.")
     ] = None,
+    constants: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="NAME=VALUE", help="An input that is a constant, such as sr=16000; repeatable."),
+    ] = None,
     verify: Annotated[
         bool | None,
         typer.Option("--verify/--no-verify", help="Compare with onnxruntime on random inputs; default: up to 1 GiB."),
@@ -53,6 +57,7 @@ def compile(
     Example: cimc compile models/lenet1.onnx --chip brram-soc -o lenet1.cim
     """
     import cimc
+    from passes.set_inputs import parse_constant
     from passes.set_shapes import parse_shape
 
     # A network is many objects that live to the end: looking for dead ones again and again takes a fifth of the time.
@@ -66,6 +71,7 @@ def compile(
         row_split=row_split,
         verify=verify,
         shapes=dict(parse_shape(text) for text in shape or ()),
+        constants=dict(parse_constant(text) for text in constants or ()),
         verify_passes=verify_each,
         passes_folder=save_passes,
         objective=objective,
@@ -95,17 +101,21 @@ def figures(compiled: "Compiled") -> dict[str, Any]:
         **mapping_table.figures(artifact),
         "row_split": sorted({layer.row_split for layer in artifact.mapping.layers}),
         "verify": {"ideal": compiled.verify_ideal, "chip": compiled.verify_chip},
+        "notes": list(compiled.notes),
     }
 
 
 def show(compiled: "Compiled", output: Path | None) -> None:
-    """Layer table, totals and verification of `compile`."""
-    from cimc.commands import mapping_table
+    """Layer table, totals and verification of `compile`, and what to do next."""
+    from cimc.commands import mapping_table, totals
     from cimc.commands.console import say
+    from cimc.commands.next_step import data_for
 
     artifact = compiled.artifact
     mapping_table.show_layers(artifact)
-    mapping_table.show_totals(artifact)
+    totals.show(artifact)
+    for note in compiled.notes:
+        say(f"note: {note}")
     if compiled.verify_ideal is not None and compiled.verify_chip is None:
         say(
             f"verified against onnxruntime: largest difference {compiled.verify_ideal:.1e} of the lowered network; "
@@ -120,5 +130,6 @@ def show(compiled: "Compiled", output: Path | None) -> None:
         say("not verified: give --verify to compare with onnxruntime, which needs several times the weights in memory")
     if output is not None:
         simulated = artifact.chip.not_simulated is None and not artifact.mapping.segments
-        then = f"cimc train {output} --data mnist -o trained.cim" if simulated else f"cimc inspect {output}"
+        train = f"cimc train {output} --data {data_for(artifact.network)} -o trained.cim"
+        then = train if simulated else f"cimc inspect {output}"
         say(f"wrote {output}; next: {then}")

@@ -199,6 +199,10 @@ def test_export_tells_where_and_how_much(exported):
     assert Path("package/model.onnx").is_file()
 
 
+def test_export_names_the_data_of_the_training_for_what_comes_next(trained):
+    assert "next: cimc deploy named --data data.npz" in cimc("export", "trained.cim", "-o", "named").out
+
+
 def test_deploy_has_all_figures(exported):
     result = figures("deploy", "package", "--data", "data.npz", "--chips", "3")
     assert set(result) >= DEPLOY_KEYS

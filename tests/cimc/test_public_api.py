@@ -26,7 +26,7 @@ from tests.networks import network_proto, weights
 ROOT = Path(__file__).parents[2]
 PACKAGES = ("cimc", "passes", "runtime")
 CHIP = "brram-soc"
-COMPILE = "model chip | output input_range max_chips row_split verify shapes verify_passes passes_folder"
+COMPILE = "model chip | output input_range max_chips row_split verify shapes constants verify_passes passes_folder"
 COMPILE += " objective arrays seed"
 # Every public function: its parameters, those after the bar by keyword only.
 SIGNATURES = {
@@ -46,7 +46,7 @@ SIGNATURES = {
 }
 CLASSES = {
     "Artifact": "model network chip chip_text mapping state history",
-    "Compiled": "artifact verify_ideal verify_chip",
+    "Compiled": "artifact verify_ideal verify_chip notes",
     "Dataset": "name train test synthetic classes preprocess",
     "Deployment": "accuracies baseline_accuracy required",
     "Package": "model chip chip_text mapping program network chip_network notes",
