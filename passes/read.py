@@ -8,6 +8,7 @@ from google.protobuf.message import DecodeError
 
 from cimc.errors import CimcError
 from passes.check_file import check_file, graphs, tensors
+from passes.lowering.expand_qonnx import expand_qonnx
 from passes.messages import one_line
 
 
@@ -37,7 +38,7 @@ def read_network(path: Path) -> ir.Model:
     except Exception as error:
         raise CimcError(f"cannot read {path} as ONNX: {one_line(error)}; export the network again") from None
     _open_external_data(model, path)
-    return model
+    return expand_qonnx(model)
 
 
 def external_files(path: Path) -> set[Path]:

@@ -16,6 +16,7 @@ from onnx_ir.passes import common
 
 from passes.graph_edit import constant, register_constant
 from passes.lowering.fold_constants import FoldConstants
+from passes.lowering.learn_sizes import learn_sizes
 
 BATCH_SYMBOL = "N"
 _BATCHES = (7, 11)
@@ -109,7 +110,10 @@ def _probe_at(model: ir.Model, batch: int) -> ir.Model:
     with _quiet():
         infer(probe)
         # Arithmetic with sizes that the inference does not follow is computed instead: here all sizes are numbers.
-        while not all(_known(value) for node in probe.graph for value in node.outputs) and _fold_sizes(probe):
+        # Operators of onnxruntime's own are run.
+        while not all(_known(value) for node in probe.graph for value in node.outputs) and (
+            _fold_sizes(probe) or learn_sizes(probe)
+        ):
             infer(probe)
     return probe
 

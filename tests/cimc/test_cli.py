@@ -156,6 +156,19 @@ def test_compile_options_change_the_mapping():
     assert signed["tile_ops"] > figures(*arguments)["tile_ops"]
 
 
+def test_an_input_is_set_and_what_was_decided_is_noted(place):
+    nodes = [helper.make_node("MatMul", ["x", "w"], ["p"], name="fc"), helper.make_node("Mul", ["p", "gain"], ["y"])]
+    constants = {"w": weights(7, 5).astype(np.float64)}
+    double = network_proto(nodes, {"x": ["N", 7], "gain": []}, {"y": ["N", 5]}, constants, dtype=11)
+    save(double, "double.onnx")
+    noted = figures("compile", "double.onnx", "--set", "gain=0.5")
+    assert noted["notes"] == ["float64 values are computed in float32, inputs and outputs too"]
+    assert "note: float64 values" in cimc("compile", "double.onnx", "--set", "gain=0.5").out
+    refused = cimc("compile", "double.onnx", "--set", "loss=0.5")
+    assert refused.status == 1
+    assert refused.err == "error: --set names the input 'loss', but the network has x, gain\n"
+
+
 def test_compile_without_output_writes_nothing(place):
     before = sorted(place.iterdir())
     figures("compile", LENET1, "--chip", "brram-soc", "--no-verify")
