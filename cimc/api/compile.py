@@ -15,6 +15,7 @@ from cimc.files import require_different
 from cimc.options import RowSplit, check_choice
 from passes.mapper.map_network import map_network
 from passes.mapper.options import MappingOptions
+from passes.notes import notes_of
 from passes.pipeline import lower
 from passes.read import external_files, read_network
 from passes.set_shapes import Sizes, set_shapes
@@ -28,12 +29,14 @@ VERIFIED_BYTES = 2**30  # onnxruntime holds several copies of the weights
 @dataclass(frozen=True)
 class Compiled:
     """Result of `compile`. verify_*: largest absolute difference of the outputs from onnxruntime's on the
-    original network, with ideal converters and with the chip's; None when not verified.
+    original network, with ideal converters and with the chip's; None when not verified. notes: one line for each thing
+    that was decided on the way and that the user should know.
     """
 
     artifact: Artifact
     verify_ideal: float | None
     verify_chip: float | None
+    notes: tuple[str, ...] = ()
 
 
 def compile(
@@ -103,7 +106,7 @@ def compile(
     artifact = Artifact(Path(model).stem, lowered, description, text, mapping)
     if output is not None:
         write_artifact(output, artifact)
-    return Compiled(artifact, *differences)
+    return Compiled(artifact, *differences, notes_of(lowered))
 
 
 compile_model = compile  # its earlier name

@@ -95,6 +95,7 @@ def figures(compiled: "Compiled") -> dict[str, Any]:
         **mapping_table.figures(artifact),
         "row_split": sorted({layer.row_split for layer in artifact.mapping.layers}),
         "verify": {"ideal": compiled.verify_ideal, "chip": compiled.verify_chip},
+        "notes": list(compiled.notes),
     }
 
 
@@ -106,6 +107,8 @@ def show(compiled: "Compiled", output: Path | None) -> None:
     artifact = compiled.artifact
     mapping_table.show_layers(artifact)
     mapping_table.show_totals(artifact)
+    for note in compiled.notes:
+        say(f"note: {note}")
     if compiled.verify_ideal is not None and compiled.verify_chip is None:
         say(
             f"verified against onnxruntime: largest difference {compiled.verify_ideal:.1e} of the lowered network; "
