@@ -12,7 +12,7 @@ from cimc.artifact import Artifact, write_artifact
 from cimc.chip import Chip
 from cimc.errors import CimcError
 from cimc.files import require_different
-from cimc.options import RowSplit, check_choice
+from cimc.options import RowSplit, ShareWeights, check_choice
 from passes.mapper.map_network import map_network
 from passes.mapper.options import MappingOptions
 from passes.notes import notes_of
@@ -54,6 +54,7 @@ def compile(
     objective: str | None = None,
     arrays: int | None = None,
     seed: int = 0,
+    share_weights: ShareWeights | str = ShareWeights.auto,
 ) -> Compiled:
     """Lower an ONNX network, map it on a chip, and compare it with onnxruntime.
 
@@ -71,6 +72,8 @@ def compile(
         objective: what copies are for, a name in `passes/mapper/objectives/` or of a plug-in; None: one copy each.
         arrays: the budget of the objective; None: those of one chip.
         seed: of the mapper's search.
+        share_weights: whether a weight that several products use is one layer, with one trained value; auto: unless
+            all its elements are equal, or an exporter stored equal parameters of different names once.
 
     Raises:
         CimcError: one line for everything that can be wrong with the options, the files and the network.
@@ -87,6 +90,7 @@ def compile(
         arrays=arrays,
         seed=seed,
     )
+    sharing = check_choice(ShareWeights, "share_weights", share_weights)
     description, text = chip_of(chip)
     network = read_network(Path(model))
     if output is not None and Path(output).resolve() in external_files(Path(model)):
@@ -96,9 +100,9 @@ def compile(
     if passes_folder is not None:
         watches.append(save_passes(Path(passes_folder)))
     if verify_passes:
-        lower(network)  # what is wrong with the network itself is said before a pass is blamed
+        lower(network, share_weights=sharing)  # what is wrong with the network itself is said before a pass is blamed
         watches.append(verify_each(network, random_inputs(network, 2, 0, options.input_range)))
-    lowered = lower(network, all_of(watches) if watches else None)
+    lowered = lower(network, all_of(watches) if watches else None, share_weights=sharing)
     mapping = map_network(lowered, description, options=options)
     if verify is None:
         verify = _weight_bytes(lowered) <= VERIFIED_BYTES
@@ -106,7 +110,7 @@ def compile(
     artifact = Artifact(Path(model).stem, lowered, description, text, mapping)
     if output is not None:
         write_artifact(output, artifact)
-    return Compiled(artifact, *differences, notes_of(lowered))
+    return Compiled(artifact, differences[0], differences[1], notes_of(lowered))
 
 
 compile_model = compile  # its earlier name

@@ -8,7 +8,7 @@ import typer
 
 from cimc.commands.options import Json, Seed, emit
 from cimc.errors import CimcError
-from cimc.options import RowSplit, check_range
+from cimc.options import RowSplit, ShareWeights, check_range
 
 if TYPE_CHECKING:
     from cimc.api.compile import Compiled
@@ -36,6 +36,10 @@ def compile(
     shape: Annotated[
         list[str] | None, typer.Option(help="Sizes of an input, such as input=1x3x224x224 or tokens=Nx128; repeatable.")
     ] = None,
+    share_weights: Annotated[
+        ShareWeights,
+        typer.Option(help="Whether a weight that several products use is one layer; auto: unless equal by chance."),
+    ] = ShareWeights.auto,
     verify: Annotated[
         bool | None,
         typer.Option("--verify/--no-verify", help="Compare with onnxruntime on random inputs; default: up to 1 GiB."),
@@ -71,6 +75,7 @@ def compile(
         objective=objective,
         arrays=arrays,
         seed=seed,
+        share_weights=share_weights,
     )
     emit(figures(compiled), lambda: show(compiled, output), as_json=as_json)
 

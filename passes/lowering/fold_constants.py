@@ -9,7 +9,7 @@ import onnx
 import onnx_ir as ir
 import onnxruntime
 
-from passes.graph_edit import constant, register_constant
+from passes.graph_edit import constant, register_constant, source_of
 
 GROWTH_LIMIT_BYTES = 16 * 2**20
 FILL_LIMIT_BYTES = 2**30  # of a ConstantOfShape, which takes no memory until it is written
@@ -31,10 +31,23 @@ class FoldConstants(ir.passes.InPlacePass):
             for output, array in zip(node.outputs, results, strict=True):
                 name = output.name or ""
                 output.name = f"{name}.before_folding"
-                output.replace_all_uses_with(register_constant(model.graph, name, array))
+                folded = register_constant(model.graph, name, array)
+                _remember_source(folded, node)
+                output.replace_all_uses_with(folded)
             model.graph.remove(node, safe=True)
             count += 1
         return ir.passes.PassResult(model, modified=bool(count))
+
+
+def _remember_source(folded: ir.Value, node: ir.Node) -> None:
+    """What is computed from a weight, such as its transpose, is still that weight."""
+    largest = max((value for value in node.inputs if value is not None), key=lambda value: _bytes(value))
+    if _bytes(largest) and largest.shape is not None and len(largest.shape) > 1:
+        folded.meta.update({**largest.meta, "source": source_of(largest)})
+
+
+def _bytes(value: ir.Value) -> int:
+    return 0 if value.const_value is None else value.const_value.nbytes
 
 
 def _evaluate(node: ir.Node, opset: int) -> list[npt.NDArray[np.generic]] | None:

@@ -27,7 +27,7 @@ ROOT = Path(__file__).parents[2]
 PACKAGES = ("cimc", "passes", "runtime")
 CHIP = "brram-soc"
 COMPILE = "model chip | output input_range max_chips row_split verify shapes verify_passes passes_folder"
-COMPILE += " objective arrays seed"
+COMPILE += " objective arrays seed share_weights"
 # Every public function: its parameters, those after the bar by keyword only.
 SIGNATURES = {
     "compile": COMPILE,
