@@ -20,7 +20,7 @@ from passes.pipeline import lower
 from passes.read import external_files, read_network
 from passes.set_shapes import Sizes, set_shapes
 from passes.verify import random_inputs
-from passes.verify_mapping import mapping_differences
+from passes.verify_mapping import Verification, verify_mapping
 from passes.watch import Watch, all_of, save_passes, verify_each
 
 VERIFIED_BYTES = 2**30  # onnxruntime holds several copies of the weights
@@ -28,15 +28,23 @@ VERIFIED_BYTES = 2**30  # onnxruntime holds several copies of the weights
 
 @dataclass(frozen=True)
 class Compiled:
-    """Result of `compile`. verify_*: largest absolute difference of the outputs from onnxruntime's on the
-    original network, with ideal converters and with the chip's; None when not verified. notes: one line for each thing
-    that was decided on the way and that the user should know.
+    """Result of `compile`. verification: how far the outputs are from onnxruntime's on the original network; None when
+    not verified. notes: one line for each thing that was decided on the way and that the user should know.
     """
 
     artifact: Artifact
-    verify_ideal: float | None
-    verify_chip: float | None
+    verification: Verification | None
     notes: tuple[str, ...] = ()
+
+    @property
+    def verify_ideal(self) -> float | None:
+        """The largest absolute difference with ideal converters; None when not verified."""
+        return None if self.verification is None else self.verification.ideal
+
+    @property
+    def verify_chip(self) -> float | None:
+        """The largest absolute difference with the chip's converters; None when not verified or not simulated."""
+        return None if self.verification is None else self.verification.chip
 
 
 def compile(
@@ -106,11 +114,11 @@ def compile(
     mapping = map_network(lowered, description, options=options)
     if verify is None:
         verify = _weight_bytes(lowered) <= VERIFIED_BYTES
-    differences = mapping_differences(network, lowered, mapping, description) if verify else (None, None)
+    verification = verify_mapping(network, lowered, mapping, description) if verify else None
     artifact = Artifact(Path(model).stem, lowered, description, text, mapping)
     if output is not None:
         write_artifact(output, artifact)
-    return Compiled(artifact, differences[0], differences[1], notes_of(lowered))
+    return Compiled(artifact, verification, notes_of(lowered))
 
 
 compile_model = compile  # its earlier name

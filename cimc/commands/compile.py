@@ -1,6 +1,7 @@
 """`cimc compile`."""
 
 import gc
+from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -12,6 +13,7 @@ from cimc.options import RowSplit, ShareWeights, check_range
 
 if TYPE_CHECKING:
     from cimc.api.compile import Compiled
+    from passes.verify_mapping import Verification
 
 
 def compile(
@@ -90,8 +92,9 @@ def parse_range(text: str) -> tuple[float, float]:
 
 
 def figures(compiled: "Compiled") -> dict[str, Any]:
-    """JSON of `compile`."""
+    """JSON of `compile`; what was not verified is None."""
     from cimc.commands import mapping_table
+    from passes.verify_mapping import Verification
 
     artifact = compiled.artifact
     return {
@@ -99,7 +102,7 @@ def figures(compiled: "Compiled") -> dict[str, Any]:
         "chip": artifact.chip.name,
         **mapping_table.figures(artifact),
         "row_split": sorted({layer.row_split for layer in artifact.mapping.layers}),
-        "verify": {"ideal": compiled.verify_ideal, "chip": compiled.verify_chip},
+        "verify": {field.name: getattr(compiled.verification, field.name, None) for field in fields(Verification)},
         "notes": list(compiled.notes),
     }
 
@@ -114,19 +117,28 @@ def show(compiled: "Compiled", output: Path | None) -> None:
     mapping_table.show_totals(artifact)
     for note in compiled.notes:
         say(f"note: {note}")
-    if compiled.verify_ideal is not None and compiled.verify_chip is None:
-        say(
-            f"verified against onnxruntime: largest difference {compiled.verify_ideal:.1e} of the lowered network; "
-            f"{artifact.chip.name} itself is not simulated ({artifact.chip.not_simulated})"
-        )
-    elif compiled.verify_ideal is not None:
-        say(
-            f"verified against onnxruntime: largest difference {compiled.verify_ideal:.1e} with ideal converters, "
-            f"{compiled.verify_chip:.2g} with the chip's (no noise)"
-        )
-    else:
-        say("not verified: give --verify to compare with onnxruntime, which needs several times the weights in memory")
+    say(_verified(compiled.verification))
     if output is not None:
         simulated = artifact.chip.not_simulated is None and not artifact.mapping.segments
         then = f"cimc train {output} --data mnist -o trained.cim" if simulated else f"cimc inspect {output}"
         say(f"wrote {output}; next: {then}")
+
+
+def _verified(found: "Verification | None") -> str:
+    """What the comparison with onnxruntime found, in one line."""
+    if found is None:
+        return (
+            "not verified: give --verify to compare with onnxruntime, which needs several times the weights in memory"
+        )
+    line = (
+        f"verified against onnxruntime: largest difference {found.ideal:.1e} ({found.ideal_relative:.1e} of the output)"
+    )
+    if found.not_mapped:
+        return f"{line} of the lowered network; {found.not_mapped}"
+    line += " with ideal converters"
+    if found.chip_relative is None or found.chip_snr_db is None:
+        return f"{line}, none with the chip's"
+    return (
+        f"{line}; with the chip's {found.chip_relative:.2%} of the output's rms, {found.chip_snr_db:.1f} dB "
+        f"(no noise; largest {found.chip:.2g})"
+    )

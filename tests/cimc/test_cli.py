@@ -151,7 +151,8 @@ def test_compile_options_change_the_mapping():
     flat = figures(*arguments, "--row-split", "flat")
     signed = figures(*arguments, "--input-range=-1,1", "-o", "signed.cim")
     assert flat["row_split"] == ["flat"]
-    assert flat["verify"] == {"ideal": None, "chip": None}
+    assert set(flat["verify"].values()) == {None}
+    assert {"ideal", "chip"} <= set(flat["verify"])
     assert read_artifact(Path("signed.cim")).mapping.layer("conv1").signed_input
     assert signed["tile_ops"] > figures(*arguments)["tile_ops"]
 

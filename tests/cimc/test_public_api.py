@@ -46,7 +46,7 @@ SIGNATURES = {
 }
 CLASSES = {
     "Artifact": "model network chip chip_text mapping state history",
-    "Compiled": "artifact verify_ideal verify_chip notes",
+    "Compiled": "artifact verification notes",
     "Dataset": "name x_train y_train x_test y_test synthetic classes",
     "Deployment": "accuracies baseline_accuracy required",
     "Package": "model chip chip_text mapping program network chip_network notes",

@@ -13,7 +13,7 @@ from passes.graph_edit import new_node
 from passes.mapper.map_network import map_network
 from passes.pipeline import lower
 from passes.verify import largest_difference
-from passes.verify_mapping import mapping_differences
+from passes.verify_mapping import verify_mapping
 from tests.networks import constant, layers, lower_and_compare, network, operators, sizes, weights
 
 
@@ -260,7 +260,7 @@ def test_grouped_convolutions_are_one_layer_and_no_block_spans_two_groups(groups
     width = outputs // groups
     assert all(block.column_start // width == (block.column_stop - 1) // width for block in mapped.blocks)
     assert len(mapped.blocks) == groups
-    ideal, _ = mapping_differences(model, lowered, map_network(lowered, load_chip("brram-256x64")), load_chip("ideal"))
+    ideal = verify_mapping(model, lowered, map_network(lowered, load_chip("brram-256x64")), load_chip("ideal")).ideal
     assert ideal < 1e-5
 
 
@@ -284,5 +284,5 @@ def test_nodes_that_share_a_weight_are_one_layer() -> None:
     (mapped,) = mapping.layers
     assert [mapped.name, mapped.positions, len(mapped.blocks)] == ["fc", 2, 1]
     reference = lowered.clone()
-    ideal, _ = mapping_differences(reference, lowered, mapping, load_chip("ideal"))
+    ideal = verify_mapping(reference, lowered, mapping, load_chip("ideal")).ideal
     assert ideal < 1e-5

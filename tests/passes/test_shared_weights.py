@@ -17,7 +17,7 @@ from passes.mapper.map_network import map_network
 from passes.notes import notes_of
 from passes.pipeline import lower
 from passes.verify import difference, random_inputs, run
-from passes.verify_mapping import mapping_differences
+from passes.verify_mapping import verify_mapping
 from runtime.network.load import load_network
 from runtime.network.run import run_network
 from runtime.system.products import exact_product
@@ -68,7 +68,7 @@ def test_a_written_out_cell_is_one_layer_a_matrix_with_the_positions_of_all_step
     assert mapping.schedule is not None
     # All steps wait for the one array: two layers, three times each, one after the other.
     assert mapping.cost.latency_ms == pytest.approx(sum(layer.latency_ms for layer in mapping.cost.layers))
-    assert mapping_differences(model, lowered, mapping, chip)[0] < 1e-5
+    assert verify_mapping(model, lowered, mapping, chip).ideal < 1e-5
     assert [note for note in notes_of(lowered) if ITS_OWN in note] == [
         f"weight '{name}' (4 x 4) is one layer that 3 products use; {ITS_OWN} gives each its own" for name in "wr"
     ]
@@ -93,7 +93,7 @@ def test_a_bias_that_all_uses_add_is_the_layers_and_different_ones_stay_digital(
             loaded = load_network(ir.to_proto(lowered).SerializeToString())
             assert len(loaded.trainable) == len(set(biases) - {""})
             mapping = map_network(lowered, load_chip("ideal"))
-            assert mapping_differences(model, lowered, mapping, load_chip("ideal"))[0] < 1e-5
+            assert verify_mapping(model, lowered, mapping, load_chip("ideal")).ideal < 1e-5
 
 
 def test_one_bias_of_two_uses_is_one_parameter() -> None:
@@ -130,7 +130,7 @@ def test_a_kernel_on_maps_of_two_sizes_is_one_layer_and_with_another_stride_two(
     lowered = lower_and_compare(heads(1))
     mapping = map_network(lowered, chip)
     assert [layer.positions for layer in mapping.layers] == [8 * 8 + 4 * 4]
-    assert mapping_differences(heads(1), lowered, mapping, chip)[0] < 1e-5
+    assert verify_mapping(heads(1), lowered, mapping, chip).ideal < 1e-5
     lowered = lower_and_compare(heads(2))
     assert uses(lowered) == {"first": 1, "second": 1}
     assert any("'k' is used in 2 ways" in note for note in notes_of(lowered))
