@@ -26,7 +26,7 @@ from passes.judge import Sensitivity, disagreement, first_difference, sensitivit
 from passes.set_constants import set_constants
 from passes.verify import Arrays, Feeds, differences, random_inputs, rms_share, run
 
-LARGEST_BYTES = 2**30  # of the values that one run holds at a time
+LARGEST_BYTES = 3 * 2**29  # of the values that one run holds at a time, with the arrays
 
 
 @dataclass(frozen=True)
@@ -58,7 +58,7 @@ def verify_mapping(
     Raises:
         CimcError: the lowered network, or the mapped one with ideal converters, differs by more than rounding.
     """
-    batch = 2 if _held_bytes(lowered, mapping, chip, 2) <= LARGEST_BYTES else 1
+    batch = 2 if _held_bytes(lowered, mapping, chip, 2) <= LARGEST_BYTES / 4 else 1
     feeds = random_inputs(reference, batch, seed, mapping.input_range)
     expected = run(reference, feeds)
     sensitivity = sensitivity_of(reference, feeds, expected)
@@ -145,9 +145,9 @@ def _held_bytes(lowered: ir.Model, mapping: ChipMapping, chip: Chip, batch: int)
     layers = {layer.name: layer for layer in mapping.layers}
     values = [(value, 3.0) for node in lowered.graph for value in node.outputs]
     for name, nodes in crossbar_layers(lowered).items():
-        if name in layers:
+        if name in layers and chip.not_simulated is None:
             blocks = len(layers[name].row_bounds) * len(chip.scheme.signs)
-            values += [(node.outputs[0], 5.0 * blocks) for node in nodes]  # as read, scaled, rounded, clipped
+            values += [(node.outputs[0], 7.0 * blocks) for node in nodes]  # as read, scaled, rounded, clipped
     for value, copies in values:
         elements = math.prod(size if isinstance(size, int) else batch for size in value.shape or ())
         largest = max(largest, 4 * copies * elements)

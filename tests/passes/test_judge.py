@@ -37,7 +37,7 @@ def perceptron(first: np.ndarray | None = None) -> ir.Model:
 
 
 def amplifying(gain: float) -> ir.Model:
-    """The sine of a large multiple of a product whose factor lowering takes into the weight, and so rounds otherwise."""
+    """The sine of a large multiple of a product; lowering takes its factor into the weight, which rounds otherwise."""
     nodes = [
         node("Gemm", ["x", "w"], ["p"], alpha=0.7, name="fc"),
         node("Mul", ["p", "gain"], ["q"]),
