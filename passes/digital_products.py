@@ -123,8 +123,8 @@ def _macs(node: ir.Node, weights: int) -> int:
     if node.op_type == "Einsum":
         operands, _, result = node.attributes.get_string("equation", "").replace(" ", "").partition("->")
         terms = zip([*operands.split(","), result], [*node.inputs, output], strict=False)
-        sizes = {letter: size for term, value in terms for letter, size in zip(term, _sizes(value), strict=False)}
-        return math.prod(sizes.values())
+        extents = {letter: size for term, value in terms for letter, size in zip(term, _sizes(value), strict=False)}
+        return math.prod(extents.values())
     if node.op_type in ("Gemm", "MatMul", "MatMulInteger", "QLinearMatMul"):
         sizes = list(_sizes(left))
         across = -2 if node.attributes.get_int("transA", 0) else -1

@@ -62,13 +62,14 @@ def derived_constant(
     Returns:
         The initializer, and whether it was there: one of the same source and use with equal elements.
     """
-    for known in graph.initializers.values():
-        if known.meta.get("use") == use and known.meta.get("source") == source:
-            held = constant(known)
-            if held is not None and np.array_equal(held, array):
-                return known, True
+    candidates = graph.meta.setdefault("derived", {}).setdefault((source, use), [])
+    for known in candidates:
+        held = constant(known) if graph.initializers.get(known.name) is known else None
+        if held is not None and np.array_equal(held, array):
+            return known, True
     value = add_constant(graph, name, array)
     value.meta.update({"source": source, "use": use})
+    candidates.append(value)
     return value, False
 
 

@@ -126,6 +126,8 @@ def show(compiled: "Compiled", output: Path | None) -> None:
 
 def _verified(found: "Verification | None") -> str:
     """What the comparison with onnxruntime found, in one line."""
+    from passes.judge import ROUNDING
+
     if found is None:
         return (
             "not verified: give --verify to compare with onnxruntime, which needs several times the weights in memory"
@@ -136,6 +138,8 @@ def _verified(found: "Verification | None") -> str:
     if found.not_mapped:
         return f"{line} of the lowered network; {found.not_mapped}"
     line += " with ideal converters"
+    if found.ideal_relative > ROUNDING:
+        line += " (no fault: rounding, or the grid of the conductances, changes as much)"
     if found.chip_relative is None or found.chip_snr_db is None:
         return f"{line}, none with the chip's"
     return (

@@ -59,6 +59,7 @@ CHOICES = {
     "RateSchedule": ["constant", "cosine", "plateau"],
     "Residual": ["keep", "drop"],
     "RowSplit": ["channel", "flat"],
+    "ShareWeights": ["auto", "always", "never"],
     "Sync": ["target", "readback", "none"],
     "Weights": ["devices", "digital"],
     "Write": ["verify", "pulse"],

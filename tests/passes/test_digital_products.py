@@ -90,12 +90,12 @@ def test_depthwise_layers_of_a_chip_that_leaves_them_digital_are_listed(tmp_path
         node("Conv", ["p", "m"], ["y"], name="pointwise"),
     ]
     constants = {"k": weights(4, 1, 3, 3), "m": weights(8, 4, 1, 1)}
-    given = ({"x": ["N", 4, 6, 6]}, {"y": ["N", 8, 6, 6]}, constants)
-    (product,) = products(network(nodes, *given), "packing-256").digital
+    proto = network_proto(nodes, {"x": ["N", 4, 6, 6]}, {"y": ["N", 8, 6, 6]}, constants)
+    (product,) = products(ir.from_proto(proto), "packing-256").digital
     assert (product.name, product.weights, product.macs) == ("depthwise", 36, 36 * 36)
     assert "vector unit" in product.reason
 
-    (tmp_path / "net.onnx").write_bytes(network_proto(nodes, *given).SerializeToString())
+    (tmp_path / "net.onnx").write_bytes(proto.SerializeToString())
     artifact = str(tmp_path / "net.cim")
     compiled = CliRunner().invoke(
         app, ["compile", str(tmp_path / "net.onnx"), "--chip", "packing-256", "-o", artifact, "--json"]

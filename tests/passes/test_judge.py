@@ -18,7 +18,7 @@ from passes.judge import ROUNDING, disagreement, sensitivity_of
 from passes.mapper.map_network import map_network
 from passes.pipeline import lower
 from passes.set_constants import set_constants
-from passes.verify import random_inputs, rms_share, run
+from passes.verify import Arrays, Feeds, difference, random_inputs, rms_share, run
 from passes.verify_mapping import verify_mapping
 from passes.watch import verify_each
 from tests.networks import constant, layers, network, weights
@@ -61,8 +61,7 @@ def test_a_network_that_moves_by_rounding_is_no_fault() -> None:
     lowered = lower(model, verify_each(model, random_inputs(model, 2, 0)))
     feeds = random_inputs(model, 2, 0)
     expected = run(model, feeds)
-    moved = np.abs(run(lowered, feeds)[0].astype(np.float64) - expected[0]).max()
-    assert moved > 1e-2, "the network does not amplify enough to be a test"
+    assert difference(expected, run(lowered, feeds)) > 1e-2, "the network does not amplify enough to be a test"
     assert verify_mapping(model, lowered, map_network(lowered, chip), chip).ideal > 1e-2
 
 
@@ -82,9 +81,9 @@ def test_the_same_difference_in_a_calm_network_is_a_fault_and_the_layer_is_named
 
 def test_the_tolerance_is_that_of_each_output() -> None:
     nodes = [node("Mul", ["x", "large"], ["y"]), node("Relu", ["x"], ["z"])]
-    model = network(nodes, {"x": ["N", 4]}, {"y": ["N", 4], "z": ["N", 4]}, {"large": np.float32([1e6])})
+    model = network(nodes, {"x": ["N", 4]}, {"y": ["N", 4], "z": ["N", 4]}, {"large": np.full(1, 1e6, np.float32)})
     feeds = random_inputs(model, 2, 0)
-    y, z = run(model, feeds)
+    y, z = (array.astype(np.float32) for array in run(model, feeds))
     sensitivity = sensitivity_of(model, feeds, [y, z])
     assert disagreement(model, [y, z], [y + np.float32(1), z], sensitivity) is None
     wrong = disagreement(model, [y, z], [y, z + np.float32(0.01)], sensitivity)
@@ -132,14 +131,15 @@ def test_products_of_8_bit_integers_do_not_saturate() -> None:
     weight = onnx.numpy_helper.from_array(np.full((8, 4), 127, np.int8), "w")
     graph = helper.make_graph(nodes, "saturating", values[:1], values[1:], [weight])
     proto = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 21)], ir_version=10)
-    feeds = {"x": np.full((1, 8), 255, np.uint8)}
+    feeds: Feeds = {"x": np.full((1, 8), 255, np.uint8)}
     (expected,) = ReferenceEvaluator(proto).run(None, feeds)
     for optimise in (False, True):
         np.testing.assert_array_equal(run(ir.from_proto(proto), feeds, optimise=optimise)[0], expected)
 
 
 def test_the_difference_of_the_chip_is_relative_to_the_output() -> None:
-    assert rms_share([np.float32([3, 4]), np.float32([0])], [np.float32([3, 4.5]), np.float32([1])]) == 0.1
+    zero = np.zeros(1)  # says nothing about a share
+    assert rms_share([np.array([3.0, 4.0]), zero], [np.array([3.0, 4.5]), zero + 1]) == 0.1
     model, chip = perceptron(), load_chip("brram-256x64")
     lowered = lower(model)
     found = verify_mapping(model, lowered, map_network(lowered, chip), chip)
@@ -163,8 +163,13 @@ def test_one_image_where_values_are_large_and_no_arrays_where_they_are_larger(mo
     model, chip = perceptron(), load_chip("ideal")
     lowered = lower(model)
     mapping = map_network(lowered, chip)
-    seen = []
-    monkeypatch.setattr(module, "run", lambda model, feeds: seen.append(len(feeds["x"])) or run(model, feeds))
+    seen: list[int] = []
+
+    def counted(model: ir.Model, feeds: Feeds) -> Arrays:
+        seen.append(len(feeds["x"]))
+        return run(model, feeds)
+
+    monkeypatch.setattr(module, "run", counted)
     held = {batch: module._held_bytes(lowered, mapping, chip, batch) for batch in (1, 2)}
     whole = verify_mapping(model, lowered, mapping, chip)
     assert set(seen) == {2}
