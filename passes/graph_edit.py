@@ -1,6 +1,6 @@
 """Small edits that the passes share: constants, names and replacing a node."""
 
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from weakref import WeakKeyDictionary
 
 import numpy as np
@@ -62,6 +62,30 @@ def register_constant(graph: ir.Graph, name: str, array: npt.NDArray[np.generic]
     value = ir.Value(name=name, shape=ir.Shape(array.shape), type=ir.TensorType(tensor.dtype), const_value=tensor)
     graph.register_initializer(value)
     return value
+
+
+def source_of(value: ir.Value) -> str:
+    """The name of the constant that the constant `value` was computed from; its own where it was given."""
+    return str(value.meta.get("source", value.name))
+
+
+def derived_constant(
+    graph: ir.Graph, name: str, array: npt.NDArray[np.generic], source: str, use: Hashable
+) -> tuple[ir.Value, bool]:
+    """An initializer with `array`, which comes from the constant `source` (`source_of`) and serves `use`.
+
+    Returns:
+        The initializer, and whether it was there: one of the same source and use with equal elements.
+    """
+    candidates = graph.meta.setdefault("derived", {}).setdefault((source, use), [])
+    for known in candidates:
+        held = constant(known) if graph.initializers.get(known.name) is known else None
+        if held is not None and np.array_equal(held, array):
+            return known, True
+    value = add_constant(graph, name, array)
+    value.meta.update({"source": source, "use": use})
+    candidates.append(value)
+    return value, False
 
 
 def new_node(

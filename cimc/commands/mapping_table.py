@@ -5,7 +5,7 @@ from typing import Any
 
 from cimc.api import training_record
 from cimc.artifact import Artifact
-from cimc.commands import totals, training_table
+from cimc.commands import digital_table, totals, training_table
 from cimc.commands.console import print_table
 from cimc.mapping import LayerCost, MappedLayer, Mapping
 from cimc.schedule import Step
@@ -44,6 +44,7 @@ def figures(artifact: Artifact, simulated: Figures | None = None) -> dict[str, A
             **{name: getattr(placement, name) for name in ("byte_hops", "byte_hops_bound", "byte_hops_unplaced")},
             "links": [link._asdict() for link in placement.links],
         }
+    result |= digital_table.figures(artifact)
     result["training"] = training_record.figures(artifact)
     if simulated is not None:
         result["simulated"] = simulated

@@ -64,7 +64,7 @@ def _fused_matmul(build: Builder) -> list[ir.Value] | None:
         turned.append(bool(attributes.get_int(name, 0)))
         array = constant(value)
         if array is not None and turned[-1]:
-            value, turned[-1] = build.constant(np.swapaxes(array, -1, -2)), False
+            value, turned[-1] = build.constant(np.swapaxes(array, -1, -2), value), False
         operands.append(value)
     if any(turned):  # of values whose ranks may not be known yet; those of two values are the same
         axes = ["km" if turned[0] else "mk", "nk" if turned[1] else "kn"]

@@ -12,7 +12,7 @@ import onnx_ir as ir
 import onnxruntime
 from onnx.reference import ReferenceEvaluator
 
-from passes.graph_edit import constant, register_constant
+from passes.graph_edit import constant, register_constant, source_of
 
 GROWTH_LIMIT_BYTES = 16 * 2**20
 FILL_LIMIT_BYTES = 2**30  # of a ConstantOfShape, which takes no memory until it is written
@@ -44,10 +44,23 @@ def fold(graph: ir.Graph, node: ir.Node, opset: int) -> list[ir.Value] | None:
     for output, array in zip(node.outputs, results, strict=True):
         name = output.name or ""
         output.name = f"{name}.before_folding"
-        constants.append(register_constant(graph, name, array))
-        output.replace_all_uses_with(constants[-1])
+        folded = register_constant(graph, name, array)
+        _remember_source(folded, node)
+        constants.append(folded)
+        output.replace_all_uses_with(folded)
     graph.remove(node, safe=True)
     return constants
+
+
+def _remember_source(folded: ir.Value, node: ir.Node) -> None:
+    """What is computed from a weight, such as its transpose, is still that weight."""
+    largest = max((value for value in node.inputs if value is not None), key=_bytes, default=None)
+    if largest is not None and _bytes(largest) and largest.shape is not None and len(largest.shape) > 1:
+        folded.meta.update({**largest.meta, "source": source_of(largest)})
+
+
+def _bytes(value: ir.Value) -> int:
+    return 0 if value.const_value is None else value.const_value.nbytes
 
 
 def _evaluate(node: ir.Node, opset: int) -> list[npt.NDArray[np.generic]] | None:

@@ -37,9 +37,7 @@ def main() -> None:
     pixels = data.preprocess.apply(images)
     exported = np.concatenate([session.run(None, {name: pixels[i : i + 500]})[0] for i in range(0, len(pixels), 500)])
     same = int(np.sum(np.argmax(runtime, axis=1) == np.argmax(exported, axis=1)))
-    print(
-        f"same class on {same} of {len(images)} images; largest difference of an output {np.abs(runtime - exported).max():.3g}"
-    )
+    print(f"same class on {same} of {len(images)} images; largest difference {np.abs(runtime - exported).max():.3g}")
 
 
 if __name__ == "__main__":
