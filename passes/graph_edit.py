@@ -22,9 +22,12 @@ def float_constant(value: ir.Value | None) -> npt.NDArray[np.float32] | None:
 
 
 def used_names(graph: ir.Graph) -> set[str | None]:
-    """The names of all values of `graph`."""
-    used = {value.name for value in graph.inputs} | set(graph.initializers)
-    return used | {value.name for node in graph for value in node.outputs}
+    """The names of all values of `graph`, those of the bodies of its nodes included."""
+    used: set[str | None] = set()
+    for part in (graph, *graph.subgraphs()):
+        used.update(value.name for value in part.inputs)
+        used.update(part.initializers)
+    return used | {value.name for node in graph.all_nodes() for value in node.outputs}
 
 
 def unused_name(used: Collection[str | None], name: str) -> str:

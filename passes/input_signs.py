@@ -21,7 +21,7 @@ def nonnegative_values(model: ir.Model, input_range: tuple[float, float]) -> fro
         array = constant(value)
         if array is not None and array.dtype.kind in "fiub" and not np.any(np.less(array, 0)):
             proven.add(name)
-    for node in graph:
+    for node in graph.all_nodes():
         if not node.domain and _is_nonnegative(node, proven) and node.outputs[0].name:
             proven.add(node.outputs[0].name)
     return frozenset(proven)

@@ -32,18 +32,17 @@ class InferShapes(ir.passes.InPlacePass):
         for value in model.graph.inputs:
             if value.shape is not None and len(value.shape) and not isinstance(value.shape[0], int):
                 value.shape = ir.Shape([symbol, *value.shape.dims[1:]])
-        for node in model.graph:
-            for value in node.outputs:
-                name = value.name or ""
-                value.shape = None
-                if name not in first:
-                    continue
-                kind, small = first[name]
-                if kind is not None:
-                    value.type = kind
-                large = second.get(name, (None, None))[1]
-                if small is not None and large is not None and len(small) == len(large):
-                    value.shape = ir.Shape([_merge(a, b, symbol) for a, b in zip(small, large, strict=True)])
+        for value in _made(model):
+            name = value.name or ""
+            value.shape = None
+            if name not in first:
+                continue
+            kind, small = first[name]
+            if kind is not None:
+                value.type = kind
+            large = second.get(name, (None, None))[1]
+            if small is not None and large is not None and len(small) == len(large):
+                value.shape = ir.Shape([_merge(a, b, symbol) for a, b in zip(small, large, strict=True)])
         return ir.passes.PassResult(model, modified=True)
 
 
@@ -63,18 +62,23 @@ def sizes_at(model: ir.Model, batch: int) -> dict[str, tuple[ir.TypeProtocol | N
     for value in probe.graph.inputs:
         if value.shape is not None and len(value.shape) and not isinstance(value.shape[0], int):
             value.shape = ir.Shape([batch, *value.shape.dims[1:]])
-    names = [value.name for node in probe.graph for value in node.outputs if value.name]
-    for node in probe.graph:
-        for value in node.outputs:
-            value.shape = None
+    names = [value.name for value in _made(probe) if value.name]
+    for value in _made(probe):
+        value.shape = None
     infer = common.ShapeInferencePass(check_type=False, strict_mode=False, data_prop=True)
     with _quiet():
         infer(probe)
         # Arithmetic with sizes that the inference does not follow is computed instead: here all sizes are numbers.
-        while not all(_known(value) for node in probe.graph for value in node.outputs) and _fold_sizes(probe):
+        while not all(_known(value) for value in _made(probe)) and _fold_sizes(probe):
             infer(probe)
-    values = {value.name: value for node in probe.graph for value in node.outputs} | dict(probe.graph.initializers)
+    values = {value.name: value for value in _made(probe)} | dict(probe.graph.initializers)
     return {name: (values[name].type, _sizes(values[name])) for name in names if name in values}
+
+
+def _made(model: ir.Model) -> list[ir.Value]:
+    """The values that nodes make, and those that the bodies of Scans take."""
+    taken = [value for body in model.graph.subgraphs() for value in body.inputs]
+    return [*taken, *(value for node in model.graph.all_nodes() for value in node.outputs)]
 
 
 def _sizes(value: ir.Value) -> Sizes | None:
