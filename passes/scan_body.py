@@ -4,6 +4,8 @@ from collections.abc import Iterator
 
 import onnx_ir as ir
 
+from passes.graph_edit import new_node
+
 
 def body_of(node: ir.Node) -> ir.Graph | None:
     """The body of a Scan; None for other nodes."""
@@ -33,3 +35,19 @@ def nodes_with_steps(graph: ir.Graph) -> Iterator[tuple[ir.Node, int]]:
             steps = steps_of(node)
             assert steps is not None  # CheckLayerSizes
             yield from ((inner, steps) for inner in body)
+
+
+def seen_from_outside(graph: ir.Graph, value: ir.Value) -> ir.Value:
+    """`value`, or, where it is in the body of a Scan of `graph`, a new result of the Scan that stacks its steps."""
+    for scan in graph:
+        body = body_of(scan)
+        if body is not None and value.graph is body:
+            # What a body takes cannot leave it as it is.
+            copy = new_node("Identity", [value], f"{value.name}.copy")
+            copy.outputs[0].name = f"{value.name}.copy"
+            body.append(copy)
+            body.outputs.append(copy.outputs[0])
+            scan.resize_outputs(len(scan.outputs) + 1)
+            scan.outputs[-1].name = f"{value.name}.steps"
+            return scan.outputs[-1]
+    return value

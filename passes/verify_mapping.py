@@ -15,6 +15,7 @@ from cimc.units import pair_targets
 from passes.chip_network import chip_network
 from passes.crossbar_functions import crossbar_layers
 from passes.graph_edit import constant, float_constant
+from passes.scan_body import seen_from_outside
 from passes.verify import Arrays, Feeds, difference, random_inputs, run, tolerance
 
 # Of the largest output: what float32 rounding in another order can make, with a wide margin.
@@ -86,9 +87,10 @@ class _LayerPrograms(Mapping[str, LayerProgram]):
 def _largest_inputs(lowered: ir.Model, feeds: Feeds) -> dict[str, np.float32]:
     """The largest absolute input of every crossbar layer."""
     probe = lowered.clone()
+    inputs = {layer: [node.inputs[0] for node in nodes] for layer, nodes in crossbar_layers(probe).items()}
     sources = {
-        layer: [node.inputs[0] for node in nodes if node.inputs[0] is not None]
-        for layer, nodes in crossbar_layers(probe).items()
+        layer: [seen_from_outside(probe.graph, value) for value in values if value is not None]
+        for layer, values in inputs.items()
     }
     known = [value.name for value in (*probe.graph.inputs, *probe.graph.outputs)]
     wanted = {value.name: value for values in sources.values() for value in values}

@@ -53,7 +53,7 @@ def network(*args: object, **keywords: object) -> ir.Model:
 
 def layers(model: ir.Model) -> list[ir.Node]:
     """The crossbar layers of a lowered network."""
-    return [node for node in model.graph if is_crossbar(node)]
+    return [node for node in model.graph.all_nodes() if is_crossbar(node)]
 
 
 def operators(model: ir.Model) -> list[str]:

@@ -64,11 +64,13 @@ class Steps:
             self.nodes = others
 
     def add(self, node: ir.Node) -> ir.Node:
+        """Collect a node."""
         self.nodes.append(node)
         self.count += 1
         return node
 
     def op(self, operator: str, *inputs: ir.Value | None, **attributes: int | float | list[int]) -> ir.Value:
+        """The output of a standard operator."""
         made = []
         for key, value in attributes.items():
             if isinstance(value, list):
@@ -78,6 +80,7 @@ class Steps:
         return self.add(new_node(operator, inputs, f"{self.name}.{operator.lower()}{self.count}", made)).outputs[0]
 
     def layer(self, x: ir.Value, weight: ir.Value, bias: ir.Value | None = None) -> ir.Value:
+        """The output of a crossbar layer; all that use `weight` are one."""
         # The first node of a layer gives it its name.
         own = (weight.name or "").removesuffix(".weight")
         name = f"{self.name}.step{self.count}" if weight.uses() else own
@@ -90,13 +93,16 @@ class Steps:
         return self._several(ir.Node("", "Scan", inputs, attributes, num_outputs=count, name=f"{self.name}.scan"))
 
     def const(self, array: npt.ArrayLike, name: str = "constant") -> ir.Value:
+        """An initializer of the graph."""
         return add_constant(self.graph, f"{self.name}.{name}", np.asarray(array))
 
     def cut(self, x: ir.Value, start: int, stop: int, axis: int) -> ir.Value:
+        """The part from `start` to before `stop`."""
         bounds = (self.const(np.array([n], np.int64)) for n in (start, stop, axis))
         return self.op("Slice", x, *bounds)
 
     def parts(self, x: ir.Value, count: int, axis: int) -> list[ir.Value]:
+        """So many equal parts."""
         if count == 1:
             return [x]
         attributes = [ir.AttrInt64("axis", axis), ir.AttrInt64("num_outputs", count)]

@@ -107,7 +107,9 @@ def _layer(nodes: list[ir.Node], steps: Mapping[ir.Node, int], nonnegative: froz
 
 
 def positions(node: ir.Node) -> int:
-    """MVMs of one image, or of one step of it in a Scan: the spatial axes of a convolution, all axes but batch and features of a product.
+    """MVMs of one image (in a Scan: of one step of it).
+
+    The spatial axes of a convolution, all axes but batch and features of a product.
 
     The batch is the axis that is not static, wherever it stands; without one it is the first. An axis that holds the
     batch several times (`4*N`, as inferred) counts so often.

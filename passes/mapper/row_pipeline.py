@@ -127,7 +127,7 @@ def _run_steps(
 
 
 def _even(ends: Times, outer: Sequence[float]) -> bool:
-    """Whether all stages of a Scan have ended later by the same time in the last steps, and wait for each other only."""
+    """Whether the last steps ended at even distances in all stages of a Scan, which wait for each other only."""
     later = np.diff(ends, axis=0)
     return bool(np.ptp(later) <= 1e-9 * later.max() and ends[0].min() >= max(outer))
 

@@ -20,9 +20,10 @@ from cimc.units import pair_weight
 from cimc.window import output_sizes
 from runtime.crossbar.product import clipped_conversions
 from runtime.crossbar.xla import jit
-from runtime.network.run import Product, run_network
+from runtime.network.run import run_network
+from runtime.network.scan import Product, WatchingProduct
 from runtime.system.evaluate import network_input
-from runtime.system.products import exact_layer, layer_on_arrays
+from runtime.system.products import array_product, exact_layer, layer_on_arrays
 from runtime.system.state import State, System
 
 CALIBRATION_IMAGES = 32
@@ -147,7 +148,8 @@ def look(system: System, state: State, images: Array, scale: float, key: Array) 
         record[name] = Seen(*map(jnp.maximum, seen, record[name])) if name in record else seen
         return layer_on_arrays(system, state, name, x, input_range, layer_key)
 
-    _run(system, state, images, scale, product, key)
+    arrays = array_product(system, state)
+    _run(system, state, images, scale, WatchingProduct(product, arrays, arrays), key)
     return record
 
 
@@ -199,4 +201,11 @@ def calibrating_product(system: System, state: State, record: dict[str, Array]) 
         record[name] = jnp.maximum(chosen, record[name]) if name in record else chosen
         return layer_on_arrays(system, state, name, x, record[name], key)
 
-    return product
+    def exact(name: str, x: Array, key: Array | None) -> Array:
+        weight = pair_weight(state["conductance"][name], state["weight_range"][name], system.chip)
+        return exact_layer(system, state, name, x, weight)
+
+    def with_range(name: str, x: Array, key: Array | None) -> Array:
+        return layer_on_arrays(system, state, name, x, record[name], key)
+
+    return WatchingProduct(product, exact, with_range)
