@@ -161,20 +161,27 @@ def _sequence(
     if single < length:
         assert h is not None
         later = [_like(steps.cut(value, single, length, 0), value) for value in sequences] if single else sequences
-        states = [h] if c is None else [h, c]
-        with steps.apart() as nodes:
-            old = [_like(ir.Value(name=f"{steps.name}.{key}"), value) for key, value in zip("hc", states, strict=False)]
-            now = [_like(ir.Value(name=f"{steps.name}.now"), value) for value in sequences]
-            y, *new = _step(steps, cell, now, old[0], old[1] if has_c else None)
-            # A value cannot leave a body twice, as the state and as the output.
-            made = [*(value for value in new if value is not None), steps.op("Identity", y)]
-        body = ir.Graph([*old, *now], made, nodes=nodes, name=f"{steps.name}.step")
-        *states, y = steps.scan(body, states, later)
-        h, c = states if has_c else (states[0], None)
+        y, h, c = _scan(steps, cell, later, h, c)
         parts.append(y)
     assert h is not None
     y = parts[0] if len(parts) == 1 else steps.op("Concat", *parts, axis=0)
     return [y, h] if c is None else [y, h, c]
+
+
+def _scan(
+    steps: Steps, cell: Cell, sequences: list[ir.Value], h: ir.Value, c: ir.Value | None
+) -> tuple[ir.Value, ir.Value, ir.Value | None]:
+    """Y, the last h and c of the steps of these sequences."""
+    before = [h] if c is None else [h, c]
+    with steps.apart() as nodes:
+        old = [_like(ir.Value(name=f"{steps.name}.before"), value) for value in before]
+        now = [_like(ir.Value(name=f"{steps.name}.now"), value) for value in sequences]
+        y, *new = _step(steps, cell, now, old[0], old[1] if len(old) > 1 else None)
+        # A value cannot leave a body twice, as the state and as the output.
+        made = [*(value for value in new if value is not None), steps.op("Identity", y)]
+    body = ir.Graph([*old, *now], made, nodes=nodes, name=f"{steps.name}.step")
+    last_h, *rest, stacked = steps.scan(body, before, sequences)
+    return stacked, last_h, rest[0] if rest else None
 
 
 def _like(value: ir.Value, other: ir.Value) -> ir.Value:

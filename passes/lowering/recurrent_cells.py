@@ -90,7 +90,9 @@ class Steps:
         """The last states and the stacked other results of `body`, run over the first axis of the sequences."""
         attributes = [ir.AttrGraph("body", body), ir.AttrInt64("num_scan_inputs", len(sequences))]
         inputs, count = [*states, *sequences], len(body.outputs)
-        return self._several(ir.Node("", "Scan", inputs, attributes, num_outputs=count, name=f"{self.name}.scan"))
+        return self._several(
+            ir.Node("", "Scan", inputs, attributes, num_outputs=count, name=f"{self.name}.scan{self.count}")
+        )
 
     def const(self, array: npt.ArrayLike, name: str = "constant") -> ir.Value:
         """An initializer of the graph."""
