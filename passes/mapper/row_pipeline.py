@@ -71,7 +71,8 @@ def _free(
     """When the arrays of a crossbar stage are free, if it can start at `start`; it is then their last user."""
     if stage.kind != "crossbar":
         return 0.0
-    rivals = [last[layer] for layer in exclusive.get(stage.layer, ()) if layer in last]
+    # Those of the same Scan are not done yet.
+    rivals = [last[layer] for layer in exclusive.get(stage.layer, ()) if last.get(layer) in line.ends]
     last[stage.layer] = stage.name
     holder = max(rivals, key=lambda name: line.ends[name][-1], default=None)
     if holder is None or line.ends[holder][-1] <= start:
