@@ -36,6 +36,7 @@ NETWORK_PASSES: tuple[ir.passes.PassBase, ...] = (
     common.InlinePass(),
     UpgradeOpset(),
     common.LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0),
+    common.LiftSubgraphInitializersToMainGraphPass(),
     DropIdentities(),
     ExpandFused(),
     ExpandMl(),
