@@ -98,3 +98,12 @@ def test_the_layers_of_a_gru_in_one_array_do_not_wait_for_each_other_for_ever() 
     assert mapping.arrays == 1
     assert mapping.schedule is not None
     assert simulate(model, mapping, chip).latency_ns == pytest.approx(mapping.schedule.latency_ns, rel=0.05)
+
+
+@pytest.mark.parametrize(
+    ("activation", "states", "signed"), [("Relu", False, False), ("Relu", True, True), ("Tanh", False, True)]
+)
+def test_states_that_are_never_negative_need_one_phase(activation: str, states: bool, signed: bool) -> None:
+    """Proven over all steps: from the first state, which a user may give, and from what a step makes of one."""
+    _, mapping = mapped("RNN", "brram-256x64", states=states, activations=[activation])
+    assert mapping.layers[1].signed_input == signed
