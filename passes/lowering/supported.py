@@ -104,9 +104,11 @@ class CheckModel(ir.passes.InPlacePass):
 
 
 def _runs_its_body(node: ir.Node) -> bool:
-    """Whether the runtime can run a Scan step by step: no further body in its own, and no layer that stays digital."""
+    """Whether a Scan can run step by step: no body in its own, no layer that stays digital, every result made by it."""
     body = body_of(node)
-    return body is not None and not any(
+    if body is None or any(value.producer() is None for value in body.outputs):
+        return False
+    return not any(
         inner.op_type in _NEEDS or (inner.op_type in CROSSBAR_SOURCES and any(map(_is_weight, inner.inputs)))
         for inner in body
     )

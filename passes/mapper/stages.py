@@ -93,19 +93,19 @@ def _scan_stages(
             for inner, value in made.items()
             if value in inside
         }
-    by_name = {stage.name for stage in found}
+    own = {stage.name for stage in found}
 
     def needs(value: ir.Value) -> list[Dependency]:
-        source, moved = inside[value].stage, math.ceil(_elements(value) * chip.cores.activation_bytes)
-        if source in by_name and value not in taken:
-            return [Dependency(source, steps, 1, 1.0, 1, moved * steps)]
+        moved = math.ceil(_elements(value) * chip.cores.activation_bytes)
+        if value not in taken and inside[value].stage in own:
+            return [Dependency(inside[value].stage, steps, 1, 1.0, 1, moved * steps)]
         outer = taken.get(value) or value
         result = []
         if outer in values:
             rows = _extent(outer, values[outer].axis)
             whole = math.ceil(_elements(outer) * chip.cores.activation_bytes)
             result.append(Dependency(values[outer].stage, rows, rows, 0.0, rows, whole))
-        if value in made and made[value] not in taken:
+        if value in made:
             result.append(Dependency(inside[made[value]].stage, steps, 0, 1.0, 1, moved * (steps - 1), carried=True))
         return result
 

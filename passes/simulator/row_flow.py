@@ -84,7 +84,7 @@ def _add_scan(scan: ir.Node, flows: dict[str, Flow]) -> None:
         if outer is not None and constant(outer) is None:
             name, rows, _ = _place(outer, flows)
             found.append(Source(name, np.full(steps, rows), np.zeros(steps, np.int64)))
-        if handed_on.get(value) in inside:
+        if value in handed_on:
             found.append(Source(inside[handed_on[value]], step, np.maximum(step - 1, 0)))
         return found
 
@@ -94,9 +94,8 @@ def _add_scan(scan: ir.Node, flows: dict[str, Flow]) -> None:
         own[node.outputs[0].name or ""] = Flow(steps, None, tuple(one for value in values for one in sources(value)))
     for inner, value in zip(body.outputs, scan.outputs, strict=True):
         rows, axis, _ = _at_once(sizes(value), [])
-        if inner in inside:
-            done = Source(inside[inner], np.full(rows, steps), np.zeros(rows, np.int64))
-            own[value.name or ""] = Flow(rows, axis, (done,))
+        done = Source(inside[inner], np.full(rows, steps), np.zeros(rows, np.int64))
+        own[value.name or ""] = Flow(rows, axis, (done,))
     flows |= own
 
 

@@ -60,6 +60,14 @@ def test_digital_steps_with_constants_of_their_own_run_in_the_runtime() -> None:
         assert np.abs(np.asarray(values[name]) - expected).max() < 1e-6
 
 
+def test_a_state_that_no_step_makes_is_refused() -> None:
+    model = scan_network([helper.make_node("Add", ["state", "part"], ["next"]), COPY])
+    body = next(node for node in model.graph if node.op_type == "Scan").attributes["body"].as_graph()
+    body.outputs[0] = body.inputs[0]
+    with pytest.raises(CimcError, match="Scan 'sums' is not supported"):
+        lower(model)
+
+
 def test_a_product_with_constant_weights_in_a_body_does_not_stay_digital_silently() -> None:
     nodes = [
         helper.make_node("MatMul", ["state", "weight"], ["kept"]),
