@@ -32,18 +32,17 @@ class InferShapes(ir.passes.InPlacePass):
         symbol = batch_symbol(model)
         first, second = (sizes_at(model, batch) for batch in _BATCHES)
         _set_batch(model, symbol)
-        for node in model.graph:
-            for value in node.outputs:
-                name = value.name or ""
-                value.shape = None
-                if name not in first:
-                    continue
-                kind, small = first[name]
-                if kind is not None:
-                    value.type = kind
-                large = second.get(name, (None, None))[1]
-                if small is not None and large is not None and len(small) == len(large):
-                    value.shape = ir.Shape([_merge(a, b, symbol) for a, b in zip(small, large, strict=True)])
+        for value in _made(model):
+            name = value.name or ""
+            value.shape = None
+            if name not in first:
+                continue
+            kind, small = first[name]
+            if kind is not None:
+                value.type = kind
+            large = second.get(name, (None, None))[1]
+            if small is not None and large is not None and len(small) == len(large):
+                value.shape = ir.Shape([_merge(a, b, symbol) for a, b in zip(small, large, strict=True)])
         return ir.passes.PassResult(model, modified=True)
 
 
@@ -80,7 +79,7 @@ def _set_batch(model: ir.Model, batch: int | str) -> None:
 def sizes_at(model: ir.Model, batch: int) -> dict[str, tuple[ir.TypeProtocol | None, Sizes | None]]:
     """The type and the sizes of every node output, by name; `batch` stands for a symbolic first size of the inputs."""
     probe = _probe_at(model, batch)
-    values = {value.name: value for node in probe.graph for value in node.outputs} | dict(probe.graph.initializers)
+    values = {value.name: value for value in _made(probe)} | dict(probe.graph.initializers)
     return {name: (values[name].type, _sizes(values[name])) for name in _outputs(model) if name in values}
 
 
@@ -96,26 +95,29 @@ def constants_of_sizes(model: ir.Model) -> dict[str, npt.NDArray[np.generic]]:
 
 
 def _outputs(model: ir.Model) -> list[str]:
-    return [value.name for node in model.graph for value in node.outputs if value.name]
+    return [value.name for value in _made(model) if value.name]
 
 
 def _probe_at(model: ir.Model, batch: int) -> ir.Model:
     """A copy of the network at that batch: with all sizes that are found, and constants where those give them."""
     probe = model.clone()
     _set_batch(probe, batch)
-    for node in probe.graph:
-        for value in node.outputs:
-            value.shape = None
+    for value in _made(probe):
+        value.shape = None
     infer = common.ShapeInferencePass(check_type=False, strict_mode=False, data_prop=True)
     with _quiet():
         infer(probe)
         # Arithmetic with sizes that the inference does not follow is computed instead: here all sizes are numbers.
         # Operators of onnxruntime's own are run.
-        while not all(_known(value) for node in probe.graph for value in node.outputs) and (
-            _fold_sizes(probe) or learn_sizes(probe)
-        ):
+        while not all(_known(value) for value in _made(probe)) and (_fold_sizes(probe) or learn_sizes(probe)):
             infer(probe)
     return probe
+
+
+def _made(model: ir.Model) -> list[ir.Value]:
+    """The values that nodes make, and those that the bodies of Scans take."""
+    taken = [value for body in model.graph.subgraphs() for value in body.inputs]
+    return [*taken, *(value for node in model.graph.all_nodes() for value in node.outputs)]
 
 
 def _sizes(value: ir.Value) -> Sizes | None:
