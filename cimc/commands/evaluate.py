@@ -5,13 +5,16 @@ from typing import Annotated
 
 import typer
 
-from cimc.commands.options import Data, DataDir, Json, Seed, emit, load_data
+from cimc.commands.options import ChannelsLast, Data, DataDir, Json, Mean, Seed, Std, emit, load_data
 
 
 def evaluate(
     artifact: Annotated[Path, typer.Argument(help="Compiled or trained .cim file.")],
     data: Data = "digits",
     data_dir: DataDir = None,
+    mean: Mean = None,
+    std: Std = None,
+    channels_last: ChannelsLast = False,
     exact: Annotated[bool, typer.Option("--exact", help="Float32 products, no arrays.")] = False,
     noise: Annotated[bool, typer.Option(help="Read and ADC noise.")] = True,
     seed: Seed = 0,
@@ -24,7 +27,7 @@ def evaluate(
     import cimc
     from cimc.commands.console import progress_bar, say
 
-    dataset = load_data(data, data_dir)
+    dataset = load_data(data, data_dir, mean=mean, std=std, channels_last=channels_last)
     with progress_bar("eval") as bar:
         figures = cimc.evaluate(
             artifact, dataset, exact=exact, noise=noise, seed=seed, progress=lambda done, total: bar(done, total, "")
