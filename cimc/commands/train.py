@@ -113,7 +113,7 @@ def train(
             resume=resume,
             checkpoint_seconds=checkpoint_seconds,
             progress=lambda run, total: bar(run.step, total, epoch_note(run.history)),
-            note=inform,
+            note=lambda line: inform(f"train: {line}"),
         )
     emit(trained.figures, lambda: show(trained, dataset.label, output), as_json=as_json)
 

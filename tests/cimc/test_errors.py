@@ -175,11 +175,17 @@ def test_compiled_network_with_nan_weights(place, command):
     assert "the weights of fc hold NaN or infinity; export the model again" in message
 
 
-@pytest.mark.parametrize("command", ["train", "eval"])
-def test_network_with_two_outputs(place, command):
+def test_labels_of_a_network_with_two_outputs_name_theirs(place):
     save(place / "two.onnx", [*LAYER, helper.make_node("Relu", ["y"], ["z"])], ["y", "z"])
     assert cimc("compile", "two.onnx", "--chip", "brram-soc", "-o", "two.cim")[0] == 0
-    message = refused(command, "two.cim", "--data", "data.npz", *(["-o", "new.cim"] if command == "train" else []))
+    message = refused("train", "two.cim", "--data", "data.npz", "-o", "new.cim")
+    assert "data.npz: the network has the outputs y, z; name the one of the labels: labels/OUTPUT" in message
+
+
+def test_eval_of_a_network_with_two_outputs(place):
+    save(place / "two.onnx", [*LAYER, helper.make_node("Relu", ["y"], ["z"])], ["y", "z"])
+    assert cimc("compile", "two.onnx", "--chip", "brram-soc", "-o", "two.cim")[0] == 0
+    message = refused("eval", "two.cim", "--data", "data.npz")
     assert "2 outputs" in message
     assert "need one of each, beside outputs of integers: remove the others" in message
 
