@@ -80,6 +80,8 @@ def measure_test(objective: Objective, computed: Mapping[str, NDArray[np.float32
 
 
 def _measured(loss: OutputLoss, outputs: NDArray[np.float32], labels: NDArray[Any]) -> dict[str, float]:
+    if loss.kind is Loss.binary:
+        labels = labels.astype(np.int32)  # truth values, also where they are stored as floats
     name = "mse" if loss.kind is Loss.mse else choose_measure(outputs.shape, labels)
     if not MEASURES[name].classes:
         outputs = np.asarray(activate(loss, outputs))

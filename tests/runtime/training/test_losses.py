@@ -20,6 +20,7 @@ from runtime.network.network import Network
 from runtime.network.run import run_nodes
 from runtime.system.products import plain_product
 from runtime.training.losses import TEMPERATURE, OutputLoss, choose_losses, total_loss
+from runtime.training.objective import Objective, measure_test
 from tests.networks import network, weights
 
 CLASSES = 5
@@ -227,6 +228,19 @@ def test_labels_that_do_not_go_with_the_output_are_told(labels: Any, wanted: Los
     with pytest.raises(CimcError, match=said) as error:
         chosen(labels, (1, 5), wanted)
     assert "\n" not in str(error.value)
+
+
+def test_truth_values_are_measured_as_such_however_they_are_stored() -> None:
+    loss = OutputLoss("y", Loss.binary, "Sigmoid")
+    logits, truths = np.array([[3.0, -3.0], [-3.0, -3.0]], np.float32), np.array([[1, 0], [1, 0]])
+    for labels in (truths, truths.astype(np.float32)):
+        figures = measure_test(Objective((loss,), {"y": labels}, {"y": labels}), {"y": logits})
+        assert figures == {"f1_micro": pytest.approx(2 / 3), "exact_match": 0.5}
+
+
+def test_a_test_set_without_labels_has_no_figures() -> None:
+    loss = OutputLoss("y", Loss.cross_entropy)
+    assert measure_test(Objective((loss,), {"y": np.arange(2)}, {}), {"y": weights(2, 3)}) == {}
 
 
 # --- Networks that learn by it: inputs of every type, several outputs, on the arrays ---
