@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from cimc.errors import CimcError
 
+IMAGE_AXES = 4  # of several inputs, those with so many axes or more are images
 # Labels of one output: classes, targets, or none.
 Labels = NDArray[Any] | Mapping[str, NDArray[Any]] | None
 

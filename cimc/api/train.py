@@ -18,6 +18,7 @@ from runtime.crossbar.xla import use_compilation_cache
 from runtime.system.inputs import check_range, match_data
 from runtime.system.normalize import normalize_layers
 from runtime.system.weight_range import training_weight_range
+from runtime.training.objective import objective_of
 from runtime.training.options import TrainingOptions
 from runtime.training.train import Run, start
 from runtime.training.train import train as train_run
@@ -80,6 +81,7 @@ def train(
         state = normalize_layers(state)
     data = match_data(system.network, data)
     check_range(data, system.network, artifact.mapping.input_range)
+    objective = objective_of(system, data, options.loss)
     run = start(system, state, options, programmed)
     if resume and output is not None and Path(output).exists():
         run = load_run(read_artifact(output), run, source=artifact, options=options, data=data, path=Path(output))
@@ -92,5 +94,5 @@ def train(
         if output is not None:
             write_artifact(output, contents(run, total))
 
-    run = train_run(system, run, options, data, save, checkpoint_seconds, progress, note)
+    run = train_run(system, run, options, data, save, checkpoint_seconds, progress, note, objective)
     return Trained(contents(run, run.step), run, training_figures(artifact, run, options))

@@ -6,12 +6,15 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from cimc.commands.options import (
+    ChannelsLast,
     Data,
     DataDir,
     Json,
+    Mean,
     Memory,
     Metric,
     Seed,
+    Std,
     emit,
     load_data,
     parse_memory,
@@ -26,6 +29,9 @@ def deploy(
     package: Annotated[Path, typer.Argument(help="Package folder.")],
     data: Data = "digits",
     data_dir: DataDir = None,
+    mean: Mean = None,
+    std: Std = None,
+    channels_last: ChannelsLast = False,
     chips: Annotated[int, typer.Option(min=1, help="Virtual chips to program.")] = 20,
     required: Annotated[
         float, typer.Option(min=0, callback=require_finite, help="Normalised accuracy of a good chip, for the yield.")
@@ -52,7 +58,8 @@ def deploy(
     from cimc.commands.console import progress_bar
     from runtime.deployment.deploy import summary
 
-    dataset, size = load_data(data, data_dir), parse_memory(memory)
+    size = parse_memory(memory)
+    dataset = load_data(data, data_dir, mean=mean, std=std, channels_last=channels_last)
     with progress_bar("deploy") as bar:
         result = cimc.deploy(
             package,

@@ -5,13 +5,29 @@ from typing import Annotated, Any
 
 import typer
 
-from cimc.commands.options import Data, DataDir, Json, Memory, Metric, Seed, emit, load_data, parse_memory
+from cimc.commands.options import (
+    ChannelsLast,
+    Data,
+    DataDir,
+    Json,
+    Mean,
+    Memory,
+    Metric,
+    Seed,
+    Std,
+    emit,
+    load_data,
+    parse_memory,
+)
 
 
 def evaluate(
     artifact: Annotated[Path, typer.Argument(help="Compiled or trained .cim file.")],
     data: Data = "digits",
     data_dir: DataDir = None,
+    mean: Mean = None,
+    std: Std = None,
+    channels_last: ChannelsLast = False,
     exact: Annotated[bool, typer.Option("--exact", help="Float32 products, no arrays.")] = False,
     noise: Annotated[bool, typer.Option(help="Read and ADC noise.")] = True,
     metric: Metric = None,
@@ -26,7 +42,8 @@ def evaluate(
     import cimc
     from cimc.commands.console import progress_bar
 
-    dataset, size = load_data(data, data_dir), parse_memory(memory)
+    size = parse_memory(memory)
+    dataset = load_data(data, data_dir, mean=mean, std=std, channels_last=channels_last)
     with progress_bar("eval") as bar:
         figures = cimc.evaluate(
             artifact,

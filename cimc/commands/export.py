@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from cimc.commands.options import DataDir, Json, Seed, emit, load_data
+from cimc.commands.options import ChannelsLast, DataDir, Json, Mean, Seed, Std, emit, load_data
 from cimc.options import Weights
 
 if TYPE_CHECKING:
@@ -20,6 +20,9 @@ def export(
         str | None, typer.Option(help="Set input ranges on this data, not on the images kept from training.")
     ] = None,
     data_dir: DataDir = None,
+    mean: Mean = None,
+    std: Std = None,
+    channels_last: ChannelsLast = False,
     weights: Annotated[
         Weights, typer.Option(help="What the trained devices hold (mean of 16 reads), or their digital copy.")
     ] = Weights.devices,
@@ -32,7 +35,7 @@ def export(
     """
     import cimc
 
-    dataset = None if data is None else load_data(data, data_dir)
+    dataset = None if data is None else load_data(data, data_dir, mean=mean, std=std, channels_last=channels_last)
     package = cimc.export(artifact, chip, output=output, data=dataset, weights=weights, seed=seed)
     emit(figures(package, output), lambda: show(package, output, data), as_json=as_json)
 

@@ -12,7 +12,9 @@ if TYPE_CHECKING:
     from cimc.dataset import Dataset
 
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout and nothing else.")]
-Data = Annotated[str, typer.Option("--data", help="mnist, fashion-mnist, cifar10, digits, or a FILE.npz.")]
+Data = Annotated[
+    str, typer.Option("--data", help="mnist, fashion-mnist, cifar10, digits, a FILE.npz, or a FOLDER of .npy files.")
+]
 DataDir = Annotated[Path | None, typer.Option(help="Where the data lies; else $CIMC_DATA, else the user's cache.")]
 Metric = Annotated[
     str | None,
@@ -30,6 +32,11 @@ Memory = Annotated[
         "free.",
     ),
 ]
+Mean = Annotated[
+    str | None, typer.Option("--mean", metavar="NUMBERS", help="Taken off the inputs (pixels: of 0 to 1), by channel.")
+]
+Std = Annotated[str | None, typer.Option("--std", metavar="NUMBERS", help="What they are divided by then, by channel.")]
+ChannelsLast = Annotated[bool, typer.Option("--channels-last", help="The images are stored with their channels last.")]
 Seed = Annotated[int, typer.Option(help="Seed of everything random.", min=0)]
 
 
@@ -63,8 +70,17 @@ def emit(figures: Mapping[str, Any], show: Callable[[], None], *, as_json: bool)
         show()
 
 
-def load_data(name: str, folder: Path | None) -> "Dataset":
-    """The data that `--data` and `--data-dir` name."""
+def load_data(name: str, folder: Path | None, *, mean: str | None, std: str | None, channels_last: bool) -> "Dataset":
+    """The data that `--data` and `--data-dir` name, as `--mean`, `--std` and `--channels-last` say."""
     from cimc.data.load import load
 
-    return load(name, folder)
+    means, deviations = _numbers("--mean", mean), _numbers("--std", std)
+    return load(name, folder, mean=means, std=deviations, channels_last=channels_last)
+
+
+def _numbers(option: str, text: str | None) -> list[float]:
+    """Numbers with commas between. Raises typer.BadParameter for others."""
+    try:
+        return [float(number) for number in text.split(",")] if text else []
+    except ValueError:
+        raise typer.BadParameter(f"{text!r} is not NUMBER,NUMBER,...", param_hint=option) from None

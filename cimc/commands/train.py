@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from cimc.commands.options import Data, DataDir, Json, Seed, emit, load_data, require_finite
+from cimc.commands.options import ChannelsLast, Data, DataDir, Json, Mean, Seed, Std, emit, load_data, require_finite
 from cimc.options import Backward, Loss, RateSchedule, Reset, Residual, Sync, Write
 
 if TYPE_CHECKING:
@@ -18,6 +18,9 @@ def train(
     output: Annotated[Path, typer.Option("-o", "--output", help="Trained .cim file; holds checkpoints meanwhile.")],
     data: Data = "digits",
     data_dir: DataDir = None,
+    mean: Mean = None,
+    std: Std = None,
+    channels_last: ChannelsLast = False,
     epochs: Annotated[int, typer.Option(min=1)] = 10,
     steps_per_epoch: Annotated[int | None, typer.Option(min=1, help="Default: the whole training set.")] = None,
     batch_size: Annotated[int, typer.Option(min=1)] = 64,
@@ -100,7 +103,7 @@ def train(
         seed=seed,
         loss=loss,
     )
-    dataset = load_data(data, data_dir)
+    dataset = load_data(data, data_dir, mean=mean, std=std, channels_last=channels_last)
     with progress_bar("train") as bar:
         trained = cimc.train(
             artifact,
@@ -110,7 +113,7 @@ def train(
             resume=resume,
             checkpoint_seconds=checkpoint_seconds,
             progress=lambda run, total: bar(run.step, total, epoch_note(run.history)),
-            note=inform,
+            note=lambda line: inform(f"train: {line}"),
         )
     emit(trained.figures, lambda: show(trained, dataset.label, output), as_json=as_json)
 

@@ -1,24 +1,24 @@
-"""Data sets by name or file: MNIST, Fashion-MNIST, CIFAR-10 in their public layouts, `.npz` files, generated digits."""
+"""Data sets by name or file: MNIST, Fashion-MNIST, CIFAR-10 in their public layouts, generated digits; own files."""
 
 import gzip
 import math
 import os
-import zipfile
 import zlib
+from collections.abc import Sequence
+from dataclasses import replace
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from cimc.data.arrays import first_line, load_folder, load_npz
 from cimc.data.digits import digits
 from cimc.dataset import Dataset
 from cimc.errors import CimcError
 
 NAMES = ("mnist", "fashion-mnist", "cifar10", "digits")
 
-_ARRAYS = ("x_train", "y_train", "x_test", "y_test")
 _IDX_FILES = (
     "train-images-idx3-ubyte",
     "train-labels-idx1-ubyte",
@@ -29,8 +29,6 @@ _IDX_UBYTE = 0x08
 _CIFAR_FILES = (*(f"data_batch_{i}.bin" for i in range(1, 6)), "test_batch.bin")
 _CIFAR_SHAPE = (3, 32, 32)
 _CIFAR_RECORD = 1 + 3 * 32 * 32
-# What reading a damaged, encrypted, pickled or impossibly large archive raises.
-_NPZ_ERRORS = (OSError, ValueError, EOFError, KeyError, RuntimeError, MemoryError, zipfile.BadZipFile, zlib.error)
 # Folders below a place in which a set may lie; the place itself is looked at last.
 _FOLDERS = {
     "mnist": ("mnist", "mnist/raw", "MNIST", "MNIST/raw"),
@@ -39,20 +37,41 @@ _FOLDERS = {
 }
 
 
-def load(name_or_path: str | Path, data_dir: str | Path | None = None) -> Dataset:
-    """Load a data set by its name (one of `NAMES`) or from an `.npz` file.
+def load(
+    name_or_path: str | Path,
+    data_dir: str | Path | None = None,
+    *,
+    mean: Sequence[float] = (),
+    std: Sequence[float] = (),
+    channels_last: bool = False,
+) -> Dataset:
+    """Load a data set by its name (one of `NAMES`), from an `.npz` file or from a folder of `.npy` files.
 
-    Files of a named set are looked for in `data_dir`, then in $CIMC_DATA, then in the user's cache. An `.npz` file
-    holds x_train, y_train, x_test, y_test; uint8 images (N, H, W) get a channel axis, other uint8 shapes stay, floats
-    become float32. A relative `.npz` path that does not exist is also looked for in these places.
+    Files of a named set are looked for in `data_dir`, then in $CIMC_DATA, then in the user's cache. What a file or a
+    folder holds is said in `cimc.data.arrays`. A relative `.npz` path that does not exist is also looked for in these
+    places.
+
+    Args:
+        name_or_path: the set.
+        data_dir: where its files lie.
+        mean: taken off what is stored (of uint8: off value / 255), one value or one a channel.
+        std: what the rest is divided by.
+        channels_last: images are stored as [N, *spatial, C].
 
     Raises CimcError (one line) where the name is unknown, files are missing or damaged, or the contents do not fit.
     """
-    given, folder = str(name_or_path), None if data_dir is None else Path(data_dir)
+    data = _load(str(name_or_path), None if data_dir is None else Path(data_dir))
+    stated = replace(data.preprocess, mean=tuple(mean), std=tuple(std), channels_last=channels_last)
+    return replace(data, preprocess=stated)
+
+
+def _load(given: str, folder: Path | None) -> Dataset:
     if given.lower().endswith(".npz"):
-        return _load_npz(_find_npz(given, folder))
+        return load_npz(_find_npz(given, folder))
     name = given.lower()
     if name not in NAMES:
+        if given and _is_folder(_home(Path(given))):
+            return load_folder(_home(Path(given)))
         raise CimcError(_unknown(given))
     if name == "digits":
         return Dataset.of_images(name, *digits(), synthetic=True, classes=10)
@@ -77,7 +96,7 @@ def _home(path: Path) -> Path:
 
 
 def _unknown(name: str) -> str:
-    known = f"use one of {', '.join(NAMES)}, or a file FILE.npz"
+    known = f"use one of {', '.join(NAMES)}, a file FILE.npz or a folder of .npy files"
     if _is_file(Path(name)):
         return f"data {name}: only .npz files can be read: {known}"
     if close := get_close_matches(name.lower(), NAMES, n=1, cutoff=0.5):
@@ -144,6 +163,13 @@ def _is_file(path: Path) -> bool:
         return False
 
 
+def _is_folder(path: Path) -> bool:
+    try:
+        return path.is_dir()
+    except OSError:
+        return False
+
+
 def _listed(paths: list[Path]) -> str:
     return ", ".join(str(path) for path in paths)
 
@@ -171,7 +197,7 @@ def _read_bytes(path: Path) -> bytes:
         raw = path.read_bytes()
         return gzip.decompress(raw) if path.suffix == ".gz" else raw
     except (EOFError, zlib.error, gzip.BadGzipFile) as error:
-        raise CimcError(f"data file {path}: damaged gzip ({_first_line(error)}): download it again") from None
+        raise CimcError(f"data file {path}: damaged gzip ({first_line(error)}): download it again") from None
     except OSError as error:
         raise CimcError(f"data file {path}: cannot be read ({error.strerror}): check its permissions") from None
 
@@ -221,63 +247,6 @@ def _read_cifar(path: Path) -> tuple[NDArray[np.uint8], NDArray[np.int32]]:
         )
     records = np.frombuffer(raw, np.uint8).reshape(-1, _CIFAR_RECORD)
     return np.ascontiguousarray(records[:, 1:]).reshape(-1, *_CIFAR_SHAPE), records[:, 0].astype(np.int32)
-
-
-def _load_npz(path: Path) -> Dataset:
-    try:
-        file = np.load(path, allow_pickle=False)
-        if not isinstance(file, np.lib.npyio.NpzFile):
-            raise CimcError(f"data file {path}: holds one array, not {', '.join(_ARRAYS)}: save it with np.savez")
-        with file:
-            if missing := [key for key in _ARRAYS if key not in file.files]:
-                raise CimcError(f"data file {path}: lacks {', '.join(missing)}: save {', '.join(_ARRAYS)} in it")
-            arrays = {key: file[key] for key in _ARRAYS}
-    except PermissionError:
-        raise CimcError(f"data file {path}: cannot be read: check its permissions") from None
-    except _NPZ_ERRORS as error:
-        raise CimcError(f"data file {path}: cannot be read ({_first_line(error)}): save it with np.savez") from None
-    x_train, x_test = (_npz_images(path, key, arrays[key]) for key in ("x_train", "x_test"))
-    y_train, y_test = (_npz_labels(path, key, arrays[key]) for key in ("y_train", "y_test"))
-    classes = 1 + int(max(y_train.max(initial=0), y_test.max(initial=0)))
-    return _checked(Dataset.of_images(path.name, x_train, y_train, x_test, y_test, classes=classes), path)
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0]
-
-
-def _npz_images(path: Path, key: str, array: NDArray[Any]) -> NDArray[Any]:
-    """Bring images to uint8 or float32, tokens to int32."""
-    if array.ndim < 2:
-        raise CimcError(f"data file {path}: {key} has shape {array.shape}: give one row per image, (N, ...)")
-    if array.dtype == np.uint8:
-        return array[:, None] if array.ndim == 3 else array
-    if array.dtype.kind in "iu":
-        if array.size and (array.min() < np.iinfo(np.int32).min or array.max() > np.iinfo(np.int32).max):
-            raise CimcError(f"data file {path}: {key} holds integers beyond 32 bits: save smaller ones")
-        return array.astype(np.int32)
-    if array.dtype.kind != "f":
-        raise CimcError(
-            f"data file {path}: {key} is {array.dtype}: save it as uint8 (0 to 255), float32 or int32 tokens"
-        )
-    with np.errstate(over="ignore"):
-        images = array.astype(np.float32, copy=False)
-    if not np.isfinite(images).all():
-        raise CimcError(f"data file {path}: {key} holds NaN or infinite values (as float32): remove or replace them")
-    return images
-
-
-def _npz_labels(path: Path, key: str, array: NDArray[Any]) -> NDArray[np.int32]:
-    """Bring labels to int32 (N,); a column (N, 1) is taken too."""
-    if array.ndim == 2 and array.shape[1] == 1:
-        array = array[:, 0]
-    if array.dtype.kind not in "iu" or array.ndim != 1:
-        raise CimcError(
-            f"data file {path}: {key} is {array.dtype} {array.shape}: labels must be integers, one per image"
-        )
-    if array.size and (array.min() < 0 or array.max() > np.iinfo(np.int32).max - 1):
-        raise CimcError(f"data file {path}: {key} runs from {array.min()} to {array.max()}: labels count from 0")
-    return array.astype(np.int32)
 
 
 def _checked(data: Dataset, where: Path) -> Dataset:

@@ -7,14 +7,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from cimc.dataset import Dataset, Preprocess, Samples
+from cimc.dataset import IMAGE_AXES, Dataset, Preprocess, Samples
 from cimc.errors import CimcError
 from runtime.network.network import Network
 
 # Name -> sizes [N, ...] (None: any) and NumPy type of each input of a network.
 Shapes = Mapping[str, tuple[Sequence[int | None], np.dtype[Any]]]
 AS_STORED = Preprocess()
-IMAGE_AXES = 4  # of several inputs, those with so many axes or more are images
 
 
 def input_shapes(network: Network) -> Shapes:
@@ -44,9 +43,12 @@ def match_data(network: Network, data: Dataset, *, free_batch: bool = True) -> D
             if key in samples.inputs
         ):
             shapes[name] = ((None, *sizes), kind)  # a sample is all that a call takes
-    train, test = (match_inputs(samples, shapes, data.preprocess) for samples in (data.train, data.test))
-    for samples in (train, test):
-        check_tokens(samples.inputs, network.tokens)
+    try:
+        train, test = (match_inputs(samples, shapes, data.preprocess) for samples in (data.train, data.test))
+        for samples in (train, test):
+            check_tokens(samples.inputs, network.tokens)
+    except CimcError as error:
+        raise CimcError(f"{data.name}: {error}") from None
     return replace(data, train=train, test=test)
 
 

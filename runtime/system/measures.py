@@ -269,7 +269,8 @@ def _binary_accuracy(sums: Sums) -> dict[str, float]:
 
 
 def _multilabel(outputs: Values, labels: Values) -> Sums:
-    yes, true, _ = _answers(outputs, labels)
+    yes, true, counted = _answers(outputs, labels)
+    yes &= counted
     return {
         "both": (yes & true).sum(axis=(1, 2)),
         "either": yes.sum(axis=(1, 2)) + true.sum(),

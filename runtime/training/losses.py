@@ -126,8 +126,8 @@ def _labelled(network: Network, output: str, sizes: Sequence[int], labels: NDArr
     classes = shape[place]
     if labels.size and not NOT_COUNTED <= labels.min() <= labels.max() < classes:
         raise CimcError(
-            f"the labels of {output} run from {labels.min()} to {labels.max()} but it has {classes} classes; choose "
-            "data with fewer labels or a network with more outputs"
+            f"the labels of {output} run from {labels.min()} to {labels.max()}, {labels.max() + 1} classes, but it has "
+            f"{classes}; choose data with fewer labels or a network with more outputs"
         )
     return OutputLoss(output, kind, activation, place - len(shape), masked)
 

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cimc.dataset import Dataset, Samples
+from cimc.errors import CimcError
 from cimc.options import Loss
 from runtime.system.evaluate import logits, outputs_of
 from runtime.system.measures import MEASURES, agreement, choose_measure, measure
@@ -39,7 +40,10 @@ def objective_of(system: System, data: Dataset, wanted: Loss) -> Objective:
     Raises:
         CimcError: labels, outputs and the wanted loss do not go together.
     """
-    losses = choose_losses(system.network, _sizes(system, data), data.train, wanted)
+    try:
+        losses = choose_losses(system.network, _sizes(system, data), data.train, wanted)
+    except CimcError as error:
+        raise CimcError(f"{data.name}: {error}") from None
     if losses[0].kind is Loss.distill:
         return Objective(losses, *(_reference(system, samples, data) for samples in (data.train, data.test)))
     train, test = (labels_by_output(system.network, samples) for samples in (data.train, data.test))
@@ -76,6 +80,8 @@ def measure_test(objective: Objective, computed: Mapping[str, NDArray[np.float32
 
 
 def _measured(loss: OutputLoss, outputs: NDArray[np.float32], labels: NDArray[Any]) -> dict[str, float]:
+    if loss.kind is Loss.binary:
+        labels = labels.astype(np.int32)  # truth values, also where they are stored as floats
     name = "mse" if loss.kind is Loss.mse else choose_measure(outputs.shape, labels)
     if not MEASURES[name].classes:
         outputs = np.asarray(activate(loss, outputs))

@@ -114,6 +114,7 @@ def train(
     checkpoint_seconds: float = 60.0,
     progress: Progress = lambda run, total: None,
     note: Callable[[str], None] = lambda line: None,
+    objective: Objective | None = None,
 ) -> Run:
     """Train to the end of the last epoch.
 
@@ -126,12 +127,14 @@ def train(
         checkpoint_seconds: at most so much work is lost when the process dies.
         progress: called every few steps (`STEPS_PER_CALL` at most).
         note: called once, with what the loss is in one line.
+        objective: of data that name the network's inputs; None: by the labels and the options.
 
     Raises:
         CimcError: the data does not fit the network, or the loss is no longer a number.
     """
-    data = match_data(system.network, data)
-    objective = objective_of(system, data, options.loss)
+    if objective is None:
+        data = match_data(system.network, data)
+        objective = objective_of(system, data, options.loss)
     note(f"loss: {objective.text}")
     samples = len(data.train)
     stored, targets = (dict(jax.device_put(arrays)) for arrays in (data.train.inputs, objective.train))

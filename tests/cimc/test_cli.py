@@ -194,7 +194,8 @@ def test_train_repeats_and_shows_progress_on_stderr(trained):
     output = cimc("train", "small.cim", *arguments)
     assert output.status == 0
     lines = output.err.splitlines()
-    assert all(line.startswith("train: epoch ") for line in lines)
+    assert lines[0] == "train: loss: cross-entropy on y"
+    assert all(line.startswith("train: epoch ") for line in lines[1:])
     assert lines[-1].startswith("train: epoch 4: loss ")
     assert "wrote again.cim" in output.out
     assert Path("again.cim").read_bytes() == Path("trained.cim").read_bytes()

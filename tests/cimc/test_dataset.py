@@ -1,15 +1,19 @@
 """Samples and what a network sees of them: by NumPy alone, and the same for JAX."""
 
+from pathlib import Path
 from typing import Any
 
 import jax
 import numpy as np
 import pytest
+from onnx import helper, save
 
+import cimc
 from cimc.api.checkpoint import calibration_samples
 from cimc.artifact import Artifact
 from cimc.dataset import Dataset, Preprocess, Samples
 from cimc.errors import CimcError
+from tests.networks import network_proto, weights
 
 BYTES = np.random.default_rng(0).integers(0, 256, (5, 3, 4, 2), np.uint8)
 MEAN, STD = (0.5, 0.25, 0.125), (2.0, 0.5, 0.25)
@@ -76,3 +80,32 @@ def artifact_of_before() -> Artifact:
     nothing: Any = None
     state = {"calibration/images": BYTES}
     return Artifact("m", nothing, nothing, "", nothing, state, {"scale": 1 / 255})
+
+
+def test_prepared_images_train_as_those_that_are_prepared_when_they_are_read(tmp_path: Path) -> None:
+    """From a folder, bytes with their channels last; and in memory, what the network is to see."""
+    random = np.random.default_rng(0)
+    images, labels = random.integers(0, 256, (32, 2, 4, 4), np.uint8), random.integers(0, 3, 32)
+    convolution = helper.make_node("Conv", ["x", "k"], ["c"], name="conv", pads=[1, 1, 1, 1])
+    flat = helper.make_node("Flatten", ["c"], ["f"])
+    product = helper.make_node("MatMul", ["f", "w"], ["y"], name="fc")
+    constants = {"k": weights(2, 2, 3, 3), "w": weights(32, 3)}
+    model = network_proto([convolution, flat, product], {"x": ["N", 2, 4, 4]}, {"y": ["N", 3]}, constants)
+    save(model, tmp_path / "m.onnx")
+    compiled = cimc.compile(tmp_path / "m.onnx", "ideal", input_range=(-2.0, 2.0), verify=False).artifact
+    (tmp_path / "data").mkdir()
+    np.save(tmp_path / "data" / "x.npy", np.moveaxis(images, 1, -1))
+    np.save(tmp_path / "data" / "labels.npy", labels)
+    mean, std = (0.5, 0.25), (0.5, 1.0)
+    stored = cimc.load_data(tmp_path / "data", mean=mean, std=std, channels_last=True)
+    samples = Samples({"x": Preprocess(1 / 255, mean, std).apply(images)}, labels.astype(np.int32))
+    options = cimc.TrainingOptions(cimc.Policy(method="float"), epochs=1, steps_per_epoch=4, batch_size=8)
+    one, two = (cimc.train(compiled, data, options=options) for data in (stored, Dataset("seen", samples, samples)))
+    assert one.figures["loss"] == pytest.approx(two.figures["loss"], rel=1e-5)
+    for name in ("weight/conv", "weight/fc"):
+        np.testing.assert_allclose(one.artifact.state[name], two.artifact.state[name], rtol=1e-4, atol=1e-6)
+    assert not np.allclose(one.artifact.state["weight/fc"], constants["w"], atol=1e-3), "nothing was learnt"
+    assert one.artifact.state["calibration/images"].dtype == np.uint8
+    kept = calibration_samples(one.artifact)
+    assert kept is not None
+    assert kept[1] == stored.preprocess

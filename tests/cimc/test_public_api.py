@@ -37,7 +37,7 @@ SIGNATURES = {
     "explain": "chip",
     "export": "source chip | output data weights seed",
     "load_chip": "name_or_path",
-    "load_data": "name_or_path data_dir",
+    "load_data": "name_or_path data_dir | mean std channels_last",
     "read_artifact": "path",
     "read_package": "folder",
     "train": "source data | options output resume checkpoint_seconds progress note",

@@ -131,6 +131,16 @@ def test_answers_are_above_a_half_for_probabilities_and_above_0_for_logits() -> 
     assert MEASURES["binary"].finish(sums)["binary_accuracy"] == 1
 
 
+def test_truth_values_that_are_left_out_count_neither_way() -> None:
+    outputs = np.array([[0.9, 0.9, 0.1], [0.9, 0.1, 0.9]])
+    labels = np.array([[1, -1, 0], [1, 0, -1]])
+    assert measure("multilabel", outputs, labels) == {"f1_micro": 1, "exact_match": 1}
+    assert measure("binary", outputs, labels) == {"binary_accuracy": 1}
+    labels[0, 0] = 0
+    assert measure("binary", outputs, labels) == {"binary_accuracy": 3 / 4}
+    assert measure("multilabel", outputs, labels) == {"f1_micro": pytest.approx(2 / 3), "exact_match": 0.5}
+
+
 @pytest.mark.parametrize(
     ("shape", "labels", "name"),
     [

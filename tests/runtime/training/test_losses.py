@@ -20,6 +20,7 @@ from runtime.network.network import Network
 from runtime.network.run import run_nodes
 from runtime.system.products import plain_product
 from runtime.training.losses import TEMPERATURE, OutputLoss, choose_losses, total_loss
+from runtime.training.objective import Objective, measure_test
 from tests.networks import network, weights
 
 CLASSES = 5
@@ -137,6 +138,14 @@ def test_cross_entropy_of_positions_leaves_out_what_is_not_counted() -> None:
     assert loss_of(Loss.cross_entropy, first, labels, axis=-2, masked=True) == pytest.approx(np.mean(said), rel=1e-6)
 
 
+def test_axes_of_size_1_behind_the_classes_change_nothing() -> None:
+    logits, labels = weights(4, 3) * 3, np.array([0, 2, 1, 2])
+    said = -log_softmax(logits)[np.arange(4), labels].mean()
+    for shape in ((4, 3), (4, 3, 1, 1), (4, 1, 3)):
+        assert loss_of(Loss.cross_entropy, logits.reshape(shape), labels) == pytest.approx(said, rel=1e-6)
+    assert loss_of(Loss.cross_entropy, logits, labels[:, None]) == pytest.approx(said, rel=1e-6)
+
+
 def test_squared_error_is_of_the_output_and_not_of_its_logits() -> None:
     logits, targets = weights(4, 3), weights(4, 3, seed=1)
     assert loss_of(Loss.mse, logits, targets) == pytest.approx(np.square(logits - targets).mean(), rel=1e-6)
@@ -205,7 +214,7 @@ def test_the_loss_follows_labels_and_the_end_of_the_network() -> None:
     ("labels", "wanted", "said"),
     [
         (None, Loss.mse, "--loss mse needs labels"),
-        (np.array([0, 5, 1, 2]), Loss.auto, "run from 0 to 5 but it has 5 classes"),
+        (np.array([0, 5, 1, 2]), Loss.auto, "run from 0 to 5, 6 classes, but it has 5"),
         (np.array([0, -2, 1, 2]), Loss.auto, "run from -2 to 2"),
         (np.zeros((4, 3), np.int32), Loss.auto, "no axis of classes"),
         (np.zeros((4, 3), np.float32), Loss.auto, "3 values a sample but it has 5"),
@@ -219,6 +228,19 @@ def test_labels_that_do_not_go_with_the_output_are_told(labels: Any, wanted: Los
     with pytest.raises(CimcError, match=said) as error:
         chosen(labels, (1, 5), wanted)
     assert "\n" not in str(error.value)
+
+
+def test_truth_values_are_measured_as_such_however_they_are_stored() -> None:
+    loss = OutputLoss("y", Loss.binary, "Sigmoid")
+    logits, truths = np.array([[3.0, -3.0], [-3.0, -3.0]], np.float32), np.array([[1, 0], [1, 0]])
+    for labels in (truths, truths.astype(np.float32)):
+        figures = measure_test(Objective((loss,), {"y": labels}, {"y": labels}), {"y": logits})
+        assert figures == {"f1_micro": pytest.approx(2 / 3), "exact_match": 0.5}
+
+
+def test_a_test_set_without_labels_has_no_figures() -> None:
+    loss = OutputLoss("y", Loss.cross_entropy)
+    assert measure_test(Objective((loss,), {"y": np.arange(2)}, {}), {"y": weights(2, 3)}) == {}
 
 
 # --- Networks that learn by it: inputs of every type, several outputs, on the arrays ---
