@@ -37,6 +37,11 @@ class CheckOperators(ir.passes.InPlacePass):
                 continue
             if (node.domain or node.op_type not in DIGITAL_OPERATORS) and not _runs_in_onnxruntime(node):
                 need = _NEEDS.get(node.op_type)
+                if body_of(node) is not None:
+                    need = (
+                        "its body holds products with constant weights, control flow, or a state that no step makes, "
+                        "and it is too long to be written out; export a shorter sequence"
+                    )
                 if "Sequence" in node.op_type or "Optional" in node.op_type:
                     need = (
                         "what is in its list of tensors is not known before the network runs; export it without lists"
