@@ -32,23 +32,17 @@ class SeparateWeights(ir.passes.InPlacePass):
         count = 0
         for name, uses in _shared_weights(model.graph):
             kept, reason = self._together(name, uses)
-            apart = [use for use in uses if use not in kept]
-            used = used_names(model.graph) if apart else set()
-            for node, place, value in apart:
-                array = constant(value)
-                assert array is not None
-                own = register_constant(model.graph, unused_name(used, f"{value.name}.own"), array)
-                used.add(own.name)
-                node.replace_input_with(place, own)
             for _, _, value in kept:
                 value.meta["source"] = name
-            if apart:
+            if not kept:
+                _give_each_its_own(model.graph, uses)
+            if len(kept) < len(uses):
                 count += 1
                 add_note(model, f"weight '{name}' serves {len(uses)} products and is trained apart in them: {reason}")
         return ir.passes.PassResult(model, modified=bool(count))
 
     def _together(self, name: str, uses: list[_Use]) -> tuple[list[_Use], str]:
-        """The uses that stay together, and why the others do not."""
+        """The uses of the weight under its first name, and why the others are not; none: each use is to be alone."""
         if self.sharing == ShareWeights.never:
             return [], "--share-weights never"
         if any(node.op_type in _RECURRENT for node, _, _ in uses):
@@ -66,6 +60,16 @@ class SeparateWeights(ir.passes.InPlacePass):
             or (source_of(use[2]).startswith(_GENERATED) and _module(use[0]) in called)
         ]
         return kept, "it is stored once for parameters of several names (--share-weights always joins them)"
+
+
+def _give_each_its_own(graph: ir.Graph, uses: list[_Use]) -> None:
+    used = used_names(graph)
+    for node, place, value in uses:
+        array = constant(value)
+        assert array is not None
+        own = register_constant(graph, unused_name(used, f"{value.name}.own"), array)
+        used.add(own.name)
+        node.replace_input_with(place, own)
 
 
 def _shared_weights(graph: ir.Graph) -> list[tuple[str, list[_Use]]]:
