@@ -31,11 +31,12 @@ if TYPE_CHECKING:
     from cimc.artifact import Artifact, read_artifact, write_artifact
     from cimc.chip import Chip, load_chip
     from cimc.data.load import load as load_data
-    from cimc.dataset import Dataset
+    from cimc.dataset import Dataset, Preprocess, Samples
     from cimc.errors import CimcError
     from cimc.mapping import Mapping
     from cimc.options import (
         Backward,
+        Loss,
         RateSchedule,
         Residual,
         RowSplit,
@@ -57,12 +58,15 @@ _PUBLIC = {
     "Compiled": "cimc.api.compile",
     "Dataset": "cimc.dataset",
     "Deployment": "runtime.deployment.deploy",
+    "Loss": "cimc.options",
     "Mapping": "cimc.mapping",
     "Package": "cimc.package",
     "Policy": "runtime.training.options",
+    "Preprocess": "cimc.dataset",
     "RateSchedule": "cimc.options",
     "Residual": "cimc.options",
     "RowSplit": "cimc.options",
+    "Samples": "cimc.dataset",
     "ShareWeights": "cimc.options",
     "Sync": "cimc.options",
     "Trained": "cimc.api.train",
@@ -92,12 +96,15 @@ __all__ = [
     "Compiled",
     "Dataset",
     "Deployment",
+    "Loss",
     "Mapping",
     "Package",
     "Policy",
+    "Preprocess",
     "RateSchedule",
     "Residual",
     "RowSplit",
+    "Samples",
     "ShareWeights",
     "Sync",
     "Trained",

@@ -55,6 +55,16 @@ class Sync(StrEnum):
     none = "none"
 
 
+class Loss(StrEnum):
+    """What training makes small; auto: by the labels, and without labels distillation."""
+
+    auto = "auto"
+    cross_entropy = "cross-entropy"
+    mse = "mse"
+    binary = "binary"
+    distill = "distill"
+
+
 class Weights(StrEnum):
     """Where exported weights come from."""
 

@@ -7,12 +7,16 @@ from cimc.errors import CimcError
 from cimc.options import ShareWeights
 from cimc.plugins import plugins
 from passes.crossbar_functions import MINIMUM_IR_VERSION, AddCrossbarFunctions
+from passes.graph_edit import forget_names
+from passes.lowering.drop_empty import DropEmpty
 from passes.lowering.drop_identities import DropIdentities
 from passes.lowering.expand_fused import ExpandFused
 from passes.lowering.expand_ml import ExpandMl
 from passes.lowering.expand_quantized import ExpandQuantized
+from passes.lowering.flatten_control_flow import FlattenControlFlow
 from passes.lowering.fold_constants import FoldConstants
 from passes.lowering.fold_reshapes import FoldReshapes
+from passes.lowering.fold_sequences import FoldSequences
 from passes.lowering.free_batch import FreeBatch
 from passes.lowering.fuse_bias import FuseBias
 from passes.lowering.infer_shapes import InferShapes
@@ -32,6 +36,7 @@ from passes.lowering.separate_weights import SeparateWeights
 from passes.lowering.supported import CheckLayerSizes, CheckModel, CheckOperators
 from passes.lowering.upgrade_opset import UpgradeOpset
 from passes.messages import one_line
+from passes.set_shapes import shape_example
 from passes.watch import Watch
 
 NETWORK_PASSES: tuple[ir.passes.PassBase, ...] = (
@@ -39,6 +44,9 @@ NETWORK_PASSES: tuple[ir.passes.PassBase, ...] = (
     common.InlinePass(),
     UpgradeOpset(),
     common.LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0),
+    common.LiftSubgraphInitializersToMainGraphPass(),
+    FlattenControlFlow(),
+    FoldSequences(),
     DropIdentities(),
     ExpandFused(),
     ExpandMl(),
@@ -46,6 +54,7 @@ NETWORK_PASSES: tuple[ir.passes.PassBase, ...] = (
     FoldConstants(),
     FreeBatch(),
     InferShapes(),
+    DropEmpty(),
     FoldReshapes(),
     common.RemoveUnusedNodesPass(),
     RequireFloat32(),
@@ -111,18 +120,19 @@ def lower(model: ir.Model, watch: Watch | None = None, *, share_weights: ShareWe
     # Before IR version 4 every initializer had to be an input too.
     model.ir_version = max(model.ir_version, MINIMUM_IR_VERSION)
     for number, network_pass in enumerate(network_passes(share_weights), 1):
+        forget_names(model.graph)
         try:
             model = network_pass(model).model
-        except CimcError:
-            raise
         # A network that passes the ONNX checker can still hold nonsense anywhere.
         except Exception as error:
-            if isinstance(error.__cause__, CimcError):
-                raise error.__cause__ from None
-            raise CimcError(
-                f"cannot lower the network ({type(network_pass).__name__}): {one_line(error)}; "
-                f"simplify the network or export it with another opset"
-            ) from error
+            cause = error if isinstance(error, CimcError) else error.__cause__
+            if not isinstance(cause, CimcError):
+                raise CimcError(
+                    f"cannot lower the network ({type(network_pass).__name__}): {one_line(error)}; "
+                    f"simplify the network or export it with another opset"
+                ) from error
+            example = shape_example(model) if "--shape" in str(cause) else ""
+            raise CimcError(f"{cause}, such as {example}") if example else cause from None
         if watch is not None:
             watch(number, type(network_pass).__name__, model)
     return model

@@ -12,8 +12,25 @@ from onnx import TensorProto, helper, numpy_helper
 from passes.crossbar_functions import is_crossbar
 from passes.pipeline import lower
 from passes.verify import run
+from runtime.network.network import Network
+from runtime.network.run import Product, Values, run_network
 
 Size = int | str | None
+
+
+def run_only(
+    network: Network,
+    x: Any,
+    product: Product,
+    digital: Values,
+    statistics: Values,
+    key: Any = None,
+    train: bool = False,
+) -> tuple[Any, Values]:
+    """`run_network` for a network of one input and one output: its logits, and the updated statistics."""
+    outputs, statistics = run_network(network, {network.input: x}, product, digital, statistics, key, train)
+    (output,) = outputs.values()
+    return output, statistics
 
 
 def weights(*shape: int, seed: int = 0) -> npt.NDArray[np.float32]:

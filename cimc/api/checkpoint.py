@@ -1,7 +1,7 @@
 """A training run in a `.cim` file: saved between two steps, and taken up again."""
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -10,16 +10,17 @@ import jax
 import numpy as np
 
 from cimc.artifact import Artifact, network_digest
-from cimc.dataset import Dataset
+from cimc.dataset import Dataset, Preprocess, Samples
 from cimc.errors import CimcError
+from cimc.options import Loss
 from cimc.version import __version__
 from runtime.system.calibration import calibration_index
-from runtime.system.evaluate import images_for
-from runtime.system.state import System, flatten_state
+from runtime.system.state import flatten_state
 from runtime.training.options import TrainingOptions
 from runtime.training.train import Run
 
 # Closing figures that a clock gave: they are of the machine, and a run that repeats must write the same bytes.
+_KEPT = "calibration/"  # names of the kept samples: `images` for the only input, else the input's
 CLOCKED = frozenset({"images_per_s", "start_up_s"})
 
 
@@ -30,25 +31,25 @@ def checkpoint(
     total: int,
     options: TrainingOptions,
     data: Dataset,
-    system: System,
     figures: Mapping[str, Any] | None = None,
 ) -> Artifact:
     """The `.cim` file of a run, with all that it needs to go on, and the images that calibrate its input ranges.
 
     figures: the closing ones of a complete run (JSON values), kept but for those in `CLOCKED`.
     """
-    images = data.x_train[calibration_index(options.seed, len(data.x_train))]
+    kept = data.train.take(calibration_index(options.seed, len(data.train))).inputs
     leaves = jax.tree.leaves(run.optimizer)
     flat = flatten_state(run.state) | {f"optimizer/{index}": np.asarray(leaf) for index, leaf in enumerate(leaves)}
     flat |= {f"watch/{index}": np.asarray(leaf) for index, leaf in enumerate(jax.tree.leaves(run.watch))}
     flat |= {f"first_trials/{name}": np.asarray(trials) for name, trials in run.first_trials.items()}
-    flat |= {"calibration/images": images_for(system, images, data), "run/loss_sum": np.asarray(run.loss_sum)}
+    flat |= {_KEPT + ("images" if len(kept) == 1 else name): np.asarray(array) for name, array in kept.items()}
+    flat["run/loss_sum"] = np.asarray(run.loss_sum)
     history = {
         "options": _settings(source, options, data),
         "step": run.step,
         "steps": total,
         "epochs": list(run.history),
-        "scale": data.scale,
+        "preprocess": asdict(data.preprocess),
         "synthetic": data.synthetic,
         "tool": f"cimc {__version__}",
     }
@@ -105,6 +106,19 @@ def load_run(
         raise CimcError(f"{path} holds another network's run ({error} is missing); leave out --resume") from None
 
 
+def calibration_samples(artifact: Artifact) -> tuple[Samples, Preprocess] | None:
+    """The training samples that set the input ranges, as a trained `.cim` file keeps them; None where it keeps none."""
+    kept = {name.removeprefix(_KEPT): array for name, array in artifact.state.items() if name.startswith(_KEPT)}
+    if not kept:
+        return None
+    # Before it was there: a scale.
+    stated = artifact.history.get("preprocess", {"scale": artifact.history.get("scale", 1.0)})
+    fields: dict[str, Any] = {name: tuple(v) if isinstance(v, list) else v for name, v in stated.items()}
+    if list(kept) == ["images"]:
+        kept = {"": kept["images"]}  # of the only input
+    return Samples(kept), Preprocess(**fields)
+
+
 def _settings(source: Artifact, options: TrainingOptions, data: Dataset) -> dict[str, Any]:
     """What a resumed run must share with its start: the options, the data, and the file it trains."""
     origin = hashlib.sha256(
@@ -112,15 +126,28 @@ def _settings(source: Artifact, options: TrainingOptions, data: Dataset) -> dict
     )
     for name, array in sorted(source.state.items()):
         origin.update(name.encode() + np.ascontiguousarray(array).tobytes())
-    samples = hashlib.sha256(np.ascontiguousarray(data.y_train).tobytes() + data.x_train[:256].tobytes())
+    samples = hashlib.sha256(b"".join(_digested(data.train)))
     described = asdict(options)
+    if options.loss is Loss.auto:
+        del described["loss"]  # runs of before it was an option
     settings = described["policy"].pop("settings")
     if settings:
         described["policy"]["settings"] = {name: str(value) for name, value in settings}
     return {
         **described,
         "data": data.name,
-        "images": len(data.x_train),
+        "images": len(data.train),
         "data_sha256": samples.hexdigest(),
         "source_sha256": origin.hexdigest(),
     }
+
+
+def _digested(samples: Samples) -> Iterator[bytes]:
+    """What tells samples from others: their labels, and the first of the inputs; names where there are several."""
+    several = isinstance(samples.labels, Mapping)
+    labels = samples.labels if isinstance(samples.labels, Mapping) else {"": samples.labels}
+    for name, array in labels.items():
+        if array is not None:
+            yield (name.encode() if several else b"") + np.ascontiguousarray(array).tobytes()
+    for name, array in samples.inputs.items():
+        yield (name.encode() if len(samples.inputs) > 1 else b"") + array[:256].tobytes()

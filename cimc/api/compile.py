@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
 
+import numpy.typing as npt
 import onnx_ir as ir
 
 from cimc.api.sources import chip_of
@@ -18,6 +19,8 @@ from passes.mapper.options import MappingOptions
 from passes.notes import notes_of
 from passes.pipeline import lower
 from passes.read import external_files, read_network
+from passes.set_float32 import set_float32
+from passes.set_inputs import set_inputs
 from passes.set_shapes import Sizes, set_shapes
 from passes.verify import random_inputs
 from passes.verify_mapping import Verification, verify_mapping
@@ -57,6 +60,7 @@ def compile(
     row_split: RowSplit | str | None = None,
     verify: bool | None = None,
     shapes: Mapping[str, Sizes] = MappingProxyType({}),
+    constants: Mapping[str, npt.ArrayLike] = MappingProxyType({}),
     verify_passes: bool = False,
     passes_folder: str | Path | None = None,
     objective: str | None = None,
@@ -75,6 +79,7 @@ def compile(
         row_split: channel or flat, in place of the chip's own.
         verify: run the comparison; None: unless the weights are larger than `VERIFIED_BYTES`.
         shapes: sizes of inputs by name, in place of those that are not static.
+        constants: values of inputs by name, which are no inputs any more, such as a sample rate.
         verify_passes: compare after every network pass too, and name the first that changes the outputs.
         passes_folder: keep the network after every pass there.
         objective: what copies are for, a name in `passes/mapper/objectives/` or of a plug-in; None: one copy each.
@@ -103,6 +108,8 @@ def compile(
     network = read_network(Path(model))
     if output is not None and Path(output).resolve() in external_files(Path(model)):
         raise CimcError(f"cannot write {output}: it holds the weights of {model}; choose another name with -o")
+    set_float32(network)
+    set_inputs(network, constants)
     set_shapes(network, shapes)
     watches: list[Watch] = []
     if passes_folder is not None:

@@ -15,7 +15,7 @@ from cimc.errors import CimcError
 from cimc.files import require_different, require_writable
 from cimc.options import check_number
 from runtime.crossbar.xla import use_compilation_cache
-from runtime.system.evaluate import check_data
+from runtime.system.inputs import check_range, match_data
 from runtime.system.normalize import normalize_layers
 from runtime.system.weight_range import training_weight_range
 from runtime.training.options import TrainingOptions
@@ -44,6 +44,7 @@ def train(
     resume: bool = False,
     checkpoint_seconds: float = 60.0,
     progress: Callable[[Run, int], None] = lambda run, total: None,
+    note: Callable[[str], None] = lambda line: None,
 ) -> Trained:
     """Train a `.cim` file on its arrays.
 
@@ -57,6 +58,7 @@ def train(
         resume: go on from the checkpoint in `output` if there is one; the end is the same to the bit.
         checkpoint_seconds: time between checkpoints within an epoch.
         progress: called every few steps with the run and its number of steps.
+        note: called once before training, with the loss and where it is taken, in one line.
 
     Raises:
         CimcError: the file, the data, the chip or the options do not fit together; the loss is no longer a number; or
@@ -76,18 +78,19 @@ def train(
     state, programmed = state_of(artifact, system, name, weight_range=training_weight_range)
     if options.policy.compute.on_arrays and not programmed:
         state = normalize_layers(state)
-    check_data(system, state, data, artifact.mapping.input_range)
+    data = match_data(system.network, data)
+    check_range(data, system.network, artifact.mapping.input_range)
     run = start(system, state, options, programmed)
     if resume and output is not None and Path(output).exists():
         run = load_run(read_artifact(output), run, source=artifact, options=options, data=data, path=Path(output))
 
     def contents(run: Run, total: int) -> Artifact:
         closing = training_figures(artifact, run, options) if run.step == total else None
-        return checkpoint(artifact, run, total=total, options=options, data=data, system=system, figures=closing)
+        return checkpoint(artifact, run, total=total, options=options, data=data, figures=closing)
 
     def save(run: Run, total: int) -> None:
         if output is not None:
             write_artifact(output, contents(run, total))
 
-    run = train_run(system, run, options, data, save, checkpoint_seconds, progress)
+    run = train_run(system, run, options, data, save, checkpoint_seconds, progress, note)
     return Trained(contents(run, run.step), run, training_figures(artifact, run, options))

@@ -34,6 +34,7 @@ def training_figures(artifact: Artifact, run: Run, options: TrainingOptions) -> 
     on_arrays, updates = policy.compute.on_arrays, int(last["updates"])
     figures = {
         "accuracy": last["accuracy"],
+        **({"measures": last["measures"]} if "measures" in last else {}),
         "loss": last["loss"],
         "epochs": len(run.history),
         "images_per_s": run.clock.images / run.clock.seconds if run.clock.images else None,

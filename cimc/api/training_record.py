@@ -62,7 +62,8 @@ class Training:
     images: int
     # The version that wrote the run; None: written before this was noted.
     tool: str | None
-    # One record an epoch: epoch, loss, accuracy, lr, updates, writes, trials and, of some versions, layers.
+    # One record an epoch: epoch, loss, accuracy (None where `measures` has none), lr, updates, writes, trials and, of
+    # some versions, layers.
     epochs: list[dict[str, Any]]
     # The closing figures of `train`; of an unfinished run, or a file without them, what its state tells.
     figures: dict[str, Any]
@@ -115,14 +116,41 @@ def read_training(artifact: Artifact) -> Training | None:
             figures=dict(history.get("figures") or _derived(artifact, epochs)),
         )
         for record in epochs:
-            for key in ("epoch", "loss", "accuracy", "lr", "updates"):
+            for key in ("epoch", "loss", "lr", "updates"):
                 float(record[key])
+            main_measure(record)
         for layer in training.layers:
             for key in (*CLIPPING, *RANGES):
                 training.course(layer, key)
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise CimcError(f"the training history of {artifact.model} is damaged ({error!r}); train it again") from None
     return training
+
+
+def main_measure(record: Mapping[str, Any]) -> tuple[str, float] | None:
+    """Name and value of what the test set is measured by after an epoch: its accuracy, else the first measure.
+
+    None where the test set has no labels.
+    """
+    if record["accuracy"] is not None:
+        return "accuracy", float(record["accuracy"])
+    first = next(iter(record["measures"].items()), None)
+    return None if first is None else (str(first[0]), float(first[1]))
+
+
+def measure_text(record: Mapping[str, Any]) -> str:
+    """The main measure of an epoch without its name; a dash where there is none."""
+    main = main_measure(record)
+    if main is None:
+        return "-"
+    shares = main[0].endswith(("accuracy", "agreement"))
+    return f"{main[1]:.2%}" if shares else f"{main[1]:.4g}"
+
+
+def measure_name(epochs: Sequence[Mapping[str, Any]]) -> str:
+    """The name of the main measure of a run's epochs."""
+    main = main_measure(epochs[0]) if epochs else None
+    return "accuracy" if main is None else main[0].replace("_", " ")
 
 
 def _flat(settings: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

@@ -38,6 +38,10 @@ def compile(
     shape: Annotated[
         list[str] | None, typer.Option(help="Sizes of an input, such as input=1x3x224x224 or tokens=Nx128; repeatable.")
     ] = None,
+    constants: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="NAME=VALUE", help="An input that is a constant, such as sr=16000; repeatable."),
+    ] = None,
     share_weights: Annotated[
         ShareWeights,
         typer.Option(help="Whether a weight that several products use is one layer; auto: unless equal by chance."),
@@ -59,6 +63,7 @@ def compile(
     Example: cimc compile models/lenet1.onnx --chip brram-soc -o lenet1.cim
     """
     import cimc
+    from passes.set_inputs import parse_constant
     from passes.set_shapes import parse_shape
 
     # A network is many objects that live to the end: looking for dead ones again and again takes a fifth of the time.
@@ -72,6 +77,7 @@ def compile(
         row_split=row_split,
         verify=verify,
         shapes=dict(parse_shape(text) for text in shape or ()),
+        constants=dict(parse_constant(text) for text in constants or ()),
         verify_passes=verify_each,
         passes_folder=save_passes,
         objective=objective,
@@ -108,19 +114,22 @@ def figures(compiled: "Compiled") -> dict[str, Any]:
 
 
 def show(compiled: "Compiled", output: Path | None) -> None:
-    """Layer table, totals and verification of `compile`."""
-    from cimc.commands import mapping_table
+    """Layer table, totals and verification of `compile`, and what to do next."""
+    from cimc.commands import digital_table, mapping_table, totals
     from cimc.commands.console import say
+    from cimc.commands.next_step import data_for
 
     artifact = compiled.artifact
     mapping_table.show_layers(artifact)
-    mapping_table.show_totals(artifact)
+    totals.show(artifact)
+    digital_table.show(artifact)
     for note in compiled.notes:
         say(f"note: {note}")
     say(_verified(compiled.verification))
     if output is not None:
         simulated = artifact.chip.not_simulated is None and not artifact.mapping.segments
-        then = f"cimc train {output} --data mnist -o trained.cim" if simulated else f"cimc inspect {output}"
+        train = f"cimc train {output} --data {data_for(artifact.network)} -o trained.cim"
+        then = train if simulated else f"cimc inspect {output}"
         say(f"wrote {output}; next: {then}")
 
 

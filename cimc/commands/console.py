@@ -48,6 +48,11 @@ def warn(text: str) -> None:
     print(f"warning: {text}", file=sys.stderr)
 
 
+def inform(text: str) -> None:
+    """A line on stderr, beside the progress."""
+    print(text, file=sys.stderr, flush=True)
+
+
 @contextmanager
 def progress_bar(label: str) -> Iterator[Callable[[int, int, str], None]]:
     """A progress bar on stderr; yields a function of (done, total, note). Nothing is drawn when stderr is no terminal,

@@ -84,7 +84,7 @@ def walk(folder: Path, seed: int, *, quiet: bool) -> dict[str, Any]:
         runs,
         figures["on the arrays"]["weights"],
         f"LeNet-1 on {TRAINING_CHIP}, digits (synthetic), seed {seed}",
-        len(data.x_train) // BATCH_SIZE,
+        len(data.train) // BATCH_SIZE,
     )
     return {
         "data": data.label,

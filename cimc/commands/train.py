@@ -2,12 +2,12 @@
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from cimc.commands.options import Data, DataDir, Json, Seed, emit, load_data, require_finite
-from cimc.options import Backward, RateSchedule, Reset, Residual, Sync, Write
+from cimc.options import Backward, Loss, RateSchedule, Reset, Residual, Sync, Write
 
 if TYPE_CHECKING:
     from cimc.api.train import Trained
@@ -58,6 +58,13 @@ def train(
         Backward.digital
     ),
     sync: Annotated[Sync, typer.Option(help="Digital copy after a write.")] = Sync.readback,
+    loss: Annotated[
+        Loss,
+        typer.Option(
+            help="auto: cross-entropy for classes, binary for labels of 0 and 1, mse for other targets; without labels "
+            "distill: to say what the original network says."
+        ),
+    ] = Loss.auto,
     seed: Seed = 0,
     resume: Annotated[bool, typer.Option("--resume", help="Go on from the checkpoint in OUTPUT, if any.")] = False,
     checkpoint_seconds: Annotated[
@@ -70,7 +77,7 @@ def train(
     Example: cimc train lenet1.cim --data mnist --epochs 13 --steps-per-epoch 400 --lr 0.004 -o trained.cim
     """
     import cimc
-    from cimc.commands.console import progress_bar
+    from cimc.commands.console import inform, progress_bar
 
     kept = residual if reset is None else Residual.drop if reset is Reset.zero else Residual.keep
     policy = cimc.Policy(
@@ -91,6 +98,7 @@ def train(
         schedule=schedule,
         weight_decay=weight_decay,
         seed=seed,
+        loss=loss,
     )
     dataset = load_data(data, data_dir)
     with progress_bar("train") as bar:
@@ -102,6 +110,7 @@ def train(
             resume=resume,
             checkpoint_seconds=checkpoint_seconds,
             progress=lambda run, total: bar(run.step, total, epoch_note(run.history)),
+            note=inform,
         )
     emit(trained.figures, lambda: show(trained, dataset.label, output), as_json=as_json)
 
@@ -114,12 +123,14 @@ def _setting(text: str) -> tuple[str, str]:
     return name, value
 
 
-def epoch_note(history: Sequence[Mapping[str, float]]) -> str:
+def epoch_note(history: Sequence[Mapping[str, Any]]) -> str:
     """The last epoch in a few words."""
     if not history:
         return ""
+    from cimc.api.training_record import measure_name, measure_text
+
     last = history[-1]
-    return f"epoch {last['epoch']:.0f}: loss {last['loss']:.3f}, accuracy {last['accuracy']:.2%}"
+    return f"epoch {last['epoch']:.0f}: loss {last['loss']:.3f}, {measure_name(history)} {measure_text(last)}"
 
 
 def show(trained: "Trained", data: str, output: Path) -> None:

@@ -3,7 +3,16 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from cimc.api.training_record import data_label, figure_texts, layer_rows, option_texts, progress_line, read_training
+from cimc.api.training_record import (
+    data_label,
+    figure_texts,
+    layer_rows,
+    measure_name,
+    measure_text,
+    option_texts,
+    progress_line,
+    read_training,
+)
 from cimc.artifact import Artifact
 from cimc.commands.console import print_figures, print_table, say
 
@@ -27,13 +36,13 @@ def show_epochs(epochs: Sequence[Mapping[str, Any]], weights: int, label: str) -
         [
             f"{record['epoch']:.0f}",
             f"{record['loss']:.4f}",
-            f"{record['accuracy']:.2%}",
+            measure_text(record),
             f"{record['lr']:.2g}",
             f"{record['updates'] / weights:.2f}",
         ]
         for record in epochs
     ]
-    columns = ["epoch", "loss", "test accuracy", "lr", "updates / weight"]
+    columns = ["epoch", "loss", f"test {measure_name(epochs)}", "lr", "updates / weight"]
     print_table(f"training on {label}", columns, rows)
 
 

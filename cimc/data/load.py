@@ -55,7 +55,7 @@ def load(name_or_path: str | Path, data_dir: str | Path | None = None) -> Datase
     if name not in NAMES:
         raise CimcError(_unknown(given))
     if name == "digits":
-        return Dataset(name, *digits(), synthetic=True, classes=10)
+        return Dataset.of_images(name, *digits(), synthetic=True, classes=10)
     return _load_cifar(folder) if name == "cifar10" else _load_idx(name, folder)
 
 
@@ -181,7 +181,8 @@ def _load_idx(name: str, data_dir: Path | None) -> Dataset:
     paths = _find_files(name, data_dir, _IDX_FILES)
     x_train, y_train, x_test, y_test = (_read_idx(path, dims) for path, dims in zip(paths, (3, 1, 3, 1), strict=True))
     labels = y_train.astype(np.int32), y_test.astype(np.int32)
-    return _checked(Dataset(name, x_train[:, None], labels[0], x_test[:, None], labels[1], False, 10), paths[0].parent)
+    data = Dataset.of_images(name, x_train[:, None], labels[0], x_test[:, None], labels[1], classes=10)
+    return _checked(data, paths[0].parent)
 
 
 def _read_idx(path: Path, dimensions: int) -> NDArray[np.uint8]:
@@ -208,7 +209,7 @@ def _load_cifar(data_dir: Path | None) -> Dataset:
     batches = [_read_cifar(path) for path in train]
     images = np.concatenate([batch[0] for batch in batches])
     labels = np.concatenate([batch[1] for batch in batches])
-    return _checked(Dataset("cifar10", images, labels, *_read_cifar(test), False, 10), test.parent)
+    return _checked(Dataset.of_images("cifar10", images, labels, *_read_cifar(test), classes=10), test.parent)
 
 
 def _read_cifar(path: Path) -> tuple[NDArray[np.uint8], NDArray[np.int32]]:
@@ -238,7 +239,7 @@ def _load_npz(path: Path) -> Dataset:
     x_train, x_test = (_npz_images(path, key, arrays[key]) for key in ("x_train", "x_test"))
     y_train, y_test = (_npz_labels(path, key, arrays[key]) for key in ("y_train", "y_test"))
     classes = 1 + int(max(y_train.max(initial=0), y_test.max(initial=0)))
-    return _checked(Dataset(path.name, x_train, y_train, x_test, y_test, False, classes), path)
+    return _checked(Dataset.of_images(path.name, x_train, y_train, x_test, y_test, classes=classes), path)
 
 
 def _first_line(error: Exception) -> str:
@@ -281,7 +282,10 @@ def _npz_labels(path: Path, key: str, array: NDArray[Any]) -> NDArray[np.int32]:
 
 def _checked(data: Dataset, where: Path) -> Dataset:
     """Return `data` where its parts fit together."""
-    for split, images, labels in (("train", data.x_train, data.y_train), ("test", data.x_test, data.y_test)):
+    for split, samples in (("train", data.train), ("test", data.test)):
+        images, labels = samples.inputs[""], samples.labels_of()
+        assert labels is not None
+        assert data.classes is not None
         if len(images) != len(labels):
             problem = f"{len(images)} {split} images but {len(labels)} {split} labels: give one label per image"
         elif images.size == 0:
@@ -291,7 +295,7 @@ def _checked(data: Dataset, where: Path) -> Dataset:
         else:
             continue
         raise CimcError(f"data set {data.name} in {where}: {problem}")
-    train, test = data.x_train, data.x_test
+    train, test = data.train.inputs[""], data.test.inputs[""]
     if train.shape[1:] != test.shape[1:] or train.dtype != test.dtype:
         raise CimcError(
             f"data set {data.name} in {where}: train images are {train.dtype} {train.shape[1:]}, "

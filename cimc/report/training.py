@@ -9,6 +9,8 @@ from cimc.api.training_record import (
     Training,
     figure_texts,
     layer_rows,
+    main_measure,
+    measure_name,
     option_texts,
     progress_line,
     read_training,
@@ -40,7 +42,7 @@ def _side(*parts: str) -> str:
 
 
 def _courses(training: Training) -> str:
-    """Test accuracy, training loss and updates per weight by epoch."""
+    """Test accuracy or another measure, training loss and updates per weight by epoch."""
     if not training.epochs:
         return "<p>No epoch is complete yet.</p>"
     weights = training.figures["weights"]
@@ -48,11 +50,14 @@ def _courses(training: Training) -> str:
     def course(key: str, unit: float = 1.0) -> list[tuple[float, float]]:
         return [(float(record["epoch"]), float(record[key]) / unit) for record in training.epochs]
 
-    accuracy = Line("test accuracy", BLUE, course("accuracy"))
+    named = f"test {measure_name(training.epochs)}"
+    measured = [(float(record["epoch"]), main[1]) for record in training.epochs if (main := main_measure(record))]
+    measure = Line(named, BLUE, measured)
+    show = _percent if named.endswith(("accuracy", "agreement")) else _short
     loss = Line("training loss", ORANGE, course("loss"))
     updates = Line("updates per weight", BLUE, course("updates", weights))
     return _side(
-        line_chart("test accuracy", [accuracy], show=_percent, from_zero=False),
+        line_chart(named, [measure], show=show, from_zero=False),
         line_chart("training loss", [loss], show=_short),
         line_chart("updates per weight, from the start", [updates], show=_short),
     )

@@ -2,7 +2,7 @@
 
 import onnx_ir as ir
 
-from passes.graph_edit import unused_name, used_names
+from passes.graph_edit import new_name
 
 
 class DropIdentities(ir.passes.InPlacePass):
@@ -42,7 +42,7 @@ def _parameter(graph: ir.Graph, stored: ir.Value, name: str) -> ir.Value:
     """Another constant of the same tensor, that remembers the first of them."""
     first = str(stored.meta.get("stored_as", stored.name))
     value = ir.Value(
-        name=unused_name(used_names(graph), f"{name}.parameter"),
+        name=new_name(graph, f"{name}.parameter"),
         shape=stored.shape,
         type=stored.type,
         const_value=stored.const_value,

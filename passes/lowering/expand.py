@@ -7,7 +7,7 @@ import numpy.typing as npt
 import onnx_ir as ir
 from onnx_ir.tape import Tape
 
-from passes.graph_edit import owner, source_of, unused_name, used_names
+from passes.graph_edit import new_name, owner, source_of
 
 
 class Builder:
@@ -36,7 +36,7 @@ class Builder:
     def constant(self, array: npt.NDArray[np.generic] | float, source: ir.Value | None = None) -> ir.Value:
         """An initializer; a Python number becomes a float32 scalar. source: the constant that it is computed from."""
         self.constants += 1
-        name = unused_name(used_names(owner(self.node)), f"{self.name}.constant{self.constants}")
+        name = new_name(owner(self.node), f"{self.name}.constant{self.constants}")
         tensor = np.array(array, np.float32) if isinstance(array, float) else array
         value = self.tape.initializer(ir.tensor(tensor, name=name))
         if source is not None:

@@ -1,6 +1,7 @@
 """From a lowered ONNX network to one that is ready to run."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from typing import Any
 
 import numpy as np
 import onnx
@@ -11,7 +12,7 @@ from cimc.window import Window
 from runtime.network.fallback import element_types
 from runtime.network.network import Network, Node
 from runtime.network.operators import OPERATORS
-from runtime.network.reorder import pool_first
+from runtime.network.reorder import ACTIVATIONS, activation_last, pool_first
 
 _LARGEST_BIAS = 1e4  # masks add less than -1e4
 
@@ -21,24 +22,39 @@ def load_network(lowered: ir.Model | bytes) -> Network:
     model = ir.from_proto(onnx.load_from_string(lowered)) if isinstance(lowered, bytes) else lowered
     graph = model.graph
     outputs = tuple(str(value.name) for value in graph.outputs)
-    nodes = pool_first([_node(node) for node in graph], outputs)
+    shapes = {str(value.name): _sizes(value) for node in graph for value in node.outputs}
+    nodes = activation_last(pool_first([_node(node) for node in graph], outputs), outputs, shapes)
     # Classifiers may give the label beside the scores.
     scores = [str(value.name) for value in graph.outputs if value.dtype == ir.DataType.FLOAT or len(outputs) == 1]
-    logits = scores[0] if len(scores) == 1 else ""
-    last = next((node for node in nodes if logits in node.outputs), None)
+    producers = {name: node for node in nodes for name in node.outputs}
     initializers = {name: value.const_value.numpy() for name, value in graph.initializers.items() if value.const_value}
     return Network(
         nodes=nodes,
         inputs={str(value.name): _sizes(value) for value in graph.inputs},
         outputs=outputs,
-        logits=last.inputs[0] if last is not None and last.operator == "Softmax" else logits,
+        logits={name: _logits(name, producers.get(name)) for name in scores},
         initializers=initializers,
         trainable=tuple(dict.fromkeys(name for node in nodes for name in _parameters(node, initializers))),
         statistics=tuple(dict.fromkeys(name for node in nodes for name in _statistics(node) if name in initializers)),
         windows={node.layer: _window(node) for node in nodes if node.layer is not None},
-        integer_inputs=frozenset(str(v.name) for v in graph.inputs if v.dtype is not None and v.dtype.is_integer()),
+        input_types={str(value.name): _type(value) for value in graph.inputs},
         opsets=dict(model.opset_imports),
+        protos=tuple(ir.to_proto(node) for node in graph),
+        functions=tuple(ir.to_proto(function) for function in model.functions.values()),
+        types={str(value.name): int(value.dtype) for value in _values(graph) if value.dtype is not None},
+        shapes={str(value.name): _named_sizes(value) for value in _values(graph) if value.shape is not None},
     )
+
+
+def _values(graph: ir.Graph) -> Iterator[ir.Value]:
+    yield from graph.inputs
+    yield from graph.initializers.values()
+    for node in graph:
+        yield from node.outputs
+
+
+def _named_sizes(value: ir.Value) -> tuple[int | str | None, ...]:
+    return tuple(size if isinstance(size, int) else size.value for size in value.shape or ())
 
 
 def _statistics(node: Node) -> tuple[str, ...]:
@@ -89,8 +105,18 @@ def _node(node: ir.Node) -> Node:
     )
 
 
+def _logits(output: str, producer: Node | None) -> str:
+    """The value before an output's last activation; the output itself where it has none."""
+    ends = producer is not None and producer.operator in ACTIVATIONS and producer.foreign is None
+    return producer.inputs[0] if producer is not None and ends else output
+
+
 def _sizes(value: ir.Value) -> tuple[int | None, ...]:
     return tuple(size if isinstance(size, int) else None for size in value.shape or ())
+
+
+def _type(value: ir.Value) -> np.dtype[Any]:
+    return np.dtype(np.float32 if value.dtype is None else value.dtype.numpy())
 
 
 def _window(node: Node) -> Window | None:

@@ -35,21 +35,27 @@ class Network:
     nodes: in execution order. inputs: name and shape of each input (None: not static). outputs: names. initializers:
     arrays by name, those of the network (weights in rows x columns). trainable: names of the digital parameters that
     training changes (biases, normalisation, embeddings). statistics: names of the running means and variances of
-    batch normalisation. windows: convolution window a layer. integer_inputs: names of the inputs that are integers
-    (tokens). opsets: versions of the operator sets. logits: the output that is trained, the only one of floats, before
-    a final Softmax if there is one; empty if there are several.
+    batch normalisation. windows: convolution window a layer. input_types: NumPy type of each input (integers:
+    tokens). opsets: versions of the operator sets. protos, functions: the operators as ONNX has them, in its order, and
+    the functions they call. types, shapes: element type and sizes of every value by name, the batch as a symbol.
+    logits: of each output that can be trained (those of floats, or the only one) the value before its last Softmax,
+    LogSoftmax or Sigmoid, or the output itself.
     """
 
     nodes: tuple[Node, ...]
     inputs: Mapping[str, tuple[int | None, ...]]
     outputs: tuple[str, ...]
-    logits: str
+    logits: Mapping[str, str]
     initializers: Mapping[str, np.ndarray]
     trainable: tuple[str, ...]
     statistics: tuple[str, ...]
     windows: Mapping[str, Window | None]
-    integer_inputs: frozenset[str]
+    input_types: Mapping[str, np.dtype[Any]]
     opsets: Mapping[str, int]
+    protos: tuple[onnx.NodeProto, ...]
+    functions: tuple[onnx.FunctionProto, ...]
+    types: Mapping[str, int]
+    shapes: Mapping[str, tuple[int | str | None, ...]]
 
     def layers(self) -> Iterator[Node]:
         """The first node of every crossbar layer, in order."""
@@ -62,7 +68,7 @@ class Network:
     @property
     def input(self) -> str:
         """The name of the only input. Raises CimcError when there are several, or several outputs to train."""
-        if len(self.inputs) != 1 or not self.logits:
+        if len(self.inputs) != 1 or len(self.logits) != 1:
             raise CimcError(
                 f"the network has {len(self.inputs)} inputs and {len(self.outputs)} outputs; "
                 "training and evaluation need one of each, beside outputs of integers: remove the others"
@@ -70,16 +76,15 @@ class Network:
         return next(iter(self.inputs))
 
     @property
-    def tokens(self) -> int | None:
-        """Entries of the smallest table that the network's input indexes; None when it indexes none."""
-        tables = [
-            self.initializers[node.inputs[0]]
-            for node in self.nodes
-            if node.operator == "Gather"
-            and node.inputs[1] in self.integer_inputs
-            and node.inputs[0] in self.initializers
-        ]
-        return min((len(table) for table in tables), default=None)
+    def tokens(self) -> dict[str, int]:
+        """Of each input that indexes tables, the entries of the smallest."""
+        entries: dict[str, int] = {}
+        for node in self.nodes:
+            if node.operator == "Gather" and node.inputs[1] in self.inputs and node.inputs[0] in self.initializers:
+                table, name = self.initializers[node.inputs[0]], node.inputs[1]
+                size = table.shape[int(node.attributes.get("axis", 0))]
+                entries[name] = min(entries.get(name, size), size)
+        return entries
 
     @property
     def image_shape(self) -> tuple[int, ...]:

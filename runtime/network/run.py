@@ -22,18 +22,18 @@ Product = Callable[[str, Array, Array | None], Array]
 
 def run_network(
     network: Network,
-    x: Array,
+    feeds: Mapping[str, Any],
     product: Product,
     digital: Values,
     statistics: Values,
     key: Array | None = None,
     train: bool = False,
-) -> tuple[Array, Values]:
-    """Run a network with one input and one output on a batch.
+) -> tuple[Values, Values]:
+    """Run a network on a batch, for its logits.
 
     Args:
         network: the network.
-        x: [N, *image_shape].
+        feeds: what it sees [N, ...], by input name.
         product: computes the crossbar layers.
         digital: trainable digital parameters by initializer name.
         statistics: running means and variances by initializer name.
@@ -41,11 +41,13 @@ def run_network(
         train: batch statistics in normalisation, and dropout on.
 
     Returns:
-        The output [N, ...] (before a final Softmax) and the updated statistics.
+        The logits [N, ...] by output name (`Network.logits`) and the updated statistics.
     """
-    values, last, statistics = _run(network, {network.input: x}, product, digital, statistics, key, train)
-    logits = values[network.logits]
-    return images_first(logits) if network.logits in last else logits, statistics
+    values, last, statistics = _run(network, feeds, product, digital, statistics, key, train)
+    logits = {
+        output: images_first(values[name]) if name in last else values[name] for output, name in network.logits.items()
+    }
+    return logits, statistics
 
 
 def run_nodes(

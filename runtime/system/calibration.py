@@ -8,6 +8,7 @@ its inputs are, how many of them are clipped, and how many conversions end at th
 """
 
 import math
+from collections.abc import Mapping
 from functools import partial
 from typing import NamedTuple
 
@@ -16,16 +17,22 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
+from cimc.dataset import Preprocess, Samples
 from cimc.units import pair_weight
 from cimc.window import output_sizes
+from runtime.crossbar.pieces import Floats, Held, read_in_pieces
 from runtime.crossbar.product import clipped_conversions
 from runtime.crossbar.xla import jit
 from runtime.network.run import Product, run_network
-from runtime.system.evaluate import network_input
+from runtime.network.stepwise import LayerStep, run_layer_exactly, run_steps
+from runtime.system.inference import batch_size, digital_parameters, feeds_of
+from runtime.system.inputs import input_shapes, network_inputs
+from runtime.system.layers import held_of, read_layer, samples_first
 from runtime.system.products import exact_layer, layer_on_arrays
 from runtime.system.state import State, System
 
 CALIBRATION_IMAGES = 32
+CALIBRATION_BATCHES = 8  # at most so many of them, where they do not fit into one
 WATCHED_IMAGES = 8  # of the calibration images
 # Input ranges tried, as multiples of the largest input in the calibration batch. No small fractions: with them, half
 # of all 8-bit pixels would lie exactly between two DAC codes.
@@ -40,6 +47,7 @@ SETTLED_LOOK_STEPS = 100
 MOVED_FACTOR, MOVED_SHARE = 1.2, 0.01
 
 
+Stored = Mapping[str, Array]  # arrays [N, ...] by input name, as the data holds them
 READ_GROUPS = ("weight", "conductance", "weight_range", "input_range", "digital", "statistics")
 
 
@@ -86,17 +94,59 @@ def new_watch(system: System) -> Watch:
     return Watch(layers, layers, jnp.int32(0), jnp.int32(0))
 
 
-def calibrate(system: System, state: State, images: Array, scale: float, key: Array) -> State:
-    """Choose every layer's input range on stored images [N, ...], layer after layer. Returns a new state."""
-    return {**state, "input_range": _choose_alone(system, _read_part(state), images, scale, key)}
+def calibrate(system: System, state: State, samples: Samples, preprocess: Preprocess, key: Array) -> State:
+    """Choose every layer's input range on the samples, layer after layer. Returns a new state.
+
+    Where the values of all samples do not fit into memory together, or the network has a fixed batch, in several
+    batches: the largest of their ranges holds, as of a layer that is used several times.
+    """
+    size = batch_size(system.network)
+    chosen: dict[str, np.float32] = {}
+
+    def layer(samples: int, step: LayerStep, x: Floats) -> Floats:
+        held = held_of(system, state, step.layer)
+        best = _best_range(system, step, x, held, key)
+        chosen[step.layer] = max(best, chosen.get(step.layer, best))
+        held = held._replace(input_range=jnp.asarray(chosen[step.layer]))
+        return read_layer(system, step, x, held, key, first=0, samples=samples)
+
+    for first in range(0, len(samples), size)[:CALIBRATION_BATCHES]:
+        batch = samples.take(slice(first, first + size))
+        feeds = feeds_of(system.network, batch, preprocess, size)
+        run_steps(system.network, feeds, digital_parameters(state), partial(layer, len(batch)))
+    ranges = {name: jax.device_put(chosen.get(name, np.float32(1))) for name in system.crossbars}
+    return {**state, "input_range": ranges}
 
 
-def follow(system: System, state: State, watch: Watch, images: Array, scale: float, key: Array) -> tuple[State, Watch]:
-    """Look at some of the stored images [N, ...], and choose all ranges on all of them if those of any layer moved.
+def _best_range(system: System, step: LayerStep, x: Floats, held: Held, key: Array) -> np.float32:
+    """As `calibrating_product` chooses it, with the programs that inference itself uses."""
+    if system.chip.input.bits is None:
+        return np.float32(1)
+    crossbar, (vectors, _) = system.crossbars[step.layer], samples_first(system, step, x)
+    sizes = vectors.shape[1:2] if crossbar.window is None else output_sizes(vectors.shape[2:], crossbar.window)
+    tried = vectors[: tried_images(math.prod(sizes))]
+    weight = pair_weight(np.asarray(held.conductance), np.asarray(held.weight_range), system.chip)
+    constants = [weight * np.asarray(held.gain), np.asarray(held.bias)]
+    expected = run_layer_exactly(system.network, step.node, [tried, *constants[: len(step.node.input) - 1]])
+
+    def error(candidate: np.float32) -> float:
+        trial = held._replace(input_range=jnp.asarray(candidate))
+        found = read_in_pieces(crossbar, tried, trial, key, number=step.number)
+        return float(np.mean(np.square(found - expected), dtype=np.float64))
+
+    largest = np.maximum(np.max(np.abs(x), initial=0), np.float32(1e-6))
+    candidates = largest * np.asarray(RANGE_FACTORS, np.float32)
+    return candidates[int(np.argmin([error(candidate) for candidate in candidates]))]
+
+
+def follow(
+    system: System, state: State, watch: Watch, stored: Stored, preprocess: Preprocess, key: Array
+) -> tuple[State, Watch]:
+    """Look at some of the stored inputs, and choose all ranges on all of them if those of any layer moved.
 
     The same `key` serves all looks: each takes its number into it.
     """
-    ranges, watch = _follow(system, _read_part(state), watch, images, scale, key)
+    ranges, watch = _follow(system, _read_part(state), watch, stored, preprocess, key)
     return {**state, "input_range": ranges}, watch
 
 
@@ -107,15 +157,15 @@ def _read_part(state: State) -> State:
 
 @partial(jit, static_argnums=(0, 4))
 def _follow(
-    system: System, state: State, watch: Watch, images: Array, scale: float, key: Array
+    system: System, state: State, watch: Watch, stored: Stored, preprocess: Preprocess, key: Array
 ) -> tuple[dict[str, Array], Watch]:
     look_key, choose_key, again_key = jax.random.split(jax.random.fold_in(key, watch.looks), 3)
-    few = images[:WATCHED_IMAGES]
-    seen = look(system, state, few, scale, look_key)
+    few = {name: array[:WATCHED_IMAGES] for name, array in stored.items()}
+    seen = look(system, state, few, preprocess, look_key)
 
     def choose(_: None) -> tuple[dict[str, Array], dict[str, Seen]]:
-        ranges = _choose(system, state, images, scale, choose_key)
-        return ranges, look(system, {**state, "input_range": ranges}, few, scale, again_key)
+        ranges = _choose(system, state, stored, preprocess, choose_key)
+        return ranges, look(system, {**state, "input_range": ranges}, few, preprocess, again_key)
 
     moved = jnp.any(jnp.stack([_moved(seen[name], watch.chosen[name]) for name in seen])) | (watch.calibrations == 0)
     ranges, chosen = jax.lax.cond(moved, choose, lambda _: (state["input_range"], watch.chosen), None)
@@ -131,8 +181,8 @@ def _moved(now: Seen, then: Seen) -> Array:
     return moved
 
 
-def look(system: System, state: State, images: Array, scale: float, key: Array) -> dict[str, Seen]:
-    """What the converters of every layer see of stored images [N, ...]."""
+def look(system: System, state: State, stored: Stored, preprocess: Preprocess, key: Array) -> dict[str, Seen]:
+    """What the converters of every layer see of stored inputs."""
     record: dict[str, Seen] = {}
 
     def product(name: str, x: Array, layer_key: Array | None) -> Array:
@@ -147,27 +197,24 @@ def look(system: System, state: State, images: Array, scale: float, key: Array) 
         record[name] = Seen(*map(jnp.maximum, seen, record[name])) if name in record else seen
         return layer_on_arrays(system, state, name, x, input_range, layer_key)
 
-    _run(system, state, images, scale, product, key)
+    _run(system, state, stored, preprocess, product, key)
     return record
 
 
-def _choose(system: System, state: State, images: Array, scale: float, key: Array) -> dict[str, Array]:
+def _choose(system: System, state: State, stored: Stored, preprocess: Preprocess, key: Array) -> dict[str, Array]:
     record: dict[str, Array] = {}
-    _run(system, state, images, scale, calibrating_product(system, state, record), key)
+    _run(system, state, stored, preprocess, calibrating_product(system, state, record), key)
     return record
 
 
-def _run(system: System, state: State, images: Array, scale: float, product: Product, key: Array) -> None:
-    x = network_input(system, images, scale)
-    run_network(system.network, x, product, state["digital"], state["statistics"], key)
+def _run(system: System, state: State, stored: Stored, preprocess: Preprocess, product: Product, key: Array) -> None:
+    feeds = network_inputs(stored, input_shapes(system.network), preprocess)
+    run_network(system.network, feeds, product, state["digital"], state["statistics"], key)
 
 
 def tried_images(positions: int) -> int:
     """Images on which a convolution of that many output positions tries its ranges, if there are so many."""
     return max(-(-TRIED_MVMS // positions), TRIED_IMAGES)
-
-
-_choose_alone = jit(_choose, static_argnums=(0, 3))
 
 
 def calibrating_product(system: System, state: State, record: dict[str, Array]) -> Product:

@@ -1,16 +1,17 @@
 """Accuracy of a network on its arrays, or exactly."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from cimc.dataset import Dataset
+from cimc.dataset import Dataset, Preprocess
 from cimc.errors import CimcError
 from runtime.crossbar.xla import jit
 from runtime.network.run import run_network
+from runtime.system.inputs import check_tokens, input_bounds, input_shapes, network_inputs
 from runtime.system.products import array_product, exact_product
 from runtime.system.state import State, System
 
@@ -33,44 +34,39 @@ def images_for(system: System, images: np.ndarray, data: Dataset) -> np.ndarray:
 
 def check_data(system: System, state: State, data: Dataset, input_range: tuple[float, float]) -> None:
     """Raises CimcError when the data does not fit the network: image size, negative values, labels."""
-    sample = images_for(system, data.x_test[:1], data)
-    least = float(min(data.x_train.min(), data.x_test.min())) * data.scale
+    sample = images_for(system, data.test.inputs[""][:1], data)
+    least = min(input_bounds(part.inputs[""], data.preprocess)[0] for part in (data.train, data.test))
     if least < min(input_range[0], 0.0):
         raise CimcError(
             f"{data.name} has values down to {least:.3g} but the network was compiled for inputs from "
             f"{input_range[0]:g}; compile it with --input-range LOW,HIGH"
         )
-    if system.network.tokens is not None:
-        highest = int(max(data.x_train.max(), data.x_test.max()))
-        if highest >= system.network.tokens:
-            raise CimcError(
-                f"{data.name} has the token {highest} but the network's table has {system.network.tokens} entries; "
-                "choose data of its vocabulary"
-            )
-    output = jax.eval_shape(lambda s: outputs_of(system, s, jnp.asarray(sample), data.scale, None, True), state)
+    for part in (data.train, data.test):
+        check_tokens({system.network.input: part.inputs[""]}, system.network.tokens)
+    feeds = {system.network.input: jnp.asarray(sample)}
+    outputs = jax.eval_shape(lambda s: outputs_of(system, s, feeds, data.preprocess, None, True), state)
+    (output,) = outputs.values()
     if len(output.shape) != 2:
         raise CimcError(f"the network's output has shape {output.shape}; classification needs [images, classes]")
-    if data.classes > output.shape[1]:
+    if (data.classes or 0) > output.shape[1]:
         raise CimcError(
             f"{data.name} has {data.classes} classes but the network has {output.shape[1]} outputs; "
             "choose data with fewer labels or a network with more outputs"
         )
 
 
-def network_input(system: System, images: Array, scale: float) -> Array:
-    """Stored images [N, ...] as the network takes them: times `scale`, or as they are where it takes integers."""
-    if system.network.input in system.network.integer_inputs:
-        return images.astype(jnp.int32)
-    return images.astype(jnp.float32) * jnp.float32(scale)
-
-
 def outputs_of(
-    system: System, state: State, images: Array, scale: float, key: Array | None, exact: bool = False
-) -> Array:
-    """Network outputs [N, classes] for stored images [N, ...] times `scale`; on the arrays unless `exact`."""
-    x = network_input(system, images, scale)
+    system: System,
+    state: State,
+    stored: Mapping[str, Array],
+    preprocess: Preprocess,
+    key: Array | None,
+    exact: bool = False,
+) -> dict[str, Array]:
+    """Logits [N, ...] by output for stored inputs [N, ...] by name; on the arrays unless `exact`."""
+    feeds = network_inputs(stored, input_shapes(system.network), preprocess)
     product = exact_product(system, state) if exact else array_product(system, state)
-    return run_network(system.network, x, product, state["digital"], state["statistics"], key)[0]
+    return run_network(system.network, feeds, product, state["digital"], state["statistics"], key)[0]
 
 
 predict = jit(outputs_of, static_argnums=(0, 3, 5))
@@ -79,22 +75,25 @@ predict = jit(outputs_of, static_argnums=(0, 3, 5))
 def logits(
     system: System,
     state: State,
-    images: np.ndarray,
-    scale: float,
+    stored: Mapping[str, np.ndarray],
+    preprocess: Preprocess,
     key: Array | None,
     exact: bool = False,
     progress: Callable[[int], None] | None = None,
-) -> np.ndarray:
-    """Outputs for any number of images [N, ...], in batches of 500. key None: no noise. progress: images done."""
-    outputs = []
-    for start in range(0, len(images), BATCH):
-        batch = images[start : start + BATCH]
-        padded = jax.device_put(pad_batch(batch))
+) -> dict[str, np.ndarray]:
+    """Logits by output for any number of samples, in batches of 500. key None: no noise. progress: samples done."""
+    outputs: dict[str, list[np.ndarray]] = {name: [] for name in system.network.logits}
+    samples = len(next(iter(stored.values())))
+    for start in range(0, samples, BATCH):
+        padded = {name: jax.device_put(pad_batch(array[start : start + BATCH])) for name, array in stored.items()}
+        done = min(start + BATCH, samples)
         batch_key = None if key is None else jax.random.fold_in(key, start)
-        outputs.append(np.asarray(predict(system, state, padded, scale, batch_key, exact))[: len(batch)])
+        computed = predict(system, state, padded, preprocess, batch_key, exact)
+        for name, parts in outputs.items():
+            parts.append(np.asarray(computed[name])[: done - start])
         if progress:
-            progress(start + len(batch))
-    return np.concatenate(outputs)
+            progress(done)
+    return {name: np.concatenate(parts) for name, parts in outputs.items()}
 
 
 def pad_batch(batch: np.ndarray) -> np.ndarray:

@@ -7,6 +7,7 @@ from cimc.chip import Chip
 from cimc.errors import CimcError
 from cimc.options import (
     Backward,
+    Loss,
     RateSchedule,
     Residual,
     Sync,
@@ -105,7 +106,8 @@ class TrainingOptions:
     whatever unit and distribution the file's weights were drawn. With method float that of all parameters, as in plain
     training.
     schedule: constant; cosine from lr to 0 over the run; plateau: halved after five epochs without a lower training
-    loss. weight_decay: decoupled, on crossbar weights.
+    loss. weight_decay: decoupled, on crossbar weights. loss: of every trained output; auto: cross-entropy for classes,
+    binary for truth values, mse for other targets, and without labels distillation from the original network.
     """
 
     policy: Policy = field(default_factory=Policy)
@@ -116,12 +118,16 @@ class TrainingOptions:
     schedule: RateSchedule = RateSchedule.cosine
     weight_decay: float = 0.01
     seed: int = 0
+    loss: Loss = Loss.auto
 
     def __post_init__(self) -> None:
         """The name of a rate schedule becomes it. Raises CimcError for a value that is none."""
         if not isinstance(self.policy, Policy):
             raise CimcError(f"policy is {self.policy!r}; give a Policy, such as Policy(method='naive')")
-        checked: dict[str, Any] = {"schedule": check_choice(RateSchedule, "schedule", self.schedule)}
+        checked: dict[str, Any] = {
+            "schedule": check_choice(RateSchedule, "schedule", self.schedule),
+            "loss": check_choice(Loss, "loss", self.loss),
+        }
         if self.steps_per_epoch is not None:
             checked["steps_per_epoch"] = check_whole("steps_per_epoch", self.steps_per_epoch, 1)
         checked |= {field: check_whole(field, getattr(self, field), 1) for field in ("epochs", "batch_size")}

@@ -2,7 +2,7 @@
 
 import math
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any, NamedTuple
@@ -17,20 +17,18 @@ from cimc.dataset import Dataset
 from cimc.errors import CimcError
 from runtime.crossbar.keys import new_key
 from runtime.crossbar.xla import jit
-from runtime.network.run import run_network
 from runtime.system.calibration import Watch, calibration_index, follow, new_watch, steps_to_look
-from runtime.system.evaluate import accuracy, images_for, logits, network_input
+from runtime.system.evaluate import logits
+from runtime.system.inputs import match_data
 from runtime.system.state import State, System, program, read_back
-from runtime.training.compute import Compute
 from runtime.training.learning_rate import learning_rate
+from runtime.training.objective import Objective, accuracy_of, measure_test, objective_of
 from runtime.training.options import TrainingOptions
-from runtime.training.policies.policy import Change, LayerState, UpdateRule
-from runtime.training.vectors import Packing, pack, packing, spread, unpack
-from runtime.training.writes import word_lines
+from runtime.training.policies.policy import UpdateRule
+from runtime.training.step import COUNTS, packed, train_steps
+from runtime.training.vectors import packing
 
 STEPS_PER_CALL = 20  # steps that run without Python between them
-# Counts of a run, by weight and by device.
-COUNTS = ("updates", "writes", "trials")
 
 
 # One epoch: figures by name, and `layers`: figures by name of every layer.
@@ -54,7 +52,8 @@ class Run:
     """A training run between two steps: what is needed to go on exactly as if it had not stopped.
 
     history: one record an epoch (epoch, loss, accuracy, lr, updates, writes, trials; layers: of each its ranges and
-    clipping shares). loss_sum: of the current epoch. watch: the input ranges. first_trials: by layer, of the first
+    clipping shares; measures: where the test set is not measured by an accuracy alone; accuracy: then None or one of
+    them). loss_sum: of the current epoch. watch: the input ranges. first_trials: by layer, of the first
     programming before step 0, which the counters of the state leave out. clock: of this process.
     """
 
@@ -102,8 +101,7 @@ def _start(
         program_key, read_key = jax.random.split(key)
         state, trials = program(system, state, program_key)
         state = read_back(system, state, read_key)
-    packings = packing(state["weight"]), packing(state["digital"])
-    return state, optax.scale_by_adam().init(_packed(*packings, state)), trials
+    return state, optax.scale_by_adam().init(packed(packing(state["weight"]), packing(state["digital"]), state)), trials
 
 
 def train(
@@ -114,6 +112,7 @@ def train(
     checkpoint: Progress = lambda run, total: None,
     checkpoint_seconds: float = 60.0,
     progress: Progress = lambda run, total: None,
+    note: Callable[[str], None] = lambda line: None,
 ) -> Run:
     """Train to the end of the last epoch.
 
@@ -121,20 +120,22 @@ def train(
         system: network and chip.
         run: from `start`, or a run stored by `checkpoint`; the result has the same bits either way.
         options: the same as those the run started with.
-        data: training and test images; the test set is evaluated on the arrays after every epoch.
+        data: training and test set; the latter is evaluated on the arrays after every epoch.
         checkpoint: called after every epoch, and in between when `checkpoint_seconds` have passed.
         checkpoint_seconds: at most so much work is lost when the process dies.
         progress: called every few steps (`STEPS_PER_CALL` at most).
+        note: called once, with what the loss is in one line.
 
     Raises:
         CimcError: the data does not fit the network, or the loss is no longer a number.
     """
-    stored = images_for(system, data.x_train, data)
-    images = jax.device_put(stored)
-    test_images = images_for(system, data.x_test, data)
-    labels = jax.device_put(data.y_train)
-    calibration = jax.device_put(stored[calibration_index(options.seed, len(stored))])
-    per_epoch = options.steps(len(images))
+    data = match_data(system.network, data)
+    objective = objective_of(system, data, options.loss)
+    note(f"loss: {objective.text}")
+    samples = len(data.train)
+    stored, targets = (dict(jax.device_put(arrays)) for arrays in (data.train.inputs, objective.train))
+    calibration = jax.device_put(dict(data.train.take(calibration_index(options.seed, samples)).inputs))
+    per_epoch = options.steps(samples)
     total = per_epoch * options.epochs
     look_key, step_key = _key(options, 1), _key(options, 2)
     began = saved = time.monotonic()
@@ -145,9 +146,9 @@ def train(
     while run.step < total:
         epoch, position = divmod(run.step, per_epoch)
         if epoch != order_epoch:
-            order_epoch, order = epoch, _order(options, epoch, len(images), per_epoch)
+            order_epoch, order = epoch, _order(options, epoch, samples, per_epoch)
         if on_arrays and steps_to_look(run.step) == 0:
-            state, watch = follow(system, run.state, run.watch, calibration, data.scale, look_key)
+            state, watch = follow(system, run.state, run.watch, calibration, data.preprocess, look_key)
             run = replace(run, state=state, watch=watch)
         count = min(STEPS_PER_CALL, per_epoch - position)
         if on_arrays:
@@ -156,15 +157,16 @@ def train(
         batches[:count] = order[position * options.batch_size :][: count * options.batch_size].reshape(count, -1)
         rates = np.zeros(STEPS_PER_CALL, np.float32)
         rates[:count] = [learning_rate(options, run.history, run.step + n, total) for n in range(count)]
-        state, optimizer, loss_sum = _train_steps(
+        state, optimizer, loss_sum = train_steps(
             system,
             compute,
             rule,
             options.weight_decay,
-            data.scale,
+            data.preprocess,
+            objective.losses,
             (run.state, run.optimizer, run.loss_sum),
-            images,
-            labels,
+            stored,
+            targets,
             batches,
             rates,
             step_key,
@@ -182,7 +184,7 @@ def train(
         if run.step % per_epoch == 0:
             jax.block_until_ready(loss_sum)
             clock = clock._replace(seconds=clock.seconds + time.monotonic() - began)
-            run = _end_epoch(system, run, options, data, test_images, per_epoch, float(rates[count - 1]))
+            run = _end_epoch(system, run, options, data, objective, per_epoch, float(rates[count - 1]))
             checkpoint(run, total)
             began = saved = time.monotonic()
         elif time.monotonic() - saved > checkpoint_seconds:
@@ -195,151 +197,12 @@ def train(
     return replace(run, clock=clock)
 
 
-@partial(jit, static_argnums=(0, 1, 2, 3, 4), donate_argnums=(5,))
-def _train_steps(
-    system: System,
-    compute: Compute,
-    rule: UpdateRule,
-    weight_decay: float,
-    scale: float,
-    carried: tuple[State, Any, Array],
-    images: Array,
-    labels: Array,
-    batches: Array,
-    rates: Array,
-    key: Array,
-    first: Array,
-    count: Array,
-) -> tuple[State, Any, Array]:
-    """`count` steps from step `first` on, one after the other, with batches [steps, batch size] and rates [steps]."""
-    state, optimizer, loss_sum = carried
-    packings = packing(state["weight"]), packing(state["digital"])
-    weights, digital = packings
-    ranges = spread(weights, state["weight_range"])
-    # The rate of each layer over --lr.
-    units = spread(weights, {name: compute.unit(w, state["weight_range"][name]) for name, w in state["weight"].items()})
-    beside = _Beside(state, ranges, units, pack(weights, word_lines(system, state["weight"])))
-
-    def one(n: Array, carried: _Carried) -> _Carried:
-        step_key = jax.random.fold_in(key, first + n)
-        x = network_input(system, images[batches[n]], scale)
-        return _train_step(
-            system,
-            compute,
-            rule,
-            weight_decay,
-            packings,
-            beside,
-            carried,
-            x,
-            labels[batches[n]],
-            rates[n],
-            step_key,
-        )
-
-    groups = {group: pack(weights, state[group]) for group in ("weight", "conductance", *COUNTS, *rule.policy.memory)}
-    layers = tuple(
-        LayerState(
-            groups["weight"][index],
-            {name: groups[name][index] for name in rule.policy.memory},
-            groups["conductance"][index],
-            *(groups[name][index] for name in COUNTS),
-        )
-        for index in range(len(weights))
-    )
-    start = _Carried(layers, pack(digital, state["digital"]), state["statistics"], optimizer, loss_sum)
-    end = jax.lax.fori_loop(0, count, one, start)
-    new: State = {**state, "statistics": end.statistics, "digital": unpack(digital, end.digital)}
-    for group in ("weight", "conductance", *COUNTS):
-        new[group] = unpack(weights, [getattr(layer, group) for layer in end.layers])
-    for group in rule.policy.memory:
-        new[group] = unpack(weights, [layer.memory[group] for layer in end.layers])
-    return new, end.optimizer, end.loss_sum
-
-
-class _Beside(NamedTuple):
-    """What steps read and do not change: the state, and of the packed weights the range, the unit of their steps and
-    the word line.
-    """
-
-    fixed: State
-    ranges: tuple[Array, ...]
-    units: tuple[Array, ...]
-    word_lines: tuple[Array, ...]
-
-
-class _Carried(NamedTuple):
-    """What a step hands to the next one, packed."""
-
-    layers: tuple[LayerState, ...]
-    digital: tuple[Array, ...]
-    statistics: dict[str, Array]
-    optimizer: Any
-    loss_sum: Array
-
-
-def _train_step(
-    system: System,
-    compute: Compute,
-    rule: UpdateRule,
-    weight_decay: float,
-    packings: tuple[Packing, Packing],
-    beside: _Beside,
-    carried: _Carried,
-    x: Array,
-    labels: Array,
-    lr: Array,
-    key: Array,
-) -> _Carried:
-    """One step; packings of the weights and of the digital parameters."""
-    weights, digital = packings
-    forward_key, update_key = jax.random.split(key)
-    conductance = unpack(weights, [layer.conductance for layer in carried.layers])
-
-    def loss_of(parameters: dict[str, dict[str, Array]]) -> tuple[Array, dict[str, Array]]:
-        trial: State = {**beside.fixed, "conductance": conductance, **parameters}
-        product = compute.product(system, trial)
-        output, statistics = run_network(
-            system.network, x, product, trial["digital"], carried.statistics, forward_key, train=True
-        )
-        return jnp.mean(optax.softmax_cross_entropy_with_integer_labels(output, labels)), statistics
-
-    parameters = {"weight": tuple(layer.weight for layer in carried.layers), "digital": carried.digital}
-    apart = {"weight": unpack(weights, parameters["weight"]), "digital": unpack(digital, carried.digital)}
-    (loss, statistics), gradients = jax.value_and_grad(loss_of, has_aux=True)(apart)
-    packed = _packed(weights, digital, gradients)
-    directions, optimizer = optax.scale_by_adam().update(packed, carried.optimizer)
-    steps = {
-        # Adam with decoupled weight decay on the crossbar weights.
-        "weight": tuple(
-            -lr * (u * direction + weight_decay * weight)
-            for u, direction, weight in zip(beside.units, directions["weight"], parameters["weight"], strict=True)
-        ),
-        "digital": tuple(-lr * direction for direction in directions["digital"]),
-    }
-    layers = tuple(
-        compute.apply(
-            rule,
-            system.chip,
-            layer,
-            Change(steps["weight"][index], packed["weight"][index]),
-            weight_range=beside.ranges[index],
-            word_line=beside.word_lines[index],
-            key=jax.random.fold_in(update_key, index),
-        )
-        for index, layer in enumerate(carried.layers)
-    )
-    return _Carried(
-        layers, optax.apply_updates(carried.digital, steps["digital"]), statistics, optimizer, carried.loss_sum + loss
-    )
-
-
 def _end_epoch(
     system: System,
     run: Run,
     options: TrainingOptions,
     data: Dataset,
-    test_images: np.ndarray,
+    objective: Objective,
     per_epoch: int,
     lr: float,
 ) -> Run:
@@ -348,11 +211,12 @@ def _end_epoch(
         raise CimcError(f"the loss is {loss} after step {run.step}; lower --lr (now {lr:g})")
     exact = not options.policy.compute.on_arrays
     key = None if exact else _key(options, 3, run.step)
-    outputs = logits(system, run.state, test_images, data.scale, key, exact)
+    figures = measure_test(objective, logits(system, run.state, data.test.inputs, data.preprocess, key, exact))
     record = {
         "epoch": len(run.history) + 1,
         "loss": loss,
-        "accuracy": accuracy(outputs, data.y_test),
+        "accuracy": accuracy_of(figures),
+        **({} if list(figures) == ["accuracy"] else {"measures": figures}),
         "lr": lr,
         **{
             group: float(sum(np.sum(np.asarray(a), dtype=np.int64) for a in run.state[group].values()))
@@ -375,10 +239,6 @@ def _ranges(run: Run) -> dict[str, dict[str, float]]:
         }
         for name, input_range in run.state["input_range"].items()
     }
-
-
-def _packed(weights: Packing, digital: Packing, parameters: Mapping[str, Any]) -> dict[str, tuple[Array, ...]]:
-    return {"weight": pack(weights, parameters["weight"]), "digital": pack(digital, parameters["digital"])}
 
 
 def _order(options: TrainingOptions, epoch: int, images: int, steps: int) -> np.ndarray:

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from cimc.data.load import load, places
-from cimc.dataset import Dataset
+from cimc.dataset import Dataset, Samples
 from cimc.errors import CimcError
 
 REAL_DATA = os.environ.get("CIMC_DATA")
@@ -78,14 +78,20 @@ def refused(name: str | Path, data_dir: Path | None = None) -> str:
     return message
 
 
+def labels(samples: Samples) -> np.ndarray:
+    array = samples.labels_of()
+    assert array is not None
+    return array
+
+
 def assert_mnist(data: Dataset, arrays: list[np.ndarray]) -> None:
-    assert np.array_equal(data.x_train, arrays[0][:, None])
-    assert np.array_equal(data.y_train, arrays[1])
-    assert np.array_equal(data.x_test, arrays[2][:, None])
-    assert np.array_equal(data.y_test, arrays[3])
-    assert data.x_train.dtype == np.uint8
-    assert data.y_train.dtype == data.y_test.dtype == np.int32
-    assert (data.scale, data.classes, data.synthetic) == (1 / 255, 10, False)
+    assert np.array_equal(data.train.inputs[""], arrays[0][:, None])
+    assert np.array_equal(labels(data.train), arrays[1])
+    assert np.array_equal(data.test.inputs[""], arrays[2][:, None])
+    assert np.array_equal(labels(data.test), arrays[3])
+    assert data.train.inputs[""].dtype == np.uint8
+    assert labels(data.train).dtype == labels(data.test).dtype == np.int32
+    assert (data.preprocess.scale, data.classes, data.synthetic) == (1 / 255, 10, False)
 
 
 # --- layouts ---
@@ -111,20 +117,20 @@ def test_fashion_mnist_is_read_beside_mnist(tmp_path: Path, below: str):
 def test_cifar10_binary_batches_are_read_channels_first(tmp_path: Path, below: str):
     *train, test = write_cifar(tmp_path / below)
     data = load("cifar10", tmp_path)
-    assert data.x_train.shape == (10, 3, 32, 32)
-    assert np.array_equal(data.x_train.reshape(10, -1), np.concatenate(train)[:, 1:])
-    assert np.array_equal(data.y_train, np.concatenate(train)[:, 0])
-    assert np.array_equal(data.x_test.reshape(2, -1), test[:, 1:])
-    assert data.y_test.dtype == np.int32
-    assert (data.scale, data.classes, data.synthetic) == (1 / 255, 10, False)
+    assert data.train.inputs[""].shape == (10, 3, 32, 32)
+    assert np.array_equal(data.train.inputs[""].reshape(10, -1), np.concatenate(train)[:, 1:])
+    assert np.array_equal(labels(data.train), np.concatenate(train)[:, 0])
+    assert np.array_equal(data.test.inputs[""].reshape(2, -1), test[:, 1:])
+    assert labels(data.test).dtype == np.int32
+    assert (data.preprocess.scale, data.classes, data.synthetic) == (1 / 255, 10, False)
 
 
 def test_digits_need_no_files_and_are_marked_synthetic():
     data = load("digits")
     assert data.synthetic
-    assert data.x_train.shape == (12000, 1, 28, 28)
-    assert len(data.x_test) == 2000
-    assert (data.name, data.classes, data.scale) == ("digits", 10, 1 / 255)
+    assert data.train.inputs[""].shape == (12000, 1, 28, 28)
+    assert len(data.test) == 2000
+    assert (data.name, data.classes, data.preprocess.scale) == ("digits", 10, 1 / 255)
 
 
 def test_names_are_taken_in_any_case(tmp_path: Path):
@@ -135,9 +141,9 @@ def test_names_are_taken_in_any_case(tmp_path: Path):
 @pytest.mark.skipif(not REAL_DATA, reason="$CIMC_DATA does not name the real data sets")
 def test_real_mnist_has_its_known_sizes_and_first_labels():
     data = load("mnist", Path(REAL_DATA or ""))
-    assert data.x_train.shape == (60000, 1, 28, 28)
-    assert data.x_test.shape == (10000, 1, 28, 28)
-    assert data.y_train[:8].tolist() == [5, 0, 4, 1, 9, 2, 1, 3]
+    assert data.train.inputs[""].shape == (60000, 1, 28, 28)
+    assert data.test.inputs[""].shape == (10000, 1, 28, 28)
+    assert labels(data.train)[:8].tolist() == [5, 0, 4, 1, 9, 2, 1, 3]
 
 
 # --- places ---
@@ -308,23 +314,23 @@ def test_cifar_label_above_nine_is_told(tmp_path: Path):
 
 def test_npz_floats_are_kept_and_classes_counted(tmp_path: Path):
     data = load(str(write_npz(tmp_path / "own.npz", x_train=np.full((6, 3), 0.25))))
-    assert data.x_train.dtype == np.float32
-    assert (data.x_train == 0.25).all()
-    assert (data.name, data.classes, data.scale, data.synthetic) == ("own.npz", 3, 1.0, False)
-    assert data.y_train.dtype == np.int32
+    assert data.train.inputs[""].dtype == np.float32
+    assert (data.train.inputs[""] == 0.25).all()
+    assert (data.name, data.classes, data.preprocess.scale, data.synthetic) == ("own.npz", 3, 1.0, False)
+    assert labels(data.train).dtype == np.int32
 
 
 def test_npz_bytes_get_a_channel_axis_and_are_scaled(tmp_path: Path):
     images = np.arange(6 * 4, dtype=np.uint8).reshape(6, 2, 2)
     data = load(str(write_npz(tmp_path / "own.npz", x_train=images, x_test=images[:3])))
-    assert data.x_train.shape == (6, 1, 2, 2)
-    assert data.x_train.dtype == np.uint8
-    assert data.scale == 1 / 255
+    assert data.train.inputs[""].shape == (6, 1, 2, 2)
+    assert data.train.inputs[""].dtype == np.uint8
+    assert data.preprocess.scale == 1 / 255
 
 
 def test_npz_label_column_is_taken(tmp_path: Path):
     data = load(str(write_npz(tmp_path / "own.npz", y_train=np.arange(6, dtype=np.uint8)[:, None])))
-    assert data.y_train.tolist() == [0, 1, 2, 3, 4, 5]
+    assert labels(data.train).tolist() == [0, 1, 2, 3, 4, 5]
 
 
 def test_npz_is_found_below_a_place(tmp_path: Path):
@@ -389,6 +395,6 @@ def test_import_stays_light():
 def test_integers_of_an_npz_are_tokens_and_not_scaled(tmp_path: Path) -> None:
     tokens = np.array([[0, 3, 70_000]] * 6, np.int64)
     data = load(str(write_npz(tmp_path / "own.npz", x_train=tokens, x_test=tokens[:3])))
-    assert data.x_train.dtype == np.int32
-    assert data.scale == 1
-    np.testing.assert_array_equal(data.x_train, tokens)
+    assert data.train.inputs[""].dtype == np.int32
+    assert data.preprocess.scale == 1
+    np.testing.assert_array_equal(data.train.inputs[""], tokens)

@@ -28,7 +28,8 @@ from passes.mapper.map_network import map_network
 from passes.pipeline import lower
 from passes.read import read_network
 from runtime.network.load import load_network
-from runtime.system.evaluate import logits
+from runtime.system.inference import predict
+from runtime.system.inputs import match_data
 from runtime.system.program import with_program
 from runtime.system.state import build_system, initial_state
 
@@ -425,7 +426,12 @@ def test_failed_export_keeps_the_earlier_package_and_leaves_no_part(copy, packag
     assert [path.name for path in copy.parent.iterdir()] == ["copy"]
 
 
-@pytest.mark.parametrize("place", ["missing/package", "file/package"])
+def test_folders_above_a_package_are_made(package, tmp_path):
+    write_package(tmp_path / "new" / "below" / "package", package)
+    assert read_package(tmp_path / "new" / "below" / "package").model == package.model
+
+
+@pytest.mark.parametrize("place", ["file/package"])
 def test_place_that_cannot_be_written_is_named(package, tmp_path, place):
     (tmp_path / "file").write_text("mine")
     with pytest.raises(CimcError, match=f"cannot write .*{place}"):
@@ -441,8 +447,8 @@ def outputs_of(path: Path, images: np.ndarray) -> np.ndarray:
 
 def test_exported_networks_compute_in_onnxruntime_what_the_runtime_computes(tmp_path, monkeypatch):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    data = Dataset("small", *digits(150, 60), synthetic=True, classes=10)
-    images = data.x_test.astype(np.float32) * np.float32(data.scale)
+    data = Dataset.of_images("small", *digits(150, 60), synthetic=True, classes=10)
+    images = data.preprocess.apply(data.test.inputs[""])
     compile_model(LENET1, "brram-soc", output=tmp_path / "lenet1.cim", verify=False)
     cimc.export(tmp_path / "lenet1.cim", output=tmp_path / "package", data=data)
     package = read_package(tmp_path / "package")
@@ -464,11 +470,12 @@ def test_exported_networks_compute_in_onnxruntime_what_the_runtime_computes(tmp_
     exported = outputs_of(tmp_path / "package" / "model.onnx", images)
     system = build_system(load_network(package.network), package.mapping, package.chip)
     state = with_program(initial_state(system), package.program)
-    computed = logits(system, state, data.x_test, data.scale, None)
+    samples, (output,) = match_data(system.network, data).test, system.network.outputs
+    computed = predict(system, state, samples, data.preprocess)[output]
     assert computed.std(axis=0).min() > 0.01, "the outputs do not depend on the image"
-    np.testing.assert_allclose(exported, computed, rtol=0, atol=1e-3)
-    noisy = logits(system, state, data.x_test, data.scale, jax.random.key(0))
-    assert np.abs(noisy - computed).max() > 1e-2, "the comparison would not see an error of the size of read noise"
+    np.testing.assert_array_equal(exported, computed)
+    noisy = predict(system, state, samples, data.preprocess, key=jax.random.key(0))[output]
+    assert np.abs(np.subtract(noisy, computed)).max() > 1e-2, "read noise would not be seen"
 
 
 def numbers_in_readme(folder: Path) -> dict[str, dict[str, str]]:
@@ -525,7 +532,7 @@ def test_readme_leads_from_tables_to_the_values_of_onnxruntime(
 ):
     """Each layer's value by README.md in plain NumPy: the input of the layer is what onnxruntime gives it."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    data = Dataset("small", *digits(100, 40), synthetic=True, classes=10)
+    data = Dataset.of_images("small", *digits(100, 40), synthetic=True, classes=10)
     source, folder = tmp_path / "lenet1.cim", tmp_path / "package"
     compile_model(
         LENET1, chip_name, output=source, input_range=input_range, verify=False, objective=objective, arrays=arrays
@@ -540,7 +547,7 @@ def test_readme_leads_from_tables_to_the_values_of_onnxruntime(
     session = onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
     entry = session.get_inputs()[0].name
     low, high = input_range
-    image = low + (high - low) * data.x_test[:1].astype(np.float32) * np.float32(data.scale)
+    image = low + (high - low) * data.preprocess.apply(data.test.inputs[""][:1])
     values = dict(zip([o.name for o in session.get_outputs()], session.run(None, {entry: image}), strict=True))
     values[entry] = image
     for layer in package.mapping.layers:
@@ -665,7 +672,7 @@ def test_readme_lists_the_digests_of_the_files_beside_it(folder):
 def test_a_package_programs_all_copies_and_packed_layers(tmp_path, monkeypatch):
     """Every copy of every weight has its target; the program read back is the same, and the copies are told apart."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    data = Dataset("small", *digits(100, 40), synthetic=True, classes=10)
+    data = Dataset.of_images("small", *digits(100, 40), synthetic=True, classes=10)
     budgets: Any = (("interval", 9), ("arrays", 6))
     for objective, arrays in budgets:
         source, folder = tmp_path / f"{objective}.cim", tmp_path / objective

@@ -26,7 +26,7 @@ from tests.networks import network_proto, weights
 ROOT = Path(__file__).parents[2]
 PACKAGES = ("cimc", "passes", "runtime")
 CHIP = "brram-soc"
-COMPILE = "model chip | output input_range max_chips row_split verify shapes verify_passes passes_folder"
+COMPILE = "model chip | output input_range max_chips row_split verify shapes constants verify_passes passes_folder"
 COMPILE += " objective arrays seed share_weights"
 # Every public function: its parameters, those after the bar by keyword only.
 SIGNATURES = {
@@ -40,22 +40,25 @@ SIGNATURES = {
     "load_data": "name_or_path data_dir",
     "read_artifact": "path",
     "read_package": "folder",
-    "train": "source data | options output resume checkpoint_seconds progress",
+    "train": "source data | options output resume checkpoint_seconds progress note",
     "write_artifact": "path artifact",
     "write_package": "folder package",
 }
 CLASSES = {
     "Artifact": "model network chip chip_text mapping state history",
     "Compiled": "artifact verification notes",
-    "Dataset": "name x_train y_train x_test y_test synthetic classes",
+    "Dataset": "name train test synthetic classes preprocess",
     "Deployment": "accuracies baseline_accuracy required",
     "Package": "model chip chip_text mapping program network chip_network notes",
     "Policy": "method threshold residual write backward sync settings",
+    "Preprocess": "scale mean std channels_last",
+    "Samples": "inputs labels",
     "Trained": "artifact run figures",
-    "TrainingOptions": "policy epochs steps_per_epoch batch_size lr schedule weight_decay seed",
+    "TrainingOptions": "policy epochs steps_per_epoch batch_size lr schedule weight_decay seed loss",
 }
 CHOICES = {
     "Backward": ["digital", "analog"],
+    "Loss": ["auto", "cross-entropy", "mse", "binary", "distill"],
     "RateSchedule": ["constant", "cosine", "plateau"],
     "Residual": ["keep", "drop"],
     "RowSplit": ["channel", "flat"],
@@ -167,7 +170,7 @@ def test_importing_loads_nothing_heavy() -> None:
 @pytest.fixture(scope="module")
 def small() -> cimc.Dataset:
     """A few synthetic digits."""
-    return cimc.Dataset("digits", *digits(300, 100), synthetic=True, classes=10)
+    return cimc.Dataset.of_images("digits", *digits(300, 100), synthetic=True, classes=10)
 
 
 @pytest.fixture(scope="module")

@@ -15,7 +15,7 @@ import pytest
 from cimc.artifact import read_artifact, write_artifact
 from cimc.commands import main as cli
 from cimc.data.digits import digits
-from runtime.training import train
+from runtime.training import step, train
 
 LENET1 = Path(__file__).parents[2] / "models" / "lenet1.onnx"
 STEPS = 80  # of an epoch; a checkpoint is due every 20
@@ -80,13 +80,13 @@ def test_run_repeats_and_a_killed_run_resumes_to_the_same_bytes(place, monkeypat
     train_and_kill(killed)
     done = step_of(killed)
     steps: list[int] = []
-    some_steps = train._train_steps
+    some_steps = step.train_steps
 
     def counted(*given: Any) -> Any:
         steps.append(int(given[-1]))  # how many
         return some_steps(*given)
 
-    monkeypatch.setattr(train, "_train_steps", counted)
+    monkeypatch.setattr(train, "train_steps", counted)
     cimc("train", "lenet1.cim", *OPTIONS, "--resume", "-o", killed.name)
     assert sum(steps) == 2 * STEPS - done, "it began anew"
     assert killed.read_bytes() == one.read_bytes(), "the resumed run ended elsewhere"

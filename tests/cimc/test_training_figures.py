@@ -23,7 +23,7 @@ OPTIONS = TrainingOptions(epochs=2, steps_per_epoch=20, batch_size=16)
 
 def few_images() -> Dataset:
     data = load("digits")
-    return replace(data, x_test=data.x_test[:200], y_test=data.y_test[:200])
+    return replace(data, test=data.test.take(slice(200)))
 
 
 def trained(

@@ -65,7 +65,7 @@ def test_a_classifier_as_scikit_learn_writes_it_compiles_and_knows_its_logits(tm
     loaded = read_network(path)
     lowered = lower(loaded, verify_each(loaded, random_inputs(loaded, 5, 0)))
     assert len(layers(lowered)) == 1
-    assert load_network(lowered).logits == "logits"
+    assert load_network(lowered).logits == {"scores": "logits"}
 
 
 @pytest.mark.parametrize("transform", ["NONE", "LOGISTIC", "SOFTMAX"])

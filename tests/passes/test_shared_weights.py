@@ -231,6 +231,11 @@ def test_a_parameter_of_its_own_name_is_shared_by_its_own_uses() -> None:
         value = f"h{index}"
     lowered = lower_and_compare(network(nodes, {"x": ["N", 4]}, {"h3": ["N", 4]}, {"0.w": weights(4, 4)}))
     assert list(uses(lowered).values()) == [2, 2]
+    # Also where no product uses the first name.
+    nodes = [nodes[0], node("MatMul", ["x", "1.w"], ["h"]), node("MatMul", ["h", "1.w"], ["y"])]
+    lowered = lower_and_compare(network(nodes, {"x": ["N", 4]}, {"y": ["N", 4]}, {"0.w": weights(4, 4)}))
+    assert list(uses(lowered).values()) == [2]
+    assert not any("apart" in note for note in notes_of(lowered))
 
 
 def test_recurrent_operators_with_one_weight_are_layers_of_their_own_and_that_is_said() -> None:
@@ -259,7 +264,9 @@ def test_the_gradient_of_a_shared_weight_is_the_sum_over_its_uses() -> None:
 
         def loss(weight: Any, digital: Any) -> Any:
             product = exact_product(system, {**state, "weight": weight, "digital": digital})
-            y, _ = run_network(loaded, jnp.asarray(x), product, digital, state["statistics"])
+            feeds = {loaded.input: jnp.asarray(x)}
+            outputs, _ = run_network(loaded, feeds, product, digital, state["statistics"])
+            (y,) = outputs.values()
             return jnp.sum(y * jnp.asarray(direction))
 
         x, direction = np.abs(weights(5, 12, seed=7)), weights(5, 3, seed=8)

@@ -11,6 +11,7 @@ import pytest
 from cimc.api.compile import compile_model
 from cimc.chip import load_chip
 from cimc.data.load import load
+from cimc.dataset import Preprocess, Samples
 from cimc.options import RateSchedule
 from cimc.units import pair_targets
 from runtime.crossbar.product import Crossbar, clipped_conversions
@@ -25,6 +26,7 @@ from runtime.training.train import start, train
 from tests import reference
 
 MODELS = Path(__file__).parents[2] / "models"
+PIXELS = Preprocess(1 / 255)
 CHIP = load_chip("brram-256x64")
 EXACT = CHIP.cell.programming.model_copy(update={"error_sd_uS": 0.0})
 QUIET = CHIP.model_copy(
@@ -93,28 +95,33 @@ def test_clipped_conversions_are_those_of_the_reference() -> None:
 
 def test_ranges_are_chosen_at_the_first_look_and_again_only_when_a_layer_has_moved() -> None:
     system = system_of("lenet1")
-    state, batch, key = trainable(system), images(32), jax.random.key(0)
-    state, watch = follow(system, state, new_watch(system), batch, 1 / 255, key)
+    state, batch, key = trainable(system), {system.network.input: images(32)}, jax.random.key(0)
+    state, watch = follow(system, state, new_watch(system), batch, PIXELS, key)
     assert int(watch.calibrations) == 1
-    chosen = calibrate(system, state, batch, 1 / 255, jax.random.split(jax.random.fold_in(key, 0), 3)[1])
+    samples = Samples({name: np.asarray(array) for name, array in batch.items()})
+    chosen = calibrate(system, state, samples, PIXELS, key)  # nothing is drawn on the quiet chip
     assert state["input_range"] == chosen["input_range"]
-    still, watch = follow(system, state, watch, batch, 1 / 255, jax.random.key(1))
+    still, watch = follow(system, state, watch, batch, PIXELS, jax.random.key(1))
     assert (int(watch.calibrations), int(watch.looks)) == (1, 2)
     assert still["input_range"] == state["input_range"]
     # The second layer's inputs grow by a half.
     digital = {**state["digital"], "conv1.gain": state["digital"]["conv1.gain"] * 1.5}
-    moved, watch = follow(system, {**state, "digital": digital}, watch, batch, 1 / 255, jax.random.key(2))
+    moved, watch = follow(system, {**state, "digital": digital}, watch, batch, PIXELS, jax.random.key(2))
     assert int(watch.calibrations) == 2
     assert moved["input_range"]["conv2"] == pytest.approx(1.5 * float(state["input_range"]["conv2"]), rel=1e-3)
 
 
 def test_what_is_seen_are_the_size_of_the_inputs_and_the_shares_that_are_clipped() -> None:
     system = system_of("lenet1")
-    state, batch, key = trainable(system), images(32), jax.random.key(0)
-    pixels = np.asarray(batch) / 255
+    state, batch, key = trainable(system), {system.network.input: images(32)}, jax.random.key(0)
+    pixels = np.asarray(batch[system.network.input]) / 255
     for factor in (0.25, 0.5, 2.0):
         seen = look(
-            system, {**state, "input_range": dict.fromkeys(system.crossbars, jnp.float32(factor))}, batch, 1 / 255, key
+            system,
+            {**state, "input_range": dict.fromkeys(system.crossbars, jnp.float32(factor))},
+            batch,
+            PIXELS,
+            key,
         )
         assert float(seen["conv1"].inputs) == pytest.approx(np.sqrt(np.mean(pixels**2)) / factor, rel=1e-3)
         assert float(seen["conv1"].clipped_inputs) == pytest.approx(np.mean(pixels > factor * 1.001), abs=1e-6)

@@ -14,8 +14,7 @@ from passes.pipeline import lower
 from passes.verify import run
 from runtime.network.load import load_network
 from runtime.network.network import Network
-from runtime.network.run import run_network
-from tests.networks import network, weights
+from tests.networks import network, run_only, weights
 
 
 def with_det(before: bool) -> tuple[ir.Model, Network]:
@@ -48,7 +47,7 @@ def test_the_node_computes_what_onnxruntime_computes(before: bool) -> None:
 
     @jax.jit
     def outputs(x: jax.Array) -> jax.Array:
-        return run_network(loaded, x, lambda name, x, key: jnp.tensordot(weight.T, x, 1), {}, {})[0]
+        return run_only(loaded, x, lambda name, x, key: jnp.tensordot(weight.T, x, 1), {}, {})[0]
 
     expected: Any = run(model, {"x": x})[0]
     np.testing.assert_allclose(outputs(x), expected, rtol=1e-5, atol=1e-6)
@@ -60,7 +59,7 @@ def test_training_is_refused_only_where_the_gradient_must_pass_through() -> None
 
         def loss(weight: jax.Array, loaded: Network = loaded) -> jax.Array:
             x = jnp.asarray(weights(2, 3, 3, seed=1))
-            return jnp.sum(run_network(loaded, x, lambda name, x, key: jnp.tensordot(weight.T, x, 1), {}, {})[0])
+            return jnp.sum(run_only(loaded, x, lambda name, x, key: jnp.tensordot(weight.T, x, 1), {}, {})[0])
 
         weight = jnp.asarray(loaded.initializers["fc.weight"])
         if before:
@@ -79,4 +78,4 @@ def test_sizes_that_depend_on_data_are_refused() -> None:
 
 def load_and_run(model: ir.Model) -> None:
     loaded = load_network(ir.to_proto(lower(model)).SerializeToString())
-    run_network(loaded, jnp.ones((2, 3)), lambda name, x, key: jnp.tensordot(weights(3, 3).T, x, 1), {}, {})
+    run_only(loaded, jnp.ones((2, 3)), lambda name, x, key: jnp.tensordot(weights(3, 3).T, x, 1), {}, {})

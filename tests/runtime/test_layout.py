@@ -17,9 +17,8 @@ from passes.verify import run
 from runtime.network.load import load_network
 from runtime.network.operators import OPERATORS
 from runtime.network.operators.pooling import POOLS
-from runtime.network.run import run_network
 from runtime.system.products import plain_product
-from tests.networks import network, weights
+from tests.networks import network, run_only, weights
 
 
 def conv(x: str, w: str, y: str, **attributes: Any) -> onnx.NodeProto:
@@ -110,7 +109,7 @@ def test_the_network_computes_what_onnxruntime_computes(name: str) -> None:
     loaded = load_network(ir.to_proto(lower(model)).SerializeToString())
     parameters: dict[str, Any] = {key: loaded.initializers[key] for key in loaded.trainable}
     statistics: dict[str, Any] = {key: loaded.initializers[key] for key in loaded.statistics}
-    computed, _ = jax.jit(lambda x: run_network(loaded, x, plain_product(loaded), parameters, statistics))(x)
+    computed, _ = jax.jit(lambda x: run_only(loaded, x, plain_product(loaded), parameters, statistics))(x)
     expected: Any = run(model, {"x": x})[0]
     assert computed.shape == expected.shape
     np.testing.assert_allclose(computed, expected, rtol=1e-4, atol=1e-5)

@@ -28,7 +28,7 @@ from runtime.network.run import run_network, run_nodes
 from runtime.system.products import array_product, exact_product
 from runtime.system.state import State, System, build_system, flatten_state, gain_name, initial_state, restore_state
 from tests import reference
-from tests.networks import network, weights
+from tests.networks import network, run_only, weights
 
 MODELS = Path(__file__).parents[2] / "models"
 jitted_counts = jit(counts, static_argnums=0)
@@ -61,7 +61,7 @@ def onnxruntime_output(name: str, images: npt.NDArray[np.float32]) -> npt.NDArra
 
 
 def run(system: System, state: State, product: Any, images: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
-    evaluate = jit(lambda x: run_network(system.network, x, product, state["digital"], state["statistics"])[0])
+    evaluate = jit(lambda x: run_only(system.network, x, product, state["digital"], state["statistics"])[0])
     return np.asarray(evaluate(images))
 
 
@@ -76,7 +76,7 @@ def exact_inputs(system: System, state: State, images: npt.NDArray[np.float32]) 
             fed[name] = jnp.moveaxis(x, -1, 0)  # in the order of ONNX
             return exact_product(system, state)(name, x, key)
 
-        run_network(system.network, x, recorded, state["digital"], state["statistics"])
+        run_only(system.network, x, recorded, state["digital"], state["statistics"])
         return fed
 
     return {name: np.asarray(x) for name, x in inputs(images).items()}
@@ -146,22 +146,23 @@ def test_the_network_on_real_arrays_stays_near_the_exact_one() -> None:
     assert np.corrcoef(computed.ravel(), expected.ravel())[0, 1] > 0.98
 
 
-def test_a_final_softmax_is_left_out_and_other_outputs_are_refused() -> None:
+def test_a_final_softmax_is_left_out_of_every_output_that_has_one() -> None:
     gemm = helper.make_node("Gemm", ["x", "w"], ["y"], name="fc")
     softmax = helper.make_node("Softmax", ["y"], ["p"])
     constants = {"w": weights(4, 3)}
     model = lower(network([gemm, softmax], {"x": ["N", 4]}, {"p": ["N", 3]}, constants))
     loaded = load_network(ir.to_proto(model).SerializeToString())
-    assert loaded.logits == "y"
+    assert loaded.logits == {"p": "y"}
     x = weights(2, 4, seed=1)
-    y, _ = run_network(loaded, jnp.asarray(x), lambda name, x, key: jnp.asarray(constants["w"].T) @ x, {}, {})
+    y, _ = run_only(loaded, jnp.asarray(x), lambda name, x, key: jnp.asarray(constants["w"].T) @ x, {}, {})
     np.testing.assert_allclose(y, x @ constants["w"], atol=1e-6)
     two = lower(network([gemm, softmax], {"x": ["N", 4]}, {"p": ["N", 3], "y": ["N", 3]}, constants))
     loaded = load_network(ir.to_proto(two).SerializeToString())
     values, _ = run_nodes(loaded, {"x": jnp.asarray(x)}, lambda name, x, key: jnp.asarray(constants["w"].T) @ x, {}, {})
     np.testing.assert_allclose(values["p"], jax.nn.softmax(x @ constants["w"]), atol=1e-6)
-    with pytest.raises(CimcError, match="1 inputs and 2 outputs"):
-        run_network(loaded, jnp.asarray(x), lambda name, x, key: x, {}, {})
+    both, _ = run_network(loaded, {"x": jnp.asarray(x)}, lambda name, x, key: jnp.asarray(constants["w"].T) @ x, {}, {})
+    np.testing.assert_array_equal(both["p"], values["y"])
+    np.testing.assert_array_equal(both["y"], values["y"])
 
 
 def test_noise_of_layers_is_independent_and_follows_the_key() -> None:
@@ -174,7 +175,7 @@ def test_noise_of_layers_is_independent_and_follows_the_key() -> None:
 
     images = jnp.asarray(images_for("lenet1", 1))
     for key in (jax.random.key(0), jax.random.key(1), jax.random.key(0), None):
-        run_network(system.network, images, product, state["digital"], state["statistics"], key)
+        run_only(system.network, images, product, state["digital"], state["statistics"], key)
     first, second, again, none = (seen[start : start + 3] for start in range(0, 12, 3))
     assert first == again
     assert none == [None] * 3

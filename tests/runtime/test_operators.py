@@ -15,7 +15,7 @@ from onnx import TensorProto, helper, numpy_helper
 from cimc.operators import DIGITAL_OPERATORS, FAKE_QUANTIZE
 from runtime.network.load import load_network
 from runtime.network.operators import OPERATORS
-from runtime.network.run import run_network
+from tests.networks import run_only
 
 Floats = npt.NDArray[np.float32]
 
@@ -63,7 +63,7 @@ def check(operator: str, x: Floats, *constants: Any, first: bool = True, **attri
     parameters: dict[str, Any] = {
         name: network.initializers[name] for name in (*network.trainable, *network.statistics)
     }
-    computed, _ = run_network(network, jax.numpy.asarray(x), no_product, parameters, {})
+    computed, _ = run_only(network, jax.numpy.asarray(x), no_product, parameters, {})
     assert computed.shape == expected.shape
     np.testing.assert_allclose(computed, expected, rtol=2e-5, atol=2e-6)
 
@@ -276,7 +276,7 @@ def test_batch_normalisation_in_training_uses_the_batch_and_updates_the_statisti
     scale, bias, mean, variance = constants
     digital: dict[str, Any] = {"c0": scale, "c1": bias}
     statistics: dict[str, Any] = {"c2": mean, "c3": variance}
-    y, updated = run_network(network, jax.numpy.asarray(x), no_product, digital, statistics, train=True)
+    y, updated = run_only(network, jax.numpy.asarray(x), no_product, digital, statistics, train=True)
     axes = (0, 2)
     standard = (x - x.mean(axes)[:, None]) / np.sqrt(x.var(axes)[:, None] + 1e-3)
     np.testing.assert_allclose(y, standard * scale[:, None] + bias[:, None], rtol=1e-4, atol=1e-5)
@@ -297,7 +297,7 @@ def test_dropout_in_training_drops_that_share_and_keeps_the_mean(ratio: float | 
     expected = 0.5 if ratio is None else ratio
 
     def run(key: jax.Array | None, train: bool) -> npt.NDArray[np.float32]:
-        return np.asarray(run_network(network, jax.numpy.asarray(x), no_product, {}, {}, key, train)[0])
+        return np.asarray(run_only(network, jax.numpy.asarray(x), no_product, {}, {}, key, train)[0])
 
     y = run(jax.random.key(0), True)
     assert (y == 0).mean() == pytest.approx(expected, abs=0.01)

@@ -18,16 +18,20 @@ import pytest
 from jax.extend.core import jaxprs_in_params
 
 from cimc.api.compile import compile_model
-from cimc.dataset import Dataset
+from cimc.dataset import Dataset, Preprocess, Samples
+from cimc.options import Loss
 from runtime.network.load import load_network
 from runtime.system import calibration
 from runtime.system.calibration import calibrate
 from runtime.system.state import System, build_system, initial_state
 from runtime.training import train as training
+from runtime.training.losses import OutputLoss
 from runtime.training.options import TrainingOptions
+from runtime.training.step import train_steps
 from runtime.training.train import STEPS_PER_CALL, start, train
 
 BATCH = 64
+PIXELS = Preprocess(1 / 255)
 EQUATIONS = 1740  # 1579
 MEGABYTES_A_STEP = 112.0  # 89.7
 TEMPORARY_MEGABYTES = 12.4  # 9.9
@@ -48,24 +52,26 @@ def data() -> Dataset:
     random = np.random.default_rng(0)
     images = random.integers(0, 256, (640, 1, 28, 28), np.uint8)
     labels = random.integers(0, 10, 640).astype(np.int32)
-    return Dataset("random", images, labels, images[:1], labels[:1], synthetic=True, classes=10)
+    return Dataset.of_images("random", images, labels, images[:1], labels[:1], synthetic=True, classes=10)
 
 
 def lowered_step(system: System) -> Any:
     options = TrainingOptions(batch_size=BATCH)
     run = start(system, initial_state(system), options)
-    images = jnp.asarray(data().x_train)
-    state = calibrate(system, run.state, images[:128], 1 / 255, jax.random.key(0))
+    images = jnp.asarray(data().train.inputs[""])
+    name, (output,) = system.network.input, system.network.logits
+    state = calibrate(system, run.state, Samples({name: np.asarray(images[:128])}), PIXELS, jax.random.key(0))
     batches, rates = np.zeros((STEPS_PER_CALL, BATCH), np.int32), np.zeros(STEPS_PER_CALL, np.float32)
-    return training._train_steps.trace(
+    return train_steps.trace(
         system,
         options.policy.compute,
         options.policy.rule,
         options.weight_decay,
-        1 / 255,
+        PIXELS,
+        (OutputLoss(output, Loss.cross_entropy),),
         (state, run.optimizer, run.loss_sum),
-        images,
-        jnp.asarray(data().y_train),
+        {name: images},
+        {output: jnp.asarray(data().train.labels)},
         batches,
         rates,
         jax.random.key(0),
@@ -97,14 +103,14 @@ def test_python_is_called_once_in_twenty_steps_and_each_function_compiled_once(
     system: System, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     calls = []
-    compiled: Any = training._train_steps  # what jax.jit returns counts what it compiled
+    compiled: Any = train_steps  # what jax.jit returns counts what it compiled
     follow: Any = calibration._follow
 
     def counted(*arguments: Any) -> Any:
         calls.append(int(arguments[-1]))
         return compiled(*arguments)
 
-    monkeypatch.setattr(training, "_train_steps", counted)
+    monkeypatch.setattr(training, "train_steps", counted)
     before, looks = compiled._cache_size(), follow._cache_size()
     # 130 steps: ranges are looked at every 5 of the first 100; the end of each epoch cuts calls short.
     options = TrainingOptions(epochs=2, steps_per_epoch=65, batch_size=BATCH)

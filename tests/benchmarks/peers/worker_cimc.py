@@ -9,7 +9,7 @@ import numpy as np
 import onnx
 
 from cimc.api.compile import compile_model
-from cimc.dataset import Dataset
+from cimc.dataset import Dataset, Preprocess, Samples
 from models.build import NETWORKS
 from runtime.crossbar.xla import use_compilation_cache
 from runtime.network.load import load_network
@@ -70,18 +70,20 @@ def prepare(work: Work) -> Runner:
     shape = system.network.image_shape
     if work.mode == "infer":
         images = jnp.asarray(random.integers(0, 256, (work.batch, *shape), np.uint8))
-        state = calibrate(system, initial_state(system), images, 1 / 255, jax.random.key(1))
+        feeds = {system.network.input: images}
+        samples = Samples({system.network.input: np.asarray(images)})
+        state = calibrate(system, initial_state(system), samples, Preprocess(1 / 255), jax.random.key(1))
 
         def infer(steps: int) -> int:
             for step in range(steps):
                 key = jax.random.key(step) if work.noise else None
-                outputs = predict(system, state, images, 1 / 255, key)
-            outputs.block_until_ready()
+                outputs = predict(system, state, feeds, Preprocess(1 / 255), key)
+            jax.block_until_ready(outputs)
             return steps
 
         return infer
     pixels, labels = random.integers(0, 256, (6400, *shape), np.uint8), random.integers(0, 10, 6400).astype(np.int32)
-    data = Dataset("random", pixels, labels, pixels[:1], labels[:1], synthetic=True, classes=10)
+    data = Dataset.of_images("random", pixels, labels, pixels[:1], labels[:1], synthetic=True, classes=10)
     # One test image: the evaluation that ends an epoch costs next to nothing.
     options = TrainingOptions(epochs=10**6, steps_per_epoch=1000, batch_size=work.batch)
     run = start(system, initial_state(system), options)

@@ -35,9 +35,16 @@ def prepare(work: Work) -> Runner:
             return y if bias is None else y + parameters["digital"][bias].reshape(-1, *(1,) * (y.ndim - 1))
 
         training = work.mode == "train"
-        return run_network(system.network, images, product, parameters["digital"], state["statistics"], None, training)[
-            0
-        ]
+        outputs, _ = run_network(
+            system.network,
+            {system.network.input: images},
+            product,
+            parameters["digital"],
+            state["statistics"],
+            None,
+            training,
+        )
+        return next(iter(outputs.values()))
 
     def loss_of(parameters):
         return jnp.mean(optax.softmax_cross_entropy_with_integer_labels(output_of(parameters), labels))

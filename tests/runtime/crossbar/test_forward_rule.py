@@ -17,10 +17,9 @@ from passes.pipeline import lower
 from runtime.crossbar.keys import new_key
 from runtime.crossbar.xla import jit
 from runtime.network.load import load_network
-from runtime.network.run import run_network
 from runtime.system.products import array_product, exact_product
 from runtime.system.state import State, System, build_system, gain_name, initial_state
-from tests.networks import network, weights
+from tests.networks import network, run_only, weights
 from tests.runtime.crossbar.cases import small_chip
 
 Parameters = dict[str, Any]
@@ -65,7 +64,7 @@ def outputs(system: System, state: State, key: jax.Array | None) -> Callable[[Pa
     def run(parameters: Parameters) -> jax.Array:
         trial = {**state, "weight": parameters["weight"], "digital": parameters["digital"]}
         product = array_product(system, trial)
-        return run_network(system.network, parameters["x"], product, trial["digital"], state["statistics"], key)[0]
+        return run_only(system.network, parameters["x"], product, trial["digital"], state["statistics"], key)[0]
 
     return run
 
@@ -116,7 +115,7 @@ def test_the_tangent_on_ideal_arrays_is_that_of_the_exact_network() -> None:
     def exact(parameters: Parameters) -> jax.Array:
         trial = {**state, "weight": parameters["weight"], "digital": parameters["digital"]}
         product = exact_product(system, trial)
-        return run_network(system.network, parameters["x"], product, trial["digital"], state["statistics"])[0]
+        return run_only(system.network, parameters["x"], product, trial["digital"], state["statistics"])[0]
 
     (_, ours), (_, expected) = (
         jit(lambda p, run=run: jax.jvp(run, (p,), (along,)))(parameters)

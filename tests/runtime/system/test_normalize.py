@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 import cimc
+from cimc.dataset import Preprocess
 from cimc.units import pair_weight
 from runtime.network.load import load_network
 from runtime.system.evaluate import logits
@@ -39,16 +40,17 @@ def test_a_layer_of_small_weights_is_held_at_he_s_size_and_computes_the_same(sca
     else:
         jax.tree.map(np.testing.assert_array_equal, after, state)
     images = np.random.default_rng(0).integers(0, 256, (20, 1, 28, 28), np.uint8)
+    (output,) = system.network.logits
     for exact in (True, False):
         before, now = (
             logits(
                 system,
                 {**s, "input_range": dict.fromkeys(s["input_range"], jnp.float32(2))},
-                images,
-                1 / 255,
+                {system.network.input: images},
+                Preprocess(1 / 255),
                 None,
                 exact,
-            )
+            )[output]
             for s in (state, after)
         )
         np.testing.assert_allclose(now, before, rtol=1e-4, atol=1e-4)

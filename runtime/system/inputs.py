@@ -1,0 +1,180 @@
+"""From stored samples to the inputs of a network: which is which, whether they fit, and what the network sees."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cimc.dataset import Dataset, Preprocess, Samples
+from cimc.errors import CimcError
+from runtime.network.network import Network
+
+# Name -> sizes [N, ...] (None: any) and NumPy type of each input of a network.
+Shapes = Mapping[str, tuple[Sequence[int | None], np.dtype[Any]]]
+AS_STORED = Preprocess()
+IMAGE_AXES = 4  # of several inputs, those with so many axes or more are images
+
+
+def input_shapes(network: Network) -> Shapes:
+    """Sizes and types of a network's inputs."""
+    return {name: (sizes, network.input_types[name]) for name, sizes in network.inputs.items()}
+
+
+def match_data(network: Network, data: Dataset, *, free_batch: bool = True) -> Dataset:
+    """The data with the network's own input names, and its tokens checked.
+
+    Raises:
+        CimcError: as `match_inputs`, or the network has a fixed batch although `free_batch` is needed.
+    """
+    shapes = dict(input_shapes(network))
+    for name, (sizes, kind) in list(shapes.items()):
+        if sizes and sizes[0] is None:
+            continue
+        if free_batch:
+            raise CimcError(
+                f"the first size of the network's input {name} is fixed to {sizes[0] if sizes else 1}: training needs "
+                "a free batch there; export the network with a dynamic batch axis, images first"
+            )
+        if any(
+            samples.inputs[key].ndim > len(sizes)
+            for samples in (data.train, data.test)
+            for key in (name, "")
+            if key in samples.inputs
+        ):
+            shapes[name] = ((None, *sizes), kind)  # a sample is all that a call takes
+    train, test = (match_inputs(samples, shapes, data.preprocess) for samples in (data.train, data.test))
+    for samples in (train, test):
+        check_tokens(samples.inputs, network.tokens)
+    return replace(data, train=train, test=test)
+
+
+def check_range(data: Dataset, network: Network, input_range: tuple[float, float]) -> None:
+    """Raises CimcError for data (of `match_data`) below the values that the network was compiled for."""
+    shapes = input_shapes(network)
+    for samples in (data.train, data.test):
+        for name, stored in samples.inputs.items():
+            if shapes[name][1].kind != "f" or stored.dtype.kind == "b":
+                continue
+            seen_as = data.preprocess if _preprocessed(stored, len(shapes)) else AS_STORED
+            least = input_bounds(stored, seen_as)[0]
+            if least < min(input_range[0], 0.0):
+                raise CimcError(
+                    f"{data.name} has values down to {least:.3g} but the network was compiled for inputs from "
+                    f"{input_range[0]:g}; compile it with --input-range LOW,HIGH"
+                )
+
+
+def match_inputs(samples: Samples, inputs: Shapes, preprocess: Preprocess = AS_STORED) -> Samples:
+    """The samples with the network's own input names, in its order.
+
+    Arrays stay as they are stored: sizes of 1 may be more or fewer, and samples may be flat where the input is not or
+    the other way round; `network_inputs` brings them into shape.
+
+    Raises:
+        CimcError: an input is missing, unknown, or has sizes or a type that do not fit.
+    """
+    given = dict(samples.inputs)
+    if list(given) == [""]:
+        if len(inputs) != 1:
+            raise CimcError(
+                f"the data has one array of samples but the network takes {', '.join(inputs)}: give one array by each "
+                "of these names"
+            )
+        given = {next(iter(inputs)): given[""]}
+    if missing := [name for name in inputs if name not in given]:
+        raise CimcError(f"the data lacks {', '.join(missing)}: the network takes {', '.join(inputs)}")
+    if unknown := [name for name in given if name not in inputs]:
+        raise CimcError(f"the data has {', '.join(unknown)}, no input of the network: it takes {', '.join(inputs)}")
+    for name, (sizes, kind) in inputs.items():
+        seen_as = preprocess if _preprocessed(given[name], len(inputs)) else AS_STORED
+        stored = _seen_sizes(given[name].shape, seen_as)
+        _check_sizes(name, stored, sizes)
+        if kind.kind == "f":
+            _check_channels(name, stored, seen_as)
+        _check_type(name, given[name].dtype, kind)
+    return Samples({name: given[name] for name in inputs}, samples.labels)
+
+
+def _seen_sizes(stored: Sequence[int], preprocess: Preprocess) -> tuple[int, ...]:
+    if preprocess.channels_last and len(stored) > 2:
+        return (stored[0], stored[-1], *stored[1:-1])
+    return tuple(stored)
+
+
+def _check_sizes(name: str, stored: Sequence[int], sizes: Sequence[int | None]) -> None:
+    """Axes of size 1 may differ, and a flat side takes any: no other order is guessed, such as channels last."""
+    wanted = list(sizes[1:])
+    if None in wanted:
+        fits = len(stored) == len(sizes) and all(
+            size in (None, there) for size, there in zip(wanted, stored[1:], strict=True)
+        )
+    else:
+        flat = len(wanted) <= 1 or len(stored) <= 2
+        same = [size for size in wanted if size != 1] == [size for size in stored[1:] if size != 1]
+        fits = int(np.prod(stored[1:])) == int(np.prod([size or 1 for size in wanted])) and (flat or same)
+    if not fits:
+        raise CimcError(
+            f"the data has {_text(stored[1:])} a sample of {name} but the network takes {_text(wanted)}; choose data "
+            "of that shape"
+        )
+
+
+def _text(sizes: Sequence[int | None]) -> str:
+    return "x".join("?" if size is None else str(size) for size in sizes) or "one value"
+
+
+def _check_channels(name: str, stored: Sequence[int], preprocess: Preprocess) -> None:
+    channels = stored[1] if len(stored) > 1 else 1
+    for label, values in (("mean", preprocess.mean), ("std", preprocess.std)):
+        if len(values) not in (0, 1, channels):
+            raise CimcError(
+                f"--{label} has {len(values)} values but {name} has {channels} channels: give one, or one a channel"
+            )
+
+
+def _check_type(name: str, stored: np.dtype[Any], kind: np.dtype[Any]) -> None:
+    if stored.kind == "f" and kind.kind in "iub":
+        raise CimcError(f"the data has {stored} for {name} but the network takes {kind} there: save it as integers")
+
+
+def check_tokens(stored: Mapping[str, NDArray[Any]], entries: Mapping[str, int]) -> None:
+    """Raises CimcError when tokens are negative, or too large for a table of that many entries, by input name."""
+    for name, size in entries.items():
+        least, largest = int(stored[name].min()), int(stored[name].max())
+        if least < 0 or largest >= size:
+            raise CimcError(
+                f"the data has the token {least if least < 0 else largest} for {name} but the network's table has "
+                f"{size} entries; choose data of its vocabulary"
+            )
+
+
+def network_inputs(stored: Mapping[str, Any], inputs: Shapes, preprocess: Preprocess) -> dict[str, Any]:
+    """What the network sees of stored arrays [N, ...] by input name (`match_inputs`), as NumPy or as JAX arrays.
+
+    Inputs of integers and truth values take what is stored. The only input of floats, or of several those that are
+    images [N, C, *spatial], are preprocessed.
+    """
+    seen = {}
+    for name, (sizes, kind) in inputs.items():
+        x = stored[name]
+        if kind.kind in "iub":
+            x = x.astype(np.bool_ if kind.kind == "b" else np.int32)
+        else:
+            x = (preprocess if _preprocessed(x, len(inputs)) else AS_STORED).apply(x)
+        wanted = tuple(size for size in sizes[1:] if size is not None)
+        seen[name] = x.reshape(len(x), *wanted) if len(wanted) == len(sizes) - 1 else x
+    return seen
+
+
+def _preprocessed(stored: Any, inputs: int) -> bool:
+    return inputs == 1 or stored.ndim >= IMAGE_AXES
+
+
+def input_bounds(stored: NDArray[Any], preprocess: Preprocess) -> tuple[float, float]:
+    """The least and the largest value that the network sees of stored values [N, ...]."""
+    channel = stored.ndim - 1 if preprocess.channels_last else 1
+    others = tuple(axis for axis in range(stored.ndim) if axis != channel)
+    low, high = (preprocess.apply(extreme(stored, axis=others, keepdims=True)) for extreme in (np.min, np.max))
+    return float(low.min()), float(high.max())

@@ -1,0 +1,87 @@
+"""What a run makes small and how its test set is measured, from the data's labels or from the original network."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from numpy.typing import NDArray
+
+from cimc.dataset import Dataset, Samples
+from cimc.options import Loss
+from runtime.system.evaluate import logits, outputs_of
+from runtime.system.measures import MEASURES, agreement, choose_measure, measure
+from runtime.system.state import System, initial_state
+from runtime.training.losses import OutputLoss, Targets, activate, choose_losses, labels_by_output
+
+
+@dataclass(frozen=True, eq=False)
+class Objective:
+    """The losses, and by output their targets [N, ...] in the training and in the test set (empty: none there)."""
+
+    losses: tuple[OutputLoss, ...]
+    train: Targets
+    test: Targets
+
+    @property
+    def text(self) -> str:
+        """The losses in one line."""
+        return "; ".join(loss.text for loss in self.losses)
+
+
+def objective_of(system: System, data: Dataset, wanted: Loss) -> Objective:
+    """The objective for data that name the network's inputs (`runtime.system.inputs.match_data`).
+
+    For distillation the original network runs once, exactly, on all samples.
+
+    Raises:
+        CimcError: labels, outputs and the wanted loss do not go together.
+    """
+    losses = choose_losses(system.network, _sizes(system, data), data.train, wanted)
+    if losses[0].kind is Loss.distill:
+        return Objective(losses, *(_reference(system, samples, data) for samples in (data.train, data.test)))
+    train, test = (labels_by_output(system.network, samples) for samples in (data.train, data.test))
+    return Objective(losses, train, {name: labels for name, labels in test.items() if name in train})
+
+
+def _sizes(system: System, data: Dataset) -> dict[str, tuple[int, ...]]:
+    """The sizes of the logits of one sample, by output."""
+    stored = {name: jnp.asarray(array[:1]) for name, array in data.train.inputs.items()}
+    state = initial_state(system, weight_range=None)
+    shapes = jax.eval_shape(lambda s: outputs_of(system, s, stored, data.preprocess, None, True), state)
+    return {name: tuple(shape.shape) for name, shape in shapes.items()}
+
+
+def _reference(system: System, samples: Samples, data: Dataset) -> Targets:
+    """The original network's logits."""
+    return logits(system, initial_state(system, weight_range=None), samples.inputs, data.preprocess, None, exact=True)
+
+
+def measure_test(objective: Objective, computed: Mapping[str, NDArray[np.float32]]) -> dict[str, float]:
+    """Figures of the test set, from its logits by output; of several outputs with the output's name before them.
+
+    With labels by their usual measure, by distillation the agreement with the original network.
+    """
+    figures: dict[str, float] = {}
+    for loss in objective.losses:
+        if loss.output not in objective.test:
+            continue
+        outputs, targets = computed[loss.output], objective.test[loss.output]
+        found = agreement(outputs, targets) if loss.kind is Loss.distill else _measured(loss, outputs, targets)
+        prefix = f"{loss.output}." if len(objective.losses) > 1 else ""
+        figures |= {prefix + name: value for name, value in found.items()}
+    return figures
+
+
+def _measured(loss: OutputLoss, outputs: NDArray[np.float32], labels: NDArray[Any]) -> dict[str, float]:
+    name = "mse" if loss.kind is Loss.mse else choose_measure(outputs.shape, labels)
+    if not MEASURES[name].classes:
+        outputs = np.asarray(activate(loss, outputs))
+    return measure(name, outputs, labels)
+
+
+def accuracy_of(figures: Mapping[str, float]) -> float | None:
+    """The first of the figures that is an accuracy."""
+    return next((value for name, value in figures.items() if name.endswith("accuracy")), None)

@@ -1,0 +1,174 @@
+"""The steps of training that run without Python between them: forward on the arrays, gradients, optimiser, writes."""
+
+from collections.abc import Mapping
+from functools import partial
+from typing import Any, NamedTuple
+
+import jax
+import optax
+from jax import Array
+
+from cimc.dataset import Preprocess
+from runtime.crossbar.xla import jit
+from runtime.network.run import run_network
+from runtime.system.inputs import input_shapes, network_inputs
+from runtime.system.state import State, System
+from runtime.training.compute import Compute
+from runtime.training.losses import OutputLoss, total_loss
+from runtime.training.policies.policy import Change, LayerState, UpdateRule
+from runtime.training.vectors import Packing, pack, packing, spread, unpack
+from runtime.training.writes import word_lines
+
+# Counts of a run, by weight and by device.
+COUNTS = ("updates", "writes", "trials")
+
+
+@partial(jit, static_argnums=(0, 1, 2, 3, 4, 5), donate_argnums=(6,))
+def train_steps(
+    system: System,
+    compute: Compute,
+    rule: UpdateRule,
+    weight_decay: float,
+    preprocess: Preprocess,
+    losses: tuple[OutputLoss, ...],
+    carried: tuple[State, Any, Array],
+    stored: Mapping[str, Array],
+    targets: Mapping[str, Array],
+    batches: Array,
+    rates: Array,
+    key: Array,
+    first: Array,
+    count: Array,
+) -> tuple[State, Any, Array]:
+    """`count` steps from step `first` on, one after the other, with batches [steps, batch size] and rates [steps].
+
+    stored, targets: of all samples, by input and by output.
+    """
+    shapes = input_shapes(system.network)
+    state, optimizer, loss_sum = carried
+    packings = packing(state["weight"]), packing(state["digital"])
+    weights, digital = packings
+    ranges = spread(weights, state["weight_range"])
+    # The rate of each layer over --lr.
+    units = spread(weights, {name: compute.unit(w, state["weight_range"][name]) for name, w in state["weight"].items()})
+    beside = _Beside(state, ranges, units, pack(weights, word_lines(system, state["weight"])))
+
+    def one(n: Array, carried: _Carried) -> _Carried:
+        step_key = jax.random.fold_in(key, first + n)
+        feeds = network_inputs({name: array[batches[n]] for name, array in stored.items()}, shapes, preprocess)
+        return _train_step(
+            system,
+            compute,
+            rule,
+            weight_decay,
+            losses,
+            packings,
+            beside,
+            carried,
+            feeds,
+            {name: array[batches[n]] for name, array in targets.items()},
+            rates[n],
+            step_key,
+        )
+
+    groups = {group: pack(weights, state[group]) for group in ("weight", "conductance", *COUNTS, *rule.policy.memory)}
+    layers = tuple(
+        LayerState(
+            groups["weight"][index],
+            {name: groups[name][index] for name in rule.policy.memory},
+            groups["conductance"][index],
+            *(groups[name][index] for name in COUNTS),
+        )
+        for index in range(len(weights))
+    )
+    start = _Carried(layers, pack(digital, state["digital"]), state["statistics"], optimizer, loss_sum)
+    end = jax.lax.fori_loop(0, count, one, start)
+    new: State = {**state, "statistics": end.statistics, "digital": unpack(digital, end.digital)}
+    for group in ("weight", "conductance", *COUNTS):
+        new[group] = unpack(weights, [getattr(layer, group) for layer in end.layers])
+    for group in rule.policy.memory:
+        new[group] = unpack(weights, [layer.memory[group] for layer in end.layers])
+    return new, end.optimizer, end.loss_sum
+
+
+class _Beside(NamedTuple):
+    """What steps read and do not change: the state, and of the packed weights the range, the unit of their steps and
+    the word line.
+    """
+
+    fixed: State
+    ranges: tuple[Array, ...]
+    units: tuple[Array, ...]
+    word_lines: tuple[Array, ...]
+
+
+class _Carried(NamedTuple):
+    """What a step hands to the next one, packed."""
+
+    layers: tuple[LayerState, ...]
+    digital: tuple[Array, ...]
+    statistics: dict[str, Array]
+    optimizer: Any
+    loss_sum: Array
+
+
+def _train_step(
+    system: System,
+    compute: Compute,
+    rule: UpdateRule,
+    weight_decay: float,
+    losses: tuple[OutputLoss, ...],
+    packings: tuple[Packing, Packing],
+    beside: _Beside,
+    carried: _Carried,
+    feeds: Mapping[str, Array],
+    targets: Mapping[str, Array],
+    lr: Array,
+    key: Array,
+) -> _Carried:
+    """One step; packings of the weights and of the digital parameters."""
+    weights, digital = packings
+    forward_key, update_key = jax.random.split(key)
+    conductance = unpack(weights, [layer.conductance for layer in carried.layers])
+
+    def loss_of(parameters: dict[str, dict[str, Array]]) -> tuple[Array, dict[str, Array]]:
+        trial: State = {**beside.fixed, "conductance": conductance, **parameters}
+        product = compute.product(system, trial)
+        outputs, statistics = run_network(
+            system.network, feeds, product, trial["digital"], carried.statistics, forward_key, train=True
+        )
+        return total_loss(losses, outputs, targets), statistics
+
+    parameters = {"weight": tuple(layer.weight for layer in carried.layers), "digital": carried.digital}
+    apart = {"weight": unpack(weights, parameters["weight"]), "digital": unpack(digital, carried.digital)}
+    (loss, statistics), gradients = jax.value_and_grad(loss_of, has_aux=True)(apart)
+    gradient = packed(weights, digital, gradients)
+    directions, optimizer = optax.scale_by_adam().update(gradient, carried.optimizer)
+    steps = {
+        # Adam with decoupled weight decay on the crossbar weights.
+        "weight": tuple(
+            -lr * (u * direction + weight_decay * weight)
+            for u, direction, weight in zip(beside.units, directions["weight"], parameters["weight"], strict=True)
+        ),
+        "digital": tuple(-lr * direction for direction in directions["digital"]),
+    }
+    layers = tuple(
+        compute.apply(
+            rule,
+            system.chip,
+            layer,
+            Change(steps["weight"][index], gradient["weight"][index]),
+            weight_range=beside.ranges[index],
+            word_line=beside.word_lines[index],
+            key=jax.random.fold_in(update_key, index),
+        )
+        for index, layer in enumerate(carried.layers)
+    )
+    return _Carried(
+        layers, optax.apply_updates(carried.digital, steps["digital"]), statistics, optimizer, carried.loss_sum + loss
+    )
+
+
+def packed(weights: Packing, digital: Packing, parameters: Mapping[str, Any]) -> dict[str, tuple[Array, ...]]:
+    """Weights and digital parameters in vectors."""
+    return {"weight": pack(weights, parameters["weight"]), "digital": pack(digital, parameters["digital"])}
