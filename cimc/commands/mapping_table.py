@@ -62,6 +62,7 @@ def grid(layer: MappedLayer) -> list[int]:
 def show(artifact: Artifact, simulated: Figures | None = None) -> None:
     """Everything that `inspect` prints."""
     totals.show(artifact)
+    digital_table.show(artifact)
     show_layers(artifact)
     _show_components(artifact.mapping)
     if artifact.mapping.schedule is not None:
