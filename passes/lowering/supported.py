@@ -12,8 +12,8 @@ from passes.messages import describe, one_line
 from passes.scan_body import body_of, steps_of
 
 _NEEDS = {
-    "Loop": "its number of steps is not known before the network runs; export it with a fixed number",
-    "Scan": "its number of steps is not known; give the inputs of the network static sizes with --shape",
+    "Loop": "its number of steps is not known before the network runs, or too large; export it with fewer",
+    "Scan": "its number of steps is not known, or too large; give the inputs of the network sizes with --shape",
     "ZipMap": "its result is a dictionary; export the network without it (skl2onnx: options={'zipmap': False})",
     "Shape": "the network computes with sizes; export it with static sizes, only the batch may vary",
 }
