@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import Any
 
 import numpy as np
 import onnx
@@ -18,7 +19,7 @@ from cimc.errors import CimcError
 from cimc.operators import CROSSBAR_DOMAIN, CROSSBAR_OPERATORS, layer_of
 from runtime.network.network import Network
 
-Arrays = Mapping[str, NDArray[np.generic]]
+Arrays = Mapping[str, NDArray[Any]]
 
 _FATAL_ONLY = 4
 _LARGE = 1 << 14  # bytes: a constant from here on is handed to each run, of which onnxruntime makes no copy
@@ -56,12 +57,12 @@ Step = LayerStep | DigitalStep | ScanStep
 # (step, input as in ONNX) -> output as in ONNX.
 LayerFunction = Callable[[LayerStep, NDArray[np.float32]], NDArray[np.float32]]
 # (step, values by name) -> outputs as in ONNX.
-ScanFunction = Callable[[ScanStep, Arrays], Sequence[NDArray[np.generic]]]
+ScanFunction = Callable[[ScanStep, Arrays], Sequence[NDArray[Any]]]
 
 
 def run_steps(
     network: Network, feeds: Arrays, parameters: Arrays, *, layer: LayerFunction, scan: ScanFunction
-) -> dict[str, NDArray[np.generic]]:
+) -> dict[str, NDArray[Any]]:
     """Run a network with its crossbar layers computed by `layer`.
 
     Args:
@@ -79,7 +80,7 @@ def run_steps(
     left = dict(uses)
     for step in steps:
         inputs, outputs = _ends(step)
-        made: Sequence[NDArray[np.generic]]
+        made: Sequence[NDArray[Any]]
         if isinstance(step, LayerStep):
             made = [layer(step, values[inputs[0]])]
         elif isinstance(step, ScanStep):
@@ -95,7 +96,7 @@ def run_steps(
     return {name: values[name] for name in network.outputs}
 
 
-def run_exactly(network: Network, feeds: Arrays, parameters: Arrays) -> dict[str, NDArray[np.generic]]:
+def run_exactly(network: Network, feeds: Arrays, parameters: Arrays) -> dict[str, NDArray[Any]]:
     """The outputs of a network in float32, all of it in onnxruntime.
 
     Args:
@@ -108,9 +109,7 @@ def run_exactly(network: Network, feeds: Arrays, parameters: Arrays) -> dict[str
     return dict(zip(step.outputs, _run(step, values), strict=True))
 
 
-def run_layer_exactly(
-    network: Network, node: onnx.NodeProto, inputs: Sequence[NDArray[np.generic]]
-) -> NDArray[np.float32]:
+def run_layer_exactly(network: Network, node: onnx.NodeProto, inputs: Sequence[NDArray[Any]]) -> NDArray[np.float32]:
     """A crossbar layer in float32 in onnxruntime, of its input, its weight [rows, columns] and, if any, its bias."""
     step = _layer_alone(network, node.output[0])
     return _run(step, dict(zip(node.input, inputs, strict=True)))[0].astype(np.float32, copy=False)
@@ -218,7 +217,7 @@ def _digital_step(
     return DigitalStep(session, inputs, tuple(outputs), tuple(nodes))
 
 
-def _run(step: DigitalStep, values: Arrays) -> list[NDArray[np.generic]]:
+def _run(step: DigitalStep, values: Arrays) -> list[NDArray[Any]]:
     try:
         return [np.asarray(array) for array in step.session.run(None, {name: values[name] for name in step.inputs})]
     except Exception as error:

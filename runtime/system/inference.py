@@ -5,6 +5,7 @@ import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
 import numpy as np
 from jax import Array
@@ -22,7 +23,7 @@ from runtime.system.state import State, System, gain_name
 MOST_SAMPLES = 512  # at once: more are not faster
 # Of what is free, for the values between layers; and no more than that without being asked.
 FREE_SHARE, MOST_BYTES = 0.25, 1 << 28
-Outputs = dict[str, NDArray[np.generic]]
+Outputs = dict[str, NDArray[Any]]
 
 
 @dataclass(frozen=True, eq=False)
