@@ -63,6 +63,7 @@ def show(artifact: Artifact, simulated: Figures | None = None) -> None:
     """Everything that `inspect` prints."""
     totals.show(artifact)
     show_layers(artifact)
+    digital_table.show(artifact)
     _show_components(artifact.mapping)
     if artifact.mapping.schedule is not None:
         _show_path(artifact.mapping.schedule.critical_path, artifact.mapping.schedule.latency_ns)
