@@ -64,6 +64,7 @@ def show(artifact: Artifact, simulated: Figures | None = None) -> None:
     totals.show(artifact)
     digital_table.show(artifact)
     show_layers(artifact)
+    digital_table.show(artifact)
     _show_components(artifact.mapping)
     if artifact.mapping.schedule is not None:
         _show_path(artifact.mapping.schedule.critical_path, artifact.mapping.schedule.latency_ns)
