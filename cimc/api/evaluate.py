@@ -17,6 +17,7 @@ from runtime.crossbar.xla import use_compilation_cache
 from runtime.system.calibration import calibrate, calibration_index
 from runtime.system.inference import batches, exact_parameters, outputs_exactly, outputs_on_arrays
 from runtime.system.inputs import check_range, match_data
+from runtime.system.layer_errors import layer_errors
 from runtime.system.quality import new_quality
 from runtime.system.state import program
 from runtime.system.weight_range import best_weight_range
@@ -29,6 +30,7 @@ def evaluate(
     exact: bool = False,
     noise: bool = True,
     metric: str | None = None,
+    layers: bool = False,
     memory: int | None = None,
     seed: int = 0,
     progress: Progress = silent,
@@ -44,13 +46,15 @@ def evaluate(
         exact: float32 products, no arrays.
         noise: that of reads and converters.
         metric: a measure of `runtime.system.measures` or `module:function`; None: the usual one for the labels.
+        layers: what each layer loses, on some of the test samples (`runtime.system.layer_errors`).
         memory: bytes for the values between layers; None: a share of what is free. It changes no result.
         seed: of programming, calibration and noise.
         progress: called with the samples done, of how many.
 
     Returns:
         The figures of the labelled outputs by their names (of several with `OUTPUT.` before them), such as accuracy;
-        images_per_s; and unless `exact`, under `agreement`, by output how it agrees with the same weights in float32.
+        images_per_s; and unless `exact`, under `agreement`, by output how it agrees with the same weights in float32;
+        and with `layers`, under `layers`, by layer its figures.
 
     Raises:
         CimcError: the file or the data do not fit, or the chip is not simulated.
@@ -89,4 +93,8 @@ def evaluate(
     several = len(figures) > 1
     named = {f"{output}.{key}" if several else key: v for output, found in figures.items() for key, v in found.items()}
     agreement = {} if exact else {"agreement": quality.agreement()}
-    return {**named, "images_per_s": timed / seconds, **agreement}
+    by_layer = {}
+    if layers and not exact:
+        errors = layer_errors(system, state, data.test, data.preprocess, read_key if noise else None)
+        by_layer = {"layers": {error.name: error.figures for error in errors}}
+    return {**named, "images_per_s": timed / seconds, **agreement, **by_layer}

@@ -12,7 +12,7 @@ from cimc.dataset import Preprocess, Samples
 from cimc.units import pair_weight
 from cimc.window import output_sizes
 from runtime.crossbar.pieces import Floats, Held, read_in_pieces
-from runtime.network.stepwise import Arrays, LayerStep, ScanStep, run_layer_exactly, run_steps
+from runtime.network.stepwise import Arrays, LayerStep, ScanStep, run_node_exactly, run_steps
 from runtime.system.inference import batch_size, digital_parameters, feeds_of
 from runtime.system.input_ranges import RANGE_FACTORS, tried_images
 from runtime.system.layers import held_of, read_layer, samples_first
@@ -67,8 +67,9 @@ def _best_range(system: System, step: LayerStep, x: Floats, held: Held, key: Arr
     sizes = vectors.shape[1:2] if crossbar.window is None else output_sizes(vectors.shape[2:], crossbar.window)
     tried = vectors[: tried_images(math.prod(sizes))]
     weight = pair_weight(np.asarray(held.conductance), np.asarray(held.weight_range), system.chip)
-    constants = [weight * np.asarray(held.gain), np.asarray(held.bias)]
-    expected = run_layer_exactly(system.network, step.node, [tried, *constants[: len(step.node.input) - 1]])
+    values = (tried, weight * np.asarray(held.gain), np.asarray(held.bias))
+    by_name = {name: value for name, value in zip(step.node.input, values, strict=False) if name}
+    expected = run_node_exactly(system.network, step.node, by_name)[0]
 
     def error(candidate: np.float32) -> float:
         trial = held._replace(input_range=jnp.asarray(candidate))
