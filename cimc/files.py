@@ -47,9 +47,7 @@ def replacing_folder(target: Path, replaceable: Callable[[Path], bool]) -> Itera
     Raises:
         CimcError: `target` holds something else, or the place cannot be written.
     """
-    place = Path(target).resolve()
-    if place.exists() and not (place.is_dir() and (not any(place.iterdir()) or replaceable(place))):
-        raise CimcError(f"cannot write {target}: it exists and is not a package of this tool; choose another name")
+    place = prepare_folder(target, replaceable)
     temporary: Path | None = None
     try:
         temporary = Path(tempfile.mkdtemp(prefix=f".{place.name}.", dir=place.parent))
@@ -68,6 +66,23 @@ def replacing_folder(target: Path, replaceable: Callable[[Path], bool]) -> Itera
     finally:
         if temporary is not None:
             shutil.rmtree(temporary, ignore_errors=True)
+
+
+def prepare_folder(target: str | Path, replaceable: Callable[[Path], bool]) -> Path:
+    """The whole path of a folder to be written; the folders above it are made, so that a long run does not fail there.
+
+    Raises:
+        CimcError: as `replacing_folder`.
+    """
+    place = Path(target).resolve()
+    try:
+        if place.exists() and not (place.is_dir() and (not any(place.iterdir()) or replaceable(place))):
+            raise CimcError(f"cannot write {target}: it exists and is not a package of this tool; choose another name")
+        place.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise CimcError(f"cannot write {target}: {error.strerror or error}; choose another place") from None
+    require_writable(place.parent / f"{place.name}.tmp")
+    return place
 
 
 def require_writable(target: str | Path) -> None:

@@ -72,6 +72,18 @@ class Weights(StrEnum):
     digital = "digital"
 
 
+class ShareWeights(StrEnum):
+    """Whether a weight that several products of a network use is one crossbar layer.
+
+    auto: yes, unless nothing but chance made it one: all its elements are equal, or an exporter stored equal
+    parameters of different names once.
+    """
+
+    auto = "auto"
+    always = "always"
+    never = "never"
+
+
 class RowSplit(StrEnum):
     """How rows of a weight matrix are split over arrays."""
 

@@ -28,7 +28,7 @@ import safetensors.numpy
 from cimc.addresses import take_from_arrays
 from cimc.chip import Chip, parse_chip
 from cimc.errors import CimcError
-from cimc.files import replacing_folder
+from cimc.files import prepare_folder, replacing_folder
 from cimc.mapping import Mapping, parse_mapping
 from cimc.migrate import with_granularity
 from cimc.package_readme import package_readme
@@ -62,6 +62,11 @@ class Package:
     network: bytes
     chip_network: bytes
     notes: dict[str, Any]
+
+
+def require_package_place(folder: str | Path) -> None:
+    """Find out before a long run whether a package can be written there. Raises CimcError as `write_package` does."""
+    prepare_folder(folder, _is_package)
 
 
 def write_package(folder: str | Path, package: Package) -> None:

@@ -197,7 +197,7 @@ def operators_page() -> str:
             "at run time: `tests/runtime/conformance_exceptions.py`).",
             "An operator outside this table still runs in `eval` and `deploy`, in onnxruntime, node by node; `train` "
             "refuses it only where a gradient must pass through it. What cannot run is refused with node, operator and "
-            "remedy: control flow, sizes that depend on data.",
+            "remedy: loops whose length is not known before, sizes that depend on data.",
             *(escaped(" ".join(part.split())) for part in (inspect.getdoc(Operator) or "").split("\n\n")[1:]),
             table(["operator", "runs", "trainable", *(key.replace("_", " ") for key in traits), "cases passed"], rows),
         ]

@@ -31,7 +31,7 @@ def check_file(proto: onnx.ModelProto, path: Path) -> None:
     Raises:
         CimcError: naming the first tensor or value that cannot be.
     """
-    for graph in _graphs(proto):
+    for graph in graphs(proto):
         for value in (*graph.input, *graph.output, *graph.value_info):
             _check_value(value, path)
     for tensor in tensors(proto):
@@ -40,7 +40,7 @@ def check_file(proto: onnx.ModelProto, path: Path) -> None:
 
 def tensors(proto: onnx.ModelProto) -> Iterator[onnx.TensorProto]:
     """All constants of the model, of its functions and subgraphs, in attributes too."""
-    for graph in _graphs(proto):
+    for graph in graphs(proto):
         yield from graph.initializer
     for node in _nodes(proto):
         for attribute in node.attribute:
@@ -54,7 +54,7 @@ def _check_value(value: onnx.ValueInfoProto, path: Path) -> None:
     if kind.elem_type and kind.elem_type not in _KINDS:
         raise CimcError(f"{path}: '{value.name}' has an element type that ONNX does not know; export the network again")
     sizes = [size.dim_value for size in kind.shape.dim if size.HasField("dim_value")]
-    if min(sizes, default=0) < 0 or math.prod(max(size, 1) for size in sizes) > MOST_ELEMENTS:
+    if math.prod(max(size, 1) for size in sizes) > MOST_ELEMENTS:
         text = "x".join(map(str, sizes))[:60]
         raise CimcError(f"{path}: '{value.name}' has sizes that cannot be ({text}); export the network again")
 
@@ -77,7 +77,7 @@ def _check_tensor(tensor: onnx.TensorProto, path: Path) -> None:
         raise CimcError(f"{path}: the constant '{tensor.name}' {fault}; export the network again")
 
 
-def _graphs(proto: onnx.ModelProto) -> Iterator[onnx.GraphProto]:
+def graphs(proto: onnx.ModelProto) -> Iterator[onnx.GraphProto]:
     """The graph and all subgraphs."""
     yield proto.graph
     for node in _nodes(proto):

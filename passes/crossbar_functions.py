@@ -8,7 +8,7 @@ ONNX functions cannot leave out the operand of an Add: a CrossbarMatMul with a b
 operator. The Conv in the body of CrossbarConv takes an absent bias as it is.
 """
 
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 
 import numpy as np
 import numpy.typing as npt
@@ -17,7 +17,7 @@ import onnx_ir as ir
 
 from cimc.operators import CROSSBAR_DOMAIN, CROSSBAR_OPERATORS, layer_of
 from cimc.window import Window
-from passes.graph_edit import add_constant, new_node
+from passes.graph_edit import add_constant, derived_constant, new_node, source_of
 
 CROSSBAR_VERSION = 1
 MINIMUM_IR_VERSION = 10  # overloads of functions exist from here on
@@ -69,11 +69,14 @@ def crossbar_matmul(
     graph: ir.Graph,
     x: ir.Value,
     weight: npt.NDArray[np.float32],
-    bias: npt.NDArray[np.float32] | None,
     name: str,
+    *,
+    source: ir.Value,
+    part: Hashable = None,
 ) -> ir.Node:
-    """A CrossbarMatMul node; `weight` is [rows, columns], `bias` [columns]; both become initializers of `graph`."""
-    return with_bias(graph, crossbar_product(x, crossbar_weight(graph, name, weight), name), bias)
+    """A CrossbarMatMul node; `weight` [rows, columns] becomes an initializer of `graph` as by `crossbar_weight`."""
+    value = crossbar_weight(graph, name, weight, source=source, use=("CrossbarMatMul", part))
+    return crossbar_product(x, value, name)
 
 
 def crossbar_product(x: ir.Value, weight: ir.Value, name: str, bias: ir.Value | None = None) -> ir.Node:
@@ -87,13 +90,16 @@ def crossbar_conv(
     graph: ir.Graph,
     x: ir.Value,
     weight: npt.NDArray[np.float32],
-    bias: npt.NDArray[np.float32] | None,
+    name: str,
     *,
     window: Window,
     groups: int,
-    name: str,
+    source: ir.Value,
 ) -> ir.Node:
-    """A CrossbarConv node; `weight` comes as in ONNX [C_out, C_in / group, kernel...], is stored [.., C_out]."""
+    """A CrossbarConv node; `weight` comes as in ONNX [C_out, C_in / group, kernel...], is stored [.., C_out].
+
+    Convolutions with one kernel are one layer as by `crossbar_weight`, if they move it over their inputs alike.
+    """
     attributes = [
         ir.AttrInt64s("kernel_shape", window.kernel),
         ir.AttrInt64s("strides", window.strides),
@@ -103,24 +109,55 @@ def crossbar_conv(
         ir.AttrInt64s("weight_shape", weight.shape),
     ]
     matrix = weight.reshape(weight.shape[0], -1).T
-    node = new_node("CrossbarConv", [x, crossbar_weight(graph, name, matrix)], name, attributes, domain=CROSSBAR_DOMAIN)
-    return with_bias(graph, node, bias)
+    use = ("CrossbarConv", window, groups, weight.shape)
+    value = crossbar_weight(graph, name, matrix, source=source, use=use)
+    return new_node("CrossbarConv", [x, value], name, attributes, domain=CROSSBAR_DOMAIN)
 
 
-def with_bias(graph: ir.Graph, node: ir.Node, bias: npt.NDArray[np.float32] | None) -> ir.Node:
+def with_bias(node: ir.Node, bias: ir.Value | None) -> ir.Node:
     """A copy of the crossbar layer `node`, not yet in a graph, with `bias` [columns] in the place of its own bias."""
     inputs: Sequence[ir.Value | None] = node.inputs[:2]
     overload = ""
     if bias is not None:
-        inputs = [*inputs, add_constant(graph, f"{node.name}.bias", bias.astype(np.float32, copy=False))]
+        inputs = [*inputs, bias]
         overload = "bias" if node.op_type == "CrossbarMatMul" else ""
     attributes = list(node.attributes.values())
     return new_node(node.op_type, inputs, node.name or "", attributes, domain=CROSSBAR_DOMAIN, overload=overload)
 
 
-def crossbar_weight(graph: ir.Graph, name: str, matrix: npt.NDArray[np.float32]) -> ir.Value:
-    """The weight [rows, columns] of a layer as an initializer of `graph`."""
-    return add_constant(graph, f"{name}.weight", matrix)
+def crossbar_bias(graph: ir.Graph, node: ir.Node, bias: npt.NDArray[np.float32], source: str) -> ir.Value:
+    """The bias [columns] of the layer that `node` uses, an initializer of `graph`: one for all its uses of `source`."""
+    weight = node.inputs[1]
+    assert weight is not None
+    array = bias.astype(np.float32, copy=False)
+    return derived_constant(graph, f"{node.name}.bias", array, source, ("bias", weight.name))[0]
+
+
+def crossbar_weight(
+    graph: ir.Graph,
+    name: str,
+    matrix: npt.NDArray[np.float32],
+    *,
+    source: ir.Value | None = None,
+    use: Hashable = None,
+) -> ir.Value:
+    """The weight [rows, columns] of a layer as an initializer of `graph`.
+
+    Args:
+        graph: where it becomes an initializer.
+        name: of the layer.
+        matrix: its elements.
+        source: the constant that it is made of: equal matrices of one source and one `use` are one layer. None: a
+            layer of its own.
+        use: what the source is made into.
+    """
+    if source is None:
+        return add_constant(graph, f"{name}.weight", matrix)
+    value, known = derived_constant(graph, f"{name}.weight", matrix, source_of(source), ("weight", use))
+    if not known and "stored_as" in source.meta:
+        value.meta["stored_as"] = source.meta["stored_as"]
+    value.meta["products"] = value.meta.get("products", 0) + 1 if known else 1
+    return value
 
 
 class AddCrossbarFunctions(ir.passes.InPlacePass):

@@ -1,10 +1,14 @@
 """Small edits that the passes share: constants, names and replacing a node."""
 
-from collections.abc import Collection, Sequence
+from collections.abc import Hashable, Sequence
+from weakref import WeakKeyDictionary
 
 import numpy as np
 import numpy.typing as npt
 import onnx_ir as ir
+
+# Names of values by graph, those once given included: to walk a graph for every constant takes minutes on large ones.
+_USED: WeakKeyDictionary[ir.Graph, set[str | None]] = WeakKeyDictionary()
 
 
 def constant(value: ir.Value | None) -> npt.NDArray[np.generic] | None:
@@ -21,24 +25,35 @@ def float_constant(value: ir.Value | None) -> npt.NDArray[np.float32] | None:
     return None if array is None or array.dtype != np.float32 else array.astype(np.float32, copy=False)
 
 
-def used_names(graph: ir.Graph) -> set[str | None]:
-    """The names of all values of `graph`."""
-    used = {value.name for value in graph.inputs} | set(graph.initializers)
-    return used | {value.name for node in graph for value in node.outputs}
-
-
-def unused_name(used: Collection[str | None], name: str) -> str:
-    """`name`, or `name` with the first number that is not among the `used_names` of a graph."""
+def new_name(graph: ir.Graph, name: str) -> str:
+    """`name`, or `name` with a number, as no value or node of `graph` is called; it counts as used from now on."""
+    used = _USED.get(graph)
+    if used is None:
+        used = _USED[graph] = _names(graph)
     candidate, number = name, 1
     while candidate in used:
         number += 1
         candidate = f"{name}_{number}"
+    used.add(candidate)
     return candidate
+
+
+def forget_names(graph: ir.Graph) -> None:
+    """Read the names of `graph` anew at the next `new_name`: another hand may have changed them, as a pass's end."""
+    _USED.pop(graph, None)
+
+
+def _names(graph: ir.Graph) -> set[str | None]:
+    graphs = (graph, *graph.subgraphs())
+    names = {value.name for one in graphs for value in (*one.inputs, *one.initializers.values())}
+    for node in (node for one in graphs for node in one):
+        names |= {node.name, *(value.name for value in node.outputs)}
+    return names
 
 
 def add_constant(graph: ir.Graph, name: str, array: npt.NDArray[np.generic]) -> ir.Value:
     """Register `array` as an initializer of `graph`, under `name` or a name close to it."""
-    return register_constant(graph, unused_name(used_names(graph), name), array)
+    return register_constant(graph, new_name(graph, name), array)
 
 
 def register_constant(graph: ir.Graph, name: str, array: npt.NDArray[np.generic]) -> ir.Value:
@@ -47,6 +62,30 @@ def register_constant(graph: ir.Graph, name: str, array: npt.NDArray[np.generic]
     value = ir.Value(name=name, shape=ir.Shape(array.shape), type=ir.TensorType(tensor.dtype), const_value=tensor)
     graph.register_initializer(value)
     return value
+
+
+def source_of(value: ir.Value) -> str:
+    """The name of the constant that the constant `value` was computed from; its own where it was given."""
+    return str(value.meta.get("source", value.name))
+
+
+def derived_constant(
+    graph: ir.Graph, name: str, array: npt.NDArray[np.generic], source: str, use: Hashable
+) -> tuple[ir.Value, bool]:
+    """An initializer with `array`, which comes from the constant `source` (`source_of`) and serves `use`.
+
+    Returns:
+        The initializer, and whether it was there: one of the same source and use with equal elements.
+    """
+    candidates = graph.meta.setdefault("derived", {}).setdefault((source, use), [])
+    for known in candidates:
+        held = constant(known) if graph.initializers.get(known.name) is known else None
+        if held is not None and np.array_equal(held, array):
+            return known, True
+    value = add_constant(graph, name, array)
+    value.meta.update({"source": source, "use": use})
+    candidates.append(value)
+    return value, False
 
 
 def new_node(
@@ -64,6 +103,19 @@ def new_node(
     return node
 
 
+def insert_before(
+    place: ir.Node, operator: str, inputs: Sequence[ir.Value | None], *, outputs: int = 1, **attributes: int
+) -> list[ir.Value]:
+    """The outputs of a new node before `place`, which is named after it; their types are left to inference."""
+    graph, given = owner(place), [ir.AttrInt64(name, number) for name, number in attributes.items()]
+    name = f"{place.name or place.op_type}.{operator.lower()}"
+    node = ir.Node("", operator, inputs, given, num_outputs=outputs, name=new_name(graph, name))
+    for value in node.outputs:
+        value.name = new_name(graph, name)
+    graph.insert_before(place, node)
+    return list(node.outputs)
+
+
 def owner(node: ir.Node) -> ir.Graph:
     """The graph that holds `node`."""
     graph = node.graph
@@ -76,9 +128,6 @@ def replace_node(node: ir.Node, chain: Sequence[ir.Node]) -> None:
     """Put `chain` in the place of `node`; the first output of its last node takes over the first output of `node`."""
     graph = owner(node)
     output = node.outputs[0]
-    used = used_names(graph)
     for place, link in enumerate(chain[:-1]):
-        name = unused_name(used, f"{output.name}.{link.op_type.lower()}{place or ''}")
-        link.outputs[0].name = name
-        used.add(name)
+        link.outputs[0].name = new_name(graph, f"{output.name}.{link.op_type.lower()}{place or ''}")
     ir.convenience.replace_nodes_and_values(graph, node, [node], chain, [output], [chain[-1].outputs[0]])

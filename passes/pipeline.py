@@ -4,14 +4,19 @@ import onnx_ir as ir
 from onnx_ir.passes import common
 
 from cimc.errors import CimcError
+from cimc.options import ShareWeights
 from cimc.plugins import plugins
 from passes.crossbar_functions import MINIMUM_IR_VERSION, AddCrossbarFunctions
+from passes.graph_edit import forget_names
+from passes.lowering.drop_empty import DropEmpty
 from passes.lowering.drop_identities import DropIdentities
 from passes.lowering.expand_fused import ExpandFused
 from passes.lowering.expand_ml import ExpandMl
 from passes.lowering.expand_quantized import ExpandQuantized
+from passes.lowering.flatten_control_flow import FlattenControlFlow
 from passes.lowering.fold_constants import FoldConstants
 from passes.lowering.fold_reshapes import FoldReshapes
+from passes.lowering.fold_sequences import FoldSequences
 from passes.lowering.free_batch import FreeBatch
 from passes.lowering.fuse_bias import FuseBias
 from passes.lowering.infer_shapes import InferShapes
@@ -22,13 +27,16 @@ from passes.lowering.lower_gemm import LowerGemm
 from passes.lowering.lower_matmul import LowerMatMul
 from passes.lowering.lower_recurrent import LowerRecurrent
 from passes.lowering.name_layers import NameLayers
+from passes.lowering.note_shared_weights import NoteSharedWeights
 from passes.lowering.pair_quantizers import PairQuantizers
 from passes.lowering.require_finite import RequireFinite
 from passes.lowering.require_float32 import RequireFloat32
 from passes.lowering.separate_parameters import SeparateParameters
+from passes.lowering.separate_weights import SeparateWeights
 from passes.lowering.supported import CheckLayerSizes, CheckModel, CheckOperators
 from passes.lowering.upgrade_opset import UpgradeOpset
 from passes.messages import one_line
+from passes.set_shapes import shape_example
 from passes.watch import Watch
 
 NETWORK_PASSES: tuple[ir.passes.PassBase, ...] = (
@@ -36,6 +44,9 @@ NETWORK_PASSES: tuple[ir.passes.PassBase, ...] = (
     common.InlinePass(),
     UpgradeOpset(),
     common.LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0),
+    common.LiftSubgraphInitializersToMainGraphPass(),
+    FlattenControlFlow(),
+    FoldSequences(),
     DropIdentities(),
     ExpandFused(),
     ExpandMl(),
@@ -43,10 +54,12 @@ NETWORK_PASSES: tuple[ir.passes.PassBase, ...] = (
     FoldConstants(),
     FreeBatch(),
     InferShapes(),
+    DropEmpty(),
     FoldReshapes(),
     common.RemoveUnusedNodesPass(),
     RequireFloat32(),
     PairQuantizers(),
+    SeparateWeights(),
     LowerRecurrent(),
     LowerEinsum(),
     LowerMatMul(),
@@ -54,6 +67,7 @@ NETWORK_PASSES: tuple[ir.passes.PassBase, ...] = (
     LowerConv(),
     LowerConvTranspose(),
     FuseBias(),
+    NoteSharedWeights(),
     SeparateParameters(),
     common.RemoveUnusedNodesPass(),
     common.RemoveUnusedOpsetsPass(),
@@ -68,8 +82,8 @@ NETWORK_PASSES: tuple[ir.passes.PassBase, ...] = (
 )
 
 
-def network_passes() -> tuple[ir.passes.PassBase, ...]:
-    """All passes in order.
+def network_passes(share_weights: ShareWeights = ShareWeights.auto) -> tuple[ir.passes.PassBase, ...]:
+    """All passes in order, with that rule for weights that several products use.
 
     The passes that plug-ins declare (group `cimc.passes`) run before `FoldConstants`, in the order of their names: what
     they make is folded, given shapes, lowered and checked like what a user's network holds.
@@ -85,10 +99,11 @@ def network_passes() -> tuple[ir.passes.PassBase, ...]:
                 f"the plug-in pass {name!r} is {given}, not an onnx_ir.passes.PassBase; declare an instance"
             )
     place = next(n for n, one in enumerate(NETWORK_PASSES) if isinstance(one, FoldConstants))
-    return (*NETWORK_PASSES[:place], *extra.values(), *NETWORK_PASSES[place:])
+    passes = (*NETWORK_PASSES[:place], *extra.values(), *NETWORK_PASSES[place:])
+    return tuple(SeparateWeights(share_weights) if isinstance(one, SeparateWeights) else one for one in passes)
 
 
-def lower(model: ir.Model, watch: Watch | None = None) -> ir.Model:
+def lower(model: ir.Model, watch: Watch | None = None, *, share_weights: ShareWeights = ShareWeights.auto) -> ir.Model:
     """Run all network passes on a copy of `model`: products with constant weights become crossbar layers.
 
     The result has a shape for every value, with a symbolic batch; the tensors of `model` may be shared with it.
@@ -96,6 +111,7 @@ def lower(model: ir.Model, watch: Watch | None = None) -> ir.Model:
     Args:
         model: the network as read.
         watch: called after each pass (see `passes.watch`).
+        share_weights: whether a weight that several products use is one layer.
 
     Raises:
         CimcError: the network cannot be executed on crossbars; the message names the node and the remedy.
@@ -103,19 +119,20 @@ def lower(model: ir.Model, watch: Watch | None = None) -> ir.Model:
     model = model.clone()
     # Before IR version 4 every initializer had to be an input too.
     model.ir_version = max(model.ir_version, MINIMUM_IR_VERSION)
-    for number, network_pass in enumerate(network_passes(), 1):
+    for number, network_pass in enumerate(network_passes(share_weights), 1):
+        forget_names(model.graph)
         try:
             model = network_pass(model).model
-        except CimcError:
-            raise
         # A network that passes the ONNX checker can still hold nonsense anywhere.
         except Exception as error:
-            if isinstance(error.__cause__, CimcError):
-                raise error.__cause__ from None
-            raise CimcError(
-                f"cannot lower the network ({type(network_pass).__name__}): {one_line(error)}; "
-                f"simplify the network or export it with another opset"
-            ) from error
+            cause = error if isinstance(error, CimcError) else error.__cause__
+            if not isinstance(cause, CimcError):
+                raise CimcError(
+                    f"cannot lower the network ({type(network_pass).__name__}): {one_line(error)}; "
+                    f"simplify the network or export it with another opset"
+                ) from error
+            example = shape_example(model) if "--shape" in str(cause) else ""
+            raise CimcError(f"{cause}, such as {example}") if example else cause from None
         if watch is not None:
             watch(number, type(network_pass).__name__, model)
     return model

@@ -7,7 +7,8 @@ import onnx_ir as ir
 from google.protobuf.message import DecodeError
 
 from cimc.errors import CimcError
-from passes.check_file import check_file, tensors
+from passes.check_file import check_file, graphs, tensors
+from passes.lowering.expand_qonnx import expand_qonnx
 from passes.messages import one_line
 
 
@@ -27,6 +28,7 @@ def read_network(path: Path) -> ir.Model:
     except (onnx.checker.ValidationError, ValueError, RuntimeError, OSError) as error:
         raise CimcError(f"{path} fails the ONNX checker: {one_line(error)}; export the network again") from None
     check_file(proto, path)
+    _open_negative_sizes(proto)
     _drop_dictionaries(proto.graph)
     _drop_strings(proto.graph)
     _drop_repeated_names(proto.graph)
@@ -36,7 +38,7 @@ def read_network(path: Path) -> ir.Model:
     except Exception as error:
         raise CimcError(f"cannot read {path} as ONNX: {one_line(error)}; export the network again") from None
     _open_external_data(model, path)
-    return model
+    return expand_qonnx(model)
 
 
 def external_files(path: Path) -> set[Path]:
@@ -64,6 +66,15 @@ def _parse(path: Path) -> onnx.ModelProto:
     if not proto.HasField("graph") or not (proto.graph.node or proto.graph.output):
         raise CimcError(f"{path} holds no network: it is not an ONNX file, or is cut off; export or copy it again")
     return proto
+
+
+def _open_negative_sizes(proto: onnx.ModelProto) -> None:
+    """Let sizes below zero be unknown: so Paddle writes them."""
+    for graph in graphs(proto):
+        for value in (*graph.input, *graph.output, *graph.value_info):
+            for size in value.type.tensor_type.shape.dim if value.type.HasField("tensor_type") else ():
+                if size.dim_value < 0:
+                    size.Clear()
 
 
 def _drop_dictionaries(graph: onnx.GraphProto) -> None:

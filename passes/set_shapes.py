@@ -5,6 +5,7 @@ from collections.abc import Mapping
 import onnx_ir as ir
 
 from cimc.errors import CimcError
+from passes.lowering.infer_shapes import batch_axis
 
 Sizes = tuple[int | str, ...]
 
@@ -56,3 +57,28 @@ def set_shapes(model: ir.Model, shapes: Mapping[str, Sizes]) -> None:
         for output in model.graph.outputs:
             if output.shape is not None and output.producer() is not None:
                 output.shape = ir.Shape([None] * len(output.shape))
+
+
+def shape_example(model: ir.Model) -> str:
+    """The options that give every open size of the inputs but the batch a plausible value; "" if none is open.
+
+    The same name stands for the same size; a width is four times the height that is known, such as that of a line.
+    """
+    named: dict[object, int] = {}
+    options = []
+    for value in model.graph.inputs:
+        dims = list(value.shape) if value.shape is not None and not value.is_initializer() else []
+        batch = batch_axis(value, model.graph.inputs)
+        if all(isinstance(size, int) or axis == batch for axis, size in enumerate(dims)):
+            continue
+        texts: list[str] = []
+        for axis, size in enumerate(dims):
+            if isinstance(size, ir.SymbolicDim):
+                line = len(dims) == 4 and axis == 3 and texts[2] == str(dims[2])
+                plausible = 4 * int(texts[2]) if line else 224 if len(dims) == 4 else 128
+                number = named.setdefault((value.name, axis) if size.value is None else size.value, plausible)
+                texts.append("N" if axis == batch else str(number))
+            else:
+                texts.append(str(size))
+        options.append(f"--shape {value.name}={'x'.join(texts)}")
+    return " ".join(options)

@@ -3,18 +3,17 @@
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-import numpy as np
 import onnx_ir as ir
 
 from cimc.errors import CimcError
 from cimc.files import replacing
 from cimc.operators import CROSSBAR_DOMAIN
 from passes.crossbar_functions import AddCrossbarFunctions
-from passes.verify import Feeds, difference, run, tolerance
+from passes.judge import disagreement, sensitivity_of
+from passes.verify import Feeds, run
 
 # (number and name of the pass, the network after it)
 Watch = Callable[[int, str, ir.Model], None]
-TOLERANCE = 1e-4  # of the largest output, of networks that do not quantise
 
 
 def verify_each(reference: ir.Model, feeds: Feeds) -> Watch:
@@ -23,19 +22,16 @@ def verify_each(reference: ir.Model, feeds: Feeds) -> Watch:
     Raises:
         CimcError: naming the pass.
     """
-    expected, allowed = run(reference, feeds), tolerance(reference, TOLERANCE)
-    largest = max((float(np.max(np.abs(array), initial=0)) for array in expected if array.dtype.kind == "f"), default=0)
+    expected = run(reference, feeds)
+    sensitivity = sensitivity_of(reference, feeds, expected)
 
     def check(number: int, name: str, model: ir.Model) -> None:
         try:
-            changed = difference(expected, run(_runnable(model), feeds))
+            wrong = disagreement(reference, expected, run(_runnable(model), feeds), sensitivity)
         except CimcError as error:
             raise CimcError(f"after the pass {name} the network no longer runs: {error}") from None
-        if not changed <= allowed * max(largest, 1e-6):
-            raise CimcError(
-                f"the pass {name} changes the outputs by {changed:.2g} (largest output {largest:.2g}); "
-                f"report this as a fault, with the network"
-            )
+        if wrong is not None:
+            raise CimcError(f"the pass {name} changes the outputs by {wrong}; report this as a fault, with the network")
 
     return check
 

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import onnx.parser
 from onnx import helper, save
 
 from cimc.data.digits import digits
@@ -85,8 +86,27 @@ def prepare(folder: Path, *, short: bool) -> None:
         one_layer = network_proto(nodes, {"image": ["N", 1, 28, 28]}, {"y": ["N", 10]}, constants)
         save(one_layer, folder / "models" / "lenet1.onnx")
     shutil.copy(folder / "models" / "lenet1.onnx", folder / "model.onnx")
+    save(_speech(), folder / "speech.onnx")
     x_train, y_train, x_test, y_test = digits()
     np.savez(folder / "mydata.npz", x_train=x_train, y_train=y_train, x_test=x_test, y_test=y_test)
+
+
+def _speech() -> onnx.ModelProto:
+    """A network of one layer, its rows by the sample rate, for any number of samples."""
+    return onnx.parser.parse_model(
+        """<ir_version: 8, opset_import: ["": 17]>
+      speech (float[N,samples] input, int64 sr) => (float[N,1] output)
+      <float[512] w = {WEIGHTS}, int64 high = {16000}> {
+        fast = Equal (sr, high)
+        half = If (fast) <
+          then_branch = a () => (float[N,samples] x) { x = Identity (input) },
+          else_branch = b () => (float[N,samples] y) { y = Neg (input) }
+        >
+        both = Constant <value_ints = [512, 1]> ()
+        column = Reshape (w, both)
+        output = MatMul (half, column)
+      }""".replace("WEIGHTS", ",".join(map(str, weights(512))))
+    )
 
 
 def substituted(shown: Shown, *, short: bool) -> list[str]:

@@ -15,7 +15,7 @@ from passes.mapper.options import MappingOptions
 from passes.pipeline import lower
 from passes.read import read_network
 from passes.verify import random_inputs, run
-from passes.verify_mapping import mapping_differences
+from passes.verify_mapping import verify_mapping
 from passes.watch import verify_each
 from runtime.network.load import load_network
 from runtime.network.run import run_nodes
@@ -41,7 +41,7 @@ def test_light_networks_compile_and_verify(path: Path) -> None:
     mapping = map_network(lowered, load_chip(CHIP))
     (expected,) = run(model, feeds)
     assert np.ptp(expected) > 1e-3 * np.abs(expected).max() > 0, "the outputs are all the same"
-    ideal, _ = mapping_differences(model, lowered, mapping, load_chip(CHIP))
+    ideal = verify_mapping(model, lowered, mapping, load_chip(CHIP)).ideal
     assert ideal <= TOLERANCE * np.abs(expected).max()
 
 
@@ -77,7 +77,7 @@ def test_real_networks_compute_and_train_on_ideal_arrays(name: str) -> None:
     chip = load_chip("ideal")
     mapping = map_network(lowered, chip, options=MappingOptions(input_range=(-1.0, 1.0)))
     (expected,) = run(model, feeds)
-    ideal, _ = mapping_differences(model, lowered, mapping, chip)
+    ideal = verify_mapping(model, lowered, mapping, chip).ideal
     assert ideal <= TOLERANCE * np.abs(expected).max()
 
     loaded = load_network(ir.to_proto(lowered).SerializeToString())

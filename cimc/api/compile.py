@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
 
+import numpy.typing as npt
 import onnx_ir as ir
 
 from cimc.api.sources import chip_of
@@ -12,14 +13,17 @@ from cimc.artifact import Artifact, write_artifact
 from cimc.chip import Chip
 from cimc.errors import CimcError
 from cimc.files import require_different
-from cimc.options import RowSplit, check_choice
+from cimc.options import RowSplit, ShareWeights, check_choice
 from passes.mapper.map_network import map_network
 from passes.mapper.options import MappingOptions
+from passes.notes import notes_of
 from passes.pipeline import lower
 from passes.read import external_files, read_network
+from passes.set_float32 import set_float32
+from passes.set_inputs import set_inputs
 from passes.set_shapes import Sizes, set_shapes
 from passes.verify import random_inputs
-from passes.verify_mapping import mapping_differences
+from passes.verify_mapping import Verification, verify_mapping
 from passes.watch import Watch, all_of, save_passes, verify_each
 
 VERIFIED_BYTES = 2**30  # onnxruntime holds several copies of the weights
@@ -27,13 +31,23 @@ VERIFIED_BYTES = 2**30  # onnxruntime holds several copies of the weights
 
 @dataclass(frozen=True)
 class Compiled:
-    """Result of `compile`. verify_*: largest absolute difference of the outputs from onnxruntime's on the
-    original network, with ideal converters and with the chip's; None when not verified.
+    """Result of `compile`. verification: how far the outputs are from onnxruntime's on the original network; None when
+    not verified. notes: one line for each thing that was decided on the way and that the user should know.
     """
 
     artifact: Artifact
-    verify_ideal: float | None
-    verify_chip: float | None
+    verification: Verification | None
+    notes: tuple[str, ...] = ()
+
+    @property
+    def verify_ideal(self) -> float | None:
+        """The largest absolute difference with ideal converters; None when not verified."""
+        return None if self.verification is None else self.verification.ideal
+
+    @property
+    def verify_chip(self) -> float | None:
+        """The largest absolute difference with the chip's converters; None when not verified or not simulated."""
+        return None if self.verification is None else self.verification.chip
 
 
 def compile(
@@ -46,11 +60,13 @@ def compile(
     row_split: RowSplit | str | None = None,
     verify: bool | None = None,
     shapes: Mapping[str, Sizes] = MappingProxyType({}),
+    constants: Mapping[str, npt.ArrayLike] = MappingProxyType({}),
     verify_passes: bool = False,
     passes_folder: str | Path | None = None,
     objective: str | None = None,
     arrays: int | None = None,
     seed: int = 0,
+    share_weights: ShareWeights | str = ShareWeights.auto,
 ) -> Compiled:
     """Lower an ONNX network, map it on a chip, and compare it with onnxruntime.
 
@@ -63,11 +79,14 @@ def compile(
         row_split: channel or flat, in place of the chip's own.
         verify: run the comparison; None: unless the weights are larger than `VERIFIED_BYTES`.
         shapes: sizes of inputs by name, in place of those that are not static.
+        constants: values of inputs by name, which are no inputs any more, such as a sample rate.
         verify_passes: compare after every network pass too, and name the first that changes the outputs.
         passes_folder: keep the network after every pass there.
         objective: what copies are for, a name in `passes/mapper/objectives/` or of a plug-in; None: one copy each.
         arrays: the budget of the objective; None: those of one chip.
         seed: of the mapper's search.
+        share_weights: whether a weight that several products use is one layer, with one trained value; auto: unless
+            all its elements are equal, or an exporter stored equal parameters of different names once.
 
     Raises:
         CimcError: one line for everything that can be wrong with the options, the files and the network.
@@ -84,26 +103,29 @@ def compile(
         arrays=arrays,
         seed=seed,
     )
+    sharing = check_choice(ShareWeights, "share_weights", share_weights)
     description, text = chip_of(chip)
     network = read_network(Path(model))
     if output is not None and Path(output).resolve() in external_files(Path(model)):
         raise CimcError(f"cannot write {output}: it holds the weights of {model}; choose another name with -o")
+    set_float32(network)
+    set_inputs(network, constants)
     set_shapes(network, shapes)
     watches: list[Watch] = []
     if passes_folder is not None:
         watches.append(save_passes(Path(passes_folder)))
     if verify_passes:
-        lower(network)  # what is wrong with the network itself is said before a pass is blamed
+        lower(network, share_weights=sharing)  # what is wrong with the network itself is said before a pass is blamed
         watches.append(verify_each(network, random_inputs(network, 2, 0, options.input_range)))
-    lowered = lower(network, all_of(watches) if watches else None)
+    lowered = lower(network, all_of(watches) if watches else None, share_weights=sharing)
     mapping = map_network(lowered, description, options=options)
     if verify is None:
         verify = _weight_bytes(lowered) <= VERIFIED_BYTES
-    differences = mapping_differences(network, lowered, mapping, description) if verify else (None, None)
+    verification = verify_mapping(network, lowered, mapping, description) if verify else None
     artifact = Artifact(Path(model).stem, lowered, description, text, mapping)
     if output is not None:
         write_artifact(output, artifact)
-    return Compiled(artifact, *differences)
+    return Compiled(artifact, verification, notes_of(lowered))
 
 
 compile_model = compile  # its earlier name

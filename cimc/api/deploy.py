@@ -10,8 +10,8 @@ from runtime.crossbar.xla import use_compilation_cache
 from runtime.deployment.deploy import Deployment
 from runtime.deployment.deploy import deploy as deploy_program
 from runtime.network.load import load_network
-from runtime.system.evaluate import check_data
-from runtime.system.state import build_system, initial_state
+from runtime.system.inputs import check_range, match_data
+from runtime.system.state import build_system
 
 
 def deploy(
@@ -22,9 +22,11 @@ def deploy(
     seed: int = 0,
     required: float = 0.99,
     baseline: float | None = None,
+    metric: str | None = None,
+    memory: int | None = None,
     progress: Progress = silent,
 ) -> Deployment:
-    """Program virtual chips with a package and measure their accuracy on the test set.
+    """Program virtual chips with a package and measure their accuracy on the test set, or what stands for it.
 
     Args:
         package: a package folder, or its contents.
@@ -33,7 +35,8 @@ def deploy(
         seed: of all draws.
         required: normalised accuracy that a good chip reaches, for the yield.
         baseline: accuracy to normalise by, above 0; None: that of the package's weights in float32.
-        progress: called with the images done on all chips, of how many.
+        metric, memory: as of `evaluate`. Without labels the agreement with the package's weights in float32 counts.
+        progress: called with the samples done on all chips, of how many.
 
     Raises:
         CimcError: the package or the data do not fit, or an option is out of range.
@@ -45,8 +48,18 @@ def deploy(
     use_compilation_cache()
     contents = package if isinstance(package, Package) else read_package(package)
     system = build_system(load_network(contents.network), contents.mapping, contents.chip)
-    check_data(system, initial_state(system, weight_range=None), data, contents.mapping.input_range)
+    data = match_data(system.network, data, free_batch=False)
+    check_range(data, system.network, contents.mapping.input_range)
     total = chips * len(data.test)
     return deploy_program(
-        system, contents.program, data, chips, seed, required, baseline, lambda done: progress(done, total)
+        system,
+        contents.program,
+        data,
+        chips=chips,
+        seed=seed,
+        required=required,
+        baseline=baseline,
+        metric=metric,
+        memory=None if memory is None else check_whole("memory", memory, 1),
+        progress=lambda done: progress(done, total),
     )

@@ -1,10 +1,10 @@
-"""Accuracy of a `.cim` file."""
+"""What a `.cim` file makes of data: measures against labels, agreement with the exact network."""
 
 import time
 from pathlib import Path
+from typing import Any
 
 import jax
-import jax.numpy as jnp
 
 from cimc.api.progress import Progress, silent
 from cimc.api.sources import artifact_of
@@ -15,7 +15,9 @@ from cimc.options import check_whole
 from runtime.crossbar.keys import new_key
 from runtime.crossbar.xla import use_compilation_cache
 from runtime.system.calibration import calibrate, calibration_index
-from runtime.system.evaluate import accuracy, check_data, images_for, logits
+from runtime.system.inference import batches, exact_parameters, outputs_exactly, outputs_on_arrays
+from runtime.system.inputs import check_range, match_data
+from runtime.system.quality import new_quality
 from runtime.system.state import program
 from runtime.system.weight_range import best_weight_range
 
@@ -26,47 +28,65 @@ def evaluate(
     *,
     exact: bool = False,
     noise: bool = True,
+    metric: str | None = None,
+    memory: int | None = None,
     seed: int = 0,
     progress: Progress = silent,
-) -> dict[str, float]:
-    """Accuracy of a `.cim` file on the test set: on its arrays, without noise, or exactly (float32, no arrays).
+) -> dict[str, Any]:
+    """Measure a `.cim` file on the test set: on its arrays, without noise, or exactly (float32, no arrays).
 
-    Weights that were never on the arrays are programmed first, and input ranges set on training images.
+    Weights that were never on the arrays are programmed first, and input ranges set on training samples, whose labels
+    are not needed.
 
     Args:
         source: a compiled or trained `.cim` file, or its contents.
         data: the test set is used, and the training set of a network whose input ranges are not known yet.
         exact: float32 products, no arrays.
         noise: that of reads and converters.
+        metric: a measure of `runtime.system.measures` or `module:function`; None: the usual one for the labels.
+        memory: bytes for the values between layers; None: a share of what is free. It changes no result.
         seed: of programming, calibration and noise.
-        progress: called with the images done, of how many.
+        progress: called with the samples done, of how many.
 
     Returns:
-        accuracy, a fraction, and images_per_s.
+        The figures of the labelled outputs by their names (of several with `OUTPUT.` before them), such as accuracy;
+        images_per_s; and unless `exact`, under `agreement`, by output how it agrees with the same weights in float32.
 
     Raises:
         CimcError: the file or the data do not fit, or the chip is not simulated.
     """
     seed = check_whole("seed", seed, 0)
+    memory = None if memory is None else check_whole("memory", memory, 1)
     use_compilation_cache()
     artifact, name = artifact_of(source)
     system = system_of(artifact)
+    network = system.network
     state, programmed = state_of(artifact, system, name, weight_range=best_weight_range)
-    check_data(system, state, data, artifact.mapping.input_range)
-    labels = data.test.labels_of()
-    assert labels is not None
-    images = images_for(system, data.test.inputs[""], data)
+    data = match_data(network, data, free_batch=False)
+    check_range(data, network, artifact.mapping.input_range)
+    quality = new_quality(network, data.test, metric)
     program_key, calibration_key, read_key = jax.random.split(new_key(seed), 3)
-    if not programmed:
+    if not programmed and not exact:
         state, _ = program(system, state, program_key)
-        index = calibration_index(seed, len(data.train))
-        samples = jnp.asarray(images_for(system, data.train.inputs[""][index], data))
-        state = calibrate(system, state, {system.network.input: samples}, data.preprocess, calibration_key)
-    began = time.perf_counter()
-    key = read_key if noise and not exact else None
-    feeds = {system.network.input: images}
-    (outputs,) = logits(
-        system, state, feeds, data.preprocess, key, exact, lambda done: progress(done, len(images))
-    ).values()
-    seconds = time.perf_counter() - began
-    return {"accuracy": accuracy(outputs, labels), "images_per_s": len(images) / seconds}
+        samples = data.train.take(calibration_index(seed, len(data.train)))
+        state = calibrate(system, state, samples, data.preprocess, calibration_key)
+    parameters, seconds, timed = exact_parameters(system, state), 0.0, 0
+    for batch in batches(network, data.test, data.preprocess, memory):
+        began = time.perf_counter()
+        if exact:
+            quality.add(outputs_exactly(network, parameters, batch), batch.samples)
+            seconds += time.perf_counter() - began
+        else:
+            outputs = outputs_on_arrays(system, state, batch, read_key if noise else None)
+            seconds += time.perf_counter() - began
+            quality.add(outputs, batch.samples, outputs_exactly(network, parameters, batch))
+        if batch.first == 0 and len(batch.samples) < len(data.test):
+            seconds = 0.0  # the first batch compiles what is not in the cache
+        else:
+            timed += len(batch.samples)
+        progress(batch.first + len(batch.samples), len(data.test))
+    figures = quality.figures()
+    several = len(figures) > 1
+    named = {f"{output}.{key}" if several else key: v for output, found in figures.items() for key, v in found.items()}
+    agreement = {} if exact else {"agreement": quality.agreement()}
+    return {**named, "images_per_s": timed / seconds, **agreement}

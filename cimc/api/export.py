@@ -11,10 +11,10 @@ from cimc.api.sources import artifact_of, chip_of
 from cimc.api.system_of import state_of, system_of
 from cimc.artifact import Artifact
 from cimc.chip import Chip
-from cimc.dataset import Dataset
+from cimc.dataset import Dataset, Preprocess, Samples
 from cimc.errors import CimcError
 from cimc.options import Weights, check_choice, check_whole
-from cimc.package import Package, write_package
+from cimc.package import Package, require_package_place, write_package
 from passes.chip_network import chip_network
 from passes.mapper.map_network import map_network
 from passes.mapper.options import MappingOptions
@@ -23,9 +23,9 @@ from runtime.crossbar.keys import new_key
 from runtime.crossbar.xla import use_compilation_cache
 from runtime.network.load import load_network
 from runtime.system.calibration import calibrate, calibration_index
-from runtime.system.evaluate import images_for
+from runtime.system.inputs import input_shapes, match_data, match_inputs
 from runtime.system.program import program_of, with_program
-from runtime.system.state import build_system, read_back
+from runtime.system.state import System, build_system, read_back
 from runtime.system.weight_range import best_weight_range
 
 # Reads of every device at export: their mean leaves a quarter of the read noise.
@@ -47,7 +47,7 @@ def export(
         source: a `.cim` file or its contents; trained, or compiled (then `data` is needed to set the input ranges).
         chip: name, path, or a chip in memory; None: the chip it was compiled for.
         output: the package folder to write; None: nothing is written.
-        data: set the input ranges on its training images rather than on those kept in the `.cim`.
+        data: set the input ranges on its training samples rather than on those kept in the `.cim`; no labels needed.
         weights: of a network trained on arrays: those of its devices, read 16 times, or the digital copy. The network
             has learnt around the errors of its devices, which the digital copy does not hold.
         seed: of the noise of reads and calibration.
@@ -57,6 +57,8 @@ def export(
     """
     chosen, seed = check_choice(Weights, "weights", weights), check_whole("seed", seed, 0)
     use_compilation_cache()
+    if output is not None:
+        require_package_place(output)
     artifact, name = artifact_of(source)
     target, text = (artifact.chip, artifact.chip_text) if chip is None else chip_of(chip)
     lowered = artifact.network
@@ -70,15 +72,12 @@ def export(
     state, programmed = state_of(artifact, trained_on, name, weight_range=best_weight_range)
     if programmed and chosen is Weights.devices:
         state = read_back(trained_on, state, jax.random.fold_in(new_key(seed), 1), EXPORT_READS)
-    if data is not None:
-        images = images_for(system, data.train.inputs[""][calibration_index(seed, len(data.train))], data)
-        preprocess = data.preprocess
-    elif kept := calibration_samples(artifact):
-        images, preprocess = kept[0].inputs[""], kept[1]
-    else:
-        raise CimcError(f"{name} was never trained, so its input ranges are not known; add --data to set them")
     state = with_program(state, program_of(system, state))
-    state = calibrate(system, state, {system.network.input: jnp.asarray(images)}, preprocess, new_key(seed))
+    if target.input.bits is None:  # nothing is clipped
+        state = {**state, "input_range": {layer: jnp.float32(1) for layer in system.crossbars}}
+    else:
+        samples, preprocess = _calibration(artifact, system, data, seed, name)
+        state = calibrate(system, state, samples, preprocess, new_key(seed))
     result = program_of(system, state)
     constants = {node.inputs[1]: state["weight"][node.name] for node in system.network.layers()}
     package = Package(
@@ -94,3 +93,19 @@ def export(
     if output is not None:
         write_package(output, package)
     return package
+
+
+def _calibration(
+    artifact: Artifact, system: System, data: Dataset | None, seed: int, name: str
+) -> tuple[Samples, Preprocess]:
+    """The samples that set the input ranges, with the network's input names: of the data, or those kept in training."""
+    if data is not None:
+        data = match_data(system.network, data, free_batch=False)
+        return data.train.take(calibration_index(seed, len(data.train))), data.preprocess
+    kept = calibration_samples(artifact)
+    if kept is None:
+        raise CimcError(
+            f"{name} was never trained, so its input ranges are not known; add --data with samples of the network's "
+            "inputs (labels are not needed)"
+        )
+    return match_inputs(kept[0], input_shapes(system.network), kept[1]), kept[1]

@@ -1,6 +1,7 @@
 """`cimc compile`."""
 
 import gc
+from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -8,10 +9,11 @@ import typer
 
 from cimc.commands.options import Json, Seed, emit
 from cimc.errors import CimcError
-from cimc.options import RowSplit, check_range
+from cimc.options import RowSplit, ShareWeights, check_range
 
 if TYPE_CHECKING:
     from cimc.api.compile import Compiled
+    from passes.verify_mapping import Verification
 
 
 def compile(
@@ -36,6 +38,14 @@ def compile(
     shape: Annotated[
         list[str] | None, typer.Option(help="Sizes of an input, such as input=1x3x224x224 or tokens=Nx128; repeatable.")
     ] = None,
+    constants: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="NAME=VALUE", help="An input that is a constant, such as sr=16000; repeatable."),
+    ] = None,
+    share_weights: Annotated[
+        ShareWeights,
+        typer.Option(help="Whether a weight that several products use is one layer; auto: unless equal by chance."),
+    ] = ShareWeights.auto,
     verify: Annotated[
         bool | None,
         typer.Option("--verify/--no-verify", help="Compare with onnxruntime on random inputs; default: up to 1 GiB."),
@@ -53,6 +63,7 @@ def compile(
     Example: cimc compile models/lenet1.onnx --chip brram-soc -o lenet1.cim
     """
     import cimc
+    from passes.set_inputs import parse_constant
     from passes.set_shapes import parse_shape
 
     # A network is many objects that live to the end: looking for dead ones again and again takes a fifth of the time.
@@ -66,11 +77,13 @@ def compile(
         row_split=row_split,
         verify=verify,
         shapes=dict(parse_shape(text) for text in shape or ()),
+        constants=dict(parse_constant(text) for text in constants or ()),
         verify_passes=verify_each,
         passes_folder=save_passes,
         objective=objective,
         arrays=arrays,
         seed=seed,
+        share_weights=share_weights,
     )
     emit(figures(compiled), lambda: show(compiled, output), as_json=as_json)
 
@@ -85,8 +98,9 @@ def parse_range(text: str) -> tuple[float, float]:
 
 
 def figures(compiled: "Compiled") -> dict[str, Any]:
-    """JSON of `compile`."""
+    """JSON of `compile`; what was not verified is None."""
     from cimc.commands import mapping_table
+    from passes.verify_mapping import Verification
 
     artifact = compiled.artifact
     return {
@@ -94,31 +108,50 @@ def figures(compiled: "Compiled") -> dict[str, Any]:
         "chip": artifact.chip.name,
         **mapping_table.figures(artifact),
         "row_split": sorted({layer.row_split for layer in artifact.mapping.layers}),
-        "verify": {"ideal": compiled.verify_ideal, "chip": compiled.verify_chip},
+        "verify": {field.name: getattr(compiled.verification, field.name, None) for field in fields(Verification)},
+        "notes": list(compiled.notes),
     }
 
 
 def show(compiled: "Compiled", output: Path | None) -> None:
-    """Layer table, totals and verification of `compile`."""
-    from cimc.commands import mapping_table
+    """Layer table, totals and verification of `compile`, and what to do next."""
+    from cimc.commands import digital_table, mapping_table, totals
     from cimc.commands.console import say
+    from cimc.commands.next_step import data_for
 
     artifact = compiled.artifact
     mapping_table.show_layers(artifact)
-    mapping_table.show_totals(artifact)
-    if compiled.verify_ideal is not None and compiled.verify_chip is None:
-        say(
-            f"verified against onnxruntime: largest difference {compiled.verify_ideal:.1e} of the lowered network; "
-            f"{artifact.chip.name} itself is not simulated ({artifact.chip.not_simulated})"
-        )
-    elif compiled.verify_ideal is not None:
-        say(
-            f"verified against onnxruntime: largest difference {compiled.verify_ideal:.1e} with ideal converters, "
-            f"{compiled.verify_chip:.2g} with the chip's (no noise)"
-        )
-    else:
-        say("not verified: give --verify to compare with onnxruntime, which needs several times the weights in memory")
+    totals.show(artifact)
+    digital_table.show(artifact)
+    for note in compiled.notes:
+        say(f"note: {note}")
+    say(_verified(compiled.verification))
     if output is not None:
         simulated = artifact.chip.not_simulated is None and not artifact.mapping.segments
-        then = f"cimc train {output} --data mnist -o trained.cim" if simulated else f"cimc inspect {output}"
+        train = f"cimc train {output} --data {data_for(artifact.network)} -o trained.cim"
+        then = train if simulated else f"cimc inspect {output}"
         say(f"wrote {output}; next: {then}")
+
+
+def _verified(found: "Verification | None") -> str:
+    """What the comparison with onnxruntime found, in one line."""
+    from passes.judge import ROUNDING
+
+    if found is None:
+        return (
+            "not verified: give --verify to compare with onnxruntime, which needs several times the weights in memory"
+        )
+    line = (
+        f"verified against onnxruntime: largest difference {found.ideal:.1e} ({found.ideal_relative:.1e} of the output)"
+    )
+    if found.not_mapped:
+        return f"{line} of the lowered network; {found.not_mapped}"
+    line += " with ideal converters"
+    if found.ideal_relative > ROUNDING:
+        line += " (no fault: rounding, or the grid of the conductances, changes as much)"
+    if found.chip_relative is None or found.chip_snr_db is None:
+        return f"{line}, none with the chip's"
+    return (
+        f"{line}; with the chip's {found.chip_relative:.2%} of the output's rms, {found.chip_snr_db:.1f} dB "
+        f"(no noise; largest {found.chip:.2g})"
+    )

@@ -5,7 +5,21 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from cimc.commands.options import ChannelsLast, Data, DataDir, Json, Mean, Seed, Std, emit, load_data, require_finite
+from cimc.commands.options import (
+    ChannelsLast,
+    Data,
+    DataDir,
+    Json,
+    Mean,
+    Memory,
+    Metric,
+    Seed,
+    Std,
+    emit,
+    load_data,
+    parse_memory,
+    require_finite,
+)
 
 if TYPE_CHECKING:
     from runtime.deployment.deploy import Deployment
@@ -31,6 +45,8 @@ def deploy(
             help="Accuracy to normalise by. Default: the package's weights in float32.",
         ),
     ] = None,
+    metric: Metric = None,
+    memory: Memory = None,
     seed: Seed = 0,
     as_json: Json = False,
 ) -> None:
@@ -43,6 +59,7 @@ def deploy(
     from runtime.deployment.deploy import summary
 
     dataset = load_data(data, data_dir, mean=mean, std=std, channels_last=channels_last)
+    size = parse_memory(memory)
     with progress_bar("deploy") as bar:
         result = cimc.deploy(
             package,
@@ -51,6 +68,8 @@ def deploy(
             seed=seed,
             required=required,
             baseline=baseline,
+            metric=metric,
+            memory=size,
             progress=lambda done, total: bar(done, total, ""),
         )
     emit(summary(result), lambda: show(result, dataset.label), as_json=as_json)
@@ -63,14 +82,15 @@ def show(result: "Deployment", data: str) -> None:
     from cimc.commands.console import print_table, say
 
     rows = []
-    for name, values in (("accuracy", result.accuracies), ("normalised", result.normalized)):
+    name = result.measure.replace("_", " ")
+    for label, values in ((name, result.accuracies), ("normalised", result.normalized)):
         spread = float(values.std(ddof=1)) if len(values) > 1 else 0.0
         figures = [values.mean(), spread, values.min(), *np.percentile(values, [5, 50])]
-        rows.append([name, *(f"{figure:.4f}" for figure in figures)])
+        rows.append([label, *(f"{figure:.4f}" for figure in figures)])
     print_table(
         f"{len(result.accuracies)} virtual chips on {data}",
         ["", "mean", "sd", "min", "5 %", "median"],
         rows,
         f"normalised by {result.baseline_accuracy:.4f}",
     )
-    say(f"yield {result.yield_fraction:.0%} (chips with a normalised accuracy of at least {result.required:g})")
+    say(f"yield {result.yield_fraction:.0%} (chips with a normalised {name} of at least {result.required:g})")

@@ -1,11 +1,24 @@
 """`cimc eval`."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
-from cimc.commands.options import ChannelsLast, Data, DataDir, Json, Mean, Seed, Std, emit, load_data
+from cimc.commands.options import (
+    ChannelsLast,
+    Data,
+    DataDir,
+    Json,
+    Mean,
+    Memory,
+    Metric,
+    Seed,
+    Std,
+    emit,
+    load_data,
+    parse_memory,
+)
 
 
 def evaluate(
@@ -17,23 +30,57 @@ def evaluate(
     channels_last: ChannelsLast = False,
     exact: Annotated[bool, typer.Option("--exact", help="Float32 products, no arrays.")] = False,
     noise: Annotated[bool, typer.Option(help="Read and ADC noise.")] = True,
+    metric: Metric = None,
+    memory: Memory = None,
     seed: Seed = 0,
     as_json: Json = False,
 ) -> None:
-    """Measure the accuracy of a network on its arrays, on the test set.
+    """Measure a network on its arrays, on the test set: against labels, and against the same weights in float32.
 
     Example: cimc eval trained.cim --data mnist
     """
     import cimc
-    from cimc.commands.console import progress_bar, say
+    from cimc.commands.console import progress_bar
 
     dataset = load_data(data, data_dir, mean=mean, std=std, channels_last=channels_last)
+    size = parse_memory(memory)
     with progress_bar("eval") as bar:
         figures = cimc.evaluate(
-            artifact, dataset, exact=exact, noise=noise, seed=seed, progress=lambda done, total: bar(done, total, "")
+            artifact,
+            dataset,
+            exact=exact,
+            noise=noise,
+            metric=metric,
+            memory=size,
+            seed=seed,
+            progress=lambda done, total: bar(done, total, ""),
         )
-    line = (
-        f"accuracy {figures['accuracy']:.2%} on {len(dataset.test)} test images of {dataset.label} "
-        f"({figures['images_per_s']:.0f} images/s)"
-    )
-    emit(figures, lambda: say(line), as_json=as_json)
+    emit(figures, lambda: show(figures, f"{len(dataset.test)} test samples of {dataset.label}"), as_json=as_json)
+
+
+def show(figures: "dict[str, Any]", samples: str) -> None:
+    """The measures in one line, and below it the agreement of each output."""
+    from cimc.commands.console import print_table, say
+
+    measured = {name: value for name, value in figures.items() if name not in ("images_per_s", "agreement")}
+    text = ", ".join(f"{name.replace('_', ' ')} {figure_text(name, value)}" for name, value in measured.items())
+    say(f"{text or 'no labels:'} on {samples} ({figures['images_per_s']:.3g} a second)")
+    if agreement := figures.get("agreement"):
+        columns = ("argmax_agreement", "snr_db", "relative_error", "largest_error")
+        rows = [
+            [output, *(figure_text(name, found[name]) if name in found else "-" for name in columns)]
+            for output, found in agreement.items()
+        ]
+        print_table(
+            "agreement with the same weights in float32",
+            ["output", "same largest entry", "SNR", "largest error, of the largest value", "largest error"],
+            rows,
+        )
+
+
+def figure_text(name: str, value: float) -> str:
+    """A figure with its unit; shares in percent."""
+    if name.endswith("_db"):
+        return f"{value:.1f} dB"
+    shares = ("accuracy", "agreement", "relative_error", "f1_micro", "exact_match", "exact_sequences", "miou")
+    return f"{value:.2%}" if name.endswith(shares) else f"{value:.4g}"

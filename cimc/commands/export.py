@@ -37,7 +37,7 @@ def export(
 
     dataset = None if data is None else load_data(data, data_dir, mean=mean, std=std, channels_last=channels_last)
     package = cimc.export(artifact, chip, output=output, data=dataset, weights=weights, seed=seed)
-    emit(figures(package, output), lambda: show(package, output), as_json=as_json)
+    emit(figures(package, output), lambda: show(package, output, data), as_json=as_json)
 
 
 def figures(package: "Package", output: Path) -> dict[str, Any]:
@@ -53,8 +53,8 @@ def figures(package: "Package", output: Path) -> dict[str, Any]:
     }
 
 
-def show(package: "Package", output: Path) -> None:
-    """What the package holds."""
+def show(package: "Package", output: Path, data: str | None) -> None:
+    """What the package holds, and what to do next, on the data that set its input ranges or that it was trained on."""
     from cimc.commands.console import print_figures, say
 
     cost = package.mapping.cost
@@ -66,4 +66,5 @@ def show(package: "Package", output: Path) -> None:
             "model.onnx": "the chip-exact network, for any ONNX runtime",
         },
     )
-    say(f"wrote {output}; next: cimc deploy {output} --data mnist --chips 20")
+    known = data or package.notes["training"].get("data", "YOUR.npz")
+    say(f"wrote {output}; next: cimc deploy {output} --data {known} --chips 20")

@@ -1,22 +1,24 @@
-"""A mapping as JSON figures and as tables: layers, totals, the bound, what limits the interval, the critical path."""
+"""A mapping as JSON figures and as tables: totals, layers, components, the critical path, the simulation."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from cimc.api import training_record
 from cimc.artifact import Artifact
-from cimc.commands import training_table
-from cimc.commands.console import print_table, say
+from cimc.commands import digital_table, totals, training_table
+from cimc.commands.console import print_table
 from cimc.mapping import LayerCost, MappedLayer, Mapping
 from cimc.schedule import Step
 
 Figures = dict[str, Any]
 LONGEST_WAITS = 8
+ROUNDS_TO_NOTHING = 0.005  # a share that is shown as 0 %
 
 
 def figures(artifact: Artifact, simulated: Figures | None = None) -> dict[str, Any]:
-    """JSON of `inspect`: the cost with its layers, the result, the schedule without its stages, the segments, and the
-    training (`training_record.figures`; None for a file that was never trained); `simulated` where it was asked for.
+    """JSON of `inspect`: the cost with its layers, the totals, the result, the schedule without its stages, the
+    segments, and the training (`training_record.figures`; None for a file that was never trained); `simulated` where it
+    was asked for.
     """
     mapping = artifact.mapping
     result = mapping.cost.model_dump()
@@ -26,6 +28,7 @@ def figures(artifact: Artifact, simulated: Figures | None = None) -> dict[str, A
     ]
     result["components"] = [part._asdict() for part in mapping.cost.components]
     result["arrays"] = mapping.arrays
+    result |= totals.figures(mapping)
     result["result"] = mapping.result and {**mapping.result.model_dump(), "gap": mapping.result.gap}
     result["segments"] = [segment.model_dump() for segment in mapping.segments]
     if mapping.schedule is not None:
@@ -41,6 +44,7 @@ def figures(artifact: Artifact, simulated: Figures | None = None) -> dict[str, A
             **{name: getattr(placement, name) for name in ("byte_hops", "byte_hops_bound", "byte_hops_unplaced")},
             "links": [link._asdict() for link in placement.links],
         }
+    result |= digital_table.figures(artifact)
     result["training"] = training_record.figures(artifact)
     if simulated is not None:
         result["simulated"] = simulated
@@ -57,8 +61,8 @@ def grid(layer: MappedLayer) -> list[int]:
 
 def show(artifact: Artifact, simulated: Figures | None = None) -> None:
     """Everything that `inspect` prints."""
+    totals.show(artifact)
     show_layers(artifact)
-    show_totals(artifact)
     _show_components(artifact.mapping)
     if artifact.mapping.schedule is not None:
         _show_path(artifact.mapping.schedule.critical_path, artifact.mapping.schedule.latency_ns)
@@ -68,25 +72,50 @@ def show(artifact: Artifact, simulated: Figures | None = None) -> None:
 
 
 def show_layers(artifact: Artifact) -> None:
-    """The layers of a `.cim` file and the cost of one image."""
+    """The layers of a `.cim` file and the cost of one input; those of 0 % of time and energy in one line."""
     mapping, chip, cost = artifact.mapping, artifact.chip, artifact.mapping.cost
+    layers = list(zip(mapping.layers, cost.layers, _shares(mapping), strict=True))
+    small = [record for _, record, shares in layers if max(shares) < ROUNDS_TO_NOTHING]
+    folded = len(small) > 1
     rows = [
         _layer_row(layer, record, *shares)
-        for layer, record, shares in zip(mapping.layers, cost.layers, _shares(mapping), strict=True)
+        for layer, record, shares in layers
+        if not folded or max(shares) >= ROUNDS_TO_NOTHING
     ]
-    totals = [str(cost.crossbars), f"{cost.utilization:.0%}", str(cost.mvm_positions), str(cost.tile_ops)]
-    rows.append(
-        ["total", str(cost.weights), *[""] * 2, *totals, f"{cost.latency_ms:.4f}", "", f"{cost.energy_mj:.2g}", ""]
-    )
+    if folded:
+        rows.append(_folded_row(small, mapping))
+    counts = [str(cost.crossbars), f"{cost.utilization:.0%}", str(cost.mvm_positions), str(cost.tile_ops)]
+    rows.append(["total", str(cost.weights), *[""] * 2, *counts, *[""] * 2, f"{cost.energy_mj:.2g}", ""])
     columns = ["layer", "weights", "grid", "copies", "arrays", "used", "MVMs", "tile ops", "ms"]
     splits = " and ".join(sorted({layer.row_split for layer in mapping.layers}))
     print_table(
         f"{artifact.model} on {chip.name} ({chip.array.rows} x {chip.array.columns} arrays)",
         [*columns, "time", "mJ", "energy"],
         rows,
-        f"one image, arrays with their converters; digital operators and data movement are not counted here; rows are "
-        f"split by {splits}",
+        "one input, arrays with their converters; digital operators and data movement are not counted here; ms: of all "
+        f"MVMs of a layer, which work side by side; rows are split by {splits}"
+        + ("; --json lists every layer" if folded else ""),
     )
+
+
+def _folded_row(records: Sequence[LayerCost], mapping: Mapping) -> list[str]:
+    names = {record.name for record in records}
+    weights = sum(layer.rows * layer.columns for layer in mapping.layers if layer.name in names)
+    arrays, positions, operations = (
+        sum(getattr(record, name) for record in records) for name in ("arrays", "positions", "tile_ops")
+    )
+    time, energy = sum(record.latency_ms for record in records), sum(record.energy_mj for record in records)
+    counts = [str(arrays), "", str(positions), str(operations)]
+    return [
+        f"{len(records)} layers of 0 %",
+        str(weights),
+        *[""] * 2,
+        *counts,
+        f"{time:.4f}",
+        "0%",
+        f"{energy:.2g}",
+        "0%",
+    ]
 
 
 def _layer_row(layer: MappedLayer, cost: LayerCost, time: float, energy: float) -> list[str]:
@@ -115,52 +144,12 @@ def _shares(mapping: Mapping) -> list[tuple[float, float]]:
     return [(layer.latency_ms / time, layer.energy_mj / energy) for layer in layers]
 
 
-def show_totals(artifact: Artifact) -> None:
-    """Arrays, times and energy in all, the bound beside the result, and what limits the interval."""
-    mapping, chip, cost = artifact.mapping, artifact.chip, artifact.mapping.cost
-    plural = "chips" if mapping.chips > 1 else "chip"
-    where = f"{len(mapping.segments)} segments on one chip" if mapping.segments else f"{mapping.chips} {plural}"
-    say(
-        f"{cost.crossbars} arrays on {where} of {chip.array.per_chip}, {cost.devices} devices; "
-        f"latency {cost.latency_ms:.3g} ms, pipelined {cost.pipelined_latency_ms:.3g} ms, "
-        f"energy {cost.energy_mj:.2g} mJ"
-    )
-    if mapping.segments:
-        say(f"of these, programming: {cost.reprogramming_ms:.4g} ms, {cost.reprogramming_mj:.2g} mJ")
-    elif mapping.chips > 1:
-        say(f"note: one {chip.name} has {chip.array.per_chip} arrays, the network is spread over {mapping.chips} chips")
-    if mapping.schedule is not None:
-        schedule = mapping.schedule
-        limit = schedule.limits[0] if schedule.limits else None
-        say(
-            f"row-pipelined: latency {schedule.latency_ns * 1e-6:.4g} ms, an image every "
-            f"{schedule.interval_ns * 1e-6:.4g} ms"
-            + (f" (limited by {limit.kind}: {limit.where})" if limit else "")
-            + f", buffers {schedule.buffer_bytes:,} bytes"
-        )
-    if mapping.placement is not None and mapping.placement.byte_hops and chip.cores.bus_bytes_per_ns is None:
-        placement = mapping.placement
-        busiest = max(placement.links, key=lambda link: link.bytes)
-        say(
-            f"between cores: {placement.byte_hops:,} byte hops (bound {placement.byte_hops_bound:,}, in network order "
-            f"{placement.byte_hops_unplaced:,}); busiest link core {busiest.source} to {busiest.target}, "
-            f"{busiest.bytes:,} bytes"
-        )
-    if mapping.result is not None:
-        result = mapping.result
-        proof = "optimal by the mapper's rules" if result.exact else f"{result.gap:.1%} above the bound"
-        say(
-            f"objective {result.objective} within {result.budget} arrays, seed {result.seed}: "
-            f"{result.value:.5g} {result.unit}, bound {result.bound:.5g} {result.unit}, {proof}"
-        )
-
-
 def _show_components(mapping: Mapping) -> None:
     def text(value: float | None, digits: str) -> str:
         return "not stated" if value is None else format(value, digits)
 
     rows = [[part.name, text(part.energy_mj, ".3g"), text(part.area_mm2, ".4g")] for part in mapping.cost.components]
-    print_table("components", ["component", "mJ / image", "mm2"], rows, "arrays first; digital work and data movement")
+    print_table("components", ["component", "mJ / input", "mm2"], rows, "arrays first; digital work and data movement")
 
 
 def _show_path(path: Iterable[Step], latency_ns: float) -> None:
@@ -176,7 +165,7 @@ def _show_path(path: Iterable[Step], latency_ns: float) -> None:
         for step in path
     ]
     columns = ["stage", "on the cores of", "rows", "from us", "to us", "share"]
-    print_table("critical path, one image, row-pipelined", columns, rows)
+    print_table("critical path of one input", columns, rows)
 
 
 def _show_simulation(simulated: Figures) -> None:

@@ -21,6 +21,22 @@ Mean = Annotated[
 ]
 Std = Annotated[str | None, typer.Option("--std", metavar="NUMBERS", help="What they are divided by then, by channel.")]
 ChannelsLast = Annotated[bool, typer.Option("--channels-last", help="The images are stored with their channels last.")]
+Metric = Annotated[
+    str | None,
+    typer.Option(
+        metavar="NAME",
+        help="Measure: top1, top5, positions, edit, perplexity, mse, mae, cosine, binary, multilabel, miou, or a "
+        "function MODULE:FUNCTION of outputs and labels. Default: by the labels; without, agreement with float32.",
+    ),
+]
+Memory = Annotated[
+    str | None,
+    typer.Option(
+        metavar="SIZE",
+        help="For the values between layers, such as 500M or 2G; no result depends on it. Default: a share of what is "
+        "free.",
+    ),
+]
 Seed = Annotated[int, typer.Option(help="Seed of everything random.", min=0)]
 
 
@@ -29,6 +45,21 @@ def require_finite(value: float | None) -> float | None:
     if value is not None and not math.isfinite(value):
         raise typer.BadParameter(f"{value} is not a finite number")
     return value
+
+
+def parse_memory(text: str | None) -> int | None:
+    """Bytes, from a number with K, M, G or T behind it. Raises typer.BadParameter when it is not that."""
+    if text is None:
+        return None
+    unit = {"K": 10, "M": 20, "G": 30, "T": 40}.get(text[-1:].upper())
+    number = text if unit is None else text[:-1]
+    try:
+        size = float(number) * 2 ** (unit or 0)
+    except ValueError:
+        size = 0.0
+    if not 1 <= size < 2**60:
+        raise typer.BadParameter(f"{text!r} is not a size such as 500M or 2G", param_hint="--memory")
+    return int(size)
 
 
 def emit(figures: Mapping[str, Any], show: Callable[[], None], *, as_json: bool) -> None:

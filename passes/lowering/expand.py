@@ -7,7 +7,7 @@ import numpy.typing as npt
 import onnx_ir as ir
 from onnx_ir.tape import Tape
 
-from passes.graph_edit import owner, unused_name, used_names
+from passes.graph_edit import new_name, owner, source_of
 
 
 class Builder:
@@ -33,12 +33,15 @@ class Builder:
         name = f"{self.name}.split{len(self.tape.nodes)}"
         return self.tape.op_multi_out("Split", inputs, {"axis": axis}, num_outputs=len(sizes), name=name)
 
-    def constant(self, array: npt.NDArray[np.generic] | float) -> ir.Value:
-        """An initializer; a Python number becomes a float32 scalar."""
+    def constant(self, array: npt.NDArray[np.generic] | float, source: ir.Value | None = None) -> ir.Value:
+        """An initializer; a Python number becomes a float32 scalar. source: the constant that it is computed from."""
         self.constants += 1
-        name = unused_name(used_names(owner(self.node)), f"{self.name}.constant{self.constants}")
+        name = new_name(owner(self.node), f"{self.name}.constant{self.constants}")
         tensor = np.array(array, np.float32) if isinstance(array, float) else array
-        return self.tape.initializer(ir.tensor(tensor, name=name))
+        value = self.tape.initializer(ir.tensor(tensor, name=name))
+        if source is not None:
+            value.meta.update({**source.meta, "source": source_of(source)})
+        return value
 
     def input(self, index: int) -> ir.Value | None:
         """The input of the node at `index`; None where it is left out."""

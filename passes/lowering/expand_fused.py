@@ -64,7 +64,7 @@ def _fused_matmul(build: Builder) -> list[ir.Value] | None:
         turned.append(bool(attributes.get_int(name, 0)))
         array = constant(value)
         if array is not None and turned[-1]:
-            value, turned[-1] = build.constant(np.swapaxes(array, -1, -2)), False
+            value, turned[-1] = build.constant(np.swapaxes(array, -1, -2), value), False
         operands.append(value)
     if any(turned):  # of values whose ranks may not be known yet; those of two values are the same
         axes = ["km" if turned[0] else "mk", "nk" if turned[1] else "kn"]
@@ -190,12 +190,32 @@ def _heads(build: Builder, parts: Sequence[ir.Value], width: int, mask: ir.Value
     return [build("Reshape", mixed, build.constant(np.array([0, 0, -1], np.int64)))]
 
 
+def _dynamic_quantize_lstm(build: Builder) -> list[ir.Value] | None:
+    """DynamicQuantizeLSTM: inputs of LSTM with the weights transposed in integers, then scales and zero points of both.
+
+    The weights are dequantised; that each step rounds its inputs to 8 bits is left out.
+    """
+    parts = []
+    for place, first in ((1, 8), (2, 10)):
+        levels, scale, zero = (constant(build.input(index)) for index in (place, first, first + 1))
+        if levels is None or scale is None:
+            return None
+        count = levels.shape[0]
+        shift = np.zeros((count, 1)) if zero is None else zero.reshape(count, -1).astype(np.float32)
+        matrix = (levels.astype(np.float32) - shift[:, None]) * scale.reshape(count, 1, -1)
+        parts.append(build.constant(np.ascontiguousarray(matrix.transpose(0, 2, 1)).astype(np.float32)))
+    kept = {name: attribute.value for name, attribute in build.node.attributes.items()}
+    inputs = [build.needed(0), *parts, *(build.input(place) for place in range(3, 8))]
+    return list(build.tape.op_multi_out("LSTM", inputs, kept, num_outputs=3, name=build.name))
+
+
 _RULES: dict[tuple[str, str], Rule] = {
     ("", "SimplifiedLayerNormalization"): _simplified_layer_norm,  # onnxruntime's own, in the standard's domain
     (MICROSOFT, "Attention"): _attention,
     (MICROSOFT, "BiasAdd"): _bias_add,
     (MICROSOFT, "BiasGelu"): _gelu("none"),
     (MICROSOFT, "BiasSoftmax"): _bias_softmax,
+    (MICROSOFT, "DynamicQuantizeLSTM"): _dynamic_quantize_lstm,
     (MICROSOFT, "FastGelu"): _gelu("tanh"),
     (MICROSOFT, "FusedConv"): _fused_conv,
     (MICROSOFT, "FusedGemm"): _fused_gemm,

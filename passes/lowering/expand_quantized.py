@@ -180,7 +180,10 @@ def _matmul_nbits(build: Builder) -> list[ir.Value] | None:
         shift = points.reshape(columns, blocks, 1).astype(np.float32)
     weight = (level - shift) * scales.reshape(columns, blocks, 1).astype(np.float32)
     matrix = weight.reshape(columns, -1)[:, :rows].T
-    product, bias = build("MatMul", build.needed(0), build.constant(np.ascontiguousarray(matrix))), build.input(5)
+    product, bias = (
+        build("MatMul", build.needed(0), build.constant(np.ascontiguousarray(matrix), build.needed(1))),
+        build.input(5),
+    )
     return [product if bias is None else build("Add", product, bias)]
 
 

@@ -2,20 +2,27 @@
 
 import contextlib
 import math
+from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import onnx
 import onnx_ir as ir
 import onnxruntime
+from onnx.reference import ReferenceEvaluator
 
-from passes.graph_edit import constant, register_constant
+from passes.graph_edit import constant, register_constant, source_of
 
 GROWTH_LIMIT_BYTES = 16 * 2**20
 FILL_LIMIT_BYTES = 2**30  # of a ConstantOfShape, which takes no memory until it is written
 FLOAT_LIMIT_BYTES = 2**33
 _FLOATS = frozenset({"DequantizeLinear", "Cast"})  # weights, which come onto the arrays as float32
-_RANDOM = frozenset({"Bernoulli", "Multinomial", "RandomNormalLike", "RandomUniformLike", "Dropout"})
+RANDOM = frozenset(
+    {"Bernoulli", "Multinomial", "RandomNormal", "RandomUniform", "RandomNormalLike", "RandomUniformLike", "Dropout"}
+)
+
+_Arrays = dict[str, npt.NDArray[np.generic]]
 
 
 class FoldConstants(ir.passes.InPlacePass):
@@ -23,22 +30,41 @@ class FoldConstants(ir.passes.InPlacePass):
 
     def call(self, model: ir.Model) -> ir.passes.PassResult:
         """Fold in graph order, so that chains fold in one go."""
-        count = 0
-        for node in model.graph:
-            results = _evaluate(node, model.opset_imports.get("", 1))
-            if results is None:
-                continue
-            for output, array in zip(node.outputs, results, strict=True):
-                name = output.name or ""
-                output.name = f"{name}.before_folding"
-                output.replace_all_uses_with(register_constant(model.graph, name, array))
-            model.graph.remove(node, safe=True)
-            count += 1
+        opset = model.opset_imports.get("", 1)
+        count = sum(fold(model.graph, node, opset) is not None for node in model.graph)
         return ir.passes.PassResult(model, modified=bool(count))
 
 
+def fold(graph: ir.Graph, node: ir.Node, opset: int) -> list[ir.Value] | None:
+    """Replace `node` of `graph` by constants, which are returned; None: it stays."""
+    results = _evaluate(node, opset)
+    if results is None:
+        return None
+    constants = []
+    for output, array in zip(node.outputs, results, strict=True):
+        name = output.name or ""
+        output.name = f"{name}.before_folding"
+        folded = register_constant(graph, name, array)
+        _remember_source(folded, node)
+        constants.append(folded)
+        output.replace_all_uses_with(folded)
+    graph.remove(node, safe=True)
+    return constants
+
+
+def _remember_source(folded: ir.Value, node: ir.Node) -> None:
+    """What is computed from a weight, such as its transpose, is still that weight."""
+    largest = max((value for value in node.inputs if value is not None), key=_bytes, default=None)
+    if largest is not None and _bytes(largest) and largest.shape is not None and len(largest.shape) > 1:
+        folded.meta.update({**largest.meta, "source": source_of(largest)})
+
+
+def _bytes(value: ir.Value) -> int:
+    return 0 if value.const_value is None else value.const_value.nbytes
+
+
 def _evaluate(node: ir.Node, opset: int) -> list[npt.NDArray[np.generic]] | None:
-    if node.domain or node.op_type in _RANDOM or not node.inputs:
+    if node.domain or node.op_type in RANDOM or not node.inputs:
         return None
     if any(output.is_graph_output() or not output.name for output in node.outputs):
         return None
@@ -46,7 +72,7 @@ def _evaluate(node: ir.Node, opset: int) -> list[npt.NDArray[np.generic]] | None
         attribute.type in (ir.AttributeType.GRAPH, ir.AttributeType.GRAPHS) for attribute in node.attributes.values()
     ):
         return None
-    feeds: dict[str, npt.NDArray[np.generic]] = {}
+    feeds: _Arrays = {}
     for value in node.inputs:
         if value is None:
             continue
@@ -60,17 +86,30 @@ def _evaluate(node: ir.Node, opset: int) -> list[npt.NDArray[np.generic]] | None
     limit = sum(array.nbytes for array in feeds.values()) + GROWTH_LIMIT_BYTES
     if node.op_type in _FLOATS:
         limit = FLOAT_LIMIT_BYTES
-    if not _stays_small(proto, limit):
+    kinds = _kinds_if_small(proto, limit)
+    if kinds is None:
         return None
-    # What onnxruntime cannot compute stays in the network, where the check of operators names it.
-    with contextlib.suppress(Exception):
-        options = onnxruntime.SessionOptions()
-        options.log_severity_level = 4
-        session = onnxruntime.InferenceSession(proto.SerializeToString(), options, ["CPUExecutionProvider"])
-        given = {entry.name for entry in session.get_inputs()}
-        results = session.run(None, {name: array for name, array in feeds.items() if name in given})
-        return [np.asarray(result) for result in results]
+    exotic = any(kind.isbuiltin == 2 for kind in (*kinds, *(array.dtype for array in feeds.values())))
+    # What neither can compute stays in the network, where the check of operators names it.
+    for compute in (_run_reference,) if exotic else (_run_onnxruntime, _run_reference):
+        with contextlib.suppress(Exception):
+            return [np.asarray(result) for result in compute(proto, feeds)]
     return None
+
+
+def _run_reference(proto: onnx.ModelProto, feeds: _Arrays) -> Sequence[npt.ArrayLike]:
+    """The outputs by the standard's own code: onnxruntime takes no arrays of small types, nor the newest opset."""
+    results: Sequence[npt.ArrayLike] = ReferenceEvaluator(proto).run(None, feeds)
+    return results
+
+
+def _run_onnxruntime(proto: onnx.ModelProto, feeds: _Arrays) -> Sequence[npt.ArrayLike]:
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 4
+    session = onnxruntime.InferenceSession(proto.SerializeToString(), options, ["CPUExecutionProvider"])
+    given = {entry.name for entry in session.get_inputs()}
+    results: Sequence[npt.ArrayLike] = session.run(None, {n: array for n, array in feeds.items() if n in given})
+    return results
 
 
 def _fill(node: ir.Node, shape: npt.NDArray[np.generic]) -> list[npt.NDArray[np.generic]] | None:
@@ -84,7 +123,7 @@ def _fill(node: ir.Node, shape: npt.NDArray[np.generic]) -> list[npt.NDArray[np.
     return [np.broadcast_to(value.reshape(()), sizes)]
 
 
-def _single_node_model(node: ir.Node, feeds: dict[str, npt.NDArray[np.generic]], opset: int) -> onnx.ModelProto:
+def _single_node_model(node: ir.Node, feeds: _Arrays, opset: int) -> onnx.ModelProto:
     inputs, small = [], []
     for name, array in feeds.items():
         if array.nbytes <= 1024:  # shape inference needs to see these
@@ -97,14 +136,15 @@ def _single_node_model(node: ir.Node, feeds: dict[str, npt.NDArray[np.generic]],
     return onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", opset)], ir_version=10)
 
 
-def _stays_small(proto: onnx.ModelProto, limit: int) -> bool:
-    total = 0
+def _kinds_if_small(proto: onnx.ModelProto, limit: int) -> list[np.dtype[Any]] | None:
+    """The types of the outputs, if those have at most `limit` bytes."""
+    total, kinds = 0, []
     for output in onnx.shape_inference.infer_shapes(proto, data_prop=True).graph.output:
         kind = output.type.tensor_type
         if not kind.elem_type or not kind.HasField("shape"):
-            return False
+            return None
         if not all(dimension.HasField("dim_value") for dimension in kind.shape.dim):
-            return False
-        size = onnx.helper.tensor_dtype_to_np_dtype(kind.elem_type).itemsize
-        total += size * math.prod(dimension.dim_value for dimension in kind.shape.dim)
-    return total <= limit
+            return None
+        kinds.append(onnx.helper.tensor_dtype_to_np_dtype(kind.elem_type))
+        total += kinds[-1].itemsize * math.prod(dimension.dim_value for dimension in kind.shape.dim)
+    return kinds if total <= limit else None

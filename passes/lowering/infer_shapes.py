@@ -6,15 +6,17 @@ depends on the batch, what does not is static.
 
 import logging
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 import numpy as np
+import numpy.typing as npt
 import onnx_ir as ir
 from onnx_ir.passes import common
 
-from passes.graph_edit import register_constant
+from passes.graph_edit import constant, register_constant
 from passes.lowering.fold_constants import FoldConstants
+from passes.lowering.learn_sizes import learn_sizes
 
 BATCH_SYMBOL = "N"
 _BATCHES = (7, 11)
@@ -29,9 +31,7 @@ class InferShapes(ir.passes.InPlacePass):
         """Set the shape of every value that inference reaches; clear the others."""
         symbol = batch_symbol(model)
         first, second = (sizes_at(model, batch) for batch in _BATCHES)
-        for value in model.graph.inputs:
-            if value.shape is not None and len(value.shape) and not isinstance(value.shape[0], int):
-                value.shape = ir.Shape([symbol, *value.shape.dims[1:]])
+        _set_batch(model, symbol)
         for node in model.graph:
             for value in node.outputs:
                 name = value.name or ""
@@ -50,20 +50,59 @@ class InferShapes(ir.passes.InPlacePass):
 def batch_symbol(model: ir.Model) -> str:
     """The name of the batch dimension: that of the first input that names one."""
     for value in model.graph.inputs:
-        if value.shape is not None and len(value.shape):
-            size = value.shape[0]
-            if isinstance(size, ir.SymbolicDim) and size.value:
-                return str(size.value)
+        axis = batch_axis(value, model.graph.inputs)
+        size = None if axis is None or value.shape is None else value.shape[axis]
+        if isinstance(size, ir.SymbolicDim) and size.value:
+            return str(size.value)
     return BATCH_SYMBOL
+
+
+def batch_axis(value: ir.Value, inputs: Sequence[ir.Value]) -> int | None:
+    """Which size of an input is the batch: the first, if that is open; of recurrent inputs and states the second.
+
+    Those are [length or layers, batch, features]; where the first is 1 only with the batch of another input open.
+    """
+    sizes = list(value.shape or ())
+    open_axes = [axis for axis, size in enumerate(sizes) if not isinstance(size, int)]
+    if open_axes and open_axes[0] == 0:
+        return 0
+    leading = any(other.shape is not None and not all(isinstance(n, int) for n in other.shape[:1]) for other in inputs)
+    return 1 if open_axes == [1] and len(sizes) == 3 and (leading or sizes[0] != 1) else None
+
+
+def _set_batch(model: ir.Model, batch: int | str) -> None:
+    axes = [batch_axis(value, model.graph.inputs) for value in model.graph.inputs]
+    for value, axis in zip(model.graph.inputs, axes, strict=True):
+        if axis is not None and value.shape is not None:
+            value.shape = ir.Shape([*value.shape.dims[:axis], batch, *value.shape.dims[axis + 1 :]])
 
 
 def sizes_at(model: ir.Model, batch: int) -> dict[str, tuple[ir.TypeProtocol | None, Sizes | None]]:
     """The type and the sizes of every node output, by name; `batch` stands for a symbolic first size of the inputs."""
+    probe = _probe_at(model, batch)
+    values = {value.name: value for node in probe.graph for value in node.outputs} | dict(probe.graph.initializers)
+    return {name: (values[name].type, _sizes(values[name])) for name in _outputs(model) if name in values}
+
+
+def constants_of_sizes(model: ir.Model) -> dict[str, npt.NDArray[np.generic]]:
+    """The node outputs that follow from constants and sizes alone and are the same for every batch, by name."""
+    found = []
+    for batch in _BATCHES:
+        probe = _probe_at(model, batch)
+        _fold_sizes(probe)
+        found.append({name: constant(value) for name, value in probe.graph.initializers.items()})
+    pairs = {name: (found[0].get(name), found[1].get(name)) for name in _outputs(model)}
+    return {name: a for name, (a, b) in pairs.items() if a is not None and b is not None and np.array_equal(a, b)}
+
+
+def _outputs(model: ir.Model) -> list[str]:
+    return [value.name for node in model.graph for value in node.outputs if value.name]
+
+
+def _probe_at(model: ir.Model, batch: int) -> ir.Model:
+    """A copy of the network at that batch: with all sizes that are found, and constants where those give them."""
     probe = model.clone()
-    for value in probe.graph.inputs:
-        if value.shape is not None and len(value.shape) and not isinstance(value.shape[0], int):
-            value.shape = ir.Shape([batch, *value.shape.dims[1:]])
-    names = [value.name for node in probe.graph for value in node.outputs if value.name]
+    _set_batch(probe, batch)
     for node in probe.graph:
         for value in node.outputs:
             value.shape = None
@@ -71,10 +110,12 @@ def sizes_at(model: ir.Model, batch: int) -> dict[str, tuple[ir.TypeProtocol | N
     with _quiet():
         infer(probe)
         # Arithmetic with sizes that the inference does not follow is computed instead: here all sizes are numbers.
-        while not all(_known(value) for node in probe.graph for value in node.outputs) and _fold_sizes(probe):
+        # Operators of onnxruntime's own are run.
+        while not all(_known(value) for node in probe.graph for value in node.outputs) and (
+            _fold_sizes(probe) or learn_sizes(probe)
+        ):
             infer(probe)
-    values = {value.name: value for node in probe.graph for value in node.outputs} | dict(probe.graph.initializers)
-    return {name: (values[name].type, _sizes(values[name])) for name in names if name in values}
+    return probe
 
 
 def _sizes(value: ir.Value) -> Sizes | None:

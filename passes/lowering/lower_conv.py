@@ -4,8 +4,8 @@ import onnx_ir as ir
 
 from cimc.errors import CimcError
 from cimc.window import Window
-from passes.crossbar_functions import crossbar_conv
-from passes.graph_edit import float_constant, owner, replace_node
+from passes.crossbar_functions import crossbar_bias, crossbar_conv, with_bias
+from passes.graph_edit import float_constant, owner, replace_node, source_of
 from passes.messages import describe
 
 
@@ -31,7 +31,7 @@ def _lower(node: ir.Node) -> ir.Node | None:
     x, kernel = node.inputs[:2]
     bias_value = node.inputs[2] if len(node.inputs) > 2 else None
     weight, bias = float_constant(kernel), float_constant(bias_value)
-    if x is None or weight is None or (bias_value is not None and bias is None):
+    if x is None or kernel is None or weight is None or (bias_value is not None and bias is None):
         return None
     window, groups = _window(node, x, weight.shape[2:]), node.attributes.get_int("group", 1)
     channels = x.shape[1] if x.shape is not None and len(x.shape) == weight.ndim else None
@@ -43,7 +43,10 @@ def _lower(node: ir.Node) -> ir.Node | None:
             f"channels, which do not fit; export the network again"
         )
     name = node.name or node.outputs[0].name or ""
-    return crossbar_conv(owner(node), x, weight, bias, window=window, groups=groups, name=name)
+    layer = crossbar_conv(owner(node), x, weight, name, window=window, groups=groups, source=kernel)
+    if bias is None or bias_value is None:
+        return layer
+    return with_bias(layer, crossbar_bias(owner(node), layer, bias, source_of(bias_value)))
 
 
 def _window(node: ir.Node, x: ir.Value, kernel_shape: tuple[int, ...]) -> Window:

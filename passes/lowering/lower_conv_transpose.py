@@ -11,7 +11,7 @@ import onnx_ir as ir
 
 from cimc.errors import CimcError
 from passes.crossbar_functions import crossbar_matmul
-from passes.graph_edit import add_constant, float_constant, new_node, owner, replace_node
+from passes.graph_edit import add_constant, derived_constant, float_constant, new_node, owner, replace_node, source_of
 from passes.messages import describe
 
 
@@ -34,8 +34,9 @@ class LowerConvTranspose(ir.passes.InPlacePass):
 
 
 def _lower(node: ir.Node) -> list[ir.Node] | None:
-    x, weight = node.inputs[0], float_constant(node.inputs[1])
-    if x is None or weight is None:
+    x, source = node.inputs[:2]
+    weight = float_constant(source)
+    if x is None or source is None or weight is None:
         return None
     graph, name, group = owner(node), node.name or node.outputs[0].name or "", node.attributes.get_int("group", 1)
     kernel = weight.shape[2:]
@@ -64,14 +65,16 @@ def _lower(node: ir.Node) -> list[ir.Node] | None:
         swap,
     )
     width = inputs // group
-    products = []
+    products, weights = [], []
     for index in range(group):
         part = columns
         if group > 1:
             bounds = [ints(f"start{index}", index * width), ints(f"stop{index}", (index + 1) * width), ints("axis", 2)]
             part = add("Slice", [columns, *bounds], f"group{index}")
         matrix = weight[index * width : (index + 1) * width].reshape(width, -1)
-        chain.append(crossbar_matmul(graph, part, matrix, None, name if group == 1 else f"{name}.{index}"))
+        layer = name if group == 1 else f"{name}.{index}"
+        chain.append(crossbar_matmul(graph, part, matrix, layer, source=source, part=() if group == 1 else (index,)))
+        weights.append(chain[-1].inputs[1])
         products.append(chain[-1].outputs[0])
     joined = products[0] if group == 1 else add("Concat", products, "groups", [ir.AttrInt64("axis", 2)])
     patches = add("Transpose", [joined], "patches", swap)
@@ -82,7 +85,8 @@ def _lower(node: ir.Node) -> list[ir.Node] | None:
         array = float_constant(bias)
         shape = (-1, *(1,) * axes)
         if array is not None:
-            addend = add_constant(graph, f"{name}.addend", array.reshape(shape))
+            use = ("addend", *(value.name for value in weights if value is not None))
+            addend, _ = derived_constant(graph, f"{name}.addend", array.reshape(shape), source_of(bias), use)
         else:
             addend = add("Reshape", [bias, ints("column", *shape)], "bias_shape")
         add("Add", [y, addend], "add")

@@ -69,7 +69,7 @@ def _product(build: Builder) -> list[ir.Value] | None:
     if batch and not free:  # one vector for each entry of the stack
         x = build("Unsqueeze", x, build.constant(np.array([-2], np.int64)))
     x.shape = ir.Shape([*(sizes[letter] for letter in lead), *([1] if batch and not free else []), rows])
-    y = build("MatMul", x, build.constant(matrix))
+    y = build("MatMul", x, build.constant(matrix, build.needed(place)))
     if batch and not free:
         y = build("Squeeze", y, build.constant(np.array([-2], np.int64)))
     if len(columns) != 1:

@@ -4,8 +4,8 @@ import numpy as np
 import numpy.typing as npt
 import onnx_ir as ir
 
-from passes.crossbar_functions import crossbar_matmul
-from passes.graph_edit import add_constant, float_constant, new_node, owner, replace_node
+from passes.crossbar_functions import crossbar_bias, crossbar_matmul, with_bias
+from passes.graph_edit import add_constant, derived_constant, float_constant, new_node, owner, replace_node, source_of
 
 
 class LowerGemm(ir.passes.InPlacePass):
@@ -33,18 +33,22 @@ def _lower(node: ir.Node) -> list[ir.Node] | None:
     left, right = float_constant(a), float_constant(b)
     if beta == 0:
         c = None
-    if right is not None and a is not None:
+    if right is not None and a is not None and b is not None:
         weight = alpha * (right.T if trans_b else right)
         bias = _column_bias(c, beta, weight.shape[1])
         chain = [_transpose(a, f"{name}.transpose_input")] if trans_a else []
-        chain.append(crossbar_matmul(graph, chain[-1].outputs[0] if chain else a, weight, bias, name))
-        return chain if c is None or bias is not None else [*chain, *_add(graph, chain[-1], c, beta, name)]
-    if left is not None and b is not None:
+        product = crossbar_matmul(graph, chain[-1].outputs[0] if chain else a, weight, name, source=b)
+        if c is None:
+            return [*chain, product]
+        if bias is None:
+            return [*chain, product, *_add(graph, product, product, c, beta, name)]
+        return [*chain, with_bias(product, crossbar_bias(graph, product, bias, source_of(c)))]
+    if left is not None and a is not None and b is not None:
         weight = alpha * (left if trans_a else left.T)
         chain = [] if trans_b else [_transpose(b, f"{name}.transpose_input")]
-        chain.append(crossbar_matmul(graph, chain[-1].outputs[0] if chain else b, weight, None, name))
-        chain.append(_transpose(chain[-1].outputs[0], f"{name}.transpose_output"))
-        return chain if c is None else [*chain, *_add(graph, chain[-1], c, beta, name)]
+        product = crossbar_matmul(graph, chain[-1].outputs[0] if chain else b, weight, name, source=a)
+        turned = _transpose(product.outputs[0], f"{name}.transpose_output")
+        return [*chain, product, turned, *([] if c is None else _add(graph, product, turned, c, beta, name))]
     return None
 
 
@@ -61,11 +65,13 @@ def _transpose(value: ir.Value, name: str) -> ir.Node:
     return new_node("Transpose", [value], name, [ir.AttrInt64s("perm", [1, 0])])
 
 
-def _add(graph: ir.Graph, product: ir.Node, c: ir.Value, beta: np.float32, name: str) -> list[ir.Node]:
-    array = float_constant(c)
+def _add(graph: ir.Graph, layer: ir.Node, product: ir.Node, c: ir.Value, beta: np.float32, name: str) -> list[ir.Node]:
+    """`product` + beta c; a constant c is one for all products of the layer's weight."""
+    array, weight = float_constant(c), layer.inputs[1]
     chain = []
-    if array is not None:
-        c = add_constant(graph, f"{name}.addend", beta * array)
+    if array is not None and weight is not None:
+        use = ("addend", weight.name)
+        c, _ = derived_constant(graph, f"{name}.addend", beta * array, source_of(c), use)
     elif beta != 1:
         factor = add_constant(graph, f"{name}.beta", np.array(beta, dtype=np.float32))
         chain.append(new_node("Mul", [c, factor], f"{name}.scale"))

@@ -13,7 +13,7 @@ import onnx_ir as ir
 
 from cimc.errors import CimcError
 from passes.crossbar_functions import crossbar_product, crossbar_weight
-from passes.graph_edit import add_constant, float_constant, new_node, owner, unused_name, used_names
+from passes.graph_edit import add_constant, float_constant, new_name, new_node, owner
 from passes.messages import describe
 
 Floats = npt.NDArray[np.float32]
@@ -164,12 +164,11 @@ def _lower(node: ir.Node) -> bool:
 def _replace(node: ir.Node, steps: _Steps, results: list[ir.Value | None]) -> None:
     graph = steps.graph
     pairs = [(old, new) for old, new in zip(node.outputs, results, strict=True) if new is not None]
-    kept, used = {id(new) for _, new in pairs}, used_names(graph)
+    kept = {id(new) for _, new in pairs}
     for link in steps.nodes:
         for place, value in enumerate(link.outputs):
             if id(value) not in kept:
-                value.name = unused_name(used, f"{link.name}.value{place or ''}")
-                used.add(value.name)
+                value.name = new_name(graph, f"{link.name}.value{place or ''}")
     ir.convenience.replace_nodes_and_values(
         graph, node, [node], steps.nodes, [old for old, _ in pairs], [new for _, new in pairs]
     )

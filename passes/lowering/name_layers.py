@@ -5,7 +5,7 @@ import re
 import onnx_ir as ir
 
 from passes.crossbar_functions import is_crossbar
-from passes.graph_edit import unused_name, used_names
+from passes.graph_edit import new_name
 
 _LONGEST = 100
 
@@ -39,7 +39,7 @@ class NameLayers(ir.passes.InPlacePass):
         }
         for value in [*graph.initializers.values(), *(output for node in graph for output in node.outputs)]:
             if value.name in targets and value is not targets[value.name]:
-                value.name = unused_name(used_names(graph), f"{value.name}.renamed")
+                value.name = new_name(graph, f"{value.name}.renamed")
         for name, value in targets.items():
             value.name = name
             if value.const_value is not None:

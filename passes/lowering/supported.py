@@ -11,9 +11,8 @@ from passes.graph_edit import constant
 from passes.messages import describe, one_line
 
 _NEEDS = {
-    "If": "control flow cannot be executed; export the network for one fixed path",
-    "Loop": "control flow cannot be executed; export the network unrolled",
-    "Scan": "control flow cannot be executed; export the network unrolled",
+    "Loop": "its number of steps is not known before the network runs; export it with a fixed number",
+    "Scan": "its number of steps is not known; give the inputs of the network static sizes with --shape",
     "ZipMap": "its result is a dictionary; export the network without it (skl2onnx: options={'zipmap': False})",
     "Shape": "the network computes with sizes; export it with static sizes, only the batch may vary",
 }
@@ -33,6 +32,10 @@ class CheckOperators(ir.passes.InPlacePass):
                 continue
             if (node.domain or node.op_type not in DIGITAL_OPERATORS) and not _runs_in_onnxruntime(node):
                 need = _NEEDS.get(node.op_type)
+                if "Sequence" in node.op_type or "Optional" in node.op_type:
+                    need = (
+                        "what is in its list of tensors is not known before the network runs; export it without lists"
+                    )
                 if node.domain not in ("", "ai.onnx.ml"):
                     need = "it is no standard ONNX operator; export the network with standard operators"
                 need = need or "the sizes of its result cannot be inferred, depend on the data, or are no tensor's"

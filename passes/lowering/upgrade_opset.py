@@ -7,6 +7,7 @@ from cimc.errors import CimcError
 from passes.messages import one_line
 
 TARGET_OPSET = 21
+_SCAN_OPSET = 9
 _SMALL_BYTES = 4096
 
 
@@ -17,10 +18,15 @@ class UpgradeOpset(ir.passes.FunctionalPass):
         """Return a converted copy.
 
         Raises:
-            CimcError: ONNX cannot convert the network.
+            CimcError: ONNX cannot convert the network, or not as it was meant.
         """
         model = model.clone()
         opset = model.opset_imports.setdefault("", 1)
+        if opset < _SCAN_OPSET and any(node.op_type == "Scan" for node in model.graph.all_nodes()):
+            raise CimcError(
+                f"the network has a Scan of opset {opset}, which has another form since opset {_SCAN_OPSET}; "
+                f"export it with opset {_SCAN_OPSET} or newer"
+            )
         if opset >= TARGET_OPSET:
             return ir.passes.PassResult(model, modified=False)
         return ir.passes.PassResult(_convert(model, opset), modified=True)

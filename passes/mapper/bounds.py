@@ -1,5 +1,8 @@
 """Bounds that several objectives share: what no layout of a task is below."""
 
+import numpy as np
+from numpy.typing import NDArray
+
 from cimc.mapping import Mapping
 from passes.mapper.copies import Arrays, area_of, arrays_of, one_each
 from passes.mapper.plan import Task
@@ -12,6 +15,14 @@ def arrays_at_least(task: Task, budget: int) -> Arrays:
     Where one copy only fits packed, several layers in one array, the weights' area is what no layout is below.
     """
     return arrays_of if arrays_of(task.layers, one_each(task.layers)) <= budget else area_of
+
+
+def arrays_per_copy(task: Task, budget: int) -> NDArray[np.float64]:
+    """Of each layer: copies take no fewer arrays than so many each; by area where `arrays_at_least` counts that."""
+    if arrays_at_least(task, budget) is area_of:
+        held = task.chip.weight_rows * task.chip.weight_columns
+        return np.array([layer.rows * layer.columns / held for layer in task.layers])
+    return np.array([sum(count / size for count, size in layer.classes) for layer in task.layers])
 
 
 def interval_floor(task: Task) -> float:

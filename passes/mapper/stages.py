@@ -55,7 +55,7 @@ def stages_of(model: ir.Model, layers: Sequence[Layer], chip: Chip) -> list[Stag
                 operator=node.op_type,
                 kind="crossbar" if crossbar else "digital",
                 layer=home,
-                rows=_extent(node.outputs[0], axis),
+                rows=max(_extent(node.outputs[0], axis), 1),  # of a value without elements too
                 positions=positions(node) if crossbar else 0,
                 elements=sum(_elements(value) for value in node.outputs),
                 operations=_layer_operations(node, on_arrays[layer]) if crossbar else _operations(node),

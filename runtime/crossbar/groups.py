@@ -19,7 +19,13 @@ def split_groups(vectors: Array, groups: int) -> Array:
 
 
 def for_groups(function: Callable[..., Array], arguments: tuple[Array, ...], key: Array | None) -> Array:
-    """`function` of each group's part of the arguments [groups, ...] and a key of its own (None: of None), at once."""
+    """`function` of each group's part of the arguments [groups, ...] and a key of its own (None: of None), at once.
+
+    Of a vector of keys each group has a vector.
+    """
     if key is None:
         return jax.vmap(lambda *parts: function(*parts, None))(*arguments)
-    return jax.vmap(function)(*arguments, jax.random.split(key, len(arguments[0])))
+    groups = len(arguments[0])
+    if key.ndim:
+        return jax.vmap(function)(*arguments, jax.vmap(lambda one: jax.random.split(one, groups), out_axes=1)(key))
+    return jax.vmap(function)(*arguments, jax.random.split(key, groups))

@@ -30,6 +30,11 @@ def new_key(seed: int) -> Array:
     return jax.random.key(seed, impl=_HASH)
 
 
+def derive(key: Array, number: int | Array) -> Array:
+    """The key of that number below `key`; of a vector of keys, each one's."""
+    return jax.vmap(lambda one: jax.random.fold_in(one, number))(key) if key.ndim else jax.random.fold_in(key, number)
+
+
 def _derive(first: Array, second: Array, number: Array) -> tuple[Array, Array]:
     """Another key: a bijection of the key for each number, and of the number for each key."""
     first = mix(first ^ mix(number + jnp.uint32(_GOLDEN)))

@@ -24,20 +24,33 @@ def normal(key: Array, shape: tuple[int, ...]) -> Array:
     """Standard normal float32 values of that shape; at most 2^32 of them.
 
     Args:
-        key: a `jax.random` key.
+        key: a `jax.random` key, or a vector of keys: each draws an equal part of the last axis, the parts in order.
         shape: shape of the result.
     """
-    words = once(jax.random.bits(key, (4,), jnp.uint32))
-    index = jax.lax.iota(jnp.uint32, math.prod(shape)).reshape(shape)
-    base = mix(index + words[0])
+    index, words = _counter(key, shape)
+    base = mix(index)
     total = jnp.zeros(shape, jnp.uint32)
-    for word in (words[1], words[2], words[3]):
+    for word in words:
         total = total + _byte_sum(mix(base ^ word))
     # Twelve bytes, each uniform on 0..255: mean 127.5, spread to uniforms on (0, 1) by (byte + 1/2) / 256.
     r = (total.astype(jnp.int32).astype(jnp.float32) + (6.0 - 6.0 * 256.0)) * (1.0 / 1024.0)
     square = r * r
     a1, a3, a5, a7, a9 = _TEICHROEW
     return r * (a1 + square * (a3 + square * (a5 + square * (a7 + square * a9))))
+
+
+def _counter(key: Array, shape: tuple[int, ...]) -> tuple[Array, Array]:
+    """The number of every value, begun from the key, and the three words of the key that it is mixed with."""
+    if not key.ndim:
+        words = once(jax.random.bits(key, (4,), jnp.uint32))
+        return jax.lax.iota(jnp.uint32, math.prod(shape)).reshape(shape) + words[0], words[1:]
+    # The words of the keys stand ready along the last axis: to find the key of each value takes a division.
+    each = shape[-1] // len(key)
+    words = jax.vmap(lambda one: jax.random.bits(one, (4,), jnp.uint32), out_axes=1)(key)
+    words = once(jnp.repeat(words, each, axis=1, total_repeat_length=shape[-1]))
+    place = once(jnp.tile(jnp.arange(each, dtype=jnp.uint32), len(key)) + words[0])
+    rows = jax.lax.iota(jnp.uint32, math.prod(shape[:-1])).reshape(*shape[:-1], 1)
+    return rows * jnp.uint32(each) + place, words[1:]
 
 
 def _byte_sum(x: Array) -> Array:

@@ -16,7 +16,6 @@ modelled: IR drop, device-to-device read noise, settling, drift.
 from dataclasses import dataclass
 from functools import reduce
 
-import jax
 import jax.numpy as jnp
 from jax import Array
 
@@ -28,7 +27,8 @@ from cimc.window import Window
 from runtime.crossbar.converters import adc, dac
 from runtime.crossbar.currents import currents
 from runtime.crossbar.groups import by_group, for_groups, split_groups
-from runtime.crossbar.planes import planes_of
+from runtime.crossbar.keys import derive
+from runtime.crossbar.planes import Planes, planes_of
 from runtime.crossbar.read_noise import with_noise
 from runtime.crossbar.unfold import unfold
 from runtime.crossbar.xla import once, rounded
@@ -114,13 +114,13 @@ def read(chip: Chip, u: Array, conductance: Array, row_block: int, signed: bool,
         conductance: [devices, rows, columns] in uS.
         row_block: rows of a full row block.
         signed: whether u may be negative.
-        key: for noise; None: none.
+        key: for noise; None: none; a vector of keys: one a sample, whose MVMs follow one another.
 
     Returns:
         d: [columns, MVMs].
     """
     planes, signs = planes_of(chip, signed), chip.scheme.signs
-    codes = convert(chip, _side_by_side(planes.split(u)), conductance, row_block, key)
+    codes = convert(chip, _side_by_side(planes.split(u)), conductance, row_block, _key_of_planes(key, planes))
     d = reduce(jnp.add, [weighted_sum(block, signs) for block in codes])
     return weighted_sum(_apart(d, len(planes.weights)), planes.weights)
 
@@ -135,7 +135,7 @@ def convert(chip: Chip, u: Array, conductance: Array, row_block: int, key: Array
     full = rows // row_block * row_block
     if full in (0, rows):
         return list(_convert_blocks(chip, u, conductance, min(row_block, rows), key))
-    rest_key = None if key is None else jax.random.fold_in(key, 2)
+    rest_key = None if key is None else derive(key, 2)
     codes = _convert_blocks(chip, u[:full], conductance[:, :full], row_block, key)
     return [*codes, _convert_blocks(chip, u[full:], conductance[:, full:], rows - full, rest_key)[0]]
 
@@ -152,6 +152,13 @@ def _convert_blocks(chip: Chip, u: Array, conductance: Array, row_block: int, ke
 def _side_by_side(planes: list[Array]) -> Array:
     """Planes as further MVMs, all of one product: [rows, planes * MVMs]."""
     return planes[0] if len(planes) == 1 else jnp.concatenate(planes, axis=1)
+
+
+def _key_of_planes(key: Array | None, planes: Planes) -> Array | None:
+    """One key draws for all planes; of a vector of keys, one a sample, each plane has its own."""
+    if key is None or not key.ndim or len(planes.weights) == 1:
+        return key
+    return jnp.concatenate([derive(key, plane) for plane in range(len(planes.weights))])
 
 
 def _apart(d: Array, planes: int) -> list[Array]:

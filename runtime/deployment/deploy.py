@@ -6,17 +6,17 @@ from functools import partial
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from cimc.dataset import Dataset, Preprocess
+from cimc.dataset import Dataset
 from cimc.program import Program
 from runtime.crossbar.keys import new_key
 from runtime.crossbar.xla import jit
-from runtime.devices.device import device_of
-from runtime.system.evaluate import BATCH, accuracy, images_for, logits, outputs_of, pad_batch
+from runtime.devices.device import Device, device_of
+from runtime.system.inference import batches, exact_parameters, outputs_exactly, outputs_on_arrays
 from runtime.system.program import with_program
+from runtime.system.quality import better, new_quality
 from runtime.system.state import State, System, initial_state
 
 POPULATION_BYTES = 1 << 28  # of the devices of all chips that are programmed at once
@@ -26,19 +26,21 @@ POPULATION_BYTES = 1 << 28  # of the devices of all chips that are programmed at
 class Deployment:
     """Result over virtual chips.
 
-    accuracies: of every chip, a fraction. baseline_accuracy: of the reference network (by default the package's own
-    weights, computed exactly). normalized: accuracies / baseline. yield_fraction: chips whose normalised accuracy is at
-    least `required`.
+    measure: what is measured: of labelled data its usual measure (accuracy), else the agreement with the package's own
+    weights in float32. accuracies: that figure of every chip. baseline_accuracy: of the reference network (by default
+    the package's own weights, computed exactly). normalized: accuracies / baseline, the other way round for errors.
+    yield_fraction: chips whose normalised accuracy is at least `required`.
     """
 
     accuracies: np.ndarray
     baseline_accuracy: float
     required: float
+    measure: str = "accuracy"
 
     @property
     def normalized(self) -> np.ndarray:
-        """Accuracy of every chip over the baseline's."""
-        return self.accuracies / max(self.baseline_accuracy, 1e-9)
+        """The figure of every chip over the baseline's."""
+        return np.array([better(self.measure, value, self.baseline_accuracy) for value in self.accuracies.tolist()])
 
     @property
     def yield_fraction(self) -> float:
@@ -50,46 +52,49 @@ def deploy(
     system: System,
     program: Program,
     data: Dataset,
+    *,
     chips: int,
     seed: int,
     required: float,
     baseline: float | None = None,
-    progress: Callable[[int], None] = lambda images: None,
+    metric: str | None = None,
+    memory: int | None = None,
+    progress: Callable[[int], None] = lambda samples: None,
 ) -> Deployment:
-    """Program virtual chips, each with its own programming errors and noise, and evaluate the test set on each.
+    """Program virtual chips, each with its own programming errors and noise, and measure the test set on each.
 
     Args:
         system: the exported network on its chip.
         program: the package's program.
-        data: the test set is used.
+        data: the test set is used (`runtime.system.inputs.match_data`).
         chips: how many.
         seed: of all draws.
         required: normalised accuracy that a good chip reaches.
-        baseline: accuracy to normalise by; None: the exact network's on the same images.
-        progress: called with the images done on all chips so far.
+        baseline: the figure to normalise by; None: the exact network's on the same samples.
+        metric: as `runtime.system.quality.new_quality`.
+        memory: bytes for the values between layers; None: a share of what is free.
+        progress: called with the samples done on all chips so far.
     """
-    state = with_program(initial_state(system, weight_range=None), program)
-    stated = data.test.labels_of()
-    assert stated is not None
-    images = images_for(system, data.test.inputs[""], data)
-    name, (output,) = system.network.input, system.network.logits
-    if baseline is None:
-        baseline = accuracy(logits(system, state, {name: images}, data.preprocess, None, exact=True)[output], stated)
+    state, network = with_program(initial_state(system, weight_range=None), program), system.network
+    exact, parameters = new_quality(network, data.test, metric), exact_parameters(system, state)
+    dies = [new_quality(network, data.test, metric) for _ in range(chips)]
     program_key, read_key = jax.random.split(new_key(seed))
-    program_keys, correct, done = jax.random.split(program_key, chips), np.zeros(chips), 0
-    at_once = chips_at_once(state)
+    program_keys, read_keys = jax.random.split(program_key, chips), jax.random.split(read_key, chips)
+    done, at_once = 0, chips_at_once(state)
     for first in range(0, chips, at_once):
-        some = slice(first, first + at_once)
-        population = program_chips(system, state, program_keys[some])
-        for start in range(0, len(images), BATCH):
-            batch = images[start : start + BATCH]
-            keys = jax.random.split(jax.random.fold_in(read_key, start), chips)[some]
-            labels = jnp.asarray(stated[start : start + BATCH])
-            padded = jnp.asarray(pad_batch(batch))
-            correct[some] += np.asarray(_correct(system, state, population, padded, labels, data.preprocess, keys))
-            done += len(batch) * len(keys)
-            progress(done)
-    return Deployment(correct / len(images), baseline, required)
+        some = range(first, min(first + at_once, chips))
+        states = {die: {**state, "conductance": program_chip(system, state, program_keys[die])} for die in some}
+        for batch in batches(network, data.test, data.preprocess, memory):
+            reference = outputs_exactly(network, parameters, batch)
+            if first == 0:
+                exact.add(reference, batch.samples, reference)
+            for die, held in states.items():
+                dies[die].add(outputs_on_arrays(system, held, batch, read_keys[die]), batch.samples, reference)
+                done += len(batch.samples)
+                progress(done)
+    measure, stated = exact.main()
+    figures = np.array([die.main()[1] for die in dies])
+    return Deployment(figures, stated if baseline is None else baseline, required, measure)
 
 
 def chips_at_once(state: State) -> int:
@@ -98,39 +103,18 @@ def chips_at_once(state: State) -> int:
     return max(POPULATION_BYTES // max(of_one, 1), 1)
 
 
-@partial(jit, static_argnums=0)
-def program_chips(system: System, state: State, keys: Array) -> dict[str, Array]:
-    """Conductances [chips, 2, rows, columns] of every layer, each chip written by write-verify with its own key."""
+def program_chip(system: System, state: State, key: Array) -> dict[str, Array]:
+    """Conductances [2, rows, columns] of every layer of a chip, written by write-verify."""
     device = device_of(system.chip.cell)
-
-    def one(key: Array) -> dict[str, Array]:
-        return {
-            name: device.write(targets, jax.random.fold_in(key, index)).conductance
-            for index, (name, targets) in enumerate(state["conductance"].items())
-        }
-
-    return jax.vmap(one)(keys)
+    return {
+        name: _write(device, targets, jax.random.fold_in(key, index))
+        for index, (name, targets) in enumerate(state["conductance"].items())
+    }
 
 
-@partial(jit, static_argnums=(0, 5))
-def _correct(
-    system: System,
-    state: State,
-    population: dict[str, Array],
-    images: Array,
-    labels: Array,
-    preprocess: Preprocess,
-    keys: Array,
-) -> Array:
-    """Right answers of every chip on a padded batch of images. One chip after the other: a chip fills the machine."""
-
-    def one(chip: tuple[dict[str, Array], Array]) -> Array:
-        conductance, key = chip
-        feeds = {system.network.input: images}
-        (outputs,) = outputs_of(system, {**state, "conductance": conductance}, feeds, preprocess, key).values()
-        return jnp.sum(jnp.argmax(outputs[: len(labels)], axis=1) == labels)
-
-    return jax.lax.map(one, (population, keys))
+@partial(jit, static_argnums=0)
+def _write(device: Device, targets: Array, key: Array) -> Array:
+    return device.write(targets, key).conductance
 
 
 def summary(result: Deployment) -> dict[str, Any]:
@@ -138,6 +122,7 @@ def summary(result: Deployment) -> dict[str, Any]:
     a, n = result.accuracies, result.normalized
     return {
         "chips": len(a),
+        "measure": result.measure,
         "accuracy": _distribution(a),
         "yield": result.yield_fraction,
         "required_normalized_accuracy": result.required,

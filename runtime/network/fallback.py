@@ -93,6 +93,8 @@ def _model(
 def _outputs(model: onnx.ModelProto, node: onnx.NodeProto) -> list[tuple[tuple[int, ...], np.dtype[Any]]]:
     """Shape and type of each output."""
     found = []
+    if node.domain not in ("", "ai.onnx.ml"):
+        return _outputs_of_a_run(model)
     for value in onnx.shape_inference.infer_shapes(model, data_prop=True).graph.output:
         kind = value.type.tensor_type
         if not kind.HasField("shape") or not all(size.HasField("dim_value") for size in kind.shape.dim):
@@ -102,6 +104,19 @@ def _outputs(model: onnx.ModelProto, node: onnx.NodeProto) -> list[tuple[tuple[i
             )
         found.append((tuple(size.dim_value for size in kind.shape.dim), _dtype(kind.elem_type)))
     return found
+
+
+def _outputs_of_a_run(model: onnx.ModelProto) -> list[tuple[tuple[int, ...], np.dtype[Any]]]:
+    """Shape and type of each output of an operator of onnxruntime's own, which shape inference does not know."""
+    feeds = {
+        value.name: np.zeros(
+            [size.dim_value for size in value.type.tensor_type.shape.dim], _dtype(value.type.tensor_type.elem_type)
+        )
+        for value in model.graph.input
+    }
+    return [
+        (array.shape, array.dtype) for array in map(np.asarray, _session(model.SerializeToString()).run(None, feeds))
+    ]
 
 
 @lru_cache(maxsize=256)

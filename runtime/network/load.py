@@ -1,6 +1,6 @@
 """From a lowered ONNX network to one that is ready to run."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -39,7 +39,22 @@ def load_network(lowered: ir.Model | bytes) -> Network:
         windows={node.layer: _window(node) for node in nodes if node.layer is not None},
         input_types={str(value.name): _type(value) for value in graph.inputs},
         opsets=dict(model.opset_imports),
+        protos=tuple(ir.to_proto(node) for node in graph),
+        functions=tuple(ir.to_proto(function) for function in model.functions.values()),
+        types={str(value.name): int(value.dtype) for value in _values(graph) if value.dtype is not None},
+        shapes={str(value.name): _named_sizes(value) for value in _values(graph) if value.shape is not None},
     )
+
+
+def _values(graph: ir.Graph) -> Iterator[ir.Value]:
+    yield from graph.inputs
+    yield from graph.initializers.values()
+    for node in graph:
+        yield from node.outputs
+
+
+def _named_sizes(value: ir.Value) -> tuple[int | str | None, ...]:
+    return tuple(size if isinstance(size, int) else size.value for size in value.shape or ())
 
 
 def _statistics(node: Node) -> tuple[str, ...]:

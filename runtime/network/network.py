@@ -36,8 +36,10 @@ class Network:
     arrays by name, those of the network (weights in rows x columns). trainable: names of the digital parameters that
     training changes (biases, normalisation, embeddings). statistics: names of the running means and variances of
     batch normalisation. windows: convolution window a layer. input_types: NumPy type of each input (integers:
-    tokens). opsets: versions of the operator sets. logits: of each output that can be trained (those of
-    floats, or the only one) the value before its last Softmax, LogSoftmax or Sigmoid, or the output itself.
+    tokens). opsets: versions of the operator sets. protos, functions: the operators as ONNX has them, in its order, and
+    the functions they call. types, shapes: element type and sizes of every value by name, the batch as a symbol.
+    logits: of each output that can be trained (those of floats, or the only one) the value before its last Softmax,
+    LogSoftmax or Sigmoid, or the output itself.
     """
 
     nodes: tuple[Node, ...]
@@ -50,6 +52,10 @@ class Network:
     windows: Mapping[str, Window | None]
     input_types: Mapping[str, np.dtype[Any]]
     opsets: Mapping[str, int]
+    protos: tuple[onnx.NodeProto, ...]
+    functions: tuple[onnx.FunctionProto, ...]
+    types: Mapping[str, int]
+    shapes: Mapping[str, tuple[int | str | None, ...]]
 
     def layers(self) -> Iterator[Node]:
         """The first node of every crossbar layer, in order."""

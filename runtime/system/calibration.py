@@ -17,17 +17,22 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from cimc.dataset import Preprocess
+from cimc.dataset import Preprocess, Samples
 from cimc.units import pair_weight
 from cimc.window import output_sizes
+from runtime.crossbar.pieces import Floats, Held, read_in_pieces
 from runtime.crossbar.product import clipped_conversions
 from runtime.crossbar.xla import jit
 from runtime.network.run import Product, run_network
+from runtime.network.stepwise import LayerStep, run_layer_exactly, run_steps
+from runtime.system.inference import batch_size, digital_parameters, feeds_of
 from runtime.system.inputs import input_shapes, network_inputs
+from runtime.system.layers import held_of, read_layer, samples_first
 from runtime.system.products import exact_layer, layer_on_arrays
 from runtime.system.state import State, System
 
 CALIBRATION_IMAGES = 32
+CALIBRATION_BATCHES = 8  # at most so many of them, where they do not fit into one
 WATCHED_IMAGES = 8  # of the calibration images
 # Input ranges tried, as multiples of the largest input in the calibration batch. No small fractions: with them, half
 # of all 8-bit pixels would lie exactly between two DAC codes.
@@ -89,9 +94,49 @@ def new_watch(system: System) -> Watch:
     return Watch(layers, layers, jnp.int32(0), jnp.int32(0))
 
 
-def calibrate(system: System, state: State, stored: Stored, preprocess: Preprocess, key: Array) -> State:
-    """Choose every layer's input range on stored inputs, layer after layer. Returns a new state."""
-    return {**state, "input_range": _choose_alone(system, _read_part(state), stored, preprocess, key)}
+def calibrate(system: System, state: State, samples: Samples, preprocess: Preprocess, key: Array) -> State:
+    """Choose every layer's input range on the samples, layer after layer. Returns a new state.
+
+    Where the values of all samples do not fit into memory together, or the network has a fixed batch, in several
+    batches: the largest of their ranges holds, as of a layer that is used several times.
+    """
+    size = batch_size(system.network)
+    chosen: dict[str, np.float32] = {}
+
+    def layer(samples: int, step: LayerStep, x: Floats) -> Floats:
+        held = held_of(system, state, step.layer)
+        best = _best_range(system, step, x, held, key)
+        chosen[step.layer] = max(best, chosen.get(step.layer, best))
+        held = held._replace(input_range=jnp.asarray(chosen[step.layer]))
+        return read_layer(system, step, x, held, key, first=0, samples=samples)
+
+    for first in range(0, len(samples), size)[:CALIBRATION_BATCHES]:
+        batch = samples.take(slice(first, first + size))
+        feeds = feeds_of(system.network, batch, preprocess, size)
+        run_steps(system.network, feeds, digital_parameters(state), partial(layer, len(batch)))
+    ranges = {name: jax.device_put(chosen.get(name, np.float32(1))) for name in system.crossbars}
+    return {**state, "input_range": ranges}
+
+
+def _best_range(system: System, step: LayerStep, x: Floats, held: Held, key: Array) -> np.float32:
+    """As `calibrating_product` chooses it, with the programs that inference itself uses."""
+    if system.chip.input.bits is None:
+        return np.float32(1)
+    crossbar, (vectors, _) = system.crossbars[step.layer], samples_first(system, step, x)
+    sizes = vectors.shape[1:2] if crossbar.window is None else output_sizes(vectors.shape[2:], crossbar.window)
+    tried = vectors[: tried_images(math.prod(sizes))]
+    weight = pair_weight(np.asarray(held.conductance), np.asarray(held.weight_range), system.chip)
+    constants = [weight * np.asarray(held.gain), np.asarray(held.bias)]
+    expected = run_layer_exactly(system.network, step.node, [tried, *constants[: len(step.node.input) - 1]])
+
+    def error(candidate: np.float32) -> float:
+        trial = held._replace(input_range=jnp.asarray(candidate))
+        found = read_in_pieces(crossbar, tried, trial, key, number=step.number)
+        return float(np.mean(np.square(found - expected), dtype=np.float64))
+
+    largest = np.maximum(np.max(np.abs(x), initial=0), np.float32(1e-6))
+    candidates = largest * np.asarray(RANGE_FACTORS, np.float32)
+    return candidates[int(np.argmin([error(candidate) for candidate in candidates]))]
 
 
 def follow(
@@ -170,9 +215,6 @@ def _run(system: System, state: State, stored: Stored, preprocess: Preprocess, p
 def tried_images(positions: int) -> int:
     """Images on which a convolution of that many output positions tries its ranges, if there are so many."""
     return max(-(-TRIED_MVMS // positions), TRIED_IMAGES)
-
-
-_choose_alone = jit(_choose, static_argnums=(0, 3))
 
 
 def calibrating_product(system: System, state: State, record: dict[str, Array]) -> Product:

@@ -21,15 +21,28 @@ def input_shapes(network: Network) -> Shapes:
     return {name: (sizes, network.input_types[name]) for name, sizes in network.inputs.items()}
 
 
-def match_data(network: Network, data: Dataset) -> Dataset:
-    """The data with the network's own input names, and its tokens checked. Raises CimcError as `match_inputs`."""
-    shapes = input_shapes(network)
-    for name, (sizes, _) in shapes.items():
-        if not sizes or sizes[0] is not None:
+def match_data(network: Network, data: Dataset, *, free_batch: bool = True) -> Dataset:
+    """The data with the network's own input names, and its tokens checked.
+
+    Raises:
+        CimcError: as `match_inputs`, or the network has a fixed batch although `free_batch` is needed.
+    """
+    shapes = dict(input_shapes(network))
+    for name, (sizes, kind) in list(shapes.items()):
+        if sizes and sizes[0] is None:
+            continue
+        if free_batch:
             raise CimcError(
-                f"the first size of the network's input {name} is fixed to {sizes[0] if sizes else 1}: training and "
-                "evaluation need a free batch there; export the network with a dynamic batch axis, images first"
+                f"the first size of the network's input {name} is fixed to {sizes[0] if sizes else 1}: training needs "
+                "a free batch there; export the network with a dynamic batch axis, images first"
             )
+        if any(
+            samples.inputs[key].ndim > len(sizes)
+            for samples in (data.train, data.test)
+            for key in (name, "")
+            if key in samples.inputs
+        ):
+            shapes[name] = ((None, *sizes), kind)  # a sample is all that a call takes
     try:
         train, test = (match_inputs(samples, shapes, data.preprocess) for samples in (data.train, data.test))
         for samples in (train, test):

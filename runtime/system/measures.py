@@ -17,6 +17,7 @@ Sums = dict[str, Any]
 NOT_COUNTED = -1  # a label that is left out, such as of padding
 BLANK = 0  # the class of sequences that is no symbol, as in CTC
 DECIBELS_AT_MOST = 300.0  # where nothing differs
+LOWER_IS_BETTER = ("mse", "mae", "perplexity", "edit_distance")
 
 
 @dataclass(frozen=True)
@@ -359,13 +360,14 @@ def agreement_of(sums: Sums) -> dict[str, float]:
 
     argmax_agreement: share of samples or positions whose largest entry is where the reference has it (only where there
     are several entries). snr_db: the reference's power over that of the error. largest_error: absolute; relative_error:
-    of the reference's largest magnitude.
+    of the reference's largest magnitude. fidelity: share of the reference's power that is not error, at least 0.
     """
     ratio = sums["signal"] / sums["noise"] if sums["noise"] else np.inf
     decibels = 10 * np.log10(ratio) if ratio > 0 else -DECIBELS_AT_MOST
     figures = {"argmax_agreement": sums["same"] / sums["count"]} if sums["count"] else {}
     return {
         **figures,
+        "fidelity": max(1 - sums["noise"] / sums["signal"], 0.0) if sums["signal"] else float(not sums["noise"]),
         "snr_db": float(np.clip(decibels, -DECIBELS_AT_MOST, DECIBELS_AT_MOST)),
         "largest_error": sums["largest_error"],
         "relative_error": sums["largest_error"] / (sums["largest_value"] or 1.0),

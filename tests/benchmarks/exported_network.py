@@ -14,7 +14,8 @@ import onnxruntime
 from cimc.data.load import load
 from cimc.package import read_package
 from runtime.network.load import load_network
-from runtime.system.evaluate import images_for, logits
+from runtime.system.inference import predict
+from runtime.system.inputs import match_data
 from runtime.system.program import with_program
 from runtime.system.state import build_system, initial_state
 
@@ -28,18 +29,15 @@ def main() -> None:
     options = parser.parse_args()
     package, data = read_package(options.package), load(options.data, options.data_dir)
     system = build_system(load_network(package.network), package.mapping, package.chip)
-    images = images_for(system, data.test.inputs[""], data)
+    samples = match_data(system.network, data).test
     state = with_program(initial_state(system), package.program)
-    (runtime,) = logits(system, state, {system.network.input: images}, data.preprocess, key=None).values()
+    (runtime,) = predict(system, state, samples, data.preprocess).values()
     session = onnxruntime.InferenceSession(str(options.package / "model.onnx"), providers=["CPUExecutionProvider"])
+    ((name, images),) = samples.inputs.items()
     pixels = data.preprocess.apply(images)
-    exported = np.concatenate(
-        [session.run(None, {system.network.input: pixels[i : i + 500]})[0] for i in range(0, len(pixels), 500)]
-    )
+    exported = np.concatenate([session.run(None, {name: pixels[i : i + 500]})[0] for i in range(0, len(pixels), 500)])
     same = int(np.sum(np.argmax(runtime, axis=1) == np.argmax(exported, axis=1)))
-    print(
-        f"same class on {same} of {len(images)} images; largest logit difference {np.abs(runtime - exported).max():.3g}"
-    )
+    print(f"same class on {same} of {len(images)} images; largest difference {np.abs(runtime - exported).max():.3g}")
 
 
 if __name__ == "__main__":

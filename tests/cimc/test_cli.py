@@ -30,6 +30,7 @@ LENET1 = str(ROOT / "models" / "lenet1.onnx")
 START_SECONDS = 0.5
 COMPILE_KEYS = {"model", "chip", "layers", "crossbars", "devices", "weights", "mvm_positions", "tile_ops"}
 COMPILE_KEYS |= {"latency_ms", "pipelined_latency_ms", "energy_mj", "utilization", "row_split", "verify"}
+COMPILE_KEYS |= {"digital_products", "macs"}
 TRAIN_KEYS = {"accuracy", "loss", "epochs", "images_per_s", "updates", "updates_per_weight_mean"}
 TRAIN_KEYS |= {"updates_per_weight_max", "update_reduction", "programming_energy_mj"}
 DEPLOY_KEYS = {"chips", "accuracy", "yield", "baseline_accuracy", "normalized_accuracy"}
@@ -151,9 +152,23 @@ def test_compile_options_change_the_mapping():
     flat = figures(*arguments, "--row-split", "flat")
     signed = figures(*arguments, "--input-range=-1,1", "-o", "signed.cim")
     assert flat["row_split"] == ["flat"]
-    assert flat["verify"] == {"ideal": None, "chip": None}
+    assert set(flat["verify"].values()) == {None}
+    assert {"ideal", "chip"} <= set(flat["verify"])
     assert read_artifact(Path("signed.cim")).mapping.layer("conv1").signed_input
     assert signed["tile_ops"] > figures(*arguments)["tile_ops"]
+
+
+def test_an_input_is_set_and_what_was_decided_is_noted(place):
+    nodes = [helper.make_node("MatMul", ["x", "w"], ["p"], name="fc"), helper.make_node("Mul", ["p", "gain"], ["y"])]
+    constants = {"w": weights(7, 5).astype(np.float64)}
+    double = network_proto(nodes, {"x": ["N", 7], "gain": []}, {"y": ["N", 5]}, constants, dtype=11)
+    save(double, "double.onnx")
+    noted = figures("compile", "double.onnx", "--set", "gain=0.5")
+    assert noted["notes"] == ["float64 values are computed in float32, inputs and outputs too"]
+    assert "note: float64 values" in cimc("compile", "double.onnx", "--set", "gain=0.5").out
+    refused = cimc("compile", "double.onnx", "--set", "loss=0.5")
+    assert refused.status == 1
+    assert refused.err == "error: --set names the input 'loss', but the network has x, gain\n"
 
 
 def test_compile_without_output_writes_nothing(place):
@@ -198,6 +213,10 @@ def test_export_tells_where_and_how_much(exported):
     assert (exported["model"], exported["chip"], exported["package"]) == ("small", "brram-256x64", "package")
     assert exported["devices"] == 2 * 7840
     assert Path("package/model.onnx").is_file()
+
+
+def test_export_names_the_data_of_the_training_for_what_comes_next(trained):
+    assert "next: cimc deploy named --data data.npz" in cimc("export", "trained.cim", "-o", "named").out
 
 
 def test_deploy_has_all_figures(exported):

@@ -28,7 +28,8 @@ from passes.mapper.map_network import map_network
 from passes.pipeline import lower
 from passes.read import read_network
 from runtime.network.load import load_network
-from runtime.system.evaluate import logits
+from runtime.system.inference import predict
+from runtime.system.inputs import match_data
 from runtime.system.program import with_program
 from runtime.system.state import build_system, initial_state
 
@@ -425,7 +426,12 @@ def test_failed_export_keeps_the_earlier_package_and_leaves_no_part(copy, packag
     assert [path.name for path in copy.parent.iterdir()] == ["copy"]
 
 
-@pytest.mark.parametrize("place", ["missing/package", "file/package"])
+def test_folders_above_a_package_are_made(package, tmp_path):
+    write_package(tmp_path / "new" / "below" / "package", package)
+    assert read_package(tmp_path / "new" / "below" / "package").model == package.model
+
+
+@pytest.mark.parametrize("place", ["file/package"])
 def test_place_that_cannot_be_written_is_named(package, tmp_path, place):
     (tmp_path / "file").write_text("mine")
     with pytest.raises(CimcError, match=f"cannot write .*{place}"):
@@ -464,12 +470,12 @@ def test_exported_networks_compute_in_onnxruntime_what_the_runtime_computes(tmp_
     exported = outputs_of(tmp_path / "package" / "model.onnx", images)
     system = build_system(load_network(package.network), package.mapping, package.chip)
     state = with_program(initial_state(system), package.program)
-    feeds, (output,) = {system.network.input: data.test.inputs[""]}, system.network.logits
-    computed = logits(system, state, feeds, data.preprocess, None)[output]
+    samples, (output,) = match_data(system.network, data).test, system.network.outputs
+    computed = predict(system, state, samples, data.preprocess)[output]
     assert computed.std(axis=0).min() > 0.01, "the outputs do not depend on the image"
-    np.testing.assert_allclose(exported, computed, rtol=0, atol=1e-3)
-    noisy = logits(system, state, feeds, data.preprocess, jax.random.key(0))[output]
-    assert np.abs(noisy - computed).max() > 1e-2, "the comparison would not see an error of the size of read noise"
+    np.testing.assert_array_equal(exported, computed)
+    noisy = predict(system, state, samples, data.preprocess, key=jax.random.key(0))[output]
+    assert np.abs(np.subtract(noisy, computed)).max() > 1e-2, "read noise would not be seen"
 
 
 def numbers_in_readme(folder: Path) -> dict[str, dict[str, str]]:

@@ -26,8 +26,8 @@ from tests.networks import network_proto, weights
 ROOT = Path(__file__).parents[2]
 PACKAGES = ("cimc", "passes", "runtime")
 CHIP = "brram-soc"
-COMPILE = "model chip | output input_range max_chips row_split verify shapes verify_passes passes_folder"
-COMPILE += " objective arrays seed"
+COMPILE = "model chip | output input_range max_chips row_split verify shapes constants verify_passes passes_folder"
+COMPILE += " objective arrays seed share_weights"
 # Every public function: its parameters, those after the bar by keyword only.
 SIGNATURES = {
     "compile": COMPILE,
@@ -46,7 +46,7 @@ SIGNATURES = {
 }
 CLASSES = {
     "Artifact": "model network chip chip_text mapping state history",
-    "Compiled": "artifact verify_ideal verify_chip",
+    "Compiled": "artifact verification notes",
     "Dataset": "name train test synthetic classes preprocess",
     "Deployment": "accuracies baseline_accuracy required",
     "Package": "model chip chip_text mapping program network chip_network notes",
@@ -62,6 +62,7 @@ CHOICES = {
     "RateSchedule": ["constant", "cosine", "plateau"],
     "Residual": ["keep", "drop"],
     "RowSplit": ["channel", "flat"],
+    "ShareWeights": ["auto", "always", "never"],
     "Sync": ["target", "readback", "none"],
     "Weights": ["devices", "digital"],
     "Write": ["verify", "pulse"],

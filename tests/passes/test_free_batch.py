@@ -87,3 +87,49 @@ def test_the_length_of_a_sequence_is_no_batch():
 def test_constants_that_differ_between_images_keep_the_batch():
     nodes = [node("Add", ["x", "c"], ["a"]), node("MatMul", ["a", "w"], ["y"])]
     assert first_size(nodes, [2, 6], [2, 4], {"c": weights(2, 6), "w": weights(6, 4)}) == 2
+
+
+def test_attention_with_the_time_first_and_its_heads_beside_the_batch():
+    """As torch exports MultiheadAttention for a batch of one: [T, 1, D] -> [T, 1 x heads, D / heads] and back."""
+    nodes = [
+        node("Transpose", ["x"], ["s"], perm=[1, 0, 2]),
+        node("MatMul", ["s", "w"], ["p"], name="qkv"),
+        node("Reshape", ["p", "split"], ["h"]),
+        node("Transpose", ["h"], ["t"], perm=[1, 0, 2]),
+        node("Reshape", ["t", "apart"], ["a"]),
+        node("Transpose", ["a"], ["k"], perm=[0, 1, 3, 2]),
+        node("MatMul", ["a", "k"], ["scores"]),
+        node("Softmax", ["scores"], ["probability"], axis=-1),
+        node("MatMul", ["probability", "a"], ["mixed"]),
+        node("Transpose", ["mixed"], ["back"], perm=[2, 0, 1, 3]),
+        node("Reshape", ["back", "rows"], ["r"]),
+        node("Gemm", ["r", "v"], ["out"], name="out"),
+        node("Reshape", ["out", "whole"], ["z"]),
+        node("Transpose", ["z"], ["y"], perm=[1, 0, 2]),
+    ]
+    constants = {
+        "w": weights(6, 6),
+        "v": weights(6, 6),
+        "split": np.array([5, 2, 3]),
+        "apart": np.array([1, 2, 5, 3]),
+        "rows": np.array([5, 6]),
+        "whole": np.array([5, 1, 6]),
+    }
+    assert not isinstance(first_size(nodes, [1, 5, 6], [1, 5, 6], constants), int)
+
+
+@pytest.mark.parametrize("batch", [1, 2])
+def test_a_recurrent_state_beside_the_input(batch):
+    nodes = [
+        node("Unsqueeze", ["x", "axis"], ["s"]),
+        node("LSTM", ["s", "w", "r", "b", "", "h", "c"], ["all", "hn", "cn"], hidden_size=4),
+        node("Reshape", ["all", "shape"], ["f"]),
+        node("MatMul", ["f", "v"], ["y"], name="fc"),
+    ]
+    constants = {"w": weights(1, 16, 3), "r": weights(1, 16, 4), "b": weights(1, 32), "v": weights(4, 2)}
+    constants |= {"axis": np.array([0]), "shape": np.array([batch, 4])}
+    state = [1, batch, 4]
+    inputs = {"x": [batch, 3], "h": state, "c": state}
+    lowered = lower(network(nodes, inputs, {"y": [batch, 2], "hn": state, "cn": state}, constants))
+    assert [str(value.shape) for value in lowered.graph.inputs] == ["[N,3]", "[1,N,4]", "[1,N,4]"]
+    assert [str(value.shape) for value in lowered.graph.outputs] == ["[N,2]", "[1,N,4]", "[1,N,4]"]

@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import jax.numpy as jnp
 import numpy as np
 import onnx_ir as ir
 import onnxruntime
@@ -11,8 +12,11 @@ from onnx import TensorProto, helper, numpy_helper
 from cimc.errors import CimcError
 from passes.pipeline import lower
 from passes.read import read_network
-from passes.verify import random_inputs
+from passes.verify import random_inputs, run
 from passes.watch import verify_each
+from runtime.network.load import load_network
+from runtime.network.run import run_nodes
+from runtime.system.products import plain_product
 from tests.networks import layers, weights
 from tests.real_networks import REAL_NETWORKS
 
@@ -183,3 +187,70 @@ def test_an_operator_of_another_domain_is_refused_by_name() -> None:
     model = ir.from_proto(helper.make_model(graph, opset_imports=opsets, ir_version=10))
     with pytest.raises(CimcError, match=r"com\.microsoft\.GroupQueryAttention 'attend' is not supported: it is no"):
         lower(model)
+
+
+def test_an_operator_without_a_rule_runs_in_onnxruntime() -> None:
+    """Its sizes are learnt by running it; here a rotary embedding between two layers."""
+    nodes = [
+        helper.make_node("MatMul", ["x", "w"], ["p"], name="first"),
+        helper.make_node("RotaryEmbedding", ["p", "places", "c", "s"], ["r"], name="turn", domain=MS, num_heads=2),
+        helper.make_node("MatMul", ["r", "w"], ["y"], name="last"),
+    ]
+    constants = {
+        "w": weights(WIDTH, WIDTH) / 4,
+        "places": np.zeros(1, np.int64),
+        "c": np.cos(weights(LENGTH, WIDTH // 4)),
+        "s": np.sin(weights(LENGTH, WIDTH // 4)),
+    }
+    graph = helper.make_graph(
+        nodes,
+        "rotary",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["N", *SEQUENCE])],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, ["N", *SEQUENCE])],
+        [numpy_helper.from_array(array, name) for name, array in constants.items()],
+    )
+    opsets = [helper.make_opsetid("", 21), helper.make_opsetid(MS, 1)]
+    model = ir.from_proto(helper.make_model(graph, opset_imports=opsets, ir_version=10))
+    feeds = random_inputs(model, 3, 0)
+    lowered_model = lower(model, verify_each(model, feeds))
+    assert [node.op_type for node in lowered_model.graph] == ["CrossbarMatMul", "RotaryEmbedding", "CrossbarMatMul"]
+    network = load_network(lowered_model)
+    values, _ = run_nodes(network, {"x": jnp.asarray(feeds["x"])}, plain_product(network), {}, {})
+    np.testing.assert_allclose(np.asarray(values["y"]), run(model, feeds)[0], atol=1e-5)
+
+
+@pytest.mark.parametrize("direction", ["forward", "bidirectional"])
+def test_a_dynamically_quantised_lstm_comes_onto_arrays(direction: str) -> None:
+    count, hidden, size = 2 if direction == "bidirectional" else 1, 5, 4
+    constants = {
+        "w": RANDOM.integers(-127, 127, (count, size, 4 * hidden), dtype=np.int8),
+        "r": RANDOM.integers(-127, 127, (count, hidden, 4 * hidden), dtype=np.int8),
+        "b": weights(count, 8 * hidden),
+        "scale": np.full(count, 0.004, np.float32),
+        "zero": np.zeros(count, np.int8),
+    }
+    inputs = ["t", "w", "r", "b", "", "", "", "", "scale", "zero", "scale", "zero"]
+    nodes = [
+        helper.make_node("Transpose", ["x"], ["t"], perm=[1, 0, 2]),
+        helper.make_node(
+            "DynamicQuantizeLSTM",
+            inputs,
+            ["a", "y"],
+            name="lstm",
+            domain=MS,
+            hidden_size=hidden,
+            direction=direction,
+        ),
+    ]
+    graph = helper.make_graph(
+        nodes,
+        "quantised",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["N", 3, size])],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, [count, "N", hidden])],
+        [numpy_helper.from_array(array, name) for name, array in constants.items()],
+    )
+    opsets = [helper.make_opsetid("", 17), helper.make_opsetid(MS, 1)]
+    model = ir.from_proto(helper.make_model(graph, opset_imports=opsets, ir_version=8))
+    result = lower(model, verify_each(model, random_inputs(model, 3, 0)))
+    assert not any(node.domain == MS for node in result.graph)
+    assert layers(result)

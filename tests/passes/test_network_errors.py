@@ -112,17 +112,6 @@ def test_training_mode_is_refused() -> None:
     assert "drop" in refusal(network([drop], {"x": ["N", 4]}, {"y": ["N", 4]}, constants))
 
 
-def test_control_flow_is_refused() -> None:
-    branch = helper.make_graph(
-        [node("Relu", ["x"], ["out"])],
-        "branch",
-        [],
-        [helper.make_tensor_value_info("out", TensorProto.FLOAT, ["N", 4])],
-    )
-    choice = node("If", ["c"], ["y"], name="choice", then_branch=branch, else_branch=branch)
-    assert "If 'choice'" in refusal(network([choice], {"x": ["N", 4]}, {"y": ["N", 4]}, {"c": np.array(True)}))
-
-
 def test_functions_that_call_each_other_are_refused() -> None:
     opsets = [helper.make_opsetid("", 21), helper.make_opsetid("local", 1)]
     functions = [

@@ -3,15 +3,23 @@
 from pathlib import Path
 from typing import Any
 
+import ml_dtypes
 import numpy as np
 import onnx
 import onnx_ir as ir
 import pytest
-from onnx import helper
+from onnx import TensorProto, helper
+from onnx.reference import ReferenceEvaluator
 
+from cimc.chip import load_chip
+from cimc.errors import CimcError
 from models.build import NETWORKS, SHIPPED
+from passes.mapper.map_network import map_network
+from passes.notes import notes_of
 from passes.pipeline import lower
 from passes.read import read_network
+from passes.set_float32 import set_float32
+from passes.set_shapes import parse_shape, set_shapes
 from passes.verify import largest_difference, run
 from tests.networks import constant, layers, lower_and_compare, network, network_proto, operators, sizes, weights
 
@@ -234,3 +242,127 @@ def test_every_opset_from_7_to_the_newest_compiles(opset: int) -> None:
     expected: Any = run(ir.from_proto(small_classifier(min(opset, 21))), feeds)[0]
     computed: Any = run(lowered, feeds)[0]
     np.testing.assert_allclose(computed, expected, atol=1e-5)
+
+
+HALVES = {np.dtype(np.float64): 1e-5, np.dtype(np.float16): 5e-3, np.dtype(ml_dtypes.bfloat16): 5e-2}
+
+
+@pytest.mark.parametrize("dtype", HALVES, ids=str)
+def test_networks_of_other_precisions_compute_in_float32(dtype: np.dtype[Any]) -> None:
+    kind = helper.np_dtype_to_tensor_dtype(dtype)
+    one = onnx.numpy_helper.from_array(np.ones(1, dtype))
+    nodes = [
+        node("Constant", [], ["k"], value=onnx.numpy_helper.from_array(weights(5).astype(dtype))),
+        node("MatMul", ["x", "w"], ["p"], name="fc"),
+        node("Add", ["p", "k"], ["a"]),
+        node("Cast", ["a"], ["f"], to=TensorProto.FLOAT),
+        node("Sigmoid", ["f"], ["s"]),
+        node("Cast", ["s"], ["h"], to=kind),
+        node("ConstantOfShape", ["sizes"], ["ones"], value=one),
+        node("Mul", ["h", "ones"], ["y"]),
+    ]
+    constants = {"w": weights(7, 5).astype(dtype), "sizes": np.array([5], np.int64)}
+    model = network(nodes, {"x": ["N", 7]}, {"y": ["N", 5]}, constants, dtype=kind)
+    x = weights(3, 7)
+    expected = ReferenceEvaluator(ir.to_proto(model)).run(None, {"x": x.astype(dtype)})[0]
+    set_float32(model)
+    lowered = lower_and_compare(model)
+    assert len(layers(lowered)) == 1
+    assert {value.dtype for value in (*lowered.graph.inputs, *lowered.graph.outputs)} == {ir.DataType.FLOAT}
+    assert f"{dtype} values are computed in float32" in notes_of(lowered)[0]
+    computed: Any = run(lowered, {"x": x})[0]
+    np.testing.assert_allclose(computed, expected.astype(np.float32), atol=HALVES[dtype])
+
+
+def test_a_mask_of_the_least_float64_stays_finite() -> None:
+    product = node("MatMul", ["x", "w"], ["p"], name="fc")
+    constants = {"w": weights(7, 5).astype(np.float64), "mask": np.array([-1e308, -np.inf])}
+    model = network([product, node("Max", ["p", "mask"], ["y"])], {"x": ["N", 7]}, {"y": ["N", 5]}, constants, dtype=11)
+    set_float32(model)
+    np.testing.assert_array_equal(constant(model.graph.initializers["mask"]), [np.finfo(np.float32).min, -np.inf])
+
+
+EMPTY = {
+    "a slice of nothing, multiplied": [
+        node("Slice", ["p", "zero", "zero", "one"], ["e"]),
+        node("MatMul", ["e", "v"], ["g"], name="nothing"),
+    ],
+    "a slice of nothing, moved": [
+        node("Slice", ["p", "zero", "zero", "one"], ["e"]),
+        node("Relu", ["e"], ["g"]),
+    ],
+}
+
+
+@pytest.mark.parametrize("form", EMPTY)
+def test_values_without_elements_come_on_no_array_and_make_no_stage(form: str) -> None:
+    nodes = [
+        node("MatMul", ["x", "w"], ["p"], name="fc"),
+        *EMPTY[form],
+        node("MatMul", ["p", "u"], ["q"], name="next"),
+        node("Concat", ["g", "q"], ["y"], axis=1),
+    ]
+    constants = {"w": weights(7, 5), "v": weights(5, 5), "u": weights(5, 5)}
+    constants |= {"zero": np.array([0], np.int64), "one": np.array([1], np.int64)}
+    lowered = lower_and_compare(network(nodes, {"x": ["N", 6, 7]}, {"y": ["N", 6, 5]}, constants))
+    assert operators(lowered) == ["CrossbarMatMul", "CrossbarMatMul", "Concat"]
+
+
+def test_a_layer_without_columns_computes_nothing() -> None:
+    nodes = [
+        node("MatMul", ["x", "w"], ["p"], name="fc"),
+        node("MatMul", ["x", "none"], ["z"], name="nothing"),
+        node("Concat", ["p", "z"], ["q"], axis=1),
+        node("Identity", ["z"], ["empty"]),
+        node("Relu", ["q"], ["y"]),
+    ]
+    constants = {"w": weights(7, 5), "none": np.zeros((7, 0), np.float32)}
+    model = network(nodes, {"x": ["N", 7]}, {"y": ["N", 5], "empty": ["N", 0]}, constants)
+    lowered = lower_and_compare(model)
+    assert len(layers(lowered)) == 1
+    assert map_network(lowered, load_chip("brram-256x64")).layers[0].name == "fc"
+
+
+def test_sizes_below_zero_are_unknown(tmp_path: Path) -> None:
+    conv = node("Conv", ["x", "w"], ["c"], name="conv")
+    pool = node("GlobalAveragePool", ["c"], ["y"])
+    proto = network_proto([conv, pool], {"x": [-1, 3, 8, 8]}, {"y": [-1, 4, 1, 1]}, {"w": weights(4, 3, 3, 3)})
+    onnx.save(proto, tmp_path / "paddle.onnx")
+    lowered = lower_and_compare(read_network(tmp_path / "paddle.onnx"))
+    assert str(lowered.graph.inputs[0].shape) == "[N,3,8,8]"
+
+
+@pytest.mark.parametrize(
+    ("sizes", "option"),
+    [
+        ([-1, 3, -1, -1], "x=Nx3x224x224"),
+        ([1, 3, 48, "width"], "x=1x3x48x192"),
+        (["batch", 3, "side", "side"], "x=Nx3x224x224"),
+    ],
+)
+def test_open_sizes_are_refused_with_an_option_that_works(sizes: list[Any], option: str, tmp_path: Path) -> None:
+    proto = network_proto(
+        [node("Conv", ["x", "w"], ["y"], name="conv")], {"x": sizes}, {"y": [None] * 4}, {"w": weights(4, 3, 3, 3)}
+    )
+    onnx.save(proto, tmp_path / "open.onnx")
+    with pytest.raises(CimcError, match=f"such as --shape {option}$"):
+        lower(read_network(tmp_path / "open.onnx"))
+    model = read_network(tmp_path / "open.onnx")
+    set_shapes(model, dict([parse_shape(option)]))
+    assert len(layers(lower(model))) == 1
+
+
+def test_the_batch_of_an_input_may_be_any_of_its_sizes() -> None:
+    """As a recurrent state has it: [layers, batch, hidden]."""
+    nodes = [
+        node("Gather", ["state", "one"], ["h"], axis=0),
+        node("MatMul", ["x", "w"], ["p"], name="w"),
+        node("MatMul", ["h", "r"], ["q"], name="r"),
+        node("Add", ["p", "q"], ["t"]),
+        node("Tanh", ["t"], ["y"]),
+        node("Unsqueeze", ["y", "axis"], ["next"]),
+    ]
+    constants = {"w": weights(7, 5), "r": weights(5, 5), "one": np.array(1), "axis": np.array([0], np.int64)}
+    inputs, outputs = {"x": ["N", 7], "state": [2, "N", 5]}, {"y": ["N", 5], "next": [1, "N", 5]}
+    lowered = lower_and_compare(network(nodes, inputs, outputs, constants))
+    assert [str(value.shape) for value in lowered.graph.outputs] == ["[N,5]", "[1,N,5]"]

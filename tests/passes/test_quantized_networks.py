@@ -23,7 +23,7 @@ from passes.mapper.map_network import map_network
 from passes.pipeline import lower
 from passes.read import read_network
 from passes.verify import random_inputs, run
-from passes.verify_mapping import mapping_differences
+from passes.verify_mapping import verify_mapping
 from passes.watch import verify_each
 from runtime.network.load import load_network
 from runtime.network.run import run_nodes
@@ -106,7 +106,7 @@ def test_a_quantised_lenet_computes_the_same_and_trains(form: str, tmp_path: Pat
     assert not left, "every quantiser is joined with its inverse"
     chip = load_chip("ideal")
     (expected,) = run(model, feeds)
-    mapping_differences(model, lowered, map_network(lowered, chip), chip)
+    verify_mapping(model, lowered, map_network(lowered, chip), chip)
 
     loaded = load_network(lowered)
     names = [node.inputs[1] for node in loaded.layers()]

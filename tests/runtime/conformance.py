@@ -3,6 +3,7 @@
 import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 import jax
@@ -18,6 +19,8 @@ from cimc.errors import CimcError
 from cimc.operators import CROSSBAR_SOURCES, DIGITAL_OPERATORS
 from passes.crossbar_functions import is_crossbar
 from passes.pipeline import lower
+from passes.set_float32 import set_float32
+from passes.set_inputs import set_inputs
 from runtime.network.load import load_network
 from runtime.network.network import Network
 from runtime.network.run import run_nodes
@@ -58,13 +61,47 @@ class Case:
     atol: float
 
 
+@lru_cache
+def _loaded_cases() -> list[Any]:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # the cases are computed when they are loaded
+        return list(load_model_tests(kind="node"))
+
+
+def control_flow_cases() -> Iterator[Case]:
+    """All cases with If, Loop or Scan, or with a list of tensors."""
+    for case in _loaded_cases():
+        operators = {node.op_type for node in ir.from_proto(case.model).graph.all_nodes()}
+        found = [name for name in ("If", "Loop", "Scan") if name in operators]
+        found += ["lists"] if any("Sequence" in operator for operator in operators) else []
+        if found:
+            inputs, outputs = case.data_sets[0]
+            yield Case(case.name, found[0], case.model, _arrays(inputs), _arrays(outputs), case.rtol, case.atol)
+
+
+def run_control_flow_case(case: Case) -> None:
+    """Lower a case and run it, with its integers, booleans and single numbers as constants, in float32."""
+    model = ir.from_proto(onnx.ModelProto.FromString(case.model.SerializeToString()))
+    feeds = {value.name: array for value, array in zip(model.graph.inputs, case.inputs, strict=True)}
+    halves = any(value.dtype in (ir.DataType.FLOAT16, ir.DataType.BFLOAT16) for value in model.graph.inputs)
+    set_float32(model)
+    arrays = {name: np.asarray(array) for name, array in feeds.items() if not isinstance(array, list)}
+    arrays = {n: array if array.dtype.kind in "iub" else array.astype(np.float32) for n, array in arrays.items()}
+    set_inputs(model, {name: array for name, array in arrays.items() if array.dtype.kind != "f" or not array.ndim})
+    network = load_network(ir.to_proto(lower(model)).SerializeToString())
+    given = {name: jnp.asarray(arrays[name]) for name in network.inputs}
+    values, _ = run_nodes(network, given, plain_product(network), {}, {})
+    for name, expected in zip(network.outputs, case.outputs, strict=True):
+        wanted = np.asarray(expected).astype(np.float64)
+        result = np.asarray(values[name]).astype(np.float64)
+        np.testing.assert_allclose(result, wanted, rtol=max(case.rtol, 1e-3), atol=1e-3 if halves else 1e-5)
+        assert result.shape == wanted.shape
+
+
 def cases() -> Iterator[Case]:
     """All cases whose operators are all claimed."""
     claimed = DIGITAL_OPERATORS | CROSSBAR_SOURCES
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # the cases are computed when they are loaded
-        loaded = load_model_tests(kind="node")
-    for case in loaded:
+    for case in _loaded_cases():
         nodes = case.model.graph.node
         operators = {f"{node.domain}{node.op_type}" for node in nodes}
         # Cases with many nodes are the standard's own expansions of an operator into others.

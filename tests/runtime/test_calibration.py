@@ -11,7 +11,7 @@ import pytest
 from cimc.api.compile import compile_model
 from cimc.chip import load_chip
 from cimc.data.load import load
-from cimc.dataset import Preprocess
+from cimc.dataset import Preprocess, Samples
 from cimc.options import RateSchedule
 from cimc.units import pair_targets
 from runtime.crossbar.product import Crossbar, clipped_conversions
@@ -98,7 +98,8 @@ def test_ranges_are_chosen_at_the_first_look_and_again_only_when_a_layer_has_mov
     state, batch, key = trainable(system), {system.network.input: images(32)}, jax.random.key(0)
     state, watch = follow(system, state, new_watch(system), batch, PIXELS, key)
     assert int(watch.calibrations) == 1
-    chosen = calibrate(system, state, batch, PIXELS, jax.random.split(jax.random.fold_in(key, 0), 3)[1])
+    samples = Samples({name: np.asarray(array) for name, array in batch.items()})
+    chosen = calibrate(system, state, samples, PIXELS, key)  # nothing is drawn on the quiet chip
     assert state["input_range"] == chosen["input_range"]
     still, watch = follow(system, state, watch, batch, PIXELS, jax.random.key(1))
     assert (int(watch.calibrations), int(watch.looks)) == (1, 2)

@@ -11,12 +11,15 @@ from collections import Counter, defaultdict
 import pytest
 
 from cimc.operators import OPERATORS
-from tests.runtime.conformance import Case, cases, run_case
-from tests.runtime.conformance_exceptions import EXCEPTIONS
+from tests.runtime.conformance import Case, cases, control_flow_cases, run_case, run_control_flow_case
+from tests.runtime.conformance_exceptions import CONTROL_FLOW, EXCEPTIONS
 
 BY_OPERATOR: dict[str, list[Case]] = defaultdict(list)
 for _case in cases():
     BY_OPERATOR[_case.operator].append(_case)
+CONTROL: dict[str, list[Case]] = defaultdict(list)
+for _case in control_flow_cases():
+    CONTROL[_case.operator].append(_case)
 ALL_CASES = bool(os.environ.get("CIMC_ALL_CASES"))
 
 
@@ -46,6 +49,27 @@ def test_cases_of(operator: str) -> None:
         assert (OPERATORS[operator].passed, OPERATORS[operator].cases) == (passed, len(BY_OPERATOR[operator])), (
             "correct the table in cimc/operators.py"
         )
+
+
+@pytest.mark.parametrize("operator", sorted(CONTROL))
+def test_control_flow(operator: str) -> None:
+    failures, passed, seen = [], 0, set()
+    for case in CONTROL[operator]:
+        combination = frozenset(node.op_type for node in case.model.graph.node)
+        if not ALL_CASES and combination in seen:
+            continue
+        seen.add(combination)
+        excepted = any(re.search(pattern, case.name) for pattern in CONTROL_FLOW)
+        try:
+            run_control_flow_case(case)
+        except Exception as error:
+            if not excepted:
+                failures.append(f"{case.name}: {type(error).__name__}: {error}")
+            continue
+        assert not excepted, f"{case.name} passes: take it out of the exceptions"
+        passed += 1
+    assert not failures, "\n".join(failures)
+    assert passed or operator == "lists"
 
 
 def test_every_exception_excepts_a_case() -> None:

@@ -18,7 +18,7 @@ import pytest
 from jax.extend.core import jaxprs_in_params
 
 from cimc.api.compile import compile_model
-from cimc.dataset import Dataset, Preprocess
+from cimc.dataset import Dataset, Preprocess, Samples
 from cimc.options import Loss
 from runtime.network.load import load_network
 from runtime.system import calibration
@@ -60,7 +60,7 @@ def lowered_step(system: System) -> Any:
     run = start(system, initial_state(system), options)
     images = jnp.asarray(data().train.inputs[""])
     name, (output,) = system.network.input, system.network.logits
-    state = calibrate(system, run.state, {name: images[:128]}, PIXELS, jax.random.key(0))
+    state = calibrate(system, run.state, Samples({name: np.asarray(images[:128])}), PIXELS, jax.random.key(0))
     batches, rates = np.zeros((STEPS_PER_CALL, BATCH), np.int32), np.zeros(STEPS_PER_CALL, np.float32)
     return train_steps.trace(
         system,

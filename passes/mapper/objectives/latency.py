@@ -13,11 +13,12 @@ from itertools import islice
 from cimc.mapping import MappedLayer
 from cimc.mapping import Mapping as ChipMapping
 from cimc.schedule import Stage
-from passes.mapper.bounds import arrays_at_least, interval_floor, time_in_segments
+from passes.mapper.bounds import arrays_at_least, arrays_per_copy, interval_floor, time_in_segments
 from passes.mapper.copies import Arrays, Copies, arrays_of, copies_for, one_each, read_steps
 from passes.mapper.lay_out import lay_out_copies
 from passes.mapper.objective import Objective
 from passes.mapper.objectives.interval import least_interval
+from passes.mapper.paths import latency_floor
 from passes.mapper.place import place
 from passes.mapper.plan import Task, plan_layers
 from passes.mapper.row_pipeline import StageTime, timeline
@@ -193,8 +194,10 @@ def bound(task: Task, budget: int) -> float:
     # Where values need not move, they take no time.
     apart = {"bus_bytes_per_ns": None, "link_bytes_per_ns": None, "global_bytes_per_ns": None}
     still = task.chip.model_copy(update={"cores": task.chip.cores.model_copy(update=apart)})
-    found = latency_bound(replace(task, chip=still), budget, arrays=arrays_at_least(task, budget))
-    return max(found, interval_floor(task)) * 1e-6
+    at_rest = replace(task, chip=still)
+    found = latency_bound(at_rest, budget, arrays=arrays_at_least(task, budget))
+    path = latency_floor(at_rest, arrays_per_copy(task, budget), budget)
+    return max(found, path, interval_floor(task)) * 1e-6
 
 
 def _reached(mapping: ChipMapping) -> float:

@@ -9,7 +9,7 @@ import numpy as np
 import onnx
 
 from cimc.api.compile import compile_model
-from cimc.dataset import Dataset, Preprocess
+from cimc.dataset import Dataset, Preprocess, Samples
 from models.build import NETWORKS
 from runtime.crossbar.xla import use_compilation_cache
 from runtime.network.load import load_network
@@ -71,7 +71,8 @@ def prepare(work: Work) -> Runner:
     if work.mode == "infer":
         images = jnp.asarray(random.integers(0, 256, (work.batch, *shape), np.uint8))
         feeds = {system.network.input: images}
-        state = calibrate(system, initial_state(system), feeds, Preprocess(1 / 255), jax.random.key(1))
+        samples = Samples({system.network.input: np.asarray(images)})
+        state = calibrate(system, initial_state(system), samples, Preprocess(1 / 255), jax.random.key(1))
 
         def infer(steps: int) -> int:
             for step in range(steps):

@@ -1,0 +1,104 @@
+"""A mapping in all: arrays, area, the time of one input, rate, power, throughput, the objective beside its bound."""
+
+from cimc.artifact import Artifact
+from cimc.commands.console import say
+from cimc.mapping import Mapping
+
+
+def figures(mapping: Mapping) -> dict[str, float | None]:
+    """JSON of the totals; None: the chip file states nothing that it could be counted from.
+
+    area_mm2: of all components that state one. power_w: energy of one input in all components that state one, over the
+    interval between inputs. operations: two (multiply, add) for every weight of a crossbar layer and MVM. tops: 1e12 of
+    these a second, inputs following at the interval; tops_per_w: 1e12 of these a joule.
+    """
+    energy_mj, interval_ms, operations = _energy_mj(mapping), _interval_ms(mapping), mapping.cost.flops
+    areas = [part.area_mm2 for part in mapping.cost.components if part.area_mm2 is not None]
+    return {
+        "area_mm2": sum(areas) if areas else None,
+        "power_w": energy_mj / interval_ms if energy_mj and interval_ms else None,
+        "operations": operations,
+        "tops": operations / interval_ms * 1e-9 if interval_ms else None,
+        "tops_per_w": operations / energy_mj * 1e-9 if energy_mj else None,
+    }
+
+
+def _energy_mj(mapping: Mapping) -> float:
+    return sum(part.energy_mj for part in mapping.cost.components if part.energy_mj is not None)
+
+
+def _interval_ms(mapping: Mapping) -> float:
+    # In segments an input is done before the next one begins.
+    return mapping.cost.latency_ms if mapping.schedule is None else mapping.schedule.interval_ns * 1e-6
+
+
+def show(artifact: Artifact) -> None:
+    """Arrays and area, the time of one input, energy, power and throughput; what was asked for and its bound."""
+    _show_size(artifact)
+    _show_time(artifact.mapping)
+    _show_energy(artifact.mapping)
+    _show_traffic(artifact)
+    _show_objective(artifact.mapping)
+
+
+def _show_size(artifact: Artifact) -> None:
+    mapping, chip, cost = artifact.mapping, artifact.chip, artifact.mapping.cost
+    plural = "chips" if mapping.chips > 1 else "chip"
+    where = f"{len(mapping.segments)} segments on one chip" if mapping.segments else f"{mapping.chips} {plural}"
+    area = figures(mapping)["area_mm2"]
+    say(
+        f"{cost.crossbars} arrays on {where} of {chip.array.per_chip}, {cost.devices} devices, {cost.utilization:.0%} "
+        f"of their places used; area {'not stated' if area is None else f'{area:.4g} mm2'}"
+    )
+    if mapping.chips > 1 and not mapping.segments:
+        say(f"note: one {chip.name} has {chip.array.per_chip} arrays, the network is spread over {mapping.chips} chips")
+
+
+def _show_time(mapping: Mapping) -> None:
+    cost, schedule = mapping.cost, mapping.schedule
+    if schedule is None:
+        say(
+            f"latency of one input: {cost.latency_ms:.4g} ms, layer after layer; of these, programming: "
+            f"{cost.reprogramming_ms:.4g} ms, {cost.reprogramming_mj:.2g} mJ"
+        )
+        return
+    limit = f" (limited by {schedule.limits[0].kind}: {schedule.limits[0].where})" if schedule.limits else ""
+    say(
+        f"latency of one input: {schedule.latency_ns * 1e-6:.4g} ms, each layer at work as soon as the rows that it "
+        f"needs are there; one input every {schedule.interval_ns * 1e-6:.4g} ms{limit}; buffers "
+        f"{schedule.buffer_bytes:,} bytes"
+    )
+
+
+def _show_energy(mapping: Mapping) -> None:
+    found, energy_mj = figures(mapping), _energy_mj(mapping)
+    unstated = ", ".join(part.name for part in mapping.cost.components if part.energy_mj is None)
+    missing = f" ({unstated}: not stated)" if unstated and energy_mj else ""
+    say(f"energy of one input: {f'{energy_mj:.2g} mJ' if energy_mj else 'not stated'}{missing}")
+    rates = {"W": found["power_w"], "TOPS": found["tops"], "TOPS/W": found["tops_per_w"]}
+    stated = ", ".join(f"{value:.3g} {unit}" for unit, value in rates.items() if value is not None)
+    if stated:
+        say(f"at full rate: {stated}; {mapping.cost.flops:,} operations an input, two for every weight and MVM")
+
+
+def _show_traffic(artifact: Artifact) -> None:
+    placement = artifact.mapping.placement
+    if placement is None or not placement.byte_hops or artifact.chip.cores.bus_bytes_per_ns is not None:
+        return
+    busiest = max(placement.links, key=lambda link: link.bytes)
+    say(
+        f"between cores: {placement.byte_hops:,} byte hops (bound {placement.byte_hops_bound:,}, in network order "
+        f"{placement.byte_hops_unplaced:,}); busiest link core {busiest.source} to {busiest.target}, "
+        f"{busiest.bytes:,} bytes"
+    )
+
+
+def _show_objective(mapping: Mapping) -> None:
+    if mapping.result is None:
+        return
+    result = mapping.result
+    proof = "optimal by the mapper's rules" if result.exact else f"{result.gap:.1%} above the bound"
+    say(
+        f"objective {result.objective} within {result.budget} arrays, seed {result.seed}: "
+        f"{result.value:.5g} {result.unit}, bound {result.bound:.5g} {result.unit}, {proof}"
+    )

@@ -1,0 +1,154 @@
+"""The products of a lowered network that run beside the arrays: with constant weights, and of two values."""
+
+import math
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import onnx_ir as ir
+
+from cimc.chip import Chip
+from cimc.mapping import Mapping
+from cimc.operators import CROSSBAR_SOURCES, layer_of
+from passes.crossbar_functions import is_crossbar
+from passes.graph_edit import constant
+from passes.mapper.layers import positions
+
+# Of onnxruntime's own operators, those that multiply by weights.
+_MICROSOFT = frozenset({"Attention", "QAttention", "MatMulNBits", "MatMulBnb4", "DynamicQuantizeMatMul", "MoE", "QMoE"})
+_MICROSOFT |= {"DynamicQuantizeLSTM", "MatMulIntegerToFloat", "FusedMatMul", "FusedGemm", "FusedConv", "GemmFastGelu"}
+_MICROSOFT |= {"QGemm", "NhwcConv"}
+_STANDARD = CROSSBAR_SOURCES | {"Einsum", "MatMulInteger", "ConvInteger", "QLinearMatMul", "QLinearConv", "DeformConv"}
+_RECURRENT = frozenset({"LSTM", "GRU", "RNN"})
+
+
+class DigitalProduct(NamedTuple):
+    """A product that is not on arrays. macs: multiply-accumulates of one image. weights: 0 for one of two values."""
+
+    name: str
+    operator: str
+    weights: int
+    macs: int
+    reason: str
+
+
+class Products(NamedTuple):
+    """What of a network is on arrays: weights and multiply-accumulates of one image, beside those of digital products.
+
+    digital: with constant weights. value_macs: of products of two values, such as attention scores.
+    """
+
+    array_weights: int
+    array_macs: int
+    digital: tuple[DigitalProduct, ...]
+    value_macs: int
+
+    @property
+    def weights(self) -> int:
+        """All weights of products."""
+        return self.array_weights + sum(product.weights for product in self.digital)
+
+    @property
+    def macs(self) -> int:
+        """All multiply-accumulates of products."""
+        return self.array_macs + sum(product.macs for product in self.digital) + self.value_macs
+
+
+def products_of(model: ir.Model, mapping: Mapping, chip: Chip) -> Products:
+    """The products of a lowered network that has this mapping on `chip`."""
+    mapped = {layer.name: layer for layer in mapping.layers}
+    digital: dict[str, DigitalProduct] = {}
+    value_macs = 0
+    known = {value for value in model.graph.initializers.values() if value.const_value is not None}
+    for node in model.graph:
+        inputs = [value for value in node.inputs if value is not None]
+        if inputs and all(value in known for value in inputs):
+            known.update(node.outputs)
+        elif is_crossbar(node):
+            layer = layer_of(_name(node.inputs[1]))
+            if layer not in mapped:
+                before = digital[layer].macs if layer in digital else 0
+                macs = before + positions(node) * _elements(node.inputs[1])
+                reason = f"{chip.name} leaves depthwise convolutions to its vector unit"
+                digital[layer] = DigitalProduct(layer, node.op_type, _elements(node.inputs[1]), macs, reason)
+        elif _is_product(node):
+            name = node.name or _name(node.outputs[0])
+            fixed = [value for value in _operands(node) if value in known and len(value.shape or ()) > 1]
+            weights = sum(map(_elements, fixed))
+            if node.op_type == "MatMulNBits":  # several in a byte
+                weights = node.attributes.get_int("K") * node.attributes.get_int("N")
+            if weights:
+                digital[name] = DigitalProduct(name, node.op_type, weights, _macs(node, weights), _reason(node, fixed))
+            else:
+                value_macs += _macs(node, 0)
+    return Products(
+        array_weights=sum(layer.rows * layer.columns for layer in mapping.layers),
+        array_macs=sum(layer.rows * layer.columns * layer.positions for layer in mapping.layers),
+        digital=tuple(digital.values()),
+        value_macs=value_macs,
+    )
+
+
+def _is_product(node: ir.Node) -> bool:
+    return node.op_type in (_MICROSOFT if node.domain == "com.microsoft" else _STANDARD if not node.domain else ())
+
+
+def _operands(node: ir.Node) -> list[ir.Value]:
+    """What a product multiplies; all inputs of an operator that is not of the standard."""
+    places = range(len(node.inputs)) if node.domain else (1, 2) if node.op_type in _RECURRENT else (0, 1)
+    if node.op_type in ("QLinearConv", "QLinearMatMul"):
+        places = (0, 3)
+    return [value for place in places if place < len(node.inputs) and (value := node.inputs[place]) is not None]
+
+
+def _name(value: ir.Value | None) -> str:
+    return "" if value is None else value.name or ""
+
+
+def _sizes(value: ir.Value | None) -> Iterator[int]:
+    """Sizes for one image: 1 for the batch, n for `n*batch`."""
+    for size in () if value is None or value.shape is None else value.shape:
+        factor = size if isinstance(size, int) else str(size.value).partition("*")[0]
+        yield int(factor) if str(factor).isdigit() else 1
+
+
+def _elements(value: ir.Value | None) -> int:
+    return math.prod(_sizes(value))
+
+
+def _macs(node: ir.Node, weights: int) -> int:
+    """Multiply-accumulates of one image."""
+    left, output = node.inputs[0], node.outputs[0]
+    if node.domain or node.op_type in _RECURRENT:  # every weight once a position, or once a step
+        return weights * math.prod(list(_sizes(left))[:-1])
+    if node.op_type == "Einsum":
+        operands, _, result = node.attributes.get_string("equation", "").replace(" ", "").partition("->")
+        terms = zip([*operands.split(","), result], [*node.inputs, output], strict=False)
+        extents = {letter: size for term, value in terms for letter, size in zip(term, _sizes(value), strict=False)}
+        return math.prod(extents.values())
+    if node.op_type in ("Gemm", "MatMul", "MatMulInteger", "QLinearMatMul"):
+        sizes = list(_sizes(left))
+        across = -2 if node.attributes.get_int("transA", 0) else -1
+        return _elements(output) * (sizes[across] if sizes else 1)
+    kernel = list(_sizes(_operands(node)[1]))[
+        1:
+    ]  # [C_out, C_in / group, ...], of a ConvTranspose [C_in, C_out / group, ...]
+    return (_elements(left) if node.op_type == "ConvTranspose" else _elements(output)) * math.prod(kernel)
+
+
+def _reason(node: ir.Node, fixed: list[ir.Value]) -> str:
+    """Why the weights are not on arrays; empty where it is not known."""
+    made = next((producer for value in fixed if (producer := value.producer()) is not None), None)
+    if made is not None:
+        return f"its weight is computed by {made.op_type}, which was not folded"
+    if node.domain:
+        return f"no rule takes {node.domain}.{node.op_type} apart"
+    if node.op_type == "Einsum":
+        return "it is not a product of one value with a matrix or a stack of them"
+    if node.op_type in ("Conv", "ConvTranspose") and any(
+        v is not None and constant(v) is None for v in node.inputs[2:]
+    ):
+        return "its bias is computed"
+    if node.op_type in _RECURRENT:
+        return "its weights or biases are not all constant"
+    unknown = any(value is not None and value.shape is None for value in node.inputs)
+    return "the sizes of its input are not known; give them with --shape" if unknown else ""

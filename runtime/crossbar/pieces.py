@@ -1,0 +1,188 @@
+"""A layer on any number of inputs in bounded memory: in pieces, all of one size and so of one compiled program.
+
+A piece is some samples, or a strip of one sample where its patches alone are too large: rows of a convolution's output,
+or some of the vectors of a product. What a piece takes is set by the layer alone, so that neither the number of samples
+at once nor the memory at hand changes a bit of the result: the noise of a sample is drawn from its own key.
+"""
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+from numpy.typing import NDArray
+
+from cimc.window import Window, output_sizes
+from runtime.crossbar.keys import derive
+from runtime.crossbar.planes import planes_of
+from runtime.crossbar.product import Crossbar, apply_inputs, read_vectors, scale_sums
+from runtime.crossbar.unfold import fold_output
+from runtime.crossbar.xla import jit
+
+Floats = NDArray[np.float32]
+
+# Of the inputs and currents of a piece: what stays near the processor. Larger pieces were slower, ResNet's first layers
+# by a factor of two; smaller ones lose to the calls. Where the conductances take more, twice those: each piece reads
+# them all.
+PIECE_BYTES = 1 << 23
+
+
+class Held(NamedTuple):
+    """What chip and digital side hold of a layer: conductances [devices, rows, columns] in uS, the weight of a fully
+    programmed pair, the input of the DAC's largest code, the digital gain, and the bias [columns] or None.
+    """
+
+    conductance: Array
+    weight_range: Array
+    input_range: Array
+    gain: Array
+    bias: Array | None
+
+
+@dataclass(frozen=True)
+class Cut:
+    """How the inputs of a layer are cut: pieces of `samples` samples, or each sample into `strips` of `height`.
+
+    A strip is `height` rows of a convolution's output (the first spatial axis), or so many vectors of a product.
+    """
+
+    samples: int
+    strips: int
+    height: int
+
+
+def read_in_pieces(
+    layer: Crossbar, x: Floats, held: Held, key: Array | None, *, number: int = 0, first: int = 0
+) -> Floats:
+    """The output of a layer on its arrays, piece by piece.
+
+    Args:
+        layer: static description.
+        x: [samples, C, *spatial], or of a product [samples, vectors, rows].
+        held: what the chip and the digital side hold.
+        key: for noise; None: none.
+        number: of this use of the layer, which has its own noise.
+        first: the number of the first sample: each sample has its own noise, whatever others come with it.
+
+    Returns:
+        [samples, columns, *spatial], or [samples, vectors, columns].
+    """
+    convolution = layer.window is not None
+    spatial = output_sizes(x.shape[2:], layer.window) if layer.window is not None else x.shape[1:2]
+    devices, rows, columns = held.conductance.shape
+    limit = max(PIECE_BYTES, 2 * 4 * held.conductance.size)
+    cut = cut_layer(limit // bytes_of_mvm(layer, devices, rows, columns), spatial, len(x))
+    y = np.empty((len(x), columns, *spatial) if convolution else (len(x), *spatial, columns), np.float32)
+    if not y.size:
+        return y
+    axis = 2 if convolution else 1
+    piece, taken = _strips(layer, x, cut) if cut.strips > 1 else _samples(layer, x, cut)
+    for start in range(0, len(x), cut.samples):
+        for strip in range(cut.strips):
+            inputs = taken(start, strip)
+            padded = _pad(inputs, cut.samples)
+            found = _read_piece(piece, padded, held, key, np.int32(number), np.int32(first + start), np.int32(strip))
+            place = [slice(start, start + len(inputs)), *[slice(None)] * (y.ndim - 1)]
+            place[axis] = slice(strip * cut.height, (strip + 1) * cut.height)
+            target = y[tuple(place)]
+            target[...] = np.asarray(found)[tuple(slice(size) for size in target.shape)]
+    return y
+
+
+def cut_layer(most: int, sizes: Sequence[int], samples: int) -> Cut:
+    """The cut of a layer into pieces of at most so many MVMs, for so many samples.
+
+    Pieces of samples are powers of two, so that few sizes are compiled and few pieces are filled up.
+
+    Args:
+        most: MVMs of a piece.
+        sizes: of the output of a sample: rows first, or the number of vectors.
+        samples: in all.
+    """
+    most, positions = max(most, 1), max(math.prod(sizes), 1)
+    if positions <= most:
+        return Cut(min(1 << (most // positions).bit_length() - 1, 1 << (samples - 1).bit_length()), 1, sizes[0])
+    height = max(most * sizes[0] // positions, 1)
+    strips = -(-sizes[0] // height)
+    return Cut(1, strips, -(-sizes[0] // strips))
+
+
+def bytes_of_mvm(layer: Crossbar, devices: int, rows: int, columns: int) -> int:
+    """Bytes of the inputs and the currents of one MVM in all planes, of conductances [devices, rows, columns]."""
+    planes = len(planes_of(layer.chip, layer.signed).weights)
+    return 4 * planes * (rows * layer.groups + -(-rows // layer.row_block) * devices * columns)
+
+
+# The layer of a piece, and what takes the inputs of strip `strip` of the samples from number `start` on.
+_Pieces = tuple[Crossbar, Callable[[int, int], Floats]]
+
+
+def _samples(layer: Crossbar, x: Floats, cut: Cut) -> _Pieces:
+    """Pieces of whole samples."""
+    return layer, lambda start, strip: x[start : start + cut.samples]
+
+
+def _strips(layer: Crossbar, x: Floats, cut: Cut) -> _Pieces:
+    """Pieces of one sample each; zeros stand beyond its end, and around the image of a convolution."""
+    window, height = layer.window, cut.height
+    if window is None:
+        padded = np.pad(x, [(0, 0), (0, cut.strips * height - x.shape[1]), (0, 0)])
+        return layer, lambda start, strip: padded[start : start + 1, strip * height : (strip + 1) * height]
+    axes, stride = len(window.kernel), window.strides[0]
+    reach = window.dilations[0] * (window.kernel[0] - 1) + 1
+    span = (height - 1) * stride + reach
+    pads = tuple(0 if place % axes == 0 else pad for place, pad in enumerate(window.pads))
+    before = window.pads[0]
+
+    def taken(start: int, strip: int) -> Floats:
+        image = np.zeros((1, x.shape[1], span, *x.shape[3:]), np.float32)
+        top = strip * height * stride - before
+        inside = x[start : start + 1, :, max(top, 0) : max(top + span, 0)]
+        image[:, :, max(-top, 0) :][:, :, : inside.shape[2]] = inside
+        return image
+
+    return replace(layer, window=replace(window, pads=pads)), taken
+
+
+def _pad(inputs: Floats, samples: int) -> Floats:
+    """The inputs and zeros up to so many samples, so that the last piece needs no program of its own."""
+    missing = samples - len(inputs)
+    return np.concatenate([inputs, np.zeros((missing, *inputs.shape[1:]), np.float32)]) if missing else inputs
+
+
+@partial(jit, static_argnums=0)
+def _read_piece(
+    layer: Crossbar, x: Array, held: Held, key: Array | None, number: Array, first: Array, strip: Array
+) -> Array:
+    """A piece of samples from number `first` on, whose images come second here: patches copy whole rows of an image."""
+    if key is not None:
+        use = jax.random.fold_in(key, number)
+        samples = first + jnp.arange(len(x), dtype=jnp.int32)
+        key = derive(jax.vmap(lambda sample: jax.random.fold_in(use, sample))(samples), strip)
+    if layer.window is None:
+        inputs = x.reshape(-1, x.shape[-1]).T
+    else:
+        layer = replace(layer, window=_over_images(layer.window))
+        inputs = jnp.moveaxis(x, 0, 1)[..., None]
+    _, vectors = apply_inputs(layer, inputs, held.input_range)
+    d = read_vectors(layer, vectors, held.conductance, key)
+    y = scale_sums(layer, d, held.gain, held.bias, held.weight_range, held.input_range)
+    if layer.window is None:
+        return y.T.reshape(*x.shape[:-1], -1)
+    return jnp.moveaxis(fold_output(y, inputs.shape, layer.window)[..., 0], 0, 1)
+
+
+def _over_images(window: Window) -> Window:
+    """The window with the images as a first spatial axis, of which it takes one at a time."""
+    axes = len(window.kernel)
+    return Window(
+        (1, *window.kernel),
+        (1, *window.strides),
+        (0, *window.pads[:axes], 0, *window.pads[axes:]),
+        (1, *window.dilations),
+    )

@@ -1,0 +1,226 @@
+"""Inference step by step: the digital parts of a network in onnxruntime, each crossbar layer by a given function.
+
+Nothing is compiled for the network as a whole, every operator of onnxruntime can stand between the layers, inputs and
+outputs are any, and a value is dropped after its last use.
+"""
+
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+
+import numpy as np
+import onnx
+import onnxruntime
+from numpy.typing import NDArray
+
+from cimc.errors import CimcError
+from cimc.operators import CROSSBAR_DOMAIN, CROSSBAR_OPERATORS, layer_of
+from runtime.network.network import Network
+
+Arrays = Mapping[str, NDArray[np.generic]]
+
+_FATAL_ONLY = 4
+_LARGE = 1 << 14  # bytes: a constant from here on is handed to each run, of which onnxruntime makes no copy
+
+
+@dataclass(frozen=True, eq=False)
+class LayerStep:
+    """A node that uses a crossbar layer. number: among the steps."""
+
+    number: int
+    layer: str
+    node: onnx.NodeProto
+
+
+@dataclass(frozen=True, eq=False)
+class DigitalStep:
+    """Nodes that onnxruntime executes together. inputs: names of values, parameters and large constants."""
+
+    session: onnxruntime.InferenceSession
+    inputs: tuple[str, ...]
+    outputs: tuple[str, ...]
+    nodes: tuple[onnx.NodeProto, ...]
+
+
+Step = LayerStep | DigitalStep
+# (step, input as in ONNX) -> output as in ONNX.
+LayerFunction = Callable[[LayerStep, NDArray[np.float32]], NDArray[np.float32]]
+
+
+def run_steps(
+    network: Network, feeds: Arrays, parameters: Arrays, layer: LayerFunction, wanted: Iterable[str] | None = None
+) -> dict[str, NDArray[np.generic]]:
+    """Run a network with its crossbar layers computed by `layer`.
+
+    Args:
+        network: the network.
+        feeds: every input by name.
+        parameters: digital parameters and statistics by initializer.
+        layer: computes a crossbar layer.
+        wanted: names of the values to return; None: the outputs.
+    """
+    names = tuple(network.outputs if wanted is None else wanted)
+    steps, uses = _steps_of(network, names)
+    values = {**network.initializers, **parameters, **feeds}
+    left = dict(uses)
+    for step in steps:
+        inputs: Sequence[str]
+        if isinstance(step, LayerStep):
+            inputs = step.node.input[:1]
+            values[step.node.output[0]] = layer(step, values[inputs[0]])
+        else:
+            inputs = step.inputs
+            values.update(zip(step.outputs, _run(step, values), strict=True))
+        for name in inputs:
+            left[name] -= 1
+            if not left[name]:
+                del values[name]
+    return {name: values[name] for name in names}
+
+
+def run_exactly(network: Network, feeds: Arrays, parameters: Arrays) -> dict[str, NDArray[np.generic]]:
+    """The outputs of a network in float32, all of it in onnxruntime.
+
+    Args:
+        network: the network.
+        feeds: every input by name.
+        parameters: weights of crossbar layers, digital parameters and statistics by initializer.
+    """
+    step = _whole(network)
+    values = {**network.initializers, **parameters, **feeds}
+    return dict(zip(step.outputs, _run(step, values), strict=True))
+
+
+def run_layer_exactly(
+    network: Network, node: onnx.NodeProto, inputs: Sequence[NDArray[np.generic]]
+) -> NDArray[np.float32]:
+    """A crossbar layer in float32 in onnxruntime, of its input, its weight [rows, columns] and, if any, its bias."""
+    step = _layer_alone(network, node.output[0])
+    return _run(step, dict(zip(node.input, inputs, strict=True)))[0].astype(np.float32, copy=False)
+
+
+def bytes_at_once(network: Network, elements: Callable[[str], int]) -> int:
+    """The most bytes that values take at once, those within a digital part included.
+
+    Args:
+        network: the network.
+        elements: how many elements a value has, by its name.
+    """
+    steps, uses = _steps_of(network, tuple(network.outputs))
+    left, held, most = dict(uses), {name: elements(name) for name in network.inputs}, 0
+    for step in steps:
+        nodes = (step.node,) if isinstance(step, LayerStep) else step.nodes
+        inputs = step.node.input[:1] if isinstance(step, LayerStep) else step.inputs
+        inside = max(sum(map(elements, {*node.input, *node.output} - held.keys())) for node in nodes)
+        most = max(most, sum(held.values()) + inside)
+        held.update(
+            (name, elements(name)) for name in (step.node.output if isinstance(step, LayerStep) else step.outputs)
+        )
+        for name in inputs:
+            left[name] -= 1
+            if not left[name]:
+                held.pop(name, None)
+    return 4 * most
+
+
+@lru_cache(maxsize=16)
+def _steps_of(network: Network, wanted: tuple[str, ...]) -> tuple[tuple[Step, ...], Mapping[str, int]]:
+    """The steps, and how often each value is used by steps or wanted."""
+    groups: list[list[onnx.NodeProto]] = []
+    for node in network.protos:
+        if _is_layer(node) or not groups or _is_layer(groups[-1][0]):
+            groups.append([])
+        groups[-1].append(node)
+    needed = [set(wanted)]
+    for group in reversed(groups):
+        needed.append(needed[-1] | (set(group[0].input[:1]) if _is_layer(group[0]) else _used_from_outside(group)))
+    steps: list[Step] = []
+    uses = Counter(wanted)
+    for number, (group, later) in enumerate(zip(groups, reversed(needed[:-1]), strict=True)):
+        if _is_layer(group[0]):
+            steps.append(LayerStep(number, layer_of(group[0].input[1]), group[0]))
+            uses.update(group[0].input[:1])
+        else:
+            made = [name for node in group for name in node.output if name in later]
+            if made:
+                step = _digital_step(network, group, made)
+                steps.append(step)
+                uses.update(step.inputs)
+    return tuple(steps), uses
+
+
+@lru_cache(maxsize=4)
+def _whole(network: Network) -> DigitalStep:
+    return _digital_step(network, network.protos, network.outputs)
+
+
+@lru_cache(maxsize=1024)
+def _layer_alone(network: Network, output: str) -> DigitalStep:
+    node = next(node for node in network.protos if output in node.output)
+    return _digital_step(network, [node], [output], free=node.input)
+
+
+def _digital_step(
+    network: Network, nodes: Sequence[onnx.NodeProto], outputs: Sequence[str], free: Iterable[str] = ()
+) -> DigitalStep:
+    """Nodes as a session; `free`: constants that come with each run, beside large ones and parameters."""
+    used = _used_from_outside(nodes)
+    given = {*free, *network.trainable, *network.statistics}
+    constants = {
+        name: array
+        for name in used
+        if (array := network.initializers.get(name)) is not None and name not in given and array.nbytes < _LARGE
+    }
+    inputs = tuple(sorted(used - constants.keys()))
+    graph = onnx.helper.make_graph(
+        nodes,
+        "step",
+        [onnx.helper.make_tensor_value_info(name, network.types[name], None) for name in inputs],
+        [onnx.helper.make_tensor_value_info(name, network.types[name], None) for name in outputs],
+        [onnx.numpy_helper.from_array(array, name) for name, array in constants.items()],
+    )
+    imports = [onnx.helper.make_opsetid(domain, version) for domain, version in network.opsets.items()]
+    model = onnx.helper.make_model(graph, opset_imports=imports, ir_version=10, functions=network.functions)
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = _FATAL_ONLY
+    # A thread that waits would take a core from the arrays, and each session would keep the memory of its largest run.
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    options.enable_cpu_mem_arena = False
+    try:
+        session = onnxruntime.InferenceSession(model.SerializeToString(), options, ["CPUExecutionProvider"])
+    # onnxruntime's exception types share no base class of their own.
+    except Exception as error:
+        raise CimcError(
+            f"onnxruntime cannot run a part of the network ({_line(error)}); compile the model again"
+        ) from None
+    return DigitalStep(session, inputs, tuple(outputs), tuple(nodes))
+
+
+def _run(step: DigitalStep, values: Arrays) -> list[NDArray[np.generic]]:
+    try:
+        return [np.asarray(array) for array in step.session.run(None, {name: values[name] for name in step.inputs})]
+    except Exception as error:
+        raise CimcError(f"onnxruntime cannot run the network on these inputs: {_line(error)}") from None
+
+
+def _line(error: Exception) -> str:
+    return " ".join(str(error).split())[:300]
+
+
+def _used_from_outside(nodes: Iterable[onnx.NodeProto]) -> set[str]:
+    """Names of the values that nodes, and what is below them, take from elsewhere."""
+    used: set[str] = set()
+    made: set[str] = set()
+    for node in nodes:
+        used.update(name for name in node.input if name and name not in made)
+        for attribute in node.attribute:
+            for graph in (attribute.g, *attribute.graphs):
+                own = {value.name for value in (*graph.input, *graph.initializer)}
+                used.update(_used_from_outside(graph.node) - own - made)
+        made.update(node.output)
+    return used
+
+
+def _is_layer(node: onnx.NodeProto) -> bool:
+    return node.domain == CROSSBAR_DOMAIN and node.op_type in CROSSBAR_OPERATORS

@@ -1,0 +1,97 @@
+"""What `inspect` says of a mapping in all, how it folds small layers, and which data the hints name."""
+
+from pathlib import Path
+
+import onnx_ir as ir
+import pytest
+from onnx import helper, save
+
+import cimc
+from cimc.chip import load_chip
+from cimc.commands import compile as compile_command
+from cimc.commands import mapping_table, totals
+from cimc.commands.next_step import data_for
+from tests.networks import network_proto, weights
+
+LENET5 = Path(__file__).parents[2] / "models" / "lenet5.onnx"
+LAYERS = [(25, 6, 576), (150, 16, 64), (256, 120, 1), (120, 84, 1), (84, 10, 1)]  # rows, columns, MVMs of LeNet-5
+ARRAYS = (1, 1, 4, 3, 1)  # of brram-256x64, 32 weight columns each
+
+
+@pytest.fixture(scope="module")
+def lenet5():
+    return cimc.compile(LENET5, "brram-256x64", verify=False)
+
+
+def test_totals_are_operations_over_time_and_energy(lenet5):
+    operations = 2 * sum(rows * columns * mvms for rows, columns, mvms in LAYERS)
+    cost = load_chip("brram-256x64").cost
+    assert cost.mvm_nj is not None
+    interval_s = 576 * cost.mvm_us * 1e-6
+    energy_j = sum(count * mvms for count, (*_, mvms) in zip(ARRAYS, LAYERS, strict=True)) * cost.mvm_nj * 1e-9
+    found = totals.figures(lenet5.artifact.mapping)
+    assert found["operations"] == operations == 563_280
+    assert found["tops"] == pytest.approx(operations / interval_s / 1e12)
+    assert found["power_w"] == pytest.approx(energy_j / interval_s)
+    assert found["tops_per_w"] == pytest.approx(operations / energy_j / 1e12)
+    assert found["area_mm2"] is None
+
+
+def test_area_is_that_of_all_components(lenet5):
+    mapping = cimc.compile(LENET5, "isaac", verify=False).artifact.mapping
+    stated = [part.area_mm2 for part in mapping.cost.components if part.area_mm2 is not None]
+    assert len(stated) > 1
+    assert totals.figures(mapping)["area_mm2"] == pytest.approx(sum(stated))
+
+
+def test_inspect_begins_with_the_totals_and_says_one_latency(lenet5, capsys):
+    mapping_table.show(lenet5.artifact)
+    lines = capsys.readouterr().out.splitlines()
+    table = next(index for index, line in enumerate(lines) if line.startswith("lenet5 on"))
+    assert [line.split(":")[0] for line in lines[1:table]] == [
+        "latency of one input",
+        "energy of one input",
+        "at full rate",
+    ]
+    assert sum("latency" in line for line in lines) == 1
+
+
+def test_layers_of_0_percent_are_one_line_with_their_sums(lenet5, capsys):
+    mapping_table.show_layers(lenet5.artifact)
+    out = capsys.readouterr().out
+    (folded,) = [line for line in out.splitlines() if "layers of 0 %" in line]
+    cells = [cell.strip() for cell in folded.strip("│").split("│")]
+    # fc2 and fc3: fc1 has a hundredth of the energy.
+    assert cells[0] == "2 layers of 0 %"
+    assert cells[1] == str(120 * 84 + 84 * 10)
+    assert [cells[column] for column in (4, 6, 7)] == ["4", "2", "4"]
+    assert "fc1" in out
+    assert "fc2" not in out
+    assert len(mapping_table.figures(lenet5.artifact)["layers"]) == len(LAYERS)
+
+
+@pytest.mark.parametrize(
+    ("sizes", "data"),
+    [
+        (("N", 1, 28, 28), "mnist"),
+        (("N", 784), "mnist"),
+        (("N", 3, 32, 32), "cifar10"),
+        (("N", 3, 48, 192), "YOUR.npz"),
+        (("N", 8), "YOUR.npz"),
+    ],
+)
+def test_the_hint_names_data_that_fits_the_network(tmp_path, capsys, sizes, data):
+    rows = 1
+    for size in sizes[1:]:
+        rows *= size
+    nodes = [helper.make_node("Flatten", ["x"], ["flat"]), helper.make_node("Gemm", ["flat", "W"], ["y"])]
+    save(network_proto(nodes, {"x": sizes}, {"y": ("N", 4)}, {"W": weights(rows, 4)}), tmp_path / "n.onnx")
+    compiled = cimc.compile(tmp_path / "n.onnx", "brram-256x64", verify=False)
+    compile_command.show(compiled, Path("n.cim"))
+    assert f"cimc train n.cim --data {data} -o trained.cim" in capsys.readouterr().out
+
+
+def test_a_network_of_two_inputs_gets_no_image_set():
+    nodes = [helper.make_node("MatMul", ["x", "W"], ["a"]), helper.make_node("Add", ["a", "z"], ["y"])]
+    proto = network_proto(nodes, {"x": ("N", 784), "z": ("N", 4)}, {"y": ("N", 4)}, {"W": weights(784, 4)})
+    assert data_for(ir.from_proto(proto)) == "YOUR.npz"
