@@ -24,7 +24,8 @@ class Dependency(NamedTuple):
     first_rows = source_rows, step = 0. window: source rows that one output row reads, the last of them the last that it
     needs. bytes: what one image moves along this edge. buffer_bytes: what the edge must hold at most in the
     row-pipelined schedule: rows that are complete and still to be read. route: within the core; over the mesh's links;
-    once over the bus; or written to and read from the shared memory, as the network's inputs are read.
+    once over the bus; or written to and read from the shared memory, as the network's inputs are read. carried: the
+    state of a sequence: row r needs the first r rows of a source that may come later in the network.
     """
 
     source: str
@@ -35,6 +36,7 @@ class Dependency(NamedTuple):
     bytes: int
     buffer_bytes: int = 0
     route: Route = "core"
+    carried: bool = False
 
     def rows_needed(self, row: int) -> int:
         """Complete source rows needed for output row `row`."""
@@ -48,7 +50,8 @@ class Stage(Record):
     name: of its first output. layer: the crossbar layer that it is, or whose cores do its digital work ("" where no
     crossbar layer comes before it). rows: its output comes row by row (the height of an image, the tokens of a
     sequence; 1: all at once). positions: MVMs of one image, over all copies (0 for a digital stage), phases not
-    counted, one of `round_ns`. operations: of the vector unit, on single elements; elements: of the output.
+    counted, one of `round_ns`. operations: of the vector unit, on single elements; elements: of the output. scan: the
+    Scan in whose body it is: its rows are the steps of a sequence ("" elsewhere).
 
     row_ns: from one row's end to the next one's when nothing has to be waited for. first_ns: from the moment all that a
     row needs is there to its end, alone; row r ends at max(ready(r) + first_ns, end(r - 1) + row_ns). start_ns,
@@ -69,6 +72,7 @@ class Stage(Record):
     operations: int
     start_ns: float = 0.0
     stop_ns: float = 0.0
+    scan: str = ""
     inputs: tuple[Dependency, ...]
 
     @property

@@ -22,7 +22,7 @@ from cimc.operators import CROSSBAR_DOMAIN, CROSSBAR_OPERATORS
 from cimc.program import LayerProgram, Program
 from cimc.units import count_scale, dac_gain, levels_per_product
 from passes.crossbar_functions import crossbar_layers
-from passes.graph_edit import add_constant, new_node
+from passes.graph_edit import add_constant, new_node, owner
 from passes.set_constants import set_constants
 
 _HEADER = '<domain: "ai.cimc", opset_import: ["" : {opset}, "ai.cimc" : 1]>'
@@ -94,7 +94,7 @@ def chip_network(model: ir.Model, mapping: Mapping, chip: Chip, program: Program
         for node in nodes:
             replacement = _chip_node(node, layer, constants, len(chip.scheme.signs))
             ir.convenience.replace_nodes_and_values(
-                graph, node, [node], [replacement], node.outputs, replacement.outputs
+                owner(node), node, [node], [replacement], node.outputs, replacement.outputs
             )
     for identifier in [key for key in model.functions if key[1] in CROSSBAR_OPERATORS]:
         del model.functions[identifier]

@@ -59,7 +59,7 @@ def crossbar_layers(model: ir.Model) -> dict[str, list[ir.Node]]:
     Needs `passes.lowering.name_layers`, which names the weights.
     """
     layers: dict[str, list[ir.Node]] = {}
-    for node in model.graph:
+    for node in model.graph.all_nodes():
         if is_crossbar(node) and node.inputs[1] is not None:
             layers.setdefault(layer_of(node.inputs[1].name or ""), []).append(node)
     return layers
@@ -165,7 +165,7 @@ class AddCrossbarFunctions(ir.passes.InPlacePass):
 
     def call(self, model: ir.Model) -> ir.passes.PassResult:
         """Add the functions with bodies in the network's own opset."""
-        used = {node.op_identifier() for node in model.graph if node.domain == CROSSBAR_DOMAIN}
+        used = {node.op_identifier() for node in model.graph.all_nodes() if node.domain == CROSSBAR_DOMAIN}
         for body in _BODIES:
             text = body.format(opset=model.opset_imports[""])
             function = ir.from_proto(onnx.parser.parse_function(text))

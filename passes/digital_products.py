@@ -12,6 +12,7 @@ from cimc.operators import CROSSBAR_SOURCES, layer_of
 from passes.crossbar_functions import is_crossbar
 from passes.graph_edit import constant
 from passes.mapper.layers import positions
+from passes.scan_body import nodes_with_steps
 
 # Of onnxruntime's own operators, those that multiply by weights.
 _MICROSOFT = frozenset({"Attention", "QAttention", "MatMulNBits", "MatMulBnb4", "DynamicQuantizeMatMul", "MoE", "QMoE"})
@@ -59,7 +60,7 @@ def products_of(model: ir.Model, mapping: Mapping, chip: Chip) -> Products:
     digital: dict[str, DigitalProduct] = {}
     value_macs = 0
     known = {value for value in model.graph.initializers.values() if value.const_value is not None}
-    for node in model.graph:
+    for node, steps in nodes_with_steps(model.graph):
         inputs = [value for value in node.inputs if value is not None]
         if inputs and all(value in known for value in inputs):
             known.update(node.outputs)
@@ -67,7 +68,7 @@ def products_of(model: ir.Model, mapping: Mapping, chip: Chip) -> Products:
             layer = layer_of(_name(node.inputs[1]))
             if layer not in mapped:
                 before = digital[layer].macs if layer in digital else 0
-                macs = before + positions(node) * _elements(node.inputs[1])
+                macs = before + positions(node) * steps * _elements(node.inputs[1])
                 reason = f"{chip.name} leaves depthwise convolutions to its vector unit"
                 digital[layer] = DigitalProduct(layer, node.op_type, _elements(node.inputs[1]), macs, reason)
         elif _is_product(node):
@@ -77,9 +78,10 @@ def products_of(model: ir.Model, mapping: Mapping, chip: Chip) -> Products:
             if node.op_type == "MatMulNBits":  # several in a byte
                 weights = node.attributes.get_int("K") * node.attributes.get_int("N")
             if weights:
-                digital[name] = DigitalProduct(name, node.op_type, weights, _macs(node, weights), _reason(node, fixed))
+                macs = _macs(node, weights) * steps
+                digital[name] = DigitalProduct(name, node.op_type, weights, macs, _reason(node, fixed))
             else:
-                value_macs += _macs(node, 0)
+                value_macs += _macs(node, 0) * steps
     return Products(
         array_weights=sum(layer.rows * layer.columns for layer in mapping.layers),
         array_macs=sum(layer.rows * layer.columns * layer.positions for layer in mapping.layers),

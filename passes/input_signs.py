@@ -1,10 +1,13 @@
 """Which values of a network can never be negative: their crossbars need no second input phase."""
 
+from collections.abc import Iterable
+
 import numpy as np
 import onnx_ir as ir
 
 from cimc.operators import operators_where
 from passes.graph_edit import constant
+from passes.scan_body import body_of, states_of
 
 _ALWAYS = operators_where(lambda operator: operator.sign == "always")
 _FIRST_INPUT = operators_where(lambda operator: operator.sign == "first")
@@ -21,10 +24,34 @@ def nonnegative_values(model: ir.Model, input_range: tuple[float, float]) -> fro
         array = constant(value)
         if array is not None and array.dtype.kind in "fiub" and not np.any(np.less(array, 0)):
             proven.add(name)
-    for node in graph:
-        if not node.domain and _is_nonnegative(node, proven) and node.outputs[0].name:
-            proven.add(node.outputs[0].name)
+    _add_proven(graph, proven)
     return frozenset(proven)
+
+
+def _add_proven(nodes: Iterable[ir.Node], proven: set[str]) -> None:
+    for node in nodes:
+        body = body_of(node)
+        if body is not None:
+            _add_scan(node, body, proven)
+        elif not node.domain and _is_nonnegative(node, proven) and node.outputs[0].name:
+            proven.add(node.outputs[0].name)
+
+
+def _add_scan(scan: ir.Node, body: ir.Graph, proven: set[str]) -> None:
+    """By induction: a state is never negative if the first is not, and no step makes a negative one of those."""
+    pairs = zip(body.inputs, scan.inputs, strict=True)
+    taken = {inner.name or "" for inner, outer in pairs if outer is not None and outer.name in proven}
+    states = list(zip(body.inputs, body.outputs[: states_of(scan)], strict=False))
+    while True:
+        inside = proven | taken
+        _add_proven(body, inside)
+        refuted = {before.name or "" for before, after in states if after.name not in inside} & taken
+        if not refuted:
+            break
+        taken -= refuted
+    proven |= inside
+    results = zip(body.outputs, scan.outputs, strict=True)
+    proven.update(outer.name for inner, outer in results if inner.name in inside and outer.name)
 
 
 def _is_nonnegative(node: ir.Node, proven: set[str]) -> bool:

@@ -23,6 +23,7 @@ from passes.chip_network import chip_network
 from passes.crossbar_functions import crossbar_layers
 from passes.graph_edit import constant, float_constant, new_node
 from passes.judge import Sensitivity, disagreement, first_difference, sensitivity_of, size_of
+from passes.scan_body import seen_from_outside
 from passes.set_constants import set_constants
 from passes.verify import Arrays, Feeds, differences, random_inputs, rms_share, run
 
@@ -179,9 +180,13 @@ class _LayerPrograms(Mapping[str, LayerProgram]):
 def _largest_inputs(lowered: ir.Model, feeds: Feeds) -> dict[str, np.float32]:
     """The largest absolute input of every crossbar layer; 1 where all are 0. The network itself finds the maxima."""
     probe = lowered.clone()
+    inputs = {layer: [node.inputs[0] for node in nodes] for layer, nodes in crossbar_layers(probe).items()}
     sources = {
-        layer: {value.name: value for node in nodes if (value := node.inputs[0]) is not None}
-        for layer, nodes in crossbar_layers(probe).items()
+        layer: {
+            value.name: value
+            for value in (seen_from_outside(probe.graph, value) for value in values if value is not None)
+        }
+        for layer, values in inputs.items()
     }
     wanted = {name: value for values in sources.values() for name, value in values.items()}
     known = {name: _peak(array) for name, value in wanted.items() if (array := constant(value)) is not None}

@@ -66,6 +66,6 @@ def all_of(watches: Sequence[Watch]) -> Watch:
 
 def _runnable(model: ir.Model) -> ir.Model:
     """The network with the bodies of its crossbar operators, which the pipeline adds last."""
-    if any(node.domain == CROSSBAR_DOMAIN for node in model.graph) and not model.functions:
+    if any(node.domain == CROSSBAR_DOMAIN for node in model.graph.all_nodes()) and not model.functions:
         return AddCrossbarFunctions()(model.clone()).model
     return model

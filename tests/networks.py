@@ -13,7 +13,8 @@ from passes.crossbar_functions import is_crossbar
 from passes.pipeline import lower
 from passes.verify import run
 from runtime.network.network import Network
-from runtime.network.run import Product, Values, run_network
+from runtime.network.run import Values, run_network
+from runtime.network.scan import Product
 
 Size = int | str | None
 
@@ -70,7 +71,7 @@ def network(*args: object, **keywords: object) -> ir.Model:
 
 def layers(model: ir.Model) -> list[ir.Node]:
     """The crossbar layers of a lowered network."""
-    return [node for node in model.graph if is_crossbar(node)]
+    return [node for node in model.graph.all_nodes() if is_crossbar(node)]
 
 
 def operators(model: ir.Model) -> list[str]:

@@ -50,6 +50,7 @@ def test_a_command_is_measured_alone(tmp_path):
     ("code", "limits", "said"),
     [
         ("raise SystemExit('error: it is so')", {}, "error: it is so"),
+        ("import os; os.kill(os.getpid(), 11)", {}, "ended by SIGSEGV"),
         ("import time; time.sleep(20)", {"limit_s": 1}, "not done in 1 s"),
         ("import time; x = bytearray(300 * 2**20); time.sleep(20)", {"limit_mb": 200}, "over 200 MB"),
     ],

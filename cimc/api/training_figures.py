@@ -7,8 +7,10 @@ import numpy as np
 
 from cimc.api.programming_counts import programming_counts
 from cimc.artifact import Artifact
-from runtime.system.calibration import CALIBRATION_IMAGES, RANGE_FACTORS, WATCHED_IMAGES, tried_images
+from runtime.system.calibration import CALIBRATION_IMAGES
+from runtime.system.input_ranges import RANGE_FACTORS, tried_images
 from runtime.system.state import flatten_state
+from runtime.system.watch import WATCHED_IMAGES
 from runtime.training.options import TrainingOptions
 from runtime.training.train import Run
 

@@ -58,8 +58,8 @@ def deploy(
     from cimc.commands.console import progress_bar
     from runtime.deployment.deploy import summary
 
-    dataset = load_data(data, data_dir, mean=mean, std=std, channels_last=channels_last)
     size = parse_memory(memory)
+    dataset = load_data(data, data_dir, mean=mean, std=std, channels_last=channels_last)
     with progress_bar("deploy") as bar:
         result = cimc.deploy(
             package,

@@ -42,8 +42,8 @@ def evaluate(
     import cimc
     from cimc.commands.console import progress_bar
 
-    dataset = load_data(data, data_dir, mean=mean, std=std, channels_last=channels_last)
     size = parse_memory(memory)
+    dataset = load_data(data, data_dir, mean=mean, std=std, channels_last=channels_last)
     with progress_bar("eval") as bar:
         figures = cimc.evaluate(
             artifact,

@@ -22,6 +22,9 @@ from cimc.commands.train import train
 from cimc.errors import CimcError
 from cimc.version import __version__
 
+# Before JAX is loaded: XLA writes alarms of its own (slow constant folding, slow compilation) between our lines.
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+
 app = typer.Typer(
     name="cimc",
     help="From an ONNX network to trained conductances on a compute-in-memory chip.",

@@ -62,7 +62,9 @@ def grid(layer: MappedLayer) -> list[int]:
 def show(artifact: Artifact, simulated: Figures | None = None) -> None:
     """Everything that `inspect` prints."""
     totals.show(artifact)
+    digital_table.show(artifact)
     show_layers(artifact)
+    digital_table.show(artifact)
     _show_components(artifact.mapping)
     if artifact.mapping.schedule is not None:
         _show_path(artifact.mapping.schedule.critical_path, artifact.mapping.schedule.latency_ns)

@@ -16,11 +16,6 @@ Data = Annotated[
     str, typer.Option("--data", help="mnist, fashion-mnist, cifar10, digits, a FILE.npz, or a FOLDER of .npy files.")
 ]
 DataDir = Annotated[Path | None, typer.Option(help="Where the data lies; else $CIMC_DATA, else the user's cache.")]
-Mean = Annotated[
-    str | None, typer.Option("--mean", metavar="NUMBERS", help="Taken off the inputs (pixels: of 0 to 1), by channel.")
-]
-Std = Annotated[str | None, typer.Option("--std", metavar="NUMBERS", help="What they are divided by then, by channel.")]
-ChannelsLast = Annotated[bool, typer.Option("--channels-last", help="The images are stored with their channels last.")]
 Metric = Annotated[
     str | None,
     typer.Option(
@@ -37,6 +32,11 @@ Memory = Annotated[
         "free.",
     ),
 ]
+Mean = Annotated[
+    str | None, typer.Option("--mean", metavar="NUMBERS", help="Taken off the inputs (pixels: of 0 to 1), by channel.")
+]
+Std = Annotated[str | None, typer.Option("--std", metavar="NUMBERS", help="What they are divided by then, by channel.")]
+ChannelsLast = Annotated[bool, typer.Option("--channels-last", help="The images are stored with their channels last.")]
 Seed = Annotated[int, typer.Option(help="Seed of everything random.", min=0)]
 
 

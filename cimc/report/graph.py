@@ -21,6 +21,7 @@ from cimc.report.svg import (
     shortened,
     text,
 )
+from passes.scan_body import body_of
 
 BOX, HEIGHT, GAP, RANK, TRACK = 268, 38, 22, 62, 16  # pixels; TRACK: width of an edge that passes a rank
 SWEEPS = 6
@@ -57,27 +58,46 @@ def network_boxes(model: ir.Model) -> nx.DiGraph:
             owner[value.name or ""] = len(graph)
             graph.add_node(len(graph), box=Box(None, [f"input {value.name}"], _shape(value)))
     for node in model.graph:
-        sources = sorted({owner[value.name] for value in node.inputs if value is not None and value.name in owner})
-        is_layer = node.domain == CROSSBAR_DOMAIN and node.op_type in CROSSBAR_OPERATORS
-        single = len(sources) == 1 and all(
-            len(value.consumers()) == 1 for value in node.inputs if value is not None and value.name in owner
-        )
-        if not sources and not is_layer:
+        body = body_of(node)
+        if body is None:
+            _add(node, graph, owner)
             continue
-        box = graph.nodes[sources[0]]["box"] if sources else None
-        if not is_layer and single and box is not None and not (box.layer is None and box.operators[0][:5] == "input"):
-            number = sources[0]
-            box.operators.append(node.op_type)
-        else:
-            number = len(graph)
-            weight = node.inputs[1] if is_layer else None
-            name = layer_of(weight.name or "") if weight is not None else None
-            graph.add_node(number, box=Box(name, [] if is_layer else [node.op_type]))
-            graph.add_edges_from((source, number) for source in sources)
-        graph.nodes[number]["box"].shape = _shape(node.outputs[0])
-        for value in node.outputs:
-            owner[value.name or ""] = number
+        # The layers of a sequence stand where it runs; what one step hands to the next is not drawn.
+        _rename(owner, node.inputs, body.inputs)
+        for inner in body:
+            _add(inner, graph, owner)
+        _rename(owner, body.outputs, node.outputs)
     return graph
+
+
+def _rename(owner: dict[str, int], values: Sequence[ir.Value | None], names: Sequence[ir.Value]) -> None:
+    for value, name in zip(values, names, strict=True):
+        if value is not None and value.name in owner:
+            owner[name.name or ""] = owner[value.name]
+
+
+def _add(node: ir.Node, graph: nx.DiGraph, owner: dict[str, int]) -> None:
+    """Add a node: in a box of its own, or in the box of what it follows."""
+    sources = sorted({owner[value.name] for value in node.inputs if value is not None and value.name in owner})
+    is_layer = node.domain == CROSSBAR_DOMAIN and node.op_type in CROSSBAR_OPERATORS
+    single = len(sources) == 1 and all(
+        len(value.consumers()) == 1 for value in node.inputs if value is not None and value.name in owner
+    )
+    if not sources and not is_layer:
+        return
+    box = graph.nodes[sources[0]]["box"] if sources else None
+    if not is_layer and single and box is not None and not (box.layer is None and box.operators[0][:5] == "input"):
+        number = sources[0]
+        box.operators.append(node.op_type)
+    else:
+        number = len(graph)
+        weight = node.inputs[1] if is_layer else None
+        name = layer_of(weight.name or "") if weight is not None else None
+        graph.add_node(number, box=Box(name, [] if is_layer else [node.op_type]))
+        graph.add_edges_from((source, number) for source in sources)
+    graph.nodes[number]["box"].shape = _shape(node.outputs[0])
+    for value in node.outputs:
+        owner[value.name or ""] = number
 
 
 def _shape(value: ir.Value) -> str:

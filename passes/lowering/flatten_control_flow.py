@@ -1,5 +1,7 @@
 """If, Loop and Scan become plain nodes: the branch that is taken, both branches and a choice, or all the steps."""
 
+from collections.abc import Sequence
+
 import numpy as np
 import numpy.typing as npt
 import onnx_ir as ir
@@ -10,7 +12,7 @@ from cimc.operators import CROSSBAR_SOURCES
 from passes.graph_edit import add_constant, constant, insert_before, owner
 from passes.lowering.fold_constants import FoldConstants
 from passes.lowering.fold_sequences import FoldSequences
-from passes.lowering.infer_shapes import InferShapes, constants_of_sizes
+from passes.lowering.infer_shapes import InferShapes, infer_constants
 from passes.lowering.inline_graph import hoist, inline, replace_by
 from passes.messages import describe
 from passes.notes import add_note
@@ -21,7 +23,6 @@ _PREPARE = (
     common.LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0),
     FoldSequences(),
     FoldConstants(),
-    InferShapes(),
 )
 _Known = dict[str, npt.NDArray[np.generic]]
 
@@ -43,9 +44,7 @@ class FlattenControlFlow(ir.passes.InPlacePass):
         while nodes := [node for node in model.graph if _controls(node)]:
             for network_pass in _PREPARE:
                 network_pass(model)
-            known = constants_of_sizes(model)
-            flattened = [_flatten(model, node, known) for node in nodes]
-            if not any(flattened):
+            if not (_flatten(model, nodes, {}) or _flatten(model, nodes, infer_constants(model))):
                 choices = [node for node in nodes if node.op_type == "If"]
                 if not choices:
                     break
@@ -60,11 +59,11 @@ def _controls(node: ir.Node) -> bool:
     return node.op_type in ("If", "Loop", "Scan") and not node.domain
 
 
-def _flatten(model: ir.Model, node: ir.Node, known: _Known) -> bool:
-    """Flatten `node` if it runs in a known way."""
-    if node.op_type == "If":
-        return _take(model, node, known)
-    return _unroll_loop(model, node, known) if node.op_type == "Loop" else _unroll_scan(model, node)
+def _flatten(model: ir.Model, nodes: Sequence[ir.Node], known: _Known) -> bool:
+    """Flatten each of the nodes that runs in a known way; whether there was one."""
+    rules = {"If": _take, "Loop": _unroll_loop, "Scan": _unroll_scan}
+    flattened = [rules[node.op_type](model, node, known) for node in nodes]
+    return any(flattened)
 
 
 def _array(value: ir.Value | None, known: _Known) -> npt.NDArray[np.generic] | None:
@@ -166,7 +165,7 @@ def _goes_on(body: ir.Graph) -> bool:
     return condition is body.inputs[1] or _is_constant(condition)
 
 
-def _unroll_scan(model: ir.Model, node: ir.Node) -> bool:
+def _unroll_scan(model: ir.Model, node: ir.Node, known: _Known) -> bool:
     attributes, body = node.attributes, node.attributes["body"].as_graph()
     states = len(node.inputs) - attributes.get_int("num_scan_inputs")
     carried, scanned = list(node.inputs[:states]), node.inputs[states:]

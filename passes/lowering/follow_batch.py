@@ -92,9 +92,9 @@ class FollowBatch:
     ) -> None:
         schema = onnx.defs.get_schema(node.op_type, self._model.opset_imports[node.domain], node.domain)
         types = {
-            value.name or "": onnx.helper.make_tensor_type_proto(int(value.dtype), self._known(value))
+            value.name or "": onnx.helper.make_tensor_type_proto(int(kind), self._known(value))
             for value in inputs
-            if value.dtype is not None
+            if (kind := value.dtype if value.const_value is None else value.const_value.dtype) is not None
         }
         tensors = {value.name or "": onnx.numpy_helper.from_array(array) for value, array in data.items()}
         found = onnx.shape_inference.infer_node_outputs(

@@ -22,6 +22,8 @@ class FuseBias(ir.passes.InPlacePass):
         """Fuse all such additions; of a layer with several uses, those that every use has."""
         count = 0
         for uses in _layers(model.graph):
+            if any(node.graph is not model.graph for node in uses):
+                continue  # in a body that runs several times, next to its uses outside
             if len({id(node.inputs[2]) if len(node.inputs) > 2 else None for node in uses}) > 1:
                 uses = [_unfused(model.graph, node) for node in uses]
                 count += 1
@@ -34,7 +36,7 @@ class FuseBias(ir.passes.InPlacePass):
 def _layers(graph: ir.Graph) -> Iterable[list[ir.Node]]:
     """The nodes of every crossbar layer: those that use one weight."""
     layers: dict[int, list[ir.Node]] = {}
-    for node in graph:
+    for node in graph.all_nodes():
         if is_crossbar(node):
             layers.setdefault(id(node.inputs[1]), []).append(node)
     return layers.values()

@@ -29,22 +29,36 @@ class InferShapes(ir.passes.InPlacePass):
 
     def call(self, model: ir.Model) -> ir.passes.PassResult:
         """Set the shape of every value that inference reaches; clear the others."""
-        symbol = batch_symbol(model)
-        first, second = (sizes_at(model, batch) for batch in _BATCHES)
-        _set_batch(model, symbol)
-        for node in model.graph:
-            for value in node.outputs:
-                name = value.name or ""
-                value.shape = None
-                if name not in first:
-                    continue
-                kind, small = first[name]
-                if kind is not None:
-                    value.type = kind
-                large = second.get(name, (None, None))[1]
-                if small is not None and large is not None and len(small) == len(large):
-                    value.shape = ir.Shape([_merge(a, b, symbol) for a, b in zip(small, large, strict=True)])
+        _set_sizes(model, [_probe_at(model, batch) for batch in _BATCHES])
         return ir.passes.PassResult(model, modified=True)
+
+
+def infer_constants(model: ir.Model) -> dict[str, npt.NDArray[np.generic]]:
+    """Infer all shapes; the node outputs that follow from them alone and are the same for every batch, by name."""
+    probes = [_probe_at(model, batch) for batch in _BATCHES]
+    _set_sizes(model, probes)
+    for probe in probes:
+        _fold_sizes(probe)
+    first, second = ({n: constant(v) for n, v in probe.graph.initializers.items()} for probe in probes)
+    pairs = {name: (first.get(name), second.get(name)) for name in _outputs(model)}
+    return {name: a for name, (a, b) in pairs.items() if a is not None and b is not None and np.array_equal(a, b)}
+
+
+def _set_sizes(model: ir.Model, probes: Sequence[ir.Model]) -> None:
+    symbol = batch_symbol(model)
+    first, second = (_sizes_of(model, probe) for probe in probes)
+    _set_batch(model, symbol)
+    for value in _made(model):
+        name = value.name or ""
+        value.shape = None
+        if name not in first:
+            continue
+        kind, small = first[name]
+        if kind is not None:
+            value.type = kind
+        large = second.get(name, (None, None))[1]
+        if small is not None and large is not None and len(small) == len(large):
+            value.shape = ir.Shape([_merge(a, b, symbol) for a, b in zip(small, large, strict=True)])
 
 
 def batch_symbol(model: ir.Model) -> str:
@@ -79,43 +93,38 @@ def _set_batch(model: ir.Model, batch: int | str) -> None:
 
 def sizes_at(model: ir.Model, batch: int) -> dict[str, tuple[ir.TypeProtocol | None, Sizes | None]]:
     """The type and the sizes of every node output, by name; `batch` stands for a symbolic first size of the inputs."""
-    probe = _probe_at(model, batch)
-    values = {value.name: value for node in probe.graph for value in node.outputs} | dict(probe.graph.initializers)
+    return _sizes_of(model, _probe_at(model, batch))
+
+
+def _sizes_of(model: ir.Model, probe: ir.Model) -> dict[str, tuple[ir.TypeProtocol | None, Sizes | None]]:
+    values = {value.name: value for value in _made(probe)} | dict(probe.graph.initializers)
     return {name: (values[name].type, _sizes(values[name])) for name in _outputs(model) if name in values}
 
 
-def constants_of_sizes(model: ir.Model) -> dict[str, npt.NDArray[np.generic]]:
-    """The node outputs that follow from constants and sizes alone and are the same for every batch, by name."""
-    found = []
-    for batch in _BATCHES:
-        probe = _probe_at(model, batch)
-        _fold_sizes(probe)
-        found.append({name: constant(value) for name, value in probe.graph.initializers.items()})
-    pairs = {name: (found[0].get(name), found[1].get(name)) for name in _outputs(model)}
-    return {name: a for name, (a, b) in pairs.items() if a is not None and b is not None and np.array_equal(a, b)}
-
-
 def _outputs(model: ir.Model) -> list[str]:
-    return [value.name for node in model.graph for value in node.outputs if value.name]
+    return [value.name for value in _made(model) if value.name]
 
 
 def _probe_at(model: ir.Model, batch: int) -> ir.Model:
     """A copy of the network at that batch: with all sizes that are found, and constants where those give them."""
     probe = model.clone()
     _set_batch(probe, batch)
-    for node in probe.graph:
-        for value in node.outputs:
-            value.shape = None
+    for value in _made(probe):
+        value.shape = None
     infer = common.ShapeInferencePass(check_type=False, strict_mode=False, data_prop=True)
     with _quiet():
         infer(probe)
         # Arithmetic with sizes that the inference does not follow is computed instead: here all sizes are numbers.
         # Operators of onnxruntime's own are run.
-        while not all(_known(value) for node in probe.graph for value in node.outputs) and (
-            _fold_sizes(probe) or learn_sizes(probe)
-        ):
+        while not all(_known(value) for value in _made(probe)) and (_fold_sizes(probe) or learn_sizes(probe)):
             infer(probe)
     return probe
+
+
+def _made(model: ir.Model) -> list[ir.Value]:
+    """The values that nodes make, and those that the bodies of Scans take."""
+    taken = [value for body in model.graph.subgraphs() for value in body.inputs]
+    return [*taken, *(value for node in model.graph.all_nodes() for value in node.outputs)]
 
 
 def _sizes(value: ir.Value) -> Sizes | None:

@@ -16,8 +16,8 @@ class NameLayers(ir.passes.InPlacePass):
     def call(self, model: ir.Model) -> ir.passes.PassResult:
         """Rename layers and constants; other values that bear such a name get another, inputs and outputs never."""
         graph = model.graph
-        layers = [node for node in graph if is_crossbar(node)]
-        used = {node.name for node in graph if not is_crossbar(node)}
+        layers = [node for node in graph.all_nodes() if is_crossbar(node)]
+        used = {node.name for node in graph.all_nodes() if not is_crossbar(node)}
         fixed = {value.name for value in (*graph.inputs, *graph.outputs)}
         for layer in layers:
             base = name = _clean(layer.name or layer.outputs[0].name or "") or "layer"
@@ -37,7 +37,9 @@ class NameLayers(ir.passes.InPlacePass):
             for suffix, value in zip(("weight", "bias"), layer.inputs[1:], strict=False)
             if value is not None
         }
-        for value in [*graph.initializers.values(), *(output for node in graph for output in node.outputs)]:
+        inner = [value for body in graph.subgraphs() for value in body.inputs]
+        made = [output for node in graph.all_nodes() for output in node.outputs]
+        for value in [*graph.initializers.values(), *inner, *made]:
             if value.name in targets and value is not targets[value.name]:
                 value.name = new_name(graph, f"{value.name}.renamed")
         for name, value in targets.items():

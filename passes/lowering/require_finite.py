@@ -17,7 +17,7 @@ class RequireFinite(ir.passes.InPlacePass):
         Raises:
             CimcError: a constant holds NaN or infinity; the layer and the constant are named.
         """
-        for node in model.graph:
+        for node in model.graph.all_nodes():
             if is_crossbar(node) or node.op_type == "BatchNormalization":
                 for value in node.inputs[1:]:
                     array = float_constant(value)

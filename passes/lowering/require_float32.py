@@ -38,5 +38,5 @@ def _name(kind: ir.DataType | None) -> str:
 
 def _values(graph: ir.Graph) -> Iterator[ir.Value]:
     yield from graph.initializers.values()
-    for node in graph:
+    for node in graph.all_nodes():
         yield from node.outputs

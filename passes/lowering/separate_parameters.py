@@ -17,7 +17,7 @@ class SeparateParameters(ir.passes.InPlacePass):
     def call(self, model: ir.Model) -> ir.passes.PassResult:
         """Copy them; the nodes of one crossbar layer go on sharing their bias."""
         copies: dict[tuple[int, int], ir.Value] = {}
-        for node in list(model.graph):
+        for node in list(model.graph.all_nodes()):
             for place in _places(node):
                 value = node.inputs[place] if place < len(node.inputs) else None
                 array = constant(value)

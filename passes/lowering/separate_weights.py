@@ -31,38 +31,43 @@ class SeparateWeights(ir.passes.InPlacePass):
         """Separate the weights that are used several times, by the rule; a note says which were."""
         count = 0
         for name, uses in _shared_weights(model.graph):
-            kept, reason = self._together(name, uses)
-            apart = [use for use in uses if use not in kept]
-            for node, place, value in apart:
-                array = constant(value)
-                assert array is not None
-                node.replace_input_with(place, add_constant(model.graph, f"{value.name}.own", array))
-            for _, _, value in kept:
-                value.meta["source"] = name
-            if apart:
-                count += 1
-                add_note(model, f"weight '{name}' serves {len(uses)} products and is trained apart in them: {reason}")
+            reason = self._why_alone(uses)
+            if reason:
+                _give_each_its_own(model.graph, uses)
+            else:
+                self._join(name, uses)
+                if len({source_of(value) for _, _, value in uses}) == 1:
+                    continue
+                reason = "it is stored once for parameters of several names (--share-weights always joins them)"
+            count += 1
+            add_note(model, f"weight '{name}' serves {len(uses)} products and is trained apart in them: {reason}")
         return ir.passes.PassResult(model, modified=bool(count))
 
-    def _together(self, name: str, uses: list[_Use]) -> tuple[list[_Use], str]:
-        """The uses that stay together, and why the others do not."""
+    def _why_alone(self, uses: list[_Use]) -> str:
+        """Why each use is to have its own weight; empty: they may share."""
         if self.sharing == ShareWeights.never:
-            return [], "--share-weights never"
+            return "--share-weights never"
         if any(node.op_type in _RECURRENT for node, _, _ in uses):
-            return [], "the layers of a recurrent operator are its own"
-        if self.sharing == ShareWeights.always:
-            return uses, ""
+            return "the layers of a recurrent operator are its own"
         array = constant(uses[0][2])
-        if array is None or np.min(array) == np.max(array):
-            return [], "all its elements are equal, as in a network before training (--share-weights always joins them)"
+        if self.sharing == ShareWeights.auto and (array is None or np.min(array) == np.max(array)):
+            return "all its elements are equal, as in a network before training (--share-weights always joins them)"
+        return ""
+
+    def _join(self, name: str, uses: list[_Use]) -> None:
+        """Take the uses for those of the weight's first name; by `auto` not those of other parameters."""
         called = {_module(node) for node, _, value in uses if "stored_as" not in value.meta}
-        kept = [
-            use
-            for use in uses
-            if "stored_as" not in use[2].meta
-            or (source_of(use[2]).startswith(_GENERATED) and _module(use[0]) in called)
-        ]
-        return kept, "it is stored once for parameters of several names (--share-weights always joins them)"
+        for node, _, value in uses:
+            generated = source_of(value).startswith(_GENERATED) and _module(node) in called
+            if self.sharing == ShareWeights.always or "stored_as" not in value.meta or generated:
+                value.meta["source"] = name
+
+
+def _give_each_its_own(graph: ir.Graph, uses: list[_Use]) -> None:
+    for node, place, value in uses:
+        array = constant(value)
+        assert array is not None
+        node.replace_input_with(place, add_constant(graph, f"{value.name}.own", array))
 
 
 def _shared_weights(graph: ir.Graph) -> list[tuple[str, list[_Use]]]:

@@ -5,14 +5,15 @@ import onnx_ir as ir
 from onnx_ir.passes import common
 
 from cimc.errors import CimcError
-from cimc.operators import CROSSBAR_DOMAIN, DIGITAL_OPERATORS, FAKE_QUANTIZE
+from cimc.operators import CROSSBAR_DOMAIN, CROSSBAR_SOURCES, DIGITAL_OPERATORS, FAKE_QUANTIZE
 from passes.crossbar_functions import is_crossbar
 from passes.graph_edit import constant
 from passes.messages import describe, one_line
+from passes.scan_body import body_of, steps_of
 
 _NEEDS = {
-    "Loop": "its number of steps is not known before the network runs; export it with a fixed number",
-    "Scan": "its number of steps is not known; give the inputs of the network static sizes with --shape",
+    "Loop": "its number of steps is not known before the network runs, or too large; export it with fewer",
+    "Scan": "its number of steps is not known, or too large; give the inputs of the network sizes with --shape",
     "ZipMap": "its result is a dictionary; export the network without it (skl2onnx: options={'zipmap': False})",
     "Shape": "the network computes with sizes; export it with static sizes, only the batch may vary",
 }
@@ -27,11 +28,20 @@ class CheckOperators(ir.passes.InPlacePass):
         Raises:
             CimcError: a node is neither a crossbar layer nor a supported digital operator.
         """
-        for node in model.graph:
-            if is_crossbar(node) or (node.domain, node.op_type) == (CROSSBAR_DOMAIN, FAKE_QUANTIZE):
+        for node in model.graph.all_nodes():
+            if (
+                _runs_its_body(node)
+                or is_crossbar(node)
+                or (node.domain, node.op_type) == (CROSSBAR_DOMAIN, FAKE_QUANTIZE)
+            ):
                 continue
             if (node.domain or node.op_type not in DIGITAL_OPERATORS) and not _runs_in_onnxruntime(node):
                 need = _NEEDS.get(node.op_type)
+                if body_of(node) is not None:
+                    need = (
+                        "its body holds products with constant weights, control flow, or a state that no step makes, "
+                        "and it is too long to be written out; export a shorter sequence"
+                    )
                 if "Sequence" in node.op_type or "Optional" in node.op_type:
                     need = (
                         "what is in its list of tensors is not known before the network runs; export it without lists"
@@ -54,7 +64,9 @@ class CheckLayerSizes(ir.passes.InPlacePass):
         Raises:
             CimcError: a size is not known.
         """
-        for node in model.graph:
+        for node in model.graph.all_nodes():
+            if body_of(node) is not None and steps_of(node) is None:
+                raise CimcError(f"{describe(node)}: the length of its sequence is not static; give it with --shape")
             if not is_crossbar(node):
                 continue
             for side, value in (("input", node.inputs[0]), ("output", node.outputs[0])):
@@ -97,6 +109,22 @@ class CheckModel(ir.passes.InPlacePass):
         except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError, ValueError) as error:
             raise CimcError(f"the network is not valid ONNX: {one_line(error)}; correct and export it again") from None
         return ir.passes.PassResult(model, modified=False)
+
+
+def _runs_its_body(node: ir.Node) -> bool:
+    """Whether a Scan can run step by step: no body in its own, no layer that stays digital, every result made by it."""
+    body = body_of(node)
+    if body is None or any(value.producer() is None for value in body.outputs):
+        return False
+    return not any(
+        inner.op_type in _NEEDS or (inner.op_type in CROSSBAR_SOURCES and any(map(_is_weight, inner.inputs)))
+        for inner in body
+    )
+
+
+def _is_weight(value: ir.Value | None) -> bool:
+    array = constant(value)
+    return array is not None and array.ndim > 1
 
 
 def _runs_in_onnxruntime(node: ir.Node) -> bool:

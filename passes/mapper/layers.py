@@ -1,6 +1,7 @@
 """The crossbar layers of a lowered network as the mapper sees them: sizes, pieces, positions."""
 
 import math
+from collections.abc import Mapping
 from functools import cached_property
 
 import onnx_ir as ir
@@ -12,6 +13,7 @@ from cimc.operators import layer_of
 from passes.crossbar_functions import crossbar_layers
 from passes.input_signs import nonnegative_values
 from passes.mapper.partition import Piece, partition, pieces_at_once, row_block_size, sizes
+from passes.scan_body import nodes_with_steps
 
 
 class Layer(LayerShape):
@@ -65,7 +67,8 @@ def layers_of(model: ir.Model, chip: Chip, input_range: tuple[float, float]) -> 
         CimcError: a layer without weights.
     """
     nonnegative = nonnegative_values(model, input_range)
-    layers = (_layer(nodes, nonnegative, chip) for nodes in crossbar_layers(model).values())
+    steps = dict(nodes_with_steps(model.graph))
+    layers = (_layer(nodes, steps, nonnegative, chip) for nodes in crossbar_layers(model).values())
     return [layer for layer in layers if not is_digital(layer, chip)]
 
 
@@ -75,7 +78,7 @@ def is_digital(layer: Layer, chip: Chip) -> bool:
     return depthwise and chip.weights.depthwise == "digital"
 
 
-def _layer(nodes: list[ir.Node], nonnegative: frozenset[str], chip: Chip) -> Layer:
+def _layer(nodes: list[ir.Node], steps: Mapping[ir.Node, int], nonnegative: frozenset[str], chip: Chip) -> Layer:
     node = nodes[0]
     weight = node.inputs[1]
     assert weight is not None
@@ -94,7 +97,7 @@ def _layer(nodes: list[ir.Node], nonnegative: frozenset[str], chip: Chip) -> Lay
         columns=columns,
         kernel_size=kernel_size,
         groups=groups,
-        positions=sum(positions(node) for node in nodes),
+        positions=sum(positions(node) * steps[node] for node in nodes),
         signed_input=signed,
         phases=2 if signed and chip.input.signed == "two-phase" else 1,
         row_split=row_block_size(kernel_size, chip)[1],
@@ -104,7 +107,9 @@ def _layer(nodes: list[ir.Node], nonnegative: frozenset[str], chip: Chip) -> Lay
 
 
 def positions(node: ir.Node) -> int:
-    """MVMs of one image: the spatial axes of a convolution, all axes but batch and features of a product.
+    """MVMs of one image (in a Scan: of one step of it).
+
+    The spatial axes of a convolution, all axes but batch and features of a product.
 
     The batch is the axis that is not static, wherever it stands; without one it is the first. An axis that holds the
     batch several times (`4*N`, as inferred) counts so often.

@@ -121,13 +121,18 @@ def schedule(plan: Plan) -> Schedule:
     return Schedule(
         # All that an image needs of one resource takes its time, however the rows interleave.
         latency_ns=max(line.latency_ns, limits[0].busy_ns),
-        sequential_ns=sum(stage.first_ns + (stage.rows - 1) * stage.row_ns for stage in timed),
+        sequential_ns=sum(_sequential_ns(stage) for stage in timed),
         interval_ns=limits[0].busy_ns,
         limits=limits,
         critical_path=critical_path(stages, times, line),
         buffer_bytes=sum(source.buffer_bytes for stage in timed for source in stage.inputs),
         stages=timed,
     )
+
+
+def _sequential_ns(stage: Stage) -> float:
+    """The time of all rows of a stage that has its inputs; the next step of a sequence waits for the one before."""
+    return stage.first_ns + (stage.rows - 1) * (stage.first_ns if stage.scan else stage.row_ns)
 
 
 def _time_stage(stage: Stage, time: StageTime, *, line: Timeline) -> Stage:

@@ -5,7 +5,7 @@ known to work row by row need few rows of their input; all others need all of it
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -17,6 +17,7 @@ from cimc.schedule import Dependency, Route, Stage
 from passes.crossbar_functions import is_crossbar
 from passes.graph_edit import constant
 from passes.mapper.layers import Layer, positions
+from passes.scan_body import body_of, states_of, steps_of
 
 # One output row needs the same row of every input: element by element, or along other axes only.
 _ROW_BY_ROW = operators_where(lambda operator: operator.rows == "same") | {FAKE_QUANTIZE}
@@ -40,29 +41,102 @@ def stages_of(model: ir.Model, layers: Sequence[Layer], chip: Chip) -> list[Stag
     values = {value: _Value("", "", _default_axis(value)) for value in model.graph.inputs if not value.is_initializer()}
     stages: list[Stage] = []
     for node in model.graph:
-        layer = _layer_name(node)
-        inputs = [value for value in node.inputs if value is not None and value in values]
-        axis = _output_axis(node, values)
-        home = layer if layer in on_arrays else next((values[v].layer for v in inputs if values[v].layer), "")
-        name = node.outputs[0].name or ""
-        for value in node.outputs:
-            like_the_first = len(_shape(value)) == len(_shape(node.outputs[0]))
-            values[value] = _Value(name, home, axis if like_the_first else _default_axis(value))
-        crossbar = layer in on_arrays
-        stages.append(
-            Stage(
-                name=name,
-                operator=node.op_type,
-                kind="crossbar" if crossbar else "digital",
-                layer=home,
-                rows=max(_extent(node.outputs[0], axis), 1),  # of a value without elements too
-                positions=positions(node) if crossbar else 0,
-                elements=sum(_elements(value) for value in node.outputs),
-                operations=_layer_operations(node, on_arrays[layer]) if crossbar else _operations(node),
-                inputs=tuple(_dependency(node, value, values[value], axis, chip) for value in dict.fromkeys(inputs)),
-            )
-        )
+        if body_of(node) is None:
+            stages.append(_stage(node, values, on_arrays, chip))
+        else:
+            stages += _scan_stages(node, values, on_arrays, chip)
     return _route(stages, chip)
+
+
+def _stage(node: ir.Node, values: dict[ir.Value, _Value], on_arrays: Mapping[str, Layer], chip: Chip) -> Stage:
+    layer = _layer_name(node)
+    inputs = [value for value in node.inputs if value is not None and value in values]
+    axis = _output_axis(node, values)
+    home = layer if layer in on_arrays else next((values[v].layer for v in inputs if values[v].layer), "")
+    name = node.outputs[0].name or ""
+    for value in node.outputs:
+        like_the_first = len(_shape(value)) == len(_shape(node.outputs[0]))
+        values[value] = _Value(name, home, axis if like_the_first else _default_axis(value))
+    crossbar = layer in on_arrays
+    return Stage(
+        name=name,
+        operator=node.op_type,
+        kind="crossbar" if crossbar else "digital",
+        layer=home,
+        rows=max(_extent(node.outputs[0], axis), 1),  # of a value without elements too
+        positions=positions(node) if crossbar else 0,
+        elements=sum(_elements(value) for value in node.outputs),
+        operations=_layer_operations(node, on_arrays[layer]) if crossbar else _operations(node),
+        inputs=tuple(_dependency(node, value, values[value], axis, chip) for value in dict.fromkeys(inputs)),
+    )
+
+
+def _scan_stages(
+    scan: ir.Node, values: dict[ir.Value, _Value], on_arrays: Mapping[str, Layer], chip: Chip
+) -> list[Stage]:
+    """The stages of the body of a Scan, with one row a step, and a stage for each of its results.
+
+    The first step waits for all of what the Scan takes.
+    """
+    body, steps, states = body_of(scan), steps_of(scan), states_of(scan)
+    assert body is not None
+    assert steps is not None
+    taken = dict(zip(body.inputs, scan.inputs, strict=True))
+    made = dict(zip(body.inputs, body.outputs[:states], strict=False))
+    known = {inner: values[outer] for inner, outer in taken.items() if outer in values}
+    # Twice: what a state comes from is at home where the step before made it.
+    for _ in range(2):
+        inside = {**values, **known}
+        found = [_stage(node, inside, on_arrays, chip) for node in body]
+        known |= {
+            inner: known.get(inner, inside[value])._replace(layer=inside[value].layer)
+            for inner, value in made.items()
+            if value in inside
+        }
+    own = {stage.name for stage in found}
+
+    def needs(value: ir.Value) -> list[Dependency]:
+        moved = math.ceil(_elements(value) * chip.cores.activation_bytes)
+        if value not in taken and inside[value].stage in own:
+            return [Dependency(inside[value].stage, steps, 1, 1.0, 1, moved * steps)]
+        outer = taken.get(value) or value
+        result = []
+        if outer in values:
+            rows = _extent(outer, values[outer].axis)
+            whole = math.ceil(_elements(outer) * chip.cores.activation_bytes)
+            result.append(Dependency(values[outer].stage, rows, rows, 0.0, rows, whole))
+        if value in made:
+            result.append(Dependency(inside[made[value]].stage, steps, 0, 1.0, 1, moved * (steps - 1), carried=True))
+        return result
+
+    stages = []
+    for node, stage in zip(body, found, strict=True):
+        inputs = dict.fromkeys(value for value in node.inputs if value is not None and value in inside)
+        more = {"rows": steps, "scan": scan.name or ""}
+        more |= {key: getattr(stage, key) * steps for key in ("positions", "elements", "operations")}
+        more["inputs"] = tuple(dependency for value in inputs for dependency in needs(value))
+        stages.append(stage.model_copy(update=more))
+    for inner, value in zip(body.outputs, scan.outputs, strict=True):
+        if value.uses() or value.is_graph_output():
+            stages.append(_result(value, inside[inner], steps, chip))
+            values[value] = _Value(stages[-1].name, stages[-1].layer, _default_axis(value))
+    return stages
+
+
+def _result(value: ir.Value, known: _Value, steps: int, chip: Chip) -> Stage:
+    """The stage of a result of a Scan: it needs all steps."""
+    moved = math.ceil(_elements(value) * chip.cores.activation_bytes)
+    return Stage(
+        name=value.name or "",
+        operator="Scan",
+        kind="digital",
+        layer=known.layer,
+        rows=_extent(value, _default_axis(value)),
+        positions=0,
+        elements=_elements(value),
+        operations=0,
+        inputs=(Dependency(known.stage, steps, steps, 0.0, steps, moved),),
+    )
 
 
 def _route(stages: Sequence[Stage], chip: Chip) -> list[Stage]:

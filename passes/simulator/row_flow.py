@@ -14,6 +14,7 @@ import onnx_ir as ir
 
 from cimc.operators import operators_where
 from passes.graph_edit import constant
+from passes.scan_body import body_of, states_of, steps_of
 
 Rows = npt.NDArray[np.int64]
 Times = npt.NDArray[np.float64]
@@ -59,8 +60,43 @@ def row_flow(model: ir.Model) -> dict[str, Flow]:
     """The flow of every node of a lowered network, by the name of its first output, in network order."""
     flows: dict[str, Flow] = {}
     for node in model.graph:
-        flows[node.outputs[0].name or ""] = _flow(node, flows)
+        if body_of(node) is None:
+            flows[node.outputs[0].name or ""] = _flow(node, flows)
+        else:
+            _add_scan(node, flows)
     return flows
+
+
+def _add_scan(scan: ir.Node, flows: dict[str, Flow]) -> None:
+    """The flows of the body of a Scan, a row a step, and of its results, which are there when all steps are done."""
+    body, steps, states = body_of(scan), steps_of(scan), states_of(scan)
+    assert body is not None
+    assert steps is not None
+    step = np.arange(steps)
+    taken = dict(zip(body.inputs, scan.inputs, strict=True))
+    handed_on = dict(zip(body.inputs, body.outputs[:states], strict=False))
+    inside = {value: node.outputs[0].name or "" for node in body for value in node.outputs}
+
+    def sources(value: ir.Value) -> list[Source]:
+        if value in inside:
+            return [Source(inside[value], step + 1, step)]
+        found, outer = [], taken.get(value, value)
+        if outer is not None and constant(outer) is None:
+            name, rows, _ = _place(outer, flows)
+            found.append(Source(name, np.full(steps, rows), np.zeros(steps, np.int64)))
+        if value in handed_on:
+            found.append(Source(inside[handed_on[value]], step, np.maximum(step - 1, 0)))
+        return found
+
+    own = {}
+    for node in body:
+        values = dict.fromkeys(value for value in node.inputs if value is not None)
+        own[node.outputs[0].name or ""] = Flow(steps, None, tuple(one for value in values for one in sources(value)))
+    for inner, value in zip(body.outputs, scan.outputs, strict=True):
+        rows, axis, _ = _at_once(sizes(value), [])
+        done = Source(inside[inner], np.full(rows, steps), np.zeros(rows, np.int64))
+        own[value.name or ""] = Flow(rows, axis, (done,))
+    flows |= own
 
 
 def input_rows(value: ir.Value) -> tuple[int, int | None]:
@@ -104,7 +140,7 @@ def _place(value: ir.Value, flows: dict[str, Flow]) -> tuple[str, int, int | Non
     producer = value.producer()
     if producer is None:
         return ("", *input_rows(value))
-    name = producer.outputs[0].name or ""
+    name = (value if producer.op_type == "Scan" else producer.outputs[0]).name or ""
     return name, flows[name].rows, flows[name].axis
 
 

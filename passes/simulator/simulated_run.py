@@ -88,7 +88,8 @@ class RunningStage:
     def __init__(self, shape: Stage, flow: Flow, images: int) -> None:
         self.shape, self.flow = shape, flow
         self.readers: list[RunningStage] = []
-        self.image = self.row = 0
+        self.begun = [0] * images  # rows
+        self.first_open = 0  # the first image of which rows are still to begin
         self.complete = [bytearray(flow.rows) for _ in range(images)]
         self.done = [0] * images  # rows from the first on that are complete, without a gap
         self.delivered = [0] * images  # to other cores
@@ -216,13 +217,12 @@ class Run:
 
     def _begin_rows(self, stage: RunningStage) -> None:
         """Begin the next rows of a stage for which all is there."""
-        while stage.image < self.images and self._ready(stage):
-            image, row = stage.image, stage.row
-            if stage.shape.kind == "crossbar" and row == 0 and not self._hold(stage, image):
+        while (image := self._next_image(stage)) is not None:
+            row = stage.begun[image]
+            one_by_one = row == 0 or bool(stage.shape.scan)
+            if stage.shape.kind == "crossbar" and one_by_one and not self._hold(stage, image):
                 return
-            stage.row += 1
-            if stage.row == stage.flow.rows:
-                stage.image, stage.row = image + 1, 0
+            stage.begun[image] += 1
             first, last = stage.positions(row)
             if first == last:
                 self._digital_work(stage, image, row)
@@ -235,16 +235,27 @@ class Run:
                     gang.called = True
                     self.clock.at(gang.free_at, partial(self._work, layer, gang))
 
-    def _ready(self, stage: RunningStage) -> bool:
+    def _next_image(self, stage: RunningStage) -> int | None:
+        """The image whose next row can begin: between the steps of a sequence those of later ones fit."""
+        for image in range(stage.first_open, self.images):
+            if stage.begun[image] == stage.flow.rows:
+                stage.first_open += image == stage.first_open
+            elif self._ready(stage, image):
+                return image
+            elif not stage.shape.scan:
+                return None
+        return None
+
+    def _ready(self, stage: RunningStage, image: int) -> bool:
         for source in stage.flow.sources:
-            needed = source.needed[stage.row]
+            needed = source.needed[stage.begun[image]]
             if not source.node:
-                if self._input_rows[stage.image] < min(needed, self._rows_of_input):
+                if self._input_rows[image] < min(needed, self._rows_of_input):
                     return False
                 continue
             other = self._stages[source.node]
             same = other.shape.layer == stage.shape.layer
-            if (other.done if same else other.delivered)[stage.image] < needed:
+            if (other.done if same else other.delivered)[image] < needed:
                 return False
         return True
 
@@ -271,7 +282,7 @@ class Run:
             return
         layer.at_work = None
         order = {id(known): index for index, known in enumerate(self._stages.values())}
-        for waiting, since in sorted(self._waiting, key=lambda entry: (entry[0].image, order[id(entry[0])])):
+        for waiting, since in sorted(self._waiting, key=lambda entry: (entry[0].first_open, order[id(entry[0])])):
             if self._rival_at_work(self._layers[waiting.shape.layer]) is None:
                 self._waiting.remove((waiting, since))
                 self.array_waits[waiting.shape.layer, stage.shape.layer] += self.clock.now - since
@@ -368,8 +379,8 @@ class Run:
         stage.done[image] = rows if rows >= 0 else stage.flow.rows
         if stage.done[image] == stage.flow.rows:
             self.ends[image] = max(self.ends[image], self.clock.now)
-            if stage.shape.kind == "crossbar":
-                self._release(stage)
+        if stage.shape.kind == "crossbar" and (stage.shape.scan or stage.done[image] == stage.flow.rows):
+            self._release(stage)
         for reader in stage.readers:
             if reader.shape.layer == stage.shape.layer:
                 self._begin_rows(reader)

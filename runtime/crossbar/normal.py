@@ -47,8 +47,9 @@ def _counter(key: Array, shape: tuple[int, ...]) -> tuple[Array, Array]:
     # The words of the keys stand ready along the last axis: to find the key of each value takes a division.
     each = shape[-1] // len(key)
     words = jax.vmap(lambda one: jax.random.bits(one, (4,), jnp.uint32), out_axes=1)(key)
-    words = once(jnp.repeat(words, each, axis=1, total_repeat_length=shape[-1]))
-    place = once(jnp.tile(jnp.arange(each, dtype=jnp.uint32), len(key)) + words[0])
+    words = once(jnp.broadcast_to(words[:, :, None], (4, len(key), each)))
+    place = once((words[0] + jax.lax.iota(jnp.uint32, each)).reshape(-1))
+    words = words.reshape(4, -1)
     rows = jax.lax.iota(jnp.uint32, math.prod(shape[:-1])).reshape(*shape[:-1], 1)
     return rows * jnp.uint32(each) + place, words[1:]
 

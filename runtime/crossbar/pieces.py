@@ -155,15 +155,19 @@ def _pad(inputs: Floats, samples: int) -> Floats:
     return np.concatenate([inputs, np.zeros((missing, *inputs.shape[1:]), np.float32)]) if missing else inputs
 
 
+def keys_of_samples(key: Array, number: Array | int, first: Array | int, samples: int) -> Array:
+    """The key of each of so many samples, from number `first` on, for use `number` of a layer."""
+    use = jax.random.fold_in(key, number)
+    return jax.vmap(lambda sample: jax.random.fold_in(use, sample))(first + jnp.arange(samples, dtype=jnp.int32))
+
+
 @partial(jit, static_argnums=0)
 def _read_piece(
     layer: Crossbar, x: Array, held: Held, key: Array | None, number: Array, first: Array, strip: Array
 ) -> Array:
     """A piece of samples from number `first` on, whose images come second here: patches copy whole rows of an image."""
     if key is not None:
-        use = jax.random.fold_in(key, number)
-        samples = first + jnp.arange(len(x), dtype=jnp.int32)
-        key = derive(jax.vmap(lambda sample: jax.random.fold_in(use, sample))(samples), strip)
+        key = derive(keys_of_samples(key, number, first, len(x)), strip)
     if layer.window is None:
         inputs = x.reshape(-1, x.shape[-1]).T
     else:

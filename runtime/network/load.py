@@ -10,7 +10,7 @@ import onnx_ir as ir
 from cimc.operators import CROSSBAR_DOMAIN, CROSSBAR_OPERATORS, PARAMETERS, layer_of
 from cimc.window import Window
 from runtime.network.fallback import element_types
-from runtime.network.network import Network, Node
+from runtime.network.network import Body, Network, Node, with_bodies
 from runtime.network.operators import OPERATORS
 from runtime.network.reorder import ACTIVATIONS, activation_last, pool_first
 
@@ -24,6 +24,7 @@ def load_network(lowered: ir.Model | bytes) -> Network:
     outputs = tuple(str(value.name) for value in graph.outputs)
     shapes = {str(value.name): _sizes(value) for node in graph for value in node.outputs}
     nodes = activation_last(pool_first([_node(node) for node in graph], outputs), outputs, shapes)
+    every = tuple(with_bodies(nodes))
     # Classifiers may give the label beside the scores.
     scores = [str(value.name) for value in graph.outputs if value.dtype == ir.DataType.FLOAT or len(outputs) == 1]
     producers = {name: node for node in nodes for name in node.outputs}
@@ -34,9 +35,9 @@ def load_network(lowered: ir.Model | bytes) -> Network:
         outputs=outputs,
         logits={name: _logits(name, producers.get(name)) for name in scores},
         initializers=initializers,
-        trainable=tuple(dict.fromkeys(name for node in nodes for name in _parameters(node, initializers))),
-        statistics=tuple(dict.fromkeys(name for node in nodes for name in _statistics(node) if name in initializers)),
-        windows={node.layer: _window(node) for node in nodes if node.layer is not None},
+        trainable=tuple(dict.fromkeys(name for node in every for name in _parameters(node, initializers))),
+        statistics=tuple(dict.fromkeys(name for node in every for name in _statistics(node) if name in initializers)),
+        windows={node.layer: _window(node) for node in every if node.layer is not None},
         input_types={str(value.name): _type(value) for value in graph.inputs},
         opsets=dict(model.opset_imports),
         protos=tuple(ir.to_proto(node) for node in graph),
@@ -90,8 +91,10 @@ def _node(node: ir.Node) -> Node:
     weight = node.inputs[1] if node.op_type in CROSSBAR_OPERATORS and node.domain == CROSSBAR_DOMAIN else None
     own = node.domain in ("", CROSSBAR_DOMAIN)
     known = weight is not None or (own and node.op_type in {*OPERATORS, "BatchNormalization", "Dropout"})
+    body = _body(node) if own and node.op_type == "Scan" else None
+    known |= body is not None
     known &= node.op_type != "MaxPool" or len(node.outputs) == 1  # no places of the maxima here
-    attributes = {name: attribute.value for name, attribute in node.attributes.items()}
+    attributes = {name: attribute.value for name, attribute in node.attributes.items() if name != "body"}
     if node.op_type == "Split":
         attributes.setdefault("num_outputs", len(node.outputs))
     return Node(
@@ -102,6 +105,17 @@ def _node(node: ir.Node) -> Node:
         outputs=tuple(value.name or "" for value in node.outputs),
         attributes=attributes,
         foreign=None if known else (ir.to_proto(node), element_types(node)),
+        body=body,
+    )
+
+
+def _body(scan: ir.Node) -> Body:
+    graph = scan.attributes["body"].as_graph()
+    return Body(
+        nodes=tuple(_node(node) for node in graph),
+        inputs=tuple(str(value.name) for value in graph.inputs),
+        outputs=tuple(str(value.name) for value in graph.outputs),
+        states=len(scan.inputs) - scan.attributes["num_scan_inputs"].as_int(),
     )
 
 

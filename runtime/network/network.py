@@ -1,6 +1,6 @@
 """A network ready to run: its operators in order, its parameters, its inputs and outputs."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,11 +12,22 @@ from cimc.window import Window
 
 
 @dataclass(frozen=True)
+class Body:
+    """The step of a Scan: its operators in order, and the names of its inputs and outputs, those of `states` first."""
+
+    nodes: "tuple[Node, ...]"
+    inputs: tuple[str, ...]
+    outputs: tuple[str, ...]
+    states: int
+
+
+@dataclass(frozen=True)
 class Node:
     """One operator: names of its inputs and outputs (empty: left out), and its attributes as Python values.
 
     layer: name of the crossbar layer it uses; None for a digital operator. Several nodes may use one layer.
     foreign: the node and the element types of its inputs, when onnxruntime executes it for want of an operator here.
+    body: of a Scan.
     """
 
     name: str
@@ -26,6 +37,15 @@ class Node:
     outputs: tuple[str, ...]
     attributes: Mapping[str, Any]
     foreign: tuple[onnx.NodeProto, tuple[int, ...]] | None = None
+    body: Body | None = None
+
+
+def with_bodies(nodes: Iterable[Node]) -> Iterator[Node]:
+    """The nodes, and after each Scan those of its body."""
+    for node in nodes:
+        yield node
+        if node.body is not None:
+            yield from with_bodies(node.body.nodes)
 
 
 @dataclass(frozen=True, eq=False)
@@ -60,7 +80,7 @@ class Network:
     def layers(self) -> Iterator[Node]:
         """The first node of every crossbar layer, in order."""
         seen: set[str] = set()
-        for node in self.nodes:
+        for node in with_bodies(self.nodes):
             if node.layer is not None and node.layer not in seen:
                 seen.add(node.layer)
                 yield node
@@ -79,7 +99,7 @@ class Network:
     def tokens(self) -> dict[str, int]:
         """Of each input that indexes tables, the entries of the smallest."""
         entries: dict[str, int] = {}
-        for node in self.nodes:
+        for node in with_bodies(self.nodes):
             if node.operator == "Gather" and node.inputs[1] in self.inputs and node.inputs[0] in self.initializers:
                 table, name = self.initializers[node.inputs[0]], node.inputs[1]
                 size = table.shape[int(node.attributes.get("axis", 0))]

@@ -1,23 +1,23 @@
 """A network as a JAX function: crossbar layers by a given product, all else by digital operators."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from typing import Any
 
 import jax
 import numpy as np
 from jax import Array
 
+from runtime.crossbar.keys import derive
 from runtime.network.fallback import run_in_onnxruntime
 from runtime.network.image_order import flattens, images_first, keeps_images_last, layer_input, layer_result
 from runtime.network.network import Network, Node
 from runtime.network.operators import OPERATORS
 from runtime.network.operators.batch_norm_and_dropout import batch_norm, dropout
 from runtime.network.operators.pooling import POOLS
+from runtime.network.scan import Product, Step, WatchingProduct, as_one_batch, run_steps
 
 Values = dict[str, Array]
-# (layer name, input, key) -> output with bias; the key is None without noise. Rows or channels come first in both and
-# images last: convolutions take and give [C, *spatial, N], matrix products [rows, ...] and [columns, ...].
-Product = Callable[[str, Array, Array | None], Array]
 
 
 def run_network(
@@ -81,10 +81,34 @@ def _run(
     What depends on constants and sizes alone stays NumPy, so that it may shape what follows.
     """
     values: dict[str, Any] = {**network.initializers, **digital, **statistics, **feeds, "": None}
-    statistics = dict(statistics)
-    last: set[str] = set()  # names of the values that have images last here
-    for index, node in enumerate(network.nodes):
-        node_key = None if key is None else jax.random.fold_in(key, index)
+    statistics, last = dict(statistics), set[str]()
+    execute(network, network.nodes, values, last, product, key, statistics if train else None)
+    return values, last, statistics
+
+
+def execute(
+    network: Network,
+    nodes: Sequence[Node],
+    values: dict[str, Any],
+    last: set[str],
+    product: Product,
+    key: Array | None,
+    statistics: Values | None = None,
+) -> None:
+    """Execute nodes of a network, or of the body of a Scan.
+
+    Args:
+        network: the network.
+        nodes: in order.
+        values: by name, all that the nodes need; their outputs are added.
+        last: names of the values that have images last; more are added.
+        product: computes the crossbar layers.
+        key: for noise and dropout; None: no noise.
+        statistics: of normalisation, updated in training; None: no training.
+    """
+    train = statistics is not None
+    for index, node in enumerate(nodes):
+        node_key = None if key is None else derive(key, index)
         results: Any
         if node.layer is not None:
             window = network.windows[node.layer]
@@ -97,13 +121,17 @@ def _run(
             values[node.outputs[0]] = x.reshape(-1, x.shape[-1])
             last.update(node.outputs)
             continue
+        if node.body is not None:
+            made = run_scan(network, node, values, last, product, node_key)
+            values.update((name, value) for name, value in zip(node.outputs, made, strict=True) if name)
+            continue
         swapped = node.foreign is None and keeps_images_last(node.operator, node.inputs, values, last)
         inputs = [images_first(values[name]) if name in last and not swapped else values[name] for name in node.inputs]
         if swapped:
             last.update(name for name in node.outputs if name)
         if node.operator == "BatchNormalization":
             results, mean, variance = batch_norm(inputs, node.attributes, train, channel_axis=0 if swapped else 1)
-            if train:
+            if statistics is not None:
                 statistics[node.inputs[3]], statistics[node.inputs[4]] = mean, variance
         elif node.operator == "Dropout":
             results = dropout(inputs, node_key if train else None)
@@ -116,7 +144,52 @@ def _run(
             results = _execute(network, node, inputs)
         results = results if isinstance(results, tuple) else (results,)
         values.update((name, result) for name, result in zip(node.outputs, results, strict=False) if name)
-    return values, last, statistics
+
+
+def run_scan(
+    network: Network,
+    node: Node,
+    values: Mapping[str, Any],
+    last: AbstractSet[str],
+    product: Product,
+    key: Array | None,
+) -> list[Array]:
+    """The results of a Scan, images first.
+
+    Normalisation in its body uses the running statistics, also in training.
+
+    Args:
+        network: the network.
+        node: the Scan.
+        values: by name, all that the node and its body need: its inputs, constants and parameters.
+        last: names of the values that have images last.
+        product: computes the crossbar layers of the body.
+        key: for noise; None: no noise.
+    """
+    body = node.body
+    assert body is not None
+    inputs = [images_first(values[name]) if name in last else values[name] for name in node.inputs]
+
+    def with_product(product: Product) -> Step:
+        def step(given: dict[str, Any], key: Array | None) -> tuple[list[Array], list[Array]]:
+            inside, swapped, seen = {**values, **given}, set(last), []
+
+            def seeing(name: str, x: Array, key: Array | None) -> Array:
+                seen.append(x)
+                return product(name, x, key)
+
+            execute(network, body.nodes, inside, swapped, seeing, key)
+            return [images_first(inside[name]) if name in swapped else inside[name] for name in body.outputs], seen
+
+        return step
+
+    if not isinstance(product, WatchingProduct):
+        return run_steps(node, inputs, key, with_product(product))[0]
+    seen = run_steps(node, inputs, key, with_product(product.before), collect=True)[1]
+    layers = [inner.layer for inner in body.nodes if inner.layer is not None]
+    for name, x in zip(layers, seen, strict=True):
+        product.see(name, as_one_batch(x), key)
+    return run_steps(node, inputs, key, with_product(product.after))[0]
 
 
 def _execute(network: Network, node: Node, inputs: list[Any]) -> Any:

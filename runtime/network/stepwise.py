@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import Any
 
 import numpy as np
 import onnx
@@ -18,7 +19,7 @@ from cimc.errors import CimcError
 from cimc.operators import CROSSBAR_DOMAIN, CROSSBAR_OPERATORS, layer_of
 from runtime.network.network import Network
 
-Arrays = Mapping[str, NDArray[np.generic]]
+Arrays = Mapping[str, NDArray[Any]]
 
 _FATAL_ONLY = 4
 _LARGE = 1 << 14  # bytes: a constant from here on is handed to each run, of which onnxruntime makes no copy
@@ -43,14 +44,25 @@ class DigitalStep:
     nodes: tuple[onnx.NodeProto, ...]
 
 
-Step = LayerStep | DigitalStep
+@dataclass(frozen=True, eq=False)
+class ScanStep:
+    """A Scan with crossbar layers in its body. inputs: names of all values that it and its body take from elsewhere."""
+
+    number: int
+    node: onnx.NodeProto
+    inputs: tuple[str, ...]
+
+
+Step = LayerStep | DigitalStep | ScanStep
 # (step, input as in ONNX) -> output as in ONNX.
 LayerFunction = Callable[[LayerStep, NDArray[np.float32]], NDArray[np.float32]]
+# (step, values by name) -> outputs as in ONNX.
+ScanFunction = Callable[[ScanStep, Arrays], Sequence[NDArray[Any]]]
 
 
 def run_steps(
-    network: Network, feeds: Arrays, parameters: Arrays, layer: LayerFunction, wanted: Iterable[str] | None = None
-) -> dict[str, NDArray[np.generic]]:
+    network: Network, feeds: Arrays, parameters: Arrays, *, layer: LayerFunction, scan: ScanFunction
+) -> dict[str, NDArray[Any]]:
     """Run a network with its crossbar layers computed by `layer`.
 
     Args:
@@ -58,28 +70,33 @@ def run_steps(
         feeds: every input by name.
         parameters: digital parameters and statistics by initializer.
         layer: computes a crossbar layer.
-        wanted: names of the values to return; None: the outputs.
+        scan: computes a Scan with crossbar layers; of the network's constants it gets only parameters.
+
+    Returns:
+        The outputs by name.
     """
-    names = tuple(network.outputs if wanted is None else wanted)
-    steps, uses = _steps_of(network, names)
+    steps, uses = _steps_of(network)
     values = {**network.initializers, **parameters, **feeds}
     left = dict(uses)
     for step in steps:
-        inputs: Sequence[str]
+        inputs, outputs = _ends(step)
+        made: Sequence[NDArray[Any]]
         if isinstance(step, LayerStep):
-            inputs = step.node.input[:1]
-            values[step.node.output[0]] = layer(step, values[inputs[0]])
+            made = [layer(step, values[inputs[0]])]
+        elif isinstance(step, ScanStep):
+            constant = network.initializers.keys() - parameters.keys()
+            made = scan(step, {name: values[name] for name in inputs if name not in constant})
         else:
-            inputs = step.inputs
-            values.update(zip(step.outputs, _run(step, values), strict=True))
+            made = _run(step, values)
+        values.update((name, array) for name, array in zip(outputs, made, strict=True) if name)
         for name in inputs:
             left[name] -= 1
             if not left[name]:
                 del values[name]
-    return {name: values[name] for name in names}
+    return {name: values[name] for name in network.outputs}
 
 
-def run_exactly(network: Network, feeds: Arrays, parameters: Arrays) -> dict[str, NDArray[np.generic]]:
+def run_exactly(network: Network, feeds: Arrays, parameters: Arrays) -> dict[str, NDArray[Any]]:
     """The outputs of a network in float32, all of it in onnxruntime.
 
     Args:
@@ -92,9 +109,7 @@ def run_exactly(network: Network, feeds: Arrays, parameters: Arrays) -> dict[str
     return dict(zip(step.outputs, _run(step, values), strict=True))
 
 
-def run_layer_exactly(
-    network: Network, node: onnx.NodeProto, inputs: Sequence[NDArray[np.generic]]
-) -> NDArray[np.float32]:
+def run_layer_exactly(network: Network, node: onnx.NodeProto, inputs: Sequence[NDArray[Any]]) -> NDArray[np.float32]:
     """A crossbar layer in float32 in onnxruntime, of its input, its weight [rows, columns] and, if any, its bias."""
     step = _layer_alone(network, node.output[0])
     return _run(step, dict(zip(node.input, inputs, strict=True)))[0].astype(np.float32, copy=False)
@@ -107,16 +122,14 @@ def bytes_at_once(network: Network, elements: Callable[[str], int]) -> int:
         network: the network.
         elements: how many elements a value has, by its name.
     """
-    steps, uses = _steps_of(network, tuple(network.outputs))
+    steps, uses = _steps_of(network)
     left, held, most = dict(uses), {name: elements(name) for name in network.inputs}, 0
     for step in steps:
-        nodes = (step.node,) if isinstance(step, LayerStep) else step.nodes
-        inputs = step.node.input[:1] if isinstance(step, LayerStep) else step.inputs
+        nodes = step.nodes if isinstance(step, DigitalStep) else (step.node,)
+        inputs, outputs = _ends(step)
         inside = max(sum(map(elements, {*node.input, *node.output} - held.keys())) for node in nodes)
         most = max(most, sum(held.values()) + inside)
-        held.update(
-            (name, elements(name)) for name in (step.node.output if isinstance(step, LayerStep) else step.outputs)
-        )
+        held.update((name, elements(name)) for name in outputs)
         for name in inputs:
             left[name] -= 1
             if not left[name]:
@@ -124,29 +137,36 @@ def bytes_at_once(network: Network, elements: Callable[[str], int]) -> int:
     return 4 * most
 
 
+def _ends(step: Step) -> tuple[Sequence[str], Sequence[str]]:
+    """Names of what a step takes and of what it gives."""
+    if isinstance(step, LayerStep):
+        return step.node.input[:1], step.node.output
+    return step.inputs, step.outputs if isinstance(step, DigitalStep) else step.node.output
+
+
 @lru_cache(maxsize=16)
-def _steps_of(network: Network, wanted: tuple[str, ...]) -> tuple[tuple[Step, ...], Mapping[str, int]]:
-    """The steps, and how often each value is used by steps or wanted."""
+def _steps_of(network: Network) -> tuple[tuple[Step, ...], Mapping[str, int]]:
+    """The steps, and how often each value is used by steps or is an output."""
     groups: list[list[onnx.NodeProto]] = []
     for node in network.protos:
-        if _is_layer(node) or not groups or _is_layer(groups[-1][0]):
+        if _on_arrays(node) or not groups or _on_arrays(groups[-1][0]):
             groups.append([])
         groups[-1].append(node)
-    needed = [set(wanted)]
-    for group in reversed(groups):
-        needed.append(needed[-1] | (set(group[0].input[:1]) if _is_layer(group[0]) else _used_from_outside(group)))
+    # After each group, what later ones need.
+    needed = [set(network.outputs)]
+    for group in reversed(groups[1:]):
+        needed.append(needed[-1] | _used_from_outside(group))
     steps: list[Step] = []
-    uses = Counter(wanted)
-    for number, (group, later) in enumerate(zip(groups, reversed(needed[:-1]), strict=True)):
+    for number, (group, later) in enumerate(zip(groups, reversed(needed), strict=True)):
         if _is_layer(group[0]):
             steps.append(LayerStep(number, layer_of(group[0].input[1]), group[0]))
-            uses.update(group[0].input[:1])
-        else:
-            made = [name for node in group for name in node.output if name in later]
-            if made:
-                step = _digital_step(network, group, made)
-                steps.append(step)
-                uses.update(step.inputs)
+        elif _on_arrays(group[0]):
+            steps.append(ScanStep(number, group[0], tuple(sorted(_used_from_outside(group)))))
+        elif made := [name for node in group for name in node.output if name in later]:
+            steps.append(_digital_step(network, group, made))
+    uses = Counter(network.outputs)
+    for step in steps:
+        uses.update(_ends(step)[0])
     return tuple(steps), uses
 
 
@@ -197,7 +217,7 @@ def _digital_step(
     return DigitalStep(session, inputs, tuple(outputs), tuple(nodes))
 
 
-def _run(step: DigitalStep, values: Arrays) -> list[NDArray[np.generic]]:
+def _run(step: DigitalStep, values: Arrays) -> list[NDArray[Any]]:
     try:
         return [np.asarray(array) for array in step.session.run(None, {name: values[name] for name in step.inputs})]
     except Exception as error:
@@ -220,6 +240,12 @@ def _used_from_outside(nodes: Iterable[onnx.NodeProto]) -> set[str]:
                 used.update(_used_from_outside(graph.node) - own - made)
         made.update(node.output)
     return used
+
+
+def _on_arrays(node: onnx.NodeProto) -> bool:
+    """Whether a node is a crossbar layer or has some in its body."""
+    bodies = [attribute.g for attribute in node.attribute if attribute.HasField("g")]
+    return _is_layer(node) or any(_is_layer(inner) for body in bodies for inner in body.node)
 
 
 def _is_layer(node: onnx.NodeProto) -> bool:

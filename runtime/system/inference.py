@@ -5,6 +5,7 @@ import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
 import numpy as np
 from jax import Array
@@ -13,15 +14,16 @@ from numpy.typing import NDArray
 from cimc.dataset import Preprocess, Samples
 from runtime.crossbar.pieces import Floats
 from runtime.network.network import Network
-from runtime.network.stepwise import Arrays, LayerStep, bytes_at_once, run_exactly, run_steps
+from runtime.network.stepwise import Arrays, LayerStep, ScanStep, bytes_at_once, run_exactly, run_steps
 from runtime.system.inputs import network_inputs
 from runtime.system.layers import held_of, read_layer
+from runtime.system.scans import read_scan
 from runtime.system.state import State, System, gain_name
 
 MOST_SAMPLES = 512  # at once: more are not faster
 # Of what is free, for the values between layers; and no more than that without being asked.
 FREE_SHARE, MOST_BYTES = 0.25, 1 << 28
-Outputs = dict[str, NDArray[np.generic]]
+Outputs = dict[str, NDArray[Any]]
 
 
 @dataclass(frozen=True, eq=False)
@@ -50,7 +52,11 @@ def outputs_on_arrays(system: System, state: State, batch: Batch, key: Array | N
         held = held_of(system, state, step.layer)
         return read_layer(system, step, x, held, key, first=batch.first, samples=len(batch.samples))
 
-    return _cut(system.network, run_steps(system.network, batch.feeds, digital_parameters(state), layer), batch)
+    def scan(step: ScanStep, values: Arrays) -> list[np.ndarray]:
+        return read_scan(system, state, step, values, key, first=batch.first, samples=len(batch.samples))
+
+    parameters = digital_parameters(state)
+    return _cut(system.network, run_steps(system.network, batch.feeds, parameters, layer=layer, scan=scan), batch)
 
 
 def outputs_exactly(network: Network, parameters: Arrays, batch: Batch) -> Outputs:

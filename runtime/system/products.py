@@ -7,7 +7,7 @@ from runtime.crossbar.groups import by_group, split_groups
 from runtime.crossbar.layer import layer_output
 from runtime.crossbar.unfold import fold_output, unfold
 from runtime.network.network import Network
-from runtime.network.run import Product
+from runtime.network.scan import Product
 from runtime.system.state import State, System, gain_name
 
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import jax.numpy as jnp
 from jax import Array
 
-from runtime.network.run import Product
+from runtime.network.scan import Product
 from runtime.system.products import array_product, exact_product
 from runtime.system.state import State, System
 from runtime.training.policies.policy import Change, LayerState, UpdateRule

@@ -21,13 +21,14 @@ def recurrent(
     bias: bool = True,
     states: bool = False,
     lengths: bool = False,
+    length: int = T,
     **more: object,
 ) -> ir.Model:
     """A network of one recurrent node with all its outputs."""
     count, gates = 1 + (direction == "bidirectional"), GATES[operator]
     constants = {"w": weights(count, gates * H, INPUTS), "r": weights(count, gates * H, H, seed=1)}
     inputs = ["x", "w", "r", "", "", ""]
-    feeds: dict[str, list] = {"x": [T, 3, INPUTS]}
+    feeds: dict[str, list] = {"x": [length, 3, INPUTS]}
     if bias:
         constants["b"] = weights(count, 2 * gates * H, seed=2)
         inputs[3] = "b"
@@ -43,7 +44,7 @@ def recurrent(
     if more.pop("peepholes", False):
         constants["p"] = weights(count, 3 * H, seed=3)
         inputs += [""] * (7 - len(inputs)) + ["p"]
-    outputs: dict[str, list] = {"y": [T, count, 3, H], "h": [count, 3, H]}
+    outputs: dict[str, list] = {"y": [length, count, 3, H], "h": [count, 3, H]}
     if operator == "LSTM":
         outputs["c"] = [count, 3, H]
     node = helper.make_node(operator, inputs, list(outputs), name="rnn", hidden_size=H, direction=direction, **more)

@@ -222,6 +222,22 @@ def test_weights_that_are_equal_by_chance_are_told_apart(
         assert difference(run(model, feeds), run(lowered, feeds)) < 1e-5
 
 
+def test_a_parameter_of_its_own_name_is_shared_by_its_own_uses() -> None:
+    """Two modules, equal before training and so stored once, each called twice: two layers with two uses each."""
+    nodes = [node("Identity", ["0.w"], ["1.w"])]
+    value = "x"
+    for index, name in enumerate(("0.w", "1.w", "0.w", "1.w")):
+        nodes.append(node("MatMul", [value, name], [f"h{index}"]))
+        value = f"h{index}"
+    lowered = lower_and_compare(network(nodes, {"x": ["N", 4]}, {"h3": ["N", 4]}, {"0.w": weights(4, 4)}))
+    assert list(uses(lowered).values()) == [2, 2]
+    # Also where no product uses the first name.
+    nodes = [nodes[0], node("MatMul", ["x", "1.w"], ["h"]), node("MatMul", ["h", "1.w"], ["y"])]
+    lowered = lower_and_compare(network(nodes, {"x": ["N", 4]}, {"y": ["N", 4]}, {"0.w": weights(4, 4)}))
+    assert list(uses(lowered).values()) == [2]
+    assert not any("apart" in note for note in notes_of(lowered))
+
+
 def test_recurrent_operators_with_one_weight_are_layers_of_their_own_and_that_is_said() -> None:
     nodes = [
         node("RNN", ["x", "w", "r"], ["a"], hidden_size=3),

@@ -16,10 +16,12 @@ from cimc.options import RateSchedule
 from cimc.units import pair_targets
 from runtime.crossbar.product import Crossbar, clipped_conversions
 from runtime.network.load import load_network
-from runtime.system.calibration import calibrate, calibrating_product, follow, look, new_watch
+from runtime.system.calibration import calibrate
+from runtime.system.input_ranges import calibrating_product
 from runtime.system.products import array_product, exact_product
 from runtime.system.program import program_of, with_program
 from runtime.system.state import State, System, build_system, initial_state
+from runtime.system.watch import follow, look, new_watch
 from runtime.system.weight_range import training_weight_range
 from runtime.training.options import TrainingOptions
 from runtime.training.train import start, train

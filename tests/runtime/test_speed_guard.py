@@ -21,7 +21,7 @@ from cimc.api.compile import compile_model
 from cimc.dataset import Dataset, Preprocess, Samples
 from cimc.options import Loss
 from runtime.network.load import load_network
-from runtime.system import calibration
+from runtime.system import watch
 from runtime.system.calibration import calibrate
 from runtime.system.state import System, build_system, initial_state
 from runtime.training import train as training
@@ -104,7 +104,7 @@ def test_python_is_called_once_in_twenty_steps_and_each_function_compiled_once(
 ) -> None:
     calls = []
     compiled: Any = train_steps  # what jax.jit returns counts what it compiled
-    follow: Any = calibration._follow
+    follow: Any = watch._follow
 
     def counted(*arguments: Any) -> Any:
         calls.append(int(arguments[-1]))

@@ -53,7 +53,9 @@ def measure(command: list[str], *, limit_s: float, limit_mb: int, folder: Path) 
         err.seek(0)
         printed = out.read().decode(errors="replace")
         lines = err.read().decode(errors="replace").strip().splitlines()
-    said = over if process.returncode == -signal.SIGKILL and over else _last(lines)
+    said = over or _last(lines)
+    if process.returncode < 0 and not over:
+        said = f"ended by {signal.Signals(-process.returncode).name} {said}".strip()
     return Measured(process.returncode, round(seconds, 1), peak, _object(printed), said)
 
 

@@ -20,7 +20,8 @@ plausible ones that `tests/benchmarks/networks` makes.
 
 Agreement is that of the package's `model.onnx` with the original, both in onnxruntime, on the inputs of the
 calibration: the first output, then the worst of them where there are several; "same": positions with the same largest
-value. Layers: on arrays; digital: products with constant weights that are not.
+value. Layers: on arrays; digital: products with constant weights that are not (share of all multiply-accumulates,
+products of two values included, that is not on arrays).
 
 | network | kind | package | weights | layers | digital | arrays | agreement | refused |
 |---|---|---|---|---|---|---|---|---|
@@ -50,7 +51,7 @@ def _result(network: Network, done: Done) -> str:
     compiled = done["compile"].figures if "compile" in done else {}
     figures = [""] * 4
     if compiled:
-        digital = str(len(compiled["digital_products"])) if "digital_products" in compiled else "not listed"
+        digital = f"{len(compiled['digital_products'])} ({1 - compiled['macs']['share_on_arrays']:.1%})"
         figures = [f"{compiled['weights']:,}", str(len(compiled["layers"])), digital, f"{compiled['crossbars']:,}"]
     agreement = _agreement(done["agreement"].figures) if "agreement" in done else ""
     cells = [network.name, network.kind, network.package, *figures, agreement, _refusal(done)]

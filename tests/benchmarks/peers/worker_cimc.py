@@ -13,9 +13,10 @@ from cimc.dataset import Dataset, Preprocess, Samples
 from models.build import NETWORKS
 from runtime.crossbar.xla import use_compilation_cache
 from runtime.network.load import load_network
-from runtime.system.calibration import SETTLED_LOOK_STEPS, calibrate
+from runtime.system.calibration import calibrate
 from runtime.system.evaluate import predict
 from runtime.system.state import System, build_system, initial_state
+from runtime.system.watch import SETTLED_LOOK_STEPS
 from runtime.training.options import TrainingOptions
 from runtime.training.train import Run, start, train
 from tests.benchmarks.peers.work import Runner, Work, serve
