@@ -15,7 +15,7 @@ from cimc.dataset import Preprocess, Samples
 from runtime.crossbar.pieces import Floats
 from runtime.network.network import Network
 from runtime.network.stepwise import Arrays, LayerStep, ScanStep, bytes_at_once, run_exactly, run_steps
-from runtime.system.inputs import network_inputs
+from runtime.system.inputs import input_shapes, network_inputs, samples_first
 from runtime.system.layers import held_of, read_layer
 from runtime.system.scans import read_scan
 from runtime.system.state import State, System, gain_name
@@ -65,8 +65,12 @@ def outputs_exactly(network: Network, parameters: Arrays, batch: Batch) -> Outpu
 
 
 def _cut(network: Network, outputs: Outputs, batch: Batch) -> Outputs:
-    """The outputs of the samples alone, where the network's fixed batch was filled up."""
+    """The outputs with the samples first, without those by which the network's fixed batch was filled up."""
     count, size = len(batch.samples), fixed_batch(network)
+    for name, array in outputs.items():
+        sizes = network.shapes.get(name, ())
+        axis = next((place for place, symbol in enumerate(sizes) if isinstance(symbol, str)), 0)
+        outputs[name] = np.moveaxis(array, axis, 0) if axis else array
     if size is None or count == size:
         return outputs
     return {name: array[:count] for name, array in outputs.items()}
@@ -169,10 +173,11 @@ def feeds_of(network: Network, samples: Samples, preprocess: Preprocess, size: i
     """
     fixed = fixed_batch(network) is not None
     feeds = {}
-    shapes = {name: (sizes, network.input_types[name]) for name, sizes in network.inputs.items()}
+    shapes = {name: (samples_first(sizes), kind) for name, (sizes, kind) in input_shapes(network).items()}
     for name, x in network_inputs(samples.inputs, shapes, preprocess).items():
-        whole = x[0] if x.ndim > len(shapes[name][0]) else x  # a sample may be all that a call takes
+        sizes, kind = network.inputs[name], shapes[name][1]
+        whole = x[0] if x.ndim > len(sizes) else x  # a sample may be all that a call takes
         if fixed and len(whole) < size:
             whole = np.concatenate([whole, np.repeat(whole[:1], size - len(whole), axis=0)])
-        feeds[name] = whole.astype(shapes[name][1], copy=False)
+        feeds[name] = np.moveaxis(whole, 0, sizes.index(None) if None in sizes else 0).astype(kind, copy=False)
     return feeds

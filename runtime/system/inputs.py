@@ -21,6 +21,12 @@ def input_shapes(network: Network) -> Shapes:
     return {name: (sizes, network.input_types[name]) for name, sizes in network.inputs.items()}
 
 
+def samples_first(sizes: Sequence[int | None]) -> tuple[int | None, ...]:
+    """Sizes with the batch, the open one, first; it may be another, as in recurrent states [layers, N, features]."""
+    axis = list(sizes).index(None) if None in sizes else 0
+    return (*sizes[axis : axis + 1], *sizes[:axis], *sizes[axis + 1 :])
+
+
 def match_data(network: Network, data: Dataset, *, free_batch: bool = True) -> Dataset:
     """The data with the network's own input names, and its tokens checked.
 
@@ -30,6 +36,9 @@ def match_data(network: Network, data: Dataset, *, free_batch: bool = True) -> D
     shapes = dict(input_shapes(network))
     for name, (sizes, kind) in list(shapes.items()):
         if sizes and sizes[0] is None:
+            continue
+        if not free_batch and None in sizes:
+            shapes[name] = (samples_first(sizes), kind)
             continue
         if free_batch:
             raise CimcError(
