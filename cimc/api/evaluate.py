@@ -68,7 +68,7 @@ def evaluate(
     state, programmed = state_of(artifact, system, name, weight_range=best_weight_range)
     data = match_data(network, data, free_batch=False)
     check_range(data, network, artifact.mapping.input_range)
-    quality = new_quality(network, data.test, metric)
+    quality = new_quality(network, data.test, metric, name=data.name)
     program_key, calibration_key, read_key = jax.random.split(new_key(seed), 3)
     if not programmed and not exact:
         state, _ = program(system, state, program_key)
