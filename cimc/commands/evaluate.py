@@ -6,6 +6,7 @@ from typing import Annotated, Any
 import typer
 
 from cimc.commands.options import (
+    Carry,
     ChannelsLast,
     Data,
     DataDir,
@@ -17,6 +18,7 @@ from cimc.commands.options import (
     Std,
     emit,
     load_data,
+    parse_carry,
     parse_memory,
 )
 
@@ -32,6 +34,7 @@ def evaluate(
     noise: Annotated[bool, typer.Option(help="Read and ADC noise.")] = True,
     metric: Metric = None,
     memory: Memory = None,
+    carry: Carry = None,
     seed: Seed = 0,
     as_json: Json = False,
 ) -> None:
@@ -52,6 +55,7 @@ def evaluate(
             noise=noise,
             metric=metric,
             memory=size,
+            carry=parse_carry(carry),
             seed=seed,
             progress=lambda done, total: bar(done, total, ""),
         )

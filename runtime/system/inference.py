@@ -15,7 +15,7 @@ from cimc.dataset import Preprocess, Samples
 from runtime.crossbar.pieces import Floats
 from runtime.network.network import Network
 from runtime.network.stepwise import Arrays, LayerStep, ScanStep, bytes_at_once, run_exactly, run_steps
-from runtime.system.inputs import network_inputs
+from runtime.system.inputs import network_inputs, sample_shapes
 from runtime.system.layers import held_of, read_layer
 from runtime.system.scans import read_scan
 from runtime.system.state import State, System, gain_name
@@ -37,9 +37,15 @@ class Batch:
     feeds: Arrays
 
 
-def batches(network: Network, samples: Samples, preprocess: Preprocess, memory: int | None = None) -> Iterator[Batch]:
-    """All samples in batches that fit into the memory; arguments as `predict`."""
-    size = batch_size(network, memory)
+def batches(
+    network: Network, samples: Samples, preprocess: Preprocess, memory: int | None = None, *, steps: bool = False
+) -> Iterator[Batch]:
+    """All samples in batches that fit into the memory; arguments as `predict`.
+
+    steps: the samples are the steps of a stream, so that a free batch is 1.
+    """
+    single = has_whole_calls(network, samples) or (steps and fixed_batch(network) is None)
+    size = 1 if single else batch_size(network, memory)
     for first in range(0, len(samples), size):
         some = samples.take(slice(first, min(first + size, len(samples))))
         yield Batch(first, some, feeds_of(network, some, preprocess, size))
@@ -67,7 +73,7 @@ def outputs_exactly(network: Network, parameters: Arrays, batch: Batch) -> Outpu
 def _cut(network: Network, outputs: Outputs, batch: Batch) -> Outputs:
     """The outputs of the samples alone, where the network's fixed batch was filled up."""
     count, size = len(batch.samples), fixed_batch(network)
-    if size is None or count == size:
+    if size is None or count == size or has_whole_calls(network, batch.samples):
         return outputs
     return {name: array[:count] for name, array in outputs.items()}
 
@@ -112,9 +118,17 @@ def batch_size(network: Network, memory: int | None = None) -> int:
     return int(np.clip((memory - constant) // max(growing - constant, 1), 1, MOST_SAMPLES))
 
 
+def has_whole_calls(network: Network, samples: Samples) -> bool:
+    """Whether each sample is all that a call of a fixed batch takes. A single number is so in any case."""
+    shapes = sample_shapes(network, samples)
+    return fixed_batch(network) is not None and any(
+        0 < len(sizes) < len(shapes[name][0]) for name, sizes in network.inputs.items()
+    )
+
+
 def fixed_batch(network: Network) -> int | None:
     """The batch that the network was exported for, where it could not be freed; 1 where the inputs do not agree."""
-    first = {sizes[0] if sizes else 1 for sizes in network.inputs.values()}
+    first = {sizes[0] for sizes in network.inputs.values() if sizes}
     if None in first:
         return None
     sizes = {size for size in first if size is not None}
@@ -163,16 +177,17 @@ def feeds_of(network: Network, samples: Samples, preprocess: Preprocess, size: i
 
     Args:
         network: the network.
-        samples: with the network's own input names (`match_inputs`).
+        samples: with the network's own input names (`match_inputs`); inputs that are carried may be missing.
         preprocess: from stored values to inputs.
         size: of a full batch.
     """
     fixed = fixed_batch(network) is not None
     feeds = {}
-    shapes = {name: (sizes, network.input_types[name]) for name, sizes in network.inputs.items()}
+    shapes = {name: shape for name, shape in sample_shapes(network, samples).items() if name in samples.inputs}
     for name, x in network_inputs(samples.inputs, shapes, preprocess).items():
-        whole = x[0] if x.ndim > len(shapes[name][0]) else x  # a sample may be all that a call takes
-        if fixed and len(whole) < size:
-            whole = np.concatenate([whole, np.repeat(whole[:1], size - len(whole), axis=0)])
-        feeds[name] = whole.astype(shapes[name][1], copy=False)
+        if len(shapes[name][0]) > len(network.inputs[name]):
+            x = x[0]
+        elif fixed and len(x) < size:
+            x = np.concatenate([x, np.repeat(x[:1], size - len(x), axis=0)])
+        feeds[name] = x.astype(shapes[name][1], copy=False)
     return feeds
