@@ -22,7 +22,7 @@ from cimc.units import pair_targets, pair_weight
 from passes.chip_network import chip_network
 from passes.crossbar_functions import crossbar_layers
 from passes.graph_edit import constant, float_constant, new_node
-from passes.judge import Sensitivity, disagreement, first_difference, sensitivity_of, size_of
+from passes.judge import ROUNDING_OF_PAIRS, Sensitivity, disagreement, first_difference, sensitivity_of, size_of
 from passes.scan_body import seen_from_outside
 from passes.set_constants import set_constants
 from passes.verify import Arrays, Feeds, differences, random_inputs, rms_share, run
@@ -124,7 +124,7 @@ def _check_arrays(
         assert weight is not None
         held[weight.name or ""] = pair_weight(program.targets, program.weight_range, chip).astype(np.float32)
     on_grid = set_constants(lowered, held)
-    wrong = disagreement(lowered, run(on_grid, feeds), computed, sensitivity)
+    wrong = disagreement(lowered, run(on_grid, feeds), computed, sensitivity, ROUNDING_OF_PAIRS)
     if wrong is not None:
         where = first_difference(on_grid, chip_network(lowered, mapping, chip, Program(programs, {})), feeds)
         raise CimcError(

@@ -20,6 +20,7 @@ from runtime.system.calibration import calibrate, calibration_index
 from runtime.system.carry import Carry, carried, check_carry
 from runtime.system.inference import batches, exact_parameters, outputs_exactly, outputs_on_arrays
 from runtime.system.inputs import check_range, match_data
+from runtime.system.layer_errors import layer_errors
 from runtime.system.quality import new_quality
 from runtime.system.state import program
 from runtime.system.weight_range import best_weight_range
@@ -32,6 +33,7 @@ def evaluate(
     exact: bool = False,
     noise: bool = True,
     metric: str | None = None,
+    layers: bool = False,
     memory: int | None = None,
     carry: Carry = MappingProxyType({}),
     seed: int = 0,
@@ -48,6 +50,7 @@ def evaluate(
         exact: float32 products, no arrays.
         noise: that of reads and converters.
         metric: a measure of `runtime.system.measures` or `module:function`; None: the usual one for the labels.
+        layers: what each layer loses, on some of the test samples (`runtime.system.layer_errors`).
         memory: bytes for the values between layers; None: a share of what is free. It changes no result.
         carry: input by output that it takes in the next step: the samples in their order are the steps of a stream,
             which begins with the input's first sample, or with zeros where the data has none.
@@ -56,7 +59,8 @@ def evaluate(
 
     Returns:
         The figures of the labelled outputs by their names (of several with `OUTPUT.` before them), such as accuracy;
-        images_per_s; and unless `exact`, under `agreement`, by output how it agrees with the same weights in float32.
+        images_per_s; and unless `exact`, under `agreement`, by output how it agrees with the same weights in float32;
+        and with `layers`, under `layers`, by layer its figures.
 
     Raises:
         CimcError: the file or the data do not fit, or the chip is not simulated.
@@ -99,4 +103,8 @@ def evaluate(
     several = len(figures) > 1
     named = {f"{output}.{key}" if several else key: v for output, found in figures.items() for key, v in found.items()}
     agreement = {} if exact else {"agreement": quality.agreement()}
-    return {**named, "images_per_s": timed / seconds, **agreement}
+    by_layer = {}
+    if layers and not exact:
+        errors = layer_errors(system, state, data.test, data.preprocess, read_key if noise else None, carry=carry)
+        by_layer = {"layers": {error.name: error.figures for error in errors}}
+    return {**named, "images_per_s": timed / seconds, **agreement, **by_layer}

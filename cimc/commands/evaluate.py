@@ -33,6 +33,9 @@ def evaluate(
     exact: Annotated[bool, typer.Option("--exact", help="Float32 products, no arrays.")] = False,
     noise: Annotated[bool, typer.Option(help="Read and ADC noise.")] = True,
     metric: Metric = None,
+    layers: Annotated[
+        bool, typer.Option("--layers", help="What each layer loses against float32, and what it clips.")
+    ] = False,
     memory: Memory = None,
     carry: Carry = None,
     seed: Seed = 0,
@@ -54,6 +57,7 @@ def evaluate(
             exact=exact,
             noise=noise,
             metric=metric,
+            layers=layers,
             memory=size,
             carry=parse_carry(carry),
             seed=seed,
@@ -66,7 +70,7 @@ def show(figures: "dict[str, Any]", samples: str) -> None:
     """The measures in one line, and below it the agreement of each output."""
     from cimc.commands.console import print_table, say
 
-    measured = {name: value for name, value in figures.items() if name not in ("images_per_s", "agreement")}
+    measured = {name: value for name, value in figures.items() if name not in ("images_per_s", "agreement", "layers")}
     text = ", ".join(f"{name.replace('_', ' ')} {figure_text(name, value)}" for name, value in measured.items())
     say(f"{text or 'no labels:'} on {samples} ({figures['images_per_s']:.3g} a second)")
     if agreement := figures.get("agreement"):
@@ -80,6 +84,26 @@ def show(figures: "dict[str, Any]", samples: str) -> None:
             ["output", "same largest entry", "SNR", "largest error, of the largest value", "largest error"],
             rows,
         )
+    if layers := figures.get("layers"):
+        show_layers(layers)
+
+
+def show_layers(layers: "dict[str, dict[str, Any]]") -> None:
+    """SNR and clipping of every layer."""
+    from cimc.commands.console import print_table
+
+    def text(value: float | None) -> str:
+        return "-" if value is None else f"{value:.1f} dB"
+
+    rows = [
+        [name, text(found["own_snr_db"]), text(found["snr_db"]), *(f"{found[key]:.2%}" for key in _CLIPPED)]
+        for name, found in layers.items()
+    ]
+    head = ["layer", "SNR of the layer alone", "SNR up to here", "clipped inputs", "clipped ADC codes"]
+    print_table("layers against float32", head, rows)
+
+
+_CLIPPED = ("clipped_inputs", "clipped_codes")
 
 
 def figure_text(name: str, value: float) -> str:

@@ -202,7 +202,7 @@ def _dynamic_quantize_lstm(build: Builder) -> list[ir.Value] | None:
             return None
         count = levels.shape[0]
         shift = np.zeros((count, 1)) if zero is None else zero.reshape(count, -1).astype(np.float32)
-        matrix = (levels.astype(np.float32) - shift[:, None]) * scale.reshape(count, 1, -1)
+        matrix = (levels.astype(np.float32) - shift[:, None]) * scale.astype(np.float32).reshape(count, 1, -1)
         parts.append(build.constant(np.ascontiguousarray(matrix.transpose(0, 2, 1)).astype(np.float32)))
     kept = {name: attribute.value for name, attribute in build.node.attributes.items()}
     inputs = [build.needed(0), *parts, *(build.input(place) for place in range(3, 8))]

@@ -37,18 +37,18 @@ def _quant(build: Builder) -> list[ir.Value] | None:
     high = count / 2 - 1 if signed else count - 1 - narrow
     if signed and count == 2:
         return None if np.any(zero) else _bipolar(build)
-    x = build.needed(0)
-    axis = _axis(scale)
+    scale, zero = scale.astype(np.float32), zero.astype(np.float32)
+    x, axis = build.needed(0), _axis(scale)
     if rounding == "ROUND" and count <= 2**16 and axis is not None and np.all(zero == zero.flat[0]) and _whole(zero):
         # With the range cut at whole levels first, the levels of 8 or 16 bits are those of fewer bits.
         kind = np.dtype(f"{'' if signed else 'u'}int{8 if count <= 2**8 else 16}")
-        limits = [build.constant(((limit - zero) * scale).astype(np.float32)) for limit in (low, high)]
+        limits = [build.constant(np.subtract(limit, zero, dtype=np.float32) * scale) for limit in (low, high)]
         inside = build("Min", build("Max", x, limits[0]), limits[1])
-        vector = build.constant(scale.reshape(-1 if scale.size > 1 else ()).astype(np.float32))
+        vector = build.constant(scale.reshape(-1 if scale.size > 1 else ()))
         points = build.constant(np.full(scale.size if scale.size > 1 else (), zero.flat[0]).astype(kind))
         levels = build("QuantizeLinear", inside, vector, points, axis=axis)
         return [build("DequantizeLinear", levels, vector, points, axis=axis)]
-    steps, shift = build.constant(scale.astype(np.float32)), build.constant(zero.astype(np.float32))
+    steps, shift = build.constant(scale), build.constant(zero)
     level = build("Clip", build("Add", build("Div", x, steps), shift), build.constant(low), build.constant(high))
     return [build("Mul", build("Sub", build(_ROUNDINGS[rounding], level), shift), steps)]
 

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from cimc.window import Window, output_sizes
 from runtime.crossbar.keys import derive
 from runtime.crossbar.planes import planes_of
-from runtime.crossbar.product import Crossbar, apply_inputs, read_vectors, scale_sums
+from runtime.crossbar.product import Crossbar, apply_inputs, clipped_conversions, read_vectors, scale_sums
 from runtime.crossbar.unfold import fold_output
 from runtime.crossbar.xla import jit
 
@@ -72,15 +72,11 @@ def read_in_pieces(
     Returns:
         [samples, columns, *spatial], or [samples, vectors, columns].
     """
-    convolution = layer.window is not None
-    spatial = output_sizes(x.shape[2:], layer.window) if layer.window is not None else x.shape[1:2]
-    devices, rows, columns = held.conductance.shape
-    limit = max(PIECE_BYTES, 2 * 4 * held.conductance.size)
-    cut = cut_layer(limit // bytes_of_mvm(layer, devices, rows, columns), spatial, len(x))
-    y = np.empty((len(x), columns, *spatial) if convolution else (len(x), *spatial, columns), np.float32)
+    sizes, columns = _sizes(layer, x), held.conductance.shape[-1]
+    y = np.empty((len(x), *sizes, columns) if layer.window is None else (len(x), columns, *sizes), np.float32)
     if not y.size:
         return y
-    axis = 2 if convolution else 1
+    axis, cut = 1 if layer.window is None else 2, _cut(layer, x, held)
     piece, taken = _strips(layer, x, cut) if cut.strips > 1 else _samples(layer, x, cut)
     for start in range(0, len(x), cut.samples):
         for strip in range(cut.strips):
@@ -92,6 +88,30 @@ def read_in_pieces(
             target = y[tuple(place)]
             target[...] = np.asarray(found)[tuple(slice(size) for size in target.shape)]
     return y
+
+
+def clipped_share(layer: Crossbar, x: Floats, held: Held, key: Array | None) -> float:
+    """Share of the conversions of the first piece that end at the ADC's largest code; see `read_in_pieces`."""
+    if not x.size:
+        return 0.0
+    cut = _cut(layer, x, held)
+    piece, taken = _strips(layer, x, cut) if cut.strips > 1 else _samples(layer, x, cut)
+    inputs = taken(0, 0)
+    images = inputs.reshape(-1, inputs.shape[-1]).T if piece.window is None else np.moveaxis(inputs, 0, -1)
+    return float(_clipped(piece, images, held.conductance, held.input_range, key))
+
+
+_clipped = jit(clipped_conversions, static_argnums=0)
+
+
+def _cut(layer: Crossbar, x: Floats, held: Held) -> Cut:
+    limit = max(PIECE_BYTES, 2 * 4 * held.conductance.size)
+    return cut_layer(limit // bytes_of_mvm(layer, *held.conductance.shape), _sizes(layer, x), len(x))
+
+
+def _sizes(layer: Crossbar, x: Floats) -> tuple[int, ...]:
+    """Sizes of the output of a sample: rows first, or the number of vectors."""
+    return x.shape[1:2] if layer.window is None else output_sizes(x.shape[2:], layer.window)
 
 
 def cut_layer(most: int, sizes: Sequence[int], samples: int) -> Cut:

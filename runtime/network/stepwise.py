@@ -109,10 +109,9 @@ def run_exactly(network: Network, feeds: Arrays, parameters: Arrays) -> dict[str
     return dict(zip(step.outputs, _run(step, values), strict=True))
 
 
-def run_layer_exactly(network: Network, node: onnx.NodeProto, inputs: Sequence[NDArray[Any]]) -> NDArray[np.float32]:
-    """A crossbar layer in float32 in onnxruntime, of its input, its weight [rows, columns] and, if any, its bias."""
-    step = _layer_alone(network, node.output[0])
-    return _run(step, dict(zip(node.input, inputs, strict=True)))[0].astype(np.float32, copy=False)
+def run_node_exactly(network: Network, node: onnx.NodeProto, values: Arrays) -> list[NDArray[Any]]:
+    """The outputs of a crossbar layer or a Scan in float32 in onnxruntime, with all that it takes by name."""
+    return _run(_alone(network, node.output[0]), values)
 
 
 def bytes_at_once(network: Network, elements: Callable[[str], int]) -> int:
@@ -176,9 +175,9 @@ def _whole(network: Network) -> DigitalStep:
 
 
 @lru_cache(maxsize=1024)
-def _layer_alone(network: Network, output: str) -> DigitalStep:
+def _alone(network: Network, output: str) -> DigitalStep:
     node = next(node for node in network.protos if output in node.output)
-    return _digital_step(network, [node], [output], free=node.input)
+    return _digital_step(network, [node], [name for name in node.output if name], free=node.input)
 
 
 def _digital_step(

@@ -15,9 +15,9 @@ from cimc.dataset import Preprocess, Samples
 from cimc.units import pair_weight
 from cimc.window import output_sizes
 from runtime.crossbar.pieces import Floats, Held, read_in_pieces
-from runtime.network.stepwise import Arrays, LayerStep, ScanStep, run_layer_exactly, run_steps
-from runtime.system.carry import Carry, carried
-from runtime.system.inference import Batch, Outputs, batches, digital_parameters, exact_parameters, outputs_exactly
+from runtime.network.stepwise import Arrays, LayerStep, ScanStep, run_node_exactly, run_steps
+from runtime.system.carry import Carry, with_states
+from runtime.system.inference import Batch, batches, digital_parameters, exact_parameters
 from runtime.system.input_ranges import RANGE_FACTORS, tried_images
 from runtime.system.layers import held_of, read_layer, samples_first
 from runtime.system.scans import choose_ranges_in_scan, read_scan
@@ -77,16 +77,7 @@ def _looked_at(system: System, state: State, samples: Samples, preprocess: Prepr
     every = batches(system.network, samples, preprocess, steps=bool(carry))
     if not carry:
         return list(islice(every, CALIBRATION_BATCHES))
-    steps: list[Batch] = []
-    parameters = exact_parameters(system, state)
-
-    def keep(batch: Batch) -> Outputs:
-        steps.append(batch)
-        return outputs_exactly(system.network, parameters, batch)
-
-    run = carried(system.network, carry, keep)
-    for batch in every:
-        run(batch)
+    steps = list(with_states(system.network, carry, every, exact_parameters(system, state)))
     return steps[:: -(-len(steps) // CALIBRATION_BATCHES)]
 
 
@@ -98,8 +89,9 @@ def _best_range(system: System, step: LayerStep, x: Floats, held: Held, key: Arr
     sizes = vectors.shape[1:2] if crossbar.window is None else output_sizes(vectors.shape[2:], crossbar.window)
     tried = vectors[: tried_images(math.prod(sizes))]
     weight = pair_weight(np.asarray(held.conductance), np.asarray(held.weight_range), system.chip)
-    constants = [weight * np.asarray(held.gain), np.asarray(held.bias)]
-    expected = run_layer_exactly(system.network, step.node, [tried, *constants[: len(step.node.input) - 1]])
+    values = (tried, weight * np.asarray(held.gain), np.asarray(held.bias))
+    by_name = {name: value for name, value in zip(step.node.input, values, strict=False) if name}
+    expected = run_node_exactly(system.network, step.node, by_name)[0]
 
     def error(candidate: np.float32) -> float:
         trial = held._replace(input_range=jnp.asarray(candidate))

@@ -1,6 +1,6 @@
 """State carried from output to input over a stream: the samples in their order are its steps, each one call."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -10,7 +10,8 @@ from onnx import TensorProto
 
 from cimc.errors import CimcError
 from runtime.network.network import Network
-from runtime.system.inference import Batch, Outputs
+from runtime.network.stepwise import Arrays
+from runtime.system.inference import Batch, Outputs, batch_axis, outputs_exactly
 
 Carry = Mapping[str, str]  # output -> the input that takes it in the next step
 Run = Callable[[Batch], Outputs]
@@ -69,12 +70,29 @@ def carried(network: Network, carry: Carry, run: Run, low: float | None = None) 
     def step(batch: Batch) -> Outputs:
         outputs = run(replace(batch, feeds={**zeros, **batch.feeds, **states}))
         for output, name in carry.items():
-            states[name] = outputs[output]
+            states[name] = np.moveaxis(outputs[output], 0, batch_axis(network, output))
             if low is not None and states[name].dtype.kind == "f":
                 _check_sign(name, states[name], low)
         return outputs
 
     return step
+
+
+def with_states(network: Network, carry: Carry, steps: Iterable[Batch], parameters: Arrays) -> Iterator[Batch]:
+    """The steps of a stream with the states that the exact network (`exact_parameters`) has there."""
+    if not carry:
+        yield from steps
+        return
+    seen: list[Batch] = []
+
+    def exactly(batch: Batch) -> Outputs:
+        seen.append(batch)
+        return outputs_exactly(network, parameters, batch)
+
+    run = carried(network, carry, exactly)
+    for step in steps:
+        run(step)
+        yield seen.pop()
 
 
 def _check_sign(name: str, state: NDArray[Any], low: float) -> None:

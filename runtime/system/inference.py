@@ -71,11 +71,20 @@ def outputs_exactly(network: Network, parameters: Arrays, batch: Batch) -> Outpu
 
 
 def _cut(network: Network, outputs: Outputs, batch: Batch) -> Outputs:
-    """The outputs of the samples alone, where the network's fixed batch was filled up."""
+    """The outputs with the samples first, without those by which the network's fixed batch was filled up."""
     count, size = len(batch.samples), fixed_batch(network)
+    for name, array in outputs.items():
+        axis = batch_axis(network, name)
+        outputs[name] = np.moveaxis(array, axis, 0) if axis else array
     if size is None or count == size or has_whole_calls(network, batch.samples):
         return outputs
     return {name: array[:count] for name, array in outputs.items()}
+
+
+def batch_axis(network: Network, value: str) -> int:
+    """Where the batch of a value stands: it may be second, as of recurrent states [layers, N, features]."""
+    sizes = network.shapes.get(value, ())
+    return next((axis for axis, size in enumerate(sizes) if isinstance(size, str)), 0)
 
 
 def predict(
@@ -185,9 +194,10 @@ def feeds_of(network: Network, samples: Samples, preprocess: Preprocess, size: i
     feeds = {}
     shapes = {name: shape for name, shape in sample_shapes(network, samples).items() if name in samples.inputs}
     for name, x in network_inputs(samples.inputs, shapes, preprocess).items():
-        if len(shapes[name][0]) > len(network.inputs[name]):
+        sizes, kind = network.inputs[name], shapes[name][1]
+        if len(shapes[name][0]) > len(sizes):
             x = x[0]
         elif fixed and len(x) < size:
             x = np.concatenate([x, np.repeat(x[:1], size - len(x), axis=0)])
-        feeds[name] = x.astype(shapes[name][1], copy=False)
+        feeds[name] = np.moveaxis(x, 0, sizes.index(None) if None in sizes else 0).astype(kind, copy=False)
     return feeds

@@ -24,19 +24,18 @@ def input_shapes(network: Network) -> Shapes:
 def sample_shapes(network: Network, samples: Samples) -> Shapes:
     """Sizes and types of the inputs as samples hold them, with the samples first.
 
-    An array with an axis more than an input of a fixed batch holds all that a call takes in each sample.
+    The batch, the open size, may be another than the first, as in recurrent states [layers, N, features]. An array with
+    an axis more than an input of fixed sizes holds all that a call takes in each sample.
     """
     shapes = dict(input_shapes(network))
     for name, (sizes, kind) in shapes.items():
         stored = samples.inputs.get(name, samples.inputs.get(""))
-        if stored is not None and stored.ndim > len(sizes) and not has_free_batch(sizes):
+        if None in sizes:
+            axis = sizes.index(None)
+            shapes[name] = ((None, *sizes[:axis], *sizes[axis + 1 :]), kind)
+        elif stored is not None and stored.ndim > len(sizes):
             shapes[name] = ((None, *sizes), kind)
     return shapes
-
-
-def has_free_batch(sizes: Sequence[int | None]) -> bool:
-    """Whether an input of these sizes takes any number of samples."""
-    return bool(sizes) and sizes[0] is None
 
 
 def match_data(
@@ -48,7 +47,7 @@ def match_data(
         CimcError: as `match_inputs`, or the network has a fixed batch although `free_batch` is needed.
     """
     for name, sizes in network.inputs.items():
-        if free_batch and not has_free_batch(sizes):
+        if free_batch and not (sizes and sizes[0] is None):
             raise CimcError(
                 f"the first size of the network's input {name} is fixed to {sizes[0] if sizes else 1}: training needs "
                 "a free batch there; export the network with a dynamic batch axis, images first"

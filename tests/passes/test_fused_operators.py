@@ -1,6 +1,7 @@
 """Operators that onnxruntime's optimiser and quantiser make; onnxruntime itself is the judge."""
 
 from pathlib import Path
+from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
@@ -216,7 +217,8 @@ def test_an_operator_without_a_rule_runs_in_onnxruntime() -> None:
     assert [node.op_type for node in lowered_model.graph] == ["CrossbarMatMul", "RotaryEmbedding", "CrossbarMatMul"]
     network = load_network(lowered_model)
     values, _ = run_nodes(network, {"x": jnp.asarray(feeds["x"])}, plain_product(network), {}, {})
-    np.testing.assert_allclose(np.asarray(values["y"]), run(model, feeds)[0], atol=1e-5)
+    expected: Any = run(model, feeds)[0]
+    np.testing.assert_allclose(np.asarray(values["y"]), expected, atol=1e-5)
 
 
 @pytest.mark.parametrize("direction", ["forward", "bidirectional"])

@@ -14,7 +14,7 @@ from passes.verify import run
 from tests.networks import layers, operators, weights
 
 DOMAIN = "qonnx.custom_op.general"
-ROUNDINGS = {"ROUND": np.round, "FLOOR": np.floor, "CEIL": np.ceil}
+ROUNDINGS: dict[str, Any] = {"ROUND": np.round, "FLOOR": np.floor, "CEIL": np.ceil}
 # scale of the weights, scale of the activations, bits of both, attributes
 FORMS: dict[str, tuple[Any, Any, int, dict[str, Any]]] = {
     "4 bits": (0.1, 0.2, 4, {}),

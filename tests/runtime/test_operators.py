@@ -15,6 +15,7 @@ from onnx import TensorProto, helper, numpy_helper
 from cimc.operators import DIGITAL_OPERATORS, FAKE_QUANTIZE
 from runtime.network.load import load_network
 from runtime.network.operators import OPERATORS
+from runtime.network.run import run_nodes
 from tests.networks import run_only
 
 Floats = npt.NDArray[np.float32]
@@ -63,7 +64,9 @@ def check(operator: str, x: Floats, *constants: Any, first: bool = True, **attri
     parameters: dict[str, Any] = {
         name: network.initializers[name] for name in (*network.trainable, *network.statistics)
     }
-    computed, _ = run_only(network, jax.numpy.asarray(x), no_product, parameters, {})
+    # The output itself: what is trained stands before its activation.
+    values, _ = run_nodes(network, {network.input: jax.numpy.asarray(x)}, no_product, parameters, {})
+    computed = values[network.outputs[0]]
     assert computed.shape == expected.shape
     np.testing.assert_allclose(computed, expected, rtol=2e-5, atol=2e-6)
 

@@ -42,10 +42,10 @@ def cell(batch: int | str = "N", size: int = H) -> onnx.ModelProto:
     return network_proto(nodes, inputs, {"y": [batch, 2], "next": [batch, H]}, {"W": W, "R": R, "V": V})
 
 
-def loop(first: Floats | None = None) -> Floats:
+def loop(first: Floats | None = None, inputs: Floats = X) -> Floats:
     """The outputs y [steps, 2] of the cell, step by step."""
     state, outputs = np.zeros(H) if first is None else first, []
-    for x in X:
+    for x in inputs:
         state = np.tanh(x @ W + state @ R)
         outputs.append(state @ V)
     return np.array(outputs, np.float32)
@@ -63,7 +63,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     onnx.save(cell(), place / "cell.onnx")
     for chip in ("ideal", "hermes"):
         cimc.compile(place / "cell.onnx", chip, output=place / f"{chip}.cim", input_range=(-1, 1), verify=False)
-    np.savez(place / "stream.npz", **{"x": X, "labels/y": loop()})
+    stored: dict[str, Any] = {"x": X, "labels/y": loop()}
+    np.savez(place / "stream.npz", **stored)
     return place
 
 
@@ -94,8 +95,8 @@ def test_streams_have_states_of_their_own_and_noise_stays_in_them() -> None:
 def test_ranges_are_set_on_the_states_that_the_stream_reaches(tmp_path: Path) -> None:
     """Of a sum over 40 steps the first would be clipped to a fortieth."""
     nodes = [helper.make_node("Add", ["x", "state"], ["next"]), helper.make_node("MatMul", ["next", "V"], ["y"])]
-    sizes = ["N", H]
-    proto = network_proto(nodes, {"x": sizes, "state": sizes}, {"y": ["N", 2], "next": sizes}, {"V": V})
+    sizes = ("N", H)
+    proto = network_proto(nodes, {"x": sizes, "state": sizes}, {"y": ("N", 2), "next": sizes}, {"V": V})
     onnx.save(proto, tmp_path / "sum.onnx")
     artifact = cimc.compile(tmp_path / "sum.onnx", "hermes", verify=False).artifact
     x = np.random.default_rng(0).random((40, H), np.float32)
@@ -104,26 +105,35 @@ def test_ranges_are_set_on_the_states_that_the_stream_reaches(tmp_path: Path) ->
     assert found["agreement"]["y"]["snr_db"] > 15
 
 
-@pytest.mark.parametrize("fixed", [{"x": X}, {"x": X[:, None]}], ids=["samples", "whole calls"])
-def test_a_network_of_one_step_a_call_that_no_batch_can_be_freed_of(fixed: dict[str, Floats], tmp_path: Path) -> None:
-    """A sum over the batch keeps it fixed; the state has its batch second, as those of speech networks."""
-    proto = cell(1)
+def with_batch_second(stacked: onnx.ModelProto, *, fixed: bool) -> onnx.ModelProto:
+    """The cell with a state [2, batch, H / 2], as of speech networks; a sum over the batch fixes that."""
+    graph = stacked.graph
     for node in (
-        helper.make_node("Reshape", ["state", "flat"], ["state_2d"]),
-        helper.make_node("ReduceSum", ["x", "first"], ["summed"]),
+        helper.make_node("Reshape", ["swapped", "flat"], ["state_2d"]),
+        helper.make_node("Transpose", ["state"], ["swapped"], perm=[1, 0, 2]),
+        helper.make_node("ReduceSum", ["x", "first"], ["x_2d"]) if fixed else helper.make_node("Abs", ["x"], ["x_2d"]),
     ):
-        proto.graph.node.insert(0, node)
-    proto.graph.node[2].input[0], proto.graph.node[3].input[0] = "summed", "state_2d"
-    proto.graph.node.append(helper.make_node("Reshape", ["next", "deep"], ["next_3d"]))
-    for name, values in (("flat", [1, H]), ("deep", [2, 1, H // 2]), ("first", [0])):
-        proto.graph.initializer.append(numpy_helper.from_array(np.array(values), name))
-    state = [2, 1, H // 2]
-    proto.graph.input[1].CopyFrom(helper.make_tensor_value_info("state", TensorProto.FLOAT, state))
-    proto.graph.output[1].CopyFrom(helper.make_tensor_value_info("next_3d", TensorProto.FLOAT, state))
-    onnx.save(proto, tmp_path / "cell.onnx")
+        graph.node.insert(0, node)
+    graph.node[3].input[0], graph.node[4].input[0] = "x_2d", "state_2d"
+    graph.node.append(helper.make_node("Reshape", ["next", "deep"], ["next_deep"]))
+    graph.node.append(helper.make_node("Transpose", ["next_deep"], ["next_3d"], perm=[1, 0, 2]))
+    for name, values in (("flat", [-1, H]), ("deep", [-1, 2, H // 2]), ("first", [0])):
+        graph.initializer.append(numpy_helper.from_array(np.array(values), name))
+    sizes = [2, 1 if fixed else "N", H // 2]
+    graph.input[1].CopyFrom(helper.make_tensor_value_info("state", TensorProto.FLOAT, sizes))
+    graph.output[1].CopyFrom(helper.make_tensor_value_info("next_3d", TensorProto.FLOAT, sizes))
+    return stacked
+
+
+@pytest.mark.parametrize(
+    ("fixed", "x"), [(False, X), (True, X), (True, X[:, None])], ids=["free", "fixed", "fixed, whole calls"]
+)
+def test_a_state_whose_batch_is_second(fixed: bool, x: Floats, tmp_path: Path) -> None:
+    onnx.save(with_batch_second(cell(1 if fixed else "N"), fixed=fixed), tmp_path / "cell.onnx")
     artifact = cimc.compile(tmp_path / "cell.onnx", "ideal", input_range=(-1, 1), verify=False).artifact
-    assert fixed_batch(load_network(artifact.network)) == 1
-    found = cimc.evaluate(artifact, data_of(fixed, {"y": loop()}), carry={"next_3d": "state"}, metric="mae")
+    assert fixed_batch(load_network(artifact.network)) == (1 if fixed else None)
+    labels = {"y": loop(inputs=X if fixed else np.abs(X))}
+    found = cimc.evaluate(artifact, data_of({"x": x}, labels), carry={"next_3d": "state"}, metric="mae")
     assert found["mae"] < 1e-5
 
 
@@ -165,6 +175,8 @@ def test_commands_take_the_carry(folder: Path, monkeypatch: pytest.MonkeyPatch) 
     figures("export", "ideal.cim", "-o", "package")
     dies = figures("deploy", "package", "--chips", "2", "--metric", "mae")
     assert (dies["measure"], dies["baseline_accuracy"] < 1e-5, max(dies["accuracies"]) < 1e-5) == ("mae", True, True)
-    assert figures("eval", "hermes.cim")["agreement"]["next"]["snr_db"] > 5
+    noisy = figures("eval", "hermes.cim", "--layers")
+    assert noisy["agreement"]["next"]["snr_db"] > 5
+    assert len(noisy["layers"]) == 3
     twice = CliRunner().invoke(app, ["eval", "ideal.cim", "--carry", "next=state", "--carry", "next=x"])
     assert (twice.exit_code, "OUT=IN" in twice.output) == (2, True)
