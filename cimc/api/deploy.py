@@ -1,6 +1,7 @@
 """Virtual chips programmed with a package."""
 
 from pathlib import Path
+from types import MappingProxyType
 
 from cimc.api.progress import Progress, silent
 from cimc.dataset import Dataset
@@ -10,6 +11,7 @@ from runtime.crossbar.xla import use_compilation_cache
 from runtime.deployment.deploy import Deployment
 from runtime.deployment.deploy import deploy as deploy_program
 from runtime.network.load import load_network
+from runtime.system.carry import Carry, check_carry
 from runtime.system.inputs import check_range, match_data
 from runtime.system.state import build_system
 
@@ -24,6 +26,7 @@ def deploy(
     baseline: float | None = None,
     metric: str | None = None,
     memory: int | None = None,
+    carry: Carry = MappingProxyType({}),
     progress: Progress = silent,
 ) -> Deployment:
     """Program virtual chips with a package and measure their accuracy on the test set, or what stands for it.
@@ -35,7 +38,8 @@ def deploy(
         seed: of all draws.
         required: normalised accuracy that a good chip reaches, for the yield.
         baseline: accuracy to normalise by, above 0; None: that of the package's weights in float32.
-        metric, memory: as of `evaluate`. Without labels the agreement with the package's weights in float32 counts.
+        metric, memory, carry: as of `evaluate`. Without labels the agreement with the package's weights in float32
+            counts.
         progress: called with the samples done on all chips, of how many.
 
     Raises:
@@ -48,7 +52,8 @@ def deploy(
     use_compilation_cache()
     contents = package if isinstance(package, Package) else read_package(package)
     system = build_system(load_network(contents.network), contents.mapping, contents.chip)
-    data = match_data(system.network, data, free_batch=False)
+    check_carry(system.network, carry)
+    data = match_data(system.network, data, free_batch=False, carried=carry.values())
     check_range(data, system.network, contents.mapping.input_range)
     total = chips * len(data.test)
     return deploy_program(
@@ -61,5 +66,7 @@ def deploy(
         baseline=baseline,
         metric=metric,
         memory=None if memory is None else check_whole("memory", memory, 1),
+        carry=carry,
+        low=contents.mapping.input_range[0],
         progress=lambda done: progress(done, total),
     )

@@ -1,7 +1,9 @@
 """What a `.cim` file makes of data: measures against labels, agreement with the exact network."""
 
 import time
+from functools import partial
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import jax
@@ -15,6 +17,7 @@ from cimc.options import check_whole
 from runtime.crossbar.keys import new_key
 from runtime.crossbar.xla import use_compilation_cache
 from runtime.system.calibration import calibrate, calibration_index
+from runtime.system.carry import Carry, carried, check_carry
 from runtime.system.inference import batches, exact_parameters, outputs_exactly, outputs_on_arrays
 from runtime.system.inputs import check_range, match_data
 from runtime.system.layer_errors import layer_errors
@@ -32,6 +35,7 @@ def evaluate(
     metric: str | None = None,
     layers: bool = False,
     memory: int | None = None,
+    carry: Carry = MappingProxyType({}),
     seed: int = 0,
     progress: Progress = silent,
 ) -> dict[str, Any]:
@@ -48,6 +52,8 @@ def evaluate(
         metric: a measure of `runtime.system.measures` or `module:function`; None: the usual one for the labels.
         layers: what each layer loses, on some of the test samples (`runtime.system.layer_errors`).
         memory: bytes for the values between layers; None: a share of what is free. It changes no result.
+        carry: input by output that it takes in the next step: the samples in their order are the steps of a stream,
+            which begins with the input's first sample, or with zeros where the data has none.
         seed: of programming, calibration and noise.
         progress: called with the samples done, of how many.
 
@@ -66,24 +72,28 @@ def evaluate(
     system = system_of(artifact)
     network = system.network
     state, programmed = state_of(artifact, system, name, weight_range=best_weight_range)
-    data = match_data(network, data, free_batch=False)
+    check_carry(network, carry)
+    data = match_data(network, data, free_batch=False, carried=carry.values())
     check_range(data, network, artifact.mapping.input_range)
     quality = new_quality(network, data.test, metric, name=data.name)
     program_key, calibration_key, read_key = jax.random.split(new_key(seed), 3)
     if not programmed and not exact:
         state, _ = program(system, state, program_key)
-        samples = data.train.take(calibration_index(seed, len(data.train)))
-        state = calibrate(system, state, samples, data.preprocess, calibration_key)
-    parameters, seconds, timed = exact_parameters(system, state), 0.0, 0
-    for batch in batches(network, data.test, data.preprocess, memory):
+        samples = data.train.take(calibration_index(seed, len(data.train), stream=bool(carry)))
+        state = calibrate(system, state, samples, data.preprocess, calibration_key, carry=carry)
+    low = artifact.mapping.input_range[0]
+    exactly = carried(network, carry, partial(outputs_exactly, network, exact_parameters(system, state)), low)
+    on_arrays = carried(network, carry, partial(outputs_on_arrays, system, state, key=read_key if noise else None))
+    seconds, timed = 0.0, 0
+    for batch in batches(network, data.test, data.preprocess, memory, steps=bool(carry)):
         began = time.perf_counter()
         if exact:
-            quality.add(outputs_exactly(network, parameters, batch), batch.samples)
+            quality.add(exactly(batch), batch.samples)
             seconds += time.perf_counter() - began
         else:
-            outputs = outputs_on_arrays(system, state, batch, read_key if noise else None)
+            outputs = on_arrays(batch)
             seconds += time.perf_counter() - began
-            quality.add(outputs, batch.samples, outputs_exactly(network, parameters, batch))
+            quality.add(outputs, batch.samples, exactly(batch))
         if batch.first == 0 and len(batch.samples) < len(data.test):
             seconds = 0.0  # the first batch compiles what is not in the cache
         else:
@@ -95,6 +105,6 @@ def evaluate(
     agreement = {} if exact else {"agreement": quality.agreement()}
     by_layer = {}
     if layers and not exact:
-        errors = layer_errors(system, state, data.test, data.preprocess, read_key if noise else None)
+        errors = layer_errors(system, state, data.test, data.preprocess, read_key if noise else None, carry=carry)
         by_layer = {"layers": {error.name: error.figures for error in errors}}
     return {**named, "images_per_s": timed / seconds, **agreement, **by_layer}

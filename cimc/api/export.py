@@ -1,6 +1,7 @@
 """From a `.cim` file to the package for an inference chip."""
 
 from pathlib import Path
+from types import MappingProxyType
 
 import jax
 import jax.numpy as jnp
@@ -23,6 +24,7 @@ from runtime.crossbar.keys import new_key
 from runtime.crossbar.xla import use_compilation_cache
 from runtime.network.load import load_network
 from runtime.system.calibration import calibrate, calibration_index
+from runtime.system.carry import Carry, check_carry
 from runtime.system.inputs import input_shapes, match_data, match_inputs
 from runtime.system.program import program_of, with_program
 from runtime.system.state import System, build_system, read_back
@@ -39,6 +41,7 @@ def export(
     output: str | Path | None = None,
     data: Dataset | None = None,
     weights: Weights | str = Weights.devices,
+    carry: Carry = MappingProxyType({}),
     seed: int = 0,
 ) -> Package:
     """Remap a `.cim` file's weights to an inference chip: the package to program it.
@@ -50,6 +53,7 @@ def export(
         data: set the input ranges on its training samples rather than on those kept in the `.cim`; no labels needed.
         weights: of a network trained on arrays: those of its devices, read 16 times, or the digital copy. The network
             has learnt around the errors of its devices, which the digital copy does not hold.
+        carry: as of `evaluate`; then `data` is needed, whose first steps set the input ranges.
         seed: of the noise of reads and calibration.
 
     Raises:
@@ -73,11 +77,12 @@ def export(
     if programmed and chosen is Weights.devices:
         state = read_back(trained_on, state, jax.random.fold_in(new_key(seed), 1), EXPORT_READS)
     state = with_program(state, program_of(system, state))
+    check_carry(system.network, carry)
     if target.input.bits is None:  # nothing is clipped
         state = {**state, "input_range": {layer: jnp.float32(1) for layer in system.crossbars}}
     else:
-        samples, preprocess = _calibration(artifact, system, data, seed, name)
-        state = calibrate(system, state, samples, preprocess, new_key(seed))
+        samples, preprocess = _calibration(artifact, system, data, carry, seed, name)
+        state = calibrate(system, state, samples, preprocess, new_key(seed), carry=carry)
     result = program_of(system, state)
     constants = {node.inputs[1]: state["weight"][node.name] for node in system.network.layers()}
     package = Package(
@@ -96,12 +101,14 @@ def export(
 
 
 def _calibration(
-    artifact: Artifact, system: System, data: Dataset | None, seed: int, name: str
+    artifact: Artifact, system: System, data: Dataset | None, carry: Carry, seed: int, name: str
 ) -> tuple[Samples, Preprocess]:
     """The samples that set the input ranges, with the network's input names: of the data, or those kept in training."""
     if data is not None:
-        data = match_data(system.network, data, free_batch=False)
-        return data.train.take(calibration_index(seed, len(data.train))), data.preprocess
+        data = match_data(system.network, data, free_batch=False, carried=carry.values())
+        return data.train.take(calibration_index(seed, len(data.train), stream=bool(carry))), data.preprocess
+    if carry:
+        raise CimcError("--carry needs the steps of a stream to set input ranges on; add --data")
     kept = calibration_samples(artifact)
     if kept is None:
         raise CimcError(

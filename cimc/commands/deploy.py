@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from cimc.commands.options import (
+    Carry,
     ChannelsLast,
     Data,
     DataDir,
@@ -17,6 +18,7 @@ from cimc.commands.options import (
     Std,
     emit,
     load_data,
+    parse_carry,
     parse_memory,
     require_finite,
 )
@@ -47,6 +49,7 @@ def deploy(
     ] = None,
     metric: Metric = None,
     memory: Memory = None,
+    carry: Carry = None,
     seed: Seed = 0,
     as_json: Json = False,
 ) -> None:
@@ -70,6 +73,7 @@ def deploy(
             baseline=baseline,
             metric=metric,
             memory=size,
+            carry=parse_carry(carry),
             progress=lambda done, total: bar(done, total, ""),
         )
     emit(summary(result), lambda: show(result, dataset.label), as_json=as_json)

@@ -6,6 +6,7 @@ from typing import Annotated, Any
 import typer
 
 from cimc.commands.options import (
+    Carry,
     ChannelsLast,
     Data,
     DataDir,
@@ -17,6 +18,7 @@ from cimc.commands.options import (
     Std,
     emit,
     load_data,
+    parse_carry,
     parse_memory,
 )
 
@@ -35,6 +37,7 @@ def evaluate(
         bool, typer.Option("--layers", help="What each layer loses against float32, and what it clips.")
     ] = False,
     memory: Memory = None,
+    carry: Carry = None,
     seed: Seed = 0,
     as_json: Json = False,
 ) -> None:
@@ -56,6 +59,7 @@ def evaluate(
             metric=metric,
             layers=layers,
             memory=size,
+            carry=parse_carry(carry),
             seed=seed,
             progress=lambda done, total: bar(done, total, ""),
         )

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from cimc.commands.options import ChannelsLast, DataDir, Json, Mean, Seed, Std, emit, load_data
+from cimc.commands.options import Carry, ChannelsLast, DataDir, Json, Mean, Seed, Std, emit, load_data, parse_carry
 from cimc.options import Weights
 
 if TYPE_CHECKING:
@@ -26,6 +26,7 @@ def export(
     weights: Annotated[
         Weights, typer.Option(help="What the trained devices hold (mean of 16 reads), or their digital copy.")
     ] = Weights.devices,
+    carry: Carry = None,
     seed: Seed = 0,
     as_json: Json = False,
 ) -> None:
@@ -36,7 +37,9 @@ def export(
     import cimc
 
     dataset = None if data is None else load_data(data, data_dir, mean=mean, std=std, channels_last=channels_last)
-    package = cimc.export(artifact, chip, output=output, data=dataset, weights=weights, seed=seed)
+    package = cimc.export(
+        artifact, chip, output=output, data=dataset, weights=weights, carry=parse_carry(carry), seed=seed
+    )
     emit(figures(package, output), lambda: show(package, output, data), as_json=as_json)
 
 

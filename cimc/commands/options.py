@@ -32,6 +32,14 @@ Memory = Annotated[
         "free.",
     ),
 ]
+Carry = Annotated[
+    list[str] | None,
+    typer.Option(
+        metavar="OUT=IN",
+        help="An input that takes an output of the step before, such as stateN=state: the samples are the steps of one "
+        "stream; repeatable.",
+    ),
+]
 Mean = Annotated[
     str | None, typer.Option("--mean", metavar="NUMBERS", help="Taken off the inputs (pixels: of 0 to 1), by channel.")
 ]
@@ -60,6 +68,17 @@ def parse_memory(text: str | None) -> int | None:
     if not 1 <= size < 2**60:
         raise typer.BadParameter(f"{text!r} is not a size such as 500M or 2G", param_hint="--memory")
     return int(size)
+
+
+def parse_carry(texts: list[str] | None) -> dict[str, str]:
+    """Inputs by output. Raises typer.BadParameter for what is not OUT=IN, and for an output that comes twice."""
+    carry: dict[str, str] = {}
+    for text in texts or ():
+        output, _, name = text.partition("=")
+        if not output or not name or output in carry:
+            raise typer.BadParameter(f"{text!r} is not OUT=IN with one input an output", param_hint="--carry")
+        carry[output] = name
+    return carry
 
 
 def emit(figures: Mapping[str, Any], show: Callable[[], None], *, as_json: bool) -> None:

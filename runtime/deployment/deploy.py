@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
+from types import MappingProxyType
 from typing import Any
 
 import jax
@@ -14,6 +15,7 @@ from cimc.program import Program
 from runtime.crossbar.keys import new_key
 from runtime.crossbar.xla import jit
 from runtime.devices.device import Device, device_of
+from runtime.system.carry import Carry, carried
 from runtime.system.inference import batches, exact_parameters, outputs_exactly, outputs_on_arrays
 from runtime.system.program import with_program
 from runtime.system.quality import better, new_quality
@@ -59,6 +61,8 @@ def deploy(
     baseline: float | None = None,
     metric: str | None = None,
     memory: int | None = None,
+    carry: Carry = MappingProxyType({}),
+    low: float | None = None,
     progress: Callable[[int], None] = lambda samples: None,
 ) -> Deployment:
     """Program virtual chips, each with its own programming errors and noise, and measure the test set on each.
@@ -73,6 +77,7 @@ def deploy(
         baseline: the figure to normalise by; None: the exact network's on the same samples.
         metric: as `runtime.system.quality.new_quality`.
         memory: bytes for the values between layers; None: a share of what is free.
+        carry, low: as `runtime.system.carry.carried`; each chip has its own states.
         progress: called with the samples done on all chips so far.
     """
     state, network = with_program(initial_state(system, weight_range=None), program), system.network
@@ -83,13 +88,17 @@ def deploy(
     done, at_once = 0, chips_at_once(state)
     for first in range(0, chips, at_once):
         some = range(first, min(first + at_once, chips))
-        states = {die: {**state, "conductance": program_chip(system, state, program_keys[die])} for die in some}
-        for batch in batches(network, data.test, data.preprocess, memory):
-            reference = outputs_exactly(network, parameters, batch)
+        runs = {}
+        for die in some:
+            held = {**state, "conductance": program_chip(system, state, program_keys[die])}
+            runs[die] = carried(network, carry, partial(outputs_on_arrays, system, held, key=read_keys[die]))
+        exactly = carried(network, carry, partial(outputs_exactly, network, parameters), low)
+        for batch in batches(network, data.test, data.preprocess, memory, steps=bool(carry)):
+            reference = exactly(batch)
             if first == 0:
                 exact.add(reference, batch.samples, reference)
-            for die, held in states.items():
-                dies[die].add(outputs_on_arrays(system, held, batch, read_keys[die]), batch.samples, reference)
+            for die, run in runs.items():
+                dies[die].add(run(batch), batch.samples, reference)
                 done += len(batch.samples)
                 progress(done)
     measure, stated = exact.main()

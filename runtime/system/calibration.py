@@ -1,7 +1,10 @@
 """The input ranges of a network for inference, layer after layer, with the programs that inference itself uses."""
 
 import math
+from collections.abc import Sequence
 from functools import partial
+from itertools import islice
+from types import MappingProxyType
 
 import jax
 import jax.numpy as jnp
@@ -13,7 +16,8 @@ from cimc.units import pair_weight
 from cimc.window import output_sizes
 from runtime.crossbar.pieces import Floats, Held, read_in_pieces
 from runtime.network.stepwise import Arrays, LayerStep, ScanStep, run_node_exactly, run_steps
-from runtime.system.inference import batch_size, digital_parameters, feeds_of
+from runtime.system.carry import Carry, with_states
+from runtime.system.inference import Batch, batches, digital_parameters, exact_parameters
 from runtime.system.input_ranges import RANGE_FACTORS, tried_images
 from runtime.system.layers import held_of, read_layer, samples_first
 from runtime.system.scans import choose_ranges_in_scan, read_scan
@@ -21,20 +25,31 @@ from runtime.system.state import State, System
 
 CALIBRATION_IMAGES = 32
 CALIBRATION_BATCHES = 8  # at most so many of them, where they do not fit into one
+CALIBRATION_STEPS = 256  # of a stream, of which so many batches, evenly spaced, set the ranges
 
 
-def calibration_index(seed: int, images: int) -> np.ndarray:
-    """Indices of the training images that set the input ranges."""
+def calibration_index(seed: int, images: int, *, stream: bool = False) -> np.ndarray:
+    """Indices of the training images that set the input ranges; of a stream its first steps."""
+    if stream:
+        return np.arange(min(images, CALIBRATION_STEPS))
     return np.random.default_rng([seed, 1]).permutation(images)[:CALIBRATION_IMAGES]
 
 
-def calibrate(system: System, state: State, samples: Samples, preprocess: Preprocess, key: Array) -> State:
+def calibrate(
+    system: System,
+    state: State,
+    samples: Samples,
+    preprocess: Preprocess,
+    key: Array,
+    *,
+    carry: Carry = MappingProxyType({}),
+) -> State:
     """Choose every layer's input range on the samples, layer after layer. Returns a new state.
 
     Where the values of all samples do not fit into memory together, or the network has a fixed batch, in several
-    batches: the largest of their ranges holds, as of a layer that is used several times.
+    batches: the largest of their ranges holds, as of a layer that is used several times. Of a stream (`carry`) some of
+    the steps set the ranges, with the states that the exact network has there.
     """
-    size = batch_size(system.network)
     chosen: dict[str, np.float32] = {}
 
     def layer(samples: int, step: LayerStep, x: Floats) -> Floats:
@@ -50,13 +65,20 @@ def calibrate(system: System, state: State, samples: Samples, preprocess: Prepro
         ranges = {**state["input_range"], **{name: jnp.asarray(value) for name, value in chosen.items()}}
         return read_scan(system, {**state, "input_range": ranges}, step, values, key, first=0, samples=samples)
 
-    for first in range(0, len(samples), size)[:CALIBRATION_BATCHES]:
-        batch = samples.take(slice(first, first + size))
-        feeds = feeds_of(system.network, batch, preprocess, size)
-        of_batch = partial(layer, len(batch)), partial(scan, len(batch))
-        run_steps(system.network, feeds, digital_parameters(state), layer=of_batch[0], scan=of_batch[1])
+    for batch in _looked_at(system, state, samples, preprocess, carry):
+        of_batch = partial(layer, len(batch.samples)), partial(scan, len(batch.samples))
+        run_steps(system.network, batch.feeds, digital_parameters(state), layer=of_batch[0], scan=of_batch[1])
     ranges = {name: jax.device_put(chosen.get(name, np.float32(1))) for name in system.crossbars}
     return {**state, "input_range": ranges}
+
+
+def _looked_at(system: System, state: State, samples: Samples, preprocess: Preprocess, carry: Carry) -> Sequence[Batch]:
+    """The batches that set the ranges; of a stream steps with even spaces between, with their states."""
+    every = batches(system.network, samples, preprocess, steps=bool(carry))
+    if not carry:
+        return list(islice(every, CALIBRATION_BATCHES))
+    steps = list(with_states(system.network, carry, every, exact_parameters(system, state)))
+    return steps[:: -(-len(steps) // CALIBRATION_BATCHES)]
 
 
 def _best_range(system: System, step: LayerStep, x: Floats, held: Held, key: Array) -> np.float32:

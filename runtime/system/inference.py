@@ -15,7 +15,7 @@ from cimc.dataset import Preprocess, Samples
 from runtime.crossbar.pieces import Floats
 from runtime.network.network import Network
 from runtime.network.stepwise import Arrays, LayerStep, ScanStep, bytes_at_once, run_exactly, run_steps
-from runtime.system.inputs import input_shapes, network_inputs, samples_first
+from runtime.system.inputs import network_inputs, sample_shapes
 from runtime.system.layers import held_of, read_layer
 from runtime.system.scans import read_scan
 from runtime.system.state import State, System, gain_name
@@ -37,9 +37,15 @@ class Batch:
     feeds: Arrays
 
 
-def batches(network: Network, samples: Samples, preprocess: Preprocess, memory: int | None = None) -> Iterator[Batch]:
-    """All samples in batches that fit into the memory; arguments as `predict`."""
-    size = batch_size(network, memory)
+def batches(
+    network: Network, samples: Samples, preprocess: Preprocess, memory: int | None = None, *, steps: bool = False
+) -> Iterator[Batch]:
+    """All samples in batches that fit into the memory; arguments as `predict`.
+
+    steps: the samples are the steps of a stream, so that a free batch is 1.
+    """
+    single = has_whole_calls(network, samples) or (steps and fixed_batch(network) is None)
+    size = 1 if single else batch_size(network, memory)
     for first in range(0, len(samples), size):
         some = samples.take(slice(first, min(first + size, len(samples))))
         yield Batch(first, some, feeds_of(network, some, preprocess, size))
@@ -68,12 +74,17 @@ def _cut(network: Network, outputs: Outputs, batch: Batch) -> Outputs:
     """The outputs with the samples first, without those by which the network's fixed batch was filled up."""
     count, size = len(batch.samples), fixed_batch(network)
     for name, array in outputs.items():
-        sizes = network.shapes.get(name, ())
-        axis = next((place for place, symbol in enumerate(sizes) if isinstance(symbol, str)), 0)
+        axis = batch_axis(network, name)
         outputs[name] = np.moveaxis(array, axis, 0) if axis else array
-    if size is None or count == size:
+    if size is None or count == size or has_whole_calls(network, batch.samples):
         return outputs
     return {name: array[:count] for name, array in outputs.items()}
+
+
+def batch_axis(network: Network, value: str) -> int:
+    """Where the batch of a value stands: it may be second, as of recurrent states [layers, N, features]."""
+    sizes = network.shapes.get(value, ())
+    return next((axis for axis, size in enumerate(sizes) if isinstance(size, str)), 0)
 
 
 def predict(
@@ -116,9 +127,17 @@ def batch_size(network: Network, memory: int | None = None) -> int:
     return int(np.clip((memory - constant) // max(growing - constant, 1), 1, MOST_SAMPLES))
 
 
+def has_whole_calls(network: Network, samples: Samples) -> bool:
+    """Whether each sample is all that a call of a fixed batch takes. A single number is so in any case."""
+    shapes = sample_shapes(network, samples)
+    return fixed_batch(network) is not None and any(
+        0 < len(sizes) < len(shapes[name][0]) for name, sizes in network.inputs.items()
+    )
+
+
 def fixed_batch(network: Network) -> int | None:
     """The batch that the network was exported for, where it could not be freed; 1 where the inputs do not agree."""
-    first = {sizes[0] if sizes else 1 for sizes in network.inputs.values()}
+    first = {sizes[0] for sizes in network.inputs.values() if sizes}
     if None in first:
         return None
     sizes = {size for size in first if size is not None}
@@ -167,17 +186,18 @@ def feeds_of(network: Network, samples: Samples, preprocess: Preprocess, size: i
 
     Args:
         network: the network.
-        samples: with the network's own input names (`match_inputs`).
+        samples: with the network's own input names (`match_inputs`); inputs that are carried may be missing.
         preprocess: from stored values to inputs.
         size: of a full batch.
     """
     fixed = fixed_batch(network) is not None
     feeds = {}
-    shapes = {name: (samples_first(sizes), kind) for name, (sizes, kind) in input_shapes(network).items()}
+    shapes = {name: shape for name, shape in sample_shapes(network, samples).items() if name in samples.inputs}
     for name, x in network_inputs(samples.inputs, shapes, preprocess).items():
         sizes, kind = network.inputs[name], shapes[name][1]
-        whole = x[0] if x.ndim > len(sizes) else x  # a sample may be all that a call takes
-        if fixed and len(whole) < size:
-            whole = np.concatenate([whole, np.repeat(whole[:1], size - len(whole), axis=0)])
-        feeds[name] = np.moveaxis(whole, 0, sizes.index(None) if None in sizes else 0).astype(kind, copy=False)
+        if len(shapes[name][0]) > len(sizes):
+            x = x[0]
+        elif fixed and len(x) < size:
+            x = np.concatenate([x, np.repeat(x[:1], size - len(x), axis=0)])
+        feeds[name] = np.moveaxis(x, 0, sizes.index(None) if None in sizes else 0).astype(kind, copy=False)
     return feeds

@@ -1,6 +1,6 @@
 """From stored samples to the inputs of a network: which is which, whether they fit, and what the network sees."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -21,44 +21,50 @@ def input_shapes(network: Network) -> Shapes:
     return {name: (sizes, network.input_types[name]) for name, sizes in network.inputs.items()}
 
 
-def samples_first(sizes: Sequence[int | None]) -> tuple[int | None, ...]:
-    """Sizes with the batch, the open one, first; it may be another, as in recurrent states [layers, N, features]."""
-    axis = list(sizes).index(None) if None in sizes else 0
-    return (*sizes[axis : axis + 1], *sizes[:axis], *sizes[axis + 1 :])
+def sample_shapes(network: Network, samples: Samples) -> Shapes:
+    """Sizes and types of the inputs as samples hold them, with the samples first.
+
+    The batch, the open size, may be another than the first, as in recurrent states [layers, N, features]. An array with
+    an axis more than an input of fixed sizes holds all that a call takes in each sample.
+    """
+    shapes = dict(input_shapes(network))
+    for name, (sizes, kind) in shapes.items():
+        stored = samples.inputs.get(name, samples.inputs.get(""))
+        if None in sizes:
+            axis = sizes.index(None)
+            shapes[name] = ((None, *sizes[:axis], *sizes[axis + 1 :]), kind)
+        elif stored is not None and stored.ndim > len(sizes):
+            shapes[name] = ((None, *sizes), kind)
+    return shapes
 
 
-def match_data(network: Network, data: Dataset, *, free_batch: bool = True) -> Dataset:
-    """The data with the network's own input names, and its tokens checked.
+def match_data(
+    network: Network, data: Dataset, *, free_batch: bool = True, carried: Collection[str] = frozenset()
+) -> Dataset:
+    """The data with the network's own input names, and its tokens checked. It may lack inputs that are `carried`.
 
     Raises:
         CimcError: as `match_inputs`, or the network has a fixed batch although `free_batch` is needed.
     """
-    shapes = dict(input_shapes(network))
-    for name, (sizes, kind) in list(shapes.items()):
-        if sizes and sizes[0] is None:
-            continue
-        if not free_batch and None in sizes:
-            shapes[name] = (samples_first(sizes), kind)
-            continue
-        if free_batch:
+    for name, sizes in network.inputs.items():
+        if free_batch and not (sizes and sizes[0] is None):
             raise CimcError(
                 f"the first size of the network's input {name} is fixed to {sizes[0] if sizes else 1}: training needs "
                 "a free batch there; export the network with a dynamic batch axis, images first"
             )
-        if any(
-            samples.inputs[key].ndim > len(sizes)
-            for samples in (data.train, data.test)
-            for key in (name, "")
-            if key in samples.inputs
-        ):
-            shapes[name] = ((None, *sizes), kind)  # a sample is all that a call takes
     try:
-        train, test = (match_inputs(samples, shapes, data.preprocess) for samples in (data.train, data.test))
-        for samples in (train, test):
-            check_tokens(samples.inputs, network.tokens)
+        train, test = (_match(network, samples, data.preprocess, carried) for samples in (data.train, data.test))
     except CimcError as error:
         raise CimcError(f"{data.name}: {error}") from None
     return replace(data, train=train, test=test)
+
+
+def _match(network: Network, samples: Samples, preprocess: Preprocess, carried: Collection[str]) -> Samples:
+    absent = set(carried) - samples.inputs.keys()
+    shapes = {name: shape for name, shape in sample_shapes(network, samples).items() if name not in absent}
+    matched = match_inputs(samples, shapes, preprocess)
+    check_tokens(matched.inputs, {name: size for name, size in network.tokens.items() if name in shapes})
+    return matched
 
 
 def check_range(data: Dataset, network: Network, input_range: tuple[float, float]) -> None:

@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import dataclass
+from types import MappingProxyType
 
 import numpy as np
 from jax import Array
@@ -10,6 +11,7 @@ from cimc.dataset import Preprocess, Samples
 from runtime.crossbar.pieces import Floats, clipped_share
 from runtime.network.network import Network
 from runtime.network.stepwise import Arrays, LayerStep, ScanStep, run_node_exactly, run_steps
+from runtime.system.carry import Carry, with_states
 from runtime.system.inference import Batch, batches, digital_parameters, exact_parameters
 from runtime.system.layers import held_of, read_layer, samples_first
 from runtime.system.scans import read_scan
@@ -52,7 +54,13 @@ def _decibels(signal: float, error: float) -> float | None:
 
 
 def layer_errors(
-    system: System, state: State, samples: Samples, preprocess: Preprocess, key: Array | None
+    system: System,
+    state: State,
+    samples: Samples,
+    preprocess: Preprocess,
+    key: Array | None,
+    *,
+    carry: Carry = MappingProxyType({}),
 ) -> list[LayerError]:
     """The errors of all layers in their order, on some of the samples.
 
@@ -62,9 +70,12 @@ def layer_errors(
         samples: by the network's input names.
         preprocess: from stored values to inputs.
         key: for noise; None: none.
+        carry: the samples are the steps of a stream, of which each gets the states of the exact network.
     """
     errors: dict[str, LayerError] = {}
-    for batch in batches(system.network, samples.take(slice(_samples(system.network))), preprocess):
+    network, some = system.network, samples.take(slice(_samples(system.network)))
+    every = batches(network, some, preprocess, steps=bool(carry))
+    for batch in with_states(network, carry, every, exact_parameters(system, state)):
         _compare(system, state, batch, key, errors)
     return list(errors.values())
 
