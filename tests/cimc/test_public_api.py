@@ -26,16 +26,18 @@ from tests.networks import network_proto, weights
 ROOT = Path(__file__).parents[2]
 PACKAGES = ("cimc", "passes", "runtime")
 CHIP = "brram-soc"
-COMPILE = "model chip | output input_range max_chips row_split verify shapes constants verify_passes passes_folder"
+COMPILE = (
+    "model chip | output input_range calibrate max_chips row_split verify shapes constants verify_passes passes_folder"
+)
 COMPILE += " objective arrays seed share_weights"
 # Every public function: its parameters, those after the bar by keyword only.
 SIGNATURES = {
     "compile": COMPILE,
     "compile_model": COMPILE,
-    "deploy": "package data | chips seed required baseline progress",
-    "evaluate": "source data | exact noise seed progress",
+    "deploy": "package data | chips seed required baseline metric memory carry progress note",
+    "evaluate": "source data | exact noise metric layers memory carry seed progress note",
     "explain": "chip",
-    "export": "source chip | output data weights seed",
+    "export": "source chip | output data weights carry seed note",
     "load_chip": "name_or_path",
     "load_data": "name_or_path data_dir | mean std channels_last",
     "read_artifact": "path",
@@ -48,7 +50,7 @@ CLASSES = {
     "Artifact": "model network chip chip_text mapping state history",
     "Compiled": "artifact verification notes",
     "Dataset": "name train test synthetic classes preprocess",
-    "Deployment": "accuracies baseline_accuracy required",
+    "Deployment": "accuracies baseline_accuracy required measure",
     "Package": "model chip chip_text mapping program network chip_network notes",
     "Policy": "method threshold residual write backward sync settings",
     "Preprocess": "scale mean std channels_last",
