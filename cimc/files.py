@@ -79,9 +79,10 @@ def prepare_folder(target: str | Path, replaceable: Callable[[Path], bool]) -> P
         if place.exists() and not (place.is_dir() and (not any(place.iterdir()) or replaceable(place))):
             raise CimcError(f"cannot write {target}: it exists and is not a package of this tool; choose another name")
         place.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=place.parent):
+            pass
     except OSError as error:
-        raise CimcError(f"cannot write {target}: {error.strerror or error}; choose another place") from None
-    require_writable(place.parent / f"{place.name}.tmp")
+        raise CimcError(f"cannot write {target}: {error.strerror or error}; check the folder") from None
     return place
 
 

@@ -77,7 +77,7 @@ def evaluate(
     check_carry(network, carry)
     data = match_data(network, data, free_batch=False, carried=carry.values())
     check_range(data, network, artifact.mapping.input_range, note)
-    quality = new_quality(network, data.test, metric)
+    quality = new_quality(network, data.test, metric, name=data.name)
     program_key, calibration_key, read_key = jax.random.split(new_key(seed), 3)
     if not programmed and not exact:
         state, _ = program(system, state, program_key)

@@ -6,9 +6,11 @@ at once nor the memory at hand changes a bit of the result: the noise of a sampl
 """
 
 import math
+from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
+from itertools import product
 from typing import NamedTuple
 
 import jax
@@ -30,6 +32,7 @@ Floats = NDArray[np.float32]
 # by a factor of two; smaller ones lose to the calls. Where the conductances take more, twice those: each piece reads
 # them all.
 PIECE_BYTES = 1 << 23
+PIECES_AT_ONCE = 3  # while one is waited for, others run: not all of a piece uses all processors
 
 
 class Held(NamedTuple):
@@ -78,16 +81,24 @@ def read_in_pieces(
         return y
     axis, cut = 1 if layer.window is None else 2, _cut(layer, x, held)
     piece, taken = _strips(layer, x, cut) if cut.strips > 1 else _samples(layer, x, cut)
-    for start in range(0, len(x), cut.samples):
-        for strip in range(cut.strips):
-            inputs = taken(start, strip)
-            padded = _pad(inputs, cut.samples)
-            found = _read_piece(piece, padded, held, key, np.int32(number), np.int32(first + start), np.int32(strip))
-            place = [slice(start, start + len(inputs)), *[slice(None)] * (y.ndim - 1)]
-            place[axis] = slice(strip * cut.height, (strip + 1) * cut.height)
-            target = y[tuple(place)]
-            target[...] = np.asarray(found)[tuple(slice(size) for size in target.shape)]
+    running: deque[tuple[Floats, Array]] = deque()
+    for start, strip in product(range(0, len(x), cut.samples), range(cut.strips)):
+        inputs = taken(start, strip)
+        padded = _pad(inputs, cut.samples)
+        found = _read_piece(piece, padded, held, key, np.int32(number), np.int32(first + start), np.int32(strip))
+        place = [slice(start, start + len(inputs)), *[slice(None)] * (y.ndim - 1)]
+        place[axis] = slice(strip * cut.height, (strip + 1) * cut.height)
+        running.append((y[tuple(place)], found))
+        if len(running) == PIECES_AT_ONCE:
+            _take(*running.popleft())
+    for target, found in running:
+        _take(target, found)
     return y
+
+
+def _take(target: Floats, found: Array) -> None:
+    """Wait for a piece and put what counts of it into the output."""
+    target[...] = np.asarray(found)[tuple(slice(size) for size in target.shape)]
 
 
 def clipped_share(layer: Crossbar, x: Floats, held: Held, key: Array | None) -> float:

@@ -81,7 +81,7 @@ def deploy(
         progress: called with the samples done on all chips so far.
     """
     state, network = with_program(initial_state(system, weight_range=None), program), system.network
-    exact, parameters = new_quality(network, data.test, metric), exact_parameters(system, state)
+    exact, parameters = new_quality(network, data.test, metric, name=data.name), exact_parameters(system, state)
     dies = [new_quality(network, data.test, metric) for _ in range(chips)]
     program_key, read_key = jax.random.split(new_key(seed))
     program_keys, read_keys = jax.random.split(program_key, chips), jax.random.split(read_key, chips)

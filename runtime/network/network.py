@@ -105,19 +105,3 @@ class Network:
                 size = table.shape[int(node.attributes.get("axis", 0))]
                 entries[name] = min(entries.get(name, size), size)
         return entries
-
-    @property
-    def image_shape(self) -> tuple[int, ...]:
-        """Input shape without the batch. Raises CimcError when it is not static, or when the batch is."""
-        first, *shape = self.inputs[self.input] or (1,)
-        if first is not None:
-            raise CimcError(
-                f"the first size of the network's input {self.input} is fixed to {first}: training and evaluation need "
-                "a free batch there; export the network with a dynamic batch axis, images first"
-            )
-        static = tuple(extent for extent in shape if extent is not None)
-        if len(static) < len(shape):
-            raise CimcError(
-                f"the sizes of the network's input {self.input} are not static; compile it with --shape, images first"
-            )
-        return static

@@ -73,44 +73,47 @@ class Quality:
         return next(iter(found.items()))
 
 
-def new_quality(network: Network, samples: Samples, metric: str | None = None) -> Quality:
+def new_quality(network: Network, samples: Samples, metric: str | None = None, *, name: str = "the data") -> Quality:
     """Nothing counted yet, for samples with labels or without.
 
     Args:
         network: its outputs have the labels' names, or its only one of floats is meant.
         samples: those to be measured.
         metric: the measure of all labelled outputs; None: the usual one of each.
+        name: of the data, in errors.
 
     Raises:
         CimcError: labels and outputs do not go together, or a measure is wanted and labels are not there.
     """
     if samples.labels is None:
         if metric is not None:
-            raise CimcError(f"--metric {metric} needs labels, and the data has none; without it agreement is measured")
+            raise CimcError(f"--metric {metric} needs labels, and {name} has none; without it agreement is measured")
         return Quality(())
-    named = samples.labels if isinstance(samples.labels, Mapping) else {_scores(network): samples.labels}
+    named = samples.labels if isinstance(samples.labels, Mapping) else {_scores(network, name): samples.labels}
     if unknown := sorted(named.keys() - set(network.outputs)):
-        raise CimcError(f"the data has labels for {unknown[0]}, but the network's outputs are {_listed(network)}")
+        raise CimcError(f"{name} has labels for {unknown[0]}, but the network's outputs are {_listed(network)}")
     labelled = []
     for output, labels in named.items():
         sizes = network.shapes.get(output, ())
         shape = [len(samples), *(size if isinstance(size, int) else labels.shape[1] for size in sizes[1:])]
-        name = metric or choose_measure(shape, labels)
-        measure = measure_of(name)
+        chosen = metric or choose_measure(shape, labels)
+        measure = measure_of(chosen)
         last = next((node for node in network.protos if output in node.output), None)
-        labelled.append(Measured(output, name, measure, last is not None and last.op_type == "Softmax"))
-        if measure.classes and labels.size and name != "edit" and int(labels.max()) >= max(shape[1:], default=0):
+        labelled.append(Measured(output, chosen, measure, last is not None and last.op_type == "Softmax"))
+        if measure.classes and labels.size and chosen != "edit" and int(labels.max()) >= max(shape[1:], default=0):
             raise CimcError(
-                f"the data has the label {int(labels.max())}, but the network's output {output} is "
+                f"{name} has labels of {int(labels.max()) + 1} classes, but the network's output {output} is "
                 f"{'x'.join(map(str, shape[1:]))}; choose data with fewer classes"
             )
     return Quality(tuple(labelled))
 
 
-def _scores(network: Network) -> str:
+def _scores(network: Network, name: str) -> str:
     """The output that labels without a name belong to."""
     if len(network.logits) != 1:
-        raise CimcError(f"the network's outputs are {_listed(network)}: give labels by name, as labels/NAME")
+        raise CimcError(
+            f"{name} has labels without a name, and the network's outputs are {_listed(network)}: name them labels/NAME"
+        )
     return next(iter(network.logits))
 
 

@@ -12,9 +12,9 @@ from numpy.typing import NDArray
 from cimc.dataset import Dataset, Samples
 from cimc.errors import CimcError
 from cimc.options import Loss
-from runtime.system.evaluate import logits, outputs_of
 from runtime.system.measures import MEASURES, agreement, choose_measure, measure
 from runtime.system.state import System, initial_state
+from runtime.training.logits import logits, outputs_of
 from runtime.training.losses import OutputLoss, Targets, activate, choose_losses, labels_by_output
 
 

@@ -18,11 +18,11 @@ from cimc.errors import CimcError
 from runtime.crossbar.keys import new_key
 from runtime.crossbar.xla import jit
 from runtime.system.calibration import calibration_index
-from runtime.system.evaluate import logits
 from runtime.system.inputs import match_data
 from runtime.system.state import State, System, program, read_back
 from runtime.system.watch import Watch, follow, new_watch, steps_to_look
 from runtime.training.learning_rate import learning_rate
+from runtime.training.logits import logits
 from runtime.training.objective import Objective, accuracy_of, measure_test, objective_of
 from runtime.training.options import TrainingOptions
 from runtime.training.policies.policy import UpdateRule

@@ -186,8 +186,8 @@ def test_eval_of_a_network_with_two_outputs(place):
     save(place / "two.onnx", [*LAYER, helper.make_node("Relu", ["y"], ["z"])], ["y", "z"])
     assert cimc("compile", "two.onnx", "--chip", "brram-soc", "-o", "two.cim")[0] == 0
     message = refused("eval", "two.cim", "--data", "data.npz")
-    assert "2 outputs" in message
-    assert "need one of each, beside outputs of integers: remove the others" in message
+    assert "data.npz has labels without a name" in message
+    assert "outputs are y, z: name them labels/NAME" in message
 
 
 # --- the chip ---
@@ -336,12 +336,16 @@ def test_package_with_a_flipped_byte(place, made):
     assert "export it again" in message
 
 
+# The folders above a package are made.
 @pytest.mark.parametrize(
-    "command",
-    [["compile", "small.onnx"], TRAIN, ["export", "trained.cim"]],
-    ids=lambda command: command[0],
+    ("command", "output"),
+    [
+        (["compile", "small.onnx"], "none/new"),
+        (["compile", "small.onnx"], "data.npz/new"),
+        (TRAIN, "none/new"),
+        (["export", "trained.cim"], "data.npz/new"),
+    ],
 )
-@pytest.mark.parametrize("output", ["none/new", "data.npz/new"])
 def test_output_that_cannot_be_written(command, output):
     message = refused(*command, "-o", output)
     assert f"cannot write {output}" in message

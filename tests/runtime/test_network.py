@@ -52,7 +52,9 @@ def system_of(name: str, chip: Chip, input_range: tuple[float, float] = (0.0, 1.
 
 
 def images_for(name: str, count: int = 3, seed: int = 0) -> npt.NDArray[np.float32]:
-    return np.random.default_rng(seed).random((count, *network_of(name).image_shape), dtype=np.float32)
+    loaded = network_of(name)
+    shape = [size for size in loaded.inputs[loaded.input][1:] if size is not None]
+    return np.random.default_rng(seed).random((count, *shape), dtype=np.float32)
 
 
 def onnxruntime_output(name: str, images: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:

@@ -4,7 +4,6 @@ import tempfile
 from pathlib import Path
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import onnx
 
@@ -14,7 +13,7 @@ from models.build import NETWORKS
 from runtime.crossbar.xla import use_compilation_cache
 from runtime.network.load import load_network
 from runtime.system.calibration import calibrate
-from runtime.system.evaluate import predict
+from runtime.system.inference import predict
 from runtime.system.state import System, build_system, initial_state
 from runtime.system.watch import SETTLED_LOOK_STEPS
 from runtime.training.options import TrainingOptions
@@ -68,18 +67,15 @@ def prepare(work: Work) -> Runner:
     use_compilation_cache()
     system = system_for(work)
     random = np.random.default_rng(0)
-    shape = system.network.image_shape
+    shape = [size for size in system.network.inputs[system.network.input][1:] if size is not None]
     if work.mode == "infer":
-        images = jnp.asarray(random.integers(0, 256, (work.batch, *shape), np.uint8))
-        feeds = {system.network.input: images}
-        samples = Samples({system.network.input: np.asarray(images)})
+        samples = Samples({system.network.input: random.integers(0, 256, (work.batch, *shape), np.uint8)})
         state = calibrate(system, initial_state(system), samples, Preprocess(1 / 255), jax.random.key(1))
 
         def infer(steps: int) -> int:
             for step in range(steps):
                 key = jax.random.key(step) if work.noise else None
-                outputs = predict(system, state, feeds, Preprocess(1 / 255), key)
-            jax.block_until_ready(outputs)
+                predict(system, state, samples, Preprocess(1 / 255), key=key)
             return steps
 
         return infer

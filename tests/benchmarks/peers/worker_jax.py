@@ -16,7 +16,8 @@ def prepare(work: Work) -> Runner:
     system = system_for(work)
     state = initial_state(system)
     random = np.random.default_rng(0)
-    images = jnp.asarray(random.random((work.batch, *system.network.image_shape), np.float32))
+    shape = [size for size in system.network.inputs[system.network.input][1:] if size is not None]
+    images = jnp.asarray(random.random((work.batch, *shape), np.float32))
     labels = jnp.asarray(random.integers(0, 10, work.batch))
     optimizer = optax.adam(0.002)
     parameters = {"weight": state["weight"], "digital": state["digital"]}

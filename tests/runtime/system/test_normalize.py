@@ -11,10 +11,10 @@ import cimc
 from cimc.dataset import Preprocess
 from cimc.units import pair_weight
 from runtime.network.load import load_network
-from runtime.system.evaluate import logits
 from runtime.system.normalize import LEAST_GAIN, normalize_layers
 from runtime.system.state import State, System, build_system, gain_name, initial_state
 from runtime.system.weight_range import training_weight_range
+from runtime.training.logits import logits
 
 
 def lenet1(scale: float) -> tuple[System, State]:

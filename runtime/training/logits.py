@@ -1,6 +1,6 @@
-"""Logits of a network on its arrays, or exactly, compiled as a whole: for training."""
+"""The logits of a network in training, where it is compiled as a whole anyway."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 
 import jax
 import numpy as np
@@ -9,11 +9,12 @@ from jax import Array
 from cimc.dataset import Preprocess
 from runtime.crossbar.xla import jit
 from runtime.network.run import run_network
+from runtime.system.inference import MOST_BYTES, batch_size
 from runtime.system.inputs import input_shapes, network_inputs
 from runtime.system.products import array_product, exact_product
 from runtime.system.state import State, System
 
-BATCH = 500
+BATCH = 500  # at most; where the values of so many take too much memory, fewer, by a rule that is the same everywhere
 
 
 def outputs_of(
@@ -40,23 +41,21 @@ def logits(
     preprocess: Preprocess,
     key: Array | None,
     exact: bool = False,
-    progress: Callable[[int], None] | None = None,
 ) -> dict[str, np.ndarray]:
-    """Logits by output for any number of samples, in batches of 500. key None: no noise. progress: samples done."""
+    """Logits by output for any number of samples, batch by batch. key None: no noise."""
+    size = min(batch_size(system.network, MOST_BYTES), BATCH)
     outputs: dict[str, list[np.ndarray]] = {name: [] for name in system.network.logits}
     samples = len(next(iter(stored.values())))
-    for start in range(0, samples, BATCH):
-        padded = {name: jax.device_put(pad_batch(array[start : start + BATCH])) for name, array in stored.items()}
-        done = min(start + BATCH, samples)
+    for start in range(0, samples, size):
+        padded = {name: jax.device_put(_pad(array[start : start + size], size)) for name, array in stored.items()}
+        done = min(start + size, samples)
         batch_key = None if key is None else jax.random.fold_in(key, start)
         computed = predict(system, state, padded, preprocess, batch_key, exact)
         for name, parts in outputs.items():
             parts.append(np.asarray(computed[name])[: done - start])
-        if progress:
-            progress(done)
     return {name: np.concatenate(parts) for name, parts in outputs.items()}
 
 
-def pad_batch(batch: np.ndarray) -> np.ndarray:
-    """The images [n, ...] and zeros up to 500, so that the last batch needs no compilation of its own."""
-    return np.concatenate([batch, np.zeros((BATCH - len(batch), *batch.shape[1:]), batch.dtype)])
+def _pad(batch: np.ndarray, size: int) -> np.ndarray:
+    """The samples [n, ...] and zeros up to a full batch, so that the last one needs no compilation of its own."""
+    return np.concatenate([batch, np.zeros((size - len(batch), *batch.shape[1:]), batch.dtype)])
