@@ -1,6 +1,6 @@
 """Samples with what a network should make of them, as everything from loading to deployment hands them on."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -76,6 +76,14 @@ def _by_channel(values: tuple[float, ...], dimensions: int) -> NDArray[np.float3
     return np.asarray(values, np.float32).reshape(-1, *(1,) * (dimensions - 2))
 
 
+AS_STORED = Preprocess()
+
+
+def seen_as(preprocess: Preprocess, stored: Any, inputs: int) -> Preprocess:
+    """What is done to an input of floats, of so many inputs: the only one and images are preprocessed."""
+    return preprocess if inputs == 1 or stored.ndim >= IMAGE_AXES else AS_STORED
+
+
 @dataclass(frozen=True, eq=False)
 class Dataset:
     """Samples, split in training and test data.
@@ -119,6 +127,24 @@ class Dataset:
     def label(self) -> str:
         """The name; that of synthetic samples says so."""
         return f"{self.name} (synthetic)" if self.synthetic else self.name
+
+    def bounds(self, inputs: Collection[str]) -> dict[str, tuple[float, float]]:
+        """Of these inputs of floats, those that are stored: the least and the largest value that the network sees."""
+        found = {}
+        for name in [name for name in inputs if name in self.test.inputs]:
+            parts = [samples.inputs[name] for samples in (self.train, self.test)]
+            applied = [seen_as(self.preprocess, part, len(self.test.inputs)) for part in parts]
+            lows, highs = zip(*map(input_bounds, parts, applied), strict=True)
+            found[name] = min(lows), max(highs)
+        return found
+
+
+def input_bounds(stored: NDArray[Any], preprocess: Preprocess) -> tuple[float, float]:
+    """The least and the largest value that the network sees of stored values [N, ...]."""
+    channel = stored.ndim - 1 if preprocess.channels_last else 1
+    others = tuple(axis for axis in range(stored.ndim) if axis != channel)
+    low, high = (preprocess.apply(extreme(stored, axis=others, keepdims=True)) for extreme in (np.min, np.max))
+    return float(low.min()), float(high.max())
 
 
 def preprocess_of(stored: NDArray[Any]) -> Preprocess:

@@ -1,16 +1,18 @@
 """Compile: from an ONNX file to a verified mapping on a chip. Needs no JAX, so that it starts at once."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import MappingProxyType
 
 import numpy.typing as npt
 import onnx_ir as ir
 
+from cimc.api.input_range import range_of
 from cimc.api.sources import chip_of
 from cimc.artifact import Artifact, write_artifact
 from cimc.chip import Chip
+from cimc.dataset import Dataset
 from cimc.errors import CimcError
 from cimc.files import require_different
 from cimc.options import RowSplit, ShareWeights, check_choice
@@ -55,7 +57,8 @@ def compile(
     chip: str | Path | Chip,
     *,
     output: str | Path | None = None,
-    input_range: tuple[float, float] = (0.0, 1.0),
+    input_range: tuple[float, float] | None = None,
+    calibrate: Dataset | None = None,
     max_chips: int | None = None,
     row_split: RowSplit | str | None = None,
     verify: bool | None = None,
@@ -74,7 +77,9 @@ def compile(
         model: the ONNX file.
         chip: name of a built-in chip, path of a TOML file, or a chip in memory.
         output: the `.cim` file to write; None: nothing is written.
-        input_range: least and greatest value of the network's input; a negative one makes the first layer signed.
+        input_range: least and greatest value of the network's inputs; a negative one makes the first layer signed.
+            None: 0 to 1, or what `calibrate` says.
+        calibrate: data to take the input range from: what the network sees of all its samples.
         max_chips: refuse a network that needs more chips.
         row_split: channel or flat, in place of the chip's own.
         verify: run the comparison; None: unless the weights are larger than `VERIFIED_BYTES`.
@@ -95,8 +100,10 @@ def compile(
         require_different(model, output)
         if isinstance(chip, Path) or (isinstance(chip, str) and chip.endswith(".toml")):
             require_different(chip, output)
+    if input_range is not None and calibrate is not None:
+        raise CimcError("--input-range and --calibrate both set the input range; leave one of them out")
     options = MappingOptions(
-        input_range=input_range,
+        input_range=(0.0, 1.0) if input_range is None else input_range,
         max_chips=max_chips,
         row_split=None if row_split is None else check_choice(RowSplit, "row_split", row_split),
         objective=objective,
@@ -111,6 +118,10 @@ def compile(
     set_float32(network)
     set_inputs(network, constants)
     set_shapes(network, shapes)
+    said: tuple[str, ...] = ()
+    if calibrate is not None:
+        found, line = range_of(network, calibrate)
+        options, said = replace(options, input_range=found), (line,)
     watches: list[Watch] = []
     if passes_folder is not None:
         watches.append(save_passes(Path(passes_folder)))
@@ -125,7 +136,7 @@ def compile(
     artifact = Artifact(Path(model).stem, lowered, description, text, mapping)
     if output is not None:
         write_artifact(output, artifact)
-    return Compiled(artifact, verification, notes_of(lowered))
+    return Compiled(artifact, verification, (*said, *notes_of(lowered)))
 
 
 compile_model = compile  # its earlier name

@@ -3,7 +3,7 @@
 from pathlib import Path
 from types import MappingProxyType
 
-from cimc.api.progress import Progress, silent
+from cimc.api.progress import Note, Progress, silent, unsaid
 from cimc.dataset import Dataset
 from cimc.options import check_number, check_whole
 from cimc.package import Package, read_package
@@ -28,6 +28,7 @@ def deploy(
     memory: int | None = None,
     carry: Carry = MappingProxyType({}),
     progress: Progress = silent,
+    note: Note = unsaid,
 ) -> Deployment:
     """Program virtual chips with a package and measure their accuracy on the test set, or what stands for it.
 
@@ -41,6 +42,7 @@ def deploy(
         metric, memory, carry: as of `evaluate`. Without labels the agreement with the package's weights in float32
             counts.
         progress: called with the samples done on all chips, of how many.
+        note: called with a line for what the user should know of the data.
 
     Raises:
         CimcError: the package or the data do not fit, or an option is out of range.
@@ -54,7 +56,7 @@ def deploy(
     system = build_system(load_network(contents.network), contents.mapping, contents.chip)
     check_carry(system.network, carry)
     data = match_data(system.network, data, free_batch=False, carried=carry.values())
-    check_range(data, system.network, contents.mapping.input_range)
+    check_range(data, system.network, contents.mapping.input_range, note)
     total = chips * len(data.test)
     return deploy_program(
         system,
@@ -67,6 +69,6 @@ def deploy(
         metric=metric,
         memory=None if memory is None else check_whole("memory", memory, 1),
         carry=carry,
-        low=contents.mapping.input_range[0],
+        input_range=contents.mapping.input_range,
         progress=lambda done: progress(done, total),
     )

@@ -8,7 +8,7 @@ from typing import Any
 
 import jax
 
-from cimc.api.progress import Progress, silent
+from cimc.api.progress import Note, Progress, silent, unsaid
 from cimc.api.sources import artifact_of
 from cimc.api.system_of import state_of, system_of
 from cimc.artifact import Artifact
@@ -38,6 +38,7 @@ def evaluate(
     carry: Carry = MappingProxyType({}),
     seed: int = 0,
     progress: Progress = silent,
+    note: Note = unsaid,
 ) -> dict[str, Any]:
     """Measure a `.cim` file on the test set: on its arrays, without noise, or exactly (float32, no arrays).
 
@@ -56,6 +57,7 @@ def evaluate(
             which begins with the input's first sample, or with zeros where the data has none.
         seed: of programming, calibration and noise.
         progress: called with the samples done, of how many.
+        note: called with a line for what the user should know of the data.
 
     Returns:
         The figures of the labelled outputs by their names (of several with `OUTPUT.` before them), such as accuracy;
@@ -74,15 +76,15 @@ def evaluate(
     state, programmed = state_of(artifact, system, name, weight_range=best_weight_range)
     check_carry(network, carry)
     data = match_data(network, data, free_batch=False, carried=carry.values())
-    check_range(data, network, artifact.mapping.input_range)
+    check_range(data, network, artifact.mapping.input_range, note)
     quality = new_quality(network, data.test, metric, name=data.name)
     program_key, calibration_key, read_key = jax.random.split(new_key(seed), 3)
     if not programmed and not exact:
         state, _ = program(system, state, program_key)
         samples = data.train.take(calibration_index(seed, len(data.train), stream=bool(carry)))
         state = calibrate(system, state, samples, data.preprocess, calibration_key, carry=carry)
-    low = artifact.mapping.input_range[0]
-    exactly = carried(network, carry, partial(outputs_exactly, network, exact_parameters(system, state)), low)
+    reference = partial(outputs_exactly, network, exact_parameters(system, state))
+    exactly = carried(network, carry, reference, artifact.mapping.input_range)
     on_arrays = carried(network, carry, partial(outputs_on_arrays, system, state, key=read_key if noise else None))
     seconds, timed = 0.0, 0
     for batch in batches(network, data.test, data.preprocess, memory, steps=bool(carry)):

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import onnx_ir as ir
 
 from cimc.api.checkpoint import calibration_samples
+from cimc.api.progress import Note, unsaid
 from cimc.api.sources import artifact_of, chip_of
 from cimc.api.system_of import state_of, system_of
 from cimc.artifact import Artifact
@@ -25,7 +26,7 @@ from runtime.crossbar.xla import use_compilation_cache
 from runtime.network.load import load_network
 from runtime.system.calibration import calibrate, calibration_index
 from runtime.system.carry import Carry, check_carry
-from runtime.system.inputs import input_shapes, match_data, match_inputs
+from runtime.system.inputs import check_range, input_shapes, match_data, match_inputs
 from runtime.system.program import program_of, with_program
 from runtime.system.state import System, build_system, read_back
 from runtime.system.weight_range import best_weight_range
@@ -43,6 +44,7 @@ def export(
     weights: Weights | str = Weights.devices,
     carry: Carry = MappingProxyType({}),
     seed: int = 0,
+    note: Note = unsaid,
 ) -> Package:
     """Remap a `.cim` file's weights to an inference chip: the package to program it.
 
@@ -55,6 +57,7 @@ def export(
             has learnt around the errors of its devices, which the digital copy does not hold.
         carry: as of `evaluate`; then `data` is needed, whose first steps set the input ranges.
         seed: of the noise of reads and calibration.
+        note: called with a line for what the user should know of the data.
 
     Raises:
         CimcError: the file or the chip do not fit, or no data sets the input ranges.
@@ -78,6 +81,9 @@ def export(
         state = read_back(trained_on, state, jax.random.fold_in(new_key(seed), 1), EXPORT_READS)
     state = with_program(state, program_of(system, state))
     check_carry(system.network, carry)
+    if data is not None:
+        data = match_data(system.network, data, free_batch=False, carried=carry.values())
+        check_range(data, system.network, artifact.mapping.input_range, note)
     if target.input.bits is None:  # nothing is clipped
         state = {**state, "input_range": {layer: jnp.float32(1) for layer in system.crossbars}}
     else:
@@ -103,9 +109,8 @@ def export(
 def _calibration(
     artifact: Artifact, system: System, data: Dataset | None, carry: Carry, seed: int, name: str
 ) -> tuple[Samples, Preprocess]:
-    """The samples that set the input ranges, with the network's input names: of the data, or those kept in training."""
+    """The samples that set the input ranges: of the data (of `match_data`), or those kept in training."""
     if data is not None:
-        data = match_data(system.network, data, free_batch=False, carried=carry.values())
         return data.train.take(calibration_index(seed, len(data.train), stream=bool(carry))), data.preprocess
     if carry:
         raise CimcError("--carry needs the steps of a stream to set input ranges on; add --data")

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from cimc.api.checkpoint import checkpoint, load_run
+from cimc.api.progress import Note, unsaid
 from cimc.api.sources import artifact_of
 from cimc.api.system_of import state_of, system_of
 from cimc.api.training_figures import training_figures
@@ -45,7 +46,7 @@ def train(
     resume: bool = False,
     checkpoint_seconds: float = 60.0,
     progress: Callable[[Run, int], None] = lambda run, total: None,
-    note: Callable[[str], None] = lambda line: None,
+    note: Note = unsaid,
 ) -> Trained:
     """Train a `.cim` file on its arrays.
 
@@ -59,7 +60,8 @@ def train(
         resume: go on from the checkpoint in `output` if there is one; the end is the same to the bit.
         checkpoint_seconds: time between checkpoints within an epoch.
         progress: called every few steps with the run and its number of steps.
-        note: called once before training, with the loss and where it is taken, in one line.
+        note: called before training with a line for the loss and where it is taken, and for what the user should know
+            of the data.
 
     Raises:
         CimcError: the file, the data, the chip or the options do not fit together; the loss is no longer a number; or
@@ -80,7 +82,7 @@ def train(
     if options.policy.compute.on_arrays and not programmed:
         state = normalize_layers(state)
     data = match_data(system.network, data)
-    check_range(data, system.network, artifact.mapping.input_range)
+    check_range(data, system.network, artifact.mapping.input_range, note)
     objective = objective_of(system, data, options.loss)
     run = start(system, state, options, programmed)
     if resume and output is not None and Path(output).exists():

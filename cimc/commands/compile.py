@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from cimc.commands.options import Json, Seed, emit
+from cimc.commands.options import ChannelsLast, DataDir, Json, Mean, Seed, Std, emit, load_data
 from cimc.errors import CimcError
 from cimc.options import RowSplit, ShareWeights, check_range
 
@@ -21,8 +21,19 @@ def compile(
     chip: Annotated[str, typer.Option(help="Chip name (see `cimc chips`) or path of a TOML file.")] = "brram-256x64",
     output: Annotated[Path | None, typer.Option("-o", "--output", help=".cim file to write.")] = None,
     input_range: Annotated[
-        str, typer.Option(help="Least and greatest input value; a negative one takes a second read phase.")
-    ] = "0,1",
+        str | None,
+        typer.Option(
+            metavar="LOW,HIGH", help="Least and greatest input; a negative one takes a second phase. Default: 0,1."
+        ),
+    ] = None,
+    calibrate: Annotated[
+        str | None,
+        typer.Option(metavar="DATA", help="Take the input range from this data (as --data of other commands)."),
+    ] = None,
+    data_dir: DataDir = None,
+    mean: Mean = None,
+    std: Std = None,
+    channels_last: ChannelsLast = False,
     max_chips: Annotated[int | None, typer.Option(help="Refuse a network that needs more chips.", min=1)] = None,
     row_split: Annotated[RowSplit | None, typer.Option(help="In place of the chip's own rule.")] = None,
     objective: Annotated[
@@ -68,11 +79,15 @@ def compile(
 
     # A network is many objects that live to the end: looking for dead ones again and again takes a fifth of the time.
     gc.set_threshold(100_000, 20, 20)
+    data = (
+        None if calibrate is None else load_data(calibrate, data_dir, mean=mean, std=std, channels_last=channels_last)
+    )
     compiled = cimc.compile(
         model,
         chip,
         output=output,
-        input_range=parse_range(input_range),
+        input_range=None if input_range is None else parse_range(input_range),
+        calibrate=data,
         max_chips=max_chips,
         row_split=row_split,
         verify=verify,

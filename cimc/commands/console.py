@@ -53,6 +53,17 @@ def inform(text: str) -> None:
     print(text, file=sys.stderr, flush=True)
 
 
+def noting(label: str) -> tuple[list[str], Callable[[str], None]]:
+    """The notes of a command, and what adds one: it is also printed on stderr, after the label."""
+    notes: list[str] = []
+
+    def note(line: str) -> None:
+        notes.append(line)
+        inform(f"{label}: {line}")
+
+    return notes, note
+
+
 @contextmanager
 def progress_bar(label: str) -> Iterator[Callable[[int, int, str], None]]:
     """A progress bar on stderr; yields a function of (done, total, note). Nothing is drawn when stderr is no terminal,

@@ -58,11 +58,12 @@ def deploy(
     Example: cimc deploy package/ --data mnist --chips 100
     """
     import cimc
-    from cimc.commands.console import progress_bar
+    from cimc.commands.console import noting, progress_bar
     from runtime.deployment.deploy import summary
 
     size = parse_memory(memory)
     dataset = load_data(data, data_dir, mean=mean, std=std, channels_last=channels_last)
+    notes, note = noting("deploy")
     with progress_bar("deploy") as bar:
         result = cimc.deploy(
             package,
@@ -75,8 +76,9 @@ def deploy(
             memory=size,
             carry=parse_carry(carry),
             progress=lambda done, total: bar(done, total, ""),
+            note=note,
         )
-    emit(summary(result), lambda: show(result, dataset.label), as_json=as_json)
+    emit({**summary(result), "notes": notes}, lambda: show(result, dataset.label), as_json=as_json)
 
 
 def show(result: "Deployment", data: str) -> None:

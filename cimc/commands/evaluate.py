@@ -46,10 +46,11 @@ def evaluate(
     Example: cimc eval trained.cim --data mnist
     """
     import cimc
-    from cimc.commands.console import progress_bar
+    from cimc.commands.console import noting, progress_bar
 
     size = parse_memory(memory)
     dataset = load_data(data, data_dir, mean=mean, std=std, channels_last=channels_last)
+    notes, note = noting("eval")
     with progress_bar("eval") as bar:
         figures = cimc.evaluate(
             artifact,
@@ -62,8 +63,13 @@ def evaluate(
             carry=parse_carry(carry),
             seed=seed,
             progress=lambda done, total: bar(done, total, ""),
+            note=note,
         )
-    emit(figures, lambda: show(figures, f"{len(dataset.test)} test samples of {dataset.label}"), as_json=as_json)
+    emit(
+        {**figures, "notes": notes},
+        lambda: show(figures, f"{len(dataset.test)} test samples of {dataset.label}"),
+        as_json=as_json,
+    )
 
 
 def show(figures: "dict[str, Any]", samples: str) -> None:

@@ -35,12 +35,14 @@ def export(
     Example: cimc export trained.cim --chip brram-256x64 -o package/
     """
     import cimc
+    from cimc.commands.console import noting
 
+    notes, note = noting("export")
     dataset = None if data is None else load_data(data, data_dir, mean=mean, std=std, channels_last=channels_last)
     package = cimc.export(
-        artifact, chip, output=output, data=dataset, weights=weights, carry=parse_carry(carry), seed=seed
+        artifact, chip, output=output, data=dataset, weights=weights, carry=parse_carry(carry), seed=seed, note=note
     )
-    emit(figures(package, output), lambda: show(package, output, data), as_json=as_json)
+    emit({**figures(package, output), "notes": notes}, lambda: show(package, output, data), as_json=as_json)
 
 
 def figures(package: "Package", output: Path) -> dict[str, Any]:

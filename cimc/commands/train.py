@@ -80,7 +80,7 @@ def train(
     Example: cimc train lenet1.cim --data mnist --epochs 13 --steps-per-epoch 400 --lr 0.004 -o trained.cim
     """
     import cimc
-    from cimc.commands.console import inform, progress_bar
+    from cimc.commands.console import noting, progress_bar
 
     kept = residual if reset is None else Residual.drop if reset is Reset.zero else Residual.keep
     policy = cimc.Policy(
@@ -104,6 +104,7 @@ def train(
         loss=loss,
     )
     dataset = load_data(data, data_dir, mean=mean, std=std, channels_last=channels_last)
+    notes, note = noting("train")
     with progress_bar("train") as bar:
         trained = cimc.train(
             artifact,
@@ -113,9 +114,9 @@ def train(
             resume=resume,
             checkpoint_seconds=checkpoint_seconds,
             progress=lambda run, total: bar(run.step, total, epoch_note(run.history)),
-            note=lambda line: inform(f"train: {line}"),
+            note=note,
         )
-    emit(trained.figures, lambda: show(trained, dataset.label, output), as_json=as_json)
+    emit({**trained.figures, "notes": notes}, lambda: show(trained, dataset.label, output), as_json=as_json)
 
 
 def _setting(text: str) -> tuple[str, str]:

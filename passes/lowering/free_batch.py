@@ -24,8 +24,8 @@ class FreeBatch(ir.passes.InPlacePass):
     """Replace a static batch size by a symbol, also where a Reshape, an Expand or a constant repeats it.
 
     The first size of every input counts as the batch if all inputs agree in it, or the second of recurrent inputs and
-    states [length or layers, batch, features]; and if the network with a free batch, run on one image more, computes
-    the same for all the others. Else the network stays as it is.
+    states [length or layers, batch, features]; and if the network with a free batch, run on one image more before
+    and after, computes the same for all the others. Else the network stays as it is.
     """
 
     def call(self, model: ir.Model) -> ir.passes.PassResult:
@@ -39,7 +39,7 @@ class FreeBatch(ir.passes.InPlacePass):
                 sizes[value.name or ""] = tuple(size if isinstance(size, int) else None for size in value.shape or ())
             trial = model.clone()
             _free(trial, sizes, axes, batch)
-            if _same_with_another_image(model, trial, axes, batch) and _time_stays(trial):
+            if _same_with_others(model, trial, axes, batch) and _time_stays(trial):
                 _free(model, sizes, axes, batch)
                 return ir.passes.PassResult(model, modified=True)
         return ir.passes.PassResult(model, modified=False)
@@ -60,28 +60,29 @@ def _choices(inputs: Sequence[ir.Value]) -> Iterator[tuple[int, _InputAxes]]:
             yield batches.pop(), tuple(None if place is None else place[1] for place in choice)
 
 
-def _same_with_another_image(fixed: ir.Model, free: ir.Model, axes: _InputAxes, batch: int) -> bool:
+def _same_with_others(fixed: ir.Model, free: ir.Model, axes: _InputAxes, batch: int) -> bool:
     try:
-        feeds = random_inputs(free, batch + 1, 0)
+        feeds = random_inputs(free, batch + 2, 0)
         some = {
-            name: array if axis is None else array.take(range(batch), axis)
+            name: array if axis is None else array.take(range(1, batch + 1), axis)
             for (name, array), axis in zip(feeds.items(), axes, strict=True)
         }
         expected = run(fixed, some)
         computed = run(free, feeds)
     except CimcError:
         return False
-    return all(_begins_with(more, one, batch) for one, more in zip(expected, computed, strict=True))
+    return all(_holds(more, one, batch) for one, more in zip(expected, computed, strict=True))
 
 
-def _begins_with(more: np.ndarray, one: np.ndarray, batch: int) -> bool:
-    """Whether `more` holds `one` and the results for one image more."""
+def _holds(more: np.ndarray, one: np.ndarray, batch: int) -> bool:
+    """Whether `more` is `one` with the results for one image before and for one after."""
     if more.ndim != one.ndim:
         return False
     longer = [axis for axis in range(one.ndim) if more.shape[axis] != one.shape[axis]]
-    if len(longer) != 1 or more.shape[longer[0]] * batch != one.shape[longer[0]] * (batch + 1):
+    if len(longer) != 1 or more.shape[longer[0]] * batch != one.shape[longer[0]] * (batch + 2):
         return False
-    same = more.take(range(one.shape[longer[0]]), longer[0])
+    size = one.shape[longer[0]]
+    same = more.take(range(size // batch, size // batch + size), longer[0])
     return bool(np.allclose(one, same, rtol=1e-4, atol=1e-5))
 
 

@@ -62,7 +62,7 @@ def deploy(
     metric: str | None = None,
     memory: int | None = None,
     carry: Carry = MappingProxyType({}),
-    low: float | None = None,
+    input_range: tuple[float, float] | None = None,
     progress: Callable[[int], None] = lambda samples: None,
 ) -> Deployment:
     """Program virtual chips, each with its own programming errors and noise, and measure the test set on each.
@@ -77,7 +77,7 @@ def deploy(
         baseline: the figure to normalise by; None: the exact network's on the same samples.
         metric: as `runtime.system.quality.new_quality`.
         memory: bytes for the values between layers; None: a share of what is free.
-        carry, low: as `runtime.system.carry.carried`; each chip has its own states.
+        carry, input_range: as `runtime.system.carry.carried`; each chip has its own states.
         progress: called with the samples done on all chips so far.
     """
     state, network = with_program(initial_state(system, weight_range=None), program), system.network
@@ -92,7 +92,7 @@ def deploy(
         for die in some:
             held = {**state, "conductance": program_chip(system, state, program_keys[die])}
             runs[die] = carried(network, carry, partial(outputs_on_arrays, system, held, key=read_keys[die]))
-        exactly = carried(network, carry, partial(outputs_exactly, network, parameters), low)
+        exactly = carried(network, carry, partial(outputs_exactly, network, parameters), input_range)
         for batch in batches(network, data.test, data.preprocess, memory, steps=bool(carry)):
             reference = exactly(batch)
             if first == 0:

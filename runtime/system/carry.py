@@ -12,6 +12,7 @@ from cimc.errors import CimcError
 from runtime.network.network import Network
 from runtime.network.stepwise import Arrays
 from runtime.system.inference import Batch, Outputs, batch_axis, outputs_exactly
+from runtime.system.inputs import outward
 
 Carry = Mapping[str, str]  # output -> the input that takes it in the next step
 Run = Callable[[Batch], Outputs]
@@ -45,7 +46,7 @@ def _text(network: Network, value: str) -> str:
     return f"{kind} {'x'.join('?' if size is None else str(size) for size in sizes)}"
 
 
-def carried(network: Network, carry: Carry, run: Run, low: float | None = None) -> Run:
+def carried(network: Network, carry: Carry, run: Run, input_range: tuple[float, float] | None = None) -> Run:
     """`run` for the steps of a stream in their order: each takes the states that the step before gave.
 
     The first step takes what the data holds for a state, else zeros. Every stream has its own states.
@@ -54,10 +55,10 @@ def carried(network: Network, carry: Carry, run: Run, low: float | None = None) 
         network: takes and gives the states.
         carry: none: `run` as it is.
         run: computes the outputs of a batch.
-        low: the least input that the network was compiled for; None: states are not checked.
+        input_range: of the inputs that the network was compiled for; None: states are not checked.
 
     Raises:
-        CimcError: by the function returned, for a state below 0 where `low` is not.
+        CimcError: by the function returned, for a state below 0 where `input_range` has nothing below 0.
     """
     if not carry:
         return run
@@ -71,8 +72,8 @@ def carried(network: Network, carry: Carry, run: Run, low: float | None = None) 
         outputs = run(replace(batch, feeds={**zeros, **batch.feeds, **states}))
         for output, name in carry.items():
             states[name] = np.moveaxis(outputs[output], 0, batch_axis(network, output))
-            if low is not None and states[name].dtype.kind == "f":
-                _check_sign(name, states[name], low)
+            if input_range is not None and states[name].dtype.kind == "f":
+                _check_sign(name, states[name], input_range)
         return outputs
 
     return step
@@ -95,11 +96,12 @@ def with_states(network: Network, carry: Carry, steps: Iterable[Batch], paramete
         yield seen.pop()
 
 
-def _check_sign(name: str, state: NDArray[Any], low: float) -> None:
+def _check_sign(name: str, state: NDArray[Any], input_range: tuple[float, float]) -> None:
     """A chip whose inputs are all positive drives no negative ones."""
     least = float(state.min(initial=0))
-    if low >= 0 > least:
+    if input_range[0] >= 0 > least:
+        largest = max(input_range[1], float(np.abs(state).max()))
         raise CimcError(
-            f"the state {name} reaches {least:.3g} but the network was compiled for inputs from {low:g}; compile it "
-            "with --input-range -1,1"
+            f"the state {name} reaches {least:.3g} but the network was compiled for inputs from {input_range[0]:g}; "
+            f"compile it with --input-range {outward(-largest, largest)}"
         )

@@ -1,19 +1,20 @@
 """From stored samples to the inputs of a network: which is which, whether they fit, and what the network sees."""
 
-from collections.abc import Collection, Mapping, Sequence
+import math
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from cimc.dataset import IMAGE_AXES, Dataset, Preprocess, Samples
+from cimc.dataset import AS_STORED, Dataset, Preprocess, Samples, seen_as
 from cimc.errors import CimcError
 from runtime.network.network import Network
 
 # Name -> sizes [N, ...] (None: any) and NumPy type of each input of a network.
 Shapes = Mapping[str, tuple[Sequence[int | None], np.dtype[Any]]]
-AS_STORED = Preprocess()
+ROUNDING = 1e-3  # of the largest value: not worth a word
 
 
 def input_shapes(network: Network) -> Shapes:
@@ -67,20 +68,38 @@ def _match(network: Network, samples: Samples, preprocess: Preprocess, carried: 
     return matched
 
 
-def check_range(data: Dataset, network: Network, input_range: tuple[float, float]) -> None:
-    """Raises CimcError for data (of `match_data`) below the values that the network was compiled for."""
-    shapes = input_shapes(network)
-    for samples in (data.train, data.test):
-        for name, stored in samples.inputs.items():
-            if shapes[name][1].kind != "f" or stored.dtype.kind == "b":
-                continue
-            seen_as = data.preprocess if _preprocessed(stored, len(shapes)) else AS_STORED
-            least = input_bounds(stored, seen_as)[0]
-            if least < min(input_range[0], 0.0):
-                raise CimcError(
-                    f"{data.name} has values down to {least:.3g} but the network was compiled for inputs from "
-                    f"{input_range[0]:g}; compile it with --input-range LOW,HIGH"
-                )
+def check_range(data: Dataset, network: Network, input_range: tuple[float, float], note: Callable[[str], None]) -> None:
+    """Compare the values of data (of `match_data`) with those that the network was compiled for.
+
+    Values above are noted and no error: what the input of the DAC's largest code is, calibration chooses.
+
+    Raises:
+        CimcError: for values below.
+    """
+    floats = [name for name, kind in network.input_types.items() if kind.kind == "f"]
+    bounds = data.bounds(floats).values()
+    low, high = min((least for least, _ in bounds), default=0.0), max((most for _, most in bounds), default=0.0)
+    needed = f"--input-range {outward(min(low, input_range[0]), max(high, input_range[1]))} or --calibrate {data.name}"
+    if low < min(input_range[0], 0.0):
+        raise CimcError(
+            f"{data.name} has values down to {low:.3g} but the network was compiled for inputs from "
+            f"{input_range[0]:g}; compile it with {needed}"
+        )
+    if high > input_range[1] + ROUNDING * abs(input_range[1]):
+        note(
+            f"{data.name} reaches {high:.4g} but the network was compiled for inputs up to {input_range[1]:g}; pixels "
+            f"may want scaling (--mean, --std), else compile it with {needed}"
+        )
+
+
+def outward(low: float, high: float) -> str:
+    """LOW,HIGH with three digits, rounded such that all between the two stays between them."""
+
+    def rounded(value: float, whole: Callable[[float], int]) -> float:
+        step = 10.0 ** (math.floor(math.log10(abs(value))) - 2) if value else 1.0
+        return whole(value / step) * step
+
+    return f"{rounded(low, math.floor):.6g},{rounded(high, math.ceil):.6g}"
 
 
 def match_inputs(samples: Samples, inputs: Shapes, preprocess: Preprocess = AS_STORED) -> Samples:
@@ -105,11 +124,11 @@ def match_inputs(samples: Samples, inputs: Shapes, preprocess: Preprocess = AS_S
     if unknown := [name for name in given if name not in inputs]:
         raise CimcError(f"the data has {', '.join(unknown)}, no input of the network: it takes {', '.join(inputs)}")
     for name, (sizes, kind) in inputs.items():
-        seen_as = preprocess if _preprocessed(given[name], len(inputs)) else AS_STORED
-        stored = _seen_sizes(given[name].shape, seen_as)
+        applied = seen_as(preprocess, given[name], len(inputs))
+        stored = _seen_sizes(given[name].shape, applied)
         _check_sizes(name, stored, sizes)
         if kind.kind == "f":
-            _check_channels(name, stored, seen_as)
+            _check_channels(name, stored, applied)
         _check_type(name, given[name].dtype, kind)
     return Samples({name: given[name] for name in inputs}, samples.labels)
 
@@ -179,19 +198,7 @@ def network_inputs(stored: Mapping[str, Any], inputs: Shapes, preprocess: Prepro
         if kind.kind in "iub":
             x = x.astype(np.bool_ if kind.kind == "b" else np.int32)
         else:
-            x = (preprocess if _preprocessed(x, len(inputs)) else AS_STORED).apply(x)
+            x = seen_as(preprocess, x, len(inputs)).apply(x)
         wanted = tuple(size for size in sizes[1:] if size is not None)
         seen[name] = x.reshape(len(x), *wanted) if len(wanted) == len(sizes) - 1 else x
     return seen
-
-
-def _preprocessed(stored: Any, inputs: int) -> bool:
-    return inputs == 1 or stored.ndim >= IMAGE_AXES
-
-
-def input_bounds(stored: NDArray[Any], preprocess: Preprocess) -> tuple[float, float]:
-    """The least and the largest value that the network sees of stored values [N, ...]."""
-    channel = stored.ndim - 1 if preprocess.channels_last else 1
-    others = tuple(axis for axis in range(stored.ndim) if axis != channel)
-    low, high = (preprocess.apply(extreme(stored, axis=others, keepdims=True)) for extreme in (np.min, np.max))
-    return float(low.min()), float(high.max())

@@ -248,7 +248,7 @@ def test_inspect_shows_what_compile_counted(compiled):
 
 def test_inspect_shows_the_training_that_train_printed(trained):
     shown = figures("inspect", "trained.cim")["training"]
-    kept = {name: value for name, value in trained.items() if name not in CLOCKED}
+    kept = {name: value for name, value in trained.items() if name not in CLOCKED | {"notes"}}
     assert shown["figures"] == read_artifact(Path("trained.cim")).history["figures"] == kept
     assert shown["complete"]
     assert (shown["options"]["lr"], shown["options"]["seed"], shown["options"]["epochs"]) == (0.02, 0, 4)

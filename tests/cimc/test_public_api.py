@@ -26,16 +26,18 @@ from tests.networks import network_proto, weights
 ROOT = Path(__file__).parents[2]
 PACKAGES = ("cimc", "passes", "runtime")
 CHIP = "brram-soc"
-COMPILE = "model chip | output input_range max_chips row_split verify shapes constants verify_passes passes_folder"
+COMPILE = (
+    "model chip | output input_range calibrate max_chips row_split verify shapes constants verify_passes passes_folder"
+)
 COMPILE += " objective arrays seed share_weights"
 # Every public function: its parameters, those after the bar by keyword only.
 SIGNATURES = {
     "compile": COMPILE,
     "compile_model": COMPILE,
-    "deploy": "package data | chips seed required baseline metric memory carry progress",
-    "evaluate": "source data | exact noise metric layers memory carry seed progress",
+    "deploy": "package data | chips seed required baseline metric memory carry progress note",
+    "evaluate": "source data | exact noise metric layers memory carry seed progress note",
     "explain": "chip",
-    "export": "source chip | output data weights carry seed",
+    "export": "source chip | output data weights carry seed note",
     "load_chip": "name_or_path",
     "load_data": "name_or_path data_dir | mean std channels_last",
     "read_artifact": "path",

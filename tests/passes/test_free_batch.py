@@ -84,6 +84,13 @@ def test_the_length_of_a_sequence_is_no_batch():
     assert first_size(nodes, [5, 2, 3], [5, 2, 4], {**constants, "axis": np.array([1])}) == 5
 
 
+@pytest.mark.parametrize("reverse", [0, 1])
+def test_a_sum_from_image_to_image_keeps_the_batch(reverse):
+    """Images that follow change nothing, or those before."""
+    nodes = [node("MatMul", ["x", "w"], ["h"]), node("CumSum", ["h", "axis"], ["y"], reverse=reverse)]
+    assert first_size(nodes, [4, 3], [4, 2], {"w": weights(3, 2), "axis": np.array(0)}) == 4
+
+
 def test_constants_that_differ_between_images_keep_the_batch():
     nodes = [node("Add", ["x", "c"], ["a"]), node("MatMul", ["a", "w"], ["y"])]
     assert first_size(nodes, [2, 6], [2, 4], {"c": weights(2, 6), "w": weights(6, 4)}) == 2

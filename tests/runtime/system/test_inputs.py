@@ -5,9 +5,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from cimc.dataset import Preprocess, Samples
+from cimc.dataset import Preprocess, Samples, input_bounds
 from cimc.errors import CimcError
-from runtime.system.inputs import Shapes, check_tokens, input_bounds, match_inputs, network_inputs
+from runtime.system.inputs import Shapes, check_tokens, match_inputs, network_inputs
 
 FLOAT, INT, BOOL = np.dtype(np.float32), np.dtype(np.int64), np.dtype(np.bool_)
 IMAGE: Shapes = {"image": ((None, 3, 4, 2), FLOAT)}
