@@ -22,8 +22,6 @@ from passes.set_constants import set_constants
 from passes.verify import Arrays, Feeds, differences, run
 
 ROUNDING = 1e-4  # of an output's size
-# Of the arrays: both devices of a pair sum up more than their difference, which so is rounded more coarsely.
-ROUNDING_OF_PAIRS = 1e-3
 MULTIPLE = 10.0  # of what rounding does to the original network
 LARGEST_MOVED_BYTES = 2**28  # of weights, which are copied to be moved
 _STEP = 0.03  # of an output's size: what a value on the other side of a quantiser's step may change
@@ -53,7 +51,7 @@ def sensitivity_of(model: ir.Model, feeds: Feeds, expected: Arrays) -> Sensitivi
     @cache
     def sensitivity() -> Sequence[float]:
         random = np.random.default_rng(0)
-        runs = [run(model, {name: _moved(x, random) for name, x in feeds.items()}) for _ in range(2)]
+        runs = [run(model, {name: move_by_rounding(x, random) for name, x in feeds.items()}) for _ in range(2)]
         # Optimised, onnxruntime may fail where it does not as the network is; with branches it may even crash.
         if not any(True for _ in model.graph.subgraphs()):
             with suppress(CimcError):
@@ -61,18 +59,16 @@ def sensitivity_of(model: ir.Model, feeds: Feeds, expected: Arrays) -> Sensitivi
         constants = [(name, constant(value)) for name, value in model.graph.initializers.items()]
         weights = {name: array for name, array in constants if array is not None and array.dtype.kind == "f"}
         if sum(array.nbytes for array in weights.values()) <= LARGEST_MOVED_BYTES:
-            moved = {name: _moved(array, random) for name, array in weights.items() if array.size > 1}
+            moved = {name: move_by_rounding(array, random) for name, array in weights.items() if array.size > 1}
             runs.append(run(set_constants(model, moved), feeds))
         return [max(found) for found in zip(*(differences(expected, one) for one in runs), strict=True)]
 
     return sensitivity
 
 
-def disagreement(
-    model: ir.Model, expected: Arrays, computed: Arrays, sensitivity: Sensitivity, rounding: float = ROUNDING
-) -> Disagreement | None:
+def disagreement(model: ir.Model, expected: Arrays, computed: Arrays, sensitivity: Sensitivity) -> Disagreement | None:
     """The output that differs most beyond what it may, if any; `model` made the outputs `expected`."""
-    share = _STEP if _quantises(model) else rounding
+    share = _STEP if _quantises(model) else ROUNDING
     worst: Disagreement | None = None
     for index, found in enumerate(differences(expected, computed)):
         size = size_of(expected[index])
@@ -115,8 +111,8 @@ def _quantises(model: ir.Model) -> bool:
     return any("Quantize" in node.op_type or node.op_type.startswith("QLinear") for node in model.graph)
 
 
-def _moved(array: npt.NDArray[np.generic], random: np.random.Generator) -> npt.NDArray[np.generic]:
-    """Each float at its next or its previous neighbour; zeros and other types stay."""
+def move_by_rounding(array: npt.NDArray[np.generic], random: np.random.Generator) -> npt.NDArray[np.generic]:
+    """Each float at its next or its previous neighbour; zeros and other types stay as they are."""
     if array.dtype.kind != "f":
         return array
     side = np.where(random.random(array.shape, dtype=np.float32) < 0.5, -np.inf, np.inf).astype(array.dtype)

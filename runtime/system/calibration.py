@@ -96,7 +96,7 @@ def _best_range(system: System, step: LayerStep, x: Floats, held: Held, key: Arr
     def error(candidate: np.float32) -> float:
         trial = held._replace(input_range=jnp.asarray(candidate))
         found = read_in_pieces(crossbar, tried, trial, key, number=step.number)
-        return float(np.mean(np.square(found - expected), dtype=np.float64))
+        return float(np.mean(np.square(found - expected, dtype=np.float64)))
 
     largest = np.maximum(np.max(np.abs(x), initial=0), np.float32(1e-6))
     candidates = largest * np.asarray(RANGE_FACTORS, np.float32)
