@@ -89,13 +89,14 @@ def prepare(folder: Path, *, short: bool) -> None:
     save(_speech(), folder / "speech.onnx")
     x_train, y_train, x_test, y_test = digits()
     np.savez(folder / "mydata.npz", x_train=x_train, y_train=y_train, x_test=x_test, y_test=y_test)
+    np.savez(folder / "speech.npz", input=weights(20, 512))
 
 
 def _speech() -> onnx.ModelProto:
-    """A network of one layer, its rows by the sample rate, for any number of samples."""
+    """A network of one layer, its rows by the sample rate, for any number of samples, with a state."""
     return onnx.parser.parse_model(
         """<ir_version: 8, opset_import: ["": 17]>
-      speech (float[N,samples] input, int64 sr) => (float[N,1] output)
+      speech (float[N,samples] input, float[N,1] state, int64 sr) => (float[N,1] output, float[N,1] stateN)
       <float[512] w = {WEIGHTS}, int64 high = {16000}> {
         fast = Equal (sr, high)
         half = If (fast) <
@@ -104,7 +105,10 @@ def _speech() -> onnx.ModelProto:
         >
         both = Constant <value_ints = [512, 1]> ()
         column = Reshape (w, both)
-        output = MatMul (half, column)
+        product = MatMul (half, column)
+        sum = Add (product, state)
+        stateN = Tanh (sum)
+        output = Sigmoid (stateN)
       }""".replace("WEIGHTS", ",".join(map(str, weights(512))))
     )
 

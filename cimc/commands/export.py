@@ -1,5 +1,6 @@
 """`cimc export`."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -42,7 +43,9 @@ def export(
     package = cimc.export(
         artifact, chip, output=output, data=dataset, weights=weights, carry=parse_carry(carry), seed=seed, note=note
     )
-    emit({**figures(package, output), "notes": notes}, lambda: show(package, output, data), as_json=as_json)
+    emit(
+        {**figures(package, output), "notes": notes}, lambda: show(package, output, data, carry or ()), as_json=as_json
+    )
 
 
 def figures(package: "Package", output: Path) -> dict[str, Any]:
@@ -58,7 +61,7 @@ def figures(package: "Package", output: Path) -> dict[str, Any]:
     }
 
 
-def show(package: "Package", output: Path, data: str | None) -> None:
+def show(package: "Package", output: Path, data: str | None, carry: Sequence[str]) -> None:
     """What the package holds, and what to do next, on the data that set its input ranges or that it was trained on."""
     from cimc.commands.console import print_figures, say
 
@@ -72,4 +75,5 @@ def show(package: "Package", output: Path, data: str | None) -> None:
         },
     )
     known = data or package.notes["training"].get("data", "YOUR.npz")
-    say(f"wrote {output}; next: cimc deploy {output} --data {known} --chips 20")
+    options = "".join(f" --carry {text}" for text in carry)
+    say(f"wrote {output}; next: cimc deploy {output} --data {known}{options} --chips 20")

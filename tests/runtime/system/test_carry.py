@@ -178,5 +178,8 @@ def test_commands_take_the_carry(folder: Path, monkeypatch: pytest.MonkeyPatch) 
     noisy = figures("eval", "hermes.cim", "--layers")
     assert noisy["agreement"]["next"]["snr_db"] > 5
     assert len(noisy["layers"]) == 3
+    options = ["--data", "stream.npz", "--carry", "next=state"]
+    shown = CliRunner().invoke(app, ["export", "ideal.cim", "-o", "again", *options])
+    assert "next: cimc deploy again --data stream.npz --carry next=state" in shown.stdout
     twice = CliRunner().invoke(app, ["eval", "ideal.cim", "--carry", "next=state", "--carry", "next=x"])
     assert (twice.exit_code, "OUT=IN" in twice.output) == (2, True)
