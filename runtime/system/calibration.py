@@ -17,7 +17,7 @@ from cimc.window import output_sizes
 from runtime.crossbar.pieces import Floats, Held, read_in_pieces
 from runtime.network.stepwise import Arrays, LayerStep, ScanStep, run_node_exactly, run_steps
 from runtime.system.carry import Carry, with_states
-from runtime.system.inference import Batch, batches, digital_parameters, exact_parameters
+from runtime.system.inference import MOST_BYTES, Batch, batches, digital_parameters, exact_parameters
 from runtime.system.input_ranges import RANGE_FACTORS, tried_images
 from runtime.system.layers import held_of, read_layer, samples_first
 from runtime.system.scans import choose_ranges_in_scan, read_scan
@@ -74,7 +74,8 @@ def calibrate(
 
 def _looked_at(system: System, state: State, samples: Samples, preprocess: Preprocess, carry: Carry) -> Sequence[Batch]:
     """The batches that set the ranges; of a stream steps with even spaces between, with their states."""
-    every = batches(system.network, samples, preprocess, steps=bool(carry))
+    # Not what is free just now: the batches decide which samples count, and so the ranges.
+    every = batches(system.network, samples, preprocess, MOST_BYTES, steps=bool(carry))
     if not carry:
         return list(islice(every, CALIBRATION_BATCHES))
     steps = list(with_states(system.network, carry, every, exact_parameters(system, state)))
