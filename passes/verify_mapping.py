@@ -28,6 +28,8 @@ from passes.scan_body import seen_from_outside
 from passes.set_constants import set_constants
 from passes.verify import Arrays, Feeds, differences, random_inputs, rms_share, run
 
+# What rounding at each addition of a sum makes, beside rounding of its terms.
+SUM_ROUNDING = 4.0
 LARGEST_BYTES = 3 * 2**29  # of the values that one run holds at a time, with the arrays
 
 
@@ -133,7 +135,8 @@ def _check_arrays(
         constants = [(name, constant(value)) for name, value in mapped.graph.initializers.items()]
         pairs = {name: array for name, array in constants if array is not None and name.endswith(".pair")}
         moved = set_constants(mapped, {name: move_by_rounding(array, random) for name, array in pairs.items()})
-        return [max(found) for found in zip(sensitivity(), differences(computed, run(moved, feeds)), strict=True)]
+        found = [SUM_ROUNDING * one for one in differences(computed, run(moved, feeds))]
+        return [max(both) for both in zip(sensitivity(), found, strict=True)]
 
     wrong = disagreement(lowered, run(on_grid, feeds), computed, with_pairs)
     if wrong is not None:
