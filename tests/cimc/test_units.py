@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from cimc.chip import Cell, Chip, load_chip
@@ -58,16 +58,22 @@ def test_targets_are_those_of_the_reference(changes: dict[str, Any]) -> None:
 def test_numpy_and_jax_snap_alike(changes: dict[str, Any]) -> None:
     chip = chip_with(**changes)
     snap = jax.jit(lambda weight, weight_range: pair_targets(weight, weight_range, chip))
+    held = np.linspace(0, 1, changes["levels"]) if "levels" in changes else (np.array(LISTED) - LISTED[0]) / 60
+    middles = (held[1:] + held[:-1]) / 2
 
     @settings(deadline=None, max_examples=20)
     @given(seed=st.integers(0, 2**32 - 1), weight_range=st.floats(0.01, 10))
+    @example(seed=72, weight_range=5.465976204806271)
     def check(seed: int, weight_range: float) -> None:
         weight = np.random.default_rng(seed).uniform(-12, 12, (50, 40)).astype(np.float32)
         weight[0, :3] = [0.0, weight_range, -weight_range]
         here = pair_targets(weight, np.float32(weight_range), chip)
         there = snap(jnp.asarray(weight), jnp.float32(weight_range))
         assert here.dtype == there.dtype == np.float32
-        np.testing.assert_array_equal(here, there)
+        # XLA may round the division otherwise, in the last bit: a weight halfway between two levels may take either.
+        fraction = np.clip(weight / weight_range, -1, 1)
+        shares = np.stack([np.maximum(fraction, 0), np.maximum(-fraction, 0)])[here != there]
+        assert np.all(np.min(np.abs(shares[:, None] - middles), axis=1, initial=1.0) < 1e-6)
 
     check()
 
