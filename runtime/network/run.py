@@ -15,7 +15,7 @@ from runtime.network.network import Network, Node
 from runtime.network.operators import OPERATORS
 from runtime.network.operators.batch_norm_and_dropout import batch_norm, dropout
 from runtime.network.operators.pooling import POOLS
-from runtime.network.scan import Product, Step, WatchingProduct, as_one_batch, run_steps
+from runtime.network.scan import Product, Step, WatchingProduct, as_one_batch, loop
 
 Values = dict[str, Array]
 
@@ -184,12 +184,12 @@ def run_scan(
         return step
 
     if not isinstance(product, WatchingProduct):
-        return run_steps(node, inputs, key, with_product(product))[0]
-    seen = run_steps(node, inputs, key, with_product(product.before), collect=True)[1]
+        return loop(node, inputs, key, with_product(product))[0]
+    seen = loop(node, inputs, key, with_product(product.before), collect=True)[1]
     layers = [inner.layer for inner in body.nodes if inner.layer is not None]
     for name, x in zip(layers, seen, strict=True):
         product.see(name, as_one_batch(x), key)
-    return run_steps(node, inputs, key, with_product(product.after))[0]
+    return loop(node, inputs, key, with_product(product.after))[0]
 
 
 def _execute(network: Network, node: Node, inputs: list[Any]) -> Any:

@@ -44,7 +44,7 @@ class WatchingProduct:
         return self.see(name, x, key)
 
 
-def run_steps(
+def loop(
     node: Node, inputs: Sequence[Any], key: Array | None, step: Step, *, collect: bool = False
 ) -> tuple[list[Array], list[Array]]:
     """Run a Scan.
