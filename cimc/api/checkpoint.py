@@ -19,8 +19,8 @@ from runtime.system.state import flatten_state
 from runtime.training.options import TrainingOptions
 from runtime.training.train import Run
 
-# Closing figures that a clock gave: they are of the machine, and a run that repeats must write the same bytes.
 _KEPT = "calibration/"  # names of the kept samples: `images` for the only input, else the input's
+# Closing figures that a clock gave: they are of the machine, and a run that repeats must write the same bytes.
 CLOCKED = frozenset({"images_per_s", "start_up_s"})
 
 

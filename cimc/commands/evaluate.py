@@ -101,15 +101,13 @@ def show_layers(layers: "dict[str, dict[str, Any]]") -> None:
     def text(value: float | None) -> str:
         return "-" if value is None else f"{value:.1f} dB"
 
+    clipped = ("clipped_inputs", "clipped_codes")
     rows = [
-        [name, text(found["own_snr_db"]), text(found["snr_db"]), *(f"{found[key]:.2%}" for key in _CLIPPED)]
+        [name, text(found["own_snr_db"]), text(found["snr_db"]), *(f"{found[key]:.2%}" for key in clipped)]
         for name, found in layers.items()
     ]
     head = ["layer", "SNR of the layer alone", "SNR up to here", "clipped inputs", "clipped ADC codes"]
     print_table("layers against float32", head, rows)
-
-
-_CLIPPED = ("clipped_inputs", "clipped_codes")
 
 
 def figure_text(name: str, value: float) -> str:
