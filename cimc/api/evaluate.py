@@ -13,6 +13,7 @@ from cimc.api.sources import artifact_of
 from cimc.api.system_of import state_of, system_of
 from cimc.artifact import Artifact
 from cimc.dataset import Dataset
+from cimc.errors import CimcError
 from cimc.options import check_whole
 from runtime.crossbar.keys import new_key
 from runtime.crossbar.xla import use_compilation_cache
@@ -69,6 +70,8 @@ def evaluate(
     """
     seed = check_whole("seed", seed, 0)
     memory = None if memory is None else check_whole("memory", memory, 1)
+    if layers and exact:
+        raise CimcError("layers compares the arrays with float32, and exact leaves the arrays out; give one of them")
     use_compilation_cache()
     artifact, name = artifact_of(source)
     system = system_of(artifact)
@@ -106,7 +109,7 @@ def evaluate(
     named = {f"{output}.{key}" if several else key: v for output, found in figures.items() for key, v in found.items()}
     agreement = {} if exact else {"agreement": quality.agreement()}
     by_layer = {}
-    if layers and not exact:
+    if layers:
         errors = layer_errors(system, state, data.test, data.preprocess, read_key if noise else None, carry=carry)
         by_layer = {"layers": {error.name: error.figures for error in errors}}
     return {**named, "images_per_s": timed / seconds, **agreement, **by_layer}

@@ -220,7 +220,9 @@ def _run(step: DigitalStep, values: Arrays) -> list[NDArray[Any]]:
     try:
         return [np.asarray(array) for array in step.session.run(None, {name: values[name] for name in step.inputs})]
     except Exception as error:
-        raise CimcError(f"onnxruntime cannot run the network on these inputs: {_line(error)}") from None
+        raise CimcError(
+            f"onnxruntime cannot run the network on these inputs ({_line(error)}); check sizes and values of the data"
+        ) from None
 
 
 def _line(error: Exception) -> str:

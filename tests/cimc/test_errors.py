@@ -182,6 +182,11 @@ def test_labels_of_a_network_with_two_outputs_name_theirs(place):
     assert "data.npz: the network has the outputs y, z; name the one of the labels: labels/OUTPUT" in message
 
 
+def test_eval_of_layers_without_arrays():
+    message = refused("eval", "small.cim", "--data", "data.npz", "--layers", "--exact")
+    assert "exact leaves the arrays out; give one of them" in message
+
+
 def test_eval_of_a_network_with_two_outputs(place):
     save(place / "two.onnx", [*LAYER, helper.make_node("Relu", ["y"], ["z"])], ["y", "z"])
     assert cimc("compile", "two.onnx", "--chip", "brram-soc", "-o", "two.cim")[0] == 0
