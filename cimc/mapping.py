@@ -71,15 +71,34 @@ class LayerShape(Record):
 
 
 class MappedLayer(LayerShape):
-    """A crossbar layer on arrays. copies: each holds all weights and takes its share of the positions."""
+    """A crossbar layer on arrays. copies: each holds all weights and takes its share of the positions.
+
+    rows_per_read: most weight rows of a block that are driven at once; the others follow in further reads, whose codes
+    are added. None: all.
+    """
 
     blocks: tuple[Block, ...]
     copies: int = 1
+    rows_per_read: int | None = None
 
     @property
     def row_bounds(self) -> tuple[tuple[int, int], ...]:
         """(start, stop) of each row block, in order."""
         return tuple(sorted({(block.row_start, block.row_stop) for block in self.blocks}))
+
+    @property
+    def read_rows(self) -> int:
+        """Weight rows of a full read. All row blocks are cut alike, so of several it divides the full one."""
+        bounds = self.row_bounds
+        height = bounds[0][1] - bounds[0][0]
+        step = min(self.rows_per_read or height, height)
+        return step if len(bounds) == 1 else max(size for size in range(1, step + 1) if height % size == 0)
+
+    @property
+    def read_bounds(self) -> tuple[tuple[int, int], ...]:
+        """(start, stop) of the weight rows that are driven at once, in order."""
+        step, rows = self.read_rows, self.row_bounds[-1][1]
+        return tuple((start, min(start + step, rows)) for start in range(0, rows, step))
 
     @property
     def column_bounds(self) -> tuple[tuple[int, int], ...]:

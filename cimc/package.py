@@ -43,11 +43,14 @@ from cimc.program_files import (
 )
 from cimc.version import __version__
 
-FORMAT = 3
+FORMAT = 4
 # In format 2 the tables of arrays have no first lines, there is no README.md, and the chip's levels were the update
 # step alone (`cimc.migrate`).
-READABLE = (2, 3)
+# In format 3 weight ranges and gains were one number a layer, and inputs had no factors.
+READABLE = (2, 3, 4)
+WITHOUT_GRANULARITY = 2
 SCALES = ("weight_range", "input_range", "gain")
+PARTS = ("bias", "input_factor")  # where the layer has them
 
 
 @dataclass(frozen=True)
@@ -75,8 +78,7 @@ def write_package(folder: str | Path, package: Package) -> None:
     digital = {f"digital/{name}": np.asarray(array) for name, array in package.program.digital.items()}
     for name, layer in layers.items():
         digital |= {f"{scale}/{name}": np.asarray(getattr(layer, scale)) for scale in SCALES}
-        if layer.bias is not None:
-            digital[f"bias/{name}"] = layer.bias
+        digital |= {f"{part}/{name}": array for part in PARTS if (array := getattr(layer, part)) is not None}
     targets = array_targets(package.mapping, package.chip, package.program)
     decimals, held = decimals_for(targets, package.chip), blocks_by_array(package.mapping)
     with replacing_folder(Path(folder), _is_package) as temporary:
@@ -130,13 +132,13 @@ def read_package(folder: str | Path) -> Package:
         manifest = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
         contents = {name: _checked(folder, name, manifest["sha256"][name]) for name in _READ}
         if manifest["format"] not in READABLE:
-            readable = " and ".join(map(str, READABLE))
+            readable = f"{READABLE[0]} to {READABLE[-1]}"
             raise CimcError(f"{folder} has format {manifest['format']}, this version reads {readable}; export it again")
         for name, digest in manifest["sha256"].items():
             if name not in contents and ".." not in name:
                 _checked(folder, name, digest)
         chip_text = contents["chip.toml"].decode()
-        if manifest["format"] < FORMAT:
+        if manifest["format"] <= WITHOUT_GRANULARITY:
             chip_text = with_granularity(chip_text, f"in {folder}")
         chip = parse_chip(chip_text, f"in {folder}")
         mapping = parse_mapping(contents["mapping.json"], str(folder))
@@ -186,8 +188,9 @@ def _program(mapping: Mapping, targets: Floats, digital: dict[str, npt.NDArray[A
     layers = {}
     for layer in mapping.layers:
         pair = take_from_arrays(mapping, layer.name, targets)
-        scales = {scale: np.float32(digital[f"{scale}/{layer.name}"]) for scale in SCALES}
-        layers[layer.name] = LayerProgram(targets=pair, bias=digital.get(f"bias/{layer.name}"), **scales)
+        values = {scale: digital[f"{scale}/{layer.name}"] for scale in SCALES}
+        values |= {part: digital.get(f"{part}/{layer.name}") for part in PARTS}
+        layers[layer.name] = LayerProgram(targets=pair, **values)
     constants = {key.removeprefix("digital/"): array for key, array in digital.items() if key.startswith("digital/")}
     return Program(layers, constants)
 

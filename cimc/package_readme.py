@@ -25,8 +25,9 @@ FILES = {
         "`sign` (+1: G+, -1: G-), each [arrays, rows, columns]"
     ),
     "digital.safetensors": (
-        "of each layer `weight_range/NAME`, `input_range/NAME`, `gain/NAME` and, if it has one, `bias/NAME` "
-        "[columns]; `digital/NAME`: other constants of the network"
+        "of each layer `weight_range/NAME` and `gain/NAME`, one number or one a column, `input_range/NAME` and, where "
+        "it has them, `bias/NAME` [columns] and `input_factor/NAME` [input channels]; `digital/NAME`: other constants "
+        "of the network"
     ),
     "chip.toml": "the description of the chip, with units and sources",
     "mapping.json": "the mapping in full, as the tool reads it",
@@ -38,11 +39,11 @@ FILES = {
 
 @dataclass(frozen=True)
 class LayerScale:
-    """The numbers that turn a layer's codes into values; s as in the README's equation, in float32."""
+    """The numbers that turn a layer's codes into values; s as in the README's equation, one or one a column."""
 
     layer: MappedLayer
     program: LayerProgram
-    scale: np.float32
+    scale: Floats
 
 
 def layer_scales(chip: Chip, mapping: Mapping, program: Program) -> list[LayerScale]:
@@ -51,7 +52,7 @@ def layer_scales(chip: Chip, mapping: Mapping, program: Program) -> list[LayerSc
     for layer in mapping.layers:
         values = program.layers[layer.name]
         per_count = count_scale(values.weight_range, values.input_range, chip)
-        found.append(LayerScale(layer, values, np.float32(per_count * values.gain)))
+        found.append(LayerScale(layer, values, np.asarray(per_count * values.gain, np.float32)))
     return found
 
 
@@ -169,7 +170,7 @@ def _equation(chip: Chip) -> str:
         dac,
         (f"I = V sum({drive})", f"over word lines; uA of a bit line, V = {volt:g} V, G in uS"),
         adc,
-        ("d = sum(D+ - D-)", "over the row blocks, which together hold all rows of a column; digital"),
+        ("d = sum(D+ - D-)", "over the reads, which together drive all rows of a column; digital"),
         ("y = (d + bias / s) s", f"s = {s}"),
     ]
     width = max(len(left) for left, _ in lines) + 4
@@ -193,22 +194,30 @@ def _numbers(chip: Chip, scales: list[LayerScale]) -> str:
         [
             _text(one.layer.name),
             f"{one.layer.rows} x {one.layer.columns}",
-            str(len(one.layer.row_bounds)),
+            str(len(one.layer.read_bounds)),
             str(one.layer.copies),
             "2" if one.layer.signed_input else "1",
-            f"{one.program.weight_range:.9g}",
-            f"{one.program.input_range:.9g}",
-            f"{one.program.gain:.9g}",
-            f"{one.scale:.9g}",
+            _span(one.program.weight_range),
+            _span(one.program.input_range * (1 if one.program.input_factor is None else one.program.input_factor)),
+            _span(one.program.gain),
+            _span(one.scale),
             lsb,
         ]
         for one in scales
     ]
-    head = ["layer", "rows x columns", "row blocks", "copies", "phases"]
+    head = ["layer", "rows x columns", "reads", "copies", "phases"]
     return _table([*head, "weight range", "input range", "gain", "s", "LSB uA"], rows) + (
-        "\n\nphases: 2 for signed inputs. s: the value of one count of d, in float32. Biases, one a column, are in "
-        "`digital.safetensors`."
+        "\n\nreads: parts of a column whose rows are driven one part after the other, or in arrays of their own; d "
+        "is the sum of their codes. phases: 2 for signed inputs. s: the value of one count of d, in float32. `a to b`: "
+        "one value a column, or of the input range one a channel (the layer's, times the channel's input factor). "
+        "These, and the biases, one a column, are in `digital.safetensors`."
     )
+
+
+def _span(values: npt.ArrayLike, digits: int = 9) -> str:
+    """A number to so many digits, or the least and the greatest of several."""
+    low, high = float(np.min(values)), float(np.max(values))
+    return f"{low:.{digits}g}" if low == high else f"{low:.3g} to {high:.3g}"
 
 
 def _example(chip: Chip, mapping: Mapping, one: LayerScale) -> str:
@@ -219,19 +228,28 @@ def _example(chip: Chip, mapping: Mapping, one: LayerScale) -> str:
     high, low = float(plus[row, column]), float(minus[row, column])
     address = mapping.address(one.layer.name, row, column)
     array = address.chip * mapping.arrays_per_chip + address.array
-    held = (high - low) * float(one.program.weight_range) / chip.cell.window_uS
+    channel = row // one.layer.kernel_size
+    if one.layer.groups > 1:  # each with its own channels
+        channel += column * one.layer.groups // one.layer.columns * (one.layer.rows // one.layer.kernel_size)
+    factor = 1.0 if one.program.input_factor is None else float(one.program.input_factor[channel])
+    weight_range, gain, scale = (
+        float(np.broadcast_to(value, one.layer.columns)[column])
+        for value in (one.program.weight_range, one.program.gain, one.scale)
+    )
+    held = (high - low) * weight_range / chip.cell.window_uS / factor
     if chip.input.bits is None:
         code, x = 1.0, 1.0
         drive, part = "x = 1, so u = 1", code
     else:
-        code, x = float(2**chip.input.bits - 1), float(one.program.input_range)
+        code, x = float(2**chip.input.bits - 1), float(one.program.input_range) * factor
         drive, part = f"x = input range = {x:.9g}, so u = {code:g}", code / 2**chip.input.bits
     currents = [chip.cell.read_voltage_V * g * part for g in (high, low)]
     counts = [levels_per_product(chip) * code * g for g in (high, low)]
     if chip.adc.bits is not None:
         counts = [float(np.clip(np.rint(count), 0, 2**chip.adc.bits - 1)) for count in counts]
     d = counts[0] - counts[1]
-    value, exact = d * float(one.scale), held * x * float(one.program.gain)
+    value, exact = d * scale, held * x * gain
+    divided = "" if factor == 1 else f" / {factor:.9g}, the input factor of channel {channel}"
     return f"""Weight ({row}, {column}) of layer {_text(one.layer.name)}, copy 0:
 
 | | |
@@ -239,7 +257,7 @@ def _example(chip: Chip, mapping: Mapping, one: LayerScale) -> str:
 | place | chip {address.chip}, array {address.array} on it (array {array}), word line {address.row}, G+ in bit line \
 {address.column_plus}, G- in bit line {address.column_minus} |
 | targets | G+ = {high:.9g} uS, G- = {low:.9g} uS |
-| weight | ({high:.9g} - {low:.9g}) x {one.program.weight_range:.9g} / {chip.cell.window_uS:g} = {held:.6g} |
+| weight | ({high:.9g} - {low:.9g}) x {weight_range:.9g} / {chip.cell.window_uS:g}{divided} = {held:.6g} |
 | drive | this word line alone, {drive} |
 | currents | I+ = {currents[0]:.6g} uA, I- = {currents[1]:.6g} uA |
 | codes | D+ = {counts[0]:.9g}, D- = {counts[1]:.9g}, d = {d:.9g} |
@@ -285,7 +303,7 @@ def _errors(chip: Chip, scales: list[LayerScale]) -> str:
 def _weight_error(chip: Chip, one: LayerScale) -> list[str]:
     _, sd = _stated_errors(chip, one.program.targets)
     share = math.sqrt(float(np.mean(np.sum(sd**2, axis=0)))) / chip.cell.window_uS
-    return [_text(one.layer.name), f"{share * float(one.program.weight_range):.3g}", f"{share:.2%}"]
+    return [_text(one.layer.name), _span(share * np.asarray(one.program.weight_range), 3), f"{share:.2%}"]
 
 
 def _table(head: list[str], rows: list[list[str]]) -> str:

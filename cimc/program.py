@@ -14,15 +14,18 @@ Floats = npt.NDArray[np.float32]
 class LayerProgram:
     """One crossbar layer on a chip.
 
-    targets: conductances [2, rows, columns] in uS (G+ and G-). weight_range: the weight of a fully programmed pair.
-    input_range: the input of the DAC's largest code. gain: the layer's trainable scale. bias: [columns] or None.
+    targets: conductances [2, rows, columns] in uS (G+ and G-). weight_range: the weight of a fully programmed pair,
+    scalar or [columns]. input_range: the input of the DAC's largest code. gain: the layer's digital scale, scalar or
+    [columns]. bias: [columns] or None. input_factor: [channels], of a product [rows], by which inputs are divided
+    before the DAC and the weights of their rows multiplied; None: 1.
     """
 
     targets: Floats
-    weight_range: np.float32
+    weight_range: Floats | np.float32
     input_range: np.float32
-    gain: np.float32
+    gain: Floats | np.float32
     bias: Floats | None
+    input_factor: Floats | None = None
 
 
 @dataclass(frozen=True)

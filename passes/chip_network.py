@@ -116,7 +116,7 @@ def _chip_node(node: ir.Node, layer: MappedLayer, constants: list[ir.Value], dev
     attributes = []
     if convolution:
         spatial = tuple(int(extent) for extent in y.shape[2:] if isinstance(extent, int))
-        blocks, groups = len(layer.row_bounds), layer.groups
+        blocks, groups = len(layer.read_bounds), layer.groups
         attributes = [node.attributes[name] for name in _CONV_ATTRIBUTES[:4]]
         attributes += [
             ir.AttrInt64("blocks", groups * blocks),
@@ -131,23 +131,22 @@ def _constants(graph: ir.Graph, node: ir.Node, layer: MappedLayer, chip: Chip, p
     """The constants of a layer as initializers `<layer>.pair`, `.index` and so on."""
     convolution = node.op_type == "CrossbarConv"
     pair, index = _conv_blocks(layer, program, node) if convolution else _matmul_blocks(layer, program)
-    scale = np.float32(count_scale(program.weight_range, program.input_range, chip) * program.gain)
+    scale = count_scale(program.weight_range, program.input_range, chip) * program.gain
     shift = np.zeros(layer.columns, np.float32) if program.bias is None else program.bias / scale
-    if convolution:
-        shift = shift.reshape(-1, *(1,) * len(node.attributes["kernel_shape"].as_ints()))
-    constants = {
-        "pair": pair,
-        "index": index,
-        "gain": np.float32(dac_gain(program.input_range, chip)),
-        "shift": shift.astype(np.float32),
-        "scale": scale,
-    }
-    return [add_constant(graph, f"{layer.name}.{key}", np.asarray(array)) for key, array in constants.items()]
+    factor = np.float32(1) if program.input_factor is None else program.input_factor
+    digital = {"gain": dac_gain(program.input_range * factor, chip), "shift": shift, "scale": scale}
+    constants = {"pair": pair, "index": index}
+    for key, value in digital.items():
+        array = np.asarray(value, np.float32)
+        # Of a convolution channels and columns come before the spatial axes.
+        tail = (1,) * len(node.attributes["kernel_shape"].as_ints()) if convolution and array.ndim else ()
+        constants[key] = array.reshape(array.shape + tail)
+    return [add_constant(graph, f"{layer.name}.{key}", array) for key, array in constants.items()]
 
 
 def _matmul_blocks(layer: MappedLayer, program: LayerProgram) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.int64]]:
     """pair [blocks, block rows, 2 columns] and the input row of every word line [blocks, block rows]."""
-    bounds = layer.row_bounds
+    bounds = layer.read_bounds
     height = max(stop - start for start, stop in bounds)
     pair = np.zeros((len(bounds), height, len(program.targets), layer.columns), np.float32)
     for block, (start, stop) in enumerate(bounds):
@@ -164,7 +163,7 @@ def _conv_blocks(
 
     Blocks that share a channel (flat split) each take it whole; cells outside a block are zero.
     """
-    bounds, size, groups = layer.row_bounds, layer.kernel_size, layer.groups
+    bounds, size, groups = layer.read_bounds, layer.kernel_size, layer.groups
     channels, columns = layer.rows // size, layer.columns // groups
     first = [start // size for start, _ in bounds]
     width = max(-(-stop // size) - begin for begin, (_, stop) in zip(first, bounds, strict=True))

@@ -161,7 +161,7 @@ def _held_bytes(lowered: ir.Model, mapping: ChipMapping, chip: Chip, batch: int)
     values = [(value, 3.0) for node in lowered.graph for value in node.outputs]
     for name, nodes in crossbar_layers(lowered).items():
         if name in layers and chip.not_simulated is None:
-            blocks = len(layers[name].row_bounds) * len(chip.scheme.signs)
+            blocks = len(layers[name].read_bounds) * len(chip.scheme.signs)
             values += [(node.outputs[0], 7.0 * blocks) for node in nodes]  # as read, scaled, rounded, clipped
     for value, copies in values:
         elements = math.prod(size if isinstance(size, int) else batch for size in value.shape or ())

@@ -37,7 +37,8 @@ PIECES_AT_ONCE = 3  # while one is waited for, others run: not all of a piece us
 
 class Held(NamedTuple):
     """What chip and digital side hold of a layer: conductances [devices, rows, columns] in uS, the weight of a fully
-    programmed pair, the input of the DAC's largest code, the digital gain, and the bias [columns] or None.
+    programmed pair, the input of the DAC's largest code, the digital gain, the bias [columns] or None, and the factors
+    of the inputs [channels] or None; as in `cimc.program.LayerProgram`.
     """
 
     conductance: Array
@@ -45,6 +46,7 @@ class Held(NamedTuple):
     input_range: Array
     gain: Array
     bias: Array | None
+    input_factor: Array | None = None
 
 
 @dataclass(frozen=True)
@@ -109,7 +111,7 @@ def clipped_share(layer: Crossbar, x: Floats, held: Held, key: Array | None) -> 
     piece, taken = _strips(layer, x, cut) if cut.strips > 1 else _samples(layer, x, cut)
     inputs = taken(0, 0)
     images = inputs.reshape(-1, inputs.shape[-1]).T if piece.window is None else np.moveaxis(inputs, 0, -1)
-    return float(_clipped(piece, images, held.conductance, held.input_range, key))
+    return float(_clipped(piece, images, held.conductance, held.input_range, key, held.input_factor))
 
 
 _clipped = jit(clipped_conversions, static_argnums=0)
@@ -146,7 +148,7 @@ def cut_layer(most: int, sizes: Sequence[int], samples: int) -> Cut:
 def bytes_of_mvm(layer: Crossbar, devices: int, rows: int, columns: int) -> int:
     """Bytes of the inputs and the currents of one MVM in all planes, of conductances [devices, rows, columns]."""
     planes = len(planes_of(layer.chip, layer.signed).weights)
-    return 4 * planes * (rows * layer.groups + -(-rows // layer.row_block) * devices * columns)
+    return 4 * planes * (rows * layer.groups + -(-rows // layer.read_rows) * devices * columns)
 
 
 # The layer of a piece, and what takes the inputs of strip `strip` of the samples from number `start` on.
@@ -204,7 +206,7 @@ def _read_piece(
     else:
         layer = replace(layer, window=_over_images(layer.window))
         inputs = jnp.moveaxis(x, 0, 1)[..., None]
-    _, vectors = apply_inputs(layer, inputs, held.input_range)
+    _, vectors = apply_inputs(layer, inputs, held.input_range, held.input_factor)
     d = read_vectors(layer, vectors, held.conductance, key)
     y = scale_sums(layer, d, held.gain, held.bias, held.weight_range, held.input_range)
     if layer.window is None:

@@ -5,7 +5,7 @@
     G_k      = devices of a weight, with signs s_k               a pair: +1 G+, -1 G-; G holds programming errors
     level[c] = V / (2^bits LSB) currents(u_p, G_k)[c]            analog: sum_r u_p[r] (G_k[r, c] + read noise)
     D[c]     = clip(round(level[c] + ADC noise), 0, 2^bits - 1)  one conversion for each column, plane and MVM
-    d        = sum over p a_p sum over row blocks sum over k s_k D   digital; sums are taken from the right
+    d        = sum over p a_p sum over reads sum over k s_k D   digital; sums are taken from the right
     y        = (d + bias / s) s                                  s: weight and input scales times the layer's gain
 
 Planes are a table (`runtime.crossbar.planes`), and so are the devices of a weight (`cimc.scheme`); `currents` is the
@@ -38,7 +38,7 @@ from runtime.crossbar.xla import once, rounded
 class Crossbar:
     """Static description of a layer on arrays.
 
-    row_block: rows of a full row block (the last one may be shorter).
+    read_rows: rows that are driven at once (the last read may have fewer).
     column_block: weight columns of a full array.
     signed: inputs may be negative.
     window: of a convolution; None: a matrix product.
@@ -47,7 +47,7 @@ class Crossbar:
     """
 
     chip: Chip
-    row_block: int
+    read_rows: int
     column_block: int
     signed: bool
     window: Window | None = None
@@ -55,8 +55,15 @@ class Crossbar:
     groups: int = 1
 
 
-def apply_inputs(layer: Crossbar, x: Array, input_range: Array) -> tuple[Array, Array]:
-    """DAC integers of the inputs, as the inputs lie and as vectors [rows, MVMs]."""
+def apply_inputs(
+    layer: Crossbar, x: Array, input_range: Array, input_factor: Array | None = None
+) -> tuple[Array, Array]:
+    """DAC integers of the inputs [channels, ...], as the inputs lie and as vectors [rows, MVMs].
+
+    input_factor: [channels], by which the inputs are divided; None: 1.
+    """
+    if input_factor is not None:
+        input_range = (input_range * input_factor).reshape(-1, *(1,) * (x.ndim - 1))
     u = once(dac(x, input_range, layer.chip))
     return u, once(unfold(u, layer.window))
 
@@ -65,7 +72,7 @@ def read_vectors(layer: Crossbar, vectors: Array, conductance: Array, key: Array
     """The layer's digital sums d [columns, MVMs] of applied inputs [rows, MVMs]; all groups at once."""
 
     def one(u: Array, g: Array, group_key: Array | None) -> Array:
-        return read(layer.chip, u, g, layer.row_block, layer.signed, group_key)
+        return read(layer.chip, u, g, layer.read_rows, layer.signed, group_key)
 
     if layer.groups == 1:
         return one(vectors, conductance, key)
@@ -79,7 +86,7 @@ def scale_sums(
     """The output y [columns, MVMs] of digital sums."""
     scale = rounded(count_scale(weight_range, input_range, layer.chip) * gain)
     shifted = d if bias is None else d + rounded(bias / scale)[:, None]
-    return rounded(shifted * scale)
+    return rounded(shifted * (scale[:, None] if scale.ndim else scale))
 
 
 def counts(layer: Crossbar, x: Array, conductance: Array, input_range: Array, key: Array | None) -> Array:
@@ -87,16 +94,23 @@ def counts(layer: Crossbar, x: Array, conductance: Array, input_range: Array, ke
     return read_vectors(layer, apply_inputs(layer, x, input_range)[1], conductance, key)
 
 
-def clipped_conversions(layer: Crossbar, x: Array, conductance: Array, input_range: Array, key: Array | None) -> Array:
+def clipped_conversions(
+    layer: Crossbar,
+    x: Array,
+    conductance: Array,
+    input_range: Array,
+    key: Array | None,
+    input_factor: Array | None = None,
+) -> Array:
     """Share of the layer's conversions that end at the ADC's largest code; 0 for an ideal ADC. As `layer_output`."""
     if layer.chip.adc.bits is None:
         return jnp.float32(0)
-    _, vectors = apply_inputs(layer, x, input_range)
+    _, vectors = apply_inputs(layer, x, input_range, input_factor)
     vectors = _side_by_side(planes_of(layer.chip, layer.signed).split(vectors))
     top = float(2**layer.chip.adc.bits - 1)
 
     def at_top(u: Array, g: Array, group_key: Array | None) -> Array:
-        codes = convert(layer.chip, u, g, layer.row_block, group_key)
+        codes = convert(layer.chip, u, g, layer.read_rows, group_key)
         ends = [jnp.sum(code >= top, dtype=jnp.float32) for code in codes]
         return reduce(jnp.add, ends) / sum(code.size for code in codes)
 
@@ -105,14 +119,14 @@ def clipped_conversions(layer: Crossbar, x: Array, conductance: Array, input_ran
     return jnp.mean(for_groups(at_top, (split_groups(vectors, layer.groups), by_group(conductance, layer.groups)), key))
 
 
-def read(chip: Chip, u: Array, conductance: Array, row_block: int, signed: bool, key: Array | None) -> Array:
+def read(chip: Chip, u: Array, conductance: Array, read_rows: int, signed: bool, key: Array | None) -> Array:
     """MVMs of all row blocks, planes and devices, converted and summed digitally.
 
     Args:
         chip: planes, scheme, converters and read noise.
         u: [rows, MVMs], DAC integers (float32).
         conductance: [devices, rows, columns] in uS.
-        row_block: rows of a full row block.
+        read_rows: rows that are driven at once.
         signed: whether u may be negative.
         key: for noise; None: none; a vector of keys: one a sample, whose MVMs follow one another.
 
@@ -120,31 +134,31 @@ def read(chip: Chip, u: Array, conductance: Array, row_block: int, signed: bool,
         d: [columns, MVMs].
     """
     planes, signs = planes_of(chip, signed), chip.scheme.signs
-    codes = convert(chip, _side_by_side(planes.split(u)), conductance, row_block, _key_of_planes(key, planes))
+    codes = convert(chip, _side_by_side(planes.split(u)), conductance, read_rows, _key_of_planes(key, planes))
     d = reduce(jnp.add, [weighted_sum(block, signs) for block in codes])
     return weighted_sum(_apart(d, len(planes.weights)), planes.weights)
 
 
-def convert(chip: Chip, u: Array, conductance: Array, row_block: int, key: Array | None) -> list[Array]:
+def convert(chip: Chip, u: Array, conductance: Array, read_rows: int, key: Array | None) -> list[Array]:
     """ADC codes of MVMs with conductances [devices, rows, columns]: for each row block [devices, columns, MVMs].
 
     The full row blocks are one batched product and a shorter last one is its own: to fill it up with zeros would copy
     all inputs and, for 3 x 3 kernels, nearly double the product.
     """
     rows = len(u)
-    full = rows // row_block * row_block
+    full = rows // read_rows * read_rows
     if full in (0, rows):
-        return list(_convert_blocks(chip, u, conductance, min(row_block, rows), key))
+        return list(_convert_blocks(chip, u, conductance, min(read_rows, rows), key))
     rest_key = None if key is None else derive(key, 2)
-    codes = _convert_blocks(chip, u[:full], conductance[:, :full], row_block, key)
+    codes = _convert_blocks(chip, u[:full], conductance[:, :full], read_rows, key)
     return [*codes, _convert_blocks(chip, u[full:], conductance[:, full:], rows - full, rest_key)[0]]
 
 
-def _convert_blocks(chip: Chip, u: Array, conductance: Array, row_block: int, key: Array | None) -> Array:
+def _convert_blocks(chip: Chip, u: Array, conductance: Array, read_rows: int, key: Array | None) -> Array:
     """ADC codes [blocks, devices, columns, MVMs] of equal row blocks."""
     rows, mvms = u.shape
     devices, _, columns = conductance.shape
-    vectors = u.reshape(rows // row_block, row_block, mvms)
+    vectors = u.reshape(rows // read_rows, read_rows, mvms)
     level = currents(vectors, conductance) * jnp.float32(levels_per_product(chip))
     return adc(with_noise(chip, level, vectors, key), chip).reshape(-1, devices, columns, mvms)
 

@@ -20,6 +20,7 @@ def held_of(system: System, state: State, layer: str) -> Held:
         state["input_range"][layer],
         state["digital"][gain_name(layer)],
         None if bias is None else state["digital"][bias],
+        state["input_factor"].get(layer),
     )
 
 

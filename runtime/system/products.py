@@ -47,7 +47,8 @@ def plain_product(network: Network) -> Product:
 def exact_layer(system: System, state: State, name: str, x: Array, weight: Array) -> Array:
     """A layer as a float32 product with these weights [rows, columns], times its gain, with its bias."""
     crossbar = system.crossbars[name]
-    y = grouped_product(weight, unfold(x, crossbar.window), crossbar.groups) * state["digital"][gain_name(name)]
+    gain = state["digital"][gain_name(name)]
+    y = grouped_product(weight, unfold(x, crossbar.window), crossbar.groups) * (gain[:, None] if gain.ndim else gain)
     bias = system.bias_names.get(name)
     y = y if bias is None else y + state["digital"][bias][:, None]
     return fold_output(y, x.shape, crossbar.window)

@@ -23,9 +23,11 @@ from runtime.network.network import Network
 #   conductance   G+ and G- [2, rows, columns], uS
 # The digital side:
 #   weight        digital copy of the weights [rows, columns], in the network's own unit
-#   weight_range  the weight of a fully programmed pair, scalar
+#   weight_range  the weight of a fully programmed pair, scalar or [columns]
 #   input_range   the input of the DAC's largest code, scalar; 0 until calibrated
-#   digital       trainable parameters by initializer, and `<layer>.gain`; statistics: by initializer
+#   input_factor  of the layers that have them: what divides the inputs and multiplies the weights, [channels]
+#   digital       trainable parameters by initializer, and `<layer>.gain`, scalar or [columns]
+#   statistics    by initializer
 # A training run adds (`runtime.training.train.start`):
 #   the memory of its update policy, like the weights (accumulator)
 #   updates       times a device of a weight was written [rows, columns]; writes, trials: [2, rows, columns], a device
@@ -63,10 +65,10 @@ def build_system(network: Network, mapping: Mapping, chip: Chip, backward: Backw
         )
     crossbars = {}
     for layer in mapping.layers:
-        (row_start, row_stop), (column_start, column_stop) = layer.row_bounds[0], layer.column_bounds[0]
+        column_start, column_stop = layer.column_bounds[0]
         crossbars[layer.name] = Crossbar(
             chip=chip,
-            row_block=row_stop - row_start,
+            read_rows=layer.read_rows,
             column_block=column_stop - column_start,
             signed=layer.signed_input,
             groups=layer.groups,
@@ -98,7 +100,7 @@ def initial_state(system: System, *, weight_range: RangeRule | None = largest_we
         CimcError: weights are not finite.
     """
     network = system.network
-    state: State = {group: {} for group in ("weight", "conductance", "weight_range", "input_range")}
+    state: State = {group: {} for group in ("weight", "conductance", "weight_range", "input_range", "input_factor")}
     state["digital"] = {name: jax.device_put(network.initializers[name]) for name in network.trainable}
     state["statistics"] = {name: jax.device_put(network.initializers[name]) for name in network.statistics}
     for node in network.layers():
@@ -178,6 +180,7 @@ def _shapes(system: System) -> dict[str, dict[str, tuple[int, ...]]]:
         "conductance": {name: (2, *shape) for name, shape in weights.items()},
         "weight_range": scalars,
         "input_range": scalars,
+        "input_factor": {},
         "digital": {**digital, **{gain_name(name): () for name in weights}},
         "statistics": {name: network.initializers[name].shape for name in network.statistics},
     }

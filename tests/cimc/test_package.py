@@ -335,7 +335,7 @@ def test_damaged_manifest_is_refused(copy, manifest):
 def test_other_format_says_what_to_do(copy):
     path = copy / "manifest.json"
     path.write_text(json.dumps({**json.loads(path.read_text()), "format": FORMAT + 1}))
-    with pytest.raises(CimcError, match=f"has format {FORMAT + 1}, this version reads 2 and {FORMAT}; export it again"):
+    with pytest.raises(CimcError, match=f"has format {FORMAT + 1}, this version reads 2 to {FORMAT}; export it again"):
         read_package(copy)
 
 

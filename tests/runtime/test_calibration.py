@@ -79,7 +79,7 @@ def test_clipped_conversions_are_those_of_the_reference() -> None:
     random = np.random.default_rng(5)
     x = random.normal(0, 1, (rows, mvms)).astype(np.float32)
     g = pair_targets(random.uniform(-1, 1, (rows, columns)).astype(np.float32), np.float32(1), QUIET)
-    layer = Crossbar(QUIET, row_block=256, column_block=32, signed=signed)
+    layer = Crossbar(QUIET, read_rows=256, column_block=32, signed=signed)
     for input_range in (1.0, 4.0, 12.0):
         share = float(clipped_conversions(layer, jnp.asarray(x), jnp.asarray(g), jnp.float32(input_range), None))
         codes = reference.dac_codes(x, input_range, QUIET)
