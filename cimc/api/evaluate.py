@@ -17,14 +17,14 @@ from cimc.errors import CimcError
 from cimc.options import check_whole
 from runtime.crossbar.keys import new_key
 from runtime.crossbar.xla import use_compilation_cache
+from runtime.deployment.deploy import program_chip
 from runtime.system.calibration import calibrate, calibration_index
 from runtime.system.carry import Carry, carried, check_carry
 from runtime.system.inference import batches, exact_parameters, outputs_exactly, outputs_on_arrays
 from runtime.system.inputs import check_range, match_data
 from runtime.system.layer_errors import layer_errors
 from runtime.system.quality import new_quality
-from runtime.system.state import program
-from runtime.system.weight_range import best_weight_range
+from runtime.system.weight_range import best_column_ranges
 
 
 def evaluate(
@@ -76,16 +76,16 @@ def evaluate(
     artifact, name = artifact_of(source)
     system = system_of(artifact)
     network = system.network
-    state, programmed = state_of(artifact, system, name, weight_range=best_weight_range)
+    state, programmed = state_of(artifact, system, name, weight_range=best_column_ranges)
     check_carry(network, carry)
     data = match_data(network, data, free_batch=False, carried=carry.values())
     check_range(data, network, artifact.mapping.input_range, note)
     quality = new_quality(network, data.test, metric, name=data.name)
     program_key, calibration_key, read_key = jax.random.split(new_key(seed), 3)
     if not programmed and not exact:
-        state, _ = program(system, state, program_key)
         samples = data.train.take(calibration_index(seed, len(data.train), stream=bool(carry)))
-        state = calibrate(system, state, samples, data.preprocess, calibration_key, carry=carry)
+        state = calibrate(system, state, samples, data.preprocess, calibration_key, fit=True, carry=carry)
+        state = {**state, "conductance": program_chip(system, state, program_key)}
     reference = partial(outputs_exactly, network, exact_parameters(system, state))
     exactly = carried(network, carry, reference, artifact.mapping.input_range)
     on_arrays = carried(network, carry, partial(outputs_on_arrays, system, state, key=read_key if noise else None))

@@ -27,9 +27,9 @@ from runtime.network.load import load_network
 from runtime.system.calibration import calibrate, calibration_index
 from runtime.system.carry import Carry, check_carry
 from runtime.system.inputs import check_range, input_shapes, match_data, match_inputs
-from runtime.system.program import program_of, with_program
+from runtime.system.program import program_of, retarget
 from runtime.system.state import System, build_system, read_back
-from runtime.system.weight_range import best_weight_range
+from runtime.system.weight_range import best_column_ranges
 
 # Reads of every device at export: their mean leaves a quarter of the read noise.
 EXPORT_READS = 16
@@ -76,10 +76,10 @@ def export(
     )
     system = build_system(load_network(artifact.network), mapping, target)
     trained_on = system_of(artifact)
-    state, programmed = state_of(artifact, trained_on, name, weight_range=best_weight_range)
+    state, programmed = state_of(artifact, trained_on, name, weight_range=best_column_ranges)
     if programmed and chosen is Weights.devices:
         state = read_back(trained_on, state, jax.random.fold_in(new_key(seed), 1), EXPORT_READS)
-    state = with_program(state, program_of(system, state))
+    state = retarget(system, state)
     check_carry(system.network, carry)
     if data is not None:
         data = match_data(system.network, data, free_batch=False, carried=carry.values())
@@ -88,7 +88,7 @@ def export(
         state = {**state, "input_range": {layer: jnp.float32(1) for layer in system.crossbars}}
     else:
         samples, preprocess = _calibration(artifact, system, data, carry, seed, name)
-        state = calibrate(system, state, samples, preprocess, new_key(seed), carry=carry)
+        state = calibrate(system, state, samples, preprocess, new_key(seed), fit=True, carry=carry)
     result = program_of(system, state)
     constants = {node.inputs[1]: state["weight"][node.name] for node in system.network.layers()}
     package = Package(

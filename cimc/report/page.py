@@ -18,7 +18,7 @@ from cimc.report.svg import BLUE, INK, LINE, MUTED, ORANGE, duration, energy, la
 from cimc.report.training import training_section
 from cimc.schedule import Schedule
 from cimc.units import pair_targets
-from runtime.system.weight_range import best_weight_range
+from runtime.system.weight_range import best_column_ranges
 
 BINS = 64
 MOST_WEIGHTS = 1_000_000  # of a larger layer every n-th is counted
@@ -302,9 +302,10 @@ def _conductances(artifact: Artifact) -> str:
 
 
 def distribution(artifact: Artifact, layer: str) -> Distribution | None:
-    """Conductances of a layer's devices over the chip's range: trained ones, else the targets that `eval` and `export`
-    would program, else (for a chip whose weights the runtime does not simulate) the weights themselves; None when the
-    file holds none of them.
+    """Conductances of a layer's devices over the chip's range; None when the file holds none of them.
+
+    Trained ones, else targets as `eval` and `export` begin with, before they fit scales to data, else (for a chip whose
+    weights the runtime does not simulate) the weights themselves.
     """
     chip = artifact.chip
     values = artifact.state.get(f"conductance/{layer}")
@@ -319,7 +320,7 @@ def distribution(artifact: Artifact, layer: str) -> Distribution | None:
             largest = float(np.max(np.abs(part), initial=0.0)) or 1.0
             counts, _ = np.histogram(part, BINS, (-largest, largest))
             return Distribution(counts, -largest, largest, "")
-        values = pair_targets(part, best_weight_range(part, chip), chip)
+        values = pair_targets(part, best_column_ranges(part, chip), chip)
     low, high = chip.cell.conductance_min_uS, chip.cell.conductance_max_uS
     low, high = min(low, float(values.min())), max(high, float(values.max()))
     counts, _ = np.histogram(values, BINS, (low, high))

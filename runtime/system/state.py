@@ -79,8 +79,8 @@ def build_system(network: Network, mapping: Mapping, chip: Chip, backward: Backw
     return System(network, chip, crossbars, biases)
 
 
-# The weight of a fully programmed pair, for weights [rows, columns] on a chip.
-RangeRule = Callable[[np.ndarray, Chip], np.float32]
+# The weight of a fully programmed pair, for weights [rows, columns] on a chip: scalar or [columns].
+RangeRule = Callable[[np.ndarray, Chip], np.ndarray | np.float32]
 
 
 def largest_weight(weight: np.ndarray, chip: Chip) -> np.float32:
