@@ -22,7 +22,7 @@ def arrays_per_copy(task: Task, budget: int) -> NDArray[np.float64]:
     if arrays_at_least(task, budget) is area_of:
         held = task.chip.weight_rows * task.chip.weight_columns
         return np.array([layer.rows * layer.columns / held for layer in task.layers])
-    return np.array([sum(of.count / of.at_once for of in layer.classes) for layer in task.layers])
+    return np.array([sum(of.per_copy / of.at_once for of in layer.classes) for layer in task.layers])
 
 
 def interval_floor(task: Task) -> float:

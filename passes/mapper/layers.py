@@ -19,9 +19,9 @@ from passes.scan_body import nodes_with_steps
 
 
 class PieceClass(NamedTuple):
-    """Pieces of one size: how many one copy has, how many one array takes at once, reads of each (see `reads_of`)."""
+    """Pieces of one size: those of one copy, those that one array takes at once, and reads of each (`reads_of`)."""
 
-    count: int
+    per_copy: int
     at_once: int
     reads: int
 
@@ -80,11 +80,11 @@ class Layer(LayerShape):
 
     def arrays(self, copies: int) -> int:
         """Arrays for that many copies; grows with the copies."""
-        return sum(-(-of.count * copies // of.at_once) for of in self.classes)
+        return sum(-(-of.per_copy * copies // of.at_once) for of in self.classes)
 
     def fill_up(self, copies: int) -> int:
         """The most copies, and no fewer than `copies`, in no more arrays than `copies` take."""
-        most = min(-(-of.count * copies // of.at_once) * of.at_once // of.count for of in self.classes)
+        most = min(-(-of.per_copy * copies // of.at_once) * of.at_once // of.per_copy for of in self.classes)
         return max(copies, min(most, self.positions))
 
     def reads(self, copies: int) -> int:

@@ -86,14 +86,14 @@ def _above(a: tuple[int, float, int], b: tuple[int, float, int], c: tuple[int, f
 
 def read_energy(layer: Layer, copies: int, chip: Chip) -> float:
     """Energy of the layer's reads for one image with that many copies, mJ."""
-    arrays = sum(-(-of.count * copies // of.at_once) * of.reads for of in layer.classes)
+    arrays = sum(-(-of.per_copy * copies // of.at_once) * of.reads for of in layer.classes)
     reads = arrays * -(-layer.positions // copies) * layer.phases * chip.physical_per_array
     cost = chip.cost
     if cost.mvm_nj is not None:
         return reads * cost.mvm_nj * 1e-6
     conversion = ((cost.adc_pj or 0.0) + (cost.shift_add_pj or 0.0)) * chip.input.conversions
-    converted = sum(piece.width * layer.reads_of(piece) for piece in layer.pieces)
-    converted *= chip.columns_per_weight * conversion
+    codes = sum(piece.width * layer.reads_of(piece) for piece in layer.pieces)
+    converted = codes * chip.columns_per_weight * conversion
     driven = sum(piece.height for piece in layer.pieces) * chip.rows_per_weight * (cost.dac_pj or 0.0)
     once = layer.positions * layer.phases * (converted + driven) * chip.physical_per_array
     return (once + reads * ((cost.array_pj or 0.0) + chip.weights.offset_columns * conversion)) * 1e-9
@@ -102,10 +102,10 @@ def read_energy(layer: Layer, copies: int, chip: Chip) -> float:
 def least_read_energy(layer: Layer, chip: Chip) -> float:
     """No number of copies has less: every array filled to the last place, read once for all it holds, mJ."""
     mvms = layer.positions * layer.phases * chip.physical_per_array
-    filled = mvms * sum(of.count / of.at_once * of.reads for of in layer.classes)
+    filled = mvms * sum(of.per_copy / of.at_once * of.reads for of in layer.classes)
     if chip.cost.mvm_nj is not None:
         return filled * chip.cost.mvm_nj * 1e-6
-    reads = mvms * sum(-(-of.count // of.at_once) * of.reads for of in layer.classes)
+    reads = mvms * sum(-(-of.per_copy // of.at_once) * of.reads for of in layer.classes)
     conversion = ((chip.cost.adc_pj or 0.0) + (chip.cost.shift_add_pj or 0.0)) * chip.input.conversions
     idle = (chip.cost.array_pj or 0.0) + chip.weights.offset_columns * conversion
     return read_energy(layer, 1, chip) - (reads - filled) * idle * 1e-9
