@@ -210,8 +210,8 @@ def _numbers(chip: Chip, scales: list[LayerScale]) -> str:
     return _table([*head, "weight range", "input range", "gain", "s", "LSB uA"], rows) + (
         "\n\nreads: parts of a column whose rows are driven one part after the other, or in arrays of their own; d "
         "is the sum of their codes. rows at once: weight rows of each, from row 0 on; the last may have fewer. phases: "
-        "2 for signed inputs. s: the value of one count of d, in float32. `a to b`: one value a column, or of the input "
-        "range one a channel (the layer's, times the channel's input factor). "
+        "2 for signed inputs. s: the value of one count of d, in float32. `a to b`: one value a column, or of the "
+        "input range one a channel (the layer's, times the channel's input factor). "
         "These, and the biases, one a column, are in `digital.safetensors`."
     )
 

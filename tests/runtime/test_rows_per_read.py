@@ -51,7 +51,8 @@ def on_chip(
     program = Program({layer.name: LayerProgram(targets, ONE, RANGE, ONE, None)}, {})
     (exported,) = run(chip_network(lowered, mapping, chip, program), {"x": x})
     system = build_system(load_network(ir.to_proto(lowered).SerializeToString()), mapping, chip)
-    held = Held(*(jnp.asarray(array) for array in (targets, ONE, RANGE, ONE)), None)
+    one = jnp.float32(1)
+    held = Held(jnp.asarray(targets), one, jnp.float32(RANGE), one, None)
     return layer, targets, read_in_pieces(system.crossbars[layer.name], x, held, None), exported
 
 
