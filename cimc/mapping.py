@@ -56,7 +56,8 @@ class LayerShape(Record):
 
     groups: of a grouped convolution; each has its own `rows` inputs and the next `columns` / `groups` columns, and no
     block spans two. positions: MVMs of one image, over all nodes that use the layer. row_split: how its rows are cut,
-    by the chip's rule or the one that took its place.
+    by the chip's rule or the one that took its place. rows_per_read: most weight rows of a block that are driven at
+    once; the others follow in further reads, whose codes are added. None: all.
     """
 
     name: str
@@ -68,18 +69,22 @@ class LayerShape(Record):
     positions: int
     signed_input: bool
     row_split: RowSplit
+    rows_per_read: int | None = None
+
+    def rows_at_once(self, height: int) -> int:
+        """Weight rows of a full read, where a full row block has `height`.
+
+        All row blocks are read alike, so of several it divides the height.
+        """
+        most = min(self.rows_per_read or height, height)
+        return most if height >= self.rows else max(size for size in range(1, most + 1) if height % size == 0)
 
 
 class MappedLayer(LayerShape):
-    """A crossbar layer on arrays. copies: each holds all weights and takes its share of the positions.
-
-    rows_per_read: most weight rows of a block that are driven at once; the others follow in further reads, whose codes
-    are added. None: all.
-    """
+    """A crossbar layer on arrays. copies: each holds all weights and takes its share of the positions."""
 
     blocks: tuple[Block, ...]
     copies: int = 1
-    rows_per_read: int | None = None
 
     @property
     def row_bounds(self) -> tuple[tuple[int, int], ...]:
@@ -88,17 +93,19 @@ class MappedLayer(LayerShape):
 
     @property
     def read_rows(self) -> int:
-        """Weight rows of a full read. All row blocks are cut alike, so of several it divides the full one."""
-        bounds = self.row_bounds
-        height = bounds[0][1] - bounds[0][0]
-        step = min(self.rows_per_read or height, height)
-        return step if len(bounds) == 1 else max(size for size in range(1, step + 1) if height % size == 0)
+        """Weight rows of a full read."""
+        return self.rows_at_once(max(block.row_stop - block.row_start for block in self.blocks))
 
     @property
     def read_bounds(self) -> tuple[tuple[int, int], ...]:
         """(start, stop) of the weight rows that are driven at once, in order."""
         step, rows = self.read_rows, self.row_bounds[-1][1]
         return tuple((start, min(start + step, rows)) for start in range(0, rows, step))
+
+    @property
+    def read_in_parts(self) -> bool:
+        """Whether not all rows of a block are driven at once."""
+        return len(self.read_bounds) > len(self.row_bounds)
 
     @property
     def column_bounds(self) -> tuple[tuple[int, int], ...]:

@@ -195,6 +195,7 @@ def _numbers(chip: Chip, scales: list[LayerScale]) -> str:
             _text(one.layer.name),
             f"{one.layer.rows} x {one.layer.columns}",
             str(len(one.layer.read_bounds)),
+            str(one.layer.read_rows),
             str(one.layer.copies),
             "2" if one.layer.signed_input else "1",
             _span(one.program.weight_range),
@@ -205,11 +206,12 @@ def _numbers(chip: Chip, scales: list[LayerScale]) -> str:
         ]
         for one in scales
     ]
-    head = ["layer", "rows x columns", "reads", "copies", "phases"]
+    head = ["layer", "rows x columns", "reads", "rows at once", "copies", "phases"]
     return _table([*head, "weight range", "input range", "gain", "s", "LSB uA"], rows) + (
         "\n\nreads: parts of a column whose rows are driven one part after the other, or in arrays of their own; d "
-        "is the sum of their codes. phases: 2 for signed inputs. s: the value of one count of d, in float32. `a to b`: "
-        "one value a column, or of the input range one a channel (the layer's, times the channel's input factor). "
+        "is the sum of their codes. rows at once: weight rows of each, from row 0 on; the last may have fewer. phases: "
+        "2 for signed inputs. s: the value of one count of d, in float32. `a to b`: one value a column, or of the "
+        "input range one a channel (the layer's, times the channel's input factor). "
         "These, and the biases, one a column, are in `digital.safetensors`."
     )
 

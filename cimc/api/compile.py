@@ -11,6 +11,7 @@ import onnx_ir as ir
 from cimc.api.input_range import range_of
 from cimc.api.sources import chip_of
 from cimc.artifact import Artifact, write_artifact
+from cimc.by_layer import check_by_layer
 from cimc.chip import Chip
 from cimc.dataset import Dataset
 from cimc.errors import CimcError
@@ -61,6 +62,7 @@ def compile(
     calibrate: Dataset | None = None,
     max_chips: int | None = None,
     row_split: RowSplit | str | None = None,
+    rows_per_read: int | Mapping[str, int] | None = None,
     verify: bool | None = None,
     shapes: Mapping[str, Sizes] = MappingProxyType({}),
     constants: Mapping[str, npt.ArrayLike] = MappingProxyType({}),
@@ -82,6 +84,9 @@ def compile(
         calibrate: data to take the input range from: what the network sees of all its samples.
         max_chips: refuse a network that needs more chips.
         row_split: channel or flat, in place of the chip's own.
+        rows_per_read: most weight rows of an array that are driven at once; the others follow in further reads, which
+            cost time and energy, and spare the ADC's range. A number for all layers, or numbers by layer ("" stands for
+            all others); None: all rows.
         verify: run the comparison; None: unless the weights are larger than `VERIFIED_BYTES`.
         shapes: sizes of inputs by name, in place of those that are not static.
         constants: values of inputs by name, which are no inputs any more, such as a sample rate.
@@ -106,6 +111,7 @@ def compile(
         input_range=(0.0, 1.0) if input_range is None else input_range,
         max_chips=max_chips,
         row_split=None if row_split is None else check_choice(RowSplit, "row_split", row_split),
+        rows_per_read=check_by_layer("rows_per_read", rows_per_read, 1),
         objective=objective,
         arrays=arrays,
         seed=seed,

@@ -1,5 +1,6 @@
 """From a `.cim` file to the package for an inference chip."""
 
+from collections.abc import Mapping
 from pathlib import Path
 from types import MappingProxyType
 
@@ -9,17 +10,17 @@ import onnx_ir as ir
 
 from cimc.api.checkpoint import calibration_samples
 from cimc.api.progress import Note, unsaid
+from cimc.api.remap import remap
 from cimc.api.sources import artifact_of, chip_of
 from cimc.api.system_of import state_of, system_of
 from cimc.artifact import Artifact
+from cimc.by_layer import check_by_layer
 from cimc.chip import Chip
 from cimc.dataset import Dataset, Preprocess, Samples
 from cimc.errors import CimcError
 from cimc.options import Weights, check_choice, check_whole
 from cimc.package import Package, require_package_place, write_package
 from passes.chip_network import chip_network
-from passes.mapper.map_network import map_network
-from passes.mapper.options import MappingOptions
 from passes.set_constants import set_constants
 from runtime.crossbar.keys import new_key
 from runtime.crossbar.xla import use_compilation_cache
@@ -43,6 +44,7 @@ def export(
     data: Dataset | None = None,
     weights: Weights | str = Weights.devices,
     carry: Carry = MappingProxyType({}),
+    rows_per_read: int | Mapping[str, int] | None = None,
     seed: int = 0,
     note: Note = unsaid,
 ) -> Package:
@@ -56,6 +58,7 @@ def export(
         weights: of a network trained on arrays: those of its devices, read 16 times, or the digital copy. The network
             has learnt around the errors of its devices, which the digital copy does not hold.
         carry: as of `evaluate`; then `data` is needed, whose first steps set the input ranges.
+        rows_per_read: as of `compile`, in place of what the `.cim` says; None: that.
         seed: of the noise of reads and calibration.
         note: called with a line for what the user should know of the data.
 
@@ -63,17 +66,14 @@ def export(
         CimcError: the file or the chip do not fit, or no data sets the input ranges.
     """
     chosen, seed = check_choice(Weights, "weights", weights), check_whole("seed", seed, 0)
+    rows = check_by_layer("rows_per_read", rows_per_read, 1)
     use_compilation_cache()
     if output is not None:
         require_package_place(output)
     artifact, name = artifact_of(source)
     target, text = (artifact.chip, artifact.chip_text) if chip is None else chip_of(chip)
     lowered = artifact.network
-    mapping = (
-        artifact.mapping
-        if chip is None
-        else map_network(lowered, target, options=MappingOptions(input_range=artifact.mapping.input_range))
-    )
+    mapping = remap(artifact, None if chip is None else target, rows_per_read=rows)
     system = build_system(load_network(artifact.network), mapping, target)
     trained_on = system_of(artifact)
     state, programmed = state_of(artifact, trained_on, name, weight_range=best_column_ranges)

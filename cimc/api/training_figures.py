@@ -7,6 +7,7 @@ import numpy as np
 
 from cimc.api.programming_counts import programming_counts
 from cimc.artifact import Artifact
+from cimc.mapping import Mapping
 from runtime.system.calibration import CALIBRATION_IMAGES
 from runtime.system.input_ranges import RANGE_FACTORS, tried_images
 from runtime.system.state import flatten_state
@@ -61,6 +62,7 @@ def training_figures(artifact: Artifact, run: Run, options: TrainingOptions) -> 
 def _array_work(artifact: Artifact, run: Run, options: TrainingOptions) -> dict[str, Any]:
     """Energy of the arrays over the run by what they did, and the time of the steps with images pipelined."""
     cost, analog = artifact.mapping.cost, options.policy.backward == "analog"
+    backward_mj, backward_ms = _transposed_reads(artifact.mapping) if analog else (0.0, 0.0)
     images, chosen = run.step * options.batch_size, int(run.watch.calibrations)
     looked, calibration = int(run.watch.looks) + chosen, 0.0
     for layer, mapped in zip(cost.layers, artifact.mapping.layers, strict=True):
@@ -70,11 +72,25 @@ def _array_work(artifact: Artifact, run: Run, options: TrainingOptions) -> dict[
         calibration += (chosen * once + looked * WATCHED_IMAGES) * layer.energy_mj
     return {
         "forward_energy_mj": images * cost.energy_mj,
-        "backward_energy_mj": images * cost.energy_mj if analog else 0.0,
+        "backward_energy_mj": images * backward_mj,
         "calibration_energy_mj": calibration,
-        "array_time_ms": (1 + analog) * images * cost.pipelined_latency_ms,
+        "array_time_ms": images * (cost.pipelined_latency_ms + backward_ms),
         "calibrations": chosen,
     }
+
+
+def _transposed_reads(mapping: Mapping) -> tuple[float, float]:
+    """Energy in mJ and interval in ms of the transposed reads of one image.
+
+    They drive columns and convert rows, all rows at once, however many the forward reads drive.
+    """
+    energy, slowest, forward = 0.0, 0.0, 0.0
+    for cost, layer in zip(mapping.cost.layers, mapping.layers, strict=True):
+        start, stop = layer.row_bounds[0]
+        energy += cost.energy_mj * len(layer.row_bounds) / len(layer.read_bounds)
+        slowest = max(slowest, cost.latency_ms / -(-(stop - start) // layer.read_rows))
+        forward = max(forward, cost.latency_ms)
+    return energy, mapping.cost.pipelined_latency_ms * (slowest / forward if forward else 1.0)
 
 
 def _warnings(share: float, threshold: float, options: TrainingOptions) -> list[str]:

@@ -7,7 +7,18 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from cimc.commands.options import ChannelsLast, DataDir, Json, Mean, Seed, Std, emit, load_data
+from cimc.commands.options import (
+    ChannelsLast,
+    DataDir,
+    Json,
+    Mean,
+    RowsPerRead,
+    Seed,
+    Std,
+    emit,
+    load_data,
+    parse_rows_per_read,
+)
 from cimc.errors import CimcError
 from cimc.options import RowSplit, ShareWeights, check_range
 
@@ -36,6 +47,7 @@ def compile(
     channels_last: ChannelsLast = False,
     max_chips: Annotated[int | None, typer.Option(help="Refuse a network that needs more chips.", min=1)] = None,
     row_split: Annotated[RowSplit | None, typer.Option(help="In place of the chip's own rule.")] = None,
+    rows_per_read: RowsPerRead = None,
     objective: Annotated[
         str | None,
         typer.Option(
@@ -90,6 +102,7 @@ def compile(
         calibrate=data,
         max_chips=max_chips,
         row_split=row_split,
+        rows_per_read=parse_rows_per_read(rows_per_read),
         verify=verify,
         shapes=dict(parse_shape(text) for text in shape or ()),
         constants=dict(parse_constant(text) for text in constants or ()),

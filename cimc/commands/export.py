@@ -6,7 +6,20 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from cimc.commands.options import Carry, ChannelsLast, DataDir, Json, Mean, Seed, Std, emit, load_data, parse_carry
+from cimc.commands.options import (
+    Carry,
+    ChannelsLast,
+    DataDir,
+    Json,
+    Mean,
+    RowsPerRead,
+    Seed,
+    Std,
+    emit,
+    load_data,
+    parse_carry,
+    parse_rows_per_read,
+)
 from cimc.options import Weights
 
 if TYPE_CHECKING:
@@ -28,6 +41,7 @@ def export(
         Weights, typer.Option(help="What the trained devices hold (mean of 16 reads), or their digital copy.")
     ] = Weights.devices,
     carry: Carry = None,
+    rows_per_read: RowsPerRead = None,
     seed: Seed = 0,
     as_json: Json = False,
 ) -> None:
@@ -41,7 +55,15 @@ def export(
     notes, note = noting("export")
     dataset = None if data is None else load_data(data, data_dir, mean=mean, std=std, channels_last=channels_last)
     package = cimc.export(
-        artifact, chip, output=output, data=dataset, weights=weights, carry=parse_carry(carry), seed=seed, note=note
+        artifact,
+        chip,
+        output=output,
+        data=dataset,
+        weights=weights,
+        carry=parse_carry(carry),
+        rows_per_read=parse_rows_per_read(rows_per_read),
+        seed=seed,
+        note=note,
     )
     emit(
         {**figures(package, output), "notes": notes}, lambda: show(package, output, data, carry or ()), as_json=as_json

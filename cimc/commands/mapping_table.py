@@ -12,6 +12,7 @@ from cimc.schedule import Step
 
 Figures = dict[str, Any]
 LONGEST_WAITS = 8
+AT_ONCE = "at once"
 ROUNDS_TO_NOTHING = 0.005  # a share that is shown as 0 %
 
 
@@ -23,7 +24,13 @@ def figures(artifact: Artifact, simulated: Figures | None = None) -> dict[str, A
     mapping = artifact.mapping
     result = mapping.cost.model_dump()
     result["layers"] = [
-        {**record, "grid": grid(layer), "share_of_time": time, "share_of_energy": energy}
+        {
+            **record,
+            "grid": grid(layer),
+            "rows_per_read": layer.read_rows if layer.read_in_parts else None,
+            "share_of_time": time,
+            "share_of_energy": energy,
+        }
         for record, layer, (time, energy) in zip(result["layers"], mapping.layers, _shares(mapping), strict=True)
     ]
     result["components"] = [part._asdict() for part in mapping.cost.components]
@@ -87,8 +94,13 @@ def show_layers(artifact: Artifact) -> None:
     if folded:
         rows.append(_folded_row(small, mapping))
     counts = [str(cost.crossbars), f"{cost.utilization:.0%}", str(cost.mvm_positions), str(cost.tile_ops)]
-    rows.append(["total", str(cost.weights), *[""] * 2, *counts, *[""] * 2, f"{cost.energy_mj:.2g}", ""])
-    columns = ["layer", "weights", "grid", "copies", "arrays", "used", "MVMs", "tile ops", "ms"]
+    rows.append(["total", str(cost.weights), *[""] * 3, *counts, *[""] * 2, f"{cost.energy_mj:.2g}", ""])
+    columns = ["layer", "weights", "grid", AT_ONCE, "copies", "arrays", "used", "MVMs", "tile ops", "ms"]
+    in_parts = any(layer.read_in_parts for layer in mapping.layers)
+    if not in_parts:
+        place = columns.index(AT_ONCE)
+        for row in (columns, *rows):
+            del row[place]
     splits = " and ".join(sorted({layer.row_split for layer in mapping.layers}))
     print_table(
         f"{artifact.model} on {chip.name} ({chip.array.rows} x {chip.array.columns} arrays)",
@@ -96,6 +108,7 @@ def show_layers(artifact: Artifact) -> None:
         rows,
         "one input, arrays with their converters; digital operators and data movement are not counted here; ms: of all "
         f"MVMs of a layer, which work side by side; rows are split by {splits}"
+        + (f"; {AT_ONCE}: rows of a block that are driven at once" if in_parts else "")
         + ("; --json lists every layer" if folded else ""),
     )
 
@@ -111,7 +124,7 @@ def _folded_row(records: Sequence[LayerCost], mapping: Mapping) -> list[str]:
     return [
         f"{len(records)} layers of 0 %",
         str(weights),
-        *[""] * 2,
+        *[""] * 3,
         *counts,
         f"{time:.4f}",
         "0%",
@@ -127,6 +140,7 @@ def _layer_row(layer: MappedLayer, cost: LayerCost, time: float, energy: float) 
         layer.name + (" (two-phase)" if layer.signed_input else ""),
         f"{layer.rows} x {layer.columns}",
         f"{groups}{rows} x {columns}",
+        str(layer.read_rows) if layer.read_in_parts else "all",
         str(layer.copies),
         str(cost.arrays),
         f"{cost.utilization:.0%}",

@@ -40,6 +40,14 @@ Carry = Annotated[
         "stream; repeatable.",
     ),
 ]
+RowsPerRead = Annotated[
+    list[str] | None,
+    typer.Option(
+        metavar="[LAYER=]N",
+        help="Most weight rows of an array that are driven at once: of all layers, or of one; the others "
+        "follow in further reads; repeatable.",
+    ),
+]
 Mean = Annotated[
     str | None, typer.Option("--mean", metavar="NUMBERS", help="Taken off the inputs (pixels: of 0 to 1), by channel.")
 ]
@@ -79,6 +87,19 @@ def parse_carry(texts: list[str] | None) -> dict[str, str]:
             raise typer.BadParameter(f"{text!r} is not OUT=IN with one input an output", param_hint="--carry")
         carry[output] = name
     return carry
+
+
+def parse_rows_per_read(texts: list[str] | None) -> dict[str, int]:
+    """Rows by layer, "" for all others. Raises typer.BadParameter for what is not N or LAYER=N, or comes twice."""
+    found: dict[str, int] = {}
+    for text in texts or ():
+        layer, named, number = text.rpartition("=")
+        if not number.isdecimal() or int(number) < 1 or bool(named) != bool(layer) or layer in found:
+            raise typer.BadParameter(
+                f"{text!r} is not N or LAYER=N with N from 1 on, one for each layer", param_hint="--rows-per-read"
+            )
+        found[layer] = int(number)
+    return found
 
 
 def emit(figures: Mapping[str, Any], show: Callable[[], None], *, as_json: bool) -> None:

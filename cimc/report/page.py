@@ -237,7 +237,8 @@ def _layers(mapping: Mapping) -> str:
     spent = sum(layer.energy_mj for layer in cost.layers) or 1.0
     rows = [
         (f"{_key(index)} {escape(layer.name)}", f"{layer.rows} x {layer.columns}",
-         f"{len(layer.row_bounds)} x {len(layer.column_bounds)}", str(layer.copies), f"{figures.arrays:,}",
+         f"{len(layer.row_bounds)} x {len(layer.column_bounds)}",
+         str(layer.read_rows) if layer.read_in_parts else "all", str(layer.copies), f"{figures.arrays:,}",
          _meter(figures.utilization), f"{figures.positions:,}", f"{figures.tile_ops:,}",
          duration(figures.latency_ms * 1e6), _meter(figures.latency_ms / time),
          energy(figures.energy_mj), _meter(figures.energy_mj / spent))
@@ -247,6 +248,7 @@ def _layers(mapping: Mapping) -> str:
         "layer",
         "weights",
         "blocks",
+        "rows at once",
         "copies",
         "arrays",
         "full",
@@ -257,7 +259,7 @@ def _layers(mapping: Mapping) -> str:
         "energy",
         "share",
     ]
-    total = ["total", f"{cost.weights:,}", "", "", f"{cost.crossbars:,}", f"{cost.utilization:.0%}",
+    total = ["total", f"{cost.weights:,}", "", "", "", f"{cost.crossbars:,}", f"{cost.utilization:.0%}",
              f"{cost.mvm_positions:,}", f"{cost.tile_ops:,}", duration(cost.latency_ms * 1e6), "",
              energy(cost.energy_mj), ""]  # fmt: skip
     return table(head, rows, total)

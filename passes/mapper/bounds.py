@@ -22,7 +22,7 @@ def arrays_per_copy(task: Task, budget: int) -> NDArray[np.float64]:
     if arrays_at_least(task, budget) is area_of:
         held = task.chip.weight_rows * task.chip.weight_columns
         return np.array([layer.rows * layer.columns / held for layer in task.layers])
-    return np.array([sum(count / size for count, size in layer.classes) for layer in task.layers])
+    return np.array([sum(of.per_copy / of.at_once for of in layer.classes) for layer in task.layers])
 
 
 def interval_floor(task: Task) -> float:
@@ -47,7 +47,13 @@ def time_in_segments(task: Task, mapping: Mapping, budget: int) -> float:
     weights = sum(layer.rows * layer.columns for layer in layers)
     held = chip.weight_rows * chip.weight_columns
     fewest = -(-weights // (held * budget))
-    reads = sum(layer.positions * layer.phases * layer.rows * layer.columns for layer in layers) / (held * budget)
+    # A read of an array serves no more than all weights in it.
+    read = (
+        layer.positions * layer.phases * layer.reads_of(piece) * piece.height * piece.width
+        for layer in layers
+        for piece in layer.pieces
+    )
+    reads = sum(read) / (held * budget)
     return fewest * mapping.segments[0].program_ms + reads * chip.cost.mvm_us * 1e-3
 
 

@@ -2,12 +2,10 @@
 
 from collections import Counter
 
-from cimc.chip import Chip
 from cimc.mapping import Component, Cost
-from passes.mapper.cost import read_pj
+from passes.mapper.cost import mvm_pj
 from passes.mapper.limits import partial_sum_bytes
 from passes.mapper.plan import Plan
-from passes.mapper.reads import ReadTable
 from passes.mapper.traffic import bus_bytes, memory_bytes
 
 PJ = 1e-9  # in mJ
@@ -23,11 +21,12 @@ def add_components(cost: Cost, plan: Plan) -> Cost:
         layer.model_copy(update={"digital_mj": None if price is None else digital[layer.name] * price * PJ})
         for layer in cost.layers
     )
-    parts = [*_arrays(cost, plan.table, plan.chip), *_beside(cost, plan)]
+    parts = [*_arrays(cost, plan), *_beside(cost, plan)]
     return cost.model_copy(update={"components": tuple(parts), "layers": of_layers})
 
 
-def _arrays(cost: Cost, table: ReadTable, chip: Chip) -> list[Component]:
+def _arrays(cost: Cost, plan: Plan) -> list[Component]:
+    chip = plan.chip
     converters = cost.crossbars * -(-chip.array.columns // chip.array.columns_per_adc)
     area = chip.area
     areas = {
@@ -40,10 +39,12 @@ def _arrays(cost: Cost, table: ReadTable, chip: Chip) -> list[Component]:
         total = None if area is None else sum(value for value in areas.values() if value is not None)
         return [Component("MVM", cost.energy_mj - cost.reprogramming_mj, total)]
     energy: Counter[str] = Counter()
-    for reads in table.by_array.values():
-        for read in reads:
-            for name, pj in read_pj(read, chip).items():
-                energy[name] += pj * read.count  # type: ignore[assignment]
+    for layer in plan.layers:
+        read_rows = layer.read_rows
+        for reads in plan.table.by_layer[layer.name].values():
+            for read in reads:
+                for name, pj in mvm_pj(read, read_rows, chip).items():
+                    energy[name] += pj * read.mvms  # type: ignore[assignment]
     return [Component(name, energy[name] * PJ, areas[name]) for name in areas]
 
 

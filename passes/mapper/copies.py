@@ -31,7 +31,7 @@ def area_of(layers: Sequence[Layer], copies: Mapping[str, int]) -> int:
 
 def needed_for(layers: Sequence[Layer], reads: int) -> Copies:
     """The fewest copies with which no array is read more than `reads` times an image."""
-    return {layer.name: -(-layer.positions // max(reads // layer.phases, 1)) for layer in layers}
+    return {layer.name: -(-layer.positions // max(reads // layer.reads_per_mvm, 1)) for layer in layers}
 
 
 def copies_for(layers: Sequence[Layer], reads: int) -> Copies:
@@ -43,11 +43,11 @@ def copies_for(layers: Sequence[Layer], reads: int) -> Copies:
 def least_reads(layers: Sequence[Layer], budget: int, arrays: Arrays = arrays_of) -> int:
     """The fewest reads of the busiest array for one image that the budget allows: exact.
 
-    With r reads a layer needs ceil(positions / floor(r / phases)) copies, and the arrays of a layer grow with its
-    copies, so the arrays needed fall with r: binary search. Exact for arrays that hold one layer each; with `area_of`
-    in place of their number a bound for any layout.
+    With r reads a layer needs ceil(positions / floor(r / reads an MVM)) copies, and its arrays grow with its copies, so
+    the arrays needed fall with r: binary search. Exact for arrays that hold one layer each; with `area_of` in place of
+    their number a bound for any layout.
     """
-    low, high = max(layer.phases for layer in layers), max(layer.positions * layer.phases for layer in layers)
+    low, high = max(layer.reads_per_mvm for layer in layers), max(layer.reads(1) for layer in layers)
     while low < high:
         middle = (low + high) // 2
         if arrays(layers, needed_for(layers, middle)) <= budget:
@@ -62,8 +62,8 @@ def read_steps(layers: Sequence[Layer], ratio: float) -> list[int]:
 
     First as many as the slowest layer has with 1, 2, 3 ... copies, then every step a factor.
     """
-    top = max(layer.positions * layer.phases for layer in layers)
-    floor = max(layer.phases for layer in layers)
+    top = max(layer.reads(1) for layer in layers)
+    floor = max(layer.reads_per_mvm for layer in layers)
     steps = list(dict.fromkeys(max(floor, -(-top // copies)) for copies in range(1, FIRST_COPIES + 1)))
     while steps[-1] > floor:
         steps.append(max(floor, min(steps[-1] - 1, int(steps[-1] * ratio))))

@@ -6,23 +6,25 @@ Arrays with their converters only; `passes.mapper.components` adds digital work 
 from cimc.chip import Chip
 from cimc.mapping import Cost, LayerCost, MappedLayer
 from passes.mapper.plan import Plan
-from passes.mapper.reads import Read, columns_of, phases_of, positions_of_copy, rows_of
+from passes.mapper.reads import Read, columns_of, most_parts, parts_of, phases_of, positions_of_copy, rows_of
 
 
 def layer_cost(layer: MappedLayer, reads: dict[int, list[Read]], *, chip: Chip) -> LayerCost:
     """Cost of one layer: its arrays work in parallel, its copies share the positions.
 
-    A chip that reads signed inputs in two phases takes twice the time and energy of an MVM for them.
+    The chip file states time and energy of an MVM, most of which its conversions take. So whatever is a further read of
+    an array takes them again: the second phase of signed inputs, and rows that are not driven with the others.
     """
     arrays = len(reads) * chip.physical_per_array
     tile_ops = chip.physical_per_array * sum(read.count for of_array in reads.values() for read in of_array)
-    # Blocks of a layer that cannot be read at once follow one another.
-    rounds = positions_of_copy(layer, 0) * max(len(of_array) for of_array in reads.values())
+    # Blocks of a layer that cannot be read at once follow one another, and so do the reads of a block.
+    rounds = positions_of_copy(layer, 0) * most_parts(reads)
     if chip.cost.mvm_nj is not None:
         energy_mj = tile_ops * chip.cost.mvm_nj * 1e-6
     else:
         every = (read for of_array in reads.values() for read in of_array)
-        energy_mj = sum(sum(read_pj(read, chip).values()) * read.count for read in every) * 1e-9
+        read_rows = layer.read_rows
+        energy_mj = sum(sum(mvm_pj(read, read_rows, chip).values()) * read.mvms for read in every) * 1e-9
     used = layer.rows * layer.columns * layer.copies * chip.devices_per_weight
     return LayerCost(
         name=layer.name,
@@ -59,19 +61,21 @@ def network_cost(plan: Plan) -> Cost:
     )
 
 
-def read_pj(read: Read, chip: Chip) -> dict[str, float]:
-    """Energy of a read (in all bit slices) by component, pJ, for a chip that states it so.
+def mvm_pj(read: Read, read_rows: int, chip: Chip) -> dict[str, float]:
+    """Energy of one MVM (in all parts and bit slices) by component, pJ, for a chip that states it so.
 
-    Only the converters of rows and columns in use are counted, with those of the offset columns.
+    Only the converters of rows and columns in use are counted, with those of the offset columns: columns in every part,
+    a row in that in which it is driven.
     """
     rows = {rows_of(block, chip) for block in read.blocks}
-    columns = {columns_of(block, chip) for block in read.blocks}
-    conversions = sum(stop - start for start, stop in columns) + chip.weights.offset_columns
+    columns = {columns_of(block, chip): parts_of(block, read_rows) for block in read.blocks}
+    conversions = sum((stop - start) * parts for (start, stop), parts in columns.items())
+    conversions += read.parts * chip.weights.offset_columns
     conversions *= chip.input.conversions * chip.physical_per_array
     cost = chip.cost
     return {
         "ADC": conversions * (cost.adc_pj or 0.0),
         "DAC": sum(stop - start for start, stop in rows) * chip.physical_per_array * (cost.dac_pj or 0.0),
-        "array": chip.physical_per_array * (cost.array_pj or 0.0),
+        "array": read.parts * chip.physical_per_array * (cost.array_pj or 0.0),
         "shift-add": conversions * (cost.shift_add_pj or 0.0),
     }

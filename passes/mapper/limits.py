@@ -52,11 +52,11 @@ def _cores(plan: Plan, placement: Placement) -> list[Limit]:
     if chip.cores.local_bytes_per_ns is not None:
         traffic: Counter[int] = Counter()
         for layer in layers:
-            outputs = layer.positions * layer.columns * len(layer.row_bounds)
+            outputs = layer.positions * layer.columns * len(layer.read_bounds)
             for core, fraction in spread[layer.name].items():
                 traffic[core] += outputs * fraction * width  # type: ignore[assignment]
             for core, count in starts[layer.name].items():
-                traffic[core] += count * min(layer.rows, chip.weight_rows) * width  # type: ignore[assignment]
+                traffic[core] += count * layer.read_rows * width  # type: ignore[assignment]
         found.append(_busiest("local memory", traffic, 1 / chip.cores.local_bytes_per_ns))
     return found
 

@@ -37,12 +37,12 @@ def map_network(model: ir.Model, chip: Chip, *, options: MappingOptions = DEFAUL
         options: what the copies are for, and within which budget.
 
     Raises:
-        CimcError: no crossbar layer; more arrays needed than `max_chips` chips have; or segments on a chip that does
-            not state the time to program them.
+        CimcError: no crossbar layer; rows per read of a layer that is not there; more arrays needed than `max_chips`
+            chips have; or segments on a chip that does not state the time to program them.
     """
     if options.row_split is not None:
         chip = chip.model_copy(update={"row_split": str(options.row_split)})
-    layers = layers_of(model, chip, options.input_range)
+    layers = layers_of(model, chip, options.input_range, options.rows_per_read)
     if not layers:
         raise CimcError("the network has no Conv, Gemm or MatMul with constant weights; there is nothing to map")
     task = Task(tuple(layers), tuple(stages_of(model, layers, chip)), chip)

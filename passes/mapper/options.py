@@ -1,7 +1,9 @@
 """The options of the mapper, checked when they are made."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
+from cimc.by_layer import check_by_layer
 from cimc.errors import CimcError
 from cimc.options import RowSplit, check_choice, check_range, check_whole
 from passes.mapper.objective import find_objective, objective_names
@@ -15,6 +17,7 @@ class MappingOptions:
         input_range: least and greatest value of the network's input; decides whether the first layer needs two phases.
         max_chips: an upper limit on the chips.
         row_split: "channel" or "flat", in place of the chip's own rule.
+        rows_per_read: most weight rows of an array that are driven at once, by layer; "" stands for all others.
         objective: what copies and packing are for, a name in `passes/mapper/objectives/` or of a plug-in; None: one
             copy each, one block an array, in network order, over as many chips as it takes.
         arrays: the budget of an objective; None: those of one chip. A network that does not fit it, packed, is cut
@@ -28,12 +31,16 @@ class MappingOptions:
     input_range: tuple[float, float] = (0.0, 1.0)
     max_chips: int | None = None
     row_split: RowSplit | None = None
+    rows_per_read: Mapping[str, int] = field(default_factory=dict)
     objective: str | None = None
     arrays: int | None = None
     seed: int = 0
 
     def __post_init__(self) -> None:
-        checked: dict[str, object] = {"input_range": check_range("input_range", self.input_range)}
+        checked: dict[str, object] = {
+            "input_range": check_range("input_range", self.input_range),
+            "rows_per_read": check_by_layer("rows_per_read", self.rows_per_read, 1),
+        }
         if self.row_split is not None:
             checked["row_split"] = check_choice(RowSplit, "row_split", self.row_split)
         if self.objective is not None:

@@ -94,7 +94,7 @@ def _unit(arrays: Sequence[int], table: ReadTable, chip: Chip) -> Unit:
             key = read.layer, read.inputs
             together[key] = max(together.get(key, 0), read.count)
     partial = sum(
-        read.count * (block.column_stop - block.column_start)
+        read.mvms * (block.column_stop - block.column_start)
         for array in arrays
         for read in table.by_array[array]
         for block in read.blocks

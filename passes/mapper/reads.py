@@ -5,7 +5,7 @@ disjoint rows and disjoint columns. Blocks that share their inputs may share row
 """
 
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations, pairwise
 
@@ -17,19 +17,30 @@ from cimc.mapping import Block, MappedLayer
 class Read:
     """Blocks of one layer in one array that are read at once.
 
-    count: for one image, all phases. inputs: (copy, group, first row) of all that is driven; arrays of one core with
-    the same inputs are started together.
+    mvms: for one image, all phases. parts: array reads of each, where not all rows are driven at once. inputs: (copy,
+    group, first row) of all that is driven; arrays of one core with the same inputs are started together.
     """
 
     layer: str
     blocks: tuple[Block, ...]
-    count: int
+    mvms: int
+    parts: int
     inputs: frozenset[tuple[int, ...]]
+
+    @property
+    def count(self) -> int:
+        """Reads of the array for one image."""
+        return self.mvms * self.parts
 
 
 def phases_of(layer: MappedLayer, chip: Chip) -> int:
-    """Reads of one MVM: positive and negative inputs one after the other, unless the converter takes both."""
+    """Phases of one MVM: positive and negative inputs one after the other, unless the converter takes both."""
     return 2 if layer.signed_input and chip.input.signed == "two-phase" else 1
+
+
+def parts_of(block: Block, read_rows: int) -> int:
+    """Reads of a block of which so many weight rows are driven at once."""
+    return -(-(block.row_stop - block.row_start) // read_rows)
 
 
 def positions_of_copy(layer: MappedLayer, copy: int) -> int:
@@ -43,6 +54,11 @@ class ReadTable:
 
     by_layer: dict[str, dict[int, list[Read]]]
     by_array: dict[int, list[Read]]
+
+
+def most_parts(reads: Mapping[int, list[Read]]) -> int:
+    """Reads in one array, one after the other, for one phase of an MVM: the most of the arrays."""
+    return max(sum(read.parts for read in of_array) for of_array in reads.values())
 
 
 def read_table(layers: Iterable[MappedLayer], chip: Chip) -> ReadTable:
@@ -61,9 +77,16 @@ def _reads_of(layer: MappedLayer, chip: Chip) -> dict[int, list[Read]]:
         in_array[block.array].append(block)
     phases = phases_of(layer, chip)
     shares = [phases * positions_of_copy(layer, copy) for copy in range(layer.copies)]
+    read_rows = layer.read_rows
     return {
         array: [
-            Read(layer.name, tuple(group), max(shares[block.copy] for block in group), _all_inputs(layer, group))
+            Read(
+                layer.name,
+                tuple(group),
+                mvms=max(shares[block.copy] for block in group),
+                parts=max(parts_of(block, read_rows) for block in group),
+                inputs=_all_inputs(layer, group),
+            )
             for group in _groups(layer, blocks, chip)
         ]
         for array, blocks in in_array.items()

@@ -9,7 +9,7 @@ from cimc.schedule import Limit, Schedule, Stage
 from passes.mapper.limits import core_shares, limits_of
 from passes.mapper.place import core_starts
 from passes.mapper.plan import Plan
-from passes.mapper.reads import exclusive_layers, phases_of
+from passes.mapper.reads import exclusive_layers, most_parts, phases_of
 from passes.mapper.row_pipeline import StageTime, Timeline, buffer_bytes, critical_path, timeline
 
 
@@ -33,8 +33,7 @@ def layer_times(plan: Plan) -> dict[str, LayerTime]:
     starts = {} if placement is None else core_starts(table, placement.cores)
     times = {}
     for layer in plan.layers:
-        serial = max(len(reads) for reads in table.by_layer[layer.name].values())
-        round_ns = chip.cost.mvm_us * 1e3 * phases_of(layer, chip) * serial
+        round_ns = chip.cost.mvm_us * 1e3 * phases_of(layer, chip) * most_parts(table.by_layer[layer.name])
         busiest = max(starts[layer.name].values()) if placement is not None else 0
         cores = 1 if placement is None else len(core_shares(layer, placement))
         times[layer.name] = LayerTime(round_ns, layer.copies, busiest, cores)

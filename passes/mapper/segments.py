@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from cimc.errors import CimcError
 from cimc.mapping import Cost, MappedLayer, Segment
 from passes.mapper.plan import Plan
-from passes.mapper.reads import phases_of, positions_of_copy
+from passes.mapper.reads import most_parts, phases_of, positions_of_copy
 
 
 def cut_segments(plan: Plan, budget: int) -> tuple[Segment, ...]:
@@ -46,8 +46,9 @@ def _spans(layers: Sequence[MappedLayer]) -> dict[str, tuple[int, int]]:
 def add_programming(cost: Cost, plan: Plan, *, segments: Sequence[Segment]) -> Cost:
     """The cost with reprogramming: segment after segment, layer after layer in each, so one image at a time."""
     chip = plan.chip
+    parts = {layer.name: most_parts(plan.table.by_layer[layer.name]) for layer in plan.layers}
     once = {
-        layer.name: positions_of_copy(layer, 0) * phases_of(layer, chip) * chip.cost.mvm_us * 1e-3
+        layer.name: positions_of_copy(layer, 0) * phases_of(layer, chip) * parts[layer.name] * chip.cost.mvm_us * 1e-3
         for layer in plan.layers
     }
     compute_ms = sum(once[name] for segment in segments for name in segment.layers)

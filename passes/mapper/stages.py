@@ -280,9 +280,9 @@ def _window(node: ir.Node, output_rows: int, rows: int) -> tuple[int, float, int
 
 
 def _layer_operations(node: ir.Node, layer: Layer) -> int:
-    """Additions of the row blocks' partial sums and of the bias."""
+    """Additions of the partial sums of row blocks and of their reads, and of the bias."""
     bias = len(node.inputs) > 2 and node.inputs[2] is not None
-    return _elements(node.outputs[0]) * (layer.row_blocks - 1 + bias)
+    return _elements(node.outputs[0]) * (layer.reads_per_output - 1 + bias)
 
 
 def _operations(node: ir.Node) -> int:

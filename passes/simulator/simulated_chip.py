@@ -1,5 +1,6 @@
 """What the simulator knows of a mapping: the arrays that are read together, their cores, and the ways between cores."""
 
+from bisect import bisect_left
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -51,6 +52,7 @@ class Geometry:
     def __init__(self, layer: MappedLayer, chip: Chip) -> None:
         self._layer, self._chip = layer, chip
         self._serial: dict[tuple[tuple[object, ...], ...], int] = {}
+        self._first_rows = [start for start, _ in layer.read_bounds]
 
     def lines(self, block: Block) -> tuple[range, range]:
         """The array rows and columns of a block."""
@@ -65,10 +67,14 @@ class Geometry:
         """What drives a block's rows: the copy, the group of channels, the first row."""
         return block.copy, block.column_start * self._layer.groups // self._layer.columns, block.row_start
 
+    def parts(self, block: Block) -> int:
+        """Reads of one block: parts of its rows that are driven one after the other."""
+        return bisect_left(self._first_rows, block.row_stop) - bisect_left(self._first_rows, block.row_start)
+
     def reads(self, blocks: Sequence[Block]) -> int:
         """Reads that the blocks of one array take: those that share lines but not inputs follow one another."""
         if len(blocks) == 1:
-            return 1
+            return self.parts(blocks[0])
         key = tuple((*self.lines(block), self.inputs(block)) for block in blocks)
         if key not in self._serial:
             graph = nx.Graph()
@@ -76,7 +82,10 @@ class Geometry:
             graph.add_edges_from(
                 (a, b) for a, b in combinations(range(len(blocks)), 2) if self._apart(blocks[a], blocks[b])
             )
-            self._serial[key] = 1 + max(nx.greedy_color(graph).values())
+            longest: defaultdict[int, int] = defaultdict(int)
+            for block, color in nx.greedy_color(graph).items():
+                longest[color] = max(longest[color], self.parts(blocks[block]))
+            self._serial[key] = sum(longest.values())
         return self._serial[key]
 
     def _apart(self, a: Block, b: Block) -> bool:
@@ -133,20 +142,21 @@ def _gang(
     chip: Chip,
 ) -> GangArrays:
     serial = max(geometry.reads(blocks) for blocks in arrays.values())
-    starts: defaultdict[int, set[object]] = defaultdict(set)
+    starts: defaultdict[int, dict[object, int]] = defaultdict(dict)
     local: defaultdict[int, float] = defaultdict(float)
     for array, blocks in arrays.items():
         driven = frozenset(geometry.inputs(block) for block in blocks)
-        first = driven not in starts[core[array]]
-        starts[core[array]].add(driven)
-        values = sum(block.column_stop - block.column_start for block in blocks)
+        started = starts[core[array]]
+        first = driven not in started
+        started[driven] = max(started.get(driven, 0), geometry.reads(blocks))
+        values = sum((block.column_stop - block.column_start) * geometry.parts(block) for block in blocks)
         if first:
             values += sum({geometry.inputs(b): b.row_stop - b.row_start for b in blocks}.values())
         local[core[array]] += values * chip.cores.activation_bytes
     return GangArrays(
         positions=copies,
         round_ns=chip.cost.mvm_us * 1e3 * phases * serial,
-        starts={place: phases * serial * len(sets) for place, sets in starts.items()},
+        starts={place: phases * sum(reads.values()) for place, reads in starts.items()},
         local_bytes=dict(local),
     )
 

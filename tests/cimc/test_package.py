@@ -2,6 +2,7 @@
 
 import csv
 import hashlib
+import itertools
 import json
 from dataclasses import replace
 from pathlib import Path
@@ -513,11 +514,13 @@ def value_by_the_readme(folder: Path, layer: str, x: np.ndarray, chip: Chip, cop
     d = np.zeros(int(numbers["rows x columns"].split(" x ")[1]))
     with (folder / "program" / "blocks.csv").open(newline="", encoding="utf-8") as file:
         blocks = [row for row in csv.DictReader(file) if (row["layer"], int(row["copy"])) == (layer, copy)]
+    step = int(numbers["rows at once"])
     for block in ({key: int(value) for key, value in row.items() if key != "layer"} for row in blocks):
         _, _, cells = read_table(folder / "program" / f"array_{block['array']:04d}.csv")
-        for phase in (1, -1) if numbers["phases"] == "2" else (1,):
+        phases = (1, -1) if numbers["phases"] == "2" else (1,)
+        for phase, first in itertools.product(phases, range(block["row_start"], block["row_stop"], step)):
             lines = np.zeros(len(cells))
-            for row in range(block["row_start"], block["row_stop"]):
+            for row in range(first, min(first + step, block["row_stop"])):
                 lines[block["array_row"] + row - block["row_start"]] = max(phase * u[row], 0)
             for column in range(block["column_start"], block["column_stop"]):
                 bit_line = block["array_column"] + 2 * (column - block["column_start"])
@@ -531,24 +534,23 @@ def value_by_the_readme(folder: Path, layer: str, x: np.ndarray, chip: Chip, cop
 
 
 @pytest.mark.parametrize(
-    ("chip_name", "input_range", "objective", "arrays"),
+    ("chip_name", "input_range", "objective", "arrays", "rows_per_read"),
     [
-        ("brram-soc", (-1.0, 1.0), None, None),
-        ("brram-soc", (0.0, 1.0), "interval", 9),
-        ("brram-soc", (0.0, 1.0), "arrays", 6),
-        ("ideal", (-1.0, 1.0), None, None),
+        ("brram-soc", (-1.0, 1.0), None, None, {"conv2": 10}),
+        ("brram-soc", (0.0, 1.0), "interval", 9, 10),
+        ("brram-soc", (0.0, 1.0), "arrays", 6, None),
+        ("ideal", (-1.0, 1.0), None, None, None),
     ],
 )
 def test_readme_leads_from_tables_to_the_values_of_onnxruntime(
-    tmp_path, monkeypatch, chip_name, input_range, objective, arrays
+    tmp_path, monkeypatch, chip_name, input_range, objective, arrays, rows_per_read
 ):
     """Each layer's value by README.md in plain NumPy: the input of the layer is what onnxruntime gives it."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     data = Dataset.of_images("small", *digits(100, 40), synthetic=True, classes=10)
     source, folder = tmp_path / "lenet1.cim", tmp_path / "package"
-    compile_model(
-        LENET1, chip_name, output=source, input_range=input_range, verify=False, objective=objective, arrays=arrays
-    )
+    asked = {"input_range": input_range, "objective": objective, "arrays": arrays, "rows_per_read": rows_per_read}
+    compile_model(LENET1, chip_name, output=source, verify=False, **asked)
     package = cimc.export(source, output=folder, data=data)
     model = onnx.load(folder / "model.onnx")
     nodes = {node.input[1].removesuffix(".pair"): node for node in model.graph.node if node.domain == "ai.cimc"}
@@ -576,6 +578,7 @@ def test_readme_leads_from_tables_to_the_values_of_onnxruntime(
             np.testing.assert_allclose(found, y, rtol=1e-4, atol=1e-4 * np.abs(y).max())
     first = package.mapping.layers[0]
     assert (first.signed_input, first.copies > 1) == (low < 0, objective == "interval")
+    assert any(layer.read_in_parts for layer in package.mapping.layers) == (rows_per_read is not None)
     assert (package.mapping.arrays < 3) == (objective == "arrays"), "several layers in an array"
 
 

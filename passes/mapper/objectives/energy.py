@@ -86,27 +86,29 @@ def _above(a: tuple[int, float, int], b: tuple[int, float, int], c: tuple[int, f
 
 def read_energy(layer: Layer, copies: int, chip: Chip) -> float:
     """Energy of the layer's reads for one image with that many copies, mJ."""
-    arrays = layer.arrays(copies) * chip.physical_per_array * layer.reads(copies)
+    arrays = sum(-(-of.per_copy * copies // of.at_once) * of.reads for of in layer.classes)
+    reads = arrays * -(-layer.positions // copies) * layer.phases * chip.physical_per_array
     cost = chip.cost
     if cost.mvm_nj is not None:
-        return arrays * cost.mvm_nj * 1e-6
+        return reads * cost.mvm_nj * 1e-6
     conversion = ((cost.adc_pj or 0.0) + (cost.shift_add_pj or 0.0)) * chip.input.conversions
-    converted = sum(piece.width for piece in layer.pieces) * chip.columns_per_weight * conversion
+    codes = sum(piece.width * layer.reads_of(piece) for piece in layer.pieces)
+    converted = codes * chip.columns_per_weight * conversion
     driven = sum(piece.height for piece in layer.pieces) * chip.rows_per_weight * (cost.dac_pj or 0.0)
     once = layer.positions * layer.phases * (converted + driven) * chip.physical_per_array
-    return (once + arrays * ((cost.array_pj or 0.0) + chip.weights.offset_columns * conversion)) * 1e-9
+    return (once + reads * ((cost.array_pj or 0.0) + chip.weights.offset_columns * conversion)) * 1e-9
 
 
 def least_read_energy(layer: Layer, chip: Chip) -> float:
     """No number of copies has less: every array filled to the last place, read once for all it holds, mJ."""
-    filled = sum(count / size for count, size in layer.classes) * layer.positions * layer.phases
-    arrays = layer.arrays(1) * chip.physical_per_array * layer.reads(1)
-    each = read_energy(layer, 1, chip)
+    mvms = layer.positions * layer.phases * chip.physical_per_array
+    filled = mvms * sum(of.per_copy / of.at_once * of.reads for of in layer.classes)
     if chip.cost.mvm_nj is not None:
-        return each * filled * chip.physical_per_array / arrays
+        return filled * chip.cost.mvm_nj * 1e-6
+    reads = mvms * sum(-(-of.per_copy // of.at_once) * of.reads for of in layer.classes)
     conversion = ((chip.cost.adc_pj or 0.0) + (chip.cost.shift_add_pj or 0.0)) * chip.input.conversions
     idle = (chip.cost.array_pj or 0.0) + chip.weights.offset_columns * conversion
-    return each - (arrays - filled * chip.physical_per_array) * idle * 1e-9
+    return read_energy(layer, 1, chip) - (reads - filled) * idle * 1e-9
 
 
 OBJECTIVE = Objective(

@@ -56,7 +56,7 @@ def estimated_times(task: Task, copies: Mapping[str, int]) -> dict[str, LayerTim
         count = copies[layer.name]
         cores = min(chip.cores.count, layer.arrays(count))
         starts = layer.starts / cores
-        times[layer.name] = LayerTime(chip.cost.mvm_us * 1e3 * layer.phases, count, starts, cores)
+        times[layer.name] = LayerTime(chip.cost.mvm_us * 1e3 * layer.reads_per_mvm, count, starts, cores)
     return times
 
 
@@ -107,10 +107,10 @@ def _family(task: Task, budget: int) -> Iterator[Copies]:
 
 
 def _waits(task: Task) -> dict[str, float]:
-    """MVMs of one copy of each layer that its readers wait for before their first row."""
+    """Reads of one copy of each layer that its readers wait for before their first row."""
     made = {stage.name: stage for stage in task.stages if stage.kind == "crossbar"}
-    phases = {layer.name: layer.phases for layer in task.layers}
-    waits = dict.fromkeys(phases, 0.0)
+    reads = {layer.name: layer.reads_per_mvm for layer in task.layers}
+    waits = dict.fromkeys(reads, 0.0)
     through: dict[str, list[tuple[str, float]]] = {}
     for stage in task.stages:
         # Digital stages hand on what their readers wait for.
@@ -121,12 +121,12 @@ def _waits(task: Task) -> dict[str, float]:
         if stage.kind == "crossbar":
             for name, rows in sources:
                 origin = made[name]
-                part = min(1.0, rows / origin.rows) * origin.positions * phases[origin.layer]
+                part = min(1.0, rows / origin.rows) * origin.positions * reads[origin.layer]
                 waits[origin.layer] = max(waits[origin.layer], part)
         else:
             through[stage.name] = sources
     for stage in made.values():
-        waits[stage.layer] = max(waits[stage.layer], stage.positions / stage.rows * phases[stage.layer])
+        waits[stage.layer] = max(waits[stage.layer], stage.positions / stage.rows * reads[stage.layer])
     return waits
 
 
@@ -148,7 +148,7 @@ def latency_bound(task: Task, budget: int, *, arrays: Arrays) -> float:
     layers, stages, chip = task.layers, task.stages, task.chip
     unlimited = {layer.name: layer.positions for layer in layers}
     positions = dict(unlimited)
-    round_ns = {layer.name: chip.cost.mvm_us * 1e3 * layer.phases for layer in layers}
+    round_ns = {layer.name: chip.cost.mvm_us * 1e3 * layer.reads_per_mvm for layer in layers}
     free = {name: LayerTime(round_ns[name], unlimited[name], 0, chip.cores.count) for name in unlimited}
     times = stage_times(stages, free, positions=positions, chip=chip)
     line = timeline(stages, times, {})

@@ -1,0 +1,84 @@
+"""Rows driven at once through export: those of the file stay, on its own chip and others, or are given anew."""
+
+from pathlib import Path
+
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+from onnx import helper
+
+import cimc
+from cimc.api.compile import compile_model
+from cimc.api.remap import remap
+from cimc.artifact import Artifact
+from cimc.chip import load_chip
+from cimc.dataset import Dataset, Samples
+from cimc.errors import CimcError
+from cimc.mapping import Mapping
+from tests.networks import network_proto, weights
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("remap") / "two.onnx"
+    nodes = [
+        helper.make_node("MatMul", ["x", "w1"], ["h"], name="first"),
+        helper.make_node("Relu", ["h"], ["r"]),
+        helper.make_node("MatMul", ["r", "w2"], ["y"], name="second"),
+    ]
+    constants = {"w1": weights(60, 50), "w2": weights(50, 4, seed=1)}
+    onnx.save(network_proto(nodes, {"x": ["N", 60]}, {"y": ["N", 4]}, constants), path)
+    return path
+
+
+def artifact(model: Path, **options: object) -> Artifact:
+    return compile_model(model, "brram-soc", verify=False, **options).artifact  # type: ignore[arg-type]
+
+
+def rows(mapping: Mapping) -> dict[str, int | None]:
+    return {layer.name: layer.rows_per_read for layer in mapping.layers}
+
+
+def test_the_rows_of_the_file_stay_on_every_chip(model: Path) -> None:
+    file = artifact(model, rows_per_read={"": 20, "second": 8})
+    kept = {"first": 20, "second": 8}
+    assert rows(file.mapping) == kept
+    assert remap(file, None, rows_per_read={}) is file.mapping
+    assert rows(remap(file, load_chip("brram-256x64"), rows_per_read={})) == kept
+
+
+def test_other_rows_take_their_place_by_layer_or_all(model: Path) -> None:
+    file = artifact(model, rows_per_read={"": 20, "second": 8})
+    for chip in (None, load_chip("hermes")):
+        assert rows(remap(file, chip, rows_per_read={"second": 5})) == {"first": 20, "second": 5}
+        assert rows(remap(file, chip, rows_per_read={"": 7})) == {"first": 7, "second": 7}
+    with pytest.raises(CimcError, match="'third', which is no crossbar layer"):
+        remap(file, None, rows_per_read={"third": 5})
+
+
+def test_the_file_is_mapped_again_as_it_was_asked_for(model: Path) -> None:
+    asked = {"objective": "interval", "arrays": 40, "row_split": "flat", "input_range": (-1.0, 1.0)}
+    file = artifact(model, **asked)
+    assert remap(file, None, rows_per_read={"": 9}) == artifact(model, rows_per_read=9, **asked).mapping
+
+
+def test_a_package_reads_in_parts_as_its_network_does(
+    model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    x = 0.7 + 0.3 * np.abs(weights(40, 60, seed=2))
+    samples = Samples({"x": x}, {})
+    data = Dataset("own", samples, samples)
+    cimc.compile(model, "brram-256x64", output=tmp_path / "two.cim", rows_per_read=15, verify=False)
+    outputs = {}
+    for name, number in (("parts", None), ("all", 1000)):
+        cimc.export(tmp_path / "two.cim", output=tmp_path / name, data=data, rows_per_read=number)
+        package = cimc.read_package(tmp_path / name)
+        assert set(rows(package.mapping).values()) == {number or 15}
+        session = onnxruntime.InferenceSession(tmp_path / name / "model.onnx", providers=["CPUExecutionProvider"])
+        (outputs[name],) = session.run(None, {"x": x})
+    plain = np.maximum(x @ weights(60, 50), 0) @ weights(50, 4, seed=1)
+    assert not np.array_equal(outputs["parts"], outputs["all"])
+    for name, found in outputs.items():
+        assert np.linalg.norm(found - plain) < 0.2 * np.linalg.norm(plain), name
