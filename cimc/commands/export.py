@@ -27,6 +27,9 @@ def export(
     weights: Annotated[
         Weights, typer.Option(help="What the trained devices hold (mean of 16 reads), or their digital copy.")
     ] = Weights.devices,
+    layers: Annotated[
+        bool, typer.Option("--layers", help="What each layer loses against float32, and by which effects.")
+    ] = False,
     carry: Carry = None,
     seed: Seed = 0,
     as_json: Json = False,
@@ -41,7 +44,15 @@ def export(
     notes, note = noting("export")
     dataset = None if data is None else load_data(data, data_dir, mean=mean, std=std, channels_last=channels_last)
     package = cimc.export(
-        artifact, chip, output=output, data=dataset, weights=weights, carry=parse_carry(carry), seed=seed, note=note
+        artifact,
+        chip,
+        output=output,
+        data=dataset,
+        weights=weights,
+        layers=layers,
+        carry=parse_carry(carry),
+        seed=seed,
+        note=note,
     )
     emit(
         {**figures(package, output), "notes": notes}, lambda: show(package, output, data, carry or ()), as_json=as_json
@@ -58,12 +69,14 @@ def figures(package: "Package", output: Path) -> dict[str, Any]:
         "crossbars": cost.crossbars,
         "chips": package.mapping.chips,
         "devices": cost.devices,
+        **{name: package.notes[name] for name in ("agreement", "layers") if name in package.notes},
     }
 
 
 def show(package: "Package", output: Path, data: str | None, carry: Sequence[str]) -> None:
     """What the package holds, and what to do next, on the data that set its input ranges or that it was trained on."""
     from cimc.commands.console import print_figures, say
+    from cimc.commands.evaluate import show_agreement, show_layers
 
     cost = package.mapping.cost
     print_figures(
@@ -74,6 +87,11 @@ def show(package: "Package", output: Path, data: str | None, carry: Sequence[str
             "model.onnx": "the chip-exact network, for any ONNX runtime",
         },
     )
+    if agreement := package.notes.get("agreement"):
+        conditions = {"no noise": agreement["noise_off"], "programmed, with noise": agreement["noise_on"]}
+        show_agreement(f"agreement with float32 on {agreement['samples']} calibration samples", conditions)
+    if layers := package.notes.get("layers"):
+        show_layers(layers)
     known = data or package.notes["training"].get("data", "YOUR.npz")
     options = "".join(f" --carry {text}" for text in carry)
     say(f"wrote {output}; next: cimc deploy {output} --data {known}{options} --chips 20")

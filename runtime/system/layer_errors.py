@@ -10,13 +10,14 @@ import numpy as np
 from jax import Array
 
 from cimc.dataset import Preprocess, Samples
+from cimc.units import pair_targets
 from runtime.crossbar.pieces import Floats, clipped_share
 from runtime.network.network import Network
 from runtime.network.stepwise import Arrays, LayerStep, ScanStep, run_node_exactly, run_steps
 from runtime.system.carry import Carry, with_states
 from runtime.system.inference import Batch, batches, digital_parameters, exact_parameters
 from runtime.system.layers import held_of, read_layer, samples_first
-from runtime.system.loss_causes import MOST_MVMS, Losses, decibels, loss_causes, sample_vectors
+from runtime.system.loss_causes import MOST_MVMS, Losses, decibels, loss_causes, row_factors, sample_vectors
 from runtime.system.scans import read_scan
 from runtime.system.state import State, System
 
@@ -75,17 +76,16 @@ def layer_errors(
         preprocess: from stored values to inputs.
         key: for noise; None: none.
         carry: the samples are the steps of a stream, of which each gets the states of the exact network.
-        targets: by layer the conductances that were to be programmed; None: the causes are not looked for.
+        targets: by layer the conductances that were to be programmed; None: those of the digital copy.
     """
     errors: dict[str, LayerError] = {}
     inputs: dict[str, list[Floats]] = {}
     network, some = system.network, samples.take(slice(_samples(system.network)))
     every = batches(network, some, preprocess, steps=bool(carry))
     for batch in with_states(network, carry, every, exact_parameters(system, state)):
-        most = 0 if targets is None else -(-MOST_MVMS * len(batch.samples) // len(some))
-        _compare(system, state, batch, key, errors, inputs, most)
+        _compare(system, state, batch, key, errors, inputs, -(-MOST_MVMS * len(batch.samples) // len(some)))
     for layer, found in inputs.items():
-        goal = targets[layer] if targets is not None else state["conductance"][layer]
+        goal = None if targets is None else targets[layer]
         errors[layer].losses = _losses(system, state, found, layer=layer, targets=goal, noise=key is not None)
     return list(errors.values())
 
@@ -98,19 +98,23 @@ def _samples(network: Network) -> int:
 
 
 def _losses(
-    system: System, state: State, inputs: Sequence[Floats], *, layer: str, targets: Array, noise: bool
+    system: System, state: State, inputs: Sequence[Floats], *, layer: str, targets: Array | None, noise: bool
 ) -> Losses:
     """The causes of a layer's own error on inputs [rows, MVMs] of its uses."""
-    parameters, held = exact_parameters(system, state), held_of(system, state, layer)
+    parameters, held, crossbar = exact_parameters(system, state), held_of(system, state, layer), system.crossbars[layer]
     node = next(node for node in system.network.layers() if node.layer == layer)
-    weight, *bias = [np.asarray(parameters[name]) for name in node.inputs[1:] if name]
+    exact, *bias = [np.asarray(parameters[name]) for name in node.inputs[1:] if name]
+    weight = np.asarray(state["weight"][layer])
+    weight = weight * row_factors(crossbar, held.input_factor, weight)
+    if targets is None:
+        targets = pair_targets(weight, np.asarray(held.weight_range), system.chip)
     return loss_causes(
-        system.crossbars[layer],
+        crossbar,
         np.random.default_rng(0).permutation(np.concatenate(inputs, axis=1), axis=1),
         held,
         targets=np.asarray(targets),
-        weight=np.asarray(state["weight"][layer]),
-        exact=(weight, bias[0] if bias else None),
+        weight=weight,
+        exact=(exact, bias[0] if bias else None),
         seed=0 if noise else None,
     )
 
@@ -137,10 +141,9 @@ def _compare(
         found.signal += _power(y)
         found.own_error += _power(y - read_layer(system, step, x, held, key, **place))
         expected[step.number] = [y]
-        if most:
-            vectors, _ = samples_first(system, step, x)
-            drawn = sample_vectors(system.crossbars[step.layer], vectors, most, random)
-            inputs.setdefault(step.layer, []).append(drawn)
+        vectors, _ = samples_first(system, step, x)
+        drawn = sample_vectors(system.crossbars[step.layer], vectors, most, random)
+        inputs.setdefault(step.layer, []).append(drawn)
         return y
 
     def exact_scan(step: ScanStep, values: Arrays) -> list[np.ndarray]:

@@ -167,7 +167,7 @@ def loss_causes(
         x: inputs of its MVMs [rows, MVMs], of a grouped convolution the rows of all groups (`sample_vectors`).
         held: what the chip and the digital side hold.
         targets: conductances [devices, rows, columns] in uS as they were to be programmed.
-        weight: the weights [rows, columns] that these stand for, without gain and input factors.
+        weight: the weights [rows, columns] that these stand for, without the gain and times the input factors.
         exact: weights and bias of the exact layer, gains included.
         seed: of the noise; None: none.
     """
@@ -212,8 +212,9 @@ def sample_vectors(layer: Crossbar, x: Floats, most: int, random: np.random.Gene
         )
         for axis in range(axes)
     ]
-    patches = padded[(chosen[0].reshape(-1, *[1] * axes), slice(None), *places)]  # [MVMs, *kernel, C]
-    return np.moveaxis(patches, -1, 1).reshape(len(chosen[0]), -1).T
+    images = chosen[0].reshape(-1, *[1] * axes)
+    patches: Floats = np.moveaxis(padded, 1, -1)[(images, *places)]  # [MVMs, *kernel, C]
+    return np.moveaxis(patches, -1, 1).reshape(len(images), -1).T
 
 
 def _draw(count: int, most: int, random: np.random.Generator) -> npt.NDArray[np.int64]:
@@ -221,12 +222,14 @@ def _draw(count: int, most: int, random: np.random.Generator) -> npt.NDArray[np.
     return random.choice(count, min(count, most), replace=False)
 
 
-def row_factors(layer: Crossbar, input_factor: npt.ArrayLike | None, rows: int) -> Floats:
-    """Of input factors [channels] (None: 1) those of the rows [groups, rows]."""
+def row_factors(layer: Crossbar, input_factor: npt.ArrayLike | None, weight: Floats) -> Floats:
+    """Input factors [channels] (None: 1) for each of the weights [rows, columns]."""
+    rows, columns = weight.shape
     if input_factor is None:
-        return np.ones((layer.groups, rows), np.float32)
+        return np.ones((1, 1), np.float32)
     by_group = np.asarray(input_factor, np.float32).reshape(layer.groups, -1)
-    return np.repeat(by_group, rows // by_group.shape[1], axis=1)
+    of_rows = np.repeat(by_group, rows // by_group.shape[1], axis=1)
+    return np.repeat(of_rows.T, columns // layer.groups, axis=1)
 
 
 def _copy(
@@ -257,14 +260,13 @@ def _copy(
             ..., None
         ]
 
-    factor = row_factors(layer, held.input_factor, rows)[taken_groups][:, :, None]
+    factors = np.broadcast_to(row_factors(layer, held.input_factor, weight), (rows, columns))
     products = devices * rows * len(taken_groups) * len(taken_columns) * len(planes_of(chip, layer.signed).weights)
     mvms = int(np.clip(MOST_PRODUCTS // max(products, 1), LEAST_MVMS, MOST_MVMS))
     inputs = np.asarray(x, np.float32).reshape(groups, rows, -1)[taken_groups][..., :mvms]
-    weights = of(weight) * factor
     ranges = by_column(held.weight_range).swapaxes(1, 2)
     scale = count_scale(np.asarray(held.weight_range), np.asarray(held.input_range), chip)
-    shares = np.moveaxis(chip.scheme.shares(weights / ranges), 0, 1)
+    shares = np.moveaxis(chip.scheme.shares(of(weight) / ranges), 0, 1)
     return LayerCopy(
         chip=chip,
         signed=layer.signed,
@@ -274,7 +276,7 @@ def _copy(
         asked=np.float32(chip.cell.conductance_min_uS) + shares * np.float32(chip.cell.window_uS),
         targets=of(targets),
         conductance=of(held.conductance),
-        input_range=np.asarray(held.input_range, np.float32) * factor,
+        input_range=np.asarray(held.input_range, np.float32) * of(factors)[..., :1],
         scale=by_column(scale * np.asarray(held.gain)),
         bias=by_column(held.bias),
     )
