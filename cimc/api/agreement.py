@@ -84,7 +84,8 @@ def low_agreement(agreement: Agreement) -> str | None:
     for output, found in agreement.items():
         same, snr = found.get("argmax_agreement"), found["snr_db"]
         if same is not None and same < LOW_AGREEMENT:
-            text = f"{output} has its largest entry where float32 has it in {same:.1%} of cases (low: below {LOW_AGREEMENT:.0%})"
+            share = f"{same:.1%} of cases (low: below {LOW_AGREEMENT:.0%})"
+            text = f"{output} has its largest entry where float32 has it in {share}"
             worst = min(worst or (same, text), (same, text))
         elif same is None and snr < LOW_SNR_DB:
             text = f"{output} has an SNR of {snr:.1f} dB against float32 (low: below {LOW_SNR_DB:g} dB)"

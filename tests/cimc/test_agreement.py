@@ -1,5 +1,6 @@
 """Agreement with float32 without labels, and the loud line: where it is said, what it names, and where it is not."""
 
+import xml.etree.ElementTree as ElementTree
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -18,6 +19,7 @@ from cimc.chip import chip_text
 from cimc.commands.main import app
 from cimc.dataset import Dataset, Samples
 from cimc.package import read_package
+from cimc.report.losses import package_report
 from runtime.system.layer_errors import LayerError
 from runtime.system.loss_causes import Cause, Losses
 from tests.networks import network, weights
@@ -70,6 +72,18 @@ def test_the_package_keeps_how_its_network_agrees_as_onnxruntime_finds_it(folder
     for part in ("LOW AGREEMENT: y ", f"worst layer {worst}", figures["main_cause"], "fewer rows driven at once"):
         assert part in said[0]
 
+    page = folder / "page.html"
+    assert CliRunner().invoke(app, ["report", str(folder / "deaf"), "-o", str(page)]).exit_code == 0
+    text = page.read_text(encoding="utf-8")
+    assert f"{same:.1%}" in text
+    picture = ElementTree.fromstring(text[text.index("<svg") : text.index("</svg>") + 6])
+    parts = [title.text for title in picture.iter("{http://www.w3.org/2000/svg}title")]
+    for name, layer in notes["layers"].items():
+        assert f"{layer['own_snr_db']:.1f} dB" in text
+        assert f"{name}: {layer['snr_db']:.1f} dB up to here" in parts
+        shares = [f"{cause}: {found['share']:.0%}" for cause, found in layer["causes"].items() if found["share"] > 0]
+        assert set(shares) <= set(parts)
+
 
 def test_a_chip_that_loses_nothing_is_not_warned_of(folder: Path) -> None:
     said: list[str] = []
@@ -77,6 +91,7 @@ def test_a_chip_that_loses_nothing_is_not_warned_of(folder: Path) -> None:
     package = cimc.export(artifact, data=DATA, note=said.append)
     assert package.notes["agreement"]["noise_on"]["y"]["argmax_agreement"] == 1
     assert "layers" not in package.notes
+    assert "export with --layers" in package_report(package)
     cimc.evaluate(artifact, DATA, note=said.append)
     assert cimc.deploy(package, DATA, chips=1, note=said.append).agreement["y"]["argmax_agreement"] == 1
     assert said == []
