@@ -1,13 +1,14 @@
 """What a `.cim` file makes of data: measures against labels, agreement with the exact network."""
 
 import time
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
 import jax
 
+from cimc.api.agreement import note_low_agreement
 from cimc.api.progress import Note, Progress, silent, unsaid
 from cimc.api.sources import artifact_of
 from cimc.api.system_of import state_of, system_of
@@ -22,7 +23,7 @@ from runtime.system.calibration import calibrate, calibration_index
 from runtime.system.carry import Carry, carried, check_carry
 from runtime.system.inference import batches, exact_parameters, outputs_exactly, outputs_on_arrays
 from runtime.system.inputs import check_range, match_data
-from runtime.system.layer_errors import layer_errors
+from runtime.system.layer_errors import LayerError, layer_errors
 from runtime.system.quality import new_quality
 from runtime.system.weight_range import best_column_ranges
 
@@ -52,13 +53,13 @@ def evaluate(
         exact: float32 products, no arrays.
         noise: that of reads and converters.
         metric: a measure of `runtime.system.measures` or `module:function`; None: the usual one for the labels.
-        layers: what each layer loses, on some of the test samples (`runtime.system.layer_errors`).
+        layers: what each layer loses and why, on some of the test samples (`runtime.system.layer_errors`).
         memory: bytes for the values between layers; None: a share of what is free. It changes no result.
         carry: input by output that it takes in the next step: the samples in their order are the steps of a stream,
             which begins with the input's first sample, or with zeros where the data has none.
         seed: of programming, calibration and noise.
         progress: called with the samples done, of how many.
-        note: called with a line for what the user should know of the data.
+        note: called with a line for what the user should know of the data, and where the agreement is low.
 
     Returns:
         The figures of the labelled outputs by their names (of several with `OUTPUT.` before them), such as accuracy;
@@ -108,8 +109,11 @@ def evaluate(
     several = len(figures) > 1
     named = {f"{output}.{key}" if several else key: v for output, found in figures.items() for key, v in found.items()}
     agreement = {} if exact else {"agreement": quality.agreement()}
-    by_layer = {}
-    if layers:
-        errors = layer_errors(system, state, data.test, data.preprocess, read_key if noise else None, carry=carry)
-        by_layer = {"layers": {error.name: error.figures for error in errors}}
+
+    @cache
+    def errors() -> list[LayerError]:
+        return layer_errors(system, state, data.test, data.preprocess, read_key if noise else None, carry=carry)
+
+    note_low_agreement(quality.agreement(), errors, note)
+    by_layer = {"layers": {error.name: error.figures for error in errors()}} if layers else {}
     return {**named, "images_per_s": timed / seconds, **agreement, **by_layer}

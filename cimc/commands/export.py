@@ -40,6 +40,9 @@ def export(
     weights: Annotated[
         Weights, typer.Option(help="What the trained devices hold (mean of 16 reads), or their digital copy.")
     ] = Weights.devices,
+    layers: Annotated[
+        bool, typer.Option("--layers", help="What each layer loses against float32, and by which effects.")
+    ] = False,
     carry: Carry = None,
     rows_per_read: RowsPerRead = None,
     seed: Seed = 0,
@@ -60,6 +63,7 @@ def export(
         output=output,
         data=dataset,
         weights=weights,
+        layers=layers,
         carry=parse_carry(carry),
         rows_per_read=parse_rows_per_read(rows_per_read),
         seed=seed,
@@ -80,12 +84,14 @@ def figures(package: "Package", output: Path) -> dict[str, Any]:
         "crossbars": cost.crossbars,
         "chips": package.mapping.chips,
         "devices": cost.devices,
+        **{name: package.notes[name] for name in ("agreement", "layers") if name in package.notes},
     }
 
 
 def show(package: "Package", output: Path, data: str | None, carry: Sequence[str]) -> None:
     """What the package holds, and what to do next, on the data that set its input ranges or that it was trained on."""
     from cimc.commands.console import print_figures, say
+    from cimc.commands.evaluate import show_agreement, show_layers
 
     cost = package.mapping.cost
     print_figures(
@@ -96,6 +102,11 @@ def show(package: "Package", output: Path, data: str | None, carry: Sequence[str
             "model.onnx": "the chip-exact network, for any ONNX runtime",
         },
     )
+    if agreement := package.notes.get("agreement"):
+        conditions = {"no noise": agreement["noise_off"], "programmed, with noise": agreement["noise_on"]}
+        show_agreement(f"agreement with float32 on {agreement['samples']} calibration samples", conditions)
+    if layers := package.notes.get("layers"):
+        show_layers(layers)
     known = data or package.notes["training"].get("data", "YOUR.npz")
     options = "".join(f" --carry {text}" for text in carry)
     say(f"wrote {output}; next: cimc deploy {output} --data {known}{options} --chips 20")

@@ -1,5 +1,6 @@
 """`cimc report`: one self-contained HTML page about a `.cim` file - training, network, arrays, cost, conductances."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from html import escape
 from pathlib import Path
@@ -49,9 +50,8 @@ tr.total td {{ border-top: 1px solid {LINE}; font-weight: 600; background: #fff;
 """
 
 
-def write_report(artifact: Artifact, output: str | Path) -> None:
-    """Write the page. Raises CimcError when `output` cannot be written."""
-    page = report(artifact)
+def write_page(page: str, output: str | Path) -> None:
+    """Write a page. Raises CimcError when `output` cannot be written."""
     with replacing(Path(output)) as temporary:
         temporary.write_text(page, encoding="utf-8")
 
@@ -78,6 +78,11 @@ def report(artifact: Artifact) -> str:
         section("Cost by layer", "One image; arrays with their converters.", _layers(mapping)),
         _conductances(artifact),
     ]
+    return page_of(title, sections)
+
+
+def page_of(title: str, sections: Sequence[str]) -> str:
+    """The whole page, of sections in HTML."""
     return (
         f'<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8"><title>{escape(title)}</title>'
         f"<style>{STYLE}</style></head>\n<body>\n{''.join(sections)}\n</body></html>\n"

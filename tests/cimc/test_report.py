@@ -23,7 +23,7 @@ from cimc.commands.main import app
 from cimc.errors import CimcError
 from cimc.mapping import Link, Placement
 from cimc.report.graph import network_boxes
-from cimc.report.page import BINS, distribution, report, write_report
+from cimc.report.page import BINS, distribution, report, write_page
 from cimc.report.svg import duration, energy, layer_colour, ticks, ticks_between
 from cimc.schedule import Schedule, Stage, Step
 from passes.mapper.map_network import map_network
@@ -284,7 +284,7 @@ def test_command_writes_the_page_whole_or_not_at_all(tmp_path: Path) -> None:
     with pytest.raises(CimcError, match="it is the input"):
         CliRunner().invoke(app, ["report", str(source), "-o", str(source)], catch_exceptions=False)
     with pytest.raises(CimcError, match="check the folder"):
-        write_report(read_artifact(source), tmp_path / "missing" / "report.html")
+        write_page(report(read_artifact(source)), tmp_path / "missing" / "report.html")
 
 
 @pytest.mark.parametrize(
