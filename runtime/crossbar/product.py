@@ -127,8 +127,8 @@ def clipped_conversions(
         return jnp.float32(0)
     _, vectors = apply_inputs(layer, x, input_range, input_factor)
     vectors = _side_by_side(planes_of(layer.chip, layer.signed).split(vectors))
-    layer, vectors, conductance = _as_driven(layer, vectors, conductance)
     top = float(2**layer.chip.adc.bits - 1)
+    layer, vectors, conductance = _as_driven(layer, vectors, conductance)
 
     def at_top(u: Array, g: Array, group_key: Array | None) -> Array:
         codes = convert(layer.chip, u, g, layer.read_rows, group_key)
