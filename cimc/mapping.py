@@ -57,7 +57,9 @@ class LayerShape(Record):
     groups: of a grouped convolution; each has its own `rows` inputs and the next `columns` / `groups` columns, and no
     block spans two. positions: MVMs of one image, over all nodes that use the layer. row_split: how its rows are cut,
     by the chip's rule or the one that took its place. rows_per_read: most weight rows of a block that are driven at
-    once; the others follow in further reads, whose codes are added. None: all.
+    once; the others follow in further reads, whose codes are added. None: all. groups_per_read: of an array, how many
+    are driven at once; cells beside them stand at G_min, so that a column has the idle current of these groups' rows.
+    None: all, and cells without a weight carry no current.
     """
 
     name: str
@@ -70,6 +72,7 @@ class LayerShape(Record):
     signed_input: bool
     row_split: RowSplit
     rows_per_read: int | None = None
+    groups_per_read: int | None = None
 
     def rows_at_once(self, height: int) -> int:
         """Weight rows of a full read, where a full row block has `height`.
@@ -106,6 +109,12 @@ class MappedLayer(LayerShape):
     def read_in_parts(self) -> bool:
         """Whether not all rows of a block are driven at once."""
         return len(self.read_bounds) > len(self.row_bounds)
+
+    @property
+    def at_once(self) -> str:
+        """The rows of a block that are driven at once, of how many groups where that is set, as tables have it."""
+        rows = str(self.read_rows) if self.read_in_parts else "all"
+        return rows if self.groups_per_read is None else f"{self.groups_per_read} x {rows}"
 
     @property
     def column_bounds(self) -> tuple[tuple[int, int], ...]:

@@ -15,6 +15,11 @@ from cimc.chip import Chip
 from cimc.scheme import AnyArray, weighted_sum
 
 
+def idle_target(chip: Chip) -> np.float32:
+    """The conductance in uS of a device that holds nothing."""
+    return np.float32(pair_targets(np.zeros((1, 1), np.float32), np.float32(1), chip)[0, 0, 0])
+
+
 def pair_targets(weight: AnyArray, weight_range: AnyArray, chip: Chip) -> AnyArray:
     """Target conductances of differential pairs, on the grid of `Chip.target_step_uS`.
 

@@ -20,7 +20,7 @@ from cimc.chip import Chip
 from cimc.mapping import MappedLayer, Mapping
 from cimc.operators import CROSSBAR_DOMAIN, CROSSBAR_OPERATORS
 from cimc.program import LayerProgram, Program
-from cimc.units import count_scale, dac_gain, levels_per_product
+from cimc.units import count_scale, dac_gain, idle_target, levels_per_product
 from passes.crossbar_functions import crossbar_layers
 from passes.graph_edit import add_constant, new_node, owner
 from passes.set_constants import set_constants
@@ -116,7 +116,7 @@ def _chip_node(node: ir.Node, layer: MappedLayer, constants: list[ir.Value], dev
     attributes = []
     if convolution:
         spatial = tuple(int(extent) for extent in y.shape[2:] if isinstance(extent, int))
-        blocks, groups = len(layer.read_bounds), layer.groups
+        blocks, groups = len(layer.read_bounds), layer.groups // (layer.groups_per_read or 1)
         attributes = [node.attributes[name] for name in _CONV_ATTRIBUTES[:4]]
         attributes += [
             ir.AttrInt64("blocks", groups * blocks),
@@ -130,7 +130,9 @@ def _chip_node(node: ir.Node, layer: MappedLayer, constants: list[ir.Value], dev
 def _constants(graph: ir.Graph, node: ir.Node, layer: MappedLayer, chip: Chip, program: LayerProgram) -> list[ir.Value]:
     """The constants of a layer as initializers `<layer>.pair`, `.index` and so on."""
     convolution = node.op_type == "CrossbarConv"
-    pair, index = _conv_blocks(layer, program, node) if convolution else _matmul_blocks(layer, program)
+    pair, index = (
+        _conv_blocks(layer, program, node, idle_target(chip)) if convolution else _matmul_blocks(layer, program)
+    )
     scale = count_scale(program.weight_range, program.input_range, chip) * program.gain
     shift = np.zeros(layer.columns, np.float32) if program.bias is None else program.bias / scale
     factor = np.float32(1) if program.input_factor is None else program.input_factor
@@ -157,25 +159,30 @@ def _matmul_blocks(layer: MappedLayer, program: LayerProgram) -> tuple[npt.NDArr
 
 
 def _conv_blocks(
-    layer: MappedLayer, program: LayerProgram, node: ir.Node
+    layer: MappedLayer, program: LayerProgram, node: ir.Node, idle: np.float32
 ) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.int64]]:
     """pair [groups x blocks x 2 columns, channels a block, *kernel] and the input channel of every block's every input.
 
-    Blocks that share a channel (flat split) each take it whole; cells outside a block are zero.
+    Blocks that share a channel (flat split) each take it whole; cells outside a block are zero. Groups that are driven
+    together are one, with idle cells between them.
     """
-    bounds, size, groups = layer.read_bounds, layer.kernel_size, layer.groups
-    channels, columns = layer.rows // size, layer.columns // groups
+    bounds, size, together = layer.read_bounds, layer.kernel_size, layer.groups_per_read or 1
+    channels, columns, sets = layer.rows // size, layer.columns // layer.groups, layer.groups // together
     first = [start // size for start, _ in bounds]
     width = max(-(-stop // size) - begin for begin, (_, stop) in zip(first, bounds, strict=True))
     devices = len(program.targets)
-    targets = program.targets.reshape(devices, layer.rows, groups, columns).transpose(2, 0, 3, 1)
-    pair = np.zeros((groups, len(bounds), devices, columns, width * size), np.float32)
+    targets = program.targets.reshape(devices, layer.rows, sets, together, columns).transpose(2, 0, 3, 4, 1)
+    pair = np.zeros((sets, len(bounds), devices, together, columns, together, width * size), np.float32)
     for block, (start, stop) in enumerate(bounds):
         offset = start - first[block] * size
-        pair[:, block, :, :, offset : offset + stop - start] = targets[..., start:stop]
-    index = np.minimum(np.array(first)[:, None] + np.arange(width), channels - 1).reshape(-1)
-    index = (channels * np.arange(groups)[:, None] + index).reshape(-1)
-    return pair.reshape(-1, width, *node.attributes["kernel_shape"].as_ints()), index
+        rows = slice(offset, offset + stop - start)
+        pair[:, block, ..., rows] = idle
+        for group in range(together):
+            pair[:, block, :, group, :, group, rows] = targets[:, :, group, :, start:stop]
+    index = np.minimum(np.array(first)[:, None] + np.arange(width), channels - 1)
+    in_groups = channels * np.arange(layer.groups).reshape(sets, 1, together, 1)
+    index = (in_groups + index[None, :, None, :]).reshape(-1)
+    return pair.reshape(-1, together * width, *node.attributes["kernel_shape"].as_ints()), index
 
 
 def _function_texts(chip: Chip, opset: int) -> list[str]:

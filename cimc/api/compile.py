@@ -63,6 +63,7 @@ def compile(
     max_chips: int | None = None,
     row_split: RowSplit | str | None = None,
     rows_per_read: int | Mapping[str, int] | None = None,
+    groups_per_read: int | Mapping[str, int] | None = None,
     verify: bool | None = None,
     shapes: Mapping[str, Sizes] = MappingProxyType({}),
     constants: Mapping[str, npt.ArrayLike] = MappingProxyType({}),
@@ -87,6 +88,8 @@ def compile(
         rows_per_read: most weight rows of an array that are driven at once; the others follow in further reads, which
             cost time and energy, and spare the ADC's range. A number for all layers, or numbers by layer ("" stands for
             all others); None: all rows.
+        groups_per_read: as much of the groups of a convolution that lie in one array: with their rows driven at once, a
+            column has the idle current of the rows of the others. None: all, and cells between them carry no current.
         verify: run the comparison; None: unless the weights are larger than `VERIFIED_BYTES`.
         shapes: sizes of inputs by name, in place of those that are not static.
         constants: values of inputs by name, which are no inputs any more, such as a sample rate.
@@ -112,6 +115,7 @@ def compile(
         max_chips=max_chips,
         row_split=None if row_split is None else check_choice(RowSplit, "row_split", row_split),
         rows_per_read=check_by_layer("rows_per_read", rows_per_read, 1),
+        groups_per_read=check_by_layer("groups_per_read", groups_per_read, 1),
         objective=objective,
         arrays=arrays,
         seed=seed,

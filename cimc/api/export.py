@@ -48,6 +48,7 @@ def export(
     layers: bool = False,
     carry: Carry = MappingProxyType({}),
     rows_per_read: int | Mapping[str, int] | None = None,
+    groups_per_read: int | Mapping[str, int] | None = None,
     seed: int = 0,
     note: Note = unsaid,
 ) -> Package:
@@ -62,7 +63,7 @@ def export(
             has learnt around the errors of its devices, which the digital copy does not hold.
         layers: find what each layer loses on the samples that set the input ranges, and its causes.
         carry: as of `evaluate`; then `data` is needed, whose first steps set the input ranges.
-        rows_per_read: as of `compile`, in place of what the `.cim` says; None: that.
+        rows_per_read, groups_per_read: as of `compile`, in place of what the `.cim` says; None: that.
         seed: of the noise of reads and calibration.
         note: called with a line for what the user should know of the data, and where the agreement is low.
 
@@ -75,13 +76,14 @@ def export(
     """
     chosen, seed = check_choice(Weights, "weights", weights), check_whole("seed", seed, 0)
     rows = check_by_layer("rows_per_read", rows_per_read, 1)
+    groups = check_by_layer("groups_per_read", groups_per_read, 1)
     use_compilation_cache()
     if output is not None:
         require_package_place(output)
     artifact, name = artifact_of(source)
     target, text = (artifact.chip, artifact.chip_text) if chip is None else chip_of(chip)
     lowered = artifact.network
-    mapping = remap(artifact, None if chip is None else target, rows_per_read=rows)
+    mapping = remap(artifact, None if chip is None else target, rows_per_read=rows, groups_per_read=groups)
     system = build_system(load_network(artifact.network), mapping, target)
     trained_on = system_of(artifact)
     state, programmed = state_of(artifact, trained_on, name, weight_range=best_column_ranges)

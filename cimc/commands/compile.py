@@ -10,6 +10,7 @@ import typer
 from cimc.commands.options import (
     ChannelsLast,
     DataDir,
+    GroupsPerRead,
     Json,
     Mean,
     RowsPerRead,
@@ -17,7 +18,7 @@ from cimc.commands.options import (
     Std,
     emit,
     load_data,
-    parse_rows_per_read,
+    parse_by_layer,
 )
 from cimc.errors import CimcError
 from cimc.options import RowSplit, ShareWeights, check_range
@@ -48,6 +49,7 @@ def compile(
     max_chips: Annotated[int | None, typer.Option(help="Refuse a network that needs more chips.", min=1)] = None,
     row_split: Annotated[RowSplit | None, typer.Option(help="In place of the chip's own rule.")] = None,
     rows_per_read: RowsPerRead = None,
+    groups_per_read: GroupsPerRead = None,
     objective: Annotated[
         str | None,
         typer.Option(
@@ -102,7 +104,8 @@ def compile(
         calibrate=data,
         max_chips=max_chips,
         row_split=row_split,
-        rows_per_read=parse_rows_per_read(rows_per_read),
+        rows_per_read=parse_by_layer("--rows-per-read", rows_per_read),
+        groups_per_read=parse_by_layer("--groups-per-read", groups_per_read),
         verify=verify,
         shapes=dict(parse_shape(text) for text in shape or ()),
         constants=dict(parse_constant(text) for text in constants or ()),

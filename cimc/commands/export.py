@@ -10,6 +10,7 @@ from cimc.commands.options import (
     Carry,
     ChannelsLast,
     DataDir,
+    GroupsPerRead,
     Json,
     Mean,
     RowsPerRead,
@@ -17,8 +18,8 @@ from cimc.commands.options import (
     Std,
     emit,
     load_data,
+    parse_by_layer,
     parse_carry,
-    parse_rows_per_read,
 )
 from cimc.options import Weights
 
@@ -45,6 +46,7 @@ def export(
     ] = False,
     carry: Carry = None,
     rows_per_read: RowsPerRead = None,
+    groups_per_read: GroupsPerRead = None,
     seed: Seed = 0,
     as_json: Json = False,
 ) -> None:
@@ -65,7 +67,8 @@ def export(
         weights=weights,
         layers=layers,
         carry=parse_carry(carry),
-        rows_per_read=parse_rows_per_read(rows_per_read),
+        rows_per_read=parse_by_layer("--rows-per-read", rows_per_read),
+        groups_per_read=parse_by_layer("--groups-per-read", groups_per_read),
         seed=seed,
         note=note,
     )

@@ -28,6 +28,7 @@ def figures(artifact: Artifact, simulated: Figures | None = None) -> dict[str, A
             **record,
             "grid": grid(layer),
             "rows_per_read": layer.read_rows if layer.read_in_parts else None,
+            "groups_per_read": layer.groups_per_read,
             "share_of_time": time,
             "share_of_energy": energy,
         }
@@ -96,7 +97,7 @@ def show_layers(artifact: Artifact) -> None:
     counts = [str(cost.crossbars), f"{cost.utilization:.0%}", str(cost.mvm_positions), str(cost.tile_ops)]
     rows.append(["total", str(cost.weights), *[""] * 3, *counts, *[""] * 2, f"{cost.energy_mj:.2g}", ""])
     columns = ["layer", "weights", "grid", AT_ONCE, "copies", "arrays", "used", "MVMs", "tile ops", "ms"]
-    in_parts = any(layer.read_in_parts for layer in mapping.layers)
+    in_parts = any(layer.at_once != "all" for layer in mapping.layers)
     if not in_parts:
         place = columns.index(AT_ONCE)
         for row in (columns, *rows):
@@ -108,7 +109,7 @@ def show_layers(artifact: Artifact) -> None:
         rows,
         "one input, arrays with their converters; digital operators and data movement are not counted here; ms: of all "
         f"MVMs of a layer, which work side by side; rows are split by {splits}"
-        + (f"; {AT_ONCE}: rows of a block that are driven at once" if in_parts else "")
+        + (f"; {AT_ONCE}: rows of a block (groups x rows) that are driven at once" if in_parts else "")
         + ("; --json lists every layer" if folded else ""),
     )
 
@@ -140,7 +141,7 @@ def _layer_row(layer: MappedLayer, cost: LayerCost, time: float, energy: float) 
         layer.name + (" (two-phase)" if layer.signed_input else ""),
         f"{layer.rows} x {layer.columns}",
         f"{groups}{rows} x {columns}",
-        str(layer.read_rows) if layer.read_in_parts else "all",
+        layer.at_once,
         str(layer.copies),
         str(cost.arrays),
         f"{cost.utilization:.0%}",

@@ -48,6 +48,14 @@ RowsPerRead = Annotated[
         "follow in further reads; repeatable.",
     ),
 ]
+GroupsPerRead = Annotated[
+    list[str] | None,
+    typer.Option(
+        metavar="[LAYER=]N",
+        help="Most groups of a convolution in one array that are driven at once, with the idle current of each in the "
+        "others' columns; default: all, and none; repeatable.",
+    ),
+]
 Mean = Annotated[
     str | None, typer.Option("--mean", metavar="NUMBERS", help="Taken off the inputs (pixels: of 0 to 1), by channel.")
 ]
@@ -89,14 +97,14 @@ def parse_carry(texts: list[str] | None) -> dict[str, str]:
     return carry
 
 
-def parse_rows_per_read(texts: list[str] | None) -> dict[str, int]:
-    """Rows by layer, "" for all others. Raises typer.BadParameter for what is not N or LAYER=N, or comes twice."""
+def parse_by_layer(option: str, texts: list[str] | None) -> dict[str, int]:
+    """Numbers by layer, "" for all others. Raises typer.BadParameter for what is not N or LAYER=N, or comes twice."""
     found: dict[str, int] = {}
     for text in texts or ():
         layer, named, number = text.rpartition("=")
         if not number.isdecimal() or int(number) < 1 or bool(named) != bool(layer) or layer in found:
             raise typer.BadParameter(
-                f"{text!r} is not N or LAYER=N with N from 1 on, one for each layer", param_hint="--rows-per-read"
+                f"{text!r} is not N or LAYER=N with N from 1 on, one for each layer", param_hint=option
             )
         found[layer] = int(number)
     return found

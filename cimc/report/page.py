@@ -243,7 +243,7 @@ def _layers(mapping: Mapping) -> str:
     rows = [
         (f"{_key(index)} {escape(layer.name)}", f"{layer.rows} x {layer.columns}",
          f"{len(layer.row_bounds)} x {len(layer.column_bounds)}",
-         str(layer.read_rows) if layer.read_in_parts else "all", str(layer.copies), f"{figures.arrays:,}",
+         layer.at_once, str(layer.copies), f"{figures.arrays:,}",
          _meter(figures.utilization), f"{figures.positions:,}", f"{figures.tile_ops:,}",
          duration(figures.latency_ms * 1e6), _meter(figures.latency_ms / time),
          energy(figures.energy_mj), _meter(figures.energy_mj / spent))

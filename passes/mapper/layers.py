@@ -1,7 +1,7 @@
 """The crossbar layers of a lowered network as the mapper sees them: sizes, pieces, positions."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import cached_property
 from typing import NamedTuple
 
@@ -19,7 +19,7 @@ from passes.scan_body import nodes_with_steps
 
 
 class PieceClass(NamedTuple):
-    """Pieces of one size: those of one copy, those that one array takes at once, and reads of each (`reads_of`)."""
+    """Pieces of one size: those of one copy, those in one array, and reads of such an array in one phase of an MVM."""
 
     per_copy: int
     at_once: int
@@ -39,10 +39,23 @@ class Layer(LayerShape):
     @cached_property
     def classes(self) -> tuple[PieceClass, ...]:
         """The pieces by size."""
-        return tuple(
-            PieceClass(len(same), pieces_at_once(same[0], self.chip), self.reads_of(same[0]))
-            for same in sizes(self.pieces).values()
-        )
+        return tuple(self._class_of(same) for same in sizes(self.pieces).values())
+
+    def _class_of(self, same: Sequence[Piece]) -> PieceClass:
+        most, parts = pieces_at_once(same[0], self.chip), self.reads_of(same[0])
+        if self.groups_per_read is None:
+            return PieceClass(len(same), most, parts)
+        # Copies that share an array would only wait for each other.
+        turns = min(most, len(same)) // self.groups_per_read
+        return PieceClass(len(same), turns * self.groups_per_read, turns * parts)
+
+    def pieces_per_array(self, piece: Piece) -> int:
+        """Pieces of that size in one array."""
+        return self._size_classes[piece.height, piece.width].at_once
+
+    @cached_property
+    def _size_classes(self) -> dict[tuple[int, int], PieceClass]:
+        return dict(zip(sizes(self.pieces), self.classes, strict=True))
 
     @cached_property
     def read_rows(self) -> int:
@@ -74,7 +87,8 @@ class Layer(LayerShape):
         by_rows: dict[tuple[int, int], float] = {}
         for piece in self.pieces:
             group = piece.column_start * self.groups // self.columns
-            shared = self.reads_of(piece) / pieces_at_once(piece, self.chip)
+            of_size = self._size_classes[piece.height, piece.width]
+            shared = of_size.reads / of_size.at_once
             by_rows[group, piece.row_start] = max(by_rows.get((group, piece.row_start), 0.0), shared)
         return sum(by_rows.values()) * self.positions * self.phases
 
@@ -93,19 +107,38 @@ class Layer(LayerShape):
 
 
 def layers_of(
-    model: ir.Model, chip: Chip, input_range: tuple[float, float], rows_per_read: Mapping[str, int] = NOTHING
+    model: ir.Model,
+    chip: Chip,
+    input_range: tuple[float, float],
+    rows_per_read: Mapping[str, int] = NOTHING,
+    groups_per_read: Mapping[str, int] = NOTHING,
 ) -> list[Layer]:
     """The layers of a lowered network that go on arrays of `chip`, in network order.
 
     Raises:
-        CimcError: a layer without weights, or `rows_per_read` of a layer that the network has not.
+        CimcError: a layer without weights, or numbers for a layer that the network has not.
     """
     nonnegative = nonnegative_values(model, input_range)
     steps = dict(nodes_with_steps(model.graph))
     found = crossbar_layers(model)
     check_layers("rows_per_read", rows_per_read, found)
-    layers = (_layer(nodes, steps, nonnegative, chip, rows_per_read) for nodes in found.values())
+    check_layers("groups_per_read", groups_per_read, found)
+    layers = []
+    for name, nodes in found.items():
+        layer = _layer(nodes, steps, nonnegative, chip)
+        groups = _groups_at_once(layer, number_of(name, groups_per_read))
+        read = {"rows_per_read": number_of(name, rows_per_read), "groups_per_read": groups}
+        layers.append(layer.model_copy(update=read))
     return [layer for layer in layers if not is_digital(layer, chip)]
+
+
+def _groups_at_once(layer: Layer, most: int | None) -> int | None:
+    """The most groups, up to `most`, that divide all and lie in one array; None where `most` is, or without groups."""
+    if most is None or layer.groups == 1:
+        return None
+    # What has several blocks for a group is not read beside another one.
+    fitting = pieces_at_once(layer.pieces[0], layer.chip) if len(layer.pieces) == layer.groups else 1
+    return max(size for size in range(1, min(most, fitting) + 1) if layer.groups % size == 0)
 
 
 def is_digital(layer: Layer, chip: Chip) -> bool:
@@ -114,13 +147,7 @@ def is_digital(layer: Layer, chip: Chip) -> bool:
     return depthwise and chip.weights.depthwise == "digital"
 
 
-def _layer(
-    nodes: list[ir.Node],
-    steps: Mapping[ir.Node, int],
-    nonnegative: frozenset[str],
-    chip: Chip,
-    rows_per_read: Mapping[str, int],
-) -> Layer:
+def _layer(nodes: list[ir.Node], steps: Mapping[ir.Node, int], nonnegative: frozenset[str], chip: Chip) -> Layer:
     node = nodes[0]
     weight = node.inputs[1]
     assert weight is not None
@@ -132,9 +159,8 @@ def _layer(
     kernel_size = math.prod(kernel.as_ints()) if kernel is not None else 1
     groups = node.attributes.get_int("group", 1)
     signed = any(node.inputs[0] is None or node.inputs[0].name not in nonnegative for node in nodes)
-    name = layer_of(weight.name or "")
     return Layer(
-        name=name,
+        name=layer_of(weight.name or ""),
         operator=node.op_type,
         rows=rows,
         columns=columns,
@@ -144,7 +170,6 @@ def _layer(
         signed_input=signed,
         phases=2 if signed and chip.input.signed == "two-phase" else 1,
         row_split=row_block_size(kernel_size, chip)[1],
-        rows_per_read=number_of(name, rows_per_read),
         pieces=partition(rows, columns, kernel_size=kernel_size, chip=chip, groups=groups),
         chip=chip,
     )

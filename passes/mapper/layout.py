@@ -3,7 +3,7 @@
 from cimc.chip import Chip
 from cimc.mapping import Block
 from passes.mapper.layers import Layer
-from passes.mapper.partition import Piece, pieces_at_once, sizes
+from passes.mapper.partition import Piece, sizes
 
 
 def plain_blocks(layer: Layer, first_array: int) -> tuple[Block, ...]:
@@ -22,7 +22,7 @@ def copied_blocks(layer: Layer, copies: int, first_array: int) -> tuple[Block, .
     blocks: dict[tuple[int, Piece], Block] = {}
     down, right = layer.chip.rows_per_weight, layer.chip.columns_per_weight
     for same in sizes(layer.pieces).values():
-        size = pieces_at_once(same[0], layer.chip)
+        size = layer.pieces_per_array(same[0])
         height, width = same[0].height * down, same[0].width * right
         wanted = [(copy, piece) for copy in range(copies) for piece in same]
         for index, (copy, piece) in enumerate(wanted):

@@ -42,7 +42,7 @@ def map_network(model: ir.Model, chip: Chip, *, options: MappingOptions = DEFAUL
     """
     if options.row_split is not None:
         chip = chip.model_copy(update={"row_split": str(options.row_split)})
-    layers = layers_of(model, chip, options.input_range, options.rows_per_read)
+    layers = layers_of(model, chip, options.input_range, options.rows_per_read, options.groups_per_read)
     if not layers:
         raise CimcError("the network has no Conv, Gemm or MatMul with constant weights; there is nothing to map")
     task = Task(tuple(layers), tuple(stages_of(model, layers, chip)), chip)

@@ -18,6 +18,7 @@ class MappingOptions:
         max_chips: an upper limit on the chips.
         row_split: "channel" or "flat", in place of the chip's own rule.
         rows_per_read: most weight rows of an array that are driven at once, by layer; "" stands for all others.
+        groups_per_read: most groups of an array that are driven at once, by layer.
         objective: what copies and packing are for, a name in `passes/mapper/objectives/` or of a plug-in; None: one
             copy each, one block an array, in network order, over as many chips as it takes.
         arrays: the budget of an objective; None: those of one chip. A network that does not fit it, packed, is cut
@@ -32,6 +33,7 @@ class MappingOptions:
     max_chips: int | None = None
     row_split: RowSplit | None = None
     rows_per_read: Mapping[str, int] = field(default_factory=dict)
+    groups_per_read: Mapping[str, int] = field(default_factory=dict)
     objective: str | None = None
     arrays: int | None = None
     seed: int = 0
@@ -40,6 +42,7 @@ class MappingOptions:
         checked: dict[str, object] = {
             "input_range": check_range("input_range", self.input_range),
             "rows_per_read": check_by_layer("rows_per_read", self.rows_per_read, 1),
+            "groups_per_read": check_by_layer("groups_per_read", self.groups_per_read, 1),
         }
         if self.row_split is not None:
             checked["row_split"] = check_choice(RowSplit, "row_split", self.row_split)

@@ -20,7 +20,7 @@ from cimc.chip import Chip
 from cimc.mapping import Block
 from passes.mapper.layers import Layer
 from passes.mapper.layout import place_piece
-from passes.mapper.partition import Piece, pieces_at_once, sizes
+from passes.mapper.partition import Piece, sizes
 
 Pattern = tuple[int, ...]  # of each height, how many in one column
 
@@ -78,7 +78,7 @@ def _strips(index: int, layer: Layer, chip: Chip) -> list[Strip]:
         return [Strip(index, piece.height, piece.width, ((piece, 0, 0),)) for piece in whole]
     strips = []
     for same in sizes(layer.pieces).values():
-        size = pieces_at_once(same[0], chip)
+        size = layer.pieces_per_array(same[0])
         for start in range(0, len(same), size):
             parts = same[start : start + size]
             height, width = parts[0].height, parts[0].width

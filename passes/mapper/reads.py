@@ -111,6 +111,8 @@ def _at_once(layer: MappedLayer, blocks: list[Block], chip: Chip) -> bool:
     """Whether no two blocks conflict, seen from neighbours in order alone (no may be a yes that is not seen)."""
     if len(blocks) == 1:
         return True
+    if any(not _may_be_together(layer, a, b) for a, b in pairwise(blocks)):
+        return False
     columns = sorted(columns_of(block, chip) for block in blocks)
     if any(overlap(a, b) for a, b in pairwise(columns)):
         return False
@@ -126,8 +128,17 @@ def _conflict(layer: MappedLayer, a: Block, b: Block, chip: Chip) -> bool:
     if overlap(columns_of(a, chip), columns_of(b, chip)):
         return True
     if not overlap(rows_of(a, chip), rows_of(b, chip)):
-        return False
+        return not _may_be_together(layer, a, b)
     return _inputs(layer, a) != _inputs(layer, b)
+
+
+def _may_be_together(layer: MappedLayer, a: Block, b: Block) -> bool:
+    """Whether the layer drives both in one read, as far as its groups go: those of one set, of `groups_per_read`."""
+    if layer.groups_per_read is None:
+        return True
+    sets = layer.groups // layer.groups_per_read
+    of_a, of_b = ((block.copy, block.column_start * sets // layer.columns) for block in (a, b))
+    return of_a == of_b and (layer.groups_per_read > 1 or a.row_start == b.row_start)
 
 
 def _inputs(layer: MappedLayer, block: Block) -> tuple[int, ...]:

@@ -91,7 +91,13 @@ class Geometry:
     def _apart(self, a: Block, b: Block) -> bool:
         (rows_a, columns_a), (rows_b, columns_b) = self.lines(a), self.lines(b)
         same_input = self.inputs(a) == self.inputs(b) and rows_a == rows_b
-        return cross(columns_a, columns_b) or (cross(rows_a, rows_b) and not same_input)
+        if cross(columns_a, columns_b) or (cross(rows_a, rows_b) and not same_input):
+            return True
+        together = self._layer.groups_per_read
+        if together is None or self.inputs(a) == self.inputs(b):
+            return False
+        (copy_a, group_a, _), (copy_b, group_b, _) = self.inputs(a), self.inputs(b)
+        return copy_a != copy_b or group_a // together != group_b // together or together == 1
 
 
 def cross(a: range, b: range) -> bool:

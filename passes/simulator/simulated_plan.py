@@ -34,8 +34,8 @@ class Plan:
 def plan_of(model: ir.Model, mapping: Mapping, chip: Chip) -> Plan:
     """The plan of a mapping on one chip (without a placement: on several)."""
     chip = chip.model_copy(update={"row_split": mapping.row_split})
-    read = {layer.name: layer.rows_per_read for layer in mapping.layers if layer.rows_per_read is not None}
-    shapes = tuple(stages_of(model, layers_of(model, chip, mapping.input_range, read), chip))
+    rows = {layer.name: layer.rows_per_read for layer in mapping.layers if layer.rows_per_read is not None}
+    shapes = tuple(stages_of(model, layers_of(model, chip, mapping.input_range, rows), chip))
     arrays = {layer.name: arrays_of_layer(layer, mapping.placement, chip) for layer in mapping.layers}
     return Plan(
         chip=chip,

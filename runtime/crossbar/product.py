@@ -13,7 +13,7 @@ ideal product (`runtime.crossbar.currents`). All arrays, planes and devices of a
 modelled: IR drop, device-to-device read noise, settling, drift.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import reduce
 
 import jax.numpy as jnp
@@ -22,11 +22,11 @@ from jax import Array
 from cimc.chip import Chip
 from cimc.options import Backward
 from cimc.scheme import weighted_sum
-from cimc.units import count_scale, levels_per_product
+from cimc.units import count_scale, idle_target, levels_per_product
 from cimc.window import Window
 from runtime.crossbar.converters import adc, dac
 from runtime.crossbar.currents import currents
-from runtime.crossbar.groups import by_group, for_groups, split_groups
+from runtime.crossbar.groups import by_group, for_groups, join_groups, split_groups
 from runtime.crossbar.keys import derive
 from runtime.crossbar.planes import Planes, planes_of
 from runtime.crossbar.read_noise import with_noise
@@ -43,7 +43,8 @@ class Crossbar:
     signed: inputs may be negative.
     window: of a convolution; None: a matrix product.
     backward: how the input gradient is computed: with the digital copy, or by a transposed read of the arrays.
-    groups: of a grouped convolution, each with its own inputs and arrays; rows count those of one group.
+    groups: of a grouped convolution, each with its own inputs; rows count those of one group. groups_at_once: groups
+        that are driven together, with the idle current of each in the columns of the others.
     """
 
     chip: Chip
@@ -53,6 +54,7 @@ class Crossbar:
     window: Window | None = None
     backward: Backward = Backward.digital
     groups: int = 1
+    groups_at_once: int = 1
 
 
 def apply_inputs(
@@ -70,6 +72,7 @@ def apply_inputs(
 
 def read_vectors(layer: Crossbar, vectors: Array, conductance: Array, key: Array | None) -> Array:
     """The layer's digital sums d [columns, MVMs] of applied inputs [rows, MVMs]; all groups at once."""
+    layer, vectors, conductance = _as_driven(layer, vectors, conductance)
 
     def one(u: Array, g: Array, group_key: Array | None) -> Array:
         return read(layer.chip, u, g, layer.read_rows, layer.signed, group_key)
@@ -78,6 +81,23 @@ def read_vectors(layer: Crossbar, vectors: Array, conductance: Array, key: Array
         return one(vectors, conductance, key)
     d = for_groups(one, (split_groups(vectors, layer.groups), by_group(conductance, layer.groups)), key)
     return d.reshape(-1, d.shape[-1])
+
+
+def _as_driven(layer: Crossbar, vectors: Array, conductance: Array) -> tuple[Crossbar, Array, Array]:
+    """Groups that are driven together as one group."""
+    together = layer.groups_at_once
+    if together == 1:
+        return layer, vectors, conductance
+    vectors, conductance = join_groups(
+        vectors,
+        conductance,
+        layer.groups,
+        together=together,
+        read_rows=layer.read_rows,
+        idle=idle_target(layer.chip),
+    )
+    joined = replace(layer, groups=layer.groups // together, groups_at_once=1, read_rows=together * layer.read_rows)
+    return joined, vectors, conductance
 
 
 def scale_sums(
@@ -108,6 +128,7 @@ def clipped_conversions(
     _, vectors = apply_inputs(layer, x, input_range, input_factor)
     vectors = _side_by_side(planes_of(layer.chip, layer.signed).split(vectors))
     top = float(2**layer.chip.adc.bits - 1)
+    layer, vectors, conductance = _as_driven(layer, vectors, conductance)
 
     def at_top(u: Array, g: Array, group_key: Array | None) -> Array:
         codes = convert(layer.chip, u, g, layer.read_rows, group_key)

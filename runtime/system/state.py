@@ -72,6 +72,7 @@ def build_system(network: Network, mapping: Mapping, chip: Chip, backward: Backw
             column_block=column_stop - column_start,
             signed=layer.signed_input,
             groups=layer.groups,
+            groups_at_once=layer.groups_per_read or 1,
             window=network.windows[layer.name],
             backward=backward,
         )

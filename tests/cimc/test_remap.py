@@ -82,3 +82,16 @@ def test_a_package_reads_in_parts_as_its_network_does(
     assert not np.array_equal(outputs["parts"], outputs["all"])
     for name, found in outputs.items():
         assert np.linalg.norm(found - plain) < 0.2 * np.linalg.norm(plain), name
+
+
+def test_groups_keep_their_turns_and_the_package_says_which_are_driven_together(tmp_path: Path) -> None:
+    nodes = [helper.make_node("Conv", ["x", "w"], ["y"], name="depthwise", kernel_shape=[3, 3], group=6)]
+    proto = network_proto(nodes, {"x": ["N", 6, 5, 5]}, {"y": ["N", 6, 3, 3]}, {"w": weights(6, 1, 3, 3)})
+    onnx.save(proto, tmp_path / "depthwise.onnx")
+    file = compile_model(tmp_path / "depthwise.onnx", "brram-256x64", groups_per_read=4, verify=True).artifact
+    samples = Samples({"x": np.abs(weights(40, 6, 5, 5, seed=2))}, {})
+    package = cimc.export(file, output=tmp_path / "package", data=Dataset("own", samples, samples))
+    assert [layer.groups_per_read for layer in package.mapping.layers] == [3]
+    assert "driven at once: 3 of depthwise." in (tmp_path / "package" / "README.md").read_text(encoding="utf-8")
+    turns = remap(file, load_chip("hermes"), groups_per_read={"depthwise": 1})
+    assert [layer.groups_per_read for layer in turns.layers] == [1]

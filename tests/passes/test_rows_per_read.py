@@ -98,6 +98,37 @@ def test_groups_of_one_array_are_read_together_part_by_part() -> None:
     assert (cost.crossbars, cost.tile_ops) == (1, 2 * 64)
 
 
+def test_groups_in_turns_take_a_read_each() -> None:
+    # 28 channels of 9 rows lie in one array of 256 rows: in turns, by sevens (5 does not divide 28), all.
+    model, chip = convolution(28, 28, groups=28), load_chip(CHIP)
+    for wanted, together in ((1, 1), (8, 7), (100, 28)):
+        mapping = map_network(model, chip, options=MappingOptions(groups_per_read={"": wanted}))
+        (layer,) = mapping.layers
+        assert layer.groups_per_read == together
+        assert (mapping.cost.crossbars, mapping.cost.tile_ops) == (1, 28 // together * 64)
+        assert mapping.cost.latency_ms == pytest.approx(28 // together * 64 * MVM_US * 1e-3)
+        assert simulate(model, mapping, chip).latency_ns == pytest.approx(28 // together * 64 * MVM_US * 1e3)
+        slow = chip.model_copy(update={"cores": chip.cores.model_copy(update={"mvm_start_ns": 1000.0})})
+        mapping = map_network(model, slow, options=MappingOptions(groups_per_read={"": wanted}))
+        assert mapping.schedule is not None
+        assert mapping.schedule.interval_ns == pytest.approx(28 // together * 64 * 1000.0)
+        assert simulate(model, mapping, slow).interval_ns == pytest.approx(28 // together * 64 * 1000.0)
+
+
+def test_turns_and_parts_multiply_and_copies_do_not_wait_for_each_other() -> None:
+    model = convolution(10, 10, groups=10)
+    options = MappingOptions(groups_per_read={"": 5}, rows_per_read={"": 3}, objective="interval", arrays=4)
+    mapping = map_network(model, load_chip(CHIP), options=options)
+    (layer,) = mapping.layers
+    # Two sets, three parts; each copy has an array to itself.
+    assert (layer.copies, mapping.cost.crossbars) == (4, 4)
+    assert mapping.result is not None
+    assert mapping.result.exact
+    assert mapping.result.value == pytest.approx(64 / 4 * 2 * 3 * MVM_US * 1e-3)
+    _, comparisons = compare(model, mapping, load_chip(CHIP), images=4)
+    assert all(comparison.agrees and not comparison.causes for comparison in comparisons)
+
+
 def test_copies_share_the_positions_of_a_layer_in_parts() -> None:
     mapping = mapped(convolution(16, 4), rows=50, objective="interval", arrays=8)
     (layer,) = mapping.layers
@@ -113,12 +144,14 @@ def test_copies_share_the_positions_of_a_layer_in_parts() -> None:
     objective=st.sampled_from([None, "interval", "latency", "energy", "arrays"]),
     signed=st.booleans(),
     chip=st.sampled_from([CHIP, "isaac"]),
+    groups=st.none() | st.integers(1, 12),
 )
 def test_the_simulator_agrees_and_no_result_is_below_its_bound(
-    rows: int, objective: str | None, signed: bool, chip: str
+    rows: int, objective: str | None, signed: bool, chip: str, groups: int | None
 ) -> None:
-    model = chain(4, 30, 8)
-    budget = {} if objective is None else {"objective": objective, "arrays": 12}
+    model = chain(4, 30, 8) if groups is None else convolution(24, 24, groups=12)
+    budget: dict[str, object] = {} if objective is None else {"objective": objective, "arrays": 14}
+    budget["groups_per_read"] = {} if groups is None else {"": groups}
     mapping = mapped(model, chip, rows, input_range=(-1.0 if signed else 0.0, 1.0), **budget)
     assert mapping.result is None or mapping.result.value >= mapping.result.bound * (1 - 1e-9)
     _, comparisons = compare(model, mapping, load_chip(chip), images=4)

@@ -40,11 +40,12 @@ def parts(rows: int, kernel: int, chip: Chip, rows_per_read: int) -> reference.B
 
 
 def on_chip(
-    model: ir.Model, chip: Chip, rows_per_read: int, x: np.ndarray
+    model: ir.Model, chip: Chip, rows_per_read: int, x: np.ndarray, groups_per_read: int | None = None
 ) -> tuple[MappedLayer, Any, np.ndarray, np.ndarray]:
     """The layer of a network, its targets, and its output on the arrays and of `model.onnx`."""
     lowered = lower(model)
-    options = MappingOptions(input_range=(-2.0, 2.0), rows_per_read={"": rows_per_read})
+    groups = {} if groups_per_read is None else {"": groups_per_read}
+    options = MappingOptions(input_range=(-2.0, 2.0), rows_per_read={"": rows_per_read}, groups_per_read=groups)
     mapping = map_network(lowered, chip, options=options)
     (layer,) = mapping.layers
     targets = pair_targets(constant(layers(lowered)[0].inputs[1]), ONE, chip)
@@ -76,7 +77,7 @@ def assert_equal(y: np.ndarray, exported: np.ndarray, sums: reference.Sums, chip
     assert np.abs(sums.d).max() > 0
 
 
-@settings(deadline=None, max_examples=8)
+@settings(deadline=None, max_examples=5)
 @given(data=st.data())
 def test_a_product_in_parts(data: st.DataObject) -> None:
     rows, array_rows = data.draw(st.integers(1, 40)), data.draw(st.integers(2, 24))
@@ -95,7 +96,7 @@ def test_a_product_in_parts(data: st.DataObject) -> None:
     assert_equal(y[:, 0], exported[:, 0], expected(layer, targets, x, chip, bounds, None), chip)
 
 
-@settings(deadline=None, max_examples=8)
+@settings(deadline=None, max_examples=5)
 @given(data=st.data())
 def test_a_convolution_in_parts_in_groups_too(data: st.DataObject) -> None:
     groups, channels = data.draw(st.sampled_from([1, 2, 3])), data.draw(st.integers(1, 4))
@@ -119,3 +120,50 @@ def test_a_convolution_in_parts_in_groups_too(data: st.DataObject) -> None:
     assert layer.read_bounds == tuple(bounds)
     window = reference.ConvWindow(kernel, (1, 1), (1, 0, 0, 1), (1, 1))
     assert_equal(y, exported, expected(layer, targets, x, chip, bounds, window), chip)
+
+
+@settings(deadline=None, max_examples=5)
+@given(data=st.data())
+def test_groups_that_are_driven_together_have_the_idle_current_of_each_other(data: st.DataObject) -> None:
+    """Cell by cell: the array of a set of groups with its weights along the diagonal and G_min beside them."""
+    groups, channels = data.draw(st.sampled_from([4, 6])), data.draw(st.integers(1, 2))
+    rows, array_rows = channels * 4, data.draw(st.integers(10, 40))
+    rows_per_read, wanted = data.draw(st.integers(1, 9)), data.draw(st.integers(1, 6))
+    chip = quiet(small_chip("brram-256x64", array_rows, columns=14))
+    model = network(
+        [helper.make_node("Conv", ["x", "w"], ["y"], name="conv", kernel_shape=[2, 2], group=groups)],
+        {"x": ["N", groups * channels, 4, 3]},
+        {"y": ["N", 2 * groups, None, None]},
+        {"w": weights(2 * groups, channels, 2, 2, seed=channels)},
+    )
+    x = 2 * weights(2, groups * channels, 4, 3, seed=1)
+    layer, targets, y, exported = on_chip(model, chip, rows_per_read, x, wanted)
+    # Three pieces of two weight columns stand beside each other.
+    most = min(wanted, array_rows // rows, 3)
+    together = max(size for size in range(1, most + 1) if groups % size == 0)
+    assert layer.groups_per_read == together
+    devices, found = np.asarray(targets, np.float64), []
+    for first in range(0, groups, together):
+        array = np.full((2, together, rows, together, 2), chip.cell.conductance_min_uS)
+        for group in range(together):
+            array[:, group, :, group] = devices[:, :, 2 * (first + group) : 2 * (first + group) + 2]
+        inputs = x[:, first * channels : (first + together) * channels]
+        u = reference.vectors(
+            reference.dac_codes(inputs, 2.0, chip), reference.ConvWindow((2, 2), (1, 1), (0,) * 4, (1, 1))
+        )
+        # A part drives the same rows of every group.
+        u = u.reshape(together, rows, *u.shape[1:])
+        total = [
+            reference.sums(
+                chip,
+                u[:, start:stop].reshape(-1, *u.shape[2:]),
+                array[:, :, start:stop].reshape(2, -1, together * 2),
+                [(0, together * (stop - start))],
+                True,
+                None,
+            )
+            for start, stop in parts(rows, 4, chip, rows_per_read)
+        ]
+        found.append((sum(one.d for one in total), sum(one.ties for one in total)))
+    d, ties = (np.concatenate(list(each)) for each in zip(*found, strict=True))
+    assert_equal(y, exported, reference.Sums(d, ties), chip)
