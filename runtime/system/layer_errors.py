@@ -73,14 +73,14 @@ def layer_errors(
         carry: the samples are the steps of a stream, of which each gets the states of the exact network.
     """
     errors: dict[str, LayerError] = {}
-    network, some = system.network, samples.take(slice(_samples(system.network)))
+    network, some = system.network, samples.take(slice(samples_side_by_side(system.network)))
     every = batches(network, some, preprocess, steps=bool(carry))
     for batch in with_states(network, carry, every, exact_parameters(system, state)):
         _compare(system, state, batch, key, errors)
     return list(errors.values())
 
 
-def _samples(network: Network) -> int:
+def samples_side_by_side(network: Network) -> int:
     """How many samples' values fit side by side."""
     sizes = [network.shapes.get(name, ()) for node in network.protos for name in node.output]
     elements = sum(math.prod(size for size in shape if isinstance(size, int)) for shape in sizes)
