@@ -19,26 +19,28 @@ from runtime.system.sensitivity import Sensitivity, layers_apart, sensitivities
 from runtime.system.state import build_system, initial_state
 from runtime.system.weight_range import best_weight_range
 
+NEGLIGIBLE = 1e-3  # of the errors of all layers
+
 
 @dataclass(frozen=True)
 class Candidate:
-    """Layers that can be left digital together. share: of the network's multiply-accumulates. exact: with them exact."""
+    """Layers that can be left digital together. share: of all multiply-accumulates. alone: only they on the arrays."""
 
     share: float
-    exact: Sensitivity
+    alone: Sensitivity
     chosen: bool = False
 
     @property
     def layers(self) -> tuple[str, ...]:
         """Their names: one, or those in the body of a Scan."""
-        return self.exact.layers
+        return self.alone.layers
 
 
 @dataclass(frozen=True)
 class DigitalChoice:
     """What was measured without noise on so many samples, and chosen within the budget.
 
-    before: all candidates on the arrays. after: the chosen ones exact, all at once. candidates: in network order.
+    before: all layers on the arrays. after: all but the chosen ones. candidates: in network order.
     """
 
     budget: float
@@ -51,7 +53,7 @@ class DigitalChoice:
     def reasons(self) -> dict[str, str]:
         """Of each chosen layer why it is left digital, in one line."""
         return {
-            layer: f"--digital-budget: exact, the outputs have {_text(candidate.exact)} for {_text(self.before)}"
+            layer: f"--digital-budget: alone on its arrays it leaves the outputs {_text(candidate.alone)}"
             for candidate in self.candidates
             if candidate.chosen
             for layer in candidate.layers
@@ -63,9 +65,9 @@ def choose_digital(
 ) -> DigitalChoice:
     """Measure each layer of a lowered network on its arrays, and choose.
 
-    The outputs of the network on its arrays, with exact targets and without noise, are compared with the exact ones;
-    then once for each layer with that layer exact. What that takes off the power of the error, over the layer's share
-    of the multiply-accumulates, is its worth; the layers are taken in falling order of worth where they fit the budget.
+    Once for each layer the outputs with only that layer on its arrays, with exact targets and without noise, are
+    compared with the exact ones. The power of the error over the layer's share of the multiply-accumulates is what it
+    is worth to leave it digital; the layers are taken in falling order of that where they fit the budget.
 
     Args:
         lowered: the network, without the layers that are digital anyway.
@@ -89,24 +91,26 @@ def choose_digital(
     macs = {layer.name: layer.rows * layer.columns * layer.positions for layer in mapping.layers}
     whole = products_of(lowered, mapping, chip).macs
     groups = layers_apart(system.network)
-    before, *found = sensitivities(system, state, samples, data.preprocess, [frozenset(), *map(frozenset, groups)])
+    every = frozenset(system.crossbars)
+    before, *found = sensitivities(system, state, samples, data.preprocess, [every, *map(frozenset, groups)])
     candidates = choose_within(
-        budget, before, [Candidate(sum(macs[name] for name in one.layers) / whole, one) for one in found]
+        budget, [Candidate(sum(map(macs.__getitem__, one.layers)) / whole, one) for one in found]
     )
-    chosen = frozenset(layer for candidate in candidates if candidate.chosen for layer in candidate.layers)
-    (after,) = sensitivities(system, state, samples, data.preprocess, [chosen])
+    chosen = {layer for candidate in candidates if candidate.chosen for layer in candidate.layers}
+    (after,) = sensitivities(system, state, samples, data.preprocess, [every - chosen])
     return DigitalChoice(budget, len(samples), before, after, tuple(candidates))
 
 
-def choose_within(budget: float, before: Sensitivity, candidates: Sequence[Candidate]) -> list[Candidate]:
-    """The candidates in their order, with those chosen: the largest gain for their share first, no loss, if they fit."""
+def choose_within(budget: float, candidates: Sequence[Candidate]) -> list[Candidate]:
+    """The candidates in their order, some of them chosen: the largest error for their share first, if they fit.
 
-    def worth(candidate: Candidate) -> float:
-        return (before.error - candidate.exact.error) / max(candidate.share, 1e-12)
-
+    Those of negligible error stay on the arrays, and so does one at least.
+    """
+    least = NEGLIGIBLE * sum(candidate.alone.error for candidate in candidates)
+    worthy = [candidate for candidate in candidates if candidate.alone.error > least]
     chosen, left = set[tuple[str, ...]](), budget
-    for candidate in sorted(candidates, key=worth, reverse=True):
-        if worth(candidate) > 0 and candidate.share <= left and len(chosen) < len(candidates) - 1:
+    for candidate in sorted(worthy, key=lambda one: one.alone.error / max(one.share, 1e-12), reverse=True):
+        if candidate.share <= left and len(chosen) < len(candidates) - 1:
             chosen.add(candidate.layers)
             left -= candidate.share
     return [replace(candidate, chosen=candidate.layers in chosen) for candidate in candidates]

@@ -39,8 +39,8 @@ VERIFIED_BYTES = 2**30  # onnxruntime holds several copies of the weights
 @dataclass(frozen=True)
 class Compiled:
     """Result of `compile`. verification: how far the outputs are from onnxruntime's on the original network; None when
-    not verified. notes: one line for each thing that was decided on the way and that the user should know. digital_choice:
-    what was measured and chosen for `digital_budget`.
+    not verified. notes: one line for each thing that was decided on the way and that the user should know.
+    digital_choice: what was measured and chosen for `digital_budget`.
     """
 
     artifact: Artifact

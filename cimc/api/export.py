@@ -1,5 +1,6 @@
 """From a `.cim` file to the package for an inference chip."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from types import MappingProxyType
 
@@ -18,6 +19,7 @@ from cimc.errors import CimcError
 from cimc.options import Weights, check_choice, check_whole
 from cimc.package import Package, require_package_place, write_package
 from passes.chip_network import chip_network
+from passes.leave_digital import leave_digital, matching_layers
 from passes.mapper.map_network import map_network
 from passes.mapper.options import MappingOptions
 from passes.set_constants import set_constants
@@ -28,7 +30,7 @@ from runtime.system.calibration import calibrate, calibration_index
 from runtime.system.carry import Carry, check_carry
 from runtime.system.inputs import check_range, input_shapes, match_data, match_inputs
 from runtime.system.program import program_of, with_program
-from runtime.system.state import System, build_system, read_back
+from runtime.system.state import System, build_system, leave_layers_digital, read_back
 from runtime.system.weight_range import best_weight_range
 
 # Reads of every device at export: their mean leaves a quarter of the read noise.
@@ -42,6 +44,7 @@ def export(
     output: str | Path | None = None,
     data: Dataset | None = None,
     weights: Weights | str = Weights.devices,
+    digital: Sequence[str] = (),
     carry: Carry = MappingProxyType({}),
     seed: int = 0,
     note: Note = unsaid,
@@ -55,6 +58,7 @@ def export(
         data: set the input ranges on its training samples rather than on those kept in the `.cim`; no labels needed.
         weights: of a network trained on arrays: those of its devices, read 16 times, or the digital copy. The network
             has learnt around the errors of its devices, which the digital copy does not hold.
+        digital: layers left to the digital side with these weights, as of `compile`; the others are mapped anew.
         carry: as of `evaluate`; then `data` is needed, whose first steps set the input ranges.
         seed: of the noise of reads and calibration.
         note: called with a line for what the user should know of the data.
@@ -68,17 +72,19 @@ def export(
         require_package_place(output)
     artifact, name = artifact_of(source)
     target, text = (artifact.chip, artifact.chip_text) if chip is None else chip_of(chip)
-    lowered = artifact.network
+    names = matching_layers(artifact.network, digital)
+    lowered = leave_digital(artifact.network, dict.fromkeys(names, "--digital"))
     mapping = (
         artifact.mapping
-        if chip is None
+        if chip is None and not names
         else map_network(lowered, target, options=MappingOptions(input_range=artifact.mapping.input_range))
     )
-    system = build_system(load_network(artifact.network), mapping, target)
+    system = build_system(load_network(lowered), mapping, target)
     trained_on = system_of(artifact)
     state, programmed = state_of(artifact, trained_on, name, weight_range=best_weight_range)
     if programmed and chosen is Weights.devices:
         state = read_back(trained_on, state, jax.random.fold_in(new_key(seed), 1), EXPORT_READS)
+    state = leave_layers_digital(trained_on.network, state, system.network)
     state = with_program(state, program_of(system, state))
     check_carry(system.network, carry)
     if data is not None:

@@ -81,7 +81,7 @@ def choice_figures(choice: "DigitalChoice | None") -> dict[str, Any]:
                 {
                     "layers": list(candidate.layers),
                     "share_of_macs": candidate.share,
-                    "exact": _measured(candidate.exact),
+                    "alone": _measured(candidate.alone),
                     "chosen": candidate.chosen,
                 }
                 for candidate in choice.candidates
@@ -98,22 +98,22 @@ def show_choice(choice: "DigitalChoice | None") -> None:
     """What each layer costs the outputs, the chosen ones and the largest first, and what they give together."""
     if choice is None:
         return
-    ranked = sorted(choice.candidates, key=lambda candidate: (not candidate.chosen, candidate.exact.error))
+    ranked = sorted(choice.candidates, key=lambda candidate: (not candidate.chosen, -candidate.alone.error))
     rows = [
         [
             ", ".join(candidate.layers),
             f"{candidate.share:.1%}",
-            *_measured_texts(candidate.exact),
+            *_measured_texts(candidate.alone),
             "digital" if candidate.chosen else "arrays",
         ]
         for candidate in ranked[:LONGEST]
     ]
     more = f"; {len(ranked) - LONGEST} more in --json" if len(ranked) > LONGEST else ""
     print_table(
-        f"outputs with one layer exact, on {choice.samples} samples, without noise",
-        ["exact layer", "share of MACs", "SNR, dB", "agreement", "left to"],
+        f"outputs with one layer on its arrays, on {choice.samples} samples, without noise",
+        ["layer", "share of MACs", "SNR, dB", "agreement", "left to"],
         rows,
-        "all others on the arrays with exact targets" + more,
+        "all others exact; of probabilities the SNR is that of their logits" + more,
     )
     before, after = (" dB and ".join(_measured_texts(one)) for one in (choice.before, choice.after))
     used = sum(candidate.share for candidate in choice.candidates if candidate.chosen)

@@ -27,6 +27,10 @@ def export(
     weights: Annotated[
         Weights, typer.Option(help="What the trained devices hold (mean of 16 reads), or their digital copy.")
     ] = Weights.devices,
+    digital: Annotated[
+        list[str] | None,
+        typer.Option(metavar="LAYER", help="A layer left to the digital side, as of compile; repeatable."),
+    ] = None,
     carry: Carry = None,
     seed: Seed = 0,
     as_json: Json = False,
@@ -41,7 +45,15 @@ def export(
     notes, note = noting("export")
     dataset = None if data is None else load_data(data, data_dir, mean=mean, std=std, channels_last=channels_last)
     package = cimc.export(
-        artifact, chip, output=output, data=dataset, weights=weights, carry=parse_carry(carry), seed=seed, note=note
+        artifact,
+        chip,
+        output=output,
+        data=dataset,
+        weights=weights,
+        digital=digital or (),
+        carry=parse_carry(carry),
+        seed=seed,
+        note=note,
     )
     emit(
         {**figures(package, output), "notes": notes}, lambda: show(package, output, data, carry or ()), as_json=as_json
