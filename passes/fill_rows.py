@@ -29,7 +29,9 @@ def fill_rows(model: ir.Model, chip: Chip, rows: Mapping[str, int]) -> ir.Model:
     """
     layers = crossbar_layers(model)
     check_layers("fill_rows", rows, layers)
-    times = {name: _times(nodes[0], min(number_of(name, rows) or 1, chip.weight_rows)) for name, nodes in layers.items()}
+    times = {
+        name: _times(nodes[0], min(number_of(name, rows) or 1, chip.weight_rows)) for name, nodes in layers.items()
+    }
     if all(count == 1 for count in times.values()):
         return model
     model = model.clone()

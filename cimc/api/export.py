@@ -1,6 +1,6 @@
 """From a `.cim` file to the package for an inference chip."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
 
@@ -22,6 +22,7 @@ from cimc.errors import CimcError
 from cimc.options import Weights, check_choice, check_whole
 from cimc.package import Package, require_package_place, write_package
 from passes.chip_network import chip_network
+from passes.leave_digital import leave_digital, matching_layers
 from passes.set_constants import set_constants
 from runtime.crossbar.keys import new_key
 from runtime.crossbar.xla import use_compilation_cache
@@ -31,7 +32,7 @@ from runtime.system.carry import Carry, check_carry
 from runtime.system.inference import exact_parameters
 from runtime.system.inputs import check_range, input_shapes, match_data, match_inputs
 from runtime.system.program import program_of, retarget
-from runtime.system.state import System, build_system, read_back
+from runtime.system.state import System, build_system, leave_layers_digital, read_back
 from runtime.system.weight_range import best_column_ranges
 
 # Reads of every device at export: their mean leaves a quarter of the read noise.
@@ -46,6 +47,7 @@ def export(
     data: Dataset | None = None,
     weights: Weights | str = Weights.devices,
     layers: bool = False,
+    digital: Sequence[str] = (),
     carry: Carry = MappingProxyType({}),
     rows_per_read: int | Mapping[str, int] | None = None,
     groups_per_read: int | Mapping[str, int] | None = None,
@@ -62,6 +64,7 @@ def export(
         weights: of a network trained on arrays: those of its devices, read 16 times, or the digital copy. The network
             has learnt around the errors of its devices, which the digital copy does not hold.
         layers: find what each layer loses on the samples that set the input ranges, and its causes.
+        digital: layers left to the digital side with these weights, as of `compile`; the others are mapped anew.
         carry: as of `evaluate`; then `data` is needed, whose first steps set the input ranges.
         rows_per_read, groups_per_read: as of `compile`, in place of what the `.cim` says; None: that.
         seed: of the noise of reads and calibration.
@@ -82,13 +85,16 @@ def export(
         require_package_place(output)
     artifact, name = artifact_of(source)
     target, text = (artifact.chip, artifact.chip_text) if chip is None else chip_of(chip)
-    lowered = artifact.network
-    mapping = remap(artifact, None if chip is None else target, rows_per_read=rows, groups_per_read=groups)
-    system = build_system(load_network(artifact.network), mapping, target)
+    names = matching_layers(artifact.network, digital)
+    lowered = leave_digital(artifact.network, dict.fromkeys(names, "--digital"))
+    onto = None if chip is None else target
+    mapping = remap(artifact, lowered, chip=onto, rows_per_read=rows, groups_per_read=groups)
+    system = build_system(load_network(lowered), mapping, target)
     trained_on = system_of(artifact)
     state, programmed = state_of(artifact, trained_on, name, weight_range=best_column_ranges)
     if programmed and chosen is Weights.devices:
         state = read_back(trained_on, state, jax.random.fold_in(new_key(seed), 1), EXPORT_READS)
+    state = leave_layers_digital(trained_on.network, state, system.network)
     state = retarget(system, state)
     exact = exact_parameters(system, state)
     check_carry(system.network, carry)

@@ -44,6 +44,10 @@ def export(
     layers: Annotated[
         bool, typer.Option("--layers", help="What each layer loses against float32, and by which effects.")
     ] = False,
+    digital: Annotated[
+        list[str] | None,
+        typer.Option(metavar="LAYER", help="A layer left to the digital side, as of compile; repeatable."),
+    ] = None,
     carry: Carry = None,
     rows_per_read: RowsPerRead = None,
     groups_per_read: GroupsPerRead = None,
@@ -66,6 +70,7 @@ def export(
         data=dataset,
         weights=weights,
         layers=layers,
+        digital=digital or (),
         carry=parse_carry(carry),
         rows_per_read=parse_by_layer("--rows-per-read", rows_per_read),
         groups_per_read=parse_by_layer("--groups-per-read", groups_per_read),

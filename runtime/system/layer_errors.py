@@ -80,7 +80,7 @@ def layer_errors(
     """
     errors: dict[str, LayerError] = {}
     inputs: dict[str, list[Floats]] = {}
-    network, some = system.network, samples.take(slice(_samples(system.network)))
+    network, some = system.network, samples.take(slice(samples_side_by_side(system.network)))
     every = batches(network, some, preprocess, steps=bool(carry))
     for batch in with_states(network, carry, every, exact_parameters(system, state)):
         _compare(system, state, batch, key, errors, inputs, -(-MOST_MVMS * len(batch.samples) // len(some)))
@@ -90,7 +90,7 @@ def layer_errors(
     return list(errors.values())
 
 
-def _samples(network: Network) -> int:
+def samples_side_by_side(network: Network) -> int:
     """How many samples' values fit side by side."""
     sizes = [network.shapes.get(name, ()) for node in network.protos for name in node.output]
     elements = sum(math.prod(size for size in shape if isinstance(size, int)) for shape in sizes)

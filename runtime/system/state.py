@@ -148,6 +148,26 @@ def read_back(system: System, state: State, key: Array, reads: int = 1) -> State
     return {**state, "weight": weight}
 
 
+def leave_layers_digital(before: Network, state: State, network: Network) -> State:
+    """The state of a network in which some crossbar layers of another are digital: with its weights as they are there.
+
+    Args:
+        before: the other network.
+        state: its state.
+        network: the same, but for the layers that are digital.
+    """
+    left = state["weight"].keys() - {node.layer for node in network.layers()}
+    gone = left | {gain_name(layer) for layer in left}
+    new = {group: {name: a for name, a in arrays.items() if name not in gone} for group, arrays in state.items()}
+    for node in before.layers():
+        if node.layer in left:
+            name, gain = node.inputs[1], np.asarray(state["digital"][gain_name(node.layer)])
+            weight = np.asarray(state["weight"][node.layer]) * gain
+            kernel = weight if before.windows[node.layer] is None else weight.T
+            new["digital"][name] = jax.device_put(kernel.reshape(network.initializers[name].shape))
+    return new
+
+
 def flatten_state(state: State) -> dict[str, np.ndarray]:
     """`group/name` -> NumPy array, as written to `state.safetensors`."""
     return {f"{group}/{name}": np.asarray(array) for group, arrays in state.items() for name, array in arrays.items()}
