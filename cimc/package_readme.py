@@ -136,8 +136,8 @@ def _finding(mapping: Mapping) -> str:
     ]
     if together:
         grouped += (
-            f" Following groups are driven at once: {', '.join(together)}. In the columns of each the cells at the word "
-            "lines of the others stand at G_min."
+            f" Following groups are driven at once: {', '.join(together)}. In the columns of each the cells at the "
+            "word lines of the others stand at G_min."
         )
     return f"""A layer is a matrix of weights, rows (inputs) x columns (outputs). Row r of a convolution is input \
 channel r div K at kernel position r mod K, row by row over the kernel, K = kernel height x width; row r of a matrix \
