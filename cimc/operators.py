@@ -7,6 +7,8 @@ from typing import Literal
 CROSSBAR_DOMAIN = "ai.cimc"
 CROSSBAR_OPERATORS = frozenset({"CrossbarMatMul", "CrossbarConv"})
 FAKE_QUANTIZE = "FakeQuantize"  # of the same domain: a quantiser and its inverse in one, digital
+# Among the metadata of the nodes of a layer that is left to the digital side: why. Their constants are parameters.
+LEFT_DIGITAL = "ai.cimc.digital"
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ import onnx_ir as ir
 
 from cimc.chip import Chip
 from cimc.mapping import Mapping
-from cimc.operators import CROSSBAR_SOURCES, layer_of
+from cimc.operators import CROSSBAR_SOURCES, LEFT_DIGITAL, layer_of
 from passes.crossbar_functions import is_crossbar
 from passes.graph_edit import constant
 from passes.mapper.layers import positions
@@ -23,13 +23,19 @@ _RECURRENT = frozenset({"LSTM", "GRU", "RNN"})
 
 
 class DigitalProduct(NamedTuple):
-    """A product that is not on arrays. macs: multiply-accumulates of one image. weights: 0 for one of two values."""
+    """A product that is not on arrays.
+
+    weights: elements of its constants. macs: multiply-accumulates of one image. ms: the vector units are at work on it
+    for one image; mj: their energy; None where the chip file states no rate or energy, or nothing is scheduled.
+    """
 
     name: str
     operator: str
     weights: int
     macs: int
     reason: str
+    ms: float | None = None
+    mj: float | None = None
 
 
 class Products(NamedTuple):
@@ -59,6 +65,7 @@ def products_of(model: ir.Model, mapping: Mapping, chip: Chip) -> Products:
     mapped = {layer.name: layer for layer in mapping.layers}
     digital: dict[str, DigitalProduct] = {}
     value_macs = 0
+    cost = _Cost(mapping, chip)
     known = {value for value in model.graph.initializers.values() if value.const_value is not None}
     for node, steps in nodes_with_steps(model.graph):
         inputs = [value for value in node.inputs if value is not None]
@@ -67,19 +74,21 @@ def products_of(model: ir.Model, mapping: Mapping, chip: Chip) -> Products:
         elif is_crossbar(node):
             layer = layer_of(_name(node.inputs[1]))
             if layer not in mapped:
-                before = digital[layer].macs if layer in digital else 0
-                macs = before + positions(node) * steps * _elements(node.inputs[1])
+                macs = positions(node) * steps * _elements(node.inputs[1])
                 reason = f"{chip.name} leaves depthwise convolutions to its vector unit"
-                digital[layer] = DigitalProduct(layer, node.op_type, _elements(node.inputs[1]), macs, reason)
+                found = DigitalProduct(layer, node.op_type, _elements(node.inputs[1]), macs, reason)
+                digital[layer] = cost.add(found, node, digital.get(layer))
         elif _is_product(node):
-            name = node.name or _name(node.outputs[0])
+            left = node.metadata_props.get(LEFT_DIGITAL)
+            name = layer_of(_name(node.inputs[1])) if left else node.name or _name(node.outputs[0])
             fixed = [value for value in _operands(node) if value in known and len(value.shape or ()) > 1]
             weights = sum(map(_elements, fixed))
             if node.op_type == "MatMulNBits":  # several in a byte
                 weights = node.attributes.get_int("K") * node.attributes.get_int("N")
             if weights:
                 macs = _macs(node, weights) * steps
-                digital[name] = DigitalProduct(name, node.op_type, weights, macs, _reason(node, fixed))
+                found = DigitalProduct(name, node.op_type, weights, macs, left or _reason(node, fixed))
+                digital[name] = cost.add(found, node, digital.get(name) if left else None)
             else:
                 value_macs += _macs(node, 0) * steps
     return Products(
@@ -88,6 +97,22 @@ def products_of(model: ir.Model, mapping: Mapping, chip: Chip) -> Products:
         digital=tuple(digital.values()),
         value_macs=value_macs,
     )
+
+
+class _Cost:
+    """What the vector units of a mapped network take for its digital products."""
+
+    def __init__(self, mapping: Mapping, chip: Chip) -> None:
+        stages = () if mapping.schedule is None or chip.cores.vector_bytes_per_ns is None else mapping.schedule.stages
+        self.busy_ms = {stage.name: stage.busy_ns * 1e-6 for stage in stages}
+        self.op_mj = None if chip.cost.digital_op_pj is None else chip.cost.digital_op_pj * 1e-9
+
+    def add(self, product: DigitalProduct, node: ir.Node, before: DigitalProduct | None) -> DigitalProduct:
+        """`product` of `node` with its cost, and with all that an earlier node of the same layer has."""
+        macs, ms = product.macs, self.busy_ms.get(_name(node.outputs[0]))
+        if before is not None:
+            macs, ms = macs + before.macs, None if ms is None or before.ms is None else ms + before.ms
+        return product._replace(macs=macs, ms=ms, mj=None if self.op_mj is None else macs * self.op_mj)
 
 
 def _is_product(node: ir.Node) -> bool:

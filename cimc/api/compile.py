@@ -1,9 +1,10 @@
 """Compile: from an ONNX file to a verified mapping on a chip. Needs no JAX, so that it starts at once."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import MappingProxyType
+from typing import TYPE_CHECKING
 
 import numpy.typing as npt
 import onnx_ir as ir
@@ -16,7 +17,8 @@ from cimc.chip import Chip
 from cimc.dataset import Dataset
 from cimc.errors import CimcError
 from cimc.files import require_different
-from cimc.options import RowSplit, ShareWeights, check_choice
+from cimc.options import RowSplit, ShareWeights, check_choice, check_number
+from passes.leave_digital import leave_digital, matching_layers
 from passes.mapper.map_network import map_network
 from passes.mapper.options import MappingOptions
 from passes.notes import notes_of
@@ -29,6 +31,9 @@ from passes.verify import random_inputs
 from passes.verify_mapping import Verification, verify_mapping
 from passes.watch import Watch, all_of, save_passes, verify_each
 
+if TYPE_CHECKING:
+    from cimc.api.choose_digital import DigitalChoice
+
 VERIFIED_BYTES = 2**30  # onnxruntime holds several copies of the weights
 
 
@@ -36,11 +41,13 @@ VERIFIED_BYTES = 2**30  # onnxruntime holds several copies of the weights
 class Compiled:
     """Result of `compile`. verification: how far the outputs are from onnxruntime's on the original network; None when
     not verified. notes: one line for each thing that was decided on the way and that the user should know.
+    digital_choice: what was measured and chosen for `digital_budget`.
     """
 
     artifact: Artifact
     verification: Verification | None
     notes: tuple[str, ...] = ()
+    digital_choice: "DigitalChoice | None" = None
 
     @property
     def verify_ideal(self) -> float | None:
@@ -73,6 +80,8 @@ def compile(
     arrays: int | None = None,
     seed: int = 0,
     share_weights: ShareWeights | str = ShareWeights.auto,
+    digital: Sequence[str] = (),
+    digital_budget: float | None = None,
 ) -> Compiled:
     """Lower an ONNX network, map it on a chip, and compare it with onnxruntime.
 
@@ -100,6 +109,9 @@ def compile(
         seed: of the mapper's search.
         share_weights: whether a weight that several products use is one layer, with one trained value; auto: unless
             all its elements are equal, or an exporter stored equal parameters of different names once.
+        digital: layers left to the digital side, by name or pattern (`*`, `?`).
+        digital_budget: of all multiply-accumulates the share, 0 to 1, that more layers may have which are left digital:
+            those whose error costs the outputs most, measured on training samples of `calibrate`.
 
     Raises:
         CimcError: one line for everything that can be wrong with the options, the files and the network.
@@ -120,6 +132,10 @@ def compile(
         arrays=arrays,
         seed=seed,
     )
+    if digital_budget is not None:
+        digital_budget = check_number("digital_budget", digital_budget, 0.0, 1.0)
+        if calibrate is None:
+            raise CimcError("--digital-budget measures what layers cost the outputs; give it data with --calibrate")
     sharing = check_choice(ShareWeights, "share_weights", share_weights)
     description, text = chip_of(chip)
     network = read_network(Path(model))
@@ -139,14 +155,22 @@ def compile(
         lower(network, share_weights=sharing)  # what is wrong with the network itself is said before a pass is blamed
         watches.append(verify_each(network, random_inputs(network, 2, 0, options.input_range)))
     lowered = lower(network, all_of(watches) if watches else None, share_weights=sharing)
+    lowered = leave_digital(lowered, dict.fromkeys(matching_layers(lowered, digital), "--digital"))
     mapping = map_network(lowered, description, options=options)
+    choice = None
+    if digital_budget is not None and calibrate is not None:
+        from cimc.api.choose_digital import choose_digital  # needs JAX
+
+        choice = choose_digital(lowered, description, options, calibrate, digital_budget, seed=seed)
+        lowered = leave_digital(lowered, choice.reasons)
+        mapping = map_network(lowered, description, options=options)
     if verify is None:
         verify = _weight_bytes(lowered) <= VERIFIED_BYTES
     verification = verify_mapping(network, lowered, mapping, description) if verify else None
     artifact = Artifact(Path(model).stem, lowered, description, text, mapping)
     if output is not None:
         write_artifact(output, artifact)
-    return Compiled(artifact, verification, (*said, *notes_of(lowered)))
+    return Compiled(artifact, verification, (*said, *notes_of(lowered)), choice)
 
 
 compile_model = compile  # its earlier name

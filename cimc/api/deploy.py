@@ -1,14 +1,16 @@
 """Virtual chips programmed with a package."""
 
+from functools import partial
 from pathlib import Path
 from types import MappingProxyType
 
+from cimc.api.agreement import note_low_agreement
 from cimc.api.progress import Note, Progress, silent, unsaid
 from cimc.dataset import Dataset
 from cimc.options import check_number, check_whole
 from cimc.package import Package, read_package
 from runtime.crossbar.xla import use_compilation_cache
-from runtime.deployment.deploy import Deployment
+from runtime.deployment.deploy import Deployment, errors_of_first_chip
 from runtime.deployment.deploy import deploy as deploy_program
 from runtime.network.load import load_network
 from runtime.system.carry import Carry, check_carry
@@ -42,7 +44,7 @@ def deploy(
         metric, memory, carry: as of `evaluate`. Without labels the agreement with the package's weights in float32
             counts.
         progress: called with the samples done on all chips, of how many.
-        note: called with a line for what the user should know of the data.
+        note: called with a line for what the user should know of the data, and where the agreement is low.
 
     Raises:
         CimcError: the package or the data do not fit, or an option is out of range.
@@ -58,7 +60,7 @@ def deploy(
     data = match_data(system.network, data, free_batch=False, carried=carry.values())
     check_range(data, system.network, contents.mapping.input_range, note)
     total = chips * len(data.test)
-    return deploy_program(
+    result = deploy_program(
         system,
         contents.program,
         data,
@@ -72,3 +74,9 @@ def deploy(
         input_range=contents.mapping.input_range,
         progress=lambda done: progress(done, total),
     )
+    note_low_agreement(
+        result.agreement,
+        partial(errors_of_first_chip, system, contents.program, data, chips=chips, seed=seed, carry=carry),
+        note,
+    )
+    return result

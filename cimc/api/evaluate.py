@@ -1,13 +1,14 @@
 """What a `.cim` file makes of data: measures against labels, agreement with the exact network."""
 
 import time
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
 import jax
 
+from cimc.api.agreement import note_low_agreement
 from cimc.api.progress import Note, Progress, silent, unsaid
 from cimc.api.sources import artifact_of
 from cimc.api.system_of import state_of, system_of
@@ -17,14 +18,14 @@ from cimc.errors import CimcError
 from cimc.options import check_whole
 from runtime.crossbar.keys import new_key
 from runtime.crossbar.xla import use_compilation_cache
+from runtime.deployment.deploy import program_chip
 from runtime.system.calibration import calibrate, calibration_index
 from runtime.system.carry import Carry, carried, check_carry
 from runtime.system.inference import batches, exact_parameters, outputs_exactly, outputs_on_arrays
 from runtime.system.inputs import check_range, match_data
-from runtime.system.layer_errors import layer_errors
+from runtime.system.layer_errors import LayerError, layer_errors
 from runtime.system.quality import new_quality
-from runtime.system.state import program
-from runtime.system.weight_range import best_weight_range
+from runtime.system.weight_range import best_column_ranges
 
 
 def evaluate(
@@ -52,13 +53,13 @@ def evaluate(
         exact: float32 products, no arrays.
         noise: that of reads and converters.
         metric: a measure of `runtime.system.measures` or `module:function`; None: the usual one for the labels.
-        layers: what each layer loses, on some of the test samples (`runtime.system.layer_errors`).
+        layers: what each layer loses and why, on some of the test samples (`runtime.system.layer_errors`).
         memory: bytes for the values between layers; None: a share of what is free. It changes no result.
         carry: input by output that it takes in the next step: the samples in their order are the steps of a stream,
             which begins with the input's first sample, or with zeros where the data has none.
         seed: of programming, calibration and noise.
         progress: called with the samples done, of how many.
-        note: called with a line for what the user should know of the data.
+        note: called with a line for what the user should know of the data, and where the agreement is low.
 
     Returns:
         The figures of the labelled outputs by their names (of several with `OUTPUT.` before them), such as accuracy;
@@ -76,16 +77,16 @@ def evaluate(
     artifact, name = artifact_of(source)
     system = system_of(artifact)
     network = system.network
-    state, programmed = state_of(artifact, system, name, weight_range=best_weight_range)
+    state, programmed = state_of(artifact, system, name, weight_range=best_column_ranges)
     check_carry(network, carry)
     data = match_data(network, data, free_batch=False, carried=carry.values())
     check_range(data, network, artifact.mapping.input_range, note)
     quality = new_quality(network, data.test, metric, name=data.name)
     program_key, calibration_key, read_key = jax.random.split(new_key(seed), 3)
     if not programmed and not exact:
-        state, _ = program(system, state, program_key)
         samples = data.train.take(calibration_index(seed, len(data.train), stream=bool(carry)))
-        state = calibrate(system, state, samples, data.preprocess, calibration_key, carry=carry)
+        state = calibrate(system, state, samples, data.preprocess, calibration_key, fit=True, carry=carry)
+        state = {**state, "conductance": program_chip(system, state, program_key)}
     reference = partial(outputs_exactly, network, exact_parameters(system, state))
     exactly = carried(network, carry, reference, artifact.mapping.input_range)
     on_arrays = carried(network, carry, partial(outputs_on_arrays, system, state, key=read_key if noise else None))
@@ -108,8 +109,11 @@ def evaluate(
     several = len(figures) > 1
     named = {f"{output}.{key}" if several else key: v for output, found in figures.items() for key, v in found.items()}
     agreement = {} if exact else {"agreement": quality.agreement()}
-    by_layer = {}
-    if layers:
-        errors = layer_errors(system, state, data.test, data.preprocess, read_key if noise else None, carry=carry)
-        by_layer = {"layers": {error.name: error.figures for error in errors}}
+
+    @cache
+    def errors() -> list[LayerError]:
+        return layer_errors(system, state, data.test, data.preprocess, read_key if noise else None, carry=carry)
+
+    note_low_agreement(quality.agreement(), errors, note)
+    by_layer = {"layers": {error.name: error.figures for error in errors()}} if layers else {}
     return {**named, "images_per_s": timed / seconds, **agreement, **by_layer}

@@ -1,6 +1,6 @@
 """From a `.cim` file to the package for an inference chip."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
 
@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import onnx_ir as ir
 
+from cimc.api.agreement import compare_export
 from cimc.api.checkpoint import calibration_samples
 from cimc.api.progress import Note, unsaid
 from cimc.api.remap import remap
@@ -21,16 +22,18 @@ from cimc.errors import CimcError
 from cimc.options import Weights, check_choice, check_whole
 from cimc.package import Package, require_package_place, write_package
 from passes.chip_network import chip_network
+from passes.leave_digital import leave_digital, matching_layers
 from passes.set_constants import set_constants
 from runtime.crossbar.keys import new_key
 from runtime.crossbar.xla import use_compilation_cache
 from runtime.network.load import load_network
 from runtime.system.calibration import calibrate, calibration_index
 from runtime.system.carry import Carry, check_carry
+from runtime.system.inference import exact_parameters
 from runtime.system.inputs import check_range, input_shapes, match_data, match_inputs
-from runtime.system.program import program_of, with_program
-from runtime.system.state import System, build_system, read_back
-from runtime.system.weight_range import best_weight_range
+from runtime.system.program import program_of, retarget
+from runtime.system.state import System, build_system, leave_layers_digital, read_back
+from runtime.system.weight_range import best_column_ranges
 
 # Reads of every device at export: their mean leaves a quarter of the read noise.
 EXPORT_READS = 16
@@ -43,6 +46,8 @@ def export(
     output: str | Path | None = None,
     data: Dataset | None = None,
     weights: Weights | str = Weights.devices,
+    layers: bool = False,
+    digital: Sequence[str] = (),
     carry: Carry = MappingProxyType({}),
     rows_per_read: int | Mapping[str, int] | None = None,
     groups_per_read: int | Mapping[str, int] | None = None,
@@ -58,10 +63,16 @@ def export(
         data: set the input ranges on its training samples rather than on those kept in the `.cim`; no labels needed.
         weights: of a network trained on arrays: those of its devices, read 16 times, or the digital copy. The network
             has learnt around the errors of its devices, which the digital copy does not hold.
+        layers: find what each layer loses on the samples that set the input ranges, and its causes.
+        digital: layers left to the digital side with these weights, as of `compile`; the others are mapped anew.
         carry: as of `evaluate`; then `data` is needed, whose first steps set the input ranges.
         rows_per_read, groups_per_read: as of `compile`, in place of what the `.cim` says; None: that.
         seed: of the noise of reads and calibration.
-        note: called with a line for what the user should know of the data.
+        note: called with a line for what the user should know of the data, and where the agreement is low.
+
+    Returns:
+        The package; of its notes, `agreement` is that of the chip network with the same weights in float32 on the
+        samples that set the input ranges (`noise_off`; `noise_on`: of one virtual chip), `layers` what each loses.
 
     Raises:
         CimcError: the file or the chip do not fit, or no data sets the input ranges.
@@ -74,24 +85,48 @@ def export(
         require_package_place(output)
     artifact, name = artifact_of(source)
     target, text = (artifact.chip, artifact.chip_text) if chip is None else chip_of(chip)
-    lowered = artifact.network
-    mapping = remap(artifact, None if chip is None else target, rows_per_read=rows, groups_per_read=groups)
-    system = build_system(load_network(artifact.network), mapping, target)
+    names = matching_layers(artifact.network, digital)
+    lowered = leave_digital(artifact.network, dict.fromkeys(names, "--digital"))
+    onto = None if chip is None else target
+    mapping = remap(artifact, lowered, chip=onto, rows_per_read=rows, groups_per_read=groups)
+    system = build_system(load_network(lowered), mapping, target)
     trained_on = system_of(artifact)
-    state, programmed = state_of(artifact, trained_on, name, weight_range=best_weight_range)
+    state, programmed = state_of(artifact, trained_on, name, weight_range=best_column_ranges)
     if programmed and chosen is Weights.devices:
         state = read_back(trained_on, state, jax.random.fold_in(new_key(seed), 1), EXPORT_READS)
-    state = with_program(state, program_of(system, state))
+    state = leave_layers_digital(trained_on.network, state, system.network)
+    state = retarget(system, state)
+    exact = exact_parameters(system, state)
     check_carry(system.network, carry)
     if data is not None:
         data = match_data(system.network, data, free_batch=False, carried=carry.values())
         check_range(data, system.network, artifact.mapping.input_range, note)
+    known = _calibration(artifact, system, data, carry, seed)
     if target.input.bits is None:  # nothing is clipped
         state = {**state, "input_range": {layer: jnp.float32(1) for layer in system.crossbars}}
+    elif known is not None:
+        state = calibrate(system, state, *known, new_key(seed), fit=True, carry=carry)
     else:
-        samples, preprocess = _calibration(artifact, system, data, carry, seed, name)
-        state = calibrate(system, state, samples, preprocess, new_key(seed), carry=carry)
+        raise CimcError(
+            "--carry needs the steps of a stream to set input ranges on; add --data"
+            if carry
+            else f"{name} was never trained, so its input ranges are not known; add --data with samples of the "
+            "network's inputs (labels are not needed)"
+        )
     result = program_of(system, state)
+    compared = {}
+    if known is not None:
+        compared = compare_export(
+            system,
+            state,
+            *known,
+            jax.random.fold_in(new_key(seed), 2),
+            exact=exact,
+            carry=carry,
+            input_range=mapping.input_range,
+            layers=layers,
+            note=note,
+        )
     constants = {node.inputs[1]: state["weight"][node.name] for node in system.network.layers()}
     package = Package(
         model=artifact.model,
@@ -101,7 +136,7 @@ def export(
         program=result,
         network=ir.to_proto(set_constants(lowered, {**constants, **result.digital})).SerializeToString(),
         chip_network=ir.to_proto(chip_network(lowered, mapping, target, result)).SerializeToString(),
-        notes={"trained_on": artifact.chip.name, "training": artifact.history.get("options", {})},
+        notes={"trained_on": artifact.chip.name, "training": artifact.history.get("options", {}), **compared},
     )
     if output is not None:
         write_package(output, package)
@@ -109,17 +144,10 @@ def export(
 
 
 def _calibration(
-    artifact: Artifact, system: System, data: Dataset | None, carry: Carry, seed: int, name: str
-) -> tuple[Samples, Preprocess]:
-    """The samples that set the input ranges: of the data (of `match_data`), or those kept in training."""
+    artifact: Artifact, system: System, data: Dataset | None, carry: Carry, seed: int
+) -> tuple[Samples, Preprocess] | None:
+    """The samples that set the input ranges: of the data (of `match_data`), or those kept in training; None: none."""
     if data is not None:
         return data.train.take(calibration_index(seed, len(data.train), stream=bool(carry))), data.preprocess
-    if carry:
-        raise CimcError("--carry needs the steps of a stream to set input ranges on; add --data")
-    kept = calibration_samples(artifact)
-    if kept is None:
-        raise CimcError(
-            f"{name} was never trained, so its input ranges are not known; add --data with samples of the network's "
-            "inputs (labels are not needed)"
-        )
-    return match_inputs(kept[0], input_shapes(system.network), kept[1]), kept[1]
+    kept = None if carry else calibration_samples(artifact)
+    return kept and (match_inputs(kept[0], input_shapes(system.network), kept[1]), kept[1])

@@ -3,7 +3,7 @@
 from cimc.artifact import Artifact
 from cimc.options import Backward
 from runtime.network.load import load_network
-from runtime.system.program import program_of, with_program
+from runtime.system.program import retarget
 from runtime.system.state import RangeRule, State, System, build_system, initial_state, restore_state
 
 
@@ -23,4 +23,4 @@ def state_of(artifact: Artifact, system: System, name: str, *, weight_range: Ran
     state = restore_state(system, artifact.state, name)
     if artifact.history["options"]["policy"]["method"] != "float":
         return state, True
-    return with_program(state, program_of(system, state, weight_range=weight_range)), False
+    return retarget(system, state, weight_range=weight_range), False

@@ -71,6 +71,20 @@ def compile(
         ShareWeights,
         typer.Option(help="Whether a weight that several products use is one layer; auto: unless equal by chance."),
     ] = ShareWeights.auto,
+    digital: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="LAYER", help="A layer left to the digital side, by name or pattern such as 'head*'; repeatable."
+        ),
+    ] = None,
+    digital_budget: Annotated[
+        str | None,
+        typer.Option(
+            metavar="SHARE",
+            help="Leave the layers digital that cost the outputs most, up to such a share of all multiply-accumulates "
+            "as 5%; needs --calibrate.",
+        ),
+    ] = None,
     verify: Annotated[
         bool | None,
         typer.Option("--verify/--no-verify", help="Compare with onnxruntime on random inputs; default: up to 1 GiB."),
@@ -115,6 +129,8 @@ def compile(
         arrays=arrays,
         seed=seed,
         share_weights=share_weights,
+        digital=digital or (),
+        digital_budget=None if digital_budget is None else parse_share(digital_budget),
     )
     emit(figures(compiled), lambda: show(compiled, output), as_json=as_json)
 
@@ -128,9 +144,20 @@ def parse_range(text: str) -> tuple[float, float]:
         raise typer.BadParameter(message, param_hint="--input-range") from None
 
 
+def parse_share(text: str) -> float:
+    """5% or 0.05 as a number. Raises typer.BadParameter when it is not from 0 to 1."""
+    try:
+        share = float(text.removesuffix("%")) / (100 if text.endswith("%") else 1)
+    except ValueError:
+        share = -1.0
+    if not 0 <= share <= 1:
+        raise typer.BadParameter(f"{text!r} is no share such as 5% or 0.05", param_hint="--digital-budget")
+    return share
+
+
 def figures(compiled: "Compiled") -> dict[str, Any]:
     """JSON of `compile`; what was not verified is None."""
-    from cimc.commands import mapping_table
+    from cimc.commands import digital_table, mapping_table
     from passes.verify_mapping import Verification
 
     artifact = compiled.artifact
@@ -141,6 +168,7 @@ def figures(compiled: "Compiled") -> dict[str, Any]:
         "row_split": sorted({layer.row_split for layer in artifact.mapping.layers}),
         "verify": {field.name: getattr(compiled.verification, field.name, None) for field in fields(Verification)},
         "notes": list(compiled.notes),
+        **digital_table.choice_figures(compiled.digital_choice),
     }
 
 
@@ -154,6 +182,7 @@ def show(compiled: "Compiled", output: Path | None) -> None:
     mapping_table.show_layers(artifact)
     totals.show(artifact)
     digital_table.show(artifact)
+    digital_table.show_choice(compiled.digital_choice)
     for note in compiled.notes:
         say(f"note: {note}")
     say(_verified(compiled.verification))

@@ -34,7 +34,7 @@ def evaluate(
     noise: Annotated[bool, typer.Option(help="Read and ADC noise.")] = True,
     metric: Metric = None,
     layers: Annotated[
-        bool, typer.Option("--layers", help="What each layer loses against float32, and what it clips.")
+        bool, typer.Option("--layers", help="What each layer loses against float32, and by which effects.")
     ] = False,
     memory: Memory = None,
     carry: Carry = None,
@@ -74,40 +74,62 @@ def evaluate(
 
 def show(figures: "dict[str, Any]", samples: str) -> None:
     """The measures in one line, and below it the agreement of each output."""
-    from cimc.commands.console import print_table, say
+    from cimc.commands.console import say
 
     measured = {name: value for name, value in figures.items() if name not in ("images_per_s", "agreement", "layers")}
     text = ", ".join(f"{name.replace('_', ' ')} {figure_text(name, value)}" for name, value in measured.items())
     say(f"{text or 'no labels:'} on {samples} ({figures['images_per_s']:.3g} a second)")
     if agreement := figures.get("agreement"):
-        columns = ("argmax_agreement", "snr_db", "relative_error", "largest_error")
-        rows = [
-            [output, *(figure_text(name, found[name]) if name in found else "-" for name in columns)]
-            for output, found in agreement.items()
-        ]
-        print_table(
-            "agreement with the same weights in float32",
-            ["output", "same largest entry", "SNR", "largest error, of the largest value", "largest error"],
-            rows,
-        )
+        show_agreement("agreement with the same weights in float32", {"": agreement})
     if layers := figures.get("layers"):
         show_layers(layers)
 
 
-def show_layers(layers: "dict[str, dict[str, Any]]") -> None:
-    """SNR and clipping of every layer."""
+def show_agreement(title: str, agreements: "dict[str, dict[str, dict[str, float]]]") -> None:
+    """How each output agrees, under several conditions."""
     from cimc.commands.console import print_table
+
+    columns = ("argmax_agreement", "snr_db", "relative_error", "largest_error")
+    rows = [
+        [
+            f"{output}, {condition}" if condition else output,
+            *(figure_text(name, found[name]) if name in found else "-" for name in columns),
+        ]
+        for condition, agreement in agreements.items()
+        for output, found in agreement.items()
+    ]
+    print_table(
+        title, ["output", "same largest entry", "SNR", "largest error, of the largest value", "largest error"], rows
+    )
+
+
+def show_layers(layers: "dict[str, dict[str, Any]]") -> None:
+    """SNR and clipping of every layer, and the shares of its own error by cause."""
+    from cimc.commands.console import print_table, say
 
     def text(value: float | None) -> str:
         return "-" if value is None else f"{value:.1f} dB"
 
     clipped = ("clipped_inputs", "clipped_codes")
     rows = [
-        [name, text(found["own_snr_db"]), text(found["snr_db"]), *(f"{found[key]:.2%}" for key in clipped)]
+        [name, text(found["own_snr_db"]), text(found["snr_db"]), *(f"{found[key]:.2%}" for key in clipped),
+         causes_text(found)]
         for name, found in layers.items()
-    ]
-    head = ["layer", "SNR of the layer alone", "SNR up to here", "clipped inputs", "clipped ADC codes"]
-    print_table("layers against float32", head, rows)
+    ]  # fmt: skip
+    head = ["layer", "SNR alone", "up to here", "clipped inputs", "ADC codes", "causes of the error alone"]
+    print_table("layers against float32, each alone and all up to it", head, rows)
+    mains = [found["main_cause"] for found in layers.values() if found.get("main_cause")]
+    remedies = {found["main_cause"]: found["remedy"] for found in layers.values() if found.get("main_cause")}
+    for cause in sorted(remedies, key=mains.count, reverse=True):
+        say(f"{cause} (main cause in {mains.count(cause)} of {len(layers)} layers): {remedies[cause]}")
+
+
+def causes_text(found: "dict[str, Any]") -> str:
+    """The main cause of a layer's error first, then the others by their share, without those below a twentieth."""
+    shares = {cause: figures["share"] for cause, figures in found.get("causes", {}).items()}
+    main = found.get("main_cause")
+    order = sorted(shares, key=lambda cause: (cause != main, -shares[cause]))
+    return ", ".join(f"{cause} {shares[cause]:.0%}" for cause in order if cause == main or shares[cause] >= 0.05) or "-"
 
 
 def figure_text(name: str, value: float) -> str:

@@ -41,6 +41,13 @@ def export(
     weights: Annotated[
         Weights, typer.Option(help="What the trained devices hold (mean of 16 reads), or their digital copy.")
     ] = Weights.devices,
+    layers: Annotated[
+        bool, typer.Option("--layers", help="What each layer loses against float32, and by which effects.")
+    ] = False,
+    digital: Annotated[
+        list[str] | None,
+        typer.Option(metavar="LAYER", help="A layer left to the digital side, as of compile; repeatable."),
+    ] = None,
     carry: Carry = None,
     rows_per_read: RowsPerRead = None,
     groups_per_read: GroupsPerRead = None,
@@ -62,6 +69,8 @@ def export(
         output=output,
         data=dataset,
         weights=weights,
+        layers=layers,
+        digital=digital or (),
         carry=parse_carry(carry),
         rows_per_read=parse_by_layer("--rows-per-read", rows_per_read),
         groups_per_read=parse_by_layer("--groups-per-read", groups_per_read),
@@ -83,12 +92,14 @@ def figures(package: "Package", output: Path) -> dict[str, Any]:
         "crossbars": cost.crossbars,
         "chips": package.mapping.chips,
         "devices": cost.devices,
+        **{name: package.notes[name] for name in ("agreement", "layers") if name in package.notes},
     }
 
 
 def show(package: "Package", output: Path, data: str | None, carry: Sequence[str]) -> None:
     """What the package holds, and what to do next, on the data that set its input ranges or that it was trained on."""
     from cimc.commands.console import print_figures, say
+    from cimc.commands.evaluate import show_agreement, show_layers
 
     cost = package.mapping.cost
     print_figures(
@@ -99,6 +110,11 @@ def show(package: "Package", output: Path, data: str | None, carry: Sequence[str
             "model.onnx": "the chip-exact network, for any ONNX runtime",
         },
     )
+    if agreement := package.notes.get("agreement"):
+        conditions = {"no noise": agreement["noise_off"], "programmed, with noise": agreement["noise_on"]}
+        show_agreement(f"agreement with float32 on {agreement['samples']} calibration samples", conditions)
+    if layers := package.notes.get("layers"):
+        show_layers(layers)
     known = data or package.notes["training"].get("data", "YOUR.npz")
     options = "".join(f" --carry {text}" for text in carry)
     say(f"wrote {output}; next: cimc deploy {output} --data {known}{options} --chips 20")

@@ -9,21 +9,26 @@ from cimc.commands.options import Json, emit
 
 
 def report(
-    artifact: Annotated[Path, typer.Argument(help="Compiled or trained .cim file.")],
+    artifact: Annotated[Path, typer.Argument(help="Compiled or trained .cim file, or a package folder.")],
     output: Annotated[Path, typer.Option("-o", "--output", help="HTML page to write.")],
     as_json: Json = False,
 ) -> None:
     """Write one self-contained page: network, array floor plan, pipeline, cost, conductance histograms.
+
+    Of a package: how it agrees with float32, and what each of its layers loses (export --layers).
 
     Example: cimc report lenet1.cim -o report.html
     """
     from cimc.artifact import read_artifact
     from cimc.commands.console import say
     from cimc.files import require_different
-    from cimc.report.page import write_report
+    from cimc.package import Package, read_package
+    from cimc.report.losses import package_report
+    from cimc.report.page import report as artifact_report
+    from cimc.report.page import write_page
 
     require_different(artifact, output)
-    contents = read_artifact(artifact)
-    write_report(contents, output)
+    contents = read_package(artifact) if artifact.is_dir() else read_artifact(artifact)
+    write_page(package_report(contents) if isinstance(contents, Package) else artifact_report(contents), output)
     figures = {"model": contents.model, "chip": contents.chip.name, "report": str(output)}
     emit(figures, lambda: say(f"wrote {output}; open it in a browser"), as_json=as_json)

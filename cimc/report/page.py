@@ -1,5 +1,6 @@
 """`cimc report`: one self-contained HTML page about a `.cim` file - training, network, arrays, cost, conductances."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from html import escape
 from pathlib import Path
@@ -18,7 +19,7 @@ from cimc.report.svg import BLUE, INK, LINE, MUTED, ORANGE, duration, energy, la
 from cimc.report.training import training_section
 from cimc.schedule import Schedule
 from cimc.units import pair_targets
-from runtime.system.weight_range import best_weight_range
+from runtime.system.weight_range import best_column_ranges
 
 BINS = 64
 MOST_WEIGHTS = 1_000_000  # of a larger layer every n-th is counted
@@ -49,9 +50,8 @@ tr.total td {{ border-top: 1px solid {LINE}; font-weight: 600; background: #fff;
 """
 
 
-def write_report(artifact: Artifact, output: str | Path) -> None:
-    """Write the page. Raises CimcError when `output` cannot be written."""
-    page = report(artifact)
+def write_page(page: str, output: str | Path) -> None:
+    """Write a page. Raises CimcError when `output` cannot be written."""
     with replacing(Path(output)) as temporary:
         temporary.write_text(page, encoding="utf-8")
 
@@ -78,6 +78,11 @@ def report(artifact: Artifact) -> str:
         section("Cost by layer", "One image; arrays with their converters.", _layers(mapping)),
         _conductances(artifact),
     ]
+    return page_of(title, sections)
+
+
+def page_of(title: str, sections: Sequence[str]) -> str:
+    """The whole page, of sections in HTML."""
     return (
         f'<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8"><title>{escape(title)}</title>'
         f"<style>{STYLE}</style></head>\n<body>\n{''.join(sections)}\n</body></html>\n"
@@ -304,9 +309,10 @@ def _conductances(artifact: Artifact) -> str:
 
 
 def distribution(artifact: Artifact, layer: str) -> Distribution | None:
-    """Conductances of a layer's devices over the chip's range: trained ones, else the targets that `eval` and `export`
-    would program, else (for a chip whose weights the runtime does not simulate) the weights themselves; None when the
-    file holds none of them.
+    """Conductances of a layer's devices over the chip's range; None when the file holds none of them.
+
+    Trained ones, else targets as `eval` and `export` begin with, before they fit scales to data, else (for a chip whose
+    weights the runtime does not simulate) the weights themselves.
     """
     chip = artifact.chip
     values = artifact.state.get(f"conductance/{layer}")
@@ -321,7 +327,7 @@ def distribution(artifact: Artifact, layer: str) -> Distribution | None:
             largest = float(np.max(np.abs(part), initial=0.0)) or 1.0
             counts, _ = np.histogram(part, BINS, (-largest, largest))
             return Distribution(counts, -largest, largest, "")
-        values = pair_targets(part, best_weight_range(part, chip), chip)
+        values = pair_targets(part, best_column_ranges(part, chip), chip)
     low, high = chip.cell.conductance_min_uS, chip.cell.conductance_max_uS
     low, high = min(low, float(values.min())), max(high, float(values.max()))
     counts, _ = np.histogram(values, BINS, (low, high))

@@ -12,7 +12,7 @@ import numpy as np
 import onnx_ir as ir
 
 from cimc.chip import Chip
-from cimc.operators import FAKE_QUANTIZE, OPERATORS, layer_of, operators_where
+from cimc.operators import FAKE_QUANTIZE, LEFT_DIGITAL, OPERATORS, layer_of, operators_where
 from cimc.schedule import Dependency, Route, Stage
 from passes.crossbar_functions import is_crossbar
 from passes.graph_edit import constant
@@ -252,7 +252,8 @@ def _rows_needed(
     if from_axis is None or axis is None or rows == 1:
         return everything
     operator = node.op_type
-    if operator == "CrossbarConv" or operator in _WINDOWED:
+    left_digital = operator == "Conv" and LEFT_DIGITAL in node.metadata_props
+    if operator == "CrossbarConv" or operator in _WINDOWED or left_digital:
         return _window(node, output_rows, rows) if from_axis == axis == 2 else everything
     if operator == "Resize":
         return 2, rows / output_rows, 2
@@ -290,7 +291,9 @@ def _operations(node: ir.Node) -> int:
     elements = _elements(node.outputs[0])
     if node.op_type in _MOVING:
         return 0
-    if "kernel_shape" in node.attributes:  # pooling, or a convolution that is left to the vector unit
+    if node.op_type == "Conv" and node.inputs[1] is not None:
+        return elements * math.prod(_shape(node.inputs[1])[1:])
+    if "kernel_shape" in node.attributes:  # pooling, or a convolution that the chip leaves to the vector unit
         kernel = math.prod(node.attributes["kernel_shape"].as_ints())
         if is_crossbar(node) and node.inputs[1] is not None:
             return elements * _shape(node.inputs[1])[0]

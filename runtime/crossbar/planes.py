@@ -6,29 +6,28 @@ A new encoding is a function of its planes and a row of `PLANES`.
 from collections.abc import Callable
 from typing import NamedTuple
 
-import jax.numpy as jnp
-from jax import Array
-
 from cimc.chip import Chip
+from cimc.scheme import AnyArray
 
 
 class Planes(NamedTuple):
     """How inputs are applied.
 
     weights: what each plane counts in the sum.
-    split: DAC integers -> what the word lines carry, plane by plane.
+    split: DAC integers -> what the word lines carry, plane by plane, NumPy or JAX arrays.
     """
 
     weights: tuple[float, ...]
-    split: Callable[[Array], list[Array]]
+    split: Callable[[AnyArray], list[AnyArray]]
 
 
-def two_phases(u: Array) -> list[Array]:
+def two_phases(u: AnyArray) -> list[AnyArray]:
     """The positive part of the inputs, then the negative one."""
-    return [jnp.maximum(u, 0), jnp.maximum(-u, 0)]
+    xp = u.__array_namespace__()
+    return [xp.maximum(u, 0), xp.maximum(-u, 0)]
 
 
-def _as_they_are(u: Array) -> list[Array]:
+def _as_they_are(u: AnyArray) -> list[AnyArray]:
     return [u]
 
 

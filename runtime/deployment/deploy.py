@@ -1,7 +1,7 @@
 """Deployment: virtual chips programmed with a package's targets, their accuracy, and the yield."""
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from functools import partial
 from types import MappingProxyType
 from typing import Any
@@ -17,6 +17,7 @@ from runtime.crossbar.xla import jit
 from runtime.devices.device import Device, device_of
 from runtime.system.carry import Carry, carried
 from runtime.system.inference import batches, exact_parameters, outputs_exactly, outputs_on_arrays
+from runtime.system.layer_errors import LayerError, layer_errors
 from runtime.system.program import with_program
 from runtime.system.quality import better, new_quality
 from runtime.system.state import State, System, initial_state
@@ -31,13 +32,15 @@ class Deployment:
     measure: what is measured: of labelled data its usual measure (accuracy), else the agreement with the package's own
     weights in float32. accuracies: that figure of every chip. baseline_accuracy: of the reference network (by default
     the package's own weights, computed exactly). normalized: accuracies / baseline, the other way round for errors.
-    yield_fraction: chips whose normalised accuracy is at least `required`.
+    yield_fraction: chips whose normalised accuracy is at least `required`. agreement: by output that of the first chip
+    with the package's own weights in float32 (`runtime.system.measures.agreement_of`).
     """
 
     accuracies: np.ndarray
     baseline_accuracy: float
     required: float
     measure: str = "accuracy"
+    agreement: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
 
     @property
     def normalized(self) -> np.ndarray:
@@ -83,8 +86,7 @@ def deploy(
     state, network = with_program(initial_state(system, weight_range=None), program), system.network
     exact, parameters = new_quality(network, data.test, metric, name=data.name), exact_parameters(system, state)
     dies = [new_quality(network, data.test, metric) for _ in range(chips)]
-    program_key, read_key = jax.random.split(new_key(seed))
-    program_keys, read_keys = jax.random.split(program_key, chips), jax.random.split(read_key, chips)
+    program_keys, read_keys = _keys(seed, chips)
     done, at_once = 0, chips_at_once(state)
     for first in range(0, chips, at_once):
         some = range(first, min(first + at_once, chips))
@@ -103,7 +105,23 @@ def deploy(
                 progress(done)
     measure, stated = exact.main()
     figures = np.array([die.main()[1] for die in dies])
-    return Deployment(figures, stated if baseline is None else baseline, required, measure)
+    return Deployment(figures, stated if baseline is None else baseline, required, measure, dies[0].agreement())
+
+
+def errors_of_first_chip(
+    system: System, program: Program, data: Dataset, *, chips: int, seed: int, carry: Carry
+) -> list[LayerError]:
+    """What each layer of the first chip loses on some of the test set, and why; arguments as `deploy`."""
+    state = with_program(initial_state(system, weight_range=None), program)
+    program_keys, read_keys = _keys(seed, chips)
+    chip, targets = {**state, "conductance": program_chip(system, state, program_keys[0])}, state["conductance"]
+    return layer_errors(system, chip, data.test, data.preprocess, read_keys[0], carry=carry, targets=targets)
+
+
+def _keys(seed: int, chips: int) -> tuple[Array, Array]:
+    """The keys of each chip: of its programming, and of its reads."""
+    program_key, read_key = jax.random.split(new_key(seed))
+    return jax.random.split(program_key, chips), jax.random.split(read_key, chips)
 
 
 def chips_at_once(state: State) -> int:
@@ -138,6 +156,7 @@ def summary(result: Deployment) -> dict[str, Any]:
         "baseline_accuracy": result.baseline_accuracy,
         "normalized_accuracy": _distribution(n),
         "accuracies": a.tolist(),
+        "agreement": result.agreement,
     }
 
 

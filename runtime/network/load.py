@@ -7,7 +7,7 @@ import numpy as np
 import onnx
 import onnx_ir as ir
 
-from cimc.operators import CROSSBAR_DOMAIN, CROSSBAR_OPERATORS, PARAMETERS, layer_of
+from cimc.operators import CROSSBAR_DOMAIN, CROSSBAR_OPERATORS, LEFT_DIGITAL, PARAMETERS, layer_of
 from cimc.window import Window
 from runtime.network.fallback import element_types
 from runtime.network.network import Body, Network, Node, with_bodies
@@ -65,12 +65,15 @@ def _statistics(node: Node) -> tuple[str, ...]:
 def _parameters(node: Node, initializers: Mapping[str, np.ndarray]) -> list[str]:
     """The digital parameters of a node: biases, scales and shifts of normalisation, slopes, tables of embeddings.
 
+    Of a layer that was left to the digital side its weights and bias.
     Not a constant that only computes, such as a factor or a mask: of an Add, one finite constant a channel is a bias.
     """
     if node.foreign is not None:
         return []
     if node.layer is not None:
         names = node.inputs[2:]
+    elif node.left_digital:
+        names = node.inputs
     elif node.operator == "Gather" and node.attributes.get("axis", 0) == 0:
         names = node.inputs[:1]
     elif node.operator == "Add":
@@ -106,6 +109,7 @@ def _node(node: ir.Node) -> Node:
         attributes=attributes,
         foreign=None if known else (ir.to_proto(node), element_types(node)),
         body=body,
+        left_digital=LEFT_DIGITAL in node.metadata_props,
     )
 
 

@@ -27,7 +27,7 @@ class Node:
 
     layer: name of the crossbar layer it uses; None for a digital operator. Several nodes may use one layer.
     foreign: the node and the element types of its inputs, when onnxruntime executes it for want of an operator here.
-    body: of a Scan.
+    body: of a Scan. left_digital: it is of a layer that was left to the digital side.
     """
 
     name: str
@@ -38,6 +38,7 @@ class Node:
     attributes: Mapping[str, Any]
     foreign: tuple[onnx.NodeProto, tuple[int, ...]] | None = None
     body: Body | None = None
+    left_digital: bool = False
 
 
 def with_bodies(nodes: Iterable[Node]) -> Iterator[Node]:

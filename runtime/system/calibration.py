@@ -15,10 +15,12 @@ from cimc.dataset import Preprocess, Samples
 from cimc.units import pair_weight
 from cimc.window import output_sizes
 from runtime.crossbar.pieces import Floats, Held, read_in_pieces
+from runtime.crossbar.product import Crossbar
 from runtime.network.stepwise import Arrays, LayerStep, ScanStep, run_node_exactly, run_steps
 from runtime.system.carry import Carry, with_states
+from runtime.system.fit_scales import Case, divide_channels, fit_scales, largest_inputs, rows_of_channels
 from runtime.system.inference import MOST_BYTES, Batch, batches, digital_parameters, exact_parameters
-from runtime.system.input_ranges import RANGE_FACTORS, tried_images
+from runtime.system.input_ranges import RANGE_FACTORS, TRIED_MVMS, tried_images
 from runtime.system.layers import held_of, read_layer, samples_first
 from runtime.system.scans import choose_ranges_in_scan, read_scan
 from runtime.system.state import State, System
@@ -42,20 +44,29 @@ def calibrate(
     preprocess: Preprocess,
     key: Array,
     *,
+    fit: bool = False,
     carry: Carry = MappingProxyType({}),
 ) -> State:
     """Choose every layer's input range on the samples, layer after layer. Returns a new state.
+
+    With `fit` the weights may be written anew: then all scales and the targets that go with them are chosen
+    (`runtime.system.fit_scales`), but of the layers in a Scan.
 
     Where the values of all samples do not fit into memory together, or the network has a fixed batch, in several
     batches: the largest of their ranges holds, as of a layer that is used several times. Of a stream (`carry`) some of
     the steps set the ranges, with the states that the exact network has there.
     """
     chosen: dict[str, np.float32] = {}
+    fitted: dict[str, Held] = {}
 
     def layer(samples: int, step: LayerStep, x: Floats) -> Floats:
-        held = held_of(system, state, step.layer)
-        best = _best_range(system, step, x, held, key)
+        if fit and step.layer not in fitted:
+            fitted[step.layer] = fit_scales(_case(system, state, step, x, key))
+            best = np.float32(fitted[step.layer].input_range)
+        else:
+            best = _best_range(system, step, x, fitted.get(step.layer) or held_of(system, state, step.layer), key)
         chosen[step.layer] = max(best, chosen.get(step.layer, best))
+        held = fitted.get(step.layer) or held_of(system, state, step.layer)
         held = held._replace(input_range=jnp.asarray(chosen[step.layer]))
         return read_layer(system, step, x, held, key, first=0, samples=samples)
 
@@ -68,8 +79,40 @@ def calibrate(
     for batch in _looked_at(system, state, samples, preprocess, carry):
         of_batch = partial(layer, len(batch.samples)), partial(scan, len(batch.samples))
         run_steps(system.network, batch.feeds, digital_parameters(state), layer=of_batch[0], scan=of_batch[1])
-    ranges = {name: jax.device_put(chosen.get(name, np.float32(1))) for name in system.crossbars}
-    return {**state, "input_range": ranges}
+    new = {**state, **{group: dict(state[group]) for group in ("conductance", "weight_range", "input_factor")}}
+    for name, held in fitted.items():
+        new["conductance"][name], new["weight_range"][name] = held.conductance, held.weight_range
+        if held.input_factor is not None:
+            new["input_factor"][name] = held.input_factor
+    new["input_range"] = {name: jax.device_put(chosen.get(name, np.float32(1))) for name in system.crossbars}
+    return new
+
+
+def _case(system: System, state: State, step: LayerStep, x: Floats, key: Array) -> Case:
+    """What the scales of a layer are fitted to: its weights, and its outputs for some of the inputs."""
+    crossbar, held = system.crossbars[step.layer], held_of(system, state, step.layer)
+    inputs, _ = samples_first(system, step, x)
+    weight, tried = np.asarray(state["weight"][step.layer]), _some(crossbar, inputs)
+    expected = _exactly(system, step, tried, weight, held)
+    return Case(crossbar, tried, largest_inputs(inputs, crossbar), expected, weight, held, key, step.number)
+
+
+def _some(crossbar: Crossbar, vectors: Floats) -> Floats:
+    """As much of the samples as scales are tried on: of a product vectors of all of them."""
+    if crossbar.window is None:
+        count = vectors.shape[0] * vectors.shape[1]
+        chosen = np.random.default_rng(0).permutation(count)[:TRIED_MVMS] if count > TRIED_MVMS else np.arange(count)
+        return vectors.reshape(1, count, -1)[:, chosen]
+    sizes = output_sizes(vectors.shape[2:], crossbar.window)
+    return vectors[: tried_images(math.prod(sizes))]
+
+
+def _exactly(system: System, step: LayerStep, x: Floats, weight: Floats, held: Held) -> Floats:
+    """The layer's outputs with these weights, exactly."""
+    values = (x, weight * np.asarray(held.gain), np.asarray(held.bias))
+    by_name = {name: value for name, value in zip(step.node.input, values, strict=False) if name}
+    y: Floats = run_node_exactly(system.network, step.node, by_name)[0]
+    return y
 
 
 def _looked_at(system: System, state: State, samples: Samples, preprocess: Preprocess, carry: Carry) -> Sequence[Batch]:
@@ -86,19 +129,20 @@ def _best_range(system: System, step: LayerStep, x: Floats, held: Held, key: Arr
     """As `calibrating_product` chooses it, with the programs that inference itself uses."""
     if system.chip.input.bits is None:
         return np.float32(1)
-    crossbar, (vectors, _) = system.crossbars[step.layer], samples_first(system, step, x)
-    sizes = vectors.shape[1:2] if crossbar.window is None else output_sizes(vectors.shape[2:], crossbar.window)
-    tried = vectors[: tried_images(math.prod(sizes))]
+    crossbar = system.crossbars[step.layer]
+    tried = _some(crossbar, samples_first(system, step, x)[0])
     weight = pair_weight(np.asarray(held.conductance), np.asarray(held.weight_range), system.chip)
-    values = (tried, weight * np.asarray(held.gain), np.asarray(held.bias))
-    by_name = {name: value for name, value in zip(step.node.input, values, strict=False) if name}
-    expected = run_node_exactly(system.network, step.node, by_name)[0]
+    inputs = samples_first(system, step, x)[0]
+    if held.input_factor is not None:
+        factor = np.asarray(held.input_factor)
+        weight, inputs = weight / rows_of_channels(factor, crossbar, weight), divide_channels(inputs, factor, crossbar)
+    expected = _exactly(system, step, tried, weight, held)
 
     def error(candidate: np.float32) -> float:
         trial = held._replace(input_range=jnp.asarray(candidate))
         found = read_in_pieces(crossbar, tried, trial, key, number=step.number)
         return float(np.mean(np.square(found - expected, dtype=np.float64)))
 
-    largest = np.maximum(np.max(np.abs(x), initial=0), np.float32(1e-6))
+    largest = np.maximum(np.max(np.abs(inputs), initial=0), np.float32(1e-6))
     candidates = largest * np.asarray(RANGE_FACTORS, np.float32)
     return candidates[int(np.argmin([error(candidate) for candidate in candidates]))]

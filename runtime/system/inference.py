@@ -62,15 +62,17 @@ def outputs_on_arrays(system: System, state: State, batch: Batch, key: Array | N
         return read_scan(system, state, step, values, key, first=batch.first, samples=len(batch.samples))
 
     parameters = digital_parameters(state)
-    return _cut(system.network, run_steps(system.network, batch.feeds, parameters, layer=layer, scan=scan), batch)
+    return cut_outputs(
+        system.network, run_steps(system.network, batch.feeds, parameters, layer=layer, scan=scan), batch
+    )
 
 
 def outputs_exactly(network: Network, parameters: Arrays, batch: Batch) -> Outputs:
     """The network's outputs by name, in float32, with `exact_parameters`."""
-    return _cut(network, run_exactly(network, batch.feeds, parameters), batch)
+    return cut_outputs(network, run_exactly(network, batch.feeds, parameters), batch)
 
 
-def _cut(network: Network, outputs: Outputs, batch: Batch) -> Outputs:
+def cut_outputs(network: Network, outputs: Outputs, batch: Batch) -> Outputs:
     """The outputs with the samples first, without those by which the network's fixed batch was filled up."""
     count, size = len(batch.samples), fixed_batch(network)
     for name, array in outputs.items():

@@ -1,19 +1,23 @@
 """Layer by layer, what the arrays lose: the outputs against those of the exact network on the same samples."""
 
 import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
+from typing import Any
 
 import numpy as np
 from jax import Array
 
 from cimc.dataset import Preprocess, Samples
+from cimc.units import pair_targets
 from runtime.crossbar.pieces import Floats, clipped_share
 from runtime.network.network import Network
 from runtime.network.stepwise import Arrays, LayerStep, ScanStep, run_node_exactly, run_steps
 from runtime.system.carry import Carry, with_states
 from runtime.system.inference import Batch, batches, digital_parameters, exact_parameters
 from runtime.system.layers import held_of, read_layer, samples_first
+from runtime.system.loss_causes import MOST_MVMS, Losses, decibels, loss_causes, row_factors, sample_vectors
 from runtime.system.scans import read_scan
 from runtime.system.state import State, System
 
@@ -28,7 +32,7 @@ class LayerError:
     signal, error: sums of squares of the exact output, and of its difference on the arrays. own_error: the same where
     the layer gets the exact input, so that only what it adds itself counts; 0 of a Scan. clipped_inputs: share of its
     inputs beyond the input range; clipped_codes: share of its conversions that end at the ADC's largest code; both of
-    the use that clips most.
+    the use that clips most. losses: the causes of its own error, where they were looked for; not of a Scan.
     """
 
     name: str
@@ -37,20 +41,20 @@ class LayerError:
     own_error: float = 0.0
     clipped_inputs: float = 0.0
     clipped_codes: float = 0.0
+    losses: Losses | None = None
 
     @property
-    def figures(self) -> dict[str, float | None]:
-        """snr_db: of all that happened up to here; own_snr_db: of the layer alone; None where nothing differs."""
+    def figures(self) -> dict[str, Any]:
+        """snr_db: of all that happened up to here; own_snr_db: of the layer alone; None where nothing differs. And the
+        figures of its losses.
+        """
         return {
-            "snr_db": _decibels(self.signal, self.error),
-            "own_snr_db": _decibels(self.signal, self.own_error),
+            "snr_db": decibels(self.signal, self.error),
+            "own_snr_db": decibels(self.signal, self.own_error),
             "clipped_inputs": self.clipped_inputs,
             "clipped_codes": self.clipped_codes,
+            **(self.losses.figures if self.losses else {}),
         }
-
-
-def _decibels(signal: float, error: float) -> float | None:
-    return 10 * math.log10(signal / error) if signal > 0 and error > 0 else None
 
 
 def layer_errors(
@@ -61,6 +65,7 @@ def layer_errors(
     key: Array | None,
     *,
     carry: Carry = MappingProxyType({}),
+    targets: Mapping[str, Array] | None = None,
 ) -> list[LayerError]:
     """The errors of all layers in their order, on some of the samples.
 
@@ -71,27 +76,63 @@ def layer_errors(
         preprocess: from stored values to inputs.
         key: for noise; None: none.
         carry: the samples are the steps of a stream, of which each gets the states of the exact network.
+        targets: by layer the conductances that were to be programmed; None: those of the digital copy.
     """
     errors: dict[str, LayerError] = {}
-    network, some = system.network, samples.take(slice(_samples(system.network)))
+    inputs: dict[str, list[Floats]] = {}
+    network, some = system.network, samples.take(slice(samples_side_by_side(system.network)))
     every = batches(network, some, preprocess, steps=bool(carry))
     for batch in with_states(network, carry, every, exact_parameters(system, state)):
-        _compare(system, state, batch, key, errors)
+        _compare(system, state, batch, key, errors, inputs, -(-MOST_MVMS * len(batch.samples) // len(some)))
+    for layer, found in inputs.items():
+        goal = None if targets is None else targets[layer]
+        errors[layer].losses = _losses(system, state, found, layer=layer, targets=goal, noise=key is not None)
     return list(errors.values())
 
 
-def _samples(network: Network) -> int:
+def samples_side_by_side(network: Network) -> int:
     """How many samples' values fit side by side."""
     sizes = [network.shapes.get(name, ()) for node in network.protos for name in node.output]
     elements = sum(math.prod(size for size in shape if isinstance(size, int)) for shape in sizes)
     return max(min(MOST_BYTES // (4 * max(elements, 1)), MOST_SAMPLES), 1)
 
 
-def _compare(system: System, state: State, batch: Batch, key: Array | None, errors: dict[str, LayerError]) -> None:
-    """Add the errors of a batch: the network runs exactly, then on the arrays."""
+def _losses(
+    system: System, state: State, inputs: Sequence[Floats], *, layer: str, targets: Array | None, noise: bool
+) -> Losses:
+    """The causes of a layer's own error on inputs [rows, MVMs] of its uses."""
+    parameters, held, crossbar = exact_parameters(system, state), held_of(system, state, layer), system.crossbars[layer]
+    node = next(node for node in system.network.layers() if node.layer == layer)
+    exact, *bias = [np.asarray(parameters[name]) for name in node.inputs[1:] if name]
+    weight = np.asarray(state["weight"][layer])
+    weight = weight * row_factors(crossbar, held.input_factor, weight)
+    if targets is None:
+        targets = pair_targets(weight, np.asarray(held.weight_range), system.chip)
+    return loss_causes(
+        crossbar,
+        np.random.default_rng(0).permutation(np.concatenate(inputs, axis=1), axis=1),
+        held,
+        targets=np.asarray(targets),
+        weight=weight,
+        exact=(exact, bias[0] if bias else None),
+        seed=0 if noise else None,
+    )
+
+
+def _compare(
+    system: System,
+    state: State,
+    batch: Batch,
+    key: Array | None,
+    errors: dict[str, LayerError],
+    inputs: dict[str, list[Floats]],
+    most: int,
+) -> None:
+    """Add the errors of a batch: the network runs exactly, then on the arrays; and inputs of at most so many MVMs."""
     network, parameters = system.network, exact_parameters(system, state)
     place = {"first": batch.first, "samples": len(batch.samples)}
     expected: dict[int, list[np.ndarray]] = {}
+    random = np.random.default_rng(batch.first)
 
     def exact_layer(step: LayerStep, x: Floats) -> Floats:
         weights = {name: parameters[name] for name in step.node.input[1:]}
@@ -100,6 +141,9 @@ def _compare(system: System, state: State, batch: Batch, key: Array | None, erro
         found.signal += _power(y)
         found.own_error += _power(y - read_layer(system, step, x, held, key, **place))
         expected[step.number] = [y]
+        vectors, _ = samples_first(system, step, x)
+        drawn = sample_vectors(system.crossbars[step.layer], vectors, most, random)
+        inputs.setdefault(step.layer, []).append(drawn)
         return y
 
     def exact_scan(step: ScanStep, values: Arrays) -> list[np.ndarray]:

@@ -6,27 +6,31 @@ import numpy as np
 from cimc.program import LayerProgram, Program
 from cimc.units import pair_targets
 from runtime.system.state import RangeRule, State, System, gain_name
-from runtime.system.weight_range import best_weight_range
+from runtime.system.weight_range import best_column_ranges
 
 
-def program_of(system: System, state: State, *, weight_range: RangeRule = best_weight_range) -> Program:
-    """Target conductances of the digital copy on the system's chip, and all digital values.
-
-    Args:
-        system: network and chip.
-        state: the weights and digital values.
-        weight_range: the rule for each layer's; by default the one that errs least.
-    """
-    layers = {}
+def retarget(system: System, state: State, *, weight_range: RangeRule = best_column_ranges) -> State:
+    """The state with the digital copy's weights as exact targets, in ranges by that rule, and no input factors."""
+    new = {**state, "conductance": {}, "weight_range": {}, "input_factor": {}}
     for name, weight in state["weight"].items():
         chosen = weight_range(np.asarray(weight), system.chip)
-        bias = system.bias_names.get(name)
+        new["conductance"][name] = jax.device_put(pair_targets(np.asarray(weight), chosen, system.chip))
+        new["weight_range"][name] = jax.device_put(chosen)
+    return new
+
+
+def program_of(system: System, state: State) -> Program:
+    """The conductances that a state holds, as targets, and all digital values."""
+    layers = {}
+    for name in state["weight"]:
+        bias, factor = system.bias_names.get(name), state["input_factor"].get(name)
         layers[name] = LayerProgram(
-            targets=np.asarray(pair_targets(np.asarray(weight), chosen, system.chip)),
-            weight_range=chosen,
+            targets=np.asarray(state["conductance"][name]),
+            weight_range=np.asarray(state["weight_range"][name]),
             input_range=np.float32(state["input_range"][name]),
-            gain=np.float32(state["digital"][gain_name(name)]),
+            gain=np.asarray(state["digital"][gain_name(name)]),
             bias=None if bias is None else np.asarray(state["digital"][bias]),
+            input_factor=None if factor is None else np.asarray(factor),
         )
     trained = {**state["digital"], **state["statistics"]}
     names = (*system.network.trainable, *system.network.statistics)
@@ -41,6 +45,8 @@ def with_program(state: State, program: Program) -> State:
         new["weight_range"][name] = jax.device_put(layer.weight_range)
         new["input_range"][name] = jax.device_put(layer.input_range)
         new["digital"][gain_name(name)] = jax.device_put(layer.gain)
+        if layer.input_factor is not None:
+            new["input_factor"][name] = jax.device_put(layer.input_factor)
     for group in ("digital", "statistics"):
         new[group] |= {name: jax.device_put(a) for name, a in program.digital.items() if name in new[group]}
     return new

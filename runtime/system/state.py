@@ -80,8 +80,8 @@ def build_system(network: Network, mapping: Mapping, chip: Chip, backward: Backw
     return System(network, chip, crossbars, biases)
 
 
-# The weight of a fully programmed pair, for weights [rows, columns] on a chip.
-RangeRule = Callable[[np.ndarray, Chip], np.float32]
+# The weight of a fully programmed pair, for weights [rows, columns] on a chip: scalar or [columns].
+RangeRule = Callable[[np.ndarray, Chip], np.ndarray | np.float32]
 
 
 def largest_weight(weight: np.ndarray, chip: Chip) -> np.float32:
@@ -146,6 +146,26 @@ def read_back(system: System, state: State, key: Array, reads: int = 1) -> State
         pair = device_of(system.chip.cell).read(conductance, jax.random.fold_in(key, index), reads)
         weight[name] = pair_weight(pair, state["weight_range"][name], system.chip)
     return {**state, "weight": weight}
+
+
+def leave_layers_digital(before: Network, state: State, network: Network) -> State:
+    """The state of a network in which some crossbar layers of another are digital: with its weights as they are there.
+
+    Args:
+        before: the other network.
+        state: its state.
+        network: the same, but for the layers that are digital.
+    """
+    left = state["weight"].keys() - {node.layer for node in network.layers()}
+    gone = left | {gain_name(layer) for layer in left}
+    new = {group: {name: a for name, a in arrays.items() if name not in gone} for group, arrays in state.items()}
+    for node in before.layers():
+        if node.layer in left:
+            name, gain = node.inputs[1], np.asarray(state["digital"][gain_name(node.layer)])
+            weight = np.asarray(state["weight"][node.layer]) * gain
+            kernel = weight if before.windows[node.layer] is None else weight.T
+            new["digital"][name] = jax.device_put(kernel.reshape(network.initializers[name].shape))
+    return new
 
 
 def flatten_state(state: State) -> dict[str, np.ndarray]:

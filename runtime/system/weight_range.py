@@ -20,6 +20,7 @@ STATES = 33  # where the law of a device with limits is computed; between them i
 # normal weights, loses a point and more with 1.6 and 2 sd; on brram-256x64 1.4 sd costs a quarter more updates than 2.
 ERROR_WEIGHT = 2.2
 TRIED_SDS = np.linspace(0.5, 3.0, 251)
+LEAST_COLUMN = 1e-3
 LEAST_SD = 0.01  # of He's; with less a layer counts as zero
 
 Doubles = npt.NDArray[np.float64]
@@ -43,13 +44,23 @@ def best_weight_range(weight: npt.NDArray[np.floating], chip: Chip) -> np.float3
     magnitude, share, largest = _histogram(weight)
     ranges = (largest * CANDIDATES).astype(np.float32)[:, None]
     targets = np.asarray(pair_targets(magnitude.astype(np.float32)[None], ranges, chip), np.float64)
-    mean, sd = _write_errors(targets, chip.cell)
+    mean, sd = write_errors(targets, chip.cell)
     per_uS = ranges.astype(np.float64) / chip.cell.window_uS
     held = targets + mean
     bias = per_uS * (held[0] - held[1]) - magnitude
     variance = np.square(per_uS) * (np.square(sd).sum(axis=0) + 2 * chip.cell.read_noise_uS**2)
     errors = (np.square(bias) + variance) @ share
     return ranges[int(np.argmin(errors)), 0]
+
+
+def best_column_ranges(weight: npt.NDArray[np.floating], chip: Chip) -> npt.NDArray[np.float32]:
+    """The weight range of each column [columns]: one part of each column's largest weight, as `best_weight_range`.
+
+    A column of zeros, or nearly, counts as one of `LEAST_COLUMN` of the layer's largest weight.
+    """
+    largest = np.max(np.abs(weight), axis=0, initial=0)
+    largest = np.maximum(largest, LEAST_COLUMN * (largest.max(initial=0) or 1.0)).astype(np.float32)
+    return largest * best_weight_range(weight / largest, chip)
 
 
 def training_weight_range(weight: npt.NDArray[np.floating], chip: Chip) -> np.float32:
@@ -98,7 +109,7 @@ def _histogram(weight: npt.NDArray[np.floating]) -> tuple[Doubles, Doubles, floa
     return total[filled] / count[filled], count[filled] / max(magnitude.size, 1), largest
 
 
-def _write_errors(targets: Doubles, cell: Cell) -> tuple[Doubles, Doubles]:
+def write_errors(targets: Doubles, cell: Cell) -> tuple[Doubles, Doubles]:
     """Mean and sd, in uS, of the error left at the targets, like these in shape."""
     if cell.limits_uS is None:
         mean, sd = cell.error_mean_uS(targets), cell.error_sd_uS(targets)

@@ -488,17 +488,29 @@ def numbers_in_readme(folder: Path) -> dict[str, dict[str, str]]:
     return {row[0]: dict(zip(head, row, strict=True)) for row in rows}
 
 
+def assert_spans(stated: str, values: np.ndarray) -> None:
+    """The README gives a number, or from where to where several go."""
+    low, _, high = stated.partition(" to ")
+    digits = 1e-6 if not high else 6e-3
+    assert [float(low), float(high or low)] == pytest.approx([values.min(), values.max()], rel=digits)
+
+
 def value_by_the_readme(folder: Path, layer: str, x: np.ndarray, chip: Chip, copy: int = 0) -> np.ndarray:
     """A layer's output [columns] for one input vector, from the package's tables by README.md."""
     numbers = numbers_in_readme(folder)[layer]
-    s = np.float32(numbers["s"])
     digital = safetensors.numpy.load_file(folder / "digital.safetensors")
     text = (folder / "README.md").read_text(encoding="utf-8")
     per_product = np.float32(text.partition("L = ")[2].split()[0])
+    window = float(text.partition("W = G_max - G_min = ")[2].split()[0])
+    input_range, factor = digital[f"input_range/{layer}"], digital.get(f"input_factor/{layer}", np.ones(1, np.float32))
+    s = digital[f"weight_range/{layer}"] * digital[f"gain/{layer}"] / np.float32(window * per_product)
     u = x
     if chip.input.bits is not None:
         top = 2**chip.input.bits - 1
-        u = np.clip(np.round(x * np.float32(top / float(numbers["input range"]))), -top, top)
+        s = s * input_range / np.float32(top)
+        u = np.clip(np.round(x * (top / np.repeat(input_range * factor, len(x) // len(factor)))), -top, top)
+    assert_spans(numbers["s"], s)
+    assert_spans(numbers["input range"], input_range * factor)
     d = np.zeros(int(numbers["rows x columns"].split(" x ")[1]))
     with (folder / "program" / "blocks.csv").open(newline="", encoding="utf-8") as file:
         blocks = [row for row in csv.DictReader(file) if (row["layer"], int(row["copy"])) == (layer, copy)]

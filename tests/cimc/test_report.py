@@ -23,14 +23,14 @@ from cimc.commands.main import app
 from cimc.errors import CimcError
 from cimc.mapping import Link, Placement
 from cimc.report.graph import network_boxes
-from cimc.report.page import BINS, distribution, report, write_report
+from cimc.report.page import BINS, distribution, report, write_page
 from cimc.report.svg import duration, energy, layer_colour, ticks, ticks_between
 from cimc.schedule import Schedule, Stage, Step
 from passes.mapper.map_network import map_network
 from passes.mapper.options import MappingOptions
 from passes.pipeline import lower
 from runtime.network.load import load_network
-from runtime.system.program import program_of
+from runtime.system.program import program_of, retarget
 from runtime.system.state import build_system, initial_state
 from tests.benchmarks.mapper.networks import network as benchmark_network
 from tests.real_networks import REAL_NETWORKS
@@ -245,7 +245,7 @@ def test_histograms_of_an_untrained_file_show_what_export_would_program(key: str
     text = chip_text("brram-256x64").replace("granularity_uS = 4.0", key)
     artifact = replace(shipped("lenet1"), chip=parse_chip(text, "x"), chip_text=text)
     system = build_system(load_network(artifact.network), artifact.mapping, artifact.chip)
-    programmed = program_of(system, initial_state(system))
+    programmed = program_of(system, retarget(system, initial_state(system)))
     for layer in artifact.mapping.layers:
         found = distribution(artifact, layer.name)
         assert found is not None
@@ -284,7 +284,7 @@ def test_command_writes_the_page_whole_or_not_at_all(tmp_path: Path) -> None:
     with pytest.raises(CimcError, match="it is the input"):
         CliRunner().invoke(app, ["report", str(source), "-o", str(source)], catch_exceptions=False)
     with pytest.raises(CimcError, match="check the folder"):
-        write_report(read_artifact(source), tmp_path / "missing" / "report.html")
+        write_page(report(read_artifact(source)), tmp_path / "missing" / "report.html")
 
 
 @pytest.mark.parametrize(

@@ -19,7 +19,7 @@ from runtime.network.load import load_network
 from runtime.system.calibration import calibrate
 from runtime.system.input_ranges import calibrating_product
 from runtime.system.products import array_product, exact_product
-from runtime.system.program import program_of, with_program
+from runtime.system.program import retarget
 from runtime.system.state import State, System, build_system, initial_state
 from runtime.system.watch import follow, look, new_watch
 from runtime.system.weight_range import training_weight_range
@@ -48,7 +48,7 @@ def system_of(model: str, chip: str | None = None) -> System:
 
 def trainable(system: System) -> State:
     state = initial_state(system)
-    return with_program(state, program_of(system, state, weight_range=training_weight_range))
+    return retarget(system, state, weight_range=training_weight_range)
 
 
 def images(count: int, seed: int = 0) -> jax.Array:

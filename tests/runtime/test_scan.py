@@ -28,7 +28,7 @@ from runtime.system.inference import predict
 from runtime.system.input_ranges import RANGE_FACTORS
 from runtime.system.products import array_product, exact_product, plain_product
 from runtime.system.program import program_of
-from runtime.system.state import State, System, build_system, initial_state, largest_weight
+from runtime.system.state import State, System, build_system, initial_state
 from runtime.system.watch import look
 from tests.networks import network, weights
 
@@ -98,7 +98,7 @@ def test_on_real_arrays_it_is_the_chip_network_bit_by_bit() -> None:
     system = build_system(load_network(lowered), mapping, chip)
     state = initial_state(system)
     state["input_range"] = {name: jnp.float32(value) for name, value in (("rnn.input", 1), ("rnn.recurrent", 1.5))}
-    program = program_of(system, state, weight_range=largest_weight)
+    program = program_of(system, state)
     (expected,) = run(chip_network(lowered, mapping, chip, program), {"x": x})
     np.testing.assert_array_equal(predict(system, state, Samples({"x": x}), Preprocess())["y"], expected)
     assert not np.allclose(expected, run(model, {"x": x})[0], atol=1e-4), "the arrays do change the values"

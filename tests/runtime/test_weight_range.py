@@ -18,7 +18,7 @@ from cimc.units import pair_targets, pair_weight
 from runtime.crossbar.keys import new_key
 from runtime.devices.device import device_of
 from runtime.network.load import load_network
-from runtime.system.program import program_of, with_program
+from runtime.system.program import retarget
 from runtime.system.state import build_system, initial_state
 from runtime.system.weight_range import best_weight_range, range_in_sds, training_weight_range
 from runtime.training.options import TrainingOptions
@@ -108,20 +108,20 @@ def test_the_range_of_millions_of_weights_is_that_of_their_distribution() -> Non
 )
 def test_training_starts_with_a_range_in_sd_of_the_weights_but_few_levels_with_the_best(chip: Chip) -> None:
     weight = normal_weights(2000)
-    network = SimpleNamespace(trainable=(), statistics=())
-    system: Any = SimpleNamespace(chip=chip, bias_names={}, network=network)
-    state: Any = {"weight": {"a": weight}, "input_range": {"a": 1.0}, "digital": {"a.gain": 1.0}, "statistics": {}}
+    system: Any = SimpleNamespace(chip=chip)
+    state: Any = {"weight": {"a": weight}}
     best = best_weight_range(weight, chip)
     rules = (best_weight_range, training_weight_range)
-    chosen = [program_of(system, state, weight_range=rule).layers["a"] for rule in rules]
-    assert chosen[0].weight_range == best
+    chosen = [retarget(system, state, weight_range=rule) for rule in rules]
+    assert chosen[0]["weight_range"]["a"] == best
     spread = np.sqrt(np.mean(weight.astype(np.float64) ** 2))
-    assert chosen[1].weight_range == pytest.approx(
+    assert chosen[1]["weight_range"]["a"] == pytest.approx(
         range_in_sds(chip) * spread if chip.cell.levels is None else best, rel=1e-6
     )
     if chip.cell.levels is not None:
-        assert len(np.unique(chosen[1].targets)) == 2
-        assert np.mean(chosen[1].targets.max(axis=0) > 10.1) > 0.3, "weights that do not start as 0"
+        targets = np.asarray(chosen[1]["conductance"]["a"])
+        assert len(np.unique(targets)) == 2
+        assert np.mean(targets.max(axis=0) > 10.1) > 0.3, "weights that do not start as 0"
 
 
 # --- In training ---
@@ -149,7 +149,7 @@ def test_a_layer_in_another_unit_trains_the_same_way() -> None:
         state = initial_state(system)
         factors = {"conv1": unit, "conv2": 1 / unit, "fc1": 1.0}
         state["weight"] = {name: weight * factors[name] for name, weight in state["weight"].items()}
-        state = with_program(state, program_of(system, state, weight_range=training_weight_range))
+        state = retarget(system, state, weight_range=training_weight_range)
         runs.append(train(system, start(system, state, options), options, load("digits")))
     plain, other = runs
     assert float(other.state["weight_range"]["conv1"]) == 4 * float(plain.state["weight_range"]["conv1"])

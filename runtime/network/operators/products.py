@@ -11,6 +11,8 @@ from cimc.window import Window
 from runtime.crossbar.unfold import unfold
 from runtime.network.operators.kinds import Attributes, Operators, given, static_ints, text
 
+_PADDING = {"SAME_UPPER": "SAME", "SAME_LOWER": "SAME_LOWER", "VALID": "VALID"}  # ONNX's names and JAX's
+
 
 def _matmul(inputs: Sequence[Any], attributes: Attributes) -> Array:
     return jnp.matmul(jnp.asarray(inputs[0]), jnp.asarray(inputs[1]))
@@ -26,6 +28,23 @@ def _gemm(inputs: Sequence[Any], attributes: Attributes) -> Array:
 
 def _einsum(inputs: Sequence[Any], attributes: Attributes) -> Array:
     return jnp.einsum(text(attributes, "equation", "").replace(" ", ""), *[jnp.asarray(x) for x in inputs])
+
+
+def _conv(inputs: Sequence[Any], attributes: Attributes) -> Array:
+    """[N, C_in, *spatial] with a kernel [C_out, C_in / group, *kernel]."""
+    x, kernel, bias = jnp.asarray(inputs[0]), jnp.asarray(inputs[1]), given(inputs, 2)
+    axes = kernel.ndim - 2
+    pads = tuple(int(p) for p in attributes.get("pads", (0, 0) * axes))
+    automatic = text(attributes, "auto_pad", "NOTSET")
+    y = jax.lax.conv_general_dilated(
+        x,
+        kernel,
+        window_strides=[int(s) for s in attributes.get("strides", (1,) * axes)],
+        padding=list(zip(pads[:axes], pads[axes:], strict=True)) if automatic == "NOTSET" else _PADDING[automatic],
+        rhs_dilation=[int(d) for d in attributes.get("dilations", (1,) * axes)],
+        feature_group_count=int(attributes.get("group", 1)),
+    )
+    return y if bias is None else y + jnp.asarray(bias).reshape(-1, *(1,) * axes)
 
 
 def _col2im(inputs: Sequence[Any], attributes: Attributes) -> Array:
@@ -50,4 +69,4 @@ def _col2im(inputs: Sequence[Any], attributes: Attributes) -> Array:
     return jnp.moveaxis(summed, -1, 0)
 
 
-PRODUCTS: Operators = {"Col2Im": _col2im, "Einsum": _einsum, "Gemm": _gemm, "MatMul": _matmul}
+PRODUCTS: Operators = {"Col2Im": _col2im, "Conv": _conv, "Einsum": _einsum, "Gemm": _gemm, "MatMul": _matmul}

@@ -1,0 +1,73 @@
+"""Hold each row of a layer with few rows on several word lines: the currents add, and fill the ADC's range.
+
+What a device errs and what a read adds is averaged over the copies of a row, as of a synapse of several devices (Boybat
+et al., Nature Communications 9, 2514, 2018). The network computes the same: each channel of the input is repeated, and
+the weights of a row are divided among its copies.
+"""
+
+from collections.abc import Mapping
+
+import numpy as np
+import onnx_ir as ir
+
+from cimc.by_layer import check_layers, number_of
+from cimc.chip import Chip
+from passes.crossbar_functions import crossbar_layers
+from passes.graph_edit import add_constant, float_constant, insert_before, owner
+
+
+def fill_rows(model: ir.Model, chip: Chip, rows: Mapping[str, int]) -> ir.Model:
+    """A copy of a lowered network whose layers hold each row as often as fits into so many word lines of an array.
+
+    Args:
+        model: the network; returned as it is where no layer has so few rows.
+        chip: the weight rows of its array are the most that are filled.
+        rows: word lines by layer; "" stands for all others.
+
+    Raises:
+        CimcError: a layer that the network has not.
+    """
+    layers = crossbar_layers(model)
+    check_layers("fill_rows", rows, layers)
+    times = {
+        name: _times(nodes[0], min(number_of(name, rows) or 1, chip.weight_rows)) for name, nodes in layers.items()
+    }
+    if all(count == 1 for count in times.values()):
+        return model
+    model = model.clone()
+    for name, nodes in crossbar_layers(model).items():
+        if times[name] > 1:
+            _repeat(nodes, times[name])
+    return model
+
+
+def _times(node: ir.Node, rows: int) -> int:
+    """How often the rows of the layer of this node fit into so many."""
+    matrix = float_constant(node.inputs[1])
+    return 1 if matrix is None or not len(matrix) else max(rows // len(matrix), 1)
+
+
+def _repeat(nodes: list[ir.Node], count: int) -> None:
+    """Repeat the rows of the layer that these nodes use."""
+    weight, matrix = nodes[0].inputs[1], float_constant(nodes[0].inputs[1])
+    assert weight is not None
+    assert matrix is not None
+    convolution = "weight_shape" in nodes[0].attributes
+    shape = nodes[0].attributes["weight_shape"].as_ints() if convolution else (matrix.shape[1], len(matrix))
+    by_channel = matrix.reshape(shape[1], -1, matrix.shape[1])
+    held = np.repeat(by_channel / np.float32(count), count, axis=0).reshape(-1, matrix.shape[1])
+    weight.const_value, weight.shape = ir.tensor(held, name=weight.name), ir.Shape(held.shape)
+    for node in nodes:
+        x = node.inputs[0]
+        assert x is not None
+        assert x.shape is not None
+        axis = 1 if convolution else len(x.shape) - 1
+        channels = x.shape[axis]
+        assert isinstance(channels, int)
+        index = add_constant(owner(node), f"{node.name}.rows", np.repeat(np.arange(channels), count))
+        (repeated,) = insert_before(node, "Gather", [x, index], axis=axis)
+        repeated.shape = ir.Shape([*x.shape[:axis], channels * count, *x.shape[axis + 1 :]])
+        repeated.type = x.type
+        node.replace_input_with(0, repeated)
+        if convolution:
+            node.attributes["weight_shape"] = ir.AttrInt64s("weight_shape", (shape[0], shape[1] * count, *shape[2:]))

@@ -1,0 +1,360 @@
+"""Why a crossbar layer errs: its read with each effect switched off in turn, and with each alone, on some of its MVMs.
+
+With E(on) the power of the difference to the exact output where the effects `on` are on, E() what is left without any
+(rounding of float32, and what corrects a loss that is not there), each cause has
+
+    alone    E({cause}) - E()
+    removed  E(all) - E(all but the cause)
+    share    (alone + removed) / 2 / E(all)
+
+Errors of two causes that add up have the power of each and twice their product; the share gives each cause half of
+that. So the shares add up to 1 where the errors add up. Where effects act through each other the rest says by how much
+they do not: the idle current has no error of its own, it takes of the ADC's range, and with ADC clipping it has half.
+
+In NumPy: the read of `runtime.crossbar.product` would be compiled for each layer and each effect.
+"""
+
+import math
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from cimc.chip import Chip
+from cimc.scheme import weighted_sum
+from cimc.units import count_scale, dac_gain, levels_per_product
+from cimc.window import output_sizes
+from runtime.crossbar.pieces import Floats, Held
+from runtime.crossbar.planes import planes_of
+from runtime.crossbar.product import Crossbar
+
+MOST_MVMS, LEAST_MVMS = 256, 16  # of a layer; between them as many as take MOST_PRODUCTS
+MOST_PRODUCTS = 1 << 27  # of conductance and input in one read
+MOST_COLUMNS = 256  # of a larger layer so many are looked at; of a grouped one whole groups
+
+
+class Cause(StrEnum):
+    """An effect of the read, in the order in which they apply."""
+
+    input_clipping = "input clipping"
+    input_rounding = "input rounding"
+    weights = "weight range and grid"
+    programming = "programming error"
+    read_noise = "read noise"
+    idle_current = "idle current"
+    adc_noise = "ADC noise"
+    adc_clipping = "ADC clipping"
+    adc_step = "ADC step"
+
+
+REMEDIES = {
+    Cause.input_clipping: "wider input ranges: export on more samples (export --data)",
+    Cause.input_rounding: "a chip with more input bits, or the layer left digital (compile --digital)",
+    Cause.weights: "a chip with more levels, or the layer left digital (compile --digital)",
+    Cause.programming: "correction on samples (export --correct), or averaged copies",
+    Cause.read_noise: "averaged copies, or the layer left digital (compile --digital)",
+    Cause.idle_current: "fewer rows driven at once (compile --rows-per-read)",
+    Cause.adc_noise: "averaged copies, or the layer left digital (compile --digital)",
+    Cause.adc_clipping: "fewer rows driven at once (compile --rows-per-read)",
+    Cause.adc_step: "a chip with more ADC bits, or averaged copies",
+}
+
+
+@dataclass(frozen=True)
+class Losses:
+    """Powers of a layer's error, summed over the MVMs and columns that were looked at.
+
+    signal: of the exact output. error: with all effects, and left: with none. alone, without: by cause, with it alone
+    and with all but it; causes that the chip does not have are left out.
+    """
+
+    signal: float
+    error: float
+    left: float
+    alone: Mapping[Cause, float]
+    without: Mapping[Cause, float]
+
+    @property
+    def shares(self) -> dict[Cause, float]:
+        """Of the error, by cause, as this file defines it; may be below 0 where causes cancel each other."""
+        if not self.error:
+            return dict.fromkeys(self.alone, 0.0)
+        return {
+            cause: (alone - self.left + self.error - self.without[cause]) / 2 / self.error
+            for cause, alone in self.alone.items()
+        }
+
+    @property
+    def main_cause(self) -> Cause | None:
+        """The one without which the error is least; None where nothing is lost.
+
+        Of ADC clipping the idle current is the cause where it makes more than half of it.
+        """
+        removed = {cause: self.error - power for cause, power in self.without.items()}
+        main = max(removed, key=lambda cause: removed[cause], default=None)
+        if main is None or removed[main] <= 0:
+            return None
+        idle = main is Cause.adc_clipping and removed.get(Cause.idle_current, 0.0) > removed[main] / 2
+        return Cause.idle_current if idle else main
+
+    @property
+    def figures(self) -> dict[str, Any]:
+        """As JSON values: by cause its share, the SNR with it alone and the one without it; the main cause, its remedy.
+
+        SNR in dB, None where nothing is lost. rest: the share that the causes do not add up to.
+        """
+        shares, main = self.shares, self.main_cause
+        return {
+            "causes": {
+                cause.value: {
+                    "share": shares[cause],
+                    "alone_snr_db": decibels(self.signal, alone),
+                    "snr_without_db": decibels(self.signal, self.without[cause]),
+                }
+                for cause, alone in self.alone.items()
+            },
+            "rest": 1 - sum(shares.values()) if self.error else 0.0,
+            "main_cause": main and main.value,
+            "remedy": main and REMEDIES[main],
+        }
+
+
+def decibels(signal: float, error: float) -> float | None:
+    """The SNR in dB; None where nothing differs."""
+    return 10 * math.log10(signal / error) if signal > 0 and error > 0 else None
+
+
+@dataclass(frozen=True, eq=False)
+class LayerCopy:
+    """A layer as NumPy arrays, the groups of a grouped one first.
+
+    x: inputs [groups, rows, MVMs]. exact: what the exact layer gives [groups, columns, MVMs]. asked, targets,
+    conductance: [groups, devices, rows, columns] in uS: what would hold the weights without bounds and grid, as they
+    were to be programmed, and as they are. input_range: [groups, rows, 1], with the factors of the inputs. scale: of
+    the digital sums, and bias [groups, columns, 1].
+    """
+
+    chip: Chip
+    signed: bool
+    read_rows: int
+    x: Floats
+    exact: Floats
+    asked: Floats
+    targets: Floats
+    conductance: Floats
+    input_range: Floats
+    scale: Floats
+    bias: Floats
+
+
+def loss_causes(
+    layer: Crossbar,
+    x: Floats,
+    held: Held,
+    *,
+    targets: Floats,
+    weight: Floats,
+    exact: tuple[Floats, Floats | None],
+    seed: int | None,
+) -> Losses:
+    """The losses of a layer on given inputs.
+
+    Args:
+        layer: static description.
+        x: inputs of its MVMs [rows, MVMs], of a grouped convolution the rows of all groups (`sample_vectors`).
+        held: what the chip and the digital side hold.
+        targets: conductances [devices, rows, columns] in uS as they were to be programmed.
+        weight: the weights [rows, columns] that these stand for, without the gain and times the input factors.
+        exact: weights and bias of the exact layer, gains included.
+        seed: of the noise; None: none.
+    """
+    copy = _copy(layer, x, held, targets=targets, weight=weight, exact=exact)
+    present = _present(copy, noise=seed is not None)
+
+    def power(on: Collection[Cause]) -> float:
+        random = np.random.default_rng(seed)  # the same noise in each read
+        return _power(_read(copy, frozenset(on), random) - copy.exact)
+
+    left = power(())
+    return Losses(
+        signal=_power(copy.exact),
+        error=power(present),
+        left=left,
+        alone={cause: left if cause is Cause.idle_current else power([cause]) for cause in present},
+        without={cause: power([other for other in present if other is not cause]) for cause in present},
+    )
+
+
+def sample_vectors(layer: Crossbar, x: Floats, most: int, random: np.random.Generator) -> Floats:
+    """Inputs [rows, MVMs] of at most so many MVMs of a layer, drawn from all of them.
+
+    Args:
+        layer: static description.
+        x: [samples, C, *spatial], or of a product [samples, vectors, rows].
+        most: MVMs.
+        random: draws.
+    """
+    window = layer.window
+    if window is None:
+        vectors = x.reshape(-1, x.shape[-1])
+        return vectors[_draw(len(vectors), most, random)].T
+    axes, sizes = len(window.kernel), output_sizes(x.shape[2:], window)
+    chosen = np.unravel_index(_draw(len(x) * math.prod(sizes), most, random), (len(x), *sizes))
+    padded = np.pad(x, [(0, 0), (0, 0), *((window.pads[a], window.pads[axes + a]) for a in range(axes))])
+    # One index an axis: [MVMs, *kernel].
+    places = [
+        np.expand_dims(
+            chosen[1 + axis][:, None] * window.strides[axis] + np.arange(window.kernel[axis]) * window.dilations[axis],
+            tuple(1 + other for other in range(axes) if other != axis),
+        )
+        for axis in range(axes)
+    ]
+    images = chosen[0].reshape(-1, *[1] * axes)
+    patches: Floats = np.moveaxis(padded, 1, -1)[(images, *places)]  # [MVMs, *kernel, C]
+    return np.moveaxis(patches, -1, 1).reshape(len(images), -1).T
+
+
+def _draw(count: int, most: int, random: np.random.Generator) -> npt.NDArray[np.int64]:
+    """At most so many different numbers below `count`."""
+    return random.choice(count, min(count, most), replace=False)
+
+
+def row_factors(layer: Crossbar, input_factor: npt.ArrayLike | None, weight: Floats) -> Floats:
+    """Input factors [channels] (None: 1) for each of the weights [rows, columns]."""
+    rows, columns = weight.shape
+    if input_factor is None:
+        return np.ones((1, 1), np.float32)
+    by_group = np.asarray(input_factor, np.float32).reshape(layer.groups, -1)
+    of_rows = np.repeat(by_group, rows // by_group.shape[1], axis=1)
+    return np.repeat(of_rows.T, columns // layer.groups, axis=1)
+
+
+def _copy(
+    layer: Crossbar,
+    x: Floats,
+    held: Held,
+    *,
+    targets: Floats,
+    weight: Floats,
+    exact: tuple[Floats, Floats | None],
+) -> LayerCopy:
+    """The layer, or of a large one some of its groups or columns."""
+    chip, groups = layer.chip, layer.groups
+    devices, rows, columns = np.shape(held.conductance)
+    each = columns // groups
+    taken_groups = np.arange(groups)[:: -(-columns // MOST_COLUMNS)] if groups > 1 else np.arange(1)
+    taken_columns = np.arange(each)[:: -(-each // MOST_COLUMNS)]
+
+    def of(matrix: npt.ArrayLike) -> Floats:
+        """[..., columns], as such [groups, ..., columns]."""
+        array = np.asarray(matrix, np.float32)
+        split = np.moveaxis(array.reshape(*array.shape[:-1], groups, each), -2, 0)
+        return np.ascontiguousarray(split[taken_groups][..., taken_columns])
+
+    def by_column(value: npt.ArrayLike | None) -> Floats:
+        """A number or one a column, as [groups, columns, 1]."""
+        return of(np.broadcast_to(np.float32(0) if value is None else np.asarray(value, np.float32), columns))[
+            ..., None
+        ]
+
+    factors = np.broadcast_to(row_factors(layer, held.input_factor, weight), (rows, columns))
+    products = devices * rows * len(taken_groups) * len(taken_columns) * len(planes_of(chip, layer.signed).weights)
+    mvms = int(np.clip(MOST_PRODUCTS // max(products, 1), LEAST_MVMS, MOST_MVMS))
+    inputs = np.asarray(x, np.float32).reshape(groups, rows, -1)[taken_groups][..., :mvms]
+    ranges = by_column(held.weight_range).swapaxes(1, 2)
+    scale = count_scale(np.asarray(held.weight_range), np.asarray(held.input_range), chip)
+    shares = np.moveaxis(chip.scheme.shares(of(weight) / ranges), 0, 1)
+    return LayerCopy(
+        chip=chip,
+        signed=layer.signed,
+        read_rows=layer.read_rows,
+        x=inputs,
+        exact=of(exact[0]).swapaxes(1, 2) @ inputs + by_column(exact[1]),
+        asked=np.float32(chip.cell.conductance_min_uS) + shares * np.float32(chip.cell.window_uS),
+        targets=of(targets),
+        conductance=of(held.conductance),
+        input_range=np.asarray(held.input_range, np.float32) * of(factors)[..., :1],
+        scale=by_column(scale * np.asarray(held.gain)),
+        bias=by_column(held.bias),
+    )
+
+
+def _present(copy: LayerCopy, *, noise: bool) -> list[Cause]:
+    """The causes that the chip has."""
+    chip = copy.chip
+    has_dac, has_adc = chip.input.bits is not None, chip.adc.bits is not None
+    known = {
+        Cause.input_clipping: has_dac,
+        Cause.input_rounding: has_dac,
+        Cause.weights: True,
+        Cause.programming: not np.array_equal(copy.targets, copy.conductance),
+        Cause.read_noise: noise and chip.cell.read_noise_uS > 0,
+        Cause.idle_current: has_adc and chip.cell.conductance_min_uS > 0,
+        Cause.adc_noise: noise and chip.adc.noise_lsb > 0,
+        Cause.adc_clipping: has_adc,
+        Cause.adc_step: has_adc,
+    }
+    return [cause for cause, there in known.items() if there]
+
+
+def _read(copy: LayerCopy, on: frozenset[Cause], random: np.random.Generator) -> Floats:
+    """The output [groups, columns, MVMs] with some effects on: the read of `runtime.crossbar.product`."""
+    chip, planes = copy.chip, planes_of(copy.chip, copy.signed)
+    conductance = copy.asked
+    if Cause.weights in on:
+        conductance = conductance + (copy.targets - copy.asked)
+    if Cause.programming in on:
+        conductance = conductance + (copy.conductance - copy.targets)
+    bit_lines = conductance.swapaxes(2, 3)
+    sums = []
+    for applied in planes.split(_apply(copy, on)):
+        codes = [
+            _convert(copy, applied[:, rows], bit_lines[..., rows], on, random)
+            for start in range(0, applied.shape[1], copy.read_rows)
+            for rows in [slice(start, start + copy.read_rows)]
+        ]
+        sums.append(sum(weighted_sum(np.moveaxis(code, 1, 0), chip.scheme.signs) for code in codes))
+    return weighted_sum(sums, planes.weights) * copy.scale + copy.bias
+
+
+def _apply(copy: LayerCopy, on: frozenset[Cause]) -> Floats:
+    """What drives the rows, in DAC units."""
+    u = copy.x * dac_gain(copy.input_range, copy.chip)
+    if Cause.input_rounding in on:
+        u = np.round(u)
+    if Cause.input_clipping in on and copy.chip.input.bits is not None:
+        top = np.float32(2**copy.chip.input.bits - 1)
+        u = np.clip(u, -top, top)
+    return u
+
+
+def _convert(
+    copy: LayerCopy, applied: Floats, bit_lines: Floats, on: frozenset[Cause], random: np.random.Generator
+) -> Floats:
+    """Codes [groups, devices, columns, MVMs] of rows [groups, rows, MVMs] that are driven at once.
+
+    Without idle current the ADC's range begins where the current of all driven cells at G_min ends.
+    """
+    chip, per_product = copy.chip, np.float32(levels_per_product(copy.chip))
+    level = (bit_lines @ applied[:, None]) * per_product
+    read_noise = chip.cell.read_noise_uS if Cause.read_noise in on else 0.0
+    adc_noise = chip.adc.noise_lsb if Cause.adc_noise in on else 0.0
+    if read_noise or adc_noise:
+        power = np.square(applied).sum(axis=1)[:, None, None]
+        sigma = np.sqrt(power * np.float32(read_noise * per_product) ** 2 + np.float32(adc_noise) ** 2)
+        level = level + sigma * random.standard_normal(level.shape, np.float32)
+    if Cause.adc_step in on:
+        level = np.round(level)
+    if Cause.adc_clipping in on and chip.adc.bits is not None:
+        top = np.float32(2**chip.adc.bits - 1)
+        if Cause.idle_current not in on:
+            top = top + (applied.sum(axis=1) * np.float32(chip.cell.conductance_min_uS) * per_product)[:, None, None]
+        level = np.clip(level, 0, top)
+    return level
+
+
+def _power(array: npt.NDArray[np.floating]) -> float:
+    return float(np.square(array, dtype=np.float64).sum())
