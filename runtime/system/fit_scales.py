@@ -75,8 +75,9 @@ class _Scales:
         largest = case.largest
         if factor is not None:
             spread = rows_of_channels(factor, case.layer, case.weight)
-            self.weight, self.powers = case.weight * spread, self.powers / np.square(spread)
-            largest = case.largest / factor
+            self.weight = case.weight * spread
+            self.powers = (self.powers / np.square(spread)).astype(np.float32)
+            largest = (case.largest / factor).astype(np.float32)
         self.peak = np.maximum(largest.max(initial=0), np.float32(1e-6))
         self.base = best_column_ranges(self.weight, case.layer.chip)
 
