@@ -212,7 +212,7 @@ def test_with_groups_column_ranges_and_input_factors_the_error_is_that_of_the_re
     layer = Crossbar(chip, 5, 8, signed=True, window=window, groups=groups)
     moved = weight * row_factors(layer, factor, weight)
     targets = np.asarray(pair_targets(moved, ranges, chip))
-    held = Held(*map(jnp.asarray, (targets, ranges, np.float32(1.5), gain)), None, factor)  # type: ignore[arg-type]
+    held = Held(jnp.asarray(targets), jnp.asarray(ranges), jnp.float32(1.5), jnp.asarray(gain), None, factor)  # type: ignore[arg-type]
     exact = np.concatenate(
         [
             vectors.reshape(-1, 27).T @ part
