@@ -116,7 +116,7 @@ def show_layers(layers: "dict[str, dict[str, Any]]") -> None:
          causes_text(found)]
         for name, found in layers.items()
     ]  # fmt: skip
-    head = ["layer", "SNR alone", "up to here", "clipped inputs", "ADC codes", "causes of the error alone"]
+    head = ["layer", "SNR alone", "up to here", "clipped inputs", "clipped codes", "causes of the error alone"]
     print_table("layers against float32, each alone and all up to it", head, rows)
     mains = [found["main_cause"] for found in layers.values() if found.get("main_cause")]
     remedies = {found["main_cause"]: found["remedy"] for found in layers.values() if found.get("main_cause")}

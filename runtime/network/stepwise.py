@@ -183,9 +183,10 @@ def _alone(network: Network, output: str) -> DigitalStep:
 def _digital_step(
     network: Network, nodes: Sequence[onnx.NodeProto], outputs: Sequence[str], free: Iterable[str] = ()
 ) -> DigitalStep:
-    """Nodes as a session; `free`: constants that come with each run, beside large ones and parameters."""
+    """Nodes as a session; `free`: constants that come with each run, beside large ones, weights and parameters."""
     used = _used_from_outside(nodes)
-    given = {*free, *network.trainable, *network.statistics}
+    weights = (node.inputs[1] for node in network.layers())
+    given = {*free, *weights, *network.trainable, *network.statistics}
     constants = {
         name: array
         for name in used

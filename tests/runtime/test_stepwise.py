@@ -100,6 +100,15 @@ def test_computed_exactly_a_network_is_what_onnxruntime_makes_of_the_original(ki
         np.testing.assert_allclose(y, expected, rtol=1e-4, atol=1e-5)
 
 
+def test_small_weights_that_training_changed_are_those_of_the_exact_network() -> None:
+    """Weights of the file itself, baked into the session, would judge a trained network by the untrained one."""
+    nodes = [helper.make_node("MatMul", ["x", "w"], ["y"], name="layer")]
+    system, state = system_of(network_proto(nodes, {"x": ["N", 4]}, {"y": ["N", 3]}, {"w": weights(4, 3)}))
+    x, trained = np.ones((2, 4), np.float32), weights(4, 3, seed=1)
+    samples, state = Samples({"x": x}), {**state, "weight": {"layer": trained}}
+    np.testing.assert_allclose(predict(system, state, samples, Preprocess(), exact=True)["y"], x @ trained, rtol=1e-6)
+
+
 def test_two_inputs_two_outputs_and_an_operator_that_only_onnxruntime_has() -> None:
     nodes = [
         helper.make_node("MatMul", ["a", "W"], ["h"]),

@@ -212,7 +212,8 @@ def test_with_groups_column_ranges_and_input_factors_the_error_is_that_of_the_re
     layer = Crossbar(chip, 5, 8, signed=True, window=window, groups=groups)
     moved = weight * row_factors(layer, factor, weight)
     targets = np.asarray(pair_targets(moved, ranges, chip))
-    held = Held(*map(jnp.asarray, (targets, ranges, np.float32(1.5), gain)), None, factor)  # type: ignore[call-arg]
+    factors_held = None if factor is None else jnp.asarray(factor)
+    held = Held(jnp.asarray(targets), jnp.asarray(ranges), jnp.float32(1.5), jnp.asarray(gain), None, factors_held)
     exact = np.concatenate(
         [
             vectors.reshape(-1, 27).T @ part
