@@ -44,23 +44,25 @@ def test_the_rows_of_the_file_stay_on_every_chip(model: Path) -> None:
     file = artifact(model, rows_per_read={"": 20, "second": 8})
     kept = {"first": 20, "second": 8}
     assert rows(file.mapping) == kept
-    assert remap(file, None, rows_per_read={}) is file.mapping
-    assert rows(remap(file, load_chip("brram-256x64"), rows_per_read={})) == kept
+    assert remap(file, file.network, chip=None, rows_per_read={}) is file.mapping
+    assert rows(remap(file, file.network, chip=load_chip("brram-256x64"), rows_per_read={})) == kept
 
 
 def test_other_rows_take_their_place_by_layer_or_all(model: Path) -> None:
     file = artifact(model, rows_per_read={"": 20, "second": 8})
     for chip in (None, load_chip("hermes")):
-        assert rows(remap(file, chip, rows_per_read={"second": 5})) == {"first": 20, "second": 5}
-        assert rows(remap(file, chip, rows_per_read={"": 7})) == {"first": 7, "second": 7}
+        assert rows(remap(file, file.network, chip=chip, rows_per_read={"second": 5})) == {"first": 20, "second": 5}
+        assert rows(remap(file, file.network, chip=chip, rows_per_read={"": 7})) == {"first": 7, "second": 7}
     with pytest.raises(CimcError, match="'third', which is no crossbar layer"):
-        remap(file, None, rows_per_read={"third": 5})
+        remap(file, file.network, chip=None, rows_per_read={"third": 5})
 
 
 def test_the_file_is_mapped_again_as_it_was_asked_for(model: Path) -> None:
     asked = {"objective": "interval", "arrays": 40, "row_split": "flat", "input_range": (-1.0, 1.0)}
     file = artifact(model, **asked)
-    assert remap(file, None, rows_per_read={"": 9}) == artifact(model, rows_per_read=9, **asked).mapping
+    assert (
+        remap(file, file.network, chip=None, rows_per_read={"": 9}) == artifact(model, rows_per_read=9, **asked).mapping
+    )
 
 
 def test_a_package_reads_in_parts_as_its_network_does(
@@ -93,5 +95,5 @@ def test_groups_keep_their_turns_and_the_package_says_which_are_driven_together(
     package = cimc.export(file, output=tmp_path / "package", data=Dataset("own", samples, samples))
     assert [layer.groups_per_read for layer in package.mapping.layers] == [3]
     assert "driven at once: 3 of depthwise." in (tmp_path / "package" / "README.md").read_text(encoding="utf-8")
-    turns = remap(file, load_chip("hermes"), groups_per_read={"depthwise": 1})
+    turns = remap(file, file.network, chip=load_chip("hermes"), groups_per_read={"depthwise": 1})
     assert [layer.groups_per_read for layer in turns.layers] == [1]
