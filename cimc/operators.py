@@ -89,7 +89,7 @@ OPERATORS: dict[str, Operator] = {
     "Flatten": Operator("digital", True, 9, 9, rows="regroup", sign="first", moves=True, on_levels=True),
     "Floor": Operator("digital", False, 2, 2, rows="same"),
     "GRU": Operator("crossbar", True, 6, 6, rows="all"),
-    "Gather": Operator("digital", True, 4, 4, moves=True),
+    "Gather": Operator("digital", True, 4, 4, moves=True, sign="first"),
     "GatherElements": Operator("digital", True, 3, 3),
     "GatherND": Operator("digital", True, 3, 3),
     "Gelu": Operator("digital", True, 4, 4, rows="same", passes=2),

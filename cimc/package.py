@@ -78,16 +78,19 @@ def write_package(folder: str | Path, package: Package) -> None:
     digital = {f"digital/{name}": np.asarray(array) for name, array in package.program.digital.items()}
     for name, layer in layers.items():
         digital |= {f"{scale}/{name}": np.asarray(getattr(layer, scale)) for scale in SCALES}
-        digital |= {f"{part}/{name}": array for part in PARTS if (array := getattr(layer, part)) is not None}
+        for part in PARTS:
+            array: Floats | None = getattr(layer, part)
+            if array is not None:
+                digital[f"{part}/{name}"] = array
     targets = array_targets(package.mapping, package.chip, package.program)
     decimals, held = decimals_for(targets, package.chip), blocks_by_array(package.mapping)
     with replacing_folder(Path(folder), _is_package) as temporary:
         program = temporary / "program"
         program.mkdir()
         np.save(program / "targets.npy", targets)
-        for index, array in enumerate(targets):
+        for index, held_targets in enumerate(targets):
             table = array_table(
-                index, array, mapping=package.mapping, chip=package.chip, blocks=held[index], decimals=decimals
+                index, held_targets, mapping=package.mapping, chip=package.chip, blocks=held[index], decimals=decimals
             )
             (program / f"array_{index:04d}.csv").write_text(table, encoding="ascii")
         np.savez_compressed(program / "addresses.npz", **address_map(package.mapping, package.chip))  # type: ignore[arg-type]
@@ -188,7 +191,7 @@ def _program(mapping: Mapping, targets: Floats, digital: dict[str, npt.NDArray[A
     layers = {}
     for layer in mapping.layers:
         pair = take_from_arrays(mapping, layer.name, targets)
-        values = {scale: digital[f"{scale}/{layer.name}"] for scale in SCALES}
+        values: dict[str, Any] = {scale: digital[f"{scale}/{layer.name}"] for scale in SCALES}
         values |= {part: digital.get(f"{part}/{layer.name}") for part in PARTS}
         layers[layer.name] = LayerProgram(targets=pair, **values)
     constants = {key.removeprefix("digital/"): array for key, array in digital.items() if key.startswith("digital/")}

@@ -11,6 +11,8 @@ with u and the conductances such that every product below the ADC's range is exa
 The products are reshaped before they are scaled, because onnxruntime would otherwise fold the scale into the weights.
 """
 
+from typing import Any
+
 import numpy as np
 import numpy.typing as npt
 import onnx
@@ -137,7 +139,7 @@ def _constants(graph: ir.Graph, node: ir.Node, layer: MappedLayer, chip: Chip, p
     shift = np.zeros(layer.columns, np.float32) if program.bias is None else program.bias / scale
     factor = np.float32(1) if program.input_factor is None else program.input_factor
     digital = {"gain": dac_gain(program.input_range * factor, chip), "shift": shift, "scale": scale}
-    constants = {"pair": pair, "index": index}
+    constants: dict[str, npt.NDArray[Any]] = {"pair": pair, "index": index}
     for key, value in digital.items():
         array = np.asarray(value, np.float32)
         # Of a convolution channels and columns come before the spatial axes.

@@ -24,6 +24,7 @@ from passes.mapper.options import MappingOptions
 from passes.notes import notes_of
 from passes.pipeline import lower
 from passes.read import external_files, read_network
+from passes.repeat_rows import repeat_rows
 from passes.set_float32 import set_float32
 from passes.set_inputs import set_inputs
 from passes.set_shapes import Sizes, set_shapes
@@ -80,6 +81,7 @@ def compile(
     arrays: int | None = None,
     seed: int = 0,
     share_weights: ShareWeights | str = ShareWeights.auto,
+    fill_rows: int | Mapping[str, int] | None = None,
     digital: Sequence[str] = (),
     digital_budget: float | None = None,
 ) -> Compiled:
@@ -109,6 +111,8 @@ def compile(
         seed: of the mapper's search.
         share_weights: whether a weight that several products use is one layer, with one trained value; auto: unless
             all its elements are equal, or an exporter stored equal parameters of different names once.
+        fill_rows: word lines of an array that layers with fewer rows fill: each row is held as often as fits, so that
+            its current is read with more of the ADC's codes and errors of devices are averaged; as `rows_per_read`.
         digital: layers left to the digital side, by name or pattern (`*`, `?`).
         digital_budget: of all multiply-accumulates the share, 0 to 1, that more layers may have which are left digital:
             those whose error costs the outputs most, measured on training samples of `calibrate`.
@@ -136,6 +140,7 @@ def compile(
         digital_budget = check_number("digital_budget", digital_budget, 0.0, 1.0)
         if calibrate is None:
             raise CimcError("--digital-budget measures what layers cost the outputs; give it data with --calibrate")
+    filled = check_by_layer("fill_rows", fill_rows, 1)
     sharing = check_choice(ShareWeights, "share_weights", share_weights)
     description, text = chip_of(chip)
     network = read_network(Path(model))
@@ -155,14 +160,15 @@ def compile(
         lower(network, share_weights=sharing)  # what is wrong with the network itself is said before a pass is blamed
         watches.append(verify_each(network, random_inputs(network, 2, 0, options.input_range)))
     lowered = lower(network, all_of(watches) if watches else None, share_weights=sharing)
-    lowered = leave_digital(lowered, dict.fromkeys(matching_layers(lowered, digital), "--digital"))
+    plain = leave_digital(lowered, dict.fromkeys(matching_layers(lowered, digital), "--digital"))
+    lowered = repeat_rows(plain, description, filled)
     mapping = map_network(lowered, description, options=options)
     choice = None
     if digital_budget is not None and calibrate is not None:
         from cimc.api.choose_digital import choose_digital  # needs JAX
 
         choice = choose_digital(lowered, description, options, calibrate, digital_budget, seed=seed)
-        lowered = leave_digital(lowered, choice.reasons)
+        lowered = repeat_rows(leave_digital(plain, choice.reasons), description, filled)
         mapping = map_network(lowered, description, options=options)
     if verify is None:
         verify = _weight_bytes(lowered) <= VERIFIED_BYTES

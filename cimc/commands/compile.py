@@ -10,6 +10,7 @@ import typer
 from cimc.commands.options import (
     ChannelsLast,
     DataDir,
+    FillRows,
     GroupsPerRead,
     Json,
     Mean,
@@ -48,6 +49,7 @@ def compile(
     channels_last: ChannelsLast = False,
     max_chips: Annotated[int | None, typer.Option(help="Refuse a network that needs more chips.", min=1)] = None,
     row_split: Annotated[RowSplit | None, typer.Option(help="In place of the chip's own rule.")] = None,
+    fill_rows: FillRows = None,
     rows_per_read: RowsPerRead = None,
     groups_per_read: GroupsPerRead = None,
     objective: Annotated[
@@ -118,6 +120,7 @@ def compile(
         calibrate=data,
         max_chips=max_chips,
         row_split=row_split,
+        fill_rows=parse_by_layer("--fill-rows", fill_rows),
         rows_per_read=parse_by_layer("--rows-per-read", rows_per_read),
         groups_per_read=parse_by_layer("--groups-per-read", groups_per_read),
         verify=verify,

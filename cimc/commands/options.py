@@ -40,6 +40,14 @@ Carry = Annotated[
         "stream; repeatable.",
     ),
 ]
+FillRows = Annotated[
+    list[str] | None,
+    typer.Option(
+        metavar="[LAYER=]N",
+        help="Word lines that layers with fewer rows fill, each row held as often as fits: more of the ADC's codes, "
+        "less of the devices' errors, for more cells; of all layers, or of one; repeatable.",
+    ),
+]
 RowsPerRead = Annotated[
     list[str] | None,
     typer.Option(

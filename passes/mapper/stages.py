@@ -263,6 +263,8 @@ def _rows_needed(
         along = node.attributes.get_int("axis", -1) % len(_shape(value))
         whole = along <= axis if operator.endswith("Normalization") else along == axis
         return everything if whole else (1, 1.0, 1)
+    if operator == "Gather" and len(_shape(value)) == len(_shape(node.outputs[0])):
+        return everything if node.attributes.get_int("axis", 0) % len(_shape(value)) == axis else (1, 1.0, 1)
     if operator == "Concat" and node.attributes.get_int("axis", 1) % len(_shape(value)) == axis:
         return everything
     known = operator in _ROW_BY_ROW or operator in _REGROUPING or operator in ("Transpose", "CrossbarMatMul", "MatMul")

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import jax
 import numpy as np
 from jax import Array
+from numpy.typing import NDArray
 
 from cimc.units import pair_targets
 from runtime.crossbar.pieces import Floats, Held, read_in_pieces
@@ -70,15 +71,18 @@ class _Scales:
     """
 
     def __init__(self, case: Case, factor: Floats | None) -> None:
-        self.factor, self.weight, self.powers, largest = factor, case.weight, _powers(case), case.largest
+        self.factor, self.weight, self.powers = factor, case.weight, _powers(case)
+        largest = case.largest
         if factor is not None:
             spread = rows_of_channels(factor, case.layer, case.weight)
-            self.weight, self.powers, largest = case.weight * spread, self.powers / np.square(spread), largest / factor
+            self.weight = case.weight * spread
+            self.powers = (self.powers / np.square(spread)).astype(np.float32)
+            largest = (case.largest / factor).astype(np.float32)
         self.peak = np.maximum(largest.max(initial=0), np.float32(1e-6))
         self.base = best_column_ranges(self.weight, case.layer.chip)
 
 
-def _attempt(case: Case, scales: _Scales, span: Floats | float, part: float) -> tuple[Held, Floats]:
+def _attempt(case: Case, scales: _Scales, span: Floats | float, part: float) -> tuple[Held, NDArray[np.float64]]:
     """What is held with these parts of the columns' weight ranges and of the largest input, and each column's error.
 
     The error is a mean square; what writing errs comes to it by its law.
@@ -101,9 +105,9 @@ def _attempt(case: Case, scales: _Scales, span: Floats | float, part: float) -> 
 def _factors(case: Case) -> list[Floats | None]:
     """The factors of the channels that are tried; None: none."""
     peak = case.largest.max(initial=0) or 1
-    inputs = np.where(case.largest > 0, case.largest / peak, 1)  # what was silent may speak later
+    inputs = np.where(case.largest > 0, case.largest / peak, np.float32(1))  # what was silent may speak later
     weights = _largest_weights(case)
-    weights = weights / (weights.max(initial=0) or 1)
+    weights /= weights.max(initial=0) or 1
     found: list[Floats | None] = []
     for balance in BALANCES:
         if balance == 0:
@@ -156,11 +160,12 @@ def _powers(case: Case) -> Floats:
     return rows_of_channels(powers, case.layer, case.weight)
 
 
-def _write_powers(targets: Floats, weight_range: Floats, powers: Floats, case: Case) -> Floats:
+def _write_powers(targets: Floats, weight_range: Floats, powers: Floats, case: Case) -> NDArray[np.float64]:
     """Expected squared error of each column from the errors of writes, by their law."""
     cell = case.layer.chip.cell
     mean, sd = write_errors(targets.astype(np.float64), cell)
     if not np.any(sd) and not np.any(mean):
         return np.zeros(len(weight_range))
     variance = np.square(sd).sum(axis=0) * np.square(weight_range / cell.window_uS * np.asarray(case.held.gain))
-    return (variance * powers).sum(axis=0)
+    found: NDArray[np.float64] = (variance * powers).sum(axis=0)
+    return found

@@ -27,7 +27,7 @@ ROOT = Path(__file__).parents[2]
 PACKAGES = ("cimc", "passes", "runtime")
 CHIP = "brram-soc"
 COMPILE = "model chip | output input_range calibrate max_chips row_split rows_per_read groups_per_read verify shapes"
-COMPILE += " constants verify_passes passes_folder objective arrays seed share_weights"
+COMPILE += " constants verify_passes passes_folder objective arrays seed share_weights fill_rows digital digital_budget"
 # Every public function: its parameters, those after the bar by keyword only.
 SIGNATURES = {
     "compile": COMPILE,
@@ -35,7 +35,7 @@ SIGNATURES = {
     "deploy": "package data | chips seed required baseline metric memory carry progress note",
     "evaluate": "source data | exact noise metric layers memory carry seed progress note",
     "explain": "chip",
-    "export": "source chip | output data weights carry rows_per_read groups_per_read seed note",
+    "export": "source chip | output data weights layers digital carry rows_per_read groups_per_read seed note",
     "load_chip": "name_or_path",
     "load_data": "name_or_path data_dir | mean std channels_last",
     "read_artifact": "path",
@@ -46,9 +46,9 @@ SIGNATURES = {
 }
 CLASSES = {
     "Artifact": "model network chip chip_text mapping state history",
-    "Compiled": "artifact verification notes",
+    "Compiled": "artifact verification notes digital_choice",
     "Dataset": "name train test synthetic classes preprocess",
-    "Deployment": "accuracies baseline_accuracy required measure",
+    "Deployment": "accuracies baseline_accuracy required measure agreement",
     "Package": "model chip chip_text mapping program network chip_network notes",
     "Policy": "method threshold residual write backward sync settings",
     "Preprocess": "scale mean std channels_last",

@@ -214,7 +214,7 @@ def test_with_groups_column_ranges_and_input_factors_the_error_is_that_of_the_re
     layer = Crossbar(chip, 5, 8, signed=True, window=window, groups=groups, groups_at_once=together)
     moved = weight * row_factors(layer, factor, weight)
     targets = np.asarray(pair_targets(moved, ranges, chip))
-    held = Held(*map(jnp.asarray, (targets, ranges, np.float32(1.5), gain)), None, factor)  # type: ignore[arg-type]
+    held = Held(*map(jnp.asarray, (targets, ranges, np.float32(1.5), gain)), None, factor)  # type: ignore[call-arg]
     exact = np.concatenate(
         [
             vectors.reshape(-1, 27).T @ part

@@ -16,7 +16,7 @@ from passes.crossbar_functions import crossbar_layers
 from passes.graph_edit import add_constant, float_constant, insert_before, owner
 
 
-def fill_rows(model: ir.Model, chip: Chip, rows: Mapping[str, int]) -> ir.Model:
+def repeat_rows(model: ir.Model, chip: Chip, rows: Mapping[str, int]) -> ir.Model:
     """A copy of a lowered network whose layers hold each row as often as fits into so many word lines of an array.
 
     Args:
@@ -29,9 +29,8 @@ def fill_rows(model: ir.Model, chip: Chip, rows: Mapping[str, int]) -> ir.Model:
     """
     layers = crossbar_layers(model)
     check_layers("fill_rows", rows, layers)
-    times = {
-        name: _times(nodes[0], min(number_of(name, rows) or 1, chip.weight_rows)) for name, nodes in layers.items()
-    }
+    most = {name: min(number_of(name, rows) or 1, chip.weight_rows) for name in layers}
+    times = {name: _times(nodes[0], most[name]) for name, nodes in layers.items()}
     if all(count == 1 for count in times.values()):
         return model
     model = model.clone()
