@@ -1,11 +1,15 @@
 """Groups of a convolution: each has its own inputs and arrays, and all of them are computed at once."""
 
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
+from numpy.typing import NDArray
+
+from cimc.scheme import AnyArray
 
 
 def by_group(matrix: Array, groups: int) -> Array:
@@ -19,32 +23,39 @@ def split_groups(vectors: Array, groups: int) -> Array:
     return vectors.reshape(groups, -1, vectors.shape[-1])
 
 
-def join_groups(
-    vectors: Array, conductance: Array, groups: int, *, together: int, read_rows: int, idle: np.float32
-) -> tuple[Array, Array]:
-    """Every `together` groups as one, with the cells between them: `idle` conductance, in rows that are driven too.
+@dataclass(frozen=True)
+class Sets:
+    """Groups that are driven together as one, with the cells between them.
 
-    Args:
-        vectors: [rows, MVMs] of all groups.
-        conductance: [devices, rows of a group, columns of all groups].
-        groups: of the layer; a multiple of `together`.
-        together: groups that are driven at once.
-        read_rows: rows of each that are.
-        idle: conductance of a cell without a weight.
+    Rows that are driven at once follow one another, `together` x `read_rows` of them; the last read may have fewer.
 
-    Returns:
-        Vectors and conductance of groups / together groups. Rows that are driven at once follow one another, `together`
-        x `read_rows` of them; the last read may have fewer.
+    groups: of the layer; a multiple of `together`. together: groups that are driven at once. rows: of a group.
+    read_rows: rows of each that are driven at once.
     """
-    devices, rows, columns = conductance.shape
-    sets, width = groups // together, columns // groups
-    parts = [range(start, min(start + read_rows, rows)) for start in range(0, rows, read_rows)]
-    order = np.array([group * rows + row for part in parts for group in range(together) for row in part])
-    u = vectors.reshape(sets, together * rows, -1)[:, order]
-    own = conductance.reshape(devices, rows, sets, together, width).transpose(0, 2, 3, 1, 4)
-    diagonal = np.eye(together, dtype=bool)[:, None, :, None]
-    dense = jnp.where(diagonal, own[:, :, :, :, None], idle).reshape(devices, sets, together * rows, -1)[:, :, order]
-    return u.reshape(len(vectors), -1), dense.transpose(0, 2, 1, 3).reshape(devices, together * rows, -1)
+
+    groups: int
+    together: int
+    rows: int
+    read_rows: int
+
+    @property
+    def order(self) -> NDArray[np.int64]:
+        """The rows of a set, group after group, in the order in which they are driven."""
+        parts = [range(start, min(start + self.read_rows, self.rows)) for start in range(0, self.rows, self.read_rows)]
+        return np.array([group * self.rows + row for part in parts for group in range(self.together) for row in part])
+
+    def join_vectors(self, vectors: AnyArray) -> AnyArray:
+        """Rows of all groups [rows, ...], in the order of the sets."""
+        return vectors.reshape(-1, self.together * self.rows, *vectors.shape[1:])[:, self.order].reshape(vectors.shape)
+
+    def join_cells(self, matrix: AnyArray, idle: float | np.float32) -> AnyArray:
+        """[..., rows, columns of all groups] as [..., rows of a set, columns], with `idle` beside the groups."""
+        xp, kind = matrix.__array_namespace__(), matrix.shape[:-2]
+        own = xp.moveaxis(matrix.reshape(*kind, self.rows, -1, self.together, matrix.shape[-1] // self.groups), -4, -2)
+        diagonal = np.eye(self.together, dtype=bool)[:, None, :, None]
+        dense = xp.where(diagonal, own[..., None, :], xp.asarray(idle, dtype=matrix.dtype))
+        dense = dense.reshape(*kind, self.groups // self.together, self.together * self.rows, -1)[..., self.order, :]
+        return xp.moveaxis(dense, -3, -2).reshape(*kind, self.together * self.rows, -1)
 
 
 def for_groups(function: Callable[..., Array], arguments: tuple[Array, ...], key: Array | None) -> Array:

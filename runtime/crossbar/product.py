@@ -26,7 +26,7 @@ from cimc.units import count_scale, idle_target, levels_per_product
 from cimc.window import Window
 from runtime.crossbar.converters import adc, dac
 from runtime.crossbar.currents import currents
-from runtime.crossbar.groups import by_group, for_groups, join_groups, split_groups
+from runtime.crossbar.groups import Sets, by_group, for_groups, split_groups
 from runtime.crossbar.keys import derive
 from runtime.crossbar.planes import Planes, planes_of
 from runtime.crossbar.read_noise import with_noise
@@ -83,21 +83,20 @@ def read_vectors(layer: Crossbar, vectors: Array, conductance: Array, key: Array
     return d.reshape(-1, d.shape[-1])
 
 
+def as_sets(layer: Crossbar) -> Crossbar:
+    """The layer with the groups that are driven together as one group."""
+    together = layer.groups_at_once
+    return replace(layer, groups=layer.groups // together, groups_at_once=1, read_rows=together * layer.read_rows)
+
+
 def _as_driven(layer: Crossbar, vectors: Array, conductance: Array) -> tuple[Crossbar, Array, Array]:
     """Groups that are driven together as one group."""
     together = layer.groups_at_once
     if together == 1:
         return layer, vectors, conductance
-    vectors, conductance = join_groups(
-        vectors,
-        conductance,
-        layer.groups,
-        together=together,
-        read_rows=layer.read_rows,
-        idle=idle_target(layer.chip),
-    )
-    joined = replace(layer, groups=layer.groups // together, groups_at_once=1, read_rows=together * layer.read_rows)
-    return joined, vectors, conductance
+    sets = Sets(layer.groups, together, conductance.shape[-2], layer.read_rows)
+    vectors, conductance = sets.join_vectors(vectors), sets.join_cells(conductance, idle_target(layer.chip))
+    return as_sets(layer), vectors, conductance
 
 
 def scale_sums(

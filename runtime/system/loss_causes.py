@@ -25,11 +25,12 @@ import numpy.typing as npt
 
 from cimc.chip import Chip
 from cimc.scheme import weighted_sum
-from cimc.units import count_scale, dac_gain, levels_per_product
+from cimc.units import count_scale, dac_gain, idle_target, levels_per_product
 from cimc.window import output_sizes
+from runtime.crossbar.groups import Sets
 from runtime.crossbar.pieces import Floats, Held
 from runtime.crossbar.planes import planes_of
-from runtime.crossbar.product import Crossbar
+from runtime.crossbar.product import Crossbar, as_sets
 
 MOST_MVMS, LEAST_MVMS = 256, 16  # of a layer; between them as many as take MOST_PRODUCTS
 MOST_PRODUCTS = 1 << 27  # of conductance and input in one read
@@ -242,8 +243,18 @@ def _copy(
     exact: tuple[Floats, Floats | None],
 ) -> LayerCopy:
     """The layer, or of a large one some of its groups or columns."""
+    rows, columns = weight.shape
+    factors = np.broadcast_to(row_factors(layer, held.input_factor, weight), (rows, columns))
+    of_rows = factors[:, :: columns // layer.groups].T.reshape(-1, 1)
+    conductance, exact_weight = np.asarray(held.conductance), exact[0]
+    if layer.groups_at_once > 1:
+        sets = Sets(layer.groups, layer.groups_at_once, rows, layer.read_rows)
+        idle = idle_target(layer.chip)
+        layer, x, of_rows = as_sets(layer), sets.join_vectors(x), sets.join_vectors(of_rows)
+        targets, conductance = sets.join_cells(targets, idle), sets.join_cells(conductance, idle)
+        weight, exact_weight = sets.join_cells(weight, 0), sets.join_cells(exact_weight, 0)
     chip, groups = layer.chip, layer.groups
-    devices, rows, columns = np.shape(held.conductance)
+    devices, rows, columns = conductance.shape
     each = columns // groups
     taken_groups = np.arange(groups)[:: -(-columns // MOST_COLUMNS)] if groups > 1 else np.arange(1)
     taken_columns = np.arange(each)[:: -(-each // MOST_COLUMNS)]
@@ -260,7 +271,6 @@ def _copy(
             ..., None
         ]
 
-    factors = np.broadcast_to(row_factors(layer, held.input_factor, weight), (rows, columns))
     products = devices * rows * len(taken_groups) * len(taken_columns) * len(planes_of(chip, layer.signed).weights)
     mvms = int(np.clip(MOST_PRODUCTS // max(products, 1), LEAST_MVMS, MOST_MVMS))
     inputs = np.asarray(x, np.float32).reshape(groups, rows, -1)[taken_groups][..., :mvms]
@@ -272,11 +282,11 @@ def _copy(
         signed=layer.signed,
         read_rows=layer.read_rows,
         x=inputs,
-        exact=of(exact[0]).swapaxes(1, 2) @ inputs + by_column(exact[1]),
+        exact=of(exact_weight).swapaxes(1, 2) @ inputs + by_column(exact[1]),
         asked=np.float32(chip.cell.conductance_min_uS) + shares * np.float32(chip.cell.window_uS),
         targets=of(targets),
-        conductance=of(held.conductance),
-        input_range=np.asarray(held.input_range, np.float32) * of(factors)[..., :1],
+        conductance=of(conductance),
+        input_range=np.asarray(held.input_range, np.float32) * of_rows.reshape(groups, rows, 1)[taken_groups],
         scale=by_column(scale * np.asarray(held.gain)),
         bias=by_column(held.bias),
     )

@@ -200,16 +200,18 @@ def test_inputs_are_drawn_from_those_of_all_mvms(window: Window) -> None:
         assert len({vector.tobytes() for vector in drawn}) == len(drawn)
 
 
-@pytest.mark.parametrize("groups", [1, 4])
+@pytest.mark.parametrize(("groups", "together"), [(1, 1), (4, 1), (4, 2)])
 @pytest.mark.parametrize("factors", [False, True])
-def test_with_groups_column_ranges_and_input_factors_the_error_is_that_of_the_read(groups: int, factors: bool) -> None:
+def test_with_groups_column_ranges_and_input_factors_the_error_is_that_of_the_read(
+    groups: int, together: int, factors: bool
+) -> None:
     chip, window = coarse(), Window((3,), (1,), (1, 1), (1,))
     random = np.random.default_rng(7)
     weight = random.normal(size=(8 // groups * 3, 8)).astype(np.float32)
     x = random.normal(size=(3, 8, 9)).astype(np.float32)
     factor = (0.5 + random.random(8)).astype(np.float32) if factors else None
     ranges, gain = (1 + random.random(8)).astype(np.float32), (0.5 + random.random(8)).astype(np.float32)
-    layer = Crossbar(chip, 5, 8, signed=True, window=window, groups=groups)
+    layer = Crossbar(chip, 5, 8, signed=True, window=window, groups=groups, groups_at_once=together)
     moved = weight * row_factors(layer, factor, weight)
     targets = np.asarray(pair_targets(moved, ranges, chip))
     factors_held = None if factor is None else jnp.asarray(factor)
