@@ -48,7 +48,11 @@ def folder(tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch) -> Path
         helper.make_node("Flatten", ["s"], ["t"]),
         helper.make_node("Gemm", ["t", "c", "e"], ["y"], name="last"),
     ]
-    constants = {"a": weights(4, 2, 3, 3), "b": weights(4, 4, 3, 3) / 3, "c": weights(64, 3, seed=2) / 8}
+    constants: dict[str, Any] = {
+        "a": weights(4, 2, 3, 3),
+        "b": weights(4, 4, 3, 3) / 3,
+        "c": weights(64, 3, seed=2) / 8,
+    }
     constants |= {"d": weights(4, seed=3), "e": weights(3, seed=4)}
     save(network_proto(nodes, {"x": ["N", 2, 6, 6]}, {"y": ["N", 3]}, constants), "net.onnx")
     np.savez("mine.npz", x_train=IMAGES, y_train=LABELS, x_test=IMAGES[:16], y_test=LABELS[:16])
