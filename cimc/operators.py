@@ -15,7 +15,7 @@ LEFT_DIGITAL = "ai.cimc.digital"
 class Operator:
     """An operator of the standard domain, as the runtime executes it (opset 21), and what the passes know of it.
 
-    place: on crossbars where its weights are constants (Gemm, MatMul and Einsum of two values run digitally), or
+    place: on crossbars where its weights are constants (Conv, Gemm, MatMul and Einsum of two values run digitally), or
     digitally. trainable: whether gradients pass. passed, cases: of the `onnx` package's own test cases
     (tests/runtime/test_conformance.py; what does not pass is listed there with the reason).
 
@@ -190,7 +190,7 @@ OPERATORS: dict[str, Operator] = {
 CROSSBAR_SOURCES = frozenset(name for name, operator in OPERATORS.items() if operator.place == "crossbar")
 
 # Operators that the runtime executes digitally; a product of two values has no weights to lay on an array.
-DIGITAL_OPERATORS = frozenset(OPERATORS) - CROSSBAR_SOURCES | {"Gemm", "MatMul", "Einsum"}
+DIGITAL_OPERATORS = frozenset(OPERATORS) - CROSSBAR_SOURCES | {"Conv", "Einsum", "Gemm", "MatMul"}
 
 # The places of inputs that are parameters, for operators that have any.
 PARAMETERS = {name: operator.parameters for name, operator in OPERATORS.items() if operator.parameters}

@@ -1,4 +1,4 @@
-"""Compile: from an ONNX file to a verified mapping on a chip. Needs no JAX, so that it starts at once."""
+"""Compile: from an ONNX file to a verified mapping on a chip. Needs no JAX unless it measures, so it starts at once."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace

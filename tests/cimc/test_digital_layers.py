@@ -48,7 +48,7 @@ def folder(tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch) -> Path
         helper.make_node("Flatten", ["s"], ["t"]),
         helper.make_node("Gemm", ["t", "c", "e"], ["y"], name="last"),
     ]
-    constants: dict[str, np.ndarray] = {
+    constants: dict[str, Any] = {
         "a": weights(4, 2, 3, 3),
         "b": weights(4, 4, 3, 3) / 3,
         "c": weights(64, 3, seed=2) / 8,

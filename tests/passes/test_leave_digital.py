@@ -33,7 +33,7 @@ def images() -> ir.Model:
         node("Flatten", ["s"], ["t"]),
         node("Gemm", ["t", "w", "c"], ["y"], name="last"),
     ]
-    last = {"w": weights(96, 1), "c": np.array([0.5], np.float32)}
+    last = {"w": weights(96, 1), "c": np.full(1, 0.5, np.float32)}
     constants = {"k": weights(4, 1, 3, 3), "b": weights(4), "m": weights(4, 4, 1, 1), **last}
     return network(nodes, {"x": ["N", 2, 8, 8]}, {"y": ["N", 1]}, constants)
 
@@ -67,11 +67,10 @@ def test_the_network_computes_the_same_without_the_layers(
     digital = leave_digital(lowered, dict.fromkeys(names, "as told"))
     onnx.checker.check_model(ir.to_proto(digital), full_check=True)
     assert list(crossbar_layers(digital)) == left
-    x: dict[str, np.ndarray] = {"x": np.random.default_rng(0).uniform(-1, 1, shape).astype(np.float32)}
-    for expected, computed in zip(run(model, x), run(digital, x), strict=True):
-        np.testing.assert_allclose(
-            np.asarray(computed, np.float32), np.asarray(expected, np.float32), rtol=0, atol=1e-5
-        )
+    x: dict[str, Any] = {"x": np.random.default_rng(0).uniform(-1, 1, shape).astype(np.float32)}
+    results: Any = zip(run(model, x), run(digital, x), strict=True)
+    for expected, computed in results:
+        np.testing.assert_allclose(computed, expected, rtol=0, atol=1e-5)
     assert len(crossbar_layers(lowered)) == len(left) + len(names), "the network itself was changed"
 
 

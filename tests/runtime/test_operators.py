@@ -288,6 +288,23 @@ def test_batch_normalisation_in_training_uses_the_batch_and_updates_the_statisti
     assert statistics["c2"] is mean, "the given statistics are not changed"
 
 
+@pytest.mark.parametrize(
+    ("shape", "kernel", "attributes"),
+    [
+        ((2, 3, 7), (4, 3, 3), {"dilations": [2], "pads": [2, 1]}),
+        ((2, 4, 7, 6), (6, 2, 3, 2), {"group": 2, "strides": [2, 1], "pads": [1, 0, 2, 1]}),
+        ((2, 4, 7, 6), (4, 1, 3, 3), {"group": 4, "auto_pad": "SAME_UPPER", "strides": [2, 2]}),
+        ((2, 2, 6, 6), (3, 2, 2, 2), {"auto_pad": "SAME_LOWER", "strides": [2, 1]}),
+        ((2, 2, 6, 6), (3, 2, 2, 2), {"auto_pad": "VALID"}),
+        ((1, 2, 4, 5, 4), (3, 2, 2, 2, 2), {"pads": [1, 0, 0, 0, 1, 0]}),
+    ],
+)
+def test_convolutions(shape: tuple[int, ...], kernel: tuple[int, ...], attributes: dict[str, Any]) -> None:
+    x = values(*shape)
+    check("Conv", x, values(*kernel, seed=1), **attributes)
+    check("Conv", x, values(*kernel, seed=1), values(kernel[0], seed=2), **attributes)
+
+
 @pytest.mark.parametrize("ratio", [None, 0.0, 0.9])
 def test_dropout_in_inference_passes_its_input(ratio: float | None) -> None:
     check("Dropout", values(3, 7), *([] if ratio is None else [np.float32(ratio)]))
