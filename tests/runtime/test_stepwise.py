@@ -4,6 +4,7 @@ import weakref
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import jax.numpy as jnp
 import numpy as np
 import onnx
 import onnx_ir as ir
@@ -105,7 +106,7 @@ def test_small_weights_that_training_changed_are_those_of_the_exact_network() ->
     nodes = [helper.make_node("MatMul", ["x", "w"], ["y"], name="layer")]
     system, state = system_of(network_proto(nodes, {"x": ["N", 4]}, {"y": ["N", 3]}, {"w": weights(4, 3)}))
     x, trained = np.ones((2, 4), np.float32), weights(4, 3, seed=1)
-    samples, state = Samples({"x": x}), {**state, "weight": {"layer": trained}}
+    samples, state = Samples({"x": x}), {**state, "weight": {"layer": jnp.asarray(trained)}}
     np.testing.assert_allclose(predict(system, state, samples, Preprocess(), exact=True)["y"], x @ trained, rtol=1e-6)
 
 
