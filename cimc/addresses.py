@@ -2,8 +2,8 @@
 
 A weight has `devices` = rows_per_weight x columns_per_weight cells of one array, numbered row by row: of a differential
 pair, 0 is G+ and 1 is G-, as in every [2, rows, columns] of conductances. `array` counts the arrays of the mapping, as
-`Block.array` does; `Mapping.place_of` tells the chip. Where bit slices have arrays of their own, an array of the
-mapping is `physical_per_array` physical ones, with the same address in each.
+`Block.array` does; `Mapping.place_of` tells the chip, and `Mapping.address` the place of one weight. Where bit slices
+have arrays of their own, an array of the mapping is `physical_per_array` physical ones, with the same address in each.
 
     cells = cell_addresses(mapping, "conv1")
     of_arrays[cells.array, cells.row, cells.column]      # what arrays hold, by weight: [devices, rows, columns]

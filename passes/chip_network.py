@@ -1,4 +1,4 @@
-"""The chip-exact network: every crossbar layer as its converters, array reads, partial sums and scales, in ONNX.
+"""The chip-exact network, a package's model.onnx: crossbar layers as converters, array reads, sums and scales.
 
 Runs in any ONNX runtime. Noise-free: each array column gives clip(round(level)) of the programmed targets. One layer is
 

@@ -8,6 +8,7 @@ from cimc.options import ShareWeights
 from cimc.plugins import plugins
 from passes.crossbar_functions import MINIMUM_IR_VERSION, AddCrossbarFunctions
 from passes.graph_edit import forget_names
+from passes.lowering.decide_shared_weights import DecideSharedWeights
 from passes.lowering.drop_empty import DropEmpty
 from passes.lowering.drop_identities import DropIdentities
 from passes.lowering.expand_fused import ExpandFused
@@ -32,7 +33,6 @@ from passes.lowering.pair_quantizers import PairQuantizers
 from passes.lowering.require_finite import RequireFinite
 from passes.lowering.require_float32 import RequireFloat32
 from passes.lowering.separate_parameters import SeparateParameters
-from passes.lowering.separate_weights import SeparateWeights
 from passes.lowering.supported import CheckLayerSizes, CheckModel, CheckOperators
 from passes.lowering.upgrade_opset import UpgradeOpset
 from passes.messages import one_line
@@ -59,7 +59,7 @@ NETWORK_PASSES: tuple[ir.passes.PassBase, ...] = (
     common.RemoveUnusedNodesPass(),
     RequireFloat32(),
     PairQuantizers(),
-    SeparateWeights(),
+    DecideSharedWeights(),
     LowerRecurrent(),
     LowerEinsum(),
     LowerMatMul(),
@@ -100,7 +100,7 @@ def network_passes(share_weights: ShareWeights = ShareWeights.auto) -> tuple[ir.
             )
     place = next(n for n, one in enumerate(NETWORK_PASSES) if isinstance(one, FoldConstants))
     passes = (*NETWORK_PASSES[:place], *extra.values(), *NETWORK_PASSES[place:])
-    return tuple(SeparateWeights(share_weights) if isinstance(one, SeparateWeights) else one for one in passes)
+    return tuple(DecideSharedWeights(share_weights) if isinstance(one, DecideSharedWeights) else one for one in passes)
 
 
 def lower(model: ir.Model, watch: Watch | None = None, *, share_weights: ShareWeights = ShareWeights.auto) -> ir.Model:

@@ -11,7 +11,7 @@ class DropIdentities(ir.passes.InPlacePass):
     onnx-ir's own pass loses an output where two Identity nodes give one value to two outputs.
 
     An Identity of a matrix of floats stands where an exporter stored equal parameters once: its name is that of another
-    parameter. It becomes a constant of its own, on the same memory; `passes.lowering.separate_weights` decides.
+    parameter. It becomes a constant of its own, on the same memory; `passes.lowering.decide_shared_weights` decides.
     """
 
     def call(self, model: ir.Model) -> ir.passes.PassResult:

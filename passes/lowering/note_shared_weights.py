@@ -1,4 +1,7 @@
-"""Say which products of the network are one crossbar layer, and where one weight had to become several."""
+"""Say which products are one crossbar layer, and where one weight had to become several.
+
+`passes.lowering.decide_shared_weights` has decided it.
+"""
 
 from itertools import combinations
 

@@ -1,6 +1,7 @@
 """Cost of one image on the arrays: array count, MVMs, latency, energy (the rules of Table 2, arXiv 2305.14547).
 
-Arrays with their converters only; `passes.mapper.components` adds digital work and data movement, each apart.
+Arrays with their converters only, the layers one after the other; `passes.mapper.schedule` has the latency with digital
+work, data movement and overlap. `passes.mapper.components` adds digital work and data movement, each apart.
 """
 
 from cimc.chip import Chip

@@ -1,4 +1,6 @@
-"""Input ranges: chosen so that a layer's output errs least.
+"""Input ranges in training and in Scans, compiled with the network: chosen so that a layer's output errs least.
+
+`runtime.system.calibration` chooses those of inference, step by step.
 
 A small range clips inputs and drives currents beyond the ADC; a large one wastes the steps of both converters.
 """

@@ -21,7 +21,7 @@ _GENERATED = "onnx::"  # names that the exporter of PyTorch gives to what it com
 _Use = tuple[ir.Node, int, ir.Value]
 
 
-class SeparateWeights(ir.passes.InPlacePass):
+class DecideSharedWeights(ir.passes.InPlacePass):
     """Give each product a weight of its own where its weight is not to be shared."""
 
     def __init__(self, sharing: ShareWeights = ShareWeights.auto) -> None:
