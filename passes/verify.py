@@ -119,7 +119,7 @@ def digest(model: ir.Model) -> bytes:
     content, weights = _without_weights(model)
     found = hashlib.sha256(content)
     for array in weights.values():
-        found.update(array.reshape(-1).view(np.uint8))
+        found.update(array.reshape(-1).view(np.uint8).data)
     return found.digest()
 
 
