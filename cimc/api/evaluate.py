@@ -83,6 +83,7 @@ def evaluate(
     quality = new_quality(network, data.test, metric, name=data.name)
     program_key, calibration_key, read_key = jax.random.split(new_key(seed), 3)
     if not programmed and not exact:
+        state = {**state, "conductance": {}}  # the exact targets make room for what is written
         state, _ = program(system, state, program_key)
         samples = data.train.take(calibration_index(seed, len(data.train), stream=bool(carry)))
         state = calibrate(system, state, samples, data.preprocess, calibration_key, carry=carry)

@@ -89,10 +89,7 @@ def _best_range(system: System, step: LayerStep, x: Floats, held: Held, key: Arr
     crossbar, (vectors, _) = system.crossbars[step.layer], samples_first(system, step, x)
     sizes = vectors.shape[1:2] if crossbar.window is None else output_sizes(vectors.shape[2:], crossbar.window)
     tried = vectors[: tried_images(math.prod(sizes))]
-    weight = pair_weight(np.asarray(held.conductance), np.asarray(held.weight_range), system.chip)
-    values = (tried, weight * np.asarray(held.gain), np.asarray(held.bias))
-    by_name = {name: value for name, value in zip(step.node.input, values, strict=False) if name}
-    expected = run_node_exactly(system.network, step.node, by_name)[0]
+    expected = _expected(system, step, tried, held)
 
     def error(candidate: np.float32) -> float:
         trial = held._replace(input_range=jnp.asarray(candidate))
@@ -102,3 +99,14 @@ def _best_range(system: System, step: LayerStep, x: Floats, held: Held, key: Arr
     largest = np.maximum(np.max(np.abs(x), initial=0), np.float32(1e-6))
     candidates = largest * np.asarray(RANGE_FACTORS, np.float32)
     return candidates[int(np.argmin([error(candidate) for candidate in candidates]))]
+
+
+def _expected(system: System, step: LayerStep, x: Floats, held: Held) -> Floats:
+    """The exact product with the conductances as they are. The weights are let go with it: of a large layer they are as
+    much as all that reads it.
+    """
+    weight = pair_weight(np.asarray(held.conductance), np.asarray(held.weight_range), system.chip)
+    weight *= np.asarray(held.gain)
+    values = (x, weight, np.asarray(held.bias))
+    by_name = {name: value for name, value in zip(step.node.input, values, strict=False) if name}
+    return run_node_exactly(system.network, step.node, by_name)[0]
