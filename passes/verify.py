@@ -1,5 +1,6 @@
 """Compare two networks by running both in onnxruntime."""
 
+import hashlib
 import math
 
 import numpy as np
@@ -111,6 +112,15 @@ def run(model: ir.Model, feeds: Feeds, *, optimise: bool = False) -> Arrays:
     except Exception as error:
         raise CimcError(f"onnxruntime cannot run the network: {one_line(error)}; export the network again") from None
     return [np.asarray(result) for result in results]
+
+
+def digest(model: ir.Model) -> bytes:
+    """SHA-256 of a network with its weights: of equal networks the same."""
+    content, weights = _without_weights(model)
+    found = hashlib.sha256(content)
+    for array in weights.values():
+        found.update(array.reshape(-1).view(np.uint8).data)
+    return found.digest()
 
 
 def _without_weights(model: ir.Model) -> tuple[bytes, Feeds]:

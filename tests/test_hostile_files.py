@@ -38,6 +38,14 @@ def _refusal(proto: onnx.ModelProto, folder: Path) -> str:
     return str(caught.value)
 
 
+@pytest.fixture(scope="module")
+def good(tmp_path_factory: pytest.TempPathFactory) -> bytes:
+    """A valid `.cim` file."""
+    path = tmp_path_factory.mktemp("good") / "good.cim"
+    compile_model(LENET1, CHIP, output=path)
+    return path.read_bytes()
+
+
 @pytest.mark.parametrize("name", sorted(networks()))
 def test_the_networks_that_are_mutated_compile(name: str, tmp_path: Path) -> None:
     onnx.save(networks()[name], tmp_path / "net.onnx")
@@ -191,14 +199,12 @@ def test_names_cannot_write_to_the_terminal(tmp_path: Path) -> None:
     assert "noise\\n\\x1b[2Jerror: all is well\\u202e" in message
 
 
-def test_a_zip_bomb_is_refused_before_it_is_unpacked(tmp_path: Path) -> None:
+def test_a_zip_bomb_is_refused_before_it_is_unpacked(good: bytes, tmp_path: Path) -> None:
     bomb = io.BytesIO()
     with zipfile.ZipFile(bomb, "w", zipfile.ZIP_DEFLATED) as archive, archive.open("network.onnx", "w") as member:
         for _ in range(256):
             member.write(bytes(2**20))
     (tmp_path / "plain.cim").write_bytes(bomb.getvalue())
-    compile_model(LENET1, CHIP, output=tmp_path / "good.cim")
-    good = (tmp_path / "good.cim").read_bytes()
     with zipfile.ZipFile(bomb) as archive:
         network = archive.read("network.onnx")
     (tmp_path / "sealed.cim").write_bytes(sealed(redigested(good, "network.onnx", network), zipfile.ZIP_DEFLATED))
@@ -211,9 +217,7 @@ def test_a_zip_bomb_is_refused_before_it_is_unpacked(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("member", ["manifest.json", "mapping.json", "history.json"])
-def test_deeply_nested_json_under_a_good_seal(member: str, tmp_path: Path) -> None:
-    compile_model(LENET1, CHIP, output=tmp_path / "good.cim")
-    good = (tmp_path / "good.cim").read_bytes()
+def test_deeply_nested_json_under_a_good_seal(member: str, good: bytes, tmp_path: Path) -> None:
     deep = b"[" * 200_000 + b"]" * 200_000
     members = redigested(good, member, deep) if member != "manifest.json" else {**members_of(good), member: deep}
     (tmp_path / "deep.cim").write_bytes(sealed(members))

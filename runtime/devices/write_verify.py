@@ -37,14 +37,16 @@ def write_verify(goal: Array, key: Array, *, cell: Cell) -> Written:
         fresh = mean + sd * normal(jax.random.fold_in(key, n), goal.shape)
         pending = (written.trials == n) & ~_within(written.conductance - goal, n)
         conductance = jnp.where(pending, _limited(goal + fresh, cell), written.conductance)
-        return Written(conductance, written.trials + pending.astype(jnp.int32))
+        return Written(conductance, written.trials + pending.astype(count))
 
     def _within(deviation: Array, n: Array) -> Array:
         accepted = jnp.zeros(deviation.shape, bool) if tolerance is None else jnp.abs(deviation) <= tolerance
         return accepted & (n > 0)
 
-    start = Written(goal, jnp.zeros(goal.shape, jnp.int32))
-    return jax.lax.fori_loop(0, cell.programming.trials, trial, start)
+    count = jnp.uint8 if cell.programming.trials < 256 else jnp.int32  # small, as the loop holds it several times
+    start = Written(goal, jnp.zeros(goal.shape, count))
+    written = jax.lax.fori_loop(0, cell.programming.trials, trial, start)
+    return Written(written.conductance, written.trials.astype(jnp.int32))
 
 
 def single_trial(cell: Cell, targets: Array) -> tuple[float | Array, float | Array]:

@@ -129,14 +129,11 @@ def _best_range(system: System, step: LayerStep, x: Floats, held: Held, key: Arr
     """As `calibrating_product` chooses it, with the programs that inference itself uses."""
     if system.chip.input.bits is None:
         return np.float32(1)
-    crossbar = system.crossbars[step.layer]
-    tried = _some(crossbar, samples_first(system, step, x)[0])
-    weight = pair_weight(np.asarray(held.conductance), np.asarray(held.weight_range), system.chip)
-    inputs = samples_first(system, step, x)[0]
+    crossbar, (inputs, _) = system.crossbars[step.layer], samples_first(system, step, x)
+    tried = _some(crossbar, inputs)
+    expected = _expected(system, step, tried, held)
     if held.input_factor is not None:
-        factor = np.asarray(held.input_factor)
-        weight, inputs = weight / rows_of_channels(factor, crossbar, weight), divide_channels(inputs, factor, crossbar)
-    expected = _exactly(system, step, tried, weight, held)
+        inputs = divide_channels(inputs, np.asarray(held.input_factor), crossbar)
 
     def error(candidate: np.float32) -> float:
         trial = held._replace(input_range=jnp.asarray(candidate))
@@ -146,3 +143,13 @@ def _best_range(system: System, step: LayerStep, x: Floats, held: Held, key: Arr
     largest = np.maximum(np.max(np.abs(inputs), initial=0), np.float32(1e-6))
     candidates = largest * np.asarray(RANGE_FACTORS, np.float32)
     return candidates[int(np.argmin([error(candidate) for candidate in candidates]))]
+
+
+def _expected(system: System, step: LayerStep, x: Floats, held: Held) -> Floats:
+    """The exact product with the conductances as they are. The weights are let go with it: of a large layer they are as
+    much as all that reads it.
+    """
+    weight = pair_weight(np.asarray(held.conductance), np.asarray(held.weight_range), system.chip)
+    if held.input_factor is not None:
+        weight /= rows_of_channels(np.asarray(held.input_factor), system.crossbars[step.layer], weight)
+    return _exactly(system, step, x, weight, held)

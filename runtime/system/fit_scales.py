@@ -26,6 +26,7 @@ COARSE, FINE = tuple(1.37**power for power in (-3, -1, 1, 3, 5)), (1 / 1.37, 1.0
 # Weight ranges of a column, as multiples of that which holds its weights best: smaller ones clip, larger ones drive
 # less current.
 SPANS = (0.5, 0.71, 1.0, 1.41, 2.0, 2.83, 4.0)
+WRITES_AT_ONCE = 1 << 20  # weights whose errors are computed together
 # No channel gets less than this part of the largest factor: what is silent in the calibration may speak later.
 LEAST_FACTOR = 1 / 64
 
@@ -52,15 +53,22 @@ def fit_scales(case: Case) -> Held:
 
     First the factor and a coarse input range, then each column's weight range, then the input range again.
     """
-    tries = [_Scales(case, factor) for factor in _factors(case)]
+    factors = _factors(case)
     if case.layer.chip.input.bits is None:
-        return _attempt(case, tries[0], 1.0, 1.0)[0]
-    errors = {(i, part): _attempt(case, tries[i], 1.0, part)[1].sum() for i in range(len(tries)) for part in COARSE}
-    best, start = min(errors, key=lambda tried: errors[tried])
-    by_span = np.stack([_attempt(case, tries[best], span, start)[1] for span in SPANS])
+        return _attempt(case, _Scales(case, None), 1.0, 1.0)[0]
+    coarse = [_coarse(case, factor) for factor in factors]
+    best = int(np.argmin([error for error, _ in coarse]))
+    scales, start = _Scales(case, factors[best]), coarse[best][1]
+    by_span = np.stack([_attempt(case, scales, span, start)[1] for span in SPANS])
     spans = np.array(SPANS, np.float32)[np.argmin(by_span, axis=0)]
-    refined = [_attempt(case, tries[best], spans, start * part) for part in FINE]
+    refined = [_attempt(case, scales, spans, start * part) for part in FINE]
     return min(refined, key=lambda tried: tried[1].sum())[0]
+
+
+def _coarse(case: Case, factor: Floats | None) -> tuple[float, float]:
+    """The least error with these factors over the coarse input ranges, and the part of the largest input there."""
+    scales = _Scales(case, factor)
+    return min((float(_attempt(case, scales, 1.0, part)[1].sum()), part) for part in COARSE)
 
 
 class _Scales:
@@ -161,11 +169,13 @@ def _powers(case: Case) -> Floats:
 
 
 def _write_powers(targets: Floats, weight_range: Floats, powers: Floats, case: Case) -> NDArray[np.float64]:
-    """Expected squared error of each column from the errors of writes, by their law."""
-    cell = case.layer.chip.cell
-    mean, sd = write_errors(targets.astype(np.float64), cell)
-    if not np.any(sd) and not np.any(mean):
-        return np.zeros(len(weight_range))
-    variance = np.square(sd).sum(axis=0) * np.square(weight_range / cell.window_uS * np.asarray(case.held.gain))
-    found: NDArray[np.float64] = (variance * powers).sum(axis=0)
+    """Expected squared error of each column from the errors of writes, by their law; some columns at a time."""
+    cell, (_, rows, columns) = case.layer.chip.cell, targets.shape
+    scale = np.broadcast_to(weight_range / cell.window_uS * np.asarray(case.held.gain), columns)
+    powers = np.broadcast_to(powers, (rows, columns))
+    found, step = np.zeros(columns), max(WRITES_AT_ONCE // max(rows, 1), 1)
+    for first in range(0, columns, step):
+        some = slice(first, first + step)
+        _, sd = write_errors(targets[:, :, some].astype(np.float64), cell)
+        found[some] = (np.square(sd).sum(axis=0) * powers[:, some]).sum(axis=0) * np.square(scale[some])
     return found

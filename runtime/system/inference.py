@@ -175,11 +175,13 @@ def digital_parameters(state: State) -> Arrays:
 
 def exact_parameters(system: System, state: State) -> Arrays:
     """Those, and the digital copy of the weights, each times its gain, by initializer."""
-    weights = {
-        node.inputs[1]: np.asarray(state["weight"][node.layer]) * np.asarray(state["digital"][gain_name(node.layer)])
-        for node in system.network.layers()
-        if node.layer is not None
-    }
+    weights = {}
+    for node in system.network.layers():
+        if node.layer is not None:
+            weight, gain = (
+                np.asarray(a) for a in (state["weight"][node.layer], state["digital"][gain_name(node.layer)])
+            )
+            weights[node.inputs[1]] = weight if gain == 1 else weight * gain  # no copy where it would be the same
     return {**digital_parameters(state), **weights}
 
 

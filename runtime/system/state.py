@@ -132,10 +132,13 @@ def program(system: System, state: State, key: Array) -> tuple[State, dict[str, 
     """
     conductance, trials = {}, {}
     for index, (name, weight) in enumerate(state["weight"].items()):
-        targets = pair_targets(weight, state["weight_range"][name], system.chip)
+        # Step after step: what is only queued holds its memory already.
+        targets = jax.block_until_ready(pair_targets(weight, state["weight_range"][name], system.chip))
         written = device_of(system.chip.cell).write(targets, jax.random.fold_in(key, index))
-        conductance[name] = written.conductance
-        trials[name] = jnp.sum(written.trials, dtype=jnp.int32)
+        conductance[name], trials[name] = jax.block_until_ready(
+            (written.conductance, jnp.sum(written.trials, dtype=jnp.int32))
+        )
+        del targets, written
     return {**state, "conductance": conductance}, trials
 
 

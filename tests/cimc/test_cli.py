@@ -74,7 +74,6 @@ def place(tmp_path_factory):
     save(network_proto(nodes, {"x": ("N", 1, 28, 28)}, {"y": ("N", 10)}, constants), folder / "small.onnx")
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
-        patch.setenv("XDG_CACHE_HOME", str(folder / "cache"))
         yield folder
 
 

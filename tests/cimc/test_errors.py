@@ -79,7 +79,6 @@ def made(tmp_path_factory):
     np.savez(folder / "data.npz", **data())
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
-        patch.setenv("XDG_CACHE_HOME", str(folder / "cache"))
         for command in (
             ["compile", "small.onnx", "--chip", "brram-soc", "-o", "small.cim"],
             [*TRAIN, "-o", "trained.cim"],
@@ -96,7 +95,6 @@ def place(made, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("CIMC_DATA", raising=False)
     monkeypatch.delenv("CIMC_TRACEBACK", raising=False)
-    monkeypatch.setenv("XDG_CACHE_HOME", str(made / "cache"))
     for name in ("small.onnx", "small.cim", "trained.cim", "data.npz"):
         (tmp_path / name).write_bytes((made / name).read_bytes())
     return tmp_path

@@ -447,7 +447,6 @@ def outputs_of(path: Path, images: np.ndarray) -> np.ndarray:
 
 
 def test_exported_networks_compute_in_onnxruntime_what_the_runtime_computes(tmp_path, monkeypatch):
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     data = Dataset.of_images("small", *digits(150, 60), synthetic=True, classes=10)
     images = data.preprocess.apply(data.test.inputs[""])
     compile_model(LENET1, "brram-soc", output=tmp_path / "lenet1.cim", verify=False)
@@ -546,7 +545,6 @@ def test_readme_leads_from_tables_to_the_values_of_onnxruntime(
     tmp_path, monkeypatch, chip_name, input_range, objective, arrays, rows_per_read
 ):
     """Each layer's value by README.md in plain NumPy: the input of the layer is what onnxruntime gives it."""
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     data = Dataset.of_images("small", *digits(100, 40), synthetic=True, classes=10)
     source, folder = tmp_path / "lenet1.cim", tmp_path / "package"
     asked = {"input_range": input_range, "objective": objective, "arrays": arrays, "rows_per_read": rows_per_read}
@@ -686,7 +684,6 @@ def test_readme_lists_the_digests_of_the_files_beside_it(folder):
 
 def test_a_package_programs_all_copies_and_packed_layers(tmp_path, monkeypatch):
     """Every copy of every weight has its target; the program read back is the same, and the copies are told apart."""
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     data = Dataset.of_images("small", *digits(100, 40), synthetic=True, classes=10)
     budgets: Any = (("interval", 9), ("arrays", 6))
     for objective, arrays in budgets:

@@ -188,7 +188,6 @@ def here(place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Each test in a folder of its own, with the network."""
     shutil.copy(place / "model.onnx", tmp_path)
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("XDG_CACHE_HOME", str(place / "cache"))
 
 
 def test_the_documented_example_runs(

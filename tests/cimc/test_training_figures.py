@@ -5,7 +5,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
 import pytest
+from onnx import helper
 
 import cimc
 from cimc.api.compile import compile_model
@@ -16,43 +18,75 @@ from cimc.dataset import Dataset
 from cimc.options import Backward, Write
 from runtime.training.options import Policy, TrainingOptions
 from runtime.training.train import Run
+from tests.networks import network_proto, weights
 
 LENET1 = Path(__file__).parents[2] / "models" / "lenet1.onnx"
 OPTIONS = TrainingOptions(epochs=2, steps_per_epoch=20, batch_size=16)
 
 
-def few_images() -> Dataset:
-    data = load("digits")
-    return replace(data, test=data.test.take(slice(200)))
+@pytest.fixture(scope="module")
+def data() -> Dataset:
+    digits = load("digits")
+    return replace(digits, test=digits.test.take(slice(200)))
 
 
-def trained(
-    folder: Path, options: TrainingOptions = OPTIONS, cell: str = "", **compiled: Any
+def train(
+    folder: Path,
+    data: Dataset,
+    options: TrainingOptions = OPTIONS,
+    *,
+    model: Path = LENET1,
+    cell: str = "",
+    **compiled: Any,
 ) -> tuple[Run, dict[str, Any]]:
-    """LeNet-1 trained for 40 steps on brram-soc, with other lines in [cell.programming]."""
+    """A network trained for 40 steps on brram-soc, with other lines in [cell.programming]."""
     text = (Path(cimc.__file__).parent / "chips" / "brram-soc.toml").read_text(encoding="utf-8")
     chip = folder / "chip.toml"
     chip.write_text(text.replace("[cell.programming]\n", f"[cell.programming]\n{cell}"), encoding="utf-8")
-    compile_model(LENET1, str(chip), output=folder / "m.cim", verify=False, **compiled)
-    result = cimc.train(folder / "m.cim", few_images(), options=options, output=folder / "t.cim")
+    compile_model(model, str(chip), output=folder / "m.cim", verify=False, **compiled)
+    result = cimc.train(folder / "m.cim", data, options=options, output=folder / "t.cim")
     return result.run, result.figures
 
 
-def test_the_first_programming_and_all_reads_are_counted(tmp_path: Path) -> None:
-    run, figures = trained(tmp_path, cell="pulse_us = 10.0\npulse_nj = 0.5\n")
-    weights, updates = 3220, figures["updates"]
-    assert figures["first_writes"] == 2 * weights
-    assert 2 * weights < figures["first_trials"] < 4 * weights, "one or two trials a device"
-    assert figures["device_reads"] == 2 * weights + 4 * updates
+@pytest.fixture(scope="module")
+def lenet1(tmp_path_factory: pytest.TempPathFactory, data: Dataset) -> tuple[Path, Run, dict[str, Any]]:
+    """LeNet-1 trained once for several tests, on a chip that states what a pulse takes."""
+    folder = tmp_path_factory.mktemp("lenet1")
+    return folder, *train(folder, data, cell="pulse_us = 10.0\npulse_nj = 0.5\n")
+
+
+@pytest.fixture(scope="module")
+def perceptron(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A network of two layers, for what does not hang on the network: it compiles in a third of the time."""
+    nodes = [
+        helper.make_node("Flatten", ["image"], ["flat"]),
+        helper.make_node("Gemm", ["flat", "w1", "b1"], ["h"], name="fc1"),
+        helper.make_node("Relu", ["h"], ["r"]),
+        helper.make_node("Gemm", ["r", "w2", "b2"], ["y"], name="fc2"),
+    ]
+    constants = {"w1": 0.1 * weights(784, 16), "b1": weights(16), "w2": weights(16, 10), "b2": weights(10)}
+    path = tmp_path_factory.mktemp("perceptron") / "perceptron.onnx"
+    onnx.save(network_proto(nodes, {"image": ["N", 1, 28, 28]}, {"y": ["N", 10]}, constants), path)
+    return path
+
+
+def test_the_first_programming_and_all_reads_are_counted(lenet1: tuple[Path, Run, dict[str, Any]]) -> None:
+    _, run, figures = lenet1
+    count, updates = 3220, figures["updates"]
+    assert figures["first_writes"] == 2 * count
+    assert 2 * count < figures["first_trials"] < 4 * count, "one or two trials a device"
+    assert figures["device_reads"] == 2 * count + 4 * updates
     total = figures["first_trials"] + figures["programming_trials"]
     assert figures["programming_energy_mj"] == pytest.approx(total * 0.5e-6)
     assert figures["programming_time_ms"] == pytest.approx(total * 10e-3)
     assert updates == sum(int(np.sum(a)) for a in run.state["updates"].values()) > 0
 
 
-def test_the_energy_of_the_arrays_is_that_of_all_images_they_read(tmp_path: Path) -> None:
-    run, figures = trained(tmp_path)
-    cost = read_artifact(tmp_path / "m.cim").mapping.cost
+def test_the_energy_of_the_arrays_is_that_of_all_images_they_read(
+    lenet1: tuple[Path, Run, dict[str, Any]], perceptron: Path, data: Dataset, tmp_path: Path
+) -> None:
+    folder, run, figures = lenet1
+    cost = read_artifact(folder / "m.cim").mapping.cost
     assert figures["forward_energy_mj"] == pytest.approx(40 * 16 * cost.energy_mj)
     assert figures["array_time_ms"] == pytest.approx(40 * 16 * cost.pipelined_latency_ms)
     assert figures["backward_energy_mj"] == 0
@@ -63,39 +97,43 @@ def test_the_energy_of_the_arrays_is_that_of_all_images_they_read(tmp_path: Path
     expected = sum(n * layer.energy_mj for n, layer in zip(images, cost.layers, strict=True))
     assert figures["calibration_energy_mj"] == pytest.approx(expected)
     analog = replace(OPTIONS, policy=Policy(backward=Backward.analog))
-    _, figures = trained(tmp_path, analog)
+    _, figures = train(tmp_path, data, analog, model=perceptron)
     assert figures["backward_energy_mj"] == figures["forward_energy_mj"]
 
 
-def test_every_copy_of_a_layer_is_written(tmp_path: Path) -> None:
-    run, figures = trained(tmp_path, objective="interval", arrays=24)
+def test_every_copy_of_a_layer_is_written(data: Dataset, tmp_path: Path) -> None:
+    run, figures = train(tmp_path, data, objective="interval", arrays=24)
     copies = {layer.name: layer.copies for layer in read_artifact(tmp_path / "m.cim").mapping.layers}
     assert max(copies.values()) > 1
     assert figures["device_writes"] == sum(int(np.sum(a)) * copies[name] for name, a in run.state["writes"].items())
     assert figures["first_writes"] == sum(a.size * copies[name] for name, a in run.state["conductance"].items())
 
 
-def test_pulses_have_the_energy_that_the_chip_states(tmp_path: Path) -> None:
+def test_pulses_have_the_energy_that_the_chip_states(perceptron: Path, data: Dataset, tmp_path: Path) -> None:
     options = replace(OPTIONS, policy=Policy(write=Write.pulse))
-    _, figures = trained(tmp_path, options, cell="pulse_nj = 0.5\n")
+    _, figures = train(tmp_path, data, options, model=perceptron, cell="pulse_nj = 0.5\n")
     total = figures["first_trials"] + figures["programming_trials"]
     assert figures["programming_energy_mj"] == pytest.approx(total * 0.5e-6)
 
 
-def test_speed_is_that_of_steps_after_the_start(tmp_path: Path) -> None:
-    _, figures = trained(tmp_path)
+def test_speed_is_that_of_steps_after_the_start(
+    lenet1: tuple[Path, Run, dict[str, Any]], perceptron: Path, data: Dataset, tmp_path: Path
+) -> None:
+    _, _, figures = lenet1
     assert figures["start_up_s"] > 0
     assert figures["images_per_s"] > 16 * 20 / (figures["start_up_s"] + 60)
-    _, one = trained(tmp_path, replace(OPTIONS, epochs=1, steps_per_epoch=1))
+    _, one = train(tmp_path, data, replace(OPTIONS, epochs=1, steps_per_epoch=1), model=perceptron)
     assert one["images_per_s"] is None, "one step is all start-up"
 
 
-def test_writing_nearly_every_step_is_warned_of(tmp_path: Path) -> None:
-    _, often = trained(tmp_path, replace(OPTIONS, policy=Policy(threshold=1e-6)))
+def test_writing_nearly_every_step_is_warned_of(
+    lenet1: tuple[Path, Run, dict[str, Any]], perceptron: Path, data: Dataset, tmp_path: Path
+) -> None:
+    _, often = train(tmp_path, data, replace(OPTIONS, policy=Policy(threshold=1e-6)), model=perceptron)
     assert len(often["warnings"]) == 1
     assert "--threshold" in often["warnings"][0]
-    _, seldom = trained(tmp_path)
+    _, _, seldom = lenet1
     assert seldom["warnings"] == []
     assert seldom["threshold"] == load_chip("brram-soc").cell.granularity
-    _, wanted = trained(tmp_path, replace(OPTIONS, policy=Policy(method="naive")))
+    _, wanted = train(tmp_path, data, replace(OPTIONS, policy=Policy(method="naive")), model=perceptron)
     assert wanted["warnings"] == []

@@ -164,12 +164,16 @@ def test_the_gradient_of_max_pooling_is_that_of_plain_loops(
         4
     )
     attributes = {"kernel_shape": [size, size], "strides": [stride, stride]}
-    y, pull = jax.vjp(lambda x: OPERATORS["MaxPool"]([x], attributes), jnp.asarray(x, jnp.float32))
-    bar = random.random(y.shape).astype(np.float32)
-    np.testing.assert_allclose(pull(jnp.asarray(bar))[0], largest_gradient(x, bar, size, stride), rtol=1e-6, atol=1e-6)
-    last, pull_last = jax.vjp(
-        lambda x: POOLS["MaxPool"]([x], attributes, 1), jnp.moveaxis(jnp.asarray(x, jnp.float32), 0, -1)
-    )
-    np.testing.assert_array_equal(jnp.moveaxis(last, -1, 0), y)
-    (bar_last,) = pull_last(jnp.moveaxis(jnp.asarray(bar), 0, -1))
-    np.testing.assert_array_equal(jnp.moveaxis(bar_last, -1, 0), pull(jnp.asarray(bar))[0])
+    bar = random.random((*shape[:2], *((rows - size) // stride + 1 for rows in shape[2:]))).astype(np.float32)
+
+    @jax.jit  # one program for both layouts
+    def pooled(x: jax.Array, bar: jax.Array) -> tuple[jax.Array, ...]:
+        y, pull = jax.vjp(lambda x: OPERATORS["MaxPool"]([x], attributes), x)
+        last, pull_last = jax.vjp(lambda x: POOLS["MaxPool"]([x], attributes, 1), jnp.moveaxis(x, 0, -1))
+        (gradient,), (gradient_last,) = pull(bar), pull_last(jnp.moveaxis(bar, 0, -1))
+        return y, gradient, jnp.moveaxis(last, -1, 0), jnp.moveaxis(gradient_last, -1, 0)
+
+    y, gradient, last, gradient_last = pooled(x.astype(np.float32), bar)
+    np.testing.assert_allclose(gradient, largest_gradient(x, bar, size, stride), rtol=1e-6, atol=1e-6)
+    np.testing.assert_array_equal(last, y)
+    np.testing.assert_array_equal(gradient_last, gradient)

@@ -64,9 +64,14 @@ def check(operator: str, x: Floats, *constants: Any, first: bool = True, **attri
     parameters: dict[str, Any] = {
         name: network.initializers[name] for name in (*network.trainable, *network.statistics)
     }
-    # The output itself: what is trained stands before its activation.
-    values, _ = run_nodes(network, {network.input: jax.numpy.asarray(x)}, no_product, parameters, {})
-    computed = values[network.outputs[0]]
+
+    @jax.jit  # one program, not one an operation
+    def output(x: jax.Array) -> jax.Array:
+        # The output itself: what is trained stands before its activation.
+        values, _ = run_nodes(network, {network.input: x}, no_product, parameters, {})
+        return jax.numpy.asarray(values[network.outputs[0]])
+
+    computed = output(x)
     assert computed.shape == expected.shape
     np.testing.assert_allclose(computed, expected, rtol=2e-5, atol=2e-6)
 
