@@ -2,9 +2,11 @@
 
 from pathlib import Path
 from types import MappingProxyType
+from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import onnx_ir as ir
 
 from cimc.api.checkpoint import calibration_samples
@@ -15,7 +17,7 @@ from cimc.artifact import Artifact
 from cimc.chip import Chip
 from cimc.dataset import Dataset, Preprocess, Samples
 from cimc.errors import CimcError
-from cimc.options import Weights, check_choice, check_whole
+from cimc.options import Correct, Weights, check_choice, check_whole
 from cimc.package import Package, require_package_place, write_package
 from passes.chip_network import chip_network
 from passes.mapper.map_network import map_network
@@ -24,11 +26,12 @@ from passes.set_constants import set_constants
 from runtime.crossbar.keys import new_key
 from runtime.crossbar.xla import use_compilation_cache
 from runtime.network.load import load_network
-from runtime.system.calibration import calibrate, calibration_index
+from runtime.system.calibration import CALIBRATION_IMAGES, calibrate, calibration_index
 from runtime.system.carry import Carry, check_carry
+from runtime.system.correction import CORRECTION_SAMPLES, correct_layers, figures_of
 from runtime.system.inputs import check_range, input_shapes, match_data, match_inputs
-from runtime.system.program import program_of, with_program
-from runtime.system.state import System, build_system, read_back
+from runtime.system.program import program_held, program_of, with_program
+from runtime.system.state import System, build_system, gain_name, read_back
 from runtime.system.weight_range import best_weight_range
 
 # Reads of every device at export: their mean leaves a quarter of the read noise.
@@ -42,6 +45,7 @@ def export(
     output: str | Path | None = None,
     data: Dataset | None = None,
     weights: Weights | str = Weights.devices,
+    correct: Correct | str = Correct.affine,
     carry: Carry = MappingProxyType({}),
     seed: int = 0,
     note: Note = unsaid,
@@ -55,6 +59,9 @@ def export(
         data: set the input ranges on its training samples rather than on those kept in the `.cim`; no labels needed.
         weights: of a network trained on arrays: those of its devices, read 16 times, or the digital copy. The network
             has learnt around the errors of its devices, which the digital copy does not hold.
+        correct: what is fitted to the samples that set the input ranges, or to more of the data, so that the layers
+            give on the chip what they give in float32 (`runtime.system.correction`); kept is what errs less on samples
+            held out. The package's notes say what it brought.
         carry: as of `evaluate`; then `data` is needed, whose first steps set the input ranges.
         seed: of the noise of reads and calibration.
         note: called with a line for what the user should know of the data.
@@ -63,6 +70,7 @@ def export(
         CimcError: the file or the chip do not fit, or no data sets the input ranges.
     """
     chosen, seed = check_choice(Weights, "weights", weights), check_whole("seed", seed, 0)
+    correction = check_choice(Correct, "correct", correct)
     use_compilation_cache()
     if output is not None:
         require_package_place(output)
@@ -80,6 +88,7 @@ def export(
     if programmed and chosen is Weights.devices:
         state = read_back(trained_on, state, jax.random.fold_in(new_key(seed), 1), EXPORT_READS)
     state = with_program(state, program_of(system, state))
+    notes: dict[str, Any] = {"trained_on": artifact.chip.name, "training": artifact.history.get("options", {})}
     check_carry(system.network, carry)
     if data is not None:
         data = match_data(system.network, data, free_batch=False, carried=carry.values())
@@ -89,8 +98,17 @@ def export(
     else:
         samples, preprocess = _calibration(artifact, system, data, carry, seed, name)
         state = calibrate(system, state, samples, preprocess, new_key(seed), carry=carry)
-    result = program_of(system, state)
-    constants = {node.inputs[1]: state["weight"][node.name] for node in system.network.layers()}
+        samples, _ = _calibration(artifact, system, data, carry, seed, name, most=CORRECTION_SAMPLES)
+        state, found = correct_layers(system, state, samples, preprocess, new_key(seed), correction, carry=carry)
+        if found:
+            notes["correction"] = figures_of(found, correction)
+    result = program_held(system, state)
+    # Where the gain is the chip's own, the network's weights hold the network's.
+    constants = {
+        node.inputs[1]: state["weight"][node.name]
+        * (state["digital"][gain_name(node.name)] if node.name in state["gain"] else np.float32(1))
+        for node in system.network.layers()
+    }
     package = Package(
         model=artifact.model,
         chip=target,
@@ -99,7 +117,7 @@ def export(
         program=result,
         network=ir.to_proto(set_constants(lowered, {**constants, **result.digital})).SerializeToString(),
         chip_network=ir.to_proto(chip_network(lowered, mapping, target, result)).SerializeToString(),
-        notes={"trained_on": artifact.chip.name, "training": artifact.history.get("options", {})},
+        notes=notes,
     )
     if output is not None:
         write_package(output, package)
@@ -107,11 +125,19 @@ def export(
 
 
 def _calibration(
-    artifact: Artifact, system: System, data: Dataset | None, carry: Carry, seed: int, name: str
+    artifact: Artifact,
+    system: System,
+    data: Dataset | None,
+    carry: Carry,
+    seed: int,
+    name: str,
+    *,
+    most: int = CALIBRATION_IMAGES,
 ) -> tuple[Samples, Preprocess]:
-    """The samples that set the input ranges: of the data (of `match_data`), or those kept in training."""
+    """The samples that set the input ranges: so many of the data (of `match_data`), or those kept in training."""
     if data is not None:
-        return data.train.take(calibration_index(seed, len(data.train), stream=bool(carry))), data.preprocess
+        chosen = calibration_index(seed, len(data.train), stream=bool(carry), most=most)
+        return data.train.take(chosen), data.preprocess
     if carry:
         raise CimcError("--carry needs the steps of a stream to set input ranges on; add --data")
     kept = calibration_samples(artifact)

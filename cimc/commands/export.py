@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from cimc.commands.options import Carry, ChannelsLast, DataDir, Json, Mean, Seed, Std, emit, load_data, parse_carry
-from cimc.options import Weights
+from cimc.options import Correct, Weights
 
 if TYPE_CHECKING:
     from cimc.package import Package
@@ -27,6 +27,13 @@ def export(
     weights: Annotated[
         Weights, typer.Option(help="What the trained devices hold (mean of 16 reads), or their digital copy.")
     ] = Weights.devices,
+    correct: Annotated[
+        Correct,
+        typer.Option(
+            help="Fit to samples, layer by layer, so that it computes on the chip what it does in float32: the biases, "
+            "the scales too, or the weights too (slow). What errs more on samples held out is not taken."
+        ),
+    ] = Correct.affine,
     carry: Carry = None,
     seed: Seed = 0,
     as_json: Json = False,
@@ -41,7 +48,15 @@ def export(
     notes, note = noting("export")
     dataset = None if data is None else load_data(data, data_dir, mean=mean, std=std, channels_last=channels_last)
     package = cimc.export(
-        artifact, chip, output=output, data=dataset, weights=weights, carry=parse_carry(carry), seed=seed, note=note
+        artifact,
+        chip,
+        output=output,
+        data=dataset,
+        weights=weights,
+        correct=correct,
+        carry=parse_carry(carry),
+        seed=seed,
+        note=note,
     )
     emit(
         {**figures(package, output), "notes": notes}, lambda: show(package, output, data, carry or ()), as_json=as_json
@@ -58,6 +73,7 @@ def figures(package: "Package", output: Path) -> dict[str, Any]:
         "crossbars": cost.crossbars,
         "chips": package.mapping.chips,
         "devices": cost.devices,
+        "correction": package.notes.get("correction"),
     }
 
 

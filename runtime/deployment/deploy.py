@@ -17,9 +17,9 @@ from runtime.crossbar.xla import jit
 from runtime.devices.device import Device, device_of
 from runtime.system.carry import Carry, carried
 from runtime.system.inference import batches, exact_parameters, outputs_exactly, outputs_on_arrays
-from runtime.system.program import with_program
+from runtime.system.program import programmed_state
 from runtime.system.quality import better, new_quality
-from runtime.system.state import State, System, initial_state
+from runtime.system.state import State, System
 
 POPULATION_BYTES = 1 << 28  # of the devices of all chips that are programmed at once
 
@@ -80,7 +80,7 @@ def deploy(
         carry, input_range: as `runtime.system.carry.carried`; each chip has its own states.
         progress: called with the samples done on all chips so far.
     """
-    state, network = with_program(initial_state(system, weight_range=None), program), system.network
+    state, network = programmed_state(system, program), system.network
     exact, parameters = new_quality(network, data.test, metric, name=data.name), exact_parameters(system, state)
     dies = [new_quality(network, data.test, metric) for _ in range(chips)]
     program_key, read_key = jax.random.split(new_key(seed))

@@ -42,14 +42,15 @@ class LayerError:
     def figures(self) -> dict[str, float | None]:
         """snr_db: of all that happened up to here; own_snr_db: of the layer alone; None where nothing differs."""
         return {
-            "snr_db": _decibels(self.signal, self.error),
-            "own_snr_db": _decibels(self.signal, self.own_error),
+            "snr_db": decibels(self.signal, self.error),
+            "own_snr_db": decibels(self.signal, self.own_error),
             "clipped_inputs": self.clipped_inputs,
             "clipped_codes": self.clipped_codes,
         }
 
 
-def _decibels(signal: float, error: float) -> float | None:
+def decibels(signal: float, error: float) -> float | None:
+    """The ratio of two powers in dB; None where either is 0."""
     return 10 * math.log10(signal / error) if signal > 0 and error > 0 else None
 
 
