@@ -45,7 +45,7 @@ def export(
     output: str | Path | None = None,
     data: Dataset | None = None,
     weights: Weights | str = Weights.devices,
-    correct: Correct | str = Correct.affine,
+    correct: Correct | str = Correct.none,
     carry: Carry = MappingProxyType({}),
     seed: int = 0,
     note: Note = unsaid,

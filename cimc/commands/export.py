@@ -33,7 +33,7 @@ def export(
             help="Fit to samples, layer by layer, so that it computes on the chip what it does in float32: the biases, "
             "the scales too, or the weights too (slow). What errs more on samples held out is not taken."
         ),
-    ] = Correct.affine,
+    ] = Correct.none,
     carry: Carry = None,
     seed: Seed = 0,
     as_json: Json = False,

@@ -209,7 +209,8 @@ def _steps_of(network: Network) -> tuple[tuple[Step, ...], Mapping[str, int]]:
 
 @lru_cache(maxsize=4)
 def _whole(network: Network) -> DigitalStep:
-    return _digital_step(network, network.protos, network.outputs)
+    weights = {node.inputs[1] for node in network.layers()}
+    return _digital_step(network, network.protos, network.outputs, free=weights)
 
 
 @lru_cache(maxsize=1024)

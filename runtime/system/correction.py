@@ -139,7 +139,7 @@ def correct_layers(
             found.append(Corrected(step.layer, Correct.none, note="used several times"))
         else:
             case = _case(system, state, new, step, chip, looked_at, wanted, outputs, key)
-            taken, held = _fit(case, method)
+            taken, held = fit_layer(case, method)
             if taken is not Correct.none:
                 _hold(new, step.layer, held)
                 outputs = _read(system, new, step, chip, looked_at, key)
@@ -234,7 +234,7 @@ def _power(array: Floats) -> float:
     return float(np.square(array, dtype=np.float64).sum())
 
 
-def _fit(case: Case, method: Correct) -> tuple[Correct, Held]:
+def fit_layer(case: Case, method: Correct) -> tuple[Correct, Held]:
     """What the layer holds with the correction, up to `method`, that errs least on what is held out."""
     if case.fitted < LEAST_OUTPUTS:
         return Correct.none, case.held

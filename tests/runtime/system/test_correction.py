@@ -5,6 +5,7 @@ from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
+import numpy.typing as npt
 import onnx
 import onnx_ir as ir
 import onnxruntime
@@ -16,13 +17,15 @@ from cimc.dataset import Preprocess, Samples
 from cimc.options import Correct
 from passes.chip_network import chip_network
 from passes.mapper.map_network import map_network
+from passes.mapper.options import MappingOptions
 from passes.pipeline import lower
 from runtime.crossbar.keys import new_key
 from runtime.network.load import load_network
 from runtime.system.calibration import calibrate
-from runtime.system.correction import SCALE_SD, Corrected, correct_layers, figures_of, fit_columns
+from runtime.system.correction import SCALE_SD, Case, Corrected, correct_layers, figures_of, fit_columns, fit_layer
 from runtime.system.inference import predict
 from runtime.system.layer_errors import decibels
+from runtime.system.layers import held_of
 from runtime.system.program import program_held, programmed_state
 from runtime.system.state import State, System, build_system, gain_name, initial_state
 from tests.networks import network, weights
@@ -30,6 +33,14 @@ from tests.networks import network, weights
 PLAIN = Preprocess()
 SAMPLES = Samples({"x": weights(64, 4, 6, 6, seed=7)})  # of both signs
 DEAD = 2  # a column of the second layer without weights
+# Few levels, which reconstruction has to make up for, and converters fine enough that what is spoilt is seen.
+BRRAM = load_chip("brram-256x64")
+CHIP = BRRAM.model_copy(
+    update={
+        "cell": BRRAM.cell.model_copy(update={"levels": 8}),
+        "adc": BRRAM.adc.model_copy(update={"bits": 12, "range_uA": 400.0, "noise_lsb": 1.0}),
+    }
+)
 METHODS = [method for method in Correct if method is not Correct.none]
 
 
@@ -57,9 +68,9 @@ def model() -> ir.Model:
 
 @cache
 def built() -> tuple[System, ir.Model, Any]:
-    lowered, chip = lower(model()), load_chip("brram-256x64")
-    mapping = map_network(lowered, chip)
-    return build_system(load_network(lowered), mapping, chip), lowered, mapping
+    lowered = lower(model())
+    mapping = map_network(lowered, CHIP, options=MappingOptions(input_range=(-1, 1)))
+    return build_system(load_network(lowered), mapping, CHIP), lowered, mapping
 
 
 @cache
@@ -119,11 +130,10 @@ def test_each_method_mends_more_than_the_one_before() -> None:
     rise = {method: gains(corrected(method)[1]) for method in METHODS}
     assert rise[Correct.bias]["first"] > 1
     assert rise[Correct.affine]["first"] > rise[Correct.bias]["first"] + 5
-    assert rise[Correct.reconstruct]["last"] > rise[Correct.affine]["last"]
+    assert rise[Correct.reconstruct]["second"] > rise[Correct.affine]["second"]
     for method in METHODS:
         assert rise[method][""] > 1, "the outputs"
-        taken = {one.name: one.taken for one in corrected(method)[1]}
-        assert taken["first"] is method
+        assert method in [one.taken for one in corrected(method)[1]]
 
 
 def test_what_is_measured_is_what_the_network_then_loses() -> None:
@@ -137,7 +147,7 @@ def test_what_is_measured_is_what_the_network_then_loses() -> None:
     ]
     assert errors[1] < errors[0] / 1.2
     assert errors[2] < errors[1] / 1.2
-    assert errors[3] < errors[0] / 1.5
+    assert errors[3] < errors[1] / 1.2
 
 
 @pytest.mark.parametrize("method", METHODS)
@@ -153,20 +163,27 @@ def test_the_corrected_network_is_the_same_in_onnxruntime_and_the_exact_one_is_k
 
     exact = predict(system, spoilt(), SAMPLES, PLAIN, exact=True)["y"]
     np.testing.assert_array_equal(predict(system, state, SAMPLES, PLAIN, exact=True)["y"], exact)
+    trained = predict(system, calibrated(), SAMPLES, PLAIN, exact=True)["y"]
+    assert np.abs(exact - trained).max() > 0.1, "the exact network has the gain that was trained, of small layers too"
     # And as the chip's state is taken from its program.
     taken = programmed_state(system, program)
     np.testing.assert_array_equal(predict(system, taken, SAMPLES, PLAIN)["y"], output)
 
 
 def test_nothing_is_taken_that_errs_more_on_what_is_held_out() -> None:
-    """Here the first three quarters say nothing about the last, which lie far beyond the input range."""
-    system = built()[0]
-    held_out = np.concatenate([SAMPLES.inputs["x"][:48] * 0 + 0.02, SAMPLES.inputs["x"][48:] * 40])
-    state, found = correct_layers(system, spoilt(), Samples({"x": held_out}), PLAIN, new_key(2), Correct.affine)
-    assert all(one.after <= one.before * 1.001 for one in found if one.name in ("first", "")), found
-    worse = [one for one in found if one.after > one.before * 1.2]
-    assert not worse
-    del state
+    """What is fitted is shifted and scaled, what is held out is right as it is."""
+    system, state = built()[0], calibrated()
+    wanted = weights(40, 8)
+    found = wanted.copy()
+    found[:30] = 0.5 * found[:30] + 1
+    held = held_of(system, state, "first")
+    free = np.ones((36, 8), bool)
+    case = Case(system.crossbars["first"], [], lambda held: found, held, wanted, found, 30, free, new_key(0))
+    assert fit_layer(case, Correct.affine) == (Correct.none, held)
+    alike = Case(
+        system.crossbars["first"], [], lambda held: found, held, wanted, 0.5 * wanted + 1, 30, free, new_key(0)
+    )
+    assert fit_layer(alike, Correct.affine)[0] is Correct.affine
 
 
 def test_few_samples_change_nothing() -> None:
@@ -181,21 +198,25 @@ def test_a_layer_used_twice_and_one_in_a_scan_are_left_with_a_note() -> None:
         helper.make_node("MatMul", ["x", "w"], ["a"], name="shared"),
         helper.make_node("Tanh", ["a"], ["b"]),
         helper.make_node("MatMul", ["b", "w"], ["c"], name="again"),
-        helper.make_node("RNN", ["c", "v", "r"], ["s", ""], name="rnn", hidden_size=3),
-        helper.make_node("MatMul", ["s", "u"], ["y"], name="last"),
+        helper.make_node("Transpose", ["c"], ["d"], perm=[1, 0, 2]),
+        helper.make_node("RNN", ["d", "v", "r"], ["", "s"], name="rnn", hidden_size=3),
+        helper.make_node("Squeeze", ["s", "axes"], ["e"]),
+        helper.make_node("MatMul", ["e", "u"], ["y"], name="last"),
     ]
-    constants = {"w": weights(4, 4), "v": weights(1, 3, 4), "r": weights(1, 3, 3), "u": weights(3, 2)}
-    lowered, chip = (
-        lower(network(nodes, {"x": [9, "N", 4]}, {"y": [9, 1, "N", 2]}, constants)),
-        load_chip("brram-256x64"),
+    constants: dict[str, npt.ArrayLike] = {"w": weights(4, 4), "v": weights(1, 3, 4), "r": weights(1, 3, 3)}
+    constants |= {"u": weights(3, 2), "axes": np.array([0])}
+    lowered = lower(network(nodes, {"x": ["N", 9, 4]}, {"y": ["N", 2]}, constants))
+    system, samples = (
+        build_system(
+            load_network(lowered), map_network(lowered, CHIP, options=MappingOptions(input_range=(-1, 1))), CHIP
+        ),
+        weights(40, 9, 4),
     )
-    system = build_system(load_network(lowered), map_network(lowered, chip), chip)
-    samples = Samples({"x": weights(40, 9, 4)})
-    state = calibrate(system, initial_state(system), samples, PLAIN, new_key(0))
-    _, found = correct_layers(system, state, samples, PLAIN, new_key(1), Correct.affine)
-    notes = {one.name: one.note for one in found}
-    assert sorted(filter(None, notes.values())) == ["a Scan", "used several times"]
-    assert notes["last"] == ""
+    some, state = Samples({"x": samples}), initial_state(system)
+    state = {**state, "input_range": {name: jnp.float32(2) for name in system.crossbars}}
+    _, found = correct_layers(system, state, some, PLAIN, new_key(1), Correct.affine)
+    assert [one.note for one in found][:4] == ["used several times", "used several times", "", "a Scan"]
+    assert found[-1].name == ""
 
 
 def test_the_figures_are_json_with_the_median_of_the_layers() -> None:
