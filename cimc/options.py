@@ -72,6 +72,18 @@ class Weights(StrEnum):
     digital = "digital"
 
 
+class Correct(StrEnum):
+    """What of an exported network is fitted to samples, so that it computes on the chip what it does in float32.
+
+    bias: the mean error of each column goes into the digital bias. affine: and its scale. reconstruct: and the weights.
+    """
+
+    none = "none"
+    bias = "bias"
+    affine = "affine"
+    reconstruct = "reconstruct"
+
+
 class ShareWeights(StrEnum):
     """Whether a weight that several products of a network use is one crossbar layer.
 

@@ -3,9 +3,11 @@
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
+from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import onnx_ir as ir
 
 from cimc.api.agreement import compare_export
@@ -19,7 +21,7 @@ from cimc.by_layer import check_by_layer
 from cimc.chip import Chip
 from cimc.dataset import Dataset, Preprocess, Samples
 from cimc.errors import CimcError
-from cimc.options import Weights, check_choice, check_whole
+from cimc.options import Correct, Weights, check_choice, check_whole
 from cimc.package import Package, require_package_place, write_package
 from passes.chip_network import chip_network
 from passes.leave_digital import leave_digital, matching_layers
@@ -27,12 +29,13 @@ from passes.set_constants import set_constants
 from runtime.crossbar.keys import new_key
 from runtime.crossbar.xla import use_compilation_cache
 from runtime.network.load import load_network
-from runtime.system.calibration import calibrate, calibration_index
+from runtime.system.calibration import CALIBRATION_IMAGES, calibrate, calibration_index
 from runtime.system.carry import Carry, check_carry
+from runtime.system.correction import CORRECTION_SAMPLES, correct_layers, figures_of
 from runtime.system.inference import exact_parameters
 from runtime.system.inputs import check_range, input_shapes, match_data, match_inputs
 from runtime.system.program import program_of, retarget
-from runtime.system.state import System, build_system, leave_layers_digital, read_back
+from runtime.system.state import System, build_system, gain_name, leave_layers_digital, read_back
 from runtime.system.weight_range import best_column_ranges
 
 # Reads of every device at export: their mean leaves a quarter of the read noise.
@@ -48,6 +51,7 @@ def export(
     weights: Weights | str = Weights.devices,
     layers: bool = False,
     digital: Sequence[str] = (),
+    correct: Correct | str = Correct.none,
     carry: Carry = MappingProxyType({}),
     rows_per_read: int | Mapping[str, int] | None = None,
     groups_per_read: int | Mapping[str, int] | None = None,
@@ -65,6 +69,9 @@ def export(
             has learnt around the errors of its devices, which the digital copy does not hold.
         layers: find what each layer loses on the samples that set the input ranges, and its causes.
         digital: layers left to the digital side with these weights, as of `compile`; the others are mapped anew.
+        correct: what is fitted to the samples that set the input ranges, or to more of the data, so that the layers
+            give on the chip what they give in float32 (`runtime.system.correction`); kept is what errs less on samples
+            held out. The package's notes say what it brought.
         carry: as of `evaluate`; then `data` is needed, whose first steps set the input ranges.
         rows_per_read, groups_per_read: as of `compile`, in place of what the `.cim` says; None: that.
         seed: of the noise of reads and calibration.
@@ -80,6 +87,7 @@ def export(
     chosen, seed = check_choice(Weights, "weights", weights), check_whole("seed", seed, 0)
     rows = check_by_layer("rows_per_read", rows_per_read, 1)
     groups = check_by_layer("groups_per_read", groups_per_read, 1)
+    correction = check_choice(Correct, "correct", correct)
     use_compilation_cache()
     if output is not None:
         require_package_place(output)
@@ -97,6 +105,7 @@ def export(
     state = leave_layers_digital(trained_on.network, state, system.network)
     state = retarget(system, state)
     exact = exact_parameters(system, state)
+    notes: dict[str, Any] = {"trained_on": artifact.chip.name, "training": artifact.history.get("options", {})}
     check_carry(system.network, carry)
     if data is not None:
         data = match_data(system.network, data, free_batch=False, carried=carry.values())
@@ -113,10 +122,14 @@ def export(
             else f"{name} was never trained, so its input ranges are not known; add --data with samples of the "
             "network's inputs (labels are not needed)"
         )
+    more = _calibration(artifact, system, data, carry, seed, most=CORRECTION_SAMPLES)
+    if target.input.bits is not None and more is not None:
+        state, found = correct_layers(system, state, *more, new_key(seed), correction, carry=carry)
+        if found:
+            notes["correction"] = figures_of(found, correction)
     result = program_of(system, state)
-    compared = {}
     if known is not None:
-        compared = compare_export(
+        notes |= compare_export(
             system,
             state,
             *known,
@@ -127,7 +140,12 @@ def export(
             layers=layers,
             note=note,
         )
-    constants = {node.inputs[1]: state["weight"][node.name] for node in system.network.layers()}
+    # Where the gain is the chip's own, the network's weights hold the network's.
+    constants = {
+        node.inputs[1]: state["weight"][node.name]
+        * (state["digital"][gain_name(node.name)] if node.name in state["gain"] else np.float32(1))
+        for node in system.network.layers()
+    }
     package = Package(
         model=artifact.model,
         chip=target,
@@ -136,7 +154,7 @@ def export(
         program=result,
         network=ir.to_proto(set_constants(lowered, {**constants, **result.digital})).SerializeToString(),
         chip_network=ir.to_proto(chip_network(lowered, mapping, target, result)).SerializeToString(),
-        notes={"trained_on": artifact.chip.name, "training": artifact.history.get("options", {}), **compared},
+        notes=notes,
     )
     if output is not None:
         write_package(output, package)
@@ -144,10 +162,17 @@ def export(
 
 
 def _calibration(
-    artifact: Artifact, system: System, data: Dataset | None, carry: Carry, seed: int
+    artifact: Artifact,
+    system: System,
+    data: Dataset | None,
+    carry: Carry,
+    seed: int,
+    *,
+    most: int = CALIBRATION_IMAGES,
 ) -> tuple[Samples, Preprocess] | None:
-    """The samples that set the input ranges: of the data (of `match_data`), or those kept in training; None: none."""
+    """So many samples of the data (of `match_data`), or those kept in training; None: there are none."""
     if data is not None:
-        return data.train.take(calibration_index(seed, len(data.train), stream=bool(carry))), data.preprocess
+        chosen = calibration_index(seed, len(data.train), stream=bool(carry), most=most)
+        return data.train.take(chosen), data.preprocess
     kept = None if carry else calibration_samples(artifact)
     return kept and (match_inputs(kept[0], input_shapes(system.network), kept[1]), kept[1])

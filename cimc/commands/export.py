@@ -21,7 +21,7 @@ from cimc.commands.options import (
     parse_by_layer,
     parse_carry,
 )
-from cimc.options import Weights
+from cimc.options import Correct, Weights
 
 if TYPE_CHECKING:
     from cimc.package import Package
@@ -48,6 +48,13 @@ def export(
         list[str] | None,
         typer.Option(metavar="LAYER", help="A layer left to the digital side, as of compile; repeatable."),
     ] = None,
+    correct: Annotated[
+        Correct,
+        typer.Option(
+            help="Fit to samples, layer by layer, so that it computes on the chip what it does in float32: the biases, "
+            "the scales too, or the weights too (slow). What errs more on samples held out is not taken."
+        ),
+    ] = Correct.none,
     carry: Carry = None,
     rows_per_read: RowsPerRead = None,
     groups_per_read: GroupsPerRead = None,
@@ -71,6 +78,7 @@ def export(
         weights=weights,
         layers=layers,
         digital=digital or (),
+        correct=correct,
         carry=parse_carry(carry),
         rows_per_read=parse_by_layer("--rows-per-read", rows_per_read),
         groups_per_read=parse_by_layer("--groups-per-read", groups_per_read),
@@ -92,6 +100,7 @@ def figures(package: "Package", output: Path) -> dict[str, Any]:
         "crossbars": cost.crossbars,
         "chips": package.mapping.chips,
         "devices": cost.devices,
+        "correction": package.notes.get("correction"),
         **{name: package.notes[name] for name in ("agreement", "layers") if name in package.notes},
     }
 

@@ -40,7 +40,7 @@ def layer_output(
         layer: static description.
         x: [C, *spatial, N] or [rows, ...].
         weight: digital copy of the weights [rows, columns]; used in derivatives only.
-        gain: scalar or [columns], the layer's digital gain.
+        gain: scalar or [columns], the layer's digital gain; scalar where `backward` is analog.
         bias: [columns] or None.
         conductance: [devices, rows, columns] in uS; of a pair G+ and G-.
         weight_range: scalar or [columns], the weight of a fully programmed pair.
@@ -76,7 +76,10 @@ def _straight_through(layer: Crossbar, primals: tuple[Any, ...], tangents: tuple
     shift = bias_dot
     if gain_dot is not None:
         growth = gain_dot / gain
-        terms.append(_outer_product(y.reshape(-1), growth).reshape(y.shape))
+        if growth.ndim:
+            terms.append(y * growth[:, None])
+        else:
+            terms.append(_outer_product(y.reshape(-1), growth).reshape(y.shape))
         if bias is not None:
             shift = -bias * growth if shift is None else shift - bias * growth
     if shift is not None:

@@ -18,9 +18,9 @@ from runtime.devices.device import Device, device_of
 from runtime.system.carry import Carry, carried
 from runtime.system.inference import batches, exact_parameters, outputs_exactly, outputs_on_arrays
 from runtime.system.layer_errors import LayerError, layer_errors
-from runtime.system.program import with_program
+from runtime.system.program import programmed_state
 from runtime.system.quality import better, new_quality
-from runtime.system.state import State, System, initial_state
+from runtime.system.state import State, System
 
 POPULATION_BYTES = 1 << 28  # of the devices of all chips that are programmed at once
 
@@ -83,7 +83,7 @@ def deploy(
         carry, input_range: as `runtime.system.carry.carried`; each chip has its own states.
         progress: called with the samples done on all chips so far.
     """
-    state, network = with_program(initial_state(system, weight_range=None), program), system.network
+    state, network = programmed_state(system, program), system.network
     exact, parameters = new_quality(network, data.test, metric, name=data.name), exact_parameters(system, state)
     dies = [new_quality(network, data.test, metric) for _ in range(chips)]
     program_keys, read_keys = _keys(seed, chips)
@@ -112,7 +112,7 @@ def errors_of_first_chip(
     system: System, program: Program, data: Dataset, *, chips: int, seed: int, carry: Carry
 ) -> list[LayerError]:
     """What each layer of the first chip loses on some of the test set, and why; arguments as `deploy`."""
-    state = with_program(initial_state(system, weight_range=None), program)
+    state = programmed_state(system, program)
     program_keys, read_keys = _keys(seed, chips)
     chip, targets = {**state, "conductance": program_chip(system, state, program_keys[0])}, state["conductance"]
     return layer_errors(system, chip, data.test, data.preprocess, read_keys[0], carry=carry, targets=targets)

@@ -4,7 +4,7 @@ Nothing is compiled for the network as a whole, every operator of onnxruntime ca
 outputs are any, and a value is dropped after its last use.
 """
 
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -75,25 +75,63 @@ def run_steps(
     Returns:
         The outputs by name.
     """
-    steps, uses = _steps_of(network)
-    values = {**network.initializers, **parameters, **feeds}
-    left = dict(uses)
-    for step in steps:
-        inputs, outputs = _ends(step)
-        made: Sequence[NDArray[Any]]
-        if isinstance(step, LayerStep):
-            made = [layer(step, values[inputs[0]])]
-        elif isinstance(step, ScanStep):
-            constant = network.initializers.keys() - parameters.keys()
-            made = scan(step, {name: values[name] for name in inputs if name not in constant})
-        else:
-            made = _run(step, values)
-        values.update((name, array) for name, array in zip(outputs, made, strict=True) if name)
+    run = Run(network, feeds, parameters)
+    while (step := run.step) is not None:
+        run.go_on([layer(step, run.input)] if isinstance(step, LayerStep) else scan(step, run.inputs))
+    return run.outputs
+
+
+class Run:
+    """A run of a network that stands at a step with crossbar layers until it is given what that computes."""
+
+    def __init__(self, network: Network, feeds: Arrays, parameters: Arrays) -> None:
+        """Go to the first such step; arguments as `run_steps`."""
+        steps, uses = _steps_of(network)
+        self._network, self._left, self._todo = network, dict(uses), deque(steps)
+        self._constant = network.initializers.keys() - parameters.keys()
+        self._values = {**network.initializers, **parameters, **feeds}
+        self._go()
+
+    @property
+    def step(self) -> LayerStep | ScanStep | None:
+        """Where the run stands; None at the end."""
+        if not self._todo:
+            return None
+        assert not isinstance(self._todo[0], DigitalStep)
+        return self._todo[0]
+
+    @property
+    def input(self) -> NDArray[np.float32]:
+        """What the layer takes."""
+        return self._values[_ends(self._todo[0])[0][0]]
+
+    @property
+    def inputs(self) -> Arrays:
+        """What the Scan takes by name; of the network's constants parameters only."""
+        return {name: self._values[name] for name in _ends(self._todo[0])[0] if name not in self._constant}
+
+    @property
+    def outputs(self) -> dict[str, NDArray[Any]]:
+        """The network's outputs by name, at the end."""
+        return {name: self._values[name] for name in self._network.outputs}
+
+    def go_on(self, made: Sequence[NDArray[Any]]) -> None:
+        """Take what the step computes, and go to the next one."""
+        self._finish(made)
+        self._go()
+
+    def _go(self) -> None:
+        while self._todo and isinstance(step := self._todo[0], DigitalStep):
+            self._finish(_run(step, self._values))
+
+    def _finish(self, made: Sequence[NDArray[Any]]) -> None:
+        """Keep what the first step to do has made; a value is dropped after its last use."""
+        inputs, outputs = _ends(self._todo.popleft())
+        self._values.update((name, array) for name, array in zip(outputs, made, strict=True) if name)
         for name in inputs:
-            left[name] -= 1
-            if not left[name]:
-                del values[name]
-    return {name: values[name] for name in network.outputs}
+            self._left[name] -= 1
+            if not self._left[name]:
+                del self._values[name]
 
 
 def run_exactly(network: Network, feeds: Arrays, parameters: Arrays) -> dict[str, NDArray[Any]]:
@@ -171,7 +209,8 @@ def _steps_of(network: Network) -> tuple[tuple[Step, ...], Mapping[str, int]]:
 
 @lru_cache(maxsize=4)
 def _whole(network: Network) -> DigitalStep:
-    return _digital_step(network, network.protos, network.outputs)
+    weights = {node.inputs[1] for node in network.layers()}
+    return _digital_step(network, network.protos, network.outputs, free=weights)
 
 
 @lru_cache(maxsize=1024)

@@ -30,11 +30,11 @@ CALIBRATION_BATCHES = 8  # at most so many of them, where they do not fit into o
 CALIBRATION_STEPS = 256  # of a stream, of which so many batches, evenly spaced, set the ranges
 
 
-def calibration_index(seed: int, images: int, *, stream: bool = False) -> np.ndarray:
-    """Indices of the training images that set the input ranges; of a stream its first steps."""
+def calibration_index(seed: int, images: int, *, stream: bool = False, most: int = CALIBRATION_IMAGES) -> np.ndarray:
+    """Indices of the training images that set the input ranges, at most so many; of a stream its first steps."""
     if stream:
         return np.arange(min(images, CALIBRATION_STEPS))
-    return np.random.default_rng([seed, 1]).permutation(images)[:CALIBRATION_IMAGES]
+    return np.random.default_rng([seed, 1]).permutation(images)[:most]
 
 
 def calibrate(

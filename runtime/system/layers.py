@@ -8,18 +8,17 @@ from jax import Array
 
 from runtime.crossbar.pieces import Floats, Held, read_in_pieces
 from runtime.network.stepwise import LayerStep
-from runtime.system.state import State, System, gain_name
+from runtime.system.state import State, System, bias_of, gain_of
 
 
 def held_of(system: System, state: State, layer: str) -> Held:
     """What the chip and the digital side hold of a layer."""
-    bias = system.bias_names.get(layer)
     return Held(
         state["conductance"][layer],
         state["weight_range"][layer],
         state["input_range"][layer],
-        state["digital"][gain_name(layer)],
-        None if bias is None else state["digital"][bias],
+        gain_of(state, layer),
+        bias_of(system, state, layer),
         state["input_factor"].get(layer),
     )
 

@@ -8,7 +8,7 @@ from runtime.crossbar.layer import layer_output
 from runtime.crossbar.unfold import fold_output, unfold
 from runtime.network.network import Network
 from runtime.network.scan import Product
-from runtime.system.state import State, System, gain_name
+from runtime.system.state import State, System, bias_of, gain_name, gain_of
 
 
 def array_product(system: System, state: State) -> Product:
@@ -56,13 +56,13 @@ def exact_layer(system: System, state: State, name: str, x: Array, weight: Array
 
 def layer_on_arrays(system: System, state: State, name: str, x: Array, input_range: Array, key: Array | None) -> Array:
     """A layer on its arrays with this input range; key None: no noise."""
-    crossbar, bias_name = system.crossbars[name], system.bias_names.get(name)
+    crossbar = system.crossbars[name]
     y = layer_output(
         crossbar,
         x,
         state["weight"][name],
-        state["digital"][gain_name(name)],
-        None if bias_name is None else state["digital"][bias_name],
+        gain_of(state, name),
+        bias_of(system, state, name),
         state["conductance"][name],
         state["weight_range"][name],
         input_range,

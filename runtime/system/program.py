@@ -5,7 +5,7 @@ import numpy as np
 
 from cimc.program import LayerProgram, Program
 from cimc.units import pair_targets
-from runtime.system.state import RangeRule, State, System, gain_name
+from runtime.system.state import RangeRule, State, System, bias_of, gain_name, gain_of, initial_state
 from runtime.system.weight_range import best_column_ranges
 
 
@@ -23,13 +23,13 @@ def program_of(system: System, state: State) -> Program:
     """The conductances that a state holds, as targets, and all digital values."""
     layers = {}
     for name in state["weight"]:
-        bias, factor = system.bias_names.get(name), state["input_factor"].get(name)
+        bias, factor = bias_of(system, state, name), state["input_factor"].get(name)
         layers[name] = LayerProgram(
             targets=np.asarray(state["conductance"][name]),
             weight_range=np.asarray(state["weight_range"][name]),
             input_range=np.float32(state["input_range"][name]),
-            gain=np.asarray(state["digital"][gain_name(name)]),
-            bias=None if bias is None else np.asarray(state["digital"][bias]),
+            gain=np.asarray(gain_of(state, name)),
+            bias=None if bias is None else np.asarray(bias),
             input_factor=None if factor is None else np.asarray(factor),
         )
     trained = {**state["digital"], **state["statistics"]}
@@ -49,4 +49,21 @@ def with_program(state: State, program: Program) -> State:
             new["input_factor"][name] = jax.device_put(layer.input_factor)
     for group in ("digital", "statistics"):
         new[group] |= {name: jax.device_put(a) for name, a in program.digital.items() if name in new[group]}
+    return new
+
+
+def programmed_state(system: System, program: Program) -> State:
+    """The state of a chip that holds the program of a package, with the package's network as the exact one.
+
+    A gain by column and every bias is what the chip needs; a gain of one number is the network's own.
+    """
+    new = with_program(initial_state(system, weight_range=None), program)
+    for name, layer in program.layers.items():
+        if layer.gain.ndim:
+            new["gain"][name] = jax.device_put(layer.gain)
+            new["digital"][gain_name(name)] = jax.device_put(np.float32(1))
+        if layer.bias is not None:
+            new["bias"][name] = jax.device_put(layer.bias)
+        if layer.input_factor is not None:
+            new["input_factor"][name] = jax.device_put(layer.input_factor)
     return new

@@ -26,6 +26,8 @@ from runtime.network.network import Network
 #   weight_range  the weight of a fully programmed pair, scalar or [columns]
 #   input_range   the input of the DAC's largest code, scalar; 0 until calibrated
 #   input_factor  of the layers that have them: what divides the inputs and multiplies the weights, [channels]
+#   gain, bias    of the layers whose scale and bias on the chip are not the network's own (they correct what the chip
+#                 makes of it): in place of those, scalar or [columns], and [columns]
 #   digital       trainable parameters by initializer, and `<layer>.gain`, scalar or [columns]
 #   statistics    by initializer
 # A training run adds (`runtime.training.train.start`):
@@ -45,6 +47,9 @@ class System:
     chip: Chip
     crossbars: dict[str, Crossbar]
     bias_names: dict[str, str]
+
+
+_LAYER_GROUPS = ("weight", "conductance", "weight_range", "input_range", "input_factor", "gain", "bias")
 
 
 def build_system(network: Network, mapping: Mapping, chip: Chip, backward: Backward = Backward.digital) -> System:
@@ -101,7 +106,7 @@ def initial_state(system: System, *, weight_range: RangeRule | None = largest_we
         CimcError: weights are not finite.
     """
     network = system.network
-    state: State = {group: {} for group in ("weight", "conductance", "weight_range", "input_range", "input_factor")}
+    state: State = {group: {} for group in _LAYER_GROUPS}
     state["digital"] = {name: jax.device_put(network.initializers[name]) for name in network.trainable}
     state["statistics"] = {name: jax.device_put(network.initializers[name]) for name in network.statistics}
     for node in network.layers():
@@ -122,6 +127,18 @@ def initial_state(system: System, *, weight_range: RangeRule | None = largest_we
 def gain_name(layer: str) -> str:
     """Name of a layer's trainable scale among the digital parameters."""
     return f"{layer}.gain"
+
+
+def gain_of(state: State, layer: str) -> Array:
+    """The digital scale of a layer on the chip, scalar or [columns]."""
+    found = state["gain"].get(layer)
+    return state["digital"][gain_name(layer)] if found is None else found
+
+
+def bias_of(system: System, state: State, layer: str) -> Array | None:
+    """The digital bias of a layer on the chip [columns], or None."""
+    name = system.bias_names.get(layer)
+    return state["bias"].get(layer, None if name is None else state["digital"][name])
 
 
 def program(system: System, state: State, key: Array) -> tuple[State, dict[str, Array]]:
@@ -205,6 +222,8 @@ def _shapes(system: System) -> dict[str, dict[str, tuple[int, ...]]]:
         "weight_range": scalars,
         "input_range": scalars,
         "input_factor": {},
+        "gain": {},
+        "bias": {},
         "digital": {**digital, **{gain_name(name): () for name in weights}},
         "statistics": {name: network.initializers[name].shape for name in network.statistics},
     }

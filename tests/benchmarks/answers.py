@@ -33,7 +33,7 @@ from runtime.system.inputs import match_data
 from runtime.system.layer_errors import layer_errors
 from runtime.system.program import retarget
 from runtime.system.quality import Quality
-from runtime.system.state import State, System, build_system, initial_state, largest_weight
+from runtime.system.state import RangeRule, State, System, build_system, initial_state, largest_weight
 from runtime.system.weight_range import best_column_ranges, best_weight_range
 from tests.benchmarks.networks.listed import Network, Work, read_list
 
@@ -51,7 +51,11 @@ def rows_of(network: Network, work: Work, chip_name: str, fills: list[int]) -> I
         mapping = map_network(lowered, chip, options=options)
         system = build_system(load_network(lowered), mapping, chip)
         matched = match_data(system.network, data, free_batch=False)
-        settings = [("a layer", best_weight_range), ("a column", best_column_ranges), ("fitted", best_column_ranges)]
+        settings: list[tuple[str, RangeRule]] = [
+            ("a layer", best_weight_range),
+            ("a column", best_column_ranges),
+            ("fitted", best_column_ranges),
+        ]
         for name, rule in settings if fill == fills[0] else settings[-1:]:
             start = retarget(system, initial_state(system, weight_range=largest_weight), weight_range=rule)
             exact = exact_parameters(system, start)

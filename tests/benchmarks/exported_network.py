@@ -16,8 +16,8 @@ from cimc.package import read_package
 from runtime.network.load import load_network
 from runtime.system.inference import predict
 from runtime.system.inputs import match_data
-from runtime.system.program import with_program
-from runtime.system.state import build_system, initial_state
+from runtime.system.program import programmed_state
+from runtime.system.state import build_system
 
 
 def main() -> None:
@@ -30,7 +30,7 @@ def main() -> None:
     package, data = read_package(options.package), load(options.data, options.data_dir)
     system = build_system(load_network(package.network), package.mapping, package.chip)
     samples = match_data(system.network, data).test
-    state = with_program(initial_state(system), package.program)
+    state = programmed_state(system, package.program)
     (runtime,) = predict(system, state, samples, data.preprocess).values()
     session = onnxruntime.InferenceSession(str(options.package / "model.onnx"), providers=["CPUExecutionProvider"])
     ((name, images),) = samples.inputs.items()

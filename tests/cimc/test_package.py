@@ -31,8 +31,8 @@ from passes.read import read_network
 from runtime.network.load import load_network
 from runtime.system.inference import predict
 from runtime.system.inputs import match_data
-from runtime.system.program import with_program
-from runtime.system.state import build_system, initial_state
+from runtime.system.program import programmed_state
+from runtime.system.state import build_system
 
 LENET1 = Path(__file__).parents[2] / "models" / "lenet1.onnx"
 
@@ -469,7 +469,7 @@ def test_exported_networks_compute_in_onnxruntime_what_the_runtime_computes(tmp_
 
     exported = outputs_of(tmp_path / "package" / "model.onnx", images)
     system = build_system(load_network(package.network), package.mapping, package.chip)
-    state = with_program(initial_state(system), package.program)
+    state = programmed_state(system, package.program)
     samples, (output,) = match_data(system.network, data).test, system.network.outputs
     computed = predict(system, state, samples, data.preprocess)[output]
     assert computed.std(axis=0).min() > 0.01, "the outputs do not depend on the image"
