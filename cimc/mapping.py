@@ -173,6 +173,11 @@ class Cost(Record):
     components: tuple[Component, ...] = ()
     layers: tuple[LayerCost, ...]
 
+    @property
+    def spent_mj(self) -> float:
+        """Energy of one image in all components that state theirs."""
+        return sum(part.energy_mj for part in self.components if part.energy_mj is not None)
+
 
 class Link(NamedTuple):
     """Bytes of one image over the mesh link from one core to a neighbour."""
@@ -256,6 +261,11 @@ class Mapping(Record):
     placement: Placement | None = None
     segments: tuple[Segment, ...] = ()
     result: Result | None = None
+
+    @property
+    def latency_ms(self) -> float:
+        """The time of one image: row by row where that is scheduled, else layer after layer."""
+        return self.cost.latency_ms if self.schedule is None else self.schedule.latency_ns * 1e-6
 
     @property
     def chips(self) -> int:

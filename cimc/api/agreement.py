@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from functools import cache, partial
+from types import MappingProxyType
 from typing import Any
 
 import jax
@@ -56,18 +57,9 @@ def compare_export(
     """
     program_key, read_key = jax.random.split(key)
     chip = {**state, "conductance": program_chip(system, state, program_key)}
-    network, exactly = system.network, partial(outputs_exactly, system.network, exact)
-    runs = {
-        "exact": carried(network, carry, exactly, input_range),
-        "noise_off": carried(network, carry, partial(outputs_on_arrays, system, state, key=None)),
-        "noise_on": carried(network, carry, partial(outputs_on_arrays, system, chip, key=read_key)),
-    }
-    found = {name: Quality(()) for name in ("noise_off", "noise_on")}
-    for batch in batches(network, samples, preprocess, steps=bool(carry)):
-        outputs = {name: run(batch) for name, run in runs.items()}
-        for name, quality in found.items():
-            quality.add(outputs[name], batch.samples, outputs["exact"])
-    agreement = {name: quality.agreement() for name, quality in found.items()}
+    agreement = compare_outputs(
+        system, state, chip, samples, preprocess, read_key, exact=exact, carry=carry, input_range=input_range
+    )
 
     @cache
     def errors() -> list[LayerError]:
@@ -76,6 +68,39 @@ def compare_export(
     note_low_agreement(agreement["noise_on"], errors, note)
     by_layer = {"layers": {error.name: error.figures for error in errors()}} if layers else {}
     return {"agreement": {"samples": len(samples), **agreement}, **by_layer}
+
+
+def compare_outputs(
+    system: System,
+    state: State,
+    chip: State,
+    samples: Samples,
+    preprocess: Preprocess,
+    key: Array,
+    *,
+    exact: Arrays,
+    carry: Carry = MappingProxyType({}),
+    input_range: tuple[float, float] | None = None,
+) -> dict[str, Agreement]:
+    """How a network agrees with itself in float32, `noise_off` and `noise_on`.
+
+    Args:
+        system, state, samples, preprocess, exact, carry, input_range: as of `compare_export`.
+        chip: the state of one virtual chip.
+        key: of the noise of its reads.
+    """
+    network, exactly = system.network, partial(outputs_exactly, system.network, exact)
+    runs = {
+        "exact": carried(network, carry, exactly, input_range),
+        "noise_off": carried(network, carry, partial(outputs_on_arrays, system, state, key=None)),
+        "noise_on": carried(network, carry, partial(outputs_on_arrays, system, chip, key=key)),
+    }
+    found = {name: Quality(()) for name in ("noise_off", "noise_on")}
+    for batch in batches(network, samples, preprocess, steps=bool(carry)):
+        outputs = {name: run(batch) for name, run in runs.items()}
+        for name, quality in found.items():
+            quality.add(outputs[name], batch.samples, outputs["exact"])
+    return {name: quality.agreement() for name, quality in found.items()}
 
 
 def low_agreement(agreement: Agreement) -> str | None:

@@ -53,6 +53,8 @@ def checkpoint(
         "synthetic": data.synthetic,
         "tool": f"cimc {__version__}",
     }
+    if "layout" in source.history:
+        history["layout"] = source.history["layout"]
     if figures is not None:
         history["figures"] = {name: value for name, value in figures.items() if name not in CLOCKED}
     return replace(source, state=flat, history=history)

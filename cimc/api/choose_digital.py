@@ -1,15 +1,17 @@
 """Which layers to leave to the digital side: those that cost the outputs most for what they compute, by measurement."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import onnx_ir as ir
 
+from cimc.by_layer import NOTHING
 from cimc.chip import Chip
 from cimc.dataset import Dataset
 from passes.digital_products import products_of
 from passes.mapper.map_network import map_network
 from passes.mapper.options import MappingOptions
+from passes.repeat_rows import repeat_rows
 from runtime.crossbar.keys import new_key
 from runtime.crossbar.xla import use_compilation_cache
 from runtime.network.load import load_network
@@ -61,7 +63,14 @@ class DigitalChoice:
 
 
 def choose_digital(
-    lowered: ir.Model, chip: Chip, options: MappingOptions, data: Dataset, budget: float, *, seed: int
+    lowered: ir.Model,
+    chip: Chip,
+    options: MappingOptions,
+    data: Dataset,
+    budget: float,
+    *,
+    fill_rows: Mapping[str, int] = NOTHING,
+    seed: int,
 ) -> DigitalChoice:
     """Measure each layer of a lowered network on its arrays, and choose.
 
@@ -74,7 +83,8 @@ def choose_digital(
         chip: the chip.
         options: the range of its inputs and the split of its rows.
         data: its first training samples in a random order set the input ranges and are measured on.
-        budget: share of the multiply-accumulates, 0 to 1.
+        budget: share of the multiply-accumulates, 0 to 1; those of repeated rows count once.
+        fill_rows: word lines that the layers fill when they are measured (`passes.repeat_rows`).
         seed: of that order and of calibration.
 
     Raises:
@@ -82,14 +92,15 @@ def choose_digital(
     """
     use_compilation_cache()
     used = MappingOptions(input_range=options.input_range, row_split=options.row_split)
-    mapping = map_network(lowered, chip, options=used)
-    system = build_system(load_network(lowered), mapping, chip)
+    counted = map_network(lowered, chip, options=used)
+    filled = repeat_rows(lowered, chip, fill_rows)
+    system = build_system(load_network(filled), map_network(filled, chip, options=used), chip)
     data = match_data(system.network, data, free_batch=False)
     samples = data.train.take(calibration_index(seed, len(data.train)))
     state = initial_state(system, weight_range=best_weight_range)
     state = calibrate(system, state, samples, data.preprocess, new_key(seed))
-    macs = {layer.name: layer.rows * layer.columns * layer.positions for layer in mapping.layers}
-    whole = products_of(lowered, mapping, chip).macs
+    macs = {layer.name: layer.rows * layer.columns * layer.positions for layer in counted.layers}
+    whole = products_of(lowered, counted, chip).macs
     groups = layers_apart(system.network)
     every = frozenset(system.crossbars)
     before, *found = sensitivities(system, state, samples, data.preprocess, [every, *map(frozenset, groups)])

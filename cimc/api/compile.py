@@ -10,6 +10,8 @@ import numpy.typing as npt
 import onnx_ir as ir
 
 from cimc.api.input_range import range_of
+from cimc.api.lay_out import lay_out
+from cimc.api.progress import Note, unsaid
 from cimc.api.sources import chip_of
 from cimc.artifact import Artifact, write_artifact
 from cimc.by_layer import check_by_layer
@@ -19,12 +21,10 @@ from cimc.errors import CimcError
 from cimc.files import require_different
 from cimc.options import RowSplit, ShareWeights, check_choice, check_number
 from passes.leave_digital import leave_digital, matching_layers
-from passes.mapper.map_network import map_network
 from passes.mapper.options import MappingOptions
 from passes.notes import notes_of
 from passes.pipeline import lower
 from passes.read import external_files, read_network
-from passes.repeat_rows import repeat_rows
 from passes.set_float32 import set_float32
 from passes.set_inputs import set_inputs
 from passes.set_shapes import Sizes, set_shapes
@@ -34,7 +34,9 @@ from passes.watch import Watch, all_of, save_passes, verify_each
 
 if TYPE_CHECKING:
     from cimc.api.choose_digital import DigitalChoice
+    from cimc.api.choose_layout import LayoutChoice
 
+MOST_DB = 120.0  # float32 has no more
 VERIFIED_BYTES = 2**30  # onnxruntime holds several copies of the weights
 
 
@@ -42,13 +44,14 @@ VERIFIED_BYTES = 2**30  # onnxruntime holds several copies of the weights
 class Compiled:
     """Result of `compile`. verification: how far the outputs are from onnxruntime's on the original network; None when
     not verified. notes: one line for each thing that was decided on the way and that the user should know.
-    digital_choice: what was measured and chosen for `digital_budget`.
+    digital_choice: what was measured and chosen for `digital_budget`; layout_choice: for a target.
     """
 
     artifact: Artifact
     verification: Verification | None
     notes: tuple[str, ...] = ()
     digital_choice: "DigitalChoice | None" = None
+    layout_choice: "LayoutChoice | None" = None
 
     @property
     def verify_ideal(self) -> float | None:
@@ -84,6 +87,10 @@ def compile(
     fill_rows: int | Mapping[str, int] | None = None,
     digital: Sequence[str] = (),
     digital_budget: float | None = None,
+    target_snr: float | None = None,
+    min_agreement: float | None = None,
+    curve: bool = False,
+    note: Note = unsaid,
 ) -> Compiled:
     """Lower an ONNX network, map it on a chip, and compare it with onnxruntime.
 
@@ -115,7 +122,13 @@ def compile(
             its current is read with more of the ADC's codes and errors of devices are averaged; as `rows_per_read`.
         digital: layers left to the digital side, by name or pattern (`*`, `?`).
         digital_budget: of all multiply-accumulates the share, 0 to 1, that more layers may have which are left digital:
-            those whose error costs the outputs most, measured on training samples of `calibrate`.
+            those whose error costs the outputs most, measured on training samples of `calibrate`. With a target: in
+            place of the budgets that are tried.
+        target_snr: of the outputs on a chip with its noise against float32, in dB: the cheapest setting of fill_rows,
+            rows_per_read and digital layers that has it on samples of `calibrate` is taken (`choose_layout`).
+        min_agreement: the same for the share of cases, 0 to 1, with the same largest entry of the output.
+        curve: measure all settings, although a cheap one reaches the target.
+        note: called with a line for each setting that was measured.
 
     Raises:
         CimcError: one line for everything that can be wrong with the options, the files and the network.
@@ -140,6 +153,13 @@ def compile(
         digital_budget = check_number("digital_budget", digital_budget, 0.0, 1.0)
         if calibrate is None:
             raise CimcError("--digital-budget measures what layers cost the outputs; give it data with --calibrate")
+    target_snr = None if target_snr is None else check_number("target_snr", target_snr, 0.0, MOST_DB)
+    min_agreement = None if min_agreement is None else check_number("min_agreement", min_agreement, 0.0, 1.0)
+    wanted = target_snr is not None or min_agreement is not None
+    if wanted and calibrate is None:
+        raise CimcError("--target-snr and --min-agreement are measured on data; give it with --calibrate")
+    if curve and not wanted:
+        raise CimcError("--curve measures all settings for a target; add --target-snr or --min-agreement")
     filled = check_by_layer("fill_rows", fill_rows, 1)
     sharing = check_choice(ShareWeights, "share_weights", share_weights)
     description, text = chip_of(chip)
@@ -161,22 +181,38 @@ def compile(
         watches.append(verify_each(network, random_inputs(network, 2, 0, options.input_range)))
     lowered = lower(network, all_of(watches) if watches else None, share_weights=sharing)
     plain = leave_digital(lowered, dict.fromkeys(matching_layers(lowered, digital), "--digital"))
-    lowered = repeat_rows(plain, description, filled)
-    mapping = map_network(lowered, description, options=options)
-    choice = None
-    if digital_budget is not None and calibrate is not None:
-        from cimc.api.choose_digital import choose_digital  # needs JAX
+    layout = choice = None
+    if wanted and calibrate is not None:
+        from cimc.api.choose_layout import Target, choose_layout  # needs JAX
 
-        choice = choose_digital(lowered, description, options, calibrate, digital_budget, seed=seed)
-        lowered = repeat_rows(leave_digital(plain, choice.reasons), description, filled)
-        mapping = map_network(lowered, description, options=options)
+        layout, missed = choose_layout(
+            plain,
+            description,
+            options,
+            calibrate,
+            Target(target_snr, min_agreement),
+            fill_rows=filled,
+            digital_budget=digital_budget,
+            curve=curve,
+            note=note,
+        )
+        lowered, mapping = layout.chosen.network, layout.chosen.mapping
+        said = said if missed is None else (*said, missed)
+    else:
+        lowered, mapping = lay_out(plain, description, options, filled, {})
+        if digital_budget is not None and calibrate is not None:
+            from cimc.api.choose_digital import choose_digital  # needs JAX
+
+            choice = choose_digital(plain, description, options, calibrate, digital_budget, fill_rows=filled, seed=seed)
+            lowered, mapping = lay_out(plain, description, options, filled, choice.reasons)
     if verify is None:
         verify = _weight_bytes(lowered) <= VERIFIED_BYTES
     verification = verify_mapping(network, lowered, mapping, description) if verify else None
-    artifact = Artifact(Path(model).stem, lowered, description, text, mapping)
+    history = {} if layout is None else {"layout": layout.figures}
+    artifact = Artifact(Path(model).stem, lowered, description, text, mapping, history=history)
     if output is not None:
         write_artifact(output, artifact)
-    return Compiled(artifact, verification, (*said, *notes_of(lowered)), choice)
+    return Compiled(artifact, verification, (*said, *notes_of(lowered)), choice, layout)
 
 
 compile_model = compile  # its earlier name

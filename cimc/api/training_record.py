@@ -99,7 +99,7 @@ def read_training(artifact: Artifact) -> Training | None:
         CimcError: the history is not one that this tool writes.
     """
     history = artifact.history
-    if not history:
+    if history.keys() <= {"layout"}:
         return None
     try:
         settings = dict(history["options"])

@@ -87,6 +87,21 @@ def compile(
             "as 5%; needs --calibrate.",
         ),
     ] = None,
+    target_snr: Annotated[
+        float | None,
+        typer.Option(
+            metavar="DB",
+            help="Take the cheapest of some settings (rows filled, rows a read, digital layers) whose outputs have "
+            "this SNR against float32 on one virtual chip; needs --calibrate.",
+        ),
+    ] = None,
+    min_agreement: Annotated[
+        str | None,
+        typer.Option(metavar="SHARE", help="The same for the share of cases with the same largest entry, such as 98%."),
+    ] = None,
+    curve: Annotated[
+        bool, typer.Option("--curve", help="For a target: measure all settings, although a cheap one is enough.")
+    ] = False,
     verify: Annotated[
         bool | None,
         typer.Option("--verify/--no-verify", help="Compare with onnxruntime on random inputs; default: up to 1 GiB."),
@@ -104,6 +119,7 @@ def compile(
     Example: cimc compile models/lenet1.onnx --chip brram-soc -o lenet1.cim
     """
     import cimc
+    from cimc.commands.console import inform
     from passes.set_inputs import parse_constant
     from passes.set_shapes import parse_shape
 
@@ -133,7 +149,11 @@ def compile(
         seed=seed,
         share_weights=share_weights,
         digital=digital or (),
-        digital_budget=None if digital_budget is None else parse_share(digital_budget),
+        digital_budget=None if digital_budget is None else parse_share("--digital-budget", digital_budget),
+        target_snr=target_snr,
+        min_agreement=None if min_agreement is None else parse_share("--min-agreement", min_agreement),
+        curve=curve,
+        note=inform,
     )
     emit(figures(compiled), lambda: show(compiled, output), as_json=as_json)
 
@@ -147,20 +167,20 @@ def parse_range(text: str) -> tuple[float, float]:
         raise typer.BadParameter(message, param_hint="--input-range") from None
 
 
-def parse_share(text: str) -> float:
+def parse_share(option: str, text: str) -> float:
     """5% or 0.05 as a number. Raises typer.BadParameter when it is not from 0 to 1."""
     try:
         share = float(text.removesuffix("%")) / (100 if text.endswith("%") else 1)
     except ValueError:
         share = -1.0
     if not 0 <= share <= 1:
-        raise typer.BadParameter(f"{text!r} is no share such as 5% or 0.05", param_hint="--digital-budget")
+        raise typer.BadParameter(f"{text!r} is no share such as 5% or 0.05", param_hint=option)
     return share
 
 
 def figures(compiled: "Compiled") -> dict[str, Any]:
     """JSON of `compile`; what was not verified is None."""
-    from cimc.commands import digital_table, mapping_table
+    from cimc.commands import digital_table, layout_table, mapping_table
     from passes.verify_mapping import Verification
 
     artifact = compiled.artifact
@@ -172,12 +192,13 @@ def figures(compiled: "Compiled") -> dict[str, Any]:
         "verify": {field.name: getattr(compiled.verification, field.name, None) for field in fields(Verification)},
         "notes": list(compiled.notes),
         **digital_table.choice_figures(compiled.digital_choice),
+        **layout_table.figures(compiled.layout_choice),
     }
 
 
 def show(compiled: "Compiled", output: Path | None) -> None:
     """Layer table, totals and verification of `compile`, and what to do next."""
-    from cimc.commands import digital_table, mapping_table, totals
+    from cimc.commands import digital_table, layout_table, mapping_table, totals
     from cimc.commands.console import say
     from cimc.commands.next_step import data_for
 
@@ -186,6 +207,7 @@ def show(compiled: "Compiled", output: Path | None) -> None:
     totals.show(artifact)
     digital_table.show(artifact)
     digital_table.show_choice(compiled.digital_choice)
+    layout_table.show(compiled.layout_choice)
     for note in compiled.notes:
         say(f"note: {note}")
     say(_verified(compiled.verification))

@@ -12,7 +12,7 @@ def figures(mapping: Mapping) -> dict[str, float | None]:
     interval between inputs. operations: two (multiply, add) for every weight of a crossbar layer and MVM. tops: 1e12 of
     these a second, inputs following at the interval; tops_per_w: 1e12 of these a joule.
     """
-    energy_mj, interval_ms, operations = _energy_mj(mapping), _interval_ms(mapping), mapping.cost.flops
+    energy_mj, interval_ms, operations = mapping.cost.spent_mj, _interval_ms(mapping), mapping.cost.flops
     areas = [part.area_mm2 for part in mapping.cost.components if part.area_mm2 is not None]
     return {
         "area_mm2": sum(areas) if areas else None,
@@ -21,10 +21,6 @@ def figures(mapping: Mapping) -> dict[str, float | None]:
         "tops": operations / interval_ms * 1e-9 if interval_ms else None,
         "tops_per_w": operations / energy_mj * 1e-9 if energy_mj else None,
     }
-
-
-def _energy_mj(mapping: Mapping) -> float:
-    return sum(part.energy_mj for part in mapping.cost.components if part.energy_mj is not None)
 
 
 def _interval_ms(mapping: Mapping) -> float:
@@ -71,7 +67,7 @@ def _show_time(mapping: Mapping) -> None:
 
 
 def _show_energy(mapping: Mapping) -> None:
-    found, energy_mj = figures(mapping), _energy_mj(mapping)
+    found, energy_mj = figures(mapping), mapping.cost.spent_mj
     unstated = ", ".join(part.name for part in mapping.cost.components if part.energy_mj is None)
     missing = f" ({unstated}: not stated)" if unstated and energy_mj else ""
     say(f"energy of one input: {f'{energy_mj:.2g} mJ' if energy_mj else 'not stated'}{missing}")

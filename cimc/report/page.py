@@ -16,6 +16,7 @@ from cimc.report.drawings import bars, floor_plan, histogram, timeline
 from cimc.report.graph import network_drawing
 from cimc.report.html import section, table
 from cimc.report.svg import BLUE, INK, LINE, MUTED, ORANGE, duration, energy, layer_colour
+from cimc.report.tradeoff import tradeoff_section
 from cimc.report.training import training_section
 from cimc.schedule import Schedule
 from cimc.units import pair_targets
@@ -63,6 +64,7 @@ def report(artifact: Artifact) -> str:
     sections = [
         f"<h1>{escape(title)}</h1><p class=note>{escape(chip.description)}</p>",
         _summary(artifact),
+        tradeoff_section(artifact),
         training_section(artifact),
         section(
             "Network",
@@ -101,16 +103,15 @@ def _summary(artifact: Artifact) -> str:
     mapping, cost, chip = artifact.mapping, artifact.mapping.cost, artifact.chip
     schedule = mapping.schedule
     area = sum(component.area_mm2 or 0.0 for component in cost.components)
-    spent = sum(component.energy_mj or 0.0 for component in cost.components)
     tiles = [
         (f"{cost.crossbars:,}", f"arrays of {chip.array.rows} x {chip.array.columns}"),
         (f"{mapping.chips}", "chips" if mapping.chips > 1 else "chip"),
         (f"{cost.utilization:.0%}", "of their devices in use"),
         (f"{cost.weights:,}", "weights"),
         (f"{cost.devices:,}", "devices"),
-        (duration(schedule.latency_ns if schedule else cost.latency_ms * 1e6), "latency of one image"),
+        (duration(mapping.latency_ms * 1e6), "latency of one image"),
         (duration(schedule.interval_ns if schedule else cost.pipelined_latency_ms * 1e6), "interval between images"),
-        (energy(spent or cost.energy_mj), "energy of one image"),
+        (energy(cost.spent_mj or cost.energy_mj), "energy of one image"),
     ]
     if area:
         tiles.append((f"{area:.3g} mm²", "area"))
