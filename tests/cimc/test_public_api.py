@@ -28,6 +28,7 @@ PACKAGES = ("cimc", "passes", "runtime")
 CHIP = "brram-soc"
 COMPILE = "model chip | output input_range calibrate max_chips row_split rows_per_read groups_per_read verify shapes"
 COMPILE += " constants verify_passes passes_folder objective arrays seed share_weights fill_rows digital digital_budget"
+COMPILE += " target_snr min_agreement curve note"
 # Every public function: its parameters, those after the bar by keyword only.
 SIGNATURES = {
     "compile": COMPILE,
@@ -35,7 +36,7 @@ SIGNATURES = {
     "deploy": "package data | chips seed required baseline metric memory carry progress note",
     "evaluate": "source data | exact noise metric layers memory carry seed progress note",
     "explain": "chip",
-    "export": "source chip | output data weights layers digital carry rows_per_read groups_per_read seed note",
+    "export": "source chip | output data weights layers digital correct carry rows_per_read groups_per_read seed note",
     "load_chip": "name_or_path",
     "load_data": "name_or_path data_dir | mean std channels_last",
     "read_artifact": "path",
@@ -46,7 +47,7 @@ SIGNATURES = {
 }
 CLASSES = {
     "Artifact": "model network chip chip_text mapping state history",
-    "Compiled": "artifact verification notes digital_choice",
+    "Compiled": "artifact verification notes digital_choice layout_choice",
     "Dataset": "name train test synthetic classes preprocess",
     "Deployment": "accuracies baseline_accuracy required measure agreement",
     "Package": "model chip chip_text mapping program network chip_network notes",
