@@ -85,7 +85,9 @@ def evaluate(
     program_key, calibration_key, read_key = jax.random.split(new_key(seed), 3)
     if not programmed and not exact:
         samples = data.train.take(calibration_index(seed, len(data.train), stream=bool(carry)))
-        state = calibrate(system, state, samples, data.preprocess, calibration_key, fit=True, carry=carry)
+        state = calibrate(
+            system, state, samples, data.preprocess, calibration_key if noise else None, fit=True, carry=carry
+        )
         state = {**state, "conductance": program_chip(system, state, program_key)}
     reference = partial(outputs_exactly, network, exact_parameters(system, state))
     exactly = carried(network, carry, reference, artifact.mapping.input_range)

@@ -49,6 +49,7 @@ def export(
     output: str | Path | None = None,
     data: Dataset | None = None,
     weights: Weights | str = Weights.devices,
+    noise: bool = True,
     layers: bool = False,
     digital: Sequence[str] = (),
     correct: Correct | str = Correct.none,
@@ -67,6 +68,8 @@ def export(
         data: set the input ranges on its training samples rather than on those kept in the `.cim`; no labels needed.
         weights: of a network trained on arrays: those of its devices, read 16 times, or the digital copy. The network
             has learnt around the errors of its devices, which the digital copy does not hold.
+        noise: fit scales and input ranges for the chip with its noise and its errors of writing; False: without, for a
+            chip whose reads and writes are repeated until converters are all that errs.
         layers: find what each layer loses on the samples that set the input ranges, and its causes.
         digital: layers left to the digital side with these weights, as of `compile`; the others are mapped anew.
         correct: what is fitted to the samples that set the input ranges, or to more of the data, so that the layers
@@ -114,7 +117,7 @@ def export(
     if target.input.bits is None:  # nothing is clipped
         state = {**state, "input_range": {layer: jnp.float32(1) for layer in system.crossbars}}
     elif known is not None:
-        state = calibrate(system, state, *known, new_key(seed), fit=True, carry=carry)
+        state = calibrate(system, state, *known, new_key(seed) if noise else None, fit=True, carry=carry)
     else:
         raise CimcError(
             "--carry needs the steps of a stream to set input ranges on; add --data"

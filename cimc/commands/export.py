@@ -41,6 +41,9 @@ def export(
     weights: Annotated[
         Weights, typer.Option(help="What the trained devices hold (mean of 16 reads), or their digital copy.")
     ] = Weights.devices,
+    noise: Annotated[
+        bool, typer.Option(help="Fit scales for the chip with its noise, or as if converters were all that errs.")
+    ] = True,
     layers: Annotated[
         bool, typer.Option("--layers", help="What each layer loses against float32, and by which effects.")
     ] = False,
@@ -76,6 +79,7 @@ def export(
         output=output,
         data=dataset,
         weights=weights,
+        noise=noise,
         layers=layers,
         digital=digital or (),
         correct=correct,

@@ -42,7 +42,7 @@ def calibrate(
     state: State,
     samples: Samples,
     preprocess: Preprocess,
-    key: Array,
+    key: Array | None,
     *,
     fit: bool = False,
     carry: Carry = MappingProxyType({}),
@@ -50,7 +50,8 @@ def calibrate(
     """Choose every layer's input range on the samples, layer after layer. Returns a new state.
 
     With `fit` the weights may be written anew: then all scales and the targets that go with them are chosen
-    (`runtime.system.fit_scales`), but of the layers in a Scan.
+    (`runtime.system.fit_scales`), but of the layers in a Scan. Without a key they are for a chip without noise and
+    without errors of writing.
 
     Where the values of all samples do not fit into memory together, or the network has a fixed batch, in several
     batches: the largest of their ranges holds, as of a layer that is used several times. Of a stream (`carry`) some of
@@ -88,7 +89,7 @@ def calibrate(
     return new
 
 
-def _case(system: System, state: State, step: LayerStep, x: Floats, key: Array) -> Case:
+def _case(system: System, state: State, step: LayerStep, x: Floats, key: Array | None) -> Case:
     """What the scales of a layer are fitted to: its weights, and its outputs for some of the inputs."""
     crossbar, held = system.crossbars[step.layer], held_of(system, state, step.layer)
     inputs, _ = samples_first(system, step, x)
@@ -125,7 +126,7 @@ def _looked_at(system: System, state: State, samples: Samples, preprocess: Prepr
     return steps[:: -(-len(steps) // CALIBRATION_BATCHES)]
 
 
-def _best_range(system: System, step: LayerStep, x: Floats, held: Held, key: Array) -> np.float32:
+def _best_range(system: System, step: LayerStep, x: Floats, held: Held, key: Array | None) -> np.float32:
     """As `calibrating_product` chooses it, with the programs that inference itself uses."""
     if system.chip.input.bits is None:
         return np.float32(1)

@@ -35,7 +35,7 @@ def read_scan(
 
 
 def choose_ranges_in_scan(
-    system: System, state: State, step: ScanStep, values: Arrays, key: Array
+    system: System, state: State, step: ScanStep, values: Arrays, key: Array | None
 ) -> dict[str, np.float32]:
     """The input ranges of the layers in the body of a Scan, chosen on what they see there (`calibrating_product`)."""
     found = _choose(system, step.node.output[0], read_part(state), _traced(values), key)
@@ -52,7 +52,7 @@ def _read(system: System, output: str, state: State, values: dict[str, Array], k
 
 
 @partial(jit, static_argnums=(0, 1))
-def _choose(system: System, output: str, state: State, values: dict[str, Array], key: Array) -> dict[str, Array]:
+def _choose(system: System, output: str, state: State, values: dict[str, Array], key: Array | None) -> dict[str, Array]:
     record: dict[str, Array] = {}
     _run(system, output, values, calibrating_product(system, state, record), key)
     return record

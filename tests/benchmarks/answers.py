@@ -2,10 +2,11 @@
 
     python -m tests.benchmarks.answers [NAME ...] [--work DIR] [--chip CHIP] [--fill 0,64]
 
-For networks of `tests.benchmarks.networks`, compiled and with their inputs in its folder: agreement of the package's
-`model.onnx` (no noise) and of one virtual chip with all noise, with the network in float32, on all inputs, of which 32
-set the scales; the median SNR of the layers by themselves; arrays, time and energy. The first row of a network is one
-weight range a layer and nothing but an input range fitted, as exported before the scales were.
+For networks of `tests.benchmarks.networks`, compiled and with their inputs in its folder: agreement with the network in
+float32 of the package's `model.onnx`, its scales fitted without noise (`export --no-noise`), and of one virtual chip
+with all noise, its scales fitted with it; on all inputs, of which 32 set the scales. The median SNR of the layers by
+themselves without noise; arrays, time and energy. The first row of a network is one weight range a layer and nothing
+but an input range fitted, as exported before the scales were.
 """
 
 import argparse
@@ -60,16 +61,19 @@ def rows_of(network: Network, work: Work, chip_name: str, fills: list[int]) -> I
             start = retarget(system, initial_state(system, weight_range=largest_weight), weight_range=rule)
             exact = exact_parameters(system, start)
             samples = matched.train.take(calibration_index(0, len(matched.train)))
-            state = calibrate(system, start, samples, matched.preprocess, new_key(0), fit=name == "fitted")
+            quiet, state = (
+                calibrate(system, start, samples, matched.preprocess, key, fit=name == "fitted")
+                for key in (None, new_key(0))
+            )
             held = {**state, "conductance": program_chip(system, state, new_key(1))}
             own = [
-                error.figures["own_snr_db"] for error in layer_errors(system, state, samples, matched.preprocess, None)
+                error.figures["own_snr_db"] for error in layer_errors(system, quiet, samples, matched.preprocess, None)
             ]
             cost = mapping.cost
             yield [
                 network.name,
                 name + (f", {fill} rows filled" if fill else ""),
-                _agreement(system, state, matched, exact, None),
+                _agreement(system, quiet, matched, exact, None),
                 _agreement(system, held, matched, exact, new_key(2)),
                 f"{statistics.median(one for one in own if isinstance(one, float)):.1f}",
                 str(cost.crossbars),

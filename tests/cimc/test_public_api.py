@@ -29,6 +29,7 @@ CHIP = "brram-soc"
 COMPILE = "model chip | output input_range calibrate max_chips row_split rows_per_read groups_per_read verify shapes"
 COMPILE += " constants verify_passes passes_folder objective arrays seed share_weights fill_rows digital digital_budget"
 COMPILE += " target_snr min_agreement curve note"
+EXPORT = "source chip | output data weights noise layers digital correct carry rows_per_read groups_per_read seed note"
 # Every public function: its parameters, those after the bar by keyword only.
 SIGNATURES = {
     "compile": COMPILE,
@@ -36,7 +37,7 @@ SIGNATURES = {
     "deploy": "package data | chips seed required baseline metric memory carry progress note",
     "evaluate": "source data | exact noise metric layers memory carry seed progress note",
     "explain": "chip",
-    "export": "source chip | output data weights layers digital correct carry rows_per_read groups_per_read seed note",
+    "export": EXPORT,
     "load_chip": "name_or_path",
     "load_data": "name_or_path data_dir | mean std channels_last",
     "read_artifact": "path",
