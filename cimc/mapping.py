@@ -59,7 +59,8 @@ class LayerShape(Record):
     by the chip's rule or the one that took its place. rows_per_read: most weight rows of a block that are driven at
     once; the others follow in further reads, whose codes are added. None: all. groups_per_read: of an array, how many
     are driven at once; cells beside them stand at G_min, so that a column has the idle current of these groups' rows.
-    None: all, and cells without a weight carry no current.
+    None: all, and cells without a weight carry no current. row_copies: how often each row of the network's weight is
+    among `rows`.
     """
 
     name: str
@@ -71,8 +72,14 @@ class LayerShape(Record):
     positions: int
     signed_input: bool
     row_split: RowSplit
+    row_copies: int = 1
     rows_per_read: int | None = None
     groups_per_read: int | None = None
+
+    @property
+    def weights(self) -> int:
+        """Weights of the network that it holds, however often."""
+        return self.rows * self.columns // self.row_copies
 
     def rows_at_once(self, height: int) -> int:
         """Weight rows of a full read, where a full row block has `height`.

@@ -9,6 +9,8 @@ CROSSBAR_OPERATORS = frozenset({"CrossbarMatMul", "CrossbarConv"})
 FAKE_QUANTIZE = "FakeQuantize"  # of the same domain: a quantiser and its inverse in one, digital
 # Among the metadata of the nodes of a layer that is left to the digital side: why. Their constants are parameters.
 LEFT_DIGITAL = "ai.cimc.digital"
+# Of a node among its metadata: how often each row of its weight is held (`passes.repeat_rows`).
+ROW_COPIES = "ai.cimc.row_copies"
 
 
 @dataclass(frozen=True)

@@ -92,8 +92,8 @@ def products_of(model: ir.Model, mapping: Mapping, chip: Chip) -> Products:
             else:
                 value_macs += _macs(node, 0) * steps
     return Products(
-        array_weights=sum(layer.rows * layer.columns for layer in mapping.layers),
-        array_macs=sum(layer.rows * layer.columns * layer.positions for layer in mapping.layers),
+        array_weights=sum(layer.weights for layer in mapping.layers),
+        array_macs=sum(layer.weights * layer.positions for layer in mapping.layers),
         digital=tuple(digital.values()),
         value_macs=value_macs,
     )

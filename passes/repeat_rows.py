@@ -12,6 +12,7 @@ import onnx_ir as ir
 
 from cimc.by_layer import check_layers, number_of
 from cimc.chip import Chip
+from cimc.operators import ROW_COPIES
 from passes.crossbar_functions import crossbar_layers
 from passes.graph_edit import add_constant, float_constant, insert_before, owner
 
@@ -68,5 +69,6 @@ def _repeat(nodes: list[ir.Node], count: int) -> None:
         repeated.shape = ir.Shape([*x.shape[:axis], channels * count, *x.shape[axis + 1 :]])
         repeated.type = x.type
         node.replace_input_with(0, repeated)
+        node.metadata_props[ROW_COPIES] = str(count)
         if convolution:
             node.attributes["weight_shape"] = ir.AttrInt64s("weight_shape", (shape[0], shape[1] * count, *shape[2:]))

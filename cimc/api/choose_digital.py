@@ -91,7 +91,12 @@ def choose_digital(
         CimcError: the chip is not simulated, the data does not fit, or no output is of floats.
     """
     use_compilation_cache()
-    used = MappingOptions(input_range=options.input_range, row_split=options.row_split)
+    used = MappingOptions(
+        input_range=options.input_range,
+        row_split=options.row_split,
+        rows_per_read=options.rows_per_read,
+        groups_per_read=options.groups_per_read,
+    )
     counted = map_network(lowered, chip, options=used)
     filled = repeat_rows(lowered, chip, fill_rows)
     system = build_system(load_network(filled), map_network(filled, chip, options=used), chip)

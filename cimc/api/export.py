@@ -108,7 +108,10 @@ def export(
     state = leave_layers_digital(trained_on.network, state, system.network)
     state = retarget(system, state)
     exact = exact_parameters(system, state)
-    notes: dict[str, Any] = {"trained_on": artifact.chip.name, "training": artifact.history.get("options", {})}
+    notes: dict[str, Any] = {
+        "trained_on": artifact.chip.name if programmed else None,
+        "training": artifact.history.get("options", {}),
+    }
     check_carry(system.network, carry)
     if data is not None:
         data = match_data(system.network, data, free_batch=False, carried=carry.values())

@@ -238,5 +238,5 @@ def _verified(found: "Verification | None") -> str:
         return f"{line}, none with the chip's"
     return (
         f"{line}; with the chip's {found.chip_relative:.2%} of the output's rms, {found.chip_snr_db:.1f} dB "
-        f"(no noise; largest {found.chip:.2g})"
+        f"(scales not fitted yet, no noise; largest {found.chip:.2g})"
     )

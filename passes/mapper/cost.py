@@ -49,9 +49,9 @@ def network_cost(plan: Plan) -> Cost:
     return Cost(
         crossbars=crossbars,
         chips=-(-arrays // chip.arrays_per_chip),
-        weights=sum(layer.rows * layer.columns for layer in layers),
+        weights=sum(layer.weights for layer in layers),
         devices=devices,
-        flops=sum(2 * layer.rows * layer.columns * layer.positions for layer in layers),
+        flops=sum(2 * layer.weights * layer.positions for layer in layers),
         mvm_positions=sum(cost.positions for cost in costs),
         tile_ops=sum(cost.tile_ops for cost in costs),
         latency_ms=sum(cost.latency_ms for cost in costs),

@@ -11,7 +11,7 @@ from cimc.by_layer import NOTHING, check_layers, number_of
 from cimc.chip import Chip
 from cimc.errors import CimcError
 from cimc.mapping import LayerShape
-from cimc.operators import layer_of
+from cimc.operators import ROW_COPIES, layer_of
 from passes.crossbar_functions import crossbar_layers
 from passes.input_signs import nonnegative_values
 from passes.mapper.partition import Piece, partition, pieces_at_once, row_block_size, sizes
@@ -169,6 +169,7 @@ def _layer(nodes: list[ir.Node], steps: Mapping[ir.Node, int], nonnegative: froz
         positions=sum(positions(node) * steps[node] for node in nodes),
         signed_input=signed,
         phases=2 if signed and chip.input.signed == "two-phase" else 1,
+        row_copies=int(node.metadata_props.get(ROW_COPIES, "1")),
         row_split=row_block_size(kernel_size, chip)[1],
         pieces=partition(rows, columns, kernel_size=kernel_size, chip=chip, groups=groups),
         chip=chip,

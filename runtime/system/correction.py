@@ -25,7 +25,7 @@ from runtime.crossbar.product import Crossbar
 from runtime.network.network import with_bodies
 from runtime.network.stepwise import Arrays, LayerStep, Run, ScanStep, run_node_exactly
 from runtime.system.carry import Carry, with_states
-from runtime.system.inference import MOST_BYTES, Batch, batches, digital_parameters, exact_parameters
+from runtime.system.inference import MOST_BYTES, Batch, batches, cut_outputs, digital_parameters, exact_parameters
 from runtime.system.layers import held_of, read_layer
 from runtime.system.loss_causes import decibels
 from runtime.system.reconstruction import draw_vectors, reconstruct
@@ -148,7 +148,11 @@ def correct_layers(
         for runs, made in ((exact, wanted), (plain, without), (chip, outputs)):
             for run, y in zip(runs, made, strict=True):
                 run.go_on(y)
-    return _judged(state, new, found, method, [[run.outputs for run in runs] for runs in (exact, plain, chip)])
+    outputs_of = [
+        [cut_outputs(network, dict(run.outputs), batch) for run, batch in zip(runs, looked_at, strict=True)]
+        for runs in (exact, plain, chip)
+    ]
+    return _judged(state, new, found, method, outputs_of)
 
 
 def _case(
@@ -315,7 +319,8 @@ def _judged(
         powers = _powers(*(part[fitted:] for part in rows))
         if powers[0] > 0:  # each output counts as much
             signal, before, after = signal + 1, before + powers[1] / powers[0], after + powers[2] / powers[0]
-    if after <= before:
+    if signal and after <= before:
         return new, [*found, Corrected("", method, signal, before, after)]
     undone = [replace(one, taken=Correct.none, after=one.before) for one in found]
-    return state, [*undone, Corrected("", Correct.none, signal, before, before, "the network's outputs erred more")]
+    why = "the network's outputs erred more" if signal else "too few samples, or no output of floats, to judge it by"
+    return state, [*undone, Corrected("", Correct.none, signal, before, before, why)]

@@ -4,7 +4,7 @@ Columns: each has its own weight range, so that one of small weights fills the w
 and weights multiplied by a factor, between the largest inputs and the largest weights (SmoothQuant, arXiv 2211.10438;
 NORA, DATE 2025), so that a channel of small inputs fills the DAC. The input range: between what it clips, and the steps
 of both converters. All are judged by the layer's output as the chip computes it, converters and noise included; to it
-comes what writing errs, by its law.
+comes the spread of what writing leaves, by its law.
 """
 
 from dataclasses import dataclass

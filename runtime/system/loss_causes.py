@@ -55,12 +55,12 @@ REMEDIES = {
     Cause.input_clipping: "wider input ranges: export on more samples (export --data)",
     Cause.input_rounding: "a chip with more input bits, or the layer left digital (compile --digital)",
     Cause.weights: "a chip with more levels, or the layer left digital (compile --digital)",
-    Cause.programming: "correction on samples (export --correct), or averaged copies",
-    Cause.read_noise: "averaged copies, or the layer left digital (compile --digital)",
+    Cause.programming: "rows held several times (compile --fill-rows), or correction on samples (export --correct)",
+    Cause.read_noise: "rows held several times (compile --fill-rows), or the layer left digital (compile --digital)",
     Cause.idle_current: "fewer rows driven at once (compile --rows-per-read)",
-    Cause.adc_noise: "averaged copies, or the layer left digital (compile --digital)",
+    Cause.adc_noise: "rows held several times (compile --fill-rows), or the layer left digital (compile --digital)",
     Cause.adc_clipping: "fewer rows driven at once (compile --rows-per-read)",
-    Cause.adc_step: "a chip with more ADC bits, or averaged copies",
+    Cause.adc_step: "rows held several times (compile --fill-rows), or a chip with more ADC bits",
 }
 
 
