@@ -55,8 +55,8 @@ def export(
         Correct,
         typer.Option(
             help="Fit to samples, layer by layer, so that it gives with noise what it gives in float32: the biases, "
-            "the scales too, or the weights too (slow). Taken is what errs less with noise on samples held out; without "
-            "noise it may err more."
+            "the scales too, or the weights too (slow). Taken is what errs less with noise on samples held out; it may "
+            "err more without."
         ),
     ] = Correct.none,
     carry: Carry = None,
