@@ -27,6 +27,7 @@ from runtime.system.state import State, System
 
 CALIBRATION_IMAGES = 32
 CALIBRATION_BATCHES = 8  # at most so many of them, where they do not fit into one
+REFIT = 1.2  # scales are fitted anew to a batch whose largest input is so many times that of the batch before
 CALIBRATION_STEPS = 256  # of a stream, of which so many batches, evenly spaced, set the ranges
 
 
@@ -59,9 +60,13 @@ def calibrate(
     """
     chosen: dict[str, np.float32] = {}
     fitted: dict[str, Held] = {}
+    peaks: dict[str, float] = {}
 
     def layer(samples: int, step: LayerStep, x: Floats) -> Floats:
-        if fit and step.layer not in fitted:
+        peak = float(np.max(np.abs(x), initial=0))
+        # Of a stream the first steps may have far smaller inputs than those that follow.
+        if fit and peak > REFIT * peaks.get(step.layer, -1.0):
+            peaks[step.layer] = peak
             fitted[step.layer] = fit_scales(_case(system, state, step, x, key))
             best = np.float32(fitted[step.layer].input_range)
         else:

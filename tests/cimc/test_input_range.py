@@ -45,7 +45,8 @@ def test_the_range_is_what_the_network_sees_and_fits_all_later_commands() -> Non
     seen = (PIXELS / 255 - mean) / std
     assert cimc.read_artifact("net.cim").mapping.input_range == pytest.approx((seen.min(), seen.max()), rel=1e-5)
     assert f"inputs from {seen.min():.4g} to {seen.max():.4g}, which the network sees of bytes.npz" in found["notes"]
-    assert said_by("eval", "net.cim", "--data", "bytes.npz", *prepared)["notes"] == []
+    notes = said_by("eval", "net.cim", "--data", "bytes.npz", *prepared)["notes"]
+    assert not [note for note in notes if not note.startswith("LOW AGREEMENT")]
 
 
 def test_values_below_the_range_are_refused_with_the_range_that_is_needed() -> None:

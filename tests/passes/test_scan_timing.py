@@ -101,9 +101,11 @@ def test_the_layers_of_a_gru_in_one_array_do_not_wait_for_each_other_for_ever() 
 
 
 @pytest.mark.parametrize(
-    ("activation", "states", "signed"), [("Relu", False, False), ("Relu", True, True), ("Tanh", False, True)]
+    ("activation", "states", "low", "signed"),
+    [("Relu", False, 0.0, False), ("Relu", True, 0.0, False), ("Relu", True, -1.0, True), ("Tanh", False, 0.0, True)],
 )
-def test_states_that_are_never_negative_need_one_phase(activation: str, states: bool, signed: bool) -> None:
-    """Proven over all steps: from the first state, which a user may give, and from what a step makes of one."""
-    _, mapping = mapped("RNN", "brram-256x64", states=states, activations=[activation])
+def test_states_that_are_never_negative_need_one_phase(activation: str, states: bool, low: float, signed: bool) -> None:
+    """Proven over all steps: from the first state, in the range of inputs if a user gives it, and from each step."""
+    model = lower(of_any_batch(recurrent("RNN", states=states, activations=[activation])))
+    mapping = map_network(model, load_chip("brram-256x64"), options=MappingOptions(input_range=(low, 1.0)))
     assert mapping.layers[1].signed_input == signed
