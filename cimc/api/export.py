@@ -68,8 +68,8 @@ def export(
         data: set the input ranges on its training samples rather than on those kept in the `.cim`; no labels needed.
         weights: of a network trained on arrays: those of its devices, read 16 times, or the digital copy. The network
             has learnt around the errors of its devices, which the digital copy does not hold.
-        noise: fit scales and input ranges for the chip with its noise and its errors of writing; False: without, for a
-            chip whose reads and writes are repeated until converters are all that errs.
+        noise: fit scales and input ranges for the chip with its noise; False: for reads without it, as of a chip that
+            repeats them.
         layers: find what each layer loses on the samples that set the input ranges, and its causes.
         digital: layers left to the digital side with these weights, as of `compile`; the others are mapped anew.
         correct: what is fitted to the samples that set the input ranges, or to more of the data, so that the layers

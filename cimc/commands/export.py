@@ -41,9 +41,7 @@ def export(
     weights: Annotated[
         Weights, typer.Option(help="What the trained devices hold (mean of 16 reads), or their digital copy.")
     ] = Weights.devices,
-    noise: Annotated[
-        bool, typer.Option(help="Fit scales for the chip with its noise, or as if converters were all that errs.")
-    ] = True,
+    noise: Annotated[bool, typer.Option(help="Fit scales for reads with the chip's noise, or without it.")] = True,
     layers: Annotated[
         bool, typer.Option("--layers", help="What each layer loses against float32, and by which effects.")
     ] = False,

@@ -51,8 +51,7 @@ def calibrate(
     """Choose every layer's input range on the samples, layer after layer. Returns a new state.
 
     With `fit` the weights may be written anew: then all scales and the targets that go with them are chosen
-    (`runtime.system.fit_scales`), but of the layers in a Scan. Without a key they are for a chip without noise and
-    without errors of writing.
+    (`runtime.system.fit_scales`), but of the layers in a Scan. Without a key they are for reads without noise.
 
     Where the values of all samples do not fit into memory together, or the network has a fixed batch, in several
     batches: the largest of their ranges holds, as of a layer that is used several times. Of a stream (`carry`) some of

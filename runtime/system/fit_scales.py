@@ -35,8 +35,9 @@ LEAST_FACTOR = 1 / 64
 class Case:
     """A layer to be fitted. inputs: as of `read_in_pieces`. expected: its exact outputs. weight: [rows, columns].
 
-    largest: the largest input of each channel, of more inputs than the scales are tried on. key: of the noise; None:
-    none, and no errors of writing.
+    largest: the largest input of each channel, of more inputs than the scales are tried on. key: of the noise of
+    reads; None: none. What writing leaves counts in any case: without it scales follow the few inputs too closely, and
+    text direction kept 91 of 100 answers, not 99.
     """
 
     layer: Crossbar
@@ -109,9 +110,7 @@ def _attempt(case: Case, scales: _Scales, span: Floats | float, part: float) -> 
     )
     y = read_in_pieces(layer, case.inputs, held, case.key, number=case.number)
     errors = np.mean(np.square(y - case.expected, dtype=np.float64), axis=_all_but_channels(y, layer))
-    if case.key is not None:
-        errors += _write_powers(targets, weight_range, scales.powers, case)
-    return held, errors
+    return held, errors + _write_powers(targets, weight_range, scales.powers, case)
 
 
 def _factors(case: Case) -> list[Floats | None]:
