@@ -37,7 +37,7 @@ class Case:
 
     largest: the largest input of each channel, of more inputs than the scales are tried on. key: of the noise of
     reads; None: none. What writing leaves counts in any case: without it scales follow the few inputs too closely, and
-    text direction kept 91 of 100 answers, not 99.
+    text direction kept 91 of 100 answers, not 95.
     """
 
     layer: Crossbar
