@@ -31,6 +31,7 @@ from runtime.crossbar.groups import Sets
 from runtime.crossbar.pieces import Floats, Held
 from runtime.crossbar.planes import planes_of
 from runtime.crossbar.product import Crossbar, as_sets
+from runtime.system.fit_scales import rows_of_channels
 
 MOST_MVMS, LEAST_MVMS = 256, 16  # of a layer; between them as many as take MOST_PRODUCTS
 MOST_PRODUCTS = 1 << 27  # of conductance and input in one read
@@ -224,13 +225,10 @@ def _draw(count: int, most: int, random: np.random.Generator) -> npt.NDArray[np.
 
 
 def row_factors(layer: Crossbar, input_factor: npt.ArrayLike | None, weight: Floats) -> Floats:
-    """Input factors [channels] (None: 1) for each of the weights [rows, columns]."""
-    rows, columns = weight.shape
+    """Input factors [channels] (None: 1) for the weights [rows, columns], as of `rows_of_channels`."""
     if input_factor is None:
         return np.ones((1, 1), np.float32)
-    by_group = np.asarray(input_factor, np.float32).reshape(layer.groups, -1)
-    of_rows = np.repeat(by_group, rows // by_group.shape[1], axis=1)
-    return np.repeat(of_rows.T, columns // layer.groups, axis=1)
+    return rows_of_channels(np.asarray(input_factor, np.float32), layer, weight)
 
 
 def _copy(
