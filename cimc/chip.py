@@ -6,11 +6,13 @@ import tomllib
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel, Field, ValidationError, model_validator
+from pydantic import Field, ValidationError, model_validator
 
-from cimc.chip_cell import Cell, Programming, Pulse
+from cimc.chip_cell import Cell, Programming
 from cimc.chip_sections import Adc, Area, Array, Cores, Cost, Input, Section, Weights
+from cimc.device_file import with_device
 from cimc.errors import CimcError
+from cimc.explain_invalid import explain_invalid
 from cimc.options import RowSplit
 from cimc.plugins import plugins
 from cimc.scheme import FOOTPRINTS, SCHEMES, Scheme
@@ -25,7 +27,6 @@ __all__ = [
     "Cost",
     "Input",
     "Programming",
-    "Pulse",
     "Weights",
     "chip_names",
     "chip_text",
@@ -34,7 +35,6 @@ __all__ = [
 ]
 
 CHIPS_FOLDER = Path(__file__).parent / "chips"
-UNITS = frozenset(["s", "ms", "us", "ns", "v", "mv", "a", "ma", "ua", "na", "j", "mj", "uj", "nj", "pj", "fj"])
 
 
 class Chip(Section):
@@ -198,11 +198,11 @@ def parse_chip(text: str, source: str) -> Chip:
         CimcError: not TOML, an unknown or missing key, a wrong unit, or a value out of range; the first one is named.
     """
     try:
-        return Chip.model_validate(tomllib.loads(text))
+        return Chip.model_validate(with_device(tomllib.loads(text), source))
     except tomllib.TOMLDecodeError as error:
         raise CimcError(f"chip file {source} is not valid TOML: {error}; correct that line") from None
     except ValidationError as error:
-        raise CimcError(f"chip file {source}: {_explain(error)}") from None
+        raise CimcError(f"chip file {source}: {explain_invalid(error, Chip)}") from None
 
 
 def load_chip(name_or_path: str | Path) -> Chip:
@@ -217,42 +217,3 @@ def _built_in() -> frozenset[str]:
 def _plugged_in() -> dict[str, Any]:
     """The path of a TOML file, or its text, by chip name."""
     return plugins("cimc.chips", built_in=_built_in())
-
-
-def _explain(error: ValidationError) -> str:
-    """The first problem in one line: which key, what is wrong, which key was meant."""
-    problems = error.errors()
-    first = next((p for p in problems if p["type"] == "extra_forbidden"), problems[0])
-    where = ".".join(str(part) for part in first["loc"]) or "the description"
-    if first["type"] == "extra_forbidden":
-        known = _keys_of(first["loc"][:-1])
-        key = str(first["loc"][-1])
-        stem = _without_unit(key)
-        same = [k for k in known if _without_unit(k) == stem and k != key]
-        if same:
-            # Of several keys with that stem (mvm_us, mvm_nj) the one that ends most alike is meant.
-            return f"{where}: wrong unit; the key is {max(same, key=lambda k: _likeness(k, key))}"
-        close = difflib.get_close_matches(key, known, n=1)
-        return f"unknown key {where}; " + (f"did you mean {close[0]}?" if close else f"known are {', '.join(known)}")
-    if first["type"] == "missing":
-        return f"{where} is missing; add it"
-    message = first["msg"].removeprefix("Value error, ")
-    return f"{where}: {message[0].lower()}{message[1:]} (got {first['input']!r:.60}); correct it"
-
-
-def _without_unit(key: str) -> str:
-    stem, _, unit = key.rpartition("_")
-    return stem if stem and unit.lower() in UNITS else key
-
-
-def _likeness(a: str, b: str) -> float:
-    return difflib.SequenceMatcher(None, a, b).ratio()
-
-
-def _keys_of(location: tuple[int | str, ...]) -> list[str]:
-    model: type[BaseModel] = Chip
-    for part in location:
-        annotation = model.model_fields[str(part)].annotation
-        options = getattr(annotation, "__args__", (annotation,))
-        model = next(o for o in options if isinstance(o, type) and issubclass(o, BaseModel))
-    return list(model.model_fields)

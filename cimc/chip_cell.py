@@ -2,15 +2,14 @@
 
 import math
 from itertools import pairwise
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
-import numpy as np
-from pydantic import BeforeValidator, Field, PlainValidator, model_validator
+from pydantic import Field, model_validator
 
-from cimc.chip_sections import Finite, NonNegative, Positive, Section
-
-# A stated error: one number, or the coefficients of a polynomial in x = g / G_max, constant first.
-Law = float | tuple[float, ...]
+from cimc.chip_sections import NonNegative, Positive, Section
+from cimc.device_laws import Law, MeanLaw, Numbers, SdLaw, extreme_of, law_at
+from cimc.device_pulse import AnyPulse
+from cimc.device_time import Drift, Endurance, Faults, Flicker, Leak, Relaxation, Retention, state_law_at
 
 # Where a chip states neither a step nor levels, an update is due at twice the largest sd that a write leaves: the rule
 # of the published simulations, where a level of 4 uS is programmed with an sd of 2 uS (arXiv 2305.14547, Table 1).
@@ -21,31 +20,20 @@ LEAST_STEP = 1e-3
 MOST_STEP = 0.5
 
 
-def _law(value: object) -> Law:
-    """A number as float, a list of coefficients as tuple."""
-    numbers = [
-        float(number)
-        for number in (value if isinstance(value, list | tuple) else [value])
-        if isinstance(number, int | float) and not isinstance(number, bool) and math.isfinite(number)
-    ]
-    if not numbers or (isinstance(value, list | tuple) and len(numbers) < len(value)):
-        raise ValueError("give a finite number, or a list of coefficients of a polynomial in g / G_max, constant first")
-    return tuple(numbers) if isinstance(value, list | tuple) else numbers[0]
+class PulseTrain(Section):
+    """Write-verify as it runs: read, a pulse towards the target, read again, until within tolerance or out of pulses.
 
+    Pulses are those of `[cell.pulse]`, reads have the device's read noise.
+    """
 
-def _sd_law(value: object) -> Law:
-    law = _law(value)
-    if isinstance(law, float) and law < 0:
-        raise ValueError("an sd is not negative")
-    return law
-
-
-def _numbers(value: object) -> object:
-    """A TOML list as a tuple, which keeps a chip hashable."""
-    return tuple(value) if isinstance(value, list) else value
-
-
-Numbers = Annotated[tuple[Finite, ...], BeforeValidator(_numbers)]
+    pulses: int = Field(ge=1, le=10000, description="at most so many pulses a write")
+    reads: int = Field(default=1, ge=1, le=1000, description="reads that a verify averages")
+    amplitude: Literal["fixed", "stepped"] = Field(
+        default="fixed",
+        description="fixed: every pulse is one of [cell.pulse]; stepped: a pulse in the same direction as the one "
+        "before is `growth` times as strong, one in the other direction begins anew",
+    )
+    growth: Positive = Field(default=1.1, description="of the step, with a stepped amplitude")
 
 
 class Programming(Section):
@@ -55,17 +43,22 @@ class Programming(Section):
     of a single trial is derived from these figures (`runtime.devices.write_law.trial_error`).
     """
 
-    error_sd_uS: Annotated[Law, PlainValidator(_sd_law)] = Field(
+    error_sd_uS: SdLaw = Field(
         default=0.0,
         description="sd of the error left, uS, with whatever saturation there was when it was measured; a number, or "
         "a list of polynomial coefficients in x = g / G_max, constant first",
     )
-    error_mean_uS: Annotated[Law, PlainValidator(_law)] = Field(
+    error_mean_uS: MeanLaw = Field(
         default=0.0, description="mean of the error left, uS; a number or a list of coefficients, as error_sd_uS"
     )
     trials: int = Field(default=1, ge=1, le=1000, description="at most so many trials a write")
     tolerance_uS: Positive | None = Field(
         default=None, description="a trial that ends within so much of the target is accepted, uS"
+    )
+    train: PulseTrain | None = Field(
+        default=None,
+        description="write-verify as a loop of pulses and reads in place of the error as measured; error_sd_uS then "
+        "says what the loop leaves, for the choice of ranges and thresholds. Left out: the error as measured",
     )
     pulse_us: NonNegative | None = Field(default=None, description="time of one trial, us")
     pulse_nj: NonNegative | None = Field(default=None, description="energy of one trial, nJ")
@@ -76,24 +69,14 @@ class Programming(Section):
             raise ValueError("an error given as a polynomial needs trials = 1: state the error left after the last one")
         if self.trials > 1 and self.tolerance_uS is None:
             raise ValueError("tolerance_uS is needed when trials > 1")
+        if self.train is not None and self.tolerance_uS is None:
+            raise ValueError("programming.train needs programming.tolerance_uS")
         return self
 
     @property
     def follows_state(self) -> bool:
         """Whether the error left depends on the target."""
         return isinstance(self.error_sd_uS, tuple) or isinstance(self.error_mean_uS, tuple)
-
-
-class Pulse(Section):
-    """Open-loop response to one blind SET or RESET pulse: dG = step (1 + c2c z), z standard normal, hard bounds."""
-
-    law: Literal["linear"] = Field(
-        default="linear",
-        description="how the change depends on the state; linear: the same step everywhere "
-        "(`runtime.devices.pulses.PULSE_LAWS`)",
-    )
-    step_uS: Positive = Field(description="mean change of conductance by one pulse, uS")
-    c2c: NonNegative = Field(default=0.0, description="sd of the change from pulse to pulse, as a fraction of step_uS")
 
 
 class Cell(Section):
@@ -134,8 +117,20 @@ class Cell(Section):
         "ends where its error takes it, blind pulses stop at the window",
     )
     read_noise_uS: NonNegative = Field(default=0.0, description="sd of one read of one device, uS")
+    read_noise_polynomial_uS: Numbers = Field(
+        default=(),
+        description="sd of further read noise that follows the state, uS: polynomial coefficients in x = g / G_max, "
+        "constant first; its variance adds to that of read_noise_uS. Left out: none",
+    )
     programming: Programming = Field(default=Programming(), description="closed-loop writes")
-    pulse: Pulse | None = Field(default=None, description="open-loop pulses")
+    pulse: AnyPulse | None = Field(default=None, description="open-loop pulses. Left out: only closed-loop writes")
+    flicker: Flicker | None = Field(default=None, description="1/f read noise beside read_noise_uS. Left out: none")
+    drift: Drift | None = Field(default=None, description="power law of time. Left out: none")
+    relaxation: Relaxation | None = Field(default=None, description="spread that grows after a write. Left out: none")
+    retention: Retention | None = Field(default=None, description="decay to a state. Left out: none")
+    leak: Leak | None = Field(default=None, description="of volatile cells in training. Left out: none")
+    faults: Faults | None = Field(default=None, description="stuck devices. Left out: none")
+    endurance: Endurance | None = Field(default=None, description="wear. Left out: any number of writes")
 
     @model_validator(mode="after")
     def _check_range(self) -> "Cell":
@@ -166,6 +161,12 @@ class Cell(Section):
                 f"level_uS must begin at G_min, {self.conductance_min_uS:g} uS, and end at or below G_max, "
                 f"{self.conductance_max_uS:g} uS; it runs from {self.level_uS[0]:g} to {self.level_uS[-1]:g}"
             )
+        return self
+
+    @model_validator(mode="after")
+    def _check_train(self) -> "Cell":
+        if self.programming.train is not None and self.pulse is None:
+            raise ValueError("programming.train writes by pulses; add [cell.pulse]")
         return self
 
     @model_validator(mode="after")
@@ -220,14 +221,28 @@ class Cell(Section):
         """The stated mean of the error left at a target in uS; see `error_sd_uS`."""
         return self._law_at(self.programming.error_mean_uS, target)
 
+    @property
+    def reads_follow_state(self) -> bool:
+        """Whether read noise depends on the conductance."""
+        return bool(self.read_noise_polynomial_uS) or self.flicker is not None
+
+    def read_noise_variance(self, conductance: Any, after_s: float | None = None) -> Any:
+        """Variance of one read in uS^2, an array like the conductances in uS (NumPy or JAX).
+
+        after_s: time since the write, for 1/f noise; None: what the description says.
+        """
+        x = conductance * (1.0 / self.conductance_max_uS)
+        variance = x * 0 + self.read_noise_uS**2
+        if self.read_noise_polynomial_uS:
+            variance = variance + law_at(self.read_noise_polynomial_uS, x) ** 2
+        if self.flicker is not None:
+            after, read = self.flicker.after_s if after_s is None else after_s, self.flicker.read_s
+            spread = math.log((after + read) / (2 * read))
+            variance = variance + (conductance * state_law_at(self.flicker.q, x)) ** 2 * max(spread, 0.0)
+        return variance
+
     def _law_at(self, law: Law, target: Any) -> Any:
-        if isinstance(law, float):
-            return law
-        x = target * (1.0 / self.conductance_max_uS)
-        value = x * 0 + law[-1]
-        for coefficient in law[-2::-1]:
-            value = value * x + coefficient
-        return value
+        return law if isinstance(law, float) else law_at(law, target * (1.0 / self.conductance_max_uS))
 
     def _granularity(self) -> tuple[float, str]:
         if self.granularity_uS is not None:
@@ -245,12 +260,6 @@ class Cell(Section):
 
     def _extreme_error_sd(self, *, largest: bool) -> tuple[float, float]:
         """(conductance in uS, sd in uS) where the stated sd is largest or smallest in the window."""
-        law = self.programming.error_sd_uS
-        states = [self.conductance_min_uS, self.conductance_max_uS]
-        if isinstance(law, tuple):
-            turns = np.polynomial.Polynomial(law).deriv().roots() if len(law) > 2 else np.empty(0)
-            turns = turns[np.isreal(turns)].real * self.conductance_max_uS
-            states += [float(turn) for turn in turns if states[0] < turn < states[1]]
-        errors = [(float(self._law_at(law, state)), state) for state in states]
-        error, state = max(errors) if largest else min(errors)
-        return state, error
+        most = self.conductance_max_uS
+        x, sd = extreme_of(self.programming.error_sd_uS, self.conductance_min_uS / most, 1.0, largest=largest)
+        return x * most, sd

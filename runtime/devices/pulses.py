@@ -5,7 +5,8 @@ from collections.abc import Callable
 import jax.numpy as jnp
 from jax import Array
 
-from cimc.chip import Cell, Pulse
+from cimc.chip import Cell
+from cimc.device_pulse import Pulse
 from runtime.crossbar.normal import normal
 
 # (conductance [..] in uS, pulses [..], negative for RESET, key, cell) -> the conductance after, bounds not yet applied.
@@ -26,7 +27,7 @@ def apply_pulses(conductance: Array, pulses: Array, key: Array, *, cell: Cell) -
     Raises:
         ValueError: the device has no pulse response.
     """
-    moved = PULSE_LAWS[_response(cell).law](conductance, pulses, key, cell)
+    moved = PULSE_LAWS[_response(cell).law_name](conductance, pulses, key, cell)
     low, high = cell.limits_uS or (cell.conductance_min_uS, cell.conductance_max_uS)
     bounded = jnp.clip(moved, jnp.minimum(conductance, low), jnp.maximum(conductance, high))
     return jnp.where(pulses == 0, conductance, bounded)

@@ -1,0 +1,134 @@
+"""Device descriptions: one TOML file a device, the keys of `[cell]` with a name and a line of description.
+
+A chip names one, `[cell] device = "pcm-nandakumar"`, and its own keys of `[cell]` go before the device's.
+"""
+
+import difflib
+import tomllib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from pydantic import Field, ValidationError
+
+from cimc.chip_cell import Cell
+from cimc.errors import CimcError
+from cimc.explain_invalid import explain_invalid
+from cimc.plugins import plugins
+
+DEVICES_FOLDER = Path(__file__).parent / "devices"
+
+
+class DeviceFile(Cell):
+    """A device file: what `[cell]` of a chip holds, and whose it is."""
+
+    name: str = Field(min_length=1, description="name of the device, as tables show it")
+    description: str = Field(description="the device in one line, with its source")
+
+
+def device_names() -> list[str]:
+    """Names of the built-in devices, sorted, then of those of plug-ins. Raises CimcError as `plugins` does."""
+    return [*sorted(_built_in()), *_plugged_in()]
+
+
+def device_text(name_or_path: str | Path, folder: Path | None = None) -> str:
+    """The TOML text of a device: built in, of a plug-in, or in a file; a `Path` is always a file.
+
+    Args:
+        name_or_path: name, or path.
+        folder: that relative paths start from; None: the working directory.
+
+    Raises:
+        CimcError: no such device or file, or not readable as text.
+    """
+    name = str(name_or_path)
+    is_path = isinstance(name_or_path, Path) or name.endswith(".toml") or "/" in name
+    path = (folder or Path()) / name if is_path else DEVICES_FOLDER / f"{name}.toml"
+    if not is_path and name not in _built_in():
+        if name not in _plugged_in():
+            close = difflib.get_close_matches(name, device_names(), n=1)
+            hint = f"did you mean {close[0]}?" if close else "give the path of a .toml file"
+            raise CimcError(f"unknown device {name!r}; known are {', '.join(device_names())}; {hint}")
+        given = _plugged_in()[name]
+        if not isinstance(given, str | Path):
+            raise CimcError(f"the plug-in of device {name!r} gives {given!r:.60}, not a path or TOML text; mend it")
+        if "\n" in str(given):
+            return str(given)
+        path = Path(given)
+    try:
+        return path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8 text"
+        raise CimcError(f"cannot read device file {path}: {reason}; check the path") from None
+
+
+def parse_device(text: str, source: str) -> DeviceFile:
+    """Check a device description and return it. `source` names it in errors.
+
+    Raises:
+        CimcError: not TOML, an unknown or missing key, a wrong unit, or a value out of range; the first one is named.
+    """
+    try:
+        return DeviceFile.model_validate(_table(text, source))
+    except ValidationError as error:
+        raise CimcError(f"device file {source}: {explain_invalid(error, DeviceFile)}") from None
+
+
+def load_device(name_or_path: str | Path) -> DeviceFile:
+    """The device of that name, or in that file. Raises CimcError as `device_text` and `parse_device` do."""
+    return parse_device(device_text(name_or_path), str(name_or_path))
+
+
+def with_device(chip: Mapping[str, Any], source: str) -> dict[str, Any]:
+    """The tables of a chip with the device that its `[cell]` names written out, where it names one.
+
+    Args:
+        chip: as TOML has it.
+        source: of the chip; a relative path of a device starts from its folder.
+
+    Raises:
+        CimcError: as `device_text` and `parse_device`.
+    """
+    cell = chip.get("cell")
+    if not isinstance(cell, Mapping) or "device" not in cell:
+        return dict(chip)
+    named = cell["device"]
+    if not isinstance(named, str):
+        raise CimcError(f"chip file {source}: cell.device is {named!r:.60}; give the name of a device, or a path")
+    text = device_text(named, Path(source).parent if Path(source).is_file() else None)
+    parse_device(text, named)  # an error in the device is told as the device's
+    device = {key: value for key, value in _table(text, named).items() if key not in ("name", "description")}
+    own = {key: value for key, value in cell.items() if key != "device"}
+    return {**chip, "cell": _over(device, own)}
+
+
+def _over(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
+    """Tables with the keys of others before theirs; a pulse of another law replaces the whole of one."""
+    merged = dict(below)
+    for key, value in above.items():
+        old = below.get(key)
+        if (
+            isinstance(value, Mapping)
+            and isinstance(old, Mapping)
+            and value.get("law", old.get("law")) == old.get("law")
+        ):
+            merged[key] = _over(old, value)
+        else:
+            merged[key] = value
+    return merged
+
+
+def _table(text: str, source: str) -> dict[str, Any]:
+    try:
+        return tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise CimcError(f"device file {source} is not valid TOML: {error}; correct that line") from None
+
+
+def _built_in() -> frozenset[str]:
+    return frozenset(path.stem for path in DEVICES_FOLDER.glob("*.toml"))
+
+
+def _plugged_in() -> dict[str, Any]:
+    """The path of a TOML file, or its text, by device name."""
+    return plugins("cimc.devices", built_in=_built_in())

@@ -1,0 +1,143 @@
+"""What time and wear do to a device: drift, relaxation, retention, leak, flicker noise, faults, endurance."""
+
+from itertools import pairwise
+from typing import Annotated, Any, Literal
+
+from pydantic import BeforeValidator, Field, model_validator
+
+from cimc.chip_sections import Finite, NonNegative, Positive, Section
+from cimc.device_laws import MeanLaw, Numbers, SdLaw, law_at
+
+Share = Annotated[float, Field(ge=0, le=1)]
+
+
+def _tuple(value: object) -> object:
+    return tuple(value) if isinstance(value, list) else value
+
+
+SdLaws = Annotated[tuple[SdLaw, ...], BeforeValidator(_tuple)]
+MeanLaws = Annotated[tuple[MeanLaw, ...], BeforeValidator(_tuple)]
+
+
+class StateLaw(Section):
+    """A figure that depends on the state x = g / G_max: constant + log ln x + scale x^power, within least and most.
+
+    From x = `beyond` on, the polynomial instead.
+    """
+
+    constant: Finite = Field(default=0.0, description="the part that is the same for every state")
+    log: Finite = Field(default=0.0, description="factor of ln x")
+    scale: Finite = Field(default=0.0, description="factor of x^power")
+    power: Finite = Field(default=0.0, description="exponent of x, with scale")
+    least: Finite | None = Field(default=None, description="not less than this. Left out: no bound")
+    most: Finite | None = Field(default=None, description="not more than this. Left out: no bound")
+    beyond: Positive | None = Field(default=None, description="from this x on, `polynomial`. Left out: nowhere")
+    polynomial: Numbers = Field(default=(), description="coefficients in x from `beyond` on, constant first")
+
+    @model_validator(mode="after")
+    def _check_beyond(self) -> "StateLaw":
+        if (self.beyond is None) != (not self.polynomial):
+            raise ValueError("beyond and polynomial go together")
+        return self
+
+
+class Drift(Section):
+    """Power law: g(t) = g(start) (t / start)^-nu, nu of each device normal with a mean and sd that follow its state."""
+
+    start_s: Positive = Field(description="time after the write at which the written state holds, s")
+    exponent: StateLaw = Field(description="mean of nu")
+    exponent_sd: StateLaw = Field(default=StateLaw(), description="sd of nu from device to device")
+    sign: Literal["any", "positive"] = Field(
+        default="any", description="any: as drawn; positive: the magnitude of what is drawn (no device drifts upwards)"
+    )
+
+
+class Relaxation(Section):
+    """Further spread after a write: mean and sd of the deviation at stated times, between them linear in ln t.
+
+    A device keeps its place in the spread: one that lies 2 sd high after a second does so after a day.
+    """
+
+    times_s: Numbers = Field(
+        min_length=2, description="times after the write, s, ascending; the first is that of the write's error"
+    )
+    sd_uS: SdLaws = Field(description="sd at each of the times, uS: numbers, or lists of coefficients in x = g / G_max")
+    mean_uS: MeanLaws | None = Field(default=None, description="mean at each of the times, uS, likewise. Left out: 0")
+
+    @model_validator(mode="after")
+    def _check_times(self) -> "Relaxation":
+        if self.times_s[0] <= 0 or any(b <= a for a, b in pairwise(self.times_s)):
+            raise ValueError("times_s must be positive and ascend")
+        if len(self.sd_uS) != len(self.times_s) or len(self.mean_uS or self.times_s) != len(self.times_s):
+            raise ValueError("sd_uS and mean_uS need one entry for each of times_s")
+        return self
+
+
+class Retention(Section):
+    """The state decays to a rest state: g(t) = rest + (g - rest) exp(-(t / tau)^stretch)."""
+
+    tau_s: Positive = Field(description="time after which 1/e of the way is left, s; the median of all devices")
+    rest_uS: NonNegative = Field(description="the state to which devices decay, uS")
+    stretch: Positive = Field(default=1.0, description="1: exponential; less: stretched")
+    tau_d2d: NonNegative = Field(default=0.0, description="device-to-device: sd of ln tau")
+
+
+class Leak(Section):
+    """A volatile cell in training: each step takes 1 / steps of the way to the rest state."""
+
+    steps: Positive = Field(gt=1, description="training steps (batches) after which 1/e of the way is left, the median")
+    rest_uS: NonNegative = Field(description="the state to which cells leak, uS")
+    steps_d2d: NonNegative = Field(default=0.0, description="device-to-device: sd of ln steps")
+
+
+class Flicker(Section):
+    """1/f read noise: sd = g q(x) sqrt(ln((t + read) / (2 read))), t after the write."""
+
+    q: StateLaw = Field(description="q, of the state")
+    read_s: Positive = Field(description="duration of a read, s")
+    after_s: Positive = Field(description="time after the write, s, where none is told (training, evaluation)")
+
+
+class Faults(Section):
+    """Stuck devices: shares of all devices, and the conductance that they keep, which may lie beyond the window."""
+
+    stuck_low: Share = Field(default=0.0, description="share of devices stuck at low_uS")
+    stuck_high: Share = Field(default=0.0, description="share of devices stuck at high_uS")
+    stuck_anywhere: Share = Field(
+        default=0.0, description="share of devices stuck where a uniform draw in the window puts them"
+    )
+    low_uS: NonNegative | None = Field(default=None, description="value of those stuck low, uS. Left out: G_min")
+    high_uS: NonNegative | None = Field(default=None, description="value of those stuck high, uS. Left out: G_max")
+
+    @model_validator(mode="after")
+    def _check_shares(self) -> "Faults":
+        if self.stuck_low + self.stuck_high + self.stuck_anywhere > 1:
+            raise ValueError("the shares of stuck devices add up to more than 1")
+        return self
+
+    @property
+    def share(self) -> float:
+        """Of all devices, those that are stuck."""
+        return self.stuck_low + self.stuck_high + self.stuck_anywhere
+
+
+class Endurance(Section):
+    """Wear: a device takes so many writes (or pulses), and then keeps what it holds."""
+
+    writes: Positive = Field(description="acts of writing after which half the devices are worn out: writes, or pulses")
+    spread_decades: NonNegative = Field(default=0.0, description="device-to-device: sd of log10 of that number")
+    then: Literal["keeps", "low", "high"] = Field(
+        default="keeps", description="a worn device keeps what it holds, or falls to G_min or G_max for good"
+    )
+
+
+def state_law_at(law: StateLaw, x: Any) -> Any:
+    """The law at states x = g / G_max, an array (NumPy or JAX) of numbers of at least 0."""
+    xp = x.__array_namespace__()
+    safe = xp.maximum(x, 1e-6)
+    value = law.constant + law.log * xp.log(safe) + (law.scale * safe**law.power if law.scale else 0.0)
+    if law.least is not None or law.most is not None:
+        value = xp.clip(value, law.least, law.most)
+    if law.beyond is None:
+        return value
+    return xp.where(x < law.beyond, value, law_at(law.polynomial, x))
