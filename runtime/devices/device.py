@@ -5,6 +5,7 @@ retention) have no figure in a chip file yet, so every device is its description
 record, in a file each: `traits(key, shape)` and `age(conductance, seconds)`.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache, partial
 from typing import Protocol
@@ -12,7 +13,8 @@ from typing import Protocol
 from jax import Array
 
 from cimc.chip import Cell
-from runtime.devices.pulses import apply_pulses, plan_pulses
+from runtime.devices.pulse_plan import plan_pulses
+from runtime.devices.pulses import NO_TRAITS, apply_pulses
 from runtime.devices.reads import read_devices
 from runtime.devices.write_verify import Written, write_verify
 
@@ -36,7 +38,7 @@ class Plan(Protocol):
 class Pulse(Protocol):
     """Open loop; see `apply_pulses`."""
 
-    def __call__(self, conductance: Array, pulses: Array, key: Array) -> Array:
+    def __call__(self, conductance: Array, pulses: Array, key: Array, traits: Mapping[str, Array] = NO_TRAITS) -> Array:
         """Conductances [..], uS, after that many pulses (negative: RESET)."""
 
 
@@ -66,6 +68,8 @@ def device_of(cell: Cell) -> Device:
     return Device(
         write=partial(write_verify, cell=cell),
         plan=partial(plan_pulses, cell=cell),
-        pulse=partial(apply_pulses, cell=cell),
+        pulse=lambda conductance, pulses, key, traits=NO_TRAITS: apply_pulses(
+            conductance, pulses, key, cell=cell, traits=traits
+        ),
         read=partial(read_devices, cell=cell),
     )
