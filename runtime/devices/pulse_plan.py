@@ -16,7 +16,7 @@ from cimc.chip import Cell
 from cimc.device_pulse import Pulse
 from runtime.devices.pulse_laws import bounds_uS, exponential_form, pulse_response, step_factor
 
-# A law that slows down towards its bound never reaches it: its last part, so much of a step, is not asked for.
+# A law that slows down towards its bound never reaches it: from so near, in steps, no further pulse is asked for.
 BEFORE_BOUND = 0.5
 SLOWEST = 1e-3  # a step so small, over the stated one, ends a staircase
 LONGEST = 1 << 14  # pulses of a staircase
@@ -27,7 +27,7 @@ class Staircase(NamedTuple):
     """The mean law in one direction: what is travelled from the bound behind, uS, against the number of pulses.
 
     Either closed: a step is constant + slope (width - travelled). Or nodes: travelled after 0, 1, 2, ... pulses.
-    end: what plans do not ask to be passed, within the width between the bounds.
+    end: from there on, before the bound at `width`, plans ask for no further pulse.
     """
 
     width: float
@@ -38,7 +38,7 @@ class Staircase(NamedTuple):
 
     def position(self, travelled: Array) -> Array:
         """The number of pulses, not whole, that lead from the bound behind to there [..]."""
-        travelled = jnp.clip(travelled, 0, self.width)
+        travelled = jnp.clip(travelled, 0, self.width * (1 - ROUNDING**2))  # a law that slows down never arrives
         if self.nodes is not None:
             return jnp.interp(travelled, self.nodes, np.arange(len(self.nodes), dtype=np.float32))
         if self.slope == 0:
@@ -196,13 +196,14 @@ def _plan_moves(wanted: Array, held: Array, pulse: Pulse, cell: Cell) -> tuple[A
 
 
 def _move(stairs: Staircase, start: Array, way: Array) -> tuple[Array, Array]:
-    """As many whole pulses [..] as lead no further than wanted, nor beyond the end, and where they lead, as travelled.
+    """As many whole pulses [..] as lead no further than wanted, none from beyond the end, and where they lead.
 
-    start: what is travelled already, uS. way: how much further, uS.
+    start: what is travelled already, uS. way: how much further, uS. The result is travelled likewise.
     """
     first = stairs.position(start)
-    count = jnp.floor(stairs.position(jnp.minimum(start + way, stairs.end)) - first + ROUNDING)
-    count = jnp.maximum(count, 0)
+    most = jnp.ceil(stairs.position(jnp.full_like(start, stairs.end)) - first - ROUNDING)
+    count = jnp.floor(stairs.position(start + way) - first + ROUNDING)
+    count = jnp.maximum(jnp.minimum(count, most), 0)
     return count, jnp.where(count > 0, stairs.travelled(first + count), start)
 
 

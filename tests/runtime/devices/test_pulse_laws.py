@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from jax import Array
 
 from cimc.chip import Cell, load_chip
 from cimc.device_pulse import (
@@ -214,35 +215,39 @@ def test_write_noise_is_seen_but_not_held() -> None:
     assert_moments(np.asarray(start) - MIDDLE, 20 * (1 - 0.9**3), 0.5)
 
 
-ANY_LAW = st.sampled_from(
-    [
-        Linear(step_uS=3.0, c2c=0.7),
-        SoftBounds(law="soft-bounds", step_uS=3.0, c2c=0.5, c2c_of="nominal-step"),
-        SoftBounds(law="soft-bounds", step_uS=20.0, step_down_uS=5.0, c2c=0.3),
-        Exponential(law="exponential", step_uS=1.0, nonlinearity=4.0, nonlinearity_down=-2.0, c2c=0.1, c2c_of="window"),
-        ExponentialStep(law="exponential-step", step_uS=1.0, c2c=0.5),
-        Power(law="power", step_uS=2.0, exponent=1.7, c2c=1.0),
-        Piecewise(law="piecewise", step_uS=2.0, factors=(2.0, 0.5, 0.1), c2c=0.5),
-        Tabulated(law="tabulated", step_uS=2.0, curve_uS=(10.0, 25.0, 33.0, 45.0), c2c=0.5),
-        Binary(law="binary", step_uS=40.0, probability=0.5),
-    ]
-)
+ANY_LAW = [
+    Linear(step_uS=3.0, c2c=0.7),
+    SoftBounds(law="soft-bounds", step_uS=3.0, c2c=0.5, c2c_of="nominal-step"),
+    SoftBounds(law="soft-bounds", step_uS=20.0, step_down_uS=5.0, c2c=0.3),
+    Exponential(law="exponential", step_uS=1.0, nonlinearity=4.0, nonlinearity_down=-2.0, c2c=0.1, c2c_of="window"),
+    ExponentialStep(law="exponential-step", step_uS=1.0, c2c=0.5),
+    Power(law="power", step_uS=2.0, exponent=1.7, c2c=1.0),
+    Piecewise(law="piecewise", step_uS=2.0, factors=(2.0, 0.5, 0.1), c2c=0.5),
+    Tabulated(law="tabulated", step_uS=2.0, curve_uS=(10.0, 25.0, 33.0, 45.0), c2c=0.5),
+    Binary(law="binary", step_uS=40.0, probability=0.5),
+]
 
 
-@settings(max_examples=40, deadline=None)
-@given(ANY_LAW, st.integers(0, 2**31 - 1))
-def test_no_pulse_takes_a_device_beyond_its_own_bounds(pulse: Pulse, seed: int) -> None:
-    random = np.random.default_rng(seed)
-    low, high = random.uniform(0, 28, 64), random.uniform(32, 90, 64)
-    start, counts = random.uniform(low, high), random.integers(-12, 13, 64)
-    traits = {"step_up": random.uniform(0, 8, 64), "step_down": random.uniform(0, 8, 64), "low": low, "high": high}
-    arrays = {name: jnp.asarray(values, jnp.float32) for name, values in traits.items()}
-    before = np.asarray(start, np.float32)
-    after = np.asarray(
-        device_of(cell_with(pulse)).pulse(
-            jnp.asarray(before), jnp.asarray(counts, jnp.float32), jax.random.key(seed), arrays
-        )
-    )
-    assert np.all(after >= np.minimum(np.asarray(arrays["low"]), before))
-    assert np.all(after <= np.maximum(np.asarray(arrays["high"]), before))
-    np.testing.assert_array_equal(after[counts == 0], before[counts == 0])
+@pytest.mark.parametrize("pulse", ANY_LAW, ids=lambda pulse: f"{pulse.law_name} {pulse.step_uS:g}")
+def test_no_pulse_takes_a_device_beyond_its_own_bounds(pulse: Pulse) -> None:
+    device = device_of(cell_with(pulse))
+
+    @jax.jit
+    def apply(start: Array, counts: Array, seed: Array, traits: dict[str, Array]) -> Array:
+        return device.pulse(start, counts, jax.random.key(seed), traits)
+
+    @settings(max_examples=10, deadline=None)
+    @given(st.integers(0, 2**31 - 1))
+    def stays(seed: int) -> None:
+        random = np.random.default_rng(seed)
+        low, high = (random.uniform(*ends, 256).astype(np.float32) for ends in ((0, 28), (32, 90)))
+        steps = {name: random.uniform(0, 8, 256).astype(np.float32) for name in ("step_up", "step_down")}
+        start, counts = random.uniform(low - 5, high + 5), random.integers(-12, 13, 256)
+        before = start.astype(np.float32)
+        traits = {name: jnp.asarray(values) for name, values in {**steps, "low": low, "high": high}.items()}
+        after = np.asarray(apply(jnp.asarray(before), jnp.asarray(counts, jnp.float32), jnp.uint32(seed), traits))
+        assert np.all(after >= np.minimum(low, before))
+        assert np.all(after <= np.maximum(high, before))
+        np.testing.assert_array_equal(after[counts == 0], before[counts == 0])
+
+    stays()
