@@ -14,13 +14,14 @@ from jax import Array
 
 from cimc.chip import Cell
 from runtime.devices.pulse_plan import plan_pulses
+from runtime.devices.pulse_train import write_by_pulses
 from runtime.devices.pulses import NO_TRAITS, apply_pulses
 from runtime.devices.reads import read_devices
 from runtime.devices.write_verify import Written, write_verify
 
 
 class Write(Protocol):
-    """Closed loop; see `write_verify`."""
+    """Closed loop; see `write_verify` and `write_by_pulses`."""
 
     def __call__(self, goal: Array, key: Array) -> Written:
         """Write all devices to their goals [..], uS."""
@@ -66,7 +67,7 @@ class Device:
 def device_of(cell: Cell) -> Device:
     """The device of a description; the same object for equal descriptions."""
     return Device(
-        write=partial(write_verify, cell=cell),
+        write=partial(write_by_pulses if cell.programming.train else write_verify, cell=cell),
         plan=partial(plan_pulses, cell=cell),
         pulse=lambda conductance, pulses, key, traits=NO_TRAITS: apply_pulses(
             conductance, pulses, key, cell=cell, traits=traits
