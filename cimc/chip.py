@@ -3,14 +3,16 @@
 import difflib
 import math
 import tomllib
+from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from pydantic import Field, ValidationError, model_validator
 
 from cimc.chip_cell import Cell, Programming
 from cimc.chip_sections import Adc, Area, Array, Cores, Cost, Input, Section, Weights
-from cimc.device_file import with_device
+from cimc.device_file import merged, with_device
 from cimc.errors import CimcError
 from cimc.explain_invalid import explain_invalid
 from cimc.options import RowSplit
@@ -191,23 +193,57 @@ def chip_text(name_or_path: str | Path) -> str:
         raise CimcError(f"cannot read chip file {path}: {reason}; check the path") from None
 
 
-def parse_chip(text: str, source: str) -> Chip:
+def parse_chip(
+    text: str, source: str, *, device: str | Path | None = None, settings: Mapping[str, Any] = MappingProxyType({})
+) -> Chip:
     """Check a chip description and return it. `source` names it in errors.
+
+    Args:
+        text: TOML.
+        source: of the text; a device that `[cell]` names by a relative path starts from its folder.
+        device: name or path of a device in place of the whole of `[cell]`.
+        settings: tables as TOML has them; their keys go before those of the chip and of the device, and a
+            `cell.device` among them is as `device`.
 
     Raises:
         CimcError: not TOML, an unknown or missing key, a wrong unit, or a value out of range; the first one is named.
     """
     try:
-        return Chip.model_validate(with_device(tomllib.loads(text), source))
+        return Chip.model_validate(_changed(tomllib.loads(text), source, device, settings))
     except tomllib.TOMLDecodeError as error:
         raise CimcError(f"chip file {source} is not valid TOML: {error}; correct that line") from None
     except ValidationError as error:
         raise CimcError(f"chip file {source}: {explain_invalid(error, Chip)}") from None
 
 
-def load_chip(name_or_path: str | Path) -> Chip:
-    """The chip of that name, or in that file. Raises CimcError as `chip_text` and `parse_chip` do."""
-    return parse_chip(chip_text(name_or_path), str(name_or_path))
+def load_chip(
+    name_or_path: str | Path,
+    device: str | Path | None = None,
+    *,
+    settings: Mapping[str, Any] = MappingProxyType({}),
+) -> Chip:
+    """The chip of that name, or in that file, with another device and other values; see `parse_chip`.
+
+    Example: load_chip("hermes", "pcm-nandakumar", settings={"adc": {"bits": 6}}).
+
+    Raises:
+        CimcError: as `chip_text` and `parse_chip`.
+    """
+    return parse_chip(chip_text(name_or_path), str(name_or_path), device=device, settings=settings)
+
+
+def _changed(
+    tables: Mapping[str, Any], source: str, device: str | Path | None, settings: Mapping[str, Any]
+) -> dict[str, Any]:
+    """The tables of a chip with its device written out, and with what stands in their place."""
+    cell = settings.get("cell")
+    if isinstance(cell, Mapping) and "device" in cell:
+        device = cell["device"] if device is None else device
+        settings = {**settings, "cell": {key: value for key, value in cell.items() if key != "device"}}
+    if device is not None:
+        is_path = isinstance(device, Path) or (isinstance(device, str) and (device.endswith(".toml") or "/" in device))
+        tables = {**tables, "cell": {"device": str(Path(device).absolute()) if is_path else device}}
+    return merged(with_device(tables, source), settings)
 
 
 def _built_in() -> frozenset[str]:

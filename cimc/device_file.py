@@ -99,12 +99,12 @@ def with_device(chip: Mapping[str, Any], source: str) -> dict[str, Any]:
     parse_device(text, named)  # an error in the device is told as the device's
     device = {key: value for key, value in _table(text, named).items() if key not in ("name", "description")}
     own = {key: value for key, value in cell.items() if key != "device"}
-    return {**chip, "cell": _over(device, own)}
+    return {**chip, "cell": merged(device, own)}
 
 
-def _over(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
+def merged(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
     """Tables with the keys of others before theirs; a pulse of another law replaces the whole of one."""
-    merged = dict(below)
+    tables = dict(below)
     for key, value in above.items():
         old = below.get(key)
         if (
@@ -112,10 +112,10 @@ def _over(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
             and isinstance(old, Mapping)
             and value.get("law", old.get("law")) == old.get("law")
         ):
-            merged[key] = _over(old, value)
+            tables[key] = merged(old, value)
         else:
-            merged[key] = value
-    return merged
+            tables[key] = value
+    return tables
 
 
 def _table(text: str, source: str) -> dict[str, Any]:

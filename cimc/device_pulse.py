@@ -133,7 +133,9 @@ class Power(Pulse):
         "stated one for every exponent"
     )
     exponent: NonNegative = Field(description="exponent of SET pulses")
-    exponent_down: NonNegative | None = Field(default=None, description="exponent of RESET pulses. Left out: as exponent")
+    exponent_down: NonNegative | None = Field(
+        default=None, description="exponent of RESET pulses. Left out: as exponent"
+    )
 
 
 class Piecewise(Pulse):

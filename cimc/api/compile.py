@@ -68,6 +68,7 @@ def compile(
     model: str | Path,
     chip: str | Path | Chip,
     *,
+    device: str | Path | None = None,
     output: str | Path | None = None,
     input_range: tuple[float, float] | None = None,
     calibrate: Dataset | None = None,
@@ -97,6 +98,7 @@ def compile(
     Args:
         model: the ONNX file.
         chip: name of a built-in chip, path of a TOML file, or a chip in memory.
+        device: name or path of a device in place of the whole of the chip's `[cell]`.
         output: the `.cim` file to write; None: nothing is written.
         input_range: least and greatest value of the network's inputs; a negative one makes the first layer signed.
             None: 0 to 1, or what `calibrate` says.
@@ -135,8 +137,9 @@ def compile(
     """
     if output is not None:
         require_different(model, output)
-        if isinstance(chip, Path) or (isinstance(chip, str) and chip.endswith(".toml")):
-            require_different(chip, output)
+        for read in (chip, device):
+            if isinstance(read, Path) or (isinstance(read, str) and read.endswith(".toml")):
+                require_different(read, output)
     if input_range is not None and calibrate is not None:
         raise CimcError("--input-range and --calibrate both set the input range; leave one of them out")
     options = MappingOptions(
@@ -162,7 +165,7 @@ def compile(
         raise CimcError("--curve measures all settings for a target; add --target-snr or --min-agreement")
     filled = check_by_layer("fill_rows", fill_rows, 1)
     sharing = check_choice(ShareWeights, "share_weights", share_weights)
-    description, text = chip_of(chip)
+    description, text = chip_of(chip, device)
     network = read_network(Path(model))
     if output is not None and Path(output).resolve() in external_files(Path(model)):
         raise CimcError(f"cannot write {output}: it holds the weights of {model}; choose another name with -o")

@@ -1,6 +1,10 @@
 """What a caller may hand in: a `.cim` file by its path or in memory, a chip by its name, its path or in memory."""
 
+import tomllib
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+from types import MappingProxyType
+from typing import Any
 
 from cimc.artifact import Artifact, read_artifact
 from cimc.chip import Chip, chip_text, parse_chip
@@ -14,10 +18,43 @@ def artifact_of(source: str | Path | Artifact) -> tuple[Artifact, str]:
     return read_artifact(source), str(source)
 
 
-def chip_of(chip: str | Path | Chip) -> tuple[Chip, str]:
-    """The chip and the text of its file. Raises CimcError as `chip_text` and `parse_chip` do.
+def chip_of(
+    chip: str | Path | Chip,
+    device: str | Path | None = None,
+    *,
+    settings: Mapping[str, Any] = MappingProxyType({}),
+) -> tuple[Chip, str]:
+    """The chip, and a text that stands alone: its file, or where that names a device, all values with the device's.
 
     A chip in memory is checked as a file is: `model_copy` may have put anything into it.
+
+    Args:
+        chip: name, path, or a chip in memory.
+        device: name or path of a device in place of the chip's; see `cimc.chip.parse_chip`.
+        settings: further values; likewise.
+
+    Raises:
+        CimcError: as `chip_text` and `parse_chip`.
     """
     text = chip_to_toml(chip) if isinstance(chip, Chip) else chip_text(chip)
-    return parse_chip(text, f"of {chip.name}" if isinstance(chip, Chip) else str(chip)), text
+    described = parse_chip(
+        text, f"of {chip.name}" if isinstance(chip, Chip) else str(chip), device=device, settings=settings
+    )
+    named = device or settings.get("cell", {}).get("device") or tomllib.loads(text)["cell"].get("device")
+    if named is None and not settings:
+        return described, text
+    origin = [f"Chip {described.name}"]
+    if named is not None:
+        origin.append(f"with the device {named}")
+    if settings:
+        origin.append(f"with {', '.join(sorted(_keys(settings)))} set")
+    return described, chip_to_toml(described, f"{', '.join(origin)}; the sources of values stand in their files.")
+
+
+def _keys(tables: Mapping[str, Any], path: str = "") -> Iterator[str]:
+    """The dotted keys of all values but that of the device."""
+    for key, value in tables.items():
+        if isinstance(value, Mapping):
+            yield from _keys(value, f"{path}{key}.")
+        elif f"{path}{key}" != "cell.device":
+            yield f"{path}{key}"

@@ -10,6 +10,7 @@ import typer
 from cimc.commands.options import (
     ChannelsLast,
     DataDir,
+    DeviceName,
     FillRows,
     GroupsPerRead,
     Json,
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
 def compile(
     model: Annotated[Path, typer.Argument(help="ONNX file.")],
     chip: Annotated[str, typer.Option(help="Chip name (see `cimc chips`) or path of a TOML file.")] = "brram-256x64",
+    device: DeviceName = None,
     output: Annotated[Path | None, typer.Option("-o", "--output", help=".cim file to write.")] = None,
     input_range: Annotated[
         str | None,
@@ -131,6 +133,7 @@ def compile(
     compiled = cimc.compile(
         model,
         chip,
+        device=device,
         output=output,
         input_range=None if input_range is None else parse_range(input_range),
         calibrate=data,

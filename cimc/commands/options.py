@@ -2,6 +2,7 @@
 
 import json
 import math
+import tomllib
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -69,6 +70,14 @@ Mean = Annotated[
 ]
 Std = Annotated[str | None, typer.Option("--std", metavar="NUMBERS", help="What they are divided by then, by channel.")]
 ChannelsLast = Annotated[bool, typer.Option("--channels-last", help="The images are stored with their channels last.")]
+DeviceName = Annotated[
+    str | None,
+    typer.Option(
+        "--device",
+        metavar="NAME",
+        help="Device (see `cimc devices`) or path of its TOML file, in place of the whole of the chip's [cell].",
+    ),
+]
 Seed = Annotated[int, typer.Option(help="Seed of everything random.", min=0)]
 
 
@@ -116,6 +125,32 @@ def parse_by_layer(option: str, texts: list[str] | None) -> dict[str, int]:
             )
         found[layer] = int(number)
     return found
+
+
+def parse_settings(texts: list[str] | None) -> dict[str, Any]:
+    """Tables from KEY.PATH=VALUE with values as TOML has them; a bare word is a string.
+
+    Raises typer.BadParameter for what is not that, for a key that comes twice, and for a value where a section stands.
+    """
+    tables: dict[str, Any] = {}
+    for text in texts or ():
+        path, _, written = text.partition("=")
+        *sections, key = keys = [part.strip() for part in path.split(".")]
+        table: Any = tables
+        for section in sections:
+            table = table.setdefault(section, {}) if isinstance(table, dict) else None
+        if not all(keys) or not written.strip() or not isinstance(table, dict) or key in table:
+            raise typer.BadParameter(f"{text!r} is not KEY.PATH=VALUE with one value a key", param_hint="--set")
+        table[key] = _toml_value(written.strip())
+    return tables
+
+
+def _toml_value(text: str) -> Any:
+    try:
+        read = tomllib.loads(f"value = {text}")
+    except tomllib.TOMLDecodeError:
+        return text
+    return read["value"] if list(read) == ["value"] else text
 
 
 def emit(figures: Mapping[str, Any], show: Callable[[], None], *, as_json: bool) -> None:

@@ -26,7 +26,9 @@ from tests.networks import network_proto, weights
 ROOT = Path(__file__).parents[2]
 PACKAGES = ("cimc", "passes", "runtime")
 CHIP = "brram-soc"
-COMPILE = "model chip | output input_range calibrate max_chips row_split rows_per_read groups_per_read verify shapes"
+COMPILE = (
+    "model chip | device output input_range calibrate max_chips row_split rows_per_read groups_per_read verify shapes"
+)
 COMPILE += " constants verify_passes passes_folder objective arrays seed share_weights fill_rows digital digital_budget"
 COMPILE += " target_snr min_agreement curve note"
 EXPORT = "source chip | output data weights noise layers digital correct carry rows_per_read groups_per_read seed note"
@@ -38,7 +40,7 @@ SIGNATURES = {
     "evaluate": "source data | exact noise metric layers memory carry seed progress note",
     "explain": "chip",
     "export": EXPORT,
-    "load_chip": "name_or_path",
+    "load_chip": "name_or_path device | settings",
     "load_data": "name_or_path data_dir | mean std channels_last",
     "read_artifact": "path",
     "read_package": "folder",
