@@ -250,7 +250,7 @@ class Cell(Section):
         return variance
 
     def state(self, conductance: Any) -> Any:
-        """x = g / G_max, at which laws of the state are taken: that of the nearer end for conductances beyond the window.
+        """x = g / G_max, at which laws of the state are taken; beyond the window that of its nearer end.
 
         conductance: uS, an array (NumPy or JAX).
         """
