@@ -299,7 +299,7 @@ def _present(copy: LayerCopy, *, noise: bool) -> list[Cause]:
         Cause.input_rounding: has_dac,
         Cause.weights: True,
         Cause.programming: not np.array_equal(copy.targets, copy.conductance),
-        Cause.read_noise: noise and chip.cell.read_noise_uS > 0,
+        Cause.read_noise: noise and chip.cell.reads_are_noisy,
         Cause.idle_current: has_adc and chip.cell.conductance_min_uS > 0,
         Cause.adc_noise: noise and chip.adc.noise_lsb > 0,
         Cause.adc_clipping: has_adc,
@@ -348,11 +348,11 @@ def _convert(
     """
     chip, per_product = copy.chip, np.float32(levels_per_product(copy.chip))
     level = (bit_lines @ applied[:, None]) * per_product
-    read_noise = chip.cell.read_noise_uS if Cause.read_noise in on else 0.0
+    read_noise = chip.cell.reads_are_noisy and Cause.read_noise in on
     adc_noise = chip.adc.noise_lsb if Cause.adc_noise in on else 0.0
     if read_noise or adc_noise:
-        power = np.square(applied).sum(axis=1)[:, None, None]
-        sigma = np.sqrt(power * np.float32(read_noise * per_product) ** 2 + np.float32(adc_noise) ** 2)
+        variance = _read_variance(chip, applied, bit_lines) if read_noise else np.float32(0)
+        sigma = np.sqrt(variance + np.float32(adc_noise) ** 2)
         level = level + sigma * random.standard_normal(level.shape, np.float32)
     if Cause.adc_step in on:
         level = np.round(level)
@@ -362,6 +362,15 @@ def _convert(
             top = top + (applied.sum(axis=1) * np.float32(chip.cell.conductance_min_uS) * per_product)[:, None, None]
         level = np.clip(level, 0, top)
     return level
+
+
+def _read_variance(chip: Chip, applied: Floats, bit_lines: Floats) -> Floats:
+    """Variance, in LSB^2, of the read noise that columns sum up; arguments as `_convert`."""
+    per_product, power = np.float32(levels_per_product(chip)), np.square(applied)
+    if not chip.cell.reads_follow_state:
+        return power.sum(axis=1)[:, None, None] * np.float32(chip.cell.read_noise_uS * per_product) ** 2
+    per_cell: Floats = (chip.cell.read_noise_variance(bit_lines) * per_product**2).astype(np.float32)
+    return per_cell @ power[:, None]
 
 
 def _power(array: npt.NDArray[np.floating]) -> float:
