@@ -22,6 +22,7 @@ from runtime.system.program import programmed_state
 from runtime.system.quality import better, new_quality
 from runtime.system.state import State, System
 
+TRAITS = 1 << 20  # beside the draws of a write
 POPULATION_BYTES = 1 << 28  # of the devices of all chips that are programmed at once
 
 
@@ -141,7 +142,8 @@ def program_chip(system: System, state: State, key: Array) -> dict[str, Array]:
 
 @partial(jit, static_argnums=0)
 def _write(device: Device, targets: Array, key: Array) -> Array:
-    return device.write(targets, key).conductance
+    traits = device.traits(jax.random.fold_in(key, TRAITS), targets.shape) if device.trait_names else {}
+    return device.write(targets, key, traits).conductance
 
 
 def summary(result: Deployment) -> dict[str, Any]:

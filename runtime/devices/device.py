@@ -1,12 +1,8 @@
-"""The door to the devices: training, export and deployment write, pulse and read through the record made here.
-
-Traits that are drawn once a chip (a device's own step, bounds or drift exponent, a stuck value) and ageing (drift,
-retention) have no figure in a chip file yet, so every device is its description's. They will be two more fields of the
-record, in a file each: `traits(key, shape)` and `age(conductance, seconds)`.
-"""
+"""The door to the devices: training, export and deployment write, pulse and read through the record made here."""
 
 from dataclasses import dataclass
 from functools import cache, partial
+from types import MappingProxyType
 from typing import Protocol
 
 from jax import Array
@@ -14,13 +10,24 @@ from jax import Array
 from cimc.chip import Cell
 from runtime.devices.pulses import apply_pulses, plan_pulses
 from runtime.devices.reads import read_devices
+from runtime.devices.traits import Traits, draw_traits, trait_names
+from runtime.devices.wear import keep_stuck, leak, wear
 from runtime.devices.write_verify import Written, write_verify
+
+NONE: Traits = MappingProxyType({})
+
+
+class DrawTraits(Protocol):
+    """What is a device's own; see `draw_traits`."""
+
+    def __call__(self, key: Array, shape: tuple[int, ...]) -> dict[str, Array]:
+        """By name, arrays of that shape; {} where nothing varies."""
 
 
 class Write(Protocol):
     """Closed loop; see `write_verify`."""
 
-    def __call__(self, goal: Array, key: Array) -> Written:
+    def __call__(self, goal: Array, key: Array, traits: Traits = NONE) -> Written:
         """Write all devices to their goals [..], uS."""
 
 
@@ -36,7 +43,7 @@ class Plan(Protocol):
 class Pulse(Protocol):
     """Open loop; see `apply_pulses`."""
 
-    def __call__(self, conductance: Array, pulses: Array, key: Array) -> Array:
+    def __call__(self, conductance: Array, pulses: Array, key: Array, traits: Traits = NONE) -> Array:
         """Conductances [..], uS, after that many pulses (negative: RESET)."""
 
 
@@ -47,25 +54,55 @@ class Read(Protocol):
         """The mean of that many reads of every device [..], uS."""
 
 
+class Wear(Protocol):
+    """What wear leaves of an act; see `wear`."""
+
+    def __call__(self, before: Array, after: Array, acts: Array, new_acts: Array, traits: Traits) -> Array:
+        """Conductances [..], uS, worn devices kept."""
+
+
+class Leak(Protocol):
+    """A training step of a volatile cell; see `leak`."""
+
+    def __call__(self, conductance: Array, traits: Traits) -> Array:
+        """Conductances [..], uS, a step later."""
+
+
 @dataclass(frozen=True, eq=False)
 class Device:
     """What a kind of device does: functions of arrays of conductances in uS, to be called within `jax.jit` or outside.
 
-    Equal only to itself, so it is hashable and may be a static argument of `jit`.
+    Equal only to itself, so it is hashable and may be a static argument of `jit`. trait_names: what `traits` draws.
     """
 
+    trait_names: tuple[str, ...]
+    traits: DrawTraits
     write: Write
     plan: Plan
     pulse: Pulse
     read: Read
+    wear: Wear
+    leak: Leak
 
 
 @cache
 def device_of(cell: Cell) -> Device:
     """The device of a description; the same object for equal descriptions."""
+
+    def write(goal: Array, key: Array, traits: Traits = NONE) -> Written:
+        written = write_verify(goal, key, cell=cell)
+        return written._replace(conductance=keep_stuck(written.conductance, traits))
+
+    def pulse(conductance: Array, pulses: Array, key: Array, traits: Traits = NONE) -> Array:
+        return keep_stuck(apply_pulses(conductance, pulses, key, cell=cell), traits)
+
     return Device(
-        write=partial(write_verify, cell=cell),
+        trait_names=trait_names(cell),
+        traits=partial(draw_traits, cell=cell),
+        write=write,
         plan=partial(plan_pulses, cell=cell),
-        pulse=partial(apply_pulses, cell=cell),
+        pulse=pulse,
         read=partial(read_devices, cell=cell),
+        wear=partial(wear, cell=cell),
+        leak=partial(leak, cell=cell),
     )

@@ -21,6 +21,7 @@ from runtime.network.network import Network
 # Group -> name -> array, by who holds it.
 # The chip, by crossbar layer:
 #   conductance   G+ and G- [2, rows, columns], uS
+#   step_up, ...  traits of its devices (`runtime.devices.traits`), of those that have any once they are written
 # The digital side:
 #   weight        digital copy of the weights [rows, columns], in the network's own unit
 #   weight_range  the weight of a fully programmed pair, scalar or [columns]
@@ -141,6 +142,22 @@ def bias_of(system: System, state: State, layer: str) -> Array | None:
     return state["bias"].get(layer, None if name is None else state["digital"][name])
 
 
+def draw_chip(system: System, conductance: Dictionary[str, Array], key: Array) -> State:
+    """The traits of a chip's devices, as groups of the state; {} where devices have none."""
+    device = device_of(system.chip.cell)
+    drawn = {
+        name: device.traits(jax.random.fold_in(key, index), pairs.shape)
+        for index, (name, pairs) in enumerate(conductance.items())
+    }
+    return {trait: {name: traits[trait] for name, traits in drawn.items()} for trait in device.trait_names}
+
+
+def traits_of(system: System, state: State, layer: str) -> dict[str, Array]:
+    """The traits of a layer's devices that the state holds."""
+    names = device_of(system.chip.cell).trait_names
+    return {trait: state[trait][layer] for trait in names if layer in state.get(trait, {})}
+
+
 def program(system: System, state: State, key: Array) -> tuple[State, dict[str, Array]]:
     """Write every device to the target of the digital copy, with the chip's programming error.
 
@@ -151,7 +168,8 @@ def program(system: System, state: State, key: Array) -> tuple[State, dict[str, 
     for index, (name, weight) in enumerate(state["weight"].items()):
         # Step after step: what is only queued holds its memory already.
         targets = jax.block_until_ready(pair_targets(weight, state["weight_range"][name], system.chip))
-        written = device_of(system.chip.cell).write(targets, jax.random.fold_in(key, index))
+        traits = traits_of(system, state, name)
+        written = device_of(system.chip.cell).write(targets, jax.random.fold_in(key, index), traits)
         conductance[name], trials[name] = jax.block_until_ready(
             (written.conductance, jnp.sum(written.trials, dtype=jnp.int32))
         )
@@ -207,6 +225,9 @@ def restore_state(system: System, flat: Dictionary[str, np.ndarray], source: str
             if stored is None or stored.shape != shape:
                 raise CimcError(f"the state in {source} does not fit its network (at {group}/{name}); train it again")
             state[group][name] = jax.device_put(stored)
+    for trait in device_of(system.chip.cell).trait_names:  # of devices that were written; a float run writes none
+        held = {name: flat[f"{trait}/{name}"] for name in state["weight"] if f"{trait}/{name}" in flat}
+        state[trait] = {name: jax.device_put(array) for name, array in held.items()}
     return state
 
 

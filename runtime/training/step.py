@@ -10,6 +10,7 @@ from jax import Array
 
 from cimc.dataset import Preprocess
 from runtime.crossbar.xla import jit
+from runtime.devices.device import device_of
 from runtime.network.run import run_network
 from runtime.system.inputs import input_shapes, network_inputs
 from runtime.system.state import State, System
@@ -51,7 +52,8 @@ def train_steps(
     ranges = spread(weights, state["weight_range"])
     # The rate of each layer over --lr.
     units = spread(weights, {name: compute.unit(w, state["weight_range"][name]) for name, w in state["weight"].items()})
-    beside = _Beside(state, ranges, units, pack(weights, word_lines(system, state["weight"])))
+    traits = {name: pack(weights, state[name]) for name in device_of(system.chip.cell).trait_names if state.get(name)}
+    beside = _Beside(state, ranges, units, pack(weights, word_lines(system, state["weight"])), traits)
 
     def one(n: Array, carried: _Carried) -> _Carried:
         step_key = jax.random.fold_in(key, first + n)
@@ -92,14 +94,15 @@ def train_steps(
 
 
 class _Beside(NamedTuple):
-    """What steps read and do not change: the state, and of the packed weights the range, the unit of their steps and
-    the word line.
+    """What steps read and do not change: the state, and of the packed weights the range, the unit of their steps, the
+    word line, and the traits of the devices by name.
     """
 
     fixed: State
     ranges: tuple[Array, ...]
     units: tuple[Array, ...]
     word_lines: tuple[Array, ...]
+    traits: dict[str, tuple[Array, ...]]
 
 
 class _Carried(NamedTuple):
@@ -160,6 +163,7 @@ def _train_step(
             Change(steps["weight"][index], gradient["weight"][index]),
             weight_range=beside.ranges[index],
             word_line=beside.word_lines[index],
+            traits={name: vectors[index] for name, vectors in beside.traits.items()},
             key=jax.random.fold_in(update_key, index),
         )
         for index, layer in enumerate(carried.layers)

@@ -19,7 +19,7 @@ from runtime.crossbar.keys import new_key
 from runtime.crossbar.xla import jit
 from runtime.system.calibration import calibration_index
 from runtime.system.inputs import match_data
-from runtime.system.state import State, System, program, read_back
+from runtime.system.state import State, System, draw_chip, program, read_back
 from runtime.system.watch import Watch, follow, new_watch, steps_to_look
 from runtime.training.learning_rate import learning_rate
 from runtime.training.logits import logits
@@ -87,6 +87,9 @@ def start(system: System, state: State, options: TrainingOptions, programmed: bo
     return Run(state, optimizer, 0, jax.device_put(np.float32(0)), (), new_watch(system), trials)
 
 
+TRAITS = 3  # beside the two keys of the first write
+
+
 @partial(jit, static_argnums=(0, 1, 2))
 def _start(
     system: System, rule: UpdateRule, write: bool, state: State, key: Array
@@ -100,6 +103,7 @@ def _start(
     trials = {name: jnp.int32(0) for name in state["weight"]}
     if write:
         program_key, read_key = jax.random.split(key)
+        state |= draw_chip(system, pairs, jax.random.fold_in(key, TRAITS))
         state, trials = program(system, state, program_key)
         state = read_back(system, state, read_key)
     return state, optax.scale_by_adam().init(packed(packing(state["weight"]), packing(state["digital"]), state)), trials

@@ -6,9 +6,10 @@ from jax import Array
 
 from cimc.chip import Chip
 from runtime.crossbar.xla import once
-from runtime.devices.device import device_of
+from runtime.devices.device import NONE, device_of
+from runtime.devices.traits import Traits
 from runtime.training.policies.policy import Change, LayerState, UpdateRule, Wish
-from runtime.training.writes import grant, write_due
+from runtime.training.writes import Beside, grant, write_due
 
 
 def update_layer(
@@ -20,6 +21,7 @@ def update_layer(
     weight_range: Array,
     word_line: Array,
     key: Array,
+    traits: Traits = NONE,
 ) -> LayerState:
     """Let a policy take a step: remember it, and program the devices that are due.
 
@@ -31,34 +33,36 @@ def update_layer(
         weight_range: scalar or [..]; targets stay within +-weight_range.
         word_line: of every weight [..] (`runtime.training.writes.word_lines`).
         key: for programming and read errors.
+        traits: of the devices, each [2, ..] (`runtime.devices.traits`).
     """
     wish_key, write_key = jax.random.split(key)
+    layer = layer._replace(conductance=device_of(chip.cell).leak(layer.conductance, traits))
     wish = rule.policy.update(rule.options, chip, layer, change, weight_range, wish_key)
     wish = grant(wish, word_line)
     layer = layer._replace(memory=wish.memory)
 
-    def write(some: LayerState, wish: Wish, weight_range: Array, key: Array) -> LayerState:
-        return _write(rule, chip, some, wish, weight_range, key)
+    def write(some: LayerState, wish: Wish, beside: Beside, key: Array) -> LayerState:
+        return _write(rule, chip, some, wish, beside, key)
 
-    return write_due(write, layer, wish, weight_range, write_key)
+    return write_due(write, layer, wish, Beside(weight_range, traits), write_key)
 
 
-def _write(rule: UpdateRule, chip: Chip, layer: LayerState, wish: Wish, weight_range: Array, key: Array) -> LayerState:
+def _write(rule: UpdateRule, chip: Chip, layer: LayerState, wish: Wish, beside: Beside, key: Array) -> LayerState:
     """Write weights [..], those of them that are due, and let the policy settle."""
     write_key, settle_key, aim_key = jax.random.split(key, 3)
-    device = device_of(chip.cell)
+    device, weight_range, traits = device_of(chip.cell), beside.weight_range, beside.traits
     aim = rule.policy.aim(rule.options, chip, layer, wish, weight_range, aim_key)
     if aim.goal is None:
         assert aim.pulses is not None
         pulses = jnp.where(aim.selected, aim.pulses, 0)
-        conductance = device.pulse(layer.conductance, pulses, write_key)
+        conductance = device.pulse(layer.conductance, pulses, write_key, traits)
         trials = jnp.abs(pulses).astype(jnp.int32)
     else:
-        written = once(device.write(aim.goal, write_key))
+        written = once(device.write(aim.goal, write_key, traits))
         conductance = jnp.where(aim.selected, written.conductance, layer.conductance)
         trials = jnp.where(aim.selected, written.trials, 0)
     layer = layer._replace(
-        conductance=conductance,
+        conductance=device.wear(layer.conductance, conductance, layer.trials, trials, traits),
         updates=layer.updates + (wish.due & jnp.any(aim.selected, axis=0)),
         writes=layer.writes + aim.selected,
         trials=layer.trials + trials,

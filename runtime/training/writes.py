@@ -5,11 +5,13 @@ every weight.
 """
 
 from collections.abc import Callable, Mapping
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jax import Array
 
+from runtime.devices.traits import Traits
 from runtime.system.state import System
 from runtime.training.policies.policy import LayerState, Wish
 from runtime.training.vectors import STRIP
@@ -17,8 +19,16 @@ from runtime.training.vectors import STRIP
 SMALL = 4096  # weights: below, programming all of them is as quick as finding those that are due
 STRIPS_A_ROUND = 64  # the part of all strips that a round programs; with a few due weights in a thousand one is enough
 
-# Writes weights [..] as wished: (layer, wish, weight range, key) -> layer.
-Write = Callable[[LayerState, Wish, Array, Array], LayerState]
+
+class Beside(NamedTuple):
+    """What a write of weights [..] reads and does not change: their range, scalar or [..], and traits, each [2, ..]."""
+
+    weight_range: Array
+    traits: Traits
+
+
+# Writes weights [..] as wished: (layer, wish, what it reads beside, key) -> layer.
+Write = Callable[[LayerState, Wish, Beside, Array], LayerState]
 
 
 def word_lines(system: System, weights: Mapping[str, Array]) -> dict[str, Array]:
@@ -50,7 +60,7 @@ def grant(wish: Wish, word_line: Array) -> Wish:
     return wish
 
 
-def write_due(write: Write, layer: LayerState, wish: Wish, weight_range: Array, key: Array) -> LayerState:
+def write_due(write: Write, layer: LayerState, wish: Wish, beside: Beside, key: Array) -> LayerState:
     """Write the due weights of a layer, looking at their strips alone where the layer is large.
 
     Usually a few weights in ten thousand are due: errors are then drawn for their strips only, in as many rounds as
@@ -60,11 +70,11 @@ def write_due(write: Write, layer: LayerState, wish: Wish, weight_range: Array, 
         write: what is done with weights, some of them due.
         layer: with the memory of the wish in it.
         wish: weights [..].
-        weight_range: scalar or [..].
+        beside: weight range and traits.
         key: for all draws.
     """
     if wish.due.size < SMALL or wish.due.size % STRIP:
-        return write(layer, wish, weight_range, key)
+        return write(layer, wish, beside, key)
     strips, axes = wish.due.size // STRIP, wish.due.ndim
     a_round = max(strips // STRIPS_A_ROUND, 16)
 
@@ -74,7 +84,8 @@ def write_due(write: Write, layer: LayerState, wish: Wish, weight_range: Array, 
     shapes = jax.tree.map(jnp.shape, layer)
     # The memory is carried in the layer: what of it was settled in one round must not be lost in the next.
     layer, wish = jax.tree.map(in_strips, (layer, wish._replace(memory={})))
-    ranges = in_strips(weight_range) if weight_range.ndim else weight_range
+    per_weight, traits = beside.weight_range.ndim > 0, jax.tree.map(in_strips, dict(beside.traits))
+    ranges = in_strips(beside.weight_range) if per_weight else beside.weight_range
     count = jnp.cumsum(jnp.any(wish.due, axis=1).astype(jnp.int32))
 
     def write_round(n: Array, layer: LayerState) -> LayerState:
@@ -88,7 +99,8 @@ def write_due(write: Write, layer: LayerState, wish: Wish, weight_range: Array, 
         some, wish_here = jax.tree.map(take, (layer, wish))
         due = wish.due.at[places].get(mode="fill", fill_value=False)
         wish_here = wish_here._replace(due=due, memory=some.memory)
-        done = write(some, wish_here, take(ranges) if ranges.ndim else ranges, jax.random.fold_in(key, n))
+        here = Beside(take(ranges) if per_weight else ranges, jax.tree.map(take, traits))
+        done = write(some, wish_here, here, jax.random.fold_in(key, n))
         return jax.tree.map(
             lambda array, new: array.at[..., places, :].set(
                 new, mode="drop", unique_indices=True, indices_are_sorted=True
