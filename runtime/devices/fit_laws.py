@@ -64,3 +64,6 @@ SHAPES: dict[str, Shape] = {
     "exponential-step": Shape(_exponential_step, (-3.0, 2.0), (-12.0, 0.0), (-0.01, 20.0)),
     "piecewise": Shape(_piecewise, (1.0,) * NODES, (0.0,) * NODES, (20.0,) * NODES),
 }
+
+# Keys of a law beside those that are fitted.
+FIXED: dict[str, dict[str, float]] = {"exponential-step": {"slope": 1.0, "shift": 0.0}}

@@ -13,8 +13,10 @@ from itertools import zip_longest
 import numpy as np
 import numpy.typing as npt
 
-from runtime.devices.fit_laws import SHAPES
+from runtime.devices.fit_laws import FIXED, SHAPES
 from runtime.devices.fit_sides import (
+    FLOOR,
+    Lines,
     Side,
     fit_factors,
     fit_lines,
@@ -33,7 +35,7 @@ FOLDS = 4
 RESAMPLED = 60
 MOST_ERROR = 4.0  # robust sds: larger errors of a prediction count as this, so that outliers choose no law
 ALIKE = 0.01  # of the squared error: laws that differ by less, or by two standard errors, predict alike
-SMALL_STEP = 0.05  # of the mean step: where steps are smaller, noise that is proportional to them says nothing
+SMALL_STEP = 0.2  # of the mean step: where steps are smaller, noise that is proportional to them says nothing
 CLEARLY = 10.0  # of log likelihood
 CONFIDENCE = 1.96  # sds: 95 %
 
@@ -51,9 +53,10 @@ class Estimate:
 class PulseFit:
     """What `fit_pulses` finds.
 
-    law: that predicts best. scores: mean squared error of one-step predictions on held-out devices by law, in squares of
-    the residual sd, and the standard error of each. own_bounds: bounds differ by device. settings: `[pulse]` of a device
-    file but for the figures. figures: dotted keys of a device file -> estimates. residual_sd_uS: of single steps.
+    law: that predicts best. scores: mean squared error of one-step predictions on held-out devices by law, in squares
+    of the residual sd, and the standard error of each. own_bounds: bounds differ by device. settings: `[pulse]` of a
+    device file but for the figures. figures: dotted keys of a device file -> estimates. residual_sd_uS: of single
+    steps.
     """
 
     law: str
@@ -96,7 +99,9 @@ def fit_pulses(trains: PulseTrains, *, seed: int = 0) -> PulseFit:
         error = CONFIDENCE * float(np.std([one[key] for one in drawn], ddof=1))
         least = 0.0 if value >= 0 else -math.inf
         figures[key] = Estimate(value, max(value - error, least), value + error)
-    settings = {"law": law, "c2c_of": noise} | ({"directions": "up"} if len(sides) == 1 else {})
+    settings: dict[str, object] = {"law": law, "c2c_of": noise, **FIXED.get(law, {})}
+    if len(sides) == 1:
+        settings["directions"] = "up"
     used = sum(int(side.usable.sum()) for side in sides)
     return PulseFit(
         law, scores, own_bounds, settings, figures, estimator.residual_sd(everyone), len(devices), used, outliers, stuck
@@ -145,7 +150,8 @@ def _predicted(side: Side, mean: Doubles, test: npt.NDArray[np.bool_], *, hard: 
 def _predicted_by_lines(side: Side, test: npt.NDArray[np.bool_]) -> Doubles:
     predicted = np.full(side.change.shape, np.nan)
     for half in (0, 1):
-        lines = fit_lines(side, test & (side.half == half) & side.usable)
+        told = test & (side.half == half) & side.usable
+        lines = fit_lines(side.device[told], side.x[told], side.change[told], side.devices)
         asked = test & (side.half != half)
         of = side.device[asked]
         predicted[asked] = np.maximum(lines.constant[of] + lines.slope[of] * side.x[asked], 0.0)
@@ -206,6 +212,11 @@ def _noise_of(law: str, sides: list[Side], *, own_bounds: bool) -> str:
             likelihood[name] -= float(np.sum(np.log(c2c * scale) + squares / 2))
     best = max(likelihood.values())
     return next(name for name, value in likelihood.items() if value >= best - CLEARLY)
+
+
+def _device_lines(side: Side, *, follow_mean: bool) -> Lines:
+    used = side.usable
+    return fit_lines(side.device[used], side.x[used], side.change[used], side.devices, follow_mean=follow_mean)
 
 
 @dataclass(frozen=True)
@@ -292,12 +303,10 @@ class _Estimator:
             return {"pulse.step_d2d": spread(up.step / step, up.step_error / step, weights)}
         down = fitted[1]
         fall = down.mean_step(weights)
-        common = (up.step + down.step) / (step + fall)
-        common_error = np.hypot(up.step_error, down.step_error) / (step + fall)
-        unlike_error = np.hypot(up.step_error * fall / step, down.step_error) / (step + fall)
+        error = np.hypot(up.step_error / step, down.step_error / fall) / 2
         return {
-            "pulse.step_d2d": spread(common, common_error, weights),
-            "pulse.asymmetry_d2d": spread(up.step / step - common, unlike_error, weights),
+            "pulse.step_d2d": spread((up.step / step + down.step / fall) / 2, error, weights),
+            "pulse.asymmetry_d2d": spread((up.step / step - down.step / fall) / 2, error, weights),
         }
 
     def _c2c(self, fitted: list[_Fitted], nominal: list[float], weights: Doubles) -> float:
@@ -328,13 +337,13 @@ class _Estimator:
         shape = SHAPES[self.law]
         given = fit_shape(shape, side, weights[side.device], start)
         mean = shape.mean(side.x, given)
-        noise = np.maximum(mean, SMALL_STEP * float(mean.mean())) if self.noise == "step" else None
+        noise = np.maximum(mean, FLOOR * float(mean.mean())) if self.noise == "step" else None
         factor, error = fit_factors(side, mean, side.usable, noise)
         end = np.full(side.devices, np.nan) if not shape.hard else side.bounds
         return _Fitted(side, given, factor, error, end, np.zeros(side.devices), factor[side.device] * mean)
 
     def _lines(self, weights: Doubles) -> list[_Fitted]:
-        lines = [fit_lines(side, side.usable, follow_step=self.noise == "step") for side in self.sides]
+        lines = [_device_lines(side, follow_mean=self.noise == "step") for side in self.sides]
         ends = [mean_of(line.ends()[0], weights) for line in lines]
         opposite = 1 - ends[1] if len(ends) > 1 else 0.0
         middles = [(ends[0] + opposite) / 2, 1 - (ends[0] + opposite) / 2]

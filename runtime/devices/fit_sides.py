@@ -28,8 +28,9 @@ class Side:
 
     device, half: of each step; every other step of a device is of the other half. x: state before, 0 to 1 in the
     direction of the pulses. change: uS. room: to the bound where the device was seen to stop, uS; infinite: nowhere.
-    usable: not cut by a bound. bounds [devices]: where each was seen to stop, in shares of the mean window; NaN: nowhere.
-    seen [devices]: the same, or the furthest state. direction: 1 or -1. start, width: of the mean window, uS (mirrored).
+    usable: not cut by a bound. bounds [devices]: where each was seen to stop, in shares of the mean window; NaN:
+    nowhere. seen [devices]: the same, or the furthest state. direction: 1 or -1. start, width: of the mean window, uS
+    (mirrored).
     """
 
     device: Integers
@@ -177,28 +178,27 @@ def fit_factors(
     return np.where(known, factor, np.nan), np.where(known, error, np.nan)
 
 
-def fit_lines(side: Side, chosen: Flags, *, follow_step: bool = False) -> Lines:
-    """A line of the mean step over the state for each device; NaN where it has too few steps.
+def fit_lines(device: Integers, x: Doubles, change: Doubles, devices: int, *, follow_mean: bool = False) -> Lines:
+    """A line of the changes over x for each device; NaN where it has too few values. Huber weights.
 
-    follow_step: the sd of a step is proportional to its mean.
+    follow_mean: the sd of a change is proportional to its mean.
     """
-    device, x, change = side.device[chosen], side.x[chosen], side.change[chosen]
     inverse = trusted = np.ones_like(x)
     for _ in range(ROUNDS):
         weight = trusted * inverse
         total, first, second, plain, product = (
-            np.bincount(device, weight * values, side.devices) for values in (1.0, x, x * x, change, x * change)
+            np.bincount(device, weight * values, devices) for values in (1.0, x, x * x, change, x * change)
         )
         with np.errstate(invalid="ignore", divide="ignore"):
             norm = total * second - first**2
             constant, slope = (second * plain - first * product) / norm, (total * product - first * plain) / norm
         predicted = constant[device] + slope[device] * x
-        if follow_step:
+        if follow_mean:
             inverse = 1 / np.maximum(predicted, FLOOR * abs(float(np.nanmean(predicted)))) ** 2
         left = (change - predicted) * np.sqrt(inverse)
         trusted = _trust(left, robust_sd(left[np.isfinite(left)]))
     variance = truncated_sd(left[np.isfinite(left)]) ** 2
-    known = np.bincount(device, minlength=side.devices) > 3
+    known = np.bincount(device, minlength=devices) > 2
     with np.errstate(invalid="ignore", divide="ignore"):
         parts = (constant, slope, variance * second / norm, variance * total / norm, -variance * first / norm)
     return Lines(*(np.where(known, part, np.nan) for part in parts))

@@ -12,6 +12,7 @@ from runtime.devices.fit_laws import SHAPES
 Doubles = npt.NDArray[np.float64]
 
 LABEL = 0.07 * math.sqrt(2)  # of NeuroSim's nonlinearity: a unit of the distance of its curve from the diagonal
+MOST_LABEL = 9.0
 
 
 class FittedShape(NamedTuple):
@@ -60,4 +61,4 @@ def _exponential(fall: float, factor: float, width: float, down: str) -> dict[st
     whole = -math.expm1(-1 / a)
     x = -a * math.log(a * whole)  # where the curve is as steep as its diagonal
     label = (-math.expm1(-x / a) / whole - x) / LABEL
-    return {f"step{down}_uS": width / pulses, f"nonlinearity{down}": math.copysign(label, fall)}
+    return {f"step{down}_uS": width / pulses, f"nonlinearity{down}": math.copysign(min(label, MOST_LABEL), fall)}

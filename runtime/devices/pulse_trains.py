@@ -1,6 +1,6 @@
 """Measured pulse trains, and the single steps in them: what a law of pulses is fitted to. Plain NumPy."""
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
@@ -40,7 +40,7 @@ class Steps:
     """Single steps by one direction of pulses [steps], as if all were SET: RESET steps have states and steps mirrored.
 
     device: index. before, change: uS (negated for RESET). at_bound: starts so near to a hard bound of its device that
-    the step may be cut. follows: the step before it in the list ended where it starts. bound [devices]: where a device
+    the step may be cut. bound [devices]: where a device
     was seen to stop, uS (negated for RESET); NaN: nowhere.
     """
 
@@ -48,13 +48,7 @@ class Steps:
     before: Doubles
     change: Doubles
     at_bound: Flags
-    follows: Flags
     bound: Doubles
-
-    def of(self, chosen: Flags) -> "Steps":
-        """Some of the steps; the bounds stay those of all devices."""
-        parts = {key: getattr(self, key)[chosen] for key in ("device", "before", "change", "at_bound", "follows")}
-        return replace(self, **parts)
 
 
 def robust_sd(values: Doubles) -> float:
@@ -94,26 +88,21 @@ def _keep(trains: PulseTrains, kept: Flags) -> PulseTrains:
 
 
 def steps_of(trains: PulseTrains, direction: int) -> Steps:
-    """The steps by pulses of one direction between rows that follow each other; where a row is missing there is none."""
+    """The steps by pulses of one direction, between rows that follow each other; over a missing row there is none."""
+    device, before, change = _single(trains, direction)
+    bound = _bounds(trains.devices, device, before, change)
+    other = _bounds(trains.devices, *_single(trains, -direction))
+    at_bound = _near(device, before, change, bound) | _near(device, -before, change, other)
+    return Steps(device, before, change, at_bound, bound)
+
+
+def _single(trains: PulseTrains, direction: int) -> tuple[Integers, Doubles, Doubles]:
+    """Device, state before and change of each step of a direction, mirrored for RESET."""
     joined = (trains.train[1:] == trains.train[:-1]) & (trains.device[1:] == trains.device[:-1])
     joined &= (trains.pulse[1:] - trains.pulse[:-1] == 1) & (trains.direction[1:] == direction)
     at = np.flatnonzero(joined)
-    device, before = trains.device[at], direction * trains.conductance[at]
-    change = direction * trains.conductance[at + 1] - before
-    bound = _bounds(trains.devices, device, before, change)
-    other = _bounds(trains.devices, *_other(trains, direction))
-    at_bound = _near(device, before, change, bound) | _near(device, -before, change, other)
-    follows = np.diff(at, prepend=-2) == 1
-    return Steps(device, before, change, at_bound, follows, bound)
-
-
-def _other(trains: PulseTrains, direction: int) -> tuple[Integers, Doubles, Doubles]:
-    """Device, state before and change of the steps the other way, mirrored."""
-    joined = (trains.train[1:] == trains.train[:-1]) & (trains.device[1:] == trains.device[:-1])
-    joined &= (trains.pulse[1:] - trains.pulse[:-1] == 1) & (trains.direction[1:] == -direction)
-    at = np.flatnonzero(joined)
-    before = -direction * trains.conductance[at]
-    return trains.device[at], before, -direction * trains.conductance[at + 1] - before
+    before = direction * trains.conductance[at]
+    return trains.device[at], before, direction * trains.conductance[at + 1] - before
 
 
 def _bounds(devices: int, device: Integers, before: Doubles, change: Doubles) -> Doubles:
