@@ -8,7 +8,8 @@ from typing import Protocol
 from jax import Array
 
 from cimc.chip import Cell
-from runtime.devices.pulses import apply_pulses, plan_pulses
+from runtime.devices.pulse_plan import Refresh, plan_pulses, plan_refresh
+from runtime.devices.pulses import apply_pulses
 from runtime.devices.reads import read_devices
 from runtime.devices.traits import Traits, draw_traits, trait_names
 from runtime.devices.wear import keep_stuck, leak, wear
@@ -38,6 +39,13 @@ class Plan(Protocol):
         self, change: Array, base: Array, *, weight_range: Array, held: Array | None = None
     ) -> tuple[Array, Array]:
         """Whole pulses for G+ and G- [2, ..], and the weights [..] that they aim at."""
+
+
+class PlanRefresh(Protocol):
+    """Which one-sided pairs have no room left; see `plan_refresh`."""
+
+    def __call__(self, held: Array) -> Refresh:
+        """Pairs [..] to reset, and the pulses [2, ..] that write their difference anew."""
 
 
 class Pulse(Protocol):
@@ -79,6 +87,7 @@ class Device:
     traits: DrawTraits
     write: Write
     plan: Plan
+    refresh: PlanRefresh
     pulse: Pulse
     read: Read
     wear: Wear
@@ -94,13 +103,14 @@ def device_of(cell: Cell) -> Device:
         return written._replace(conductance=keep_stuck(written.conductance, traits))
 
     def pulse(conductance: Array, pulses: Array, key: Array, traits: Traits = NONE) -> Array:
-        return keep_stuck(apply_pulses(conductance, pulses, key, cell=cell), traits)
+        return keep_stuck(apply_pulses(conductance, pulses, key, cell=cell, traits=traits), traits)
 
     return Device(
         trait_names=trait_names(cell),
         traits=partial(draw_traits, cell=cell),
         write=write,
         plan=partial(plan_pulses, cell=cell),
+        refresh=partial(plan_refresh, cell=cell),
         pulse=pulse,
         read=partial(read_devices, cell=cell),
         wear=partial(wear, cell=cell),
