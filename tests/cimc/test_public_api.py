@@ -40,8 +40,11 @@ SIGNATURES = {
     "evaluate": "source data | exact noise metric layers memory carry seed progress note",
     "explain": "chip",
     "export": EXPORT,
+    "fit_device": "data output | name read_voltage_V up_only picture seed",
     "load_chip": "name_or_path device | settings",
     "load_data": "name_or_path data_dir | mean std channels_last",
+    "load_device": "name_or_path",
+    "plot_device": "device output | devices cycles seed",
     "read_artifact": "path",
     "read_package": "folder",
     "train": "source data | options output resume checkpoint_seconds progress note",
@@ -53,6 +56,7 @@ CLASSES = {
     "Compiled": "artifact verification notes digital_choice layout_choice",
     "Dataset": "name train test synthetic classes preprocess",
     "Deployment": "accuracies baseline_accuracy required measure agreement",
+    "FittedDevice": "device text pulses drift",
     "Package": "model chip chip_text mapping program network chip_network notes",
     "Policy": "method threshold residual write backward sync settings",
     "Preprocess": "scale mean std channels_last",
@@ -71,7 +75,7 @@ CHOICES = {
     "Weights": ["devices", "digital"],
     "Write": ["verify", "pulse"],
 }
-OTHERS = {"Chip", "CimcError", "Mapping", "__version__"}
+OTHERS = {"Chip", "CimcError", "DeviceFile", "Mapping", "__version__"}
 
 
 def parameters_of(function: Any) -> str:
