@@ -111,6 +111,7 @@ def export(
     notes: dict[str, Any] = {
         "trained_on": artifact.chip.name if programmed else None,
         "training": artifact.history.get("options", {}),
+        "preprocess": artifact.history.get("preprocess", {}),
     }
     check_carry(system.network, carry)
     if data is not None:

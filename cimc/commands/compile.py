@@ -3,6 +3,7 @@
 import gc
 from dataclasses import fields
 from pathlib import Path
+from shlex import quote
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -120,6 +121,7 @@ def compile(
     """
     import cimc
     from cimc.commands.console import inform
+    from cimc.commands.next_step import data_options
     from passes.set_inputs import parse_constant
     from passes.set_shapes import parse_shape
 
@@ -155,7 +157,8 @@ def compile(
         curve=curve,
         note=inform,
     )
-    emit(figures(compiled), lambda: show(compiled, output), as_json=as_json)
+    given = calibrate and data_options(calibrate, data_dir, mean=mean, std=std, channels_last=channels_last)
+    emit(figures(compiled), lambda: show(compiled, output, given), as_json=as_json)
 
 
 def parse_range(text: str) -> tuple[float, float]:
@@ -196,11 +199,11 @@ def figures(compiled: "Compiled") -> dict[str, Any]:
     }
 
 
-def show(compiled: "Compiled", output: Path | None) -> None:
-    """Layer table, totals and verification of `compile`, and what to do next."""
+def show(compiled: "Compiled", output: Path | None, data: str | None = None) -> None:
+    """Layer table, totals and verification of `compile`, and what to do next with `data` (options, None: not given)."""
     from cimc.commands import digital_table, layout_table, mapping_table, totals
     from cimc.commands.console import say
-    from cimc.commands.next_step import data_for
+    from cimc.commands.next_step import after_compile
 
     artifact = compiled.artifact
     mapping_table.show_layers(artifact)
@@ -213,8 +216,7 @@ def show(compiled: "Compiled", output: Path | None) -> None:
     say(_verified(compiled.verification))
     if output is not None:
         simulated = artifact.chip.not_simulated is None and not artifact.mapping.segments
-        train = f"cimc train {output} --data {data_for(artifact.network)} -o trained.cim"
-        then = train if simulated else f"cimc inspect {output}"
+        then = after_compile(artifact.network, output, data) if simulated else f"cimc inspect {quote(str(output))}"
         say(f"wrote {output}; next: {then}")
 
 
