@@ -30,7 +30,7 @@ def repeat_rows(model: ir.Model, chip: Chip, rows: Mapping[str, int]) -> ir.Mode
         CimcError: a layer that the network has not.
     """
     layers = crossbar_layers(model)
-    check_layers("fill_rows", rows, layers)
+    check_layers("--fill-rows", rows, layers)
     most = {name: min(number_of(name, rows) or 1, chip.weight_rows) for name in layers}
     times = {name: _times(nodes[0], most[name]) for name, nodes in layers.items()}
     if all(count == 1 for count in times.values()):

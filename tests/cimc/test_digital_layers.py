@@ -196,7 +196,7 @@ def test_one_layer_at_least_stays_on_the_arrays() -> None:
         ({"digital": ["frist"]}, "did you mean first"),
         ({"digital": ["*"]}, "all 3 layers of the network are left digital"),
         ({"digital_budget": 0.05}, "give it data with --calibrate"),
-        ({"digital_budget": 5.0, "calibrate": DATA}, "digital_budget is 5.0"),
+        ({"digital_budget": 5.0, "calibrate": DATA}, "--digital-budget is 5.0"),
         ({"digital_budget": 0.5, "calibrate": DATA, "chip": "packing-256"}, "packing-256 is not simulated"),
     ],
 )
