@@ -8,6 +8,7 @@ from typing import Protocol
 from jax import Array
 
 from cimc.chip import Cell
+from runtime.devices.age import age_devices
 from runtime.devices.pulse_plan import Refresh, plan_pulses, plan_refresh
 from runtime.devices.pulse_train import write_by_pulses
 from runtime.devices.pulses import apply_pulses
@@ -63,6 +64,13 @@ class Read(Protocol):
         """The mean of that many reads of every device [..], uS."""
 
 
+class Age(Protocol):
+    """What time leaves of a write; see `age_devices`."""
+
+    def __call__(self, conductance: Array, seconds: Array | float, key: Array) -> Array:
+        """Conductances [..], uS, so long after the write; the same key is the same device at every time."""
+
+
 class Wear(Protocol):
     """What wear leaves of an act; see `wear`."""
 
@@ -91,6 +99,7 @@ class Device:
     refresh: PlanRefresh
     pulse: Pulse
     read: Read
+    age: Age
     wear: Wear
     leak: Leak
 
@@ -117,6 +126,7 @@ def device_of(cell: Cell) -> Device:
         refresh=partial(plan_refresh, cell=cell),
         pulse=pulse,
         read=partial(read_devices, cell=cell),
+        age=partial(age_devices, cell=cell),
         wear=partial(wear, cell=cell),
         leak=partial(leak, cell=cell),
     )
