@@ -222,6 +222,11 @@ class Cell(Section):
         return self._law_at(self.programming.error_mean_uS, target)
 
     @property
+    def reads_are_noisy(self) -> bool:
+        """Whether a read of a device differs from what it holds."""
+        return self.read_noise_uS > 0 or self.reads_follow_state
+
+    @property
     def reads_follow_state(self) -> bool:
         """Whether read noise depends on the conductance."""
         return bool(self.read_noise_polynomial_uS) or self.flicker is not None
@@ -231,15 +236,26 @@ class Cell(Section):
 
         after_s: time since the write, for 1/f noise; None: what the description says.
         """
-        x = conductance * (1.0 / self.conductance_max_uS)
+        x = self.state(conductance)
         variance = x * 0 + self.read_noise_uS**2
         if self.read_noise_polynomial_uS:
             variance = variance + law_at(self.read_noise_polynomial_uS, x) ** 2
         if self.flicker is not None:
             after, read = self.flicker.after_s if after_s is None else after_s, self.flicker.read_s
             spread = math.log((after + read) / (2 * read))
-            variance = variance + (conductance * state_law_at(self.flicker.q, x)) ** 2 * max(spread, 0.0)
+            q, q_uS = self.flicker.q, self.flicker.q_uS
+            scale = conductance * state_law_at(q, x) if q is not None else 0.0
+            scale = scale + state_law_at(q_uS, x) if q_uS is not None else scale
+            variance = variance + scale**2 * max(spread, 0.0)
         return variance
+
+    def state(self, conductance: Any) -> Any:
+        """x = g / G_max, at which laws of the state are taken; beyond the window that of its nearer end.
+
+        conductance: uS, an array (NumPy or JAX).
+        """
+        xp = conductance.__array_namespace__()
+        return xp.clip(conductance, self.conductance_min_uS, self.conductance_max_uS) * (1.0 / self.conductance_max_uS)
 
     def _law_at(self, law: Law, target: Any) -> Any:
         return law if isinstance(law, float) else law_at(law, target * (1.0 / self.conductance_max_uS))

@@ -55,11 +55,15 @@ class Drift(Section):
 class Relaxation(Section):
     """Further spread after a write: mean and sd of the deviation at stated times, between them linear in ln t.
 
-    A device keeps its place in the spread: one that lies 2 sd high after a second does so after a day.
+    Before the first time a device holds what was written, after the last its deviation is that of the last. What time
+    adds is drawn once for each device: one that lies 2 sd high after an hour does so after a day.
     """
 
-    times_s: Numbers = Field(
-        min_length=2, description="times after the write, s, ascending; the first is that of the write's error"
+    times_s: Numbers = Field(min_length=2, description="times after the write, s, ascending")
+    of: Literal["target", "written"] = Field(
+        default="target",
+        description="what the deviation is measured from: target, so that the first of the times is that of the "
+        "write's error, and time adds the variance by which later ones exceed it; written, what the write left",
     )
     sd_uS: SdLaws = Field(description="sd at each of the times, uS: numbers, or lists of coefficients in x = g / G_max")
     mean_uS: MeanLaws | None = Field(default=None, description="mean at each of the times, uS, likewise. Left out: 0")
@@ -93,9 +97,16 @@ class Leak(Section):
 class Flicker(Section):
     """1/f read noise: sd = g q(x) sqrt(ln((t + read) / (2 read))), t after the write."""
 
-    q: StateLaw = Field(description="q, of the state")
+    q: StateLaw | None = Field(default=None, description="q, of the state; or q_uS")
+    q_uS: StateLaw | None = Field(default=None, description="in place of g q, uS")
     read_s: Positive = Field(description="duration of a read, s")
     after_s: Positive = Field(description="time after the write, s, where none is told (training, evaluation)")
+
+    @model_validator(mode="after")
+    def _check_q(self) -> "Flicker":
+        if (self.q is None) == (self.q_uS is None):
+            raise ValueError("give either q or q_uS")
+        return self
 
 
 class Faults(Section):

@@ -299,9 +299,11 @@ def _errors(chip: Chip, scales: list[LayerScale]) -> str:
             "mean square over the layer's weights of sqrt(sd+^2 + sd-^2) x weight range / W)",
             _table(["layer", "sd of a weight", "of the weight range"], [_weight_error(chip, one) for one in scales]),
         ]
+    read_sds = np.sqrt(cell.read_noise_variance(states))
+    spread = f"{read_sds.min():.3g} to {read_sds.max():.3g}, by its state," if cell.reads_follow_state else ""
     noise = [
-        f"a device's conductance fluctuates by {cell.read_noise_uS:g} uS (sd) from read to read"
-        if cell.read_noise_uS
+        f"a device's conductance fluctuates by {spread or f'{cell.read_noise_uS:g}'} uS (sd) from read to read"
+        if cell.reads_are_noisy
         else "",
         f"a code by {chip.adc.noise_lsb:g} LSB (sd)" if chip.adc.noise_lsb else "",
     ]

@@ -3,6 +3,7 @@
 All from the description alone; nothing is measured. Figures that do not apply to a chip are None.
 """
 
+import math
 from pathlib import Path
 from typing import Any
 
@@ -54,6 +55,7 @@ def _programming(chip: Chip) -> dict[str, Any]:
         states.append(
             {"state": state, "target_uS": target, "stated_mean_uS": stated[0], "stated_sd_uS": stated[1]}
             | left._asdict()
+            | {"read_sd_uS": math.sqrt(cell.read_noise_variance(np.float64(target)))}
         )
     return {
         "trial_error_mean_uS": None if trial is None else trial.mean_uS,

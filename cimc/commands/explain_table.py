@@ -30,11 +30,12 @@ def _show_programming(chip: str, figures: dict[str, Any], note: str | None) -> N
             f"{s['beyond_window']:.1%}",
             f"{s['accepted_first']:.1%}",
             f"{s['trials']:.2f}",
+            f"{s['read_sd_uS']:.3g}",
         ]
         for s in figures["states"]
     ]
     headings = ["state", "target uS", "stated mean / sd uS", "left mean / sd uS", "excess kurtosis", "beyond 3 sd"]
-    headings += ["beyond window", "accepted at once", "trials"]
+    headings += ["beyond window", "accepted at once", "trials", "read sd uS"]
     print_table(f"{chip}: the error that a write leaves", headings, rows, note)
     tolerance, limits = figures["tolerance_uS"], figures["limits_uS"]
     print_figures(

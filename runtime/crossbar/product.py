@@ -2,15 +2,15 @@
 
     u        = clip(round(x / range (2^bits - 1)))               DAC
     u_p      = planes of u, with weights a_p                     two phases: +1 max(u, 0), -1 max(-u, 0)
-    G_k      = devices of a weight, with signs s_k               a pair: +1 G+, -1 G-; G holds programming errors
-    level[c] = V / (2^bits LSB) currents(u_p, G_k)[c]            analog: sum_r u_p[r] (G_k[r, c] + read noise)
+    G_k      = devices of a weight, with signs s_k               a pair: +1 G+, -1 G-; G as written, and aged
+    level[c] = V / (2^bits LSB) currents(u_p, G_k)[c]            analog: sum_r u_p[r] (G_k[r, c] + noise(G_k[r, c]))
     D[c]     = clip(round(level[c] + ADC noise), 0, 2^bits - 1)  one conversion for each column, plane and MVM
     d        = sum over p a_p sum over reads sum over k s_k D   digital; sums are taken from the right
     y        = (d + bias / s) s                                  s: weight and input scales times the layer's gain
 
 Planes are a table (`runtime.crossbar.planes`), and so are the devices of a weight (`cimc.scheme`); `currents` is the
 ideal product (`runtime.crossbar.currents`). All arrays, planes and devices of a layer are one batched product. Not
-modelled: IR drop, device-to-device read noise, settling, drift.
+modelled: IR drop, device-to-device read noise, settling.
 """
 
 from dataclasses import dataclass, replace
@@ -180,7 +180,7 @@ def _convert_blocks(chip: Chip, u: Array, conductance: Array, read_rows: int, ke
     devices, _, columns = conductance.shape
     vectors = u.reshape(rows // read_rows, read_rows, mvms)
     level = currents(vectors, conductance) * jnp.float32(levels_per_product(chip))
-    return adc(with_noise(chip, level, vectors, key), chip).reshape(-1, devices, columns, mvms)
+    return adc(with_noise(chip, level, vectors, conductance, key), chip).reshape(-1, devices, columns, mvms)
 
 
 def _side_by_side(planes: list[Array]) -> Array:

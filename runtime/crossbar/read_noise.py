@@ -7,27 +7,35 @@ from jax import Array
 
 from cimc.chip import Chip
 from cimc.units import levels_per_product
+from runtime.crossbar.currents import currents
 from runtime.crossbar.normal import normal
 from runtime.crossbar.xla import once
 
 
-def with_noise(chip: Chip, level: Array, vectors: Array, key: Array | None) -> Array:
+def with_noise(chip: Chip, level: Array, vectors: Array, conductance: Array, key: Array | None) -> Array:
     """Levels with read noise of the cells and noise of the ADC; without a key as they are.
 
     Read noise is Gaussian for each cell and MVM; its sum over a column is drawn at once with the exact variance
-    sum_r u[r]^2 sigma^2.
+    sum_r u[r]^2 sigma^2(G[r, c]): where the noise follows the state that is one more product, and else one sum for all
+    columns.
 
     Args:
         chip: read noise and ADC noise.
         level: [blocks, columns, MVMs] in LSB.
         vectors: what made them [blocks, rows, MVMs], DAC integers.
+        conductance: what made them [devices, blocks * rows, columns], uS, as the devices hold it.
         key: for the draw; None: no noise.
     """
-    if key is None or not (chip.cell.read_noise_uS or chip.adc.noise_lsb):
+    if key is None or not (chip.cell.reads_are_noisy or chip.adc.noise_lsb):
         return level
-    per_cell = jnp.float32((chip.cell.read_noise_uS * levels_per_product(chip)) ** 2)
-    power = once(_power(vectors))
-    sigma = once(jnp.sqrt(power * per_cell + jnp.float32(chip.adc.noise_lsb**2)))
+    if chip.cell.reads_follow_state:
+        per_level = jnp.float32(levels_per_product(chip) ** 2)
+        power = once(currents(jnp.square(vectors), once(chip.cell.read_noise_variance(conductance) * per_level)))
+        sigma = once(jnp.sqrt(power + jnp.float32(chip.adc.noise_lsb**2)))
+    else:
+        per_cell = jnp.float32((chip.cell.read_noise_uS * levels_per_product(chip)) ** 2)
+        power = once(_power(vectors))
+        sigma = once(jnp.sqrt(power * per_cell + jnp.float32(chip.adc.noise_lsb**2)))
     return level + sigma * normal(key, level.shape)
 
 

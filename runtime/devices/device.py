@@ -9,6 +9,7 @@ from jax import Array
 
 from cimc.chip import Cell
 from runtime.devices.pulse_plan import Refresh, plan_pulses, plan_refresh
+from runtime.devices.pulse_train import write_by_pulses
 from runtime.devices.pulses import apply_pulses
 from runtime.devices.reads import read_devices
 from runtime.devices.traits import Traits, draw_traits, trait_names
@@ -26,10 +27,10 @@ class DrawTraits(Protocol):
 
 
 class Write(Protocol):
-    """Closed loop; see `write_verify`."""
+    """Closed loop; see `write_verify` and `write_by_pulses`."""
 
-    def __call__(self, goal: Array, key: Array, traits: Traits = NONE) -> Written:
-        """Write all devices to their goals [..], uS."""
+    def __call__(self, goal: Array, key: Array, traits: Traits = NONE, held: Array | None = None) -> Written:
+        """Write all devices to their goals [..], uS; held: what they hold before, None: G_min."""
 
 
 class Plan(Protocol):
@@ -98,8 +99,11 @@ class Device:
 def device_of(cell: Cell) -> Device:
     """The device of a description; the same object for equal descriptions."""
 
-    def write(goal: Array, key: Array, traits: Traits = NONE) -> Written:
-        written = write_verify(goal, key, cell=cell)
+    def write(goal: Array, key: Array, traits: Traits = NONE, held: Array | None = None) -> Written:
+        if cell.programming.train is None:
+            written = write_verify(goal, key, cell=cell)
+        else:
+            written = write_by_pulses(goal, key, cell=cell, traits=traits, held=held)
         return written._replace(conductance=keep_stuck(written.conductance, traits))
 
     def pulse(conductance: Array, pulses: Array, key: Array, traits: Traits = NONE) -> Array:

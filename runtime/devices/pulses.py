@@ -39,8 +39,8 @@ def apply_pulses(
     pulse = pulse_response(cell)
     if pulse.directions == "up":
         pulses = jnp.maximum(pulses, 0)
-    low, high = bounds_uS(cell)
-    low, high = traits.get("low", low), traits.get("high", high)
+    lowest, highest = bounds_uS(cell)
+    low, high = traits.get("low", lowest), traits.get("high", highest)
     held = conductance - traits["seen"] if "seen" in traits else conductance
     if isinstance(pulse, Binary):
         moved = _switched(held, pulses, key, pulse, (low, high))

@@ -2,6 +2,7 @@
 
 import math
 
+import jax.numpy as jnp
 from jax import Array
 
 from cimc.chip import Cell
@@ -17,6 +18,9 @@ def read_devices(conductance: Array, key: Array, reads: int = 1, *, cell: Cell) 
         reads: of each device.
         cell: the device.
     """
-    if cell.read_noise_uS == 0:
+    if not cell.reads_are_noisy:
         return conductance
+    if cell.reads_follow_state:
+        sd = jnp.sqrt(cell.read_noise_variance(conductance) / reads)
+        return conductance + sd * normal(key, conductance.shape)
     return conductance + cell.read_noise_uS / math.sqrt(reads) * normal(key, conductance.shape)

@@ -16,8 +16,8 @@ from cimc.errors import CimcError
 Doubles = npt.NDArray[np.float64]
 
 # Standard normal values on a grid so fine and wide that sums over it are the integrals to about 1e-5.
-_NORMAL = np.linspace(-10.0, 10.0, 100_001)
-_WEIGHT = np.exp(-(_NORMAL**2) / 2) / np.sum(np.exp(-(_NORMAL**2) / 2))
+NORMAL = np.linspace(-10.0, 10.0, 100_001)
+NORMAL_SHARE = np.exp(-(NORMAL**2) / 2) / np.sum(np.exp(-(NORMAL**2) / 2))
 
 
 class TrialError(NamedTuple):
@@ -107,7 +107,7 @@ def error_left(cell: Cell, target_uS: float) -> ErrorLeft:
         mean, sd = float(cell.error_mean_uS(target_uS)), float(cell.error_sd_uS(target_uS))
     else:
         mean, sd = trial_error(programming)
-    z, weight = (_NORMAL, _WEIGHT) if sd > 0 else (np.zeros(1), np.ones(1))
+    z, weight = (NORMAL, NORMAL_SHARE) if sd > 0 else (np.zeros(1), np.ones(1))
     ends = target_uS + mean + sd * z
     if cell.limits_uS is not None:
         ends = np.clip(ends, cell.limits_uS[0], cell.limits_uS[1])

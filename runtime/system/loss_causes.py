@@ -26,7 +26,6 @@ import numpy.typing as npt
 from cimc.chip import Chip
 from cimc.scheme import weighted_sum
 from cimc.units import count_scale, dac_gain, idle_target, levels_per_product
-from cimc.window import output_sizes
 from runtime.crossbar.groups import Sets
 from runtime.crossbar.pieces import Floats, Held
 from runtime.crossbar.planes import planes_of
@@ -190,40 +189,6 @@ def loss_causes(
     )
 
 
-def sample_vectors(layer: Crossbar, x: Floats, most: int, random: np.random.Generator) -> Floats:
-    """Inputs [rows, MVMs] of at most so many MVMs of a layer, drawn from all of them.
-
-    Args:
-        layer: static description.
-        x: [samples, C, *spatial], or of a product [samples, vectors, rows].
-        most: MVMs.
-        random: draws.
-    """
-    window = layer.window
-    if window is None:
-        vectors = x.reshape(-1, x.shape[-1])
-        return vectors[_draw(len(vectors), most, random)].T
-    axes, sizes = len(window.kernel), output_sizes(x.shape[2:], window)
-    chosen = np.unravel_index(_draw(len(x) * math.prod(sizes), most, random), (len(x), *sizes))
-    padded = np.pad(x, [(0, 0), (0, 0), *((window.pads[a], window.pads[axes + a]) for a in range(axes))])
-    # One index an axis: [MVMs, *kernel].
-    places = [
-        np.expand_dims(
-            chosen[1 + axis][:, None] * window.strides[axis] + np.arange(window.kernel[axis]) * window.dilations[axis],
-            tuple(1 + other for other in range(axes) if other != axis),
-        )
-        for axis in range(axes)
-    ]
-    images = chosen[0].reshape(-1, *[1] * axes)
-    patches: Floats = np.moveaxis(padded, 1, -1)[(images, *places)]  # [MVMs, *kernel, C]
-    return np.moveaxis(patches, -1, 1).reshape(len(images), -1).T
-
-
-def _draw(count: int, most: int, random: np.random.Generator) -> npt.NDArray[np.int64]:
-    """At most so many different numbers below `count`."""
-    return random.choice(count, min(count, most), replace=False)
-
-
 def row_factors(layer: Crossbar, input_factor: npt.ArrayLike | None, weight: Floats) -> Floats:
     """Input factors [channels] (None: 1) for the weights [rows, columns], as of `rows_of_channels`."""
     if input_factor is None:
@@ -299,7 +264,7 @@ def _present(copy: LayerCopy, *, noise: bool) -> list[Cause]:
         Cause.input_rounding: has_dac,
         Cause.weights: True,
         Cause.programming: not np.array_equal(copy.targets, copy.conductance),
-        Cause.read_noise: noise and chip.cell.read_noise_uS > 0,
+        Cause.read_noise: noise and chip.cell.reads_are_noisy,
         Cause.idle_current: has_adc and chip.cell.conductance_min_uS > 0,
         Cause.adc_noise: noise and chip.adc.noise_lsb > 0,
         Cause.adc_clipping: has_adc,
@@ -348,11 +313,11 @@ def _convert(
     """
     chip, per_product = copy.chip, np.float32(levels_per_product(copy.chip))
     level = (bit_lines @ applied[:, None]) * per_product
-    read_noise = chip.cell.read_noise_uS if Cause.read_noise in on else 0.0
+    read_noise = chip.cell.reads_are_noisy and Cause.read_noise in on
     adc_noise = chip.adc.noise_lsb if Cause.adc_noise in on else 0.0
     if read_noise or adc_noise:
-        power = np.square(applied).sum(axis=1)[:, None, None]
-        sigma = np.sqrt(power * np.float32(read_noise * per_product) ** 2 + np.float32(adc_noise) ** 2)
+        variance = _read_variance(chip, applied, bit_lines) if read_noise else np.float32(0)
+        sigma = np.sqrt(variance + np.float32(adc_noise) ** 2)
         level = level + sigma * random.standard_normal(level.shape, np.float32)
     if Cause.adc_step in on:
         level = np.round(level)
@@ -362,6 +327,15 @@ def _convert(
             top = top + (applied.sum(axis=1) * np.float32(chip.cell.conductance_min_uS) * per_product)[:, None, None]
         level = np.clip(level, 0, top)
     return level
+
+
+def _read_variance(chip: Chip, applied: Floats, bit_lines: Floats) -> Floats:
+    """Variance, in LSB^2, of the read noise that columns sum up; arguments as `_convert`."""
+    per_product, power = np.float32(levels_per_product(chip)), np.square(applied)
+    if not chip.cell.reads_follow_state:
+        return power.sum(axis=1)[:, None, None] * np.float32(chip.cell.read_noise_uS * per_product) ** 2
+    per_cell: Floats = (chip.cell.read_noise_variance(bit_lines) * per_product**2).astype(np.float32)
+    return per_cell @ power[:, None]
 
 
 def _power(array: npt.NDArray[np.floating]) -> float:

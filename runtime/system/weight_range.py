@@ -31,9 +31,9 @@ def best_weight_range(weight: npt.NDArray[np.floating], chip: Chip) -> np.float3
 
     A small range clips the largest weights; a large one makes every device's error and the distance between levels
     worth more weight. With r the range, g+ and g- the targets of a weight w (levels and all), e and s the mean and sd
-    of a write's error there, n the read noise and d the window, the error of a weight is
+    of a write's error there, n that of the read noise there and d the window, the error of a weight is
 
-        (r / d (g+ + e+ - g- - e-) - w)^2 + (r / d)^2 (s+^2 + s-^2 + 2 n^2)
+        (r / d (g+ + e+ - g- - e-) - w)^2 + (r / d)^2 (s+^2 + s-^2 + n+^2 + n-^2)
 
     averaged over a histogram of the layer's weights. Without errors and levels it is the largest weight.
 
@@ -48,7 +48,7 @@ def best_weight_range(weight: npt.NDArray[np.floating], chip: Chip) -> np.float3
     per_uS = ranges.astype(np.float64) / chip.cell.window_uS
     held = targets + mean
     bias = per_uS * (held[0] - held[1]) - magnitude
-    variance = np.square(per_uS) * (np.square(sd).sum(axis=0) + 2 * chip.cell.read_noise_uS**2)
+    variance = np.square(per_uS) * (np.square(sd) + chip.cell.read_noise_variance(targets)).sum(axis=0)
     errors = (np.square(bias) + variance) @ share
     return ranges[int(np.argmin(errors)), 0]
 
@@ -87,15 +87,28 @@ def range_in_sds(chip: Chip) -> float:
     """The weight range, in sd of the weights, in which a chip without levels trains.
 
     It is the r that makes e r^2 + E[max(|z| - r, 0)^2] least for normal weights z: what is clipped, and `ERROR_WEIGHT`
-    times what a pair errs, e = 2 (s^2 + n^2) + t^2 / 3 with the largest sd s of a write, that n of a read and the
-    granularity t, up to which an update waits, all of the window.
+    times what a pair errs, e = 2 (s^2 + n^2) + t^2 / 3 with the sd s of a write, that n of a read and the granularity
+    t, up to which an update waits, all of the window. Where s or n follow the state, their squares are the means over
+    the devices of normal weights at that r.
     """
     cell = chip.cell
-    error = 2 * (cell.largest_error_sd_uS**2 + cell.read_noise_uS**2) / cell.window_uS**2 + cell.granularity**2 / 3
+    error = _pair_variance(cell) / cell.window_uS**2 + cell.granularity**2 / 3
     r = TRIED_SDS
     density, beyond = np.exp(-(r**2) / 2) / math.sqrt(2 * math.pi), erfc(r / math.sqrt(2)) / 2
     clipped = 2 * ((1 + r**2) * beyond - r * density)
     return float(r[np.argmin(ERROR_WEIGHT * error * r**2 + clipped)])
+
+
+def _pair_variance(cell: Cell) -> float | Doubles:
+    """Variance, uS^2, of what writes and reads err in a pair, one number or for each of `TRIED_SDS`."""
+    if not (cell.programming.follows_state or cell.reads_follow_state):
+        return 2 * (cell.largest_error_sd_uS**2 + cell.read_noise_uS**2)
+    z = np.linspace(0, 4, STATES)
+    share = np.exp(-(z**2) / 2) / np.exp(-(z**2) / 2).sum()
+    active = cell.conductance_min_uS + cell.window_uS * np.minimum(z / TRIED_SDS[:, None], 1.0)
+    idle = np.full(1, cell.conductance_min_uS)
+    variance = [np.square(write_errors(g, cell)[1]) + cell.read_noise_variance(g) for g in (active, idle)]
+    return np.asarray(variance[0] @ share + variance[1])
 
 
 def _histogram(weight: npt.NDArray[np.floating]) -> tuple[Doubles, Doubles, float]:

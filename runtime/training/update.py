@@ -61,7 +61,7 @@ def _write(rule: UpdateRule, chip: Chip, layer: LayerState, wish: Wish, beside: 
             trials += aim.reset
         conductance = device.pulse(held, pulses, write_key, traits)
     else:
-        written = once(device.write(aim.goal, write_key, traits))
+        written = once(device.write(aim.goal, write_key, traits, layer.conductance))
         conductance = jnp.where(aim.selected, written.conductance, layer.conductance)
         trials = jnp.where(aim.selected, written.trials, 0)
     layer = layer._replace(

@@ -356,7 +356,7 @@ def test_right_names_become_the_choices_and_numbers_plain_ones() -> None:
     ("options", "message"),
     [
         ({"row_split": "flatt"}, r"row_split is 'flatt'; choose channel, flat; did you mean flat\?"),
-        ({"objective": "speed"}, "objective is 'speed'; choose arrays, energy, interval, latency"),
+        ({"objective": "speed"}, "--objective is 'speed'; choose arrays, energy, interval, latency"),
         ({"input_range": (1.0, 0.0)}, r"input_range is \(1\.0, 0\.0\)"),
         ({"input_range": (0.0, float("inf"))}, "input_range is"),
         ({"input_range": 1.0}, "input_range is 1.0"),

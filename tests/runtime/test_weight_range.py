@@ -52,7 +52,7 @@ def squared_error(weight: Floats, weight_range: float, chip: Chip) -> float:
     errors = []
     for seed in range(4):
         held = np.asarray(write(targets, chip.cell, new_key(seed)), np.float64)
-        held += np.random.default_rng(seed).normal(0, 1, held.shape) * chip.cell.read_noise_uS
+        held += np.random.default_rng(seed).normal(0, 1, held.shape) * np.sqrt(chip.cell.read_noise_variance(held))
         errors.append(np.mean(np.square(pair_weight(held, weight_range, chip) - weight)))
     return float(np.mean(errors))
 

@@ -153,7 +153,7 @@ def test_a_tabulated_law_returns_its_curves_and_passes_between_their_points() ->
 
 def test_a_binary_device_switches_with_its_probability_or_stays() -> None:
     cell = cell_with(Binary(law="binary", step_uS=40.0, probability=0.3, probability_down=0.8))
-    held, key = jnp.full(COUNT, LOW, jnp.float32), jax.random.key(3)
+    key = jax.random.key(3)
     for held, pulses, switched in ((LOW, 1.0, 0.3), (LOW, 3.0, 1 - 0.7**3), (HIGH, -1.0, 0.8), (HIGH, -2.0, 0.96)):
         after = np.asarray(device_of(cell).pulse(jnp.full(COUNT, held), jnp.float32(pulses), key))
         assert set(np.unique(after)) == {LOW, HIGH}

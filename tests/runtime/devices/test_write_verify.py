@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from cimc.chip import Cell, Programming, chip_names, chip_text, load_chip
+from cimc.device_file import with_device
 from runtime.crossbar.keys import new_key
 from runtime.devices.device import device_of
 from runtime.devices.write_law import error_left, trial_error
@@ -107,7 +108,7 @@ STATES = np.array([0.0, 0.25, 0.5, 0.75, 1.0])  # of the window; 0 is the idle d
 def test_a_write_leaves_the_stated_law_at_every_state(name: str) -> None:
     """Over a million writes, idle devices included: mean and sd within 1 % of what the chip's file says."""
     cell = load_chip(name).cell
-    stated = tomllib.loads(chip_text(name))["cell"].get("programming", {})
+    stated = with_device(tomllib.loads(chip_text(name)), name)["cell"].get("programming", {})
     targets = cell.conductance_min_uS + STATES * cell.window_uS
     aim = jnp.broadcast_to(jnp.asarray(targets, jnp.float32)[:, None], (len(STATES), 1_000_000))
     written = jax.jit(lambda key: device_of(cell).write(aim, key))(new_key(7))
