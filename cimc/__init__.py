@@ -27,11 +27,14 @@ if TYPE_CHECKING:
     from cimc.api.evaluate import evaluate
     from cimc.api.explain import explain
     from cimc.api.export import export
+    from cimc.api.fit_device import FittedDevice, fit_device
+    from cimc.api.plot_device import plot_device
     from cimc.api.train import Trained, train
     from cimc.artifact import Artifact, read_artifact, write_artifact
     from cimc.chip import Chip, load_chip
     from cimc.data.load import load as load_data
     from cimc.dataset import Dataset, Preprocess, Samples
+    from cimc.device_file import DeviceFile, load_device
     from cimc.errors import CimcError
     from cimc.mapping import Mapping
     from cimc.options import (
@@ -58,6 +61,8 @@ _PUBLIC = {
     "Compiled": "cimc.api.compile",
     "Dataset": "cimc.dataset",
     "Deployment": "runtime.deployment.deploy",
+    "DeviceFile": "cimc.device_file",
+    "FittedDevice": "cimc.api.fit_device",
     "Loss": "cimc.options",
     "Mapping": "cimc.mapping",
     "Package": "cimc.package",
@@ -79,8 +84,11 @@ _PUBLIC = {
     "evaluate": "cimc.api.evaluate",
     "explain": "cimc.api.explain",
     "export": "cimc.api.export",
+    "fit_device": "cimc.api.fit_device",
     "load_chip": "cimc.chip",
     "load_data": "cimc.data.load:load",
+    "load_device": "cimc.device_file",
+    "plot_device": "cimc.api.plot_device",
     "read_artifact": "cimc.artifact",
     "read_package": "cimc.package",
     "train": "cimc.api.train",
@@ -96,6 +104,8 @@ __all__ = [
     "Compiled",
     "Dataset",
     "Deployment",
+    "DeviceFile",
+    "FittedDevice",
     "Loss",
     "Mapping",
     "Package",
@@ -118,8 +128,11 @@ __all__ = [
     "evaluate",
     "explain",
     "export",
+    "fit_device",
     "load_chip",
     "load_data",
+    "load_device",
+    "plot_device",
     "read_artifact",
     "read_package",
     "train",

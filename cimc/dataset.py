@@ -59,13 +59,27 @@ class Preprocess:
     def __post_init__(self) -> None:
         """Raises CimcError for values that are not finite, and for an std that is not above 0."""
         if not np.isfinite([self.scale, *self.mean, *self.std]).all() or min(self.std, default=1.0) <= 0:
-            raise CimcError(f"mean {self.mean} and std {self.std} must be finite numbers, and std above 0")
+            mean, std = (",".join(map(str, values)) or "not given" for values in (self.mean, self.std))
+            raise CimcError(f"--mean and --std must be finite numbers, --std above 0; they are {mean} and {std}")
+
+    def check_channels(self, channels: int, name: str) -> None:
+        """Raises CimcError where mean or std of an input of that name has another number of channels."""
+        for label, values in (("mean", self.mean), ("std", self.std)):
+            if len(values) not in (0, 1, channels):
+                raise CimcError(
+                    f"--{label} has {len(values)} values but {name} has {channels} channels: give one, or one a channel"
+                )
 
     def apply(self, x: Any) -> Any:
-        """Network inputs, float32, for stored values [N, ...], both as NumPy or as JAX arrays."""
+        """Network inputs, float32, for stored values [N, ...], both as NumPy or as JAX arrays.
+
+        Raises:
+            CimcError: as of `check_channels`.
+        """
         x = x.astype(np.float32) * np.float32(self.scale)
         if self.channels_last and x.ndim > 2:
             x = x.transpose(0, x.ndim - 1, *range(1, x.ndim - 1))
+        self.check_channels(x.shape[1] if x.ndim > 1 else 1, "the data")
         if self.mean:
             x = x - _by_channel(self.mean, x.ndim)
         return x / _by_channel(self.std, x.ndim) if self.std else x

@@ -64,7 +64,7 @@ class Pulse(Section):
 
     @property
     def law_name(self) -> str:
-        """Name of the law, as in `runtime.devices.pulses.PULSE_LAWS`."""
+        """Name of the law, as in `runtime.devices.pulse_laws.PULSE_LAWS`."""
         return str(self.__dict__["law"])
 
     @property

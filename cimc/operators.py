@@ -11,6 +11,8 @@ FAKE_QUANTIZE = "FakeQuantize"  # of the same domain: a quantiser and its invers
 LEFT_DIGITAL = "ai.cimc.digital"
 # Of a node among its metadata: how often each row of its weight is held (`passes.repeat_rows`).
 ROW_COPIES = "ai.cimc.row_copies"
+# Of a Scan among its metadata: the steps of the whole sequence, of which some may stand before the Scan.
+SEQUENCE_STEPS = "ai.cimc.sequence_steps"
 
 
 @dataclass(frozen=True)

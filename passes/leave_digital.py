@@ -1,7 +1,8 @@
 """Leave crossbar layers of a lowered network to the digital side: their products are standard operators again.
 
 Such a product keeps the layer's name, and its weights (as Conv and MatMul take them) and bias the layer's names; they
-are digital parameters, which training changes. Its nodes say why among their metadata (`LEFT_DIGITAL`).
+are digital parameters, which training changes. Rows that were held several times are single again. Its nodes say why
+among their metadata (`LEFT_DIGITAL`).
 """
 
 import difflib
@@ -15,6 +16,7 @@ from cimc.errors import CimcError
 from cimc.operators import LEFT_DIGITAL
 from passes.crossbar_functions import crossbar_layers
 from passes.graph_edit import float_constant, new_node, replace_node
+from passes.repeat_rows import join_rows
 
 CLOSE = 3  # names that an error proposes
 _CONV_ATTRIBUTES = ("kernel_shape", "strides", "pads", "dilations", "group")
@@ -50,6 +52,7 @@ def leave_digital(model: ir.Model, reasons: Mapping[str, str]) -> ir.Model:
     for name, nodes in crossbar_layers(model).items():
         if name not in reasons:
             continue
+        join_rows(nodes)
         if nodes[0].op_type == "CrossbarConv":
             _turn_kernel(nodes[0])
         for node in nodes:

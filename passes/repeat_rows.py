@@ -5,9 +5,10 @@ et al., Nature Communications 9, 2514, 2018). The network computes the same: eac
 the weights of a row are divided among its copies.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
+import numpy.typing as npt
 import onnx_ir as ir
 
 from cimc.by_layer import check_layers, number_of
@@ -29,7 +30,7 @@ def repeat_rows(model: ir.Model, chip: Chip, rows: Mapping[str, int]) -> ir.Mode
         CimcError: a layer that the network has not.
     """
     layers = crossbar_layers(model)
-    check_layers("fill_rows", rows, layers)
+    check_layers("--fill-rows", rows, layers)
     most = {name: min(number_of(name, rows) or 1, chip.weight_rows) for name in layers}
     times = {name: _times(nodes[0], most[name]) for name, nodes in layers.items()}
     if all(count == 1 for count in times.values()):
@@ -47,16 +48,53 @@ def _times(node: ir.Node, rows: int) -> int:
     return 1 if matrix is None or not len(matrix) else max(rows // len(matrix), 1)
 
 
-def _repeat(nodes: list[ir.Node], count: int) -> None:
-    """Repeat the rows of the layer that these nodes use."""
-    weight, matrix = nodes[0].inputs[1], float_constant(nodes[0].inputs[1])
+def join_rows(nodes: list[ir.Node]) -> None:
+    """Undo it for the layer that these nodes use, in place: the weights of the copies of a row add up."""
+    count = int(nodes[0].metadata_props.get(ROW_COPIES, "1"))
+    if count == 1:
+        return
+    shape = _weight_shape(nodes[0])
+    _set_weight(nodes[0], lambda by_channel: by_channel.reshape(-1, count, *by_channel.shape[1:]).sum(axis=1))
+    for node in nodes:
+        repeated = node.inputs[0]
+        assert repeated is not None
+        gather, graph = repeated.producer(), owner(node)
+        assert gather is not None
+        x, index = gather.inputs
+        node.replace_input_with(0, x)
+        if not repeated.uses():
+            graph.remove(gather, safe=True)
+            if index is not None and not index.uses():
+                del graph.initializers[index.name or ""]
+        del node.metadata_props[ROW_COPIES]
+        if "weight_shape" in node.attributes:
+            sizes = (shape[0], shape[1] // count, *shape[2:])
+            node.attributes["weight_shape"] = ir.AttrInt64s("weight_shape", sizes)
+
+
+def _weight_shape(node: ir.Node) -> Sequence[int]:
+    """Output channels, input channels and the kernel, of a layer's node."""
+    if "weight_shape" in node.attributes:
+        return node.attributes["weight_shape"].as_ints()
+    assert node.inputs[1] is not None
+    assert node.inputs[1].shape is not None
+    rows, columns = node.inputs[1].shape.numpy()
+    return columns, rows
+
+
+def _set_weight(node: ir.Node, change: Callable[[npt.NDArray[np.float32]], npt.NDArray[np.float32]]) -> None:
+    """Change the weight of a layer, as [input channels, kernel, columns]."""
+    weight, matrix = node.inputs[1], float_constant(node.inputs[1])
     assert weight is not None
     assert matrix is not None
-    convolution = "weight_shape" in nodes[0].attributes
-    shape = nodes[0].attributes["weight_shape"].as_ints() if convolution else (matrix.shape[1], len(matrix))
-    by_channel = matrix.reshape(shape[1], -1, matrix.shape[1])
-    held = np.repeat(by_channel / np.float32(count), count, axis=0).reshape(-1, matrix.shape[1])
+    held = change(matrix.reshape(_weight_shape(node)[1], -1, matrix.shape[1])).reshape(-1, matrix.shape[1])
     weight.const_value, weight.shape = ir.tensor(held, name=weight.name), ir.Shape(held.shape)
+
+
+def _repeat(nodes: list[ir.Node], count: int) -> None:
+    """Repeat the rows of the layer that these nodes use."""
+    convolution, shape = "weight_shape" in nodes[0].attributes, _weight_shape(nodes[0])
+    _set_weight(nodes[0], lambda by_channel: np.repeat(by_channel / np.float32(count), count, axis=0))
     for node in nodes:
         x = node.inputs[0]
         assert x is not None

@@ -10,7 +10,7 @@ import numpy.typing as npt
 import onnx_ir as ir
 
 from cimc.api.input_range import range_of
-from cimc.api.lay_out import lay_out
+from cimc.api.lay_out import lay_out, note_without_groups
 from cimc.api.progress import Note, unsaid
 from cimc.api.sources import chip_of
 from cimc.artifact import Artifact, write_artifact
@@ -153,11 +153,11 @@ def compile(
         seed=seed,
     )
     if digital_budget is not None:
-        digital_budget = check_number("digital_budget", digital_budget, 0.0, 1.0)
+        digital_budget = check_number("--digital-budget", digital_budget, 0.0, 1.0)
         if calibrate is None:
             raise CimcError("--digital-budget measures what layers cost the outputs; give it data with --calibrate")
-    target_snr = None if target_snr is None else check_number("target_snr", target_snr, 0.0, MOST_DB)
-    min_agreement = None if min_agreement is None else check_number("min_agreement", min_agreement, 0.0, 1.0)
+    target_snr = None if target_snr is None else check_number("--target-snr", target_snr, 0.0, MOST_DB)
+    min_agreement = None if min_agreement is None else check_number("--min-agreement", min_agreement, 0.0, 1.0)
     wanted = target_snr is not None or min_agreement is not None
     if wanted and calibrate is None:
         raise CimcError("--target-snr and --min-agreement are measured on data; give it with --calibrate")
@@ -208,6 +208,7 @@ def compile(
 
             choice = choose_digital(plain, description, options, calibrate, digital_budget, fill_rows=filled, seed=seed)
             lowered, mapping = lay_out(plain, description, options, filled, choice.reasons)
+    said += note_without_groups(mapping, options.groups_per_read)
     if verify is None:
         verify = _weight_bytes(lowered) <= VERIFIED_BYTES
     verification = verify_mapping(network, lowered, mapping, description) if verify else None

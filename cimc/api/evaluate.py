@@ -72,7 +72,7 @@ def evaluate(
     seed = check_whole("seed", seed, 0)
     memory = None if memory is None else check_whole("memory", memory, 1)
     if layers and exact:
-        raise CimcError("layers compares the arrays with float32, and exact leaves the arrays out; give one of them")
+        raise CimcError("--layers compares the arrays with float32, and --exact leaves them out; give one of them")
     use_compilation_cache()
     artifact, name = artifact_of(source)
     system = system_of(artifact)

@@ -12,6 +12,7 @@ import onnx_ir as ir
 
 from cimc.api.agreement import compare_export
 from cimc.api.checkpoint import calibration_samples
+from cimc.api.lay_out import note_without_groups
 from cimc.api.progress import Note, unsaid
 from cimc.api.remap import remap
 from cimc.api.sources import artifact_of, chip_of
@@ -100,6 +101,8 @@ def export(
     lowered = leave_digital(artifact.network, dict.fromkeys(names, "--digital"))
     onto = None if chip is None else target
     mapping = remap(artifact, lowered, chip=onto, rows_per_read=rows, groups_per_read=groups)
+    for line in note_without_groups(mapping, groups):
+        note(line)
     system = build_system(load_network(lowered), mapping, target)
     trained_on = system_of(artifact)
     state, programmed = state_of(artifact, trained_on, name, weight_range=best_column_ranges)
@@ -111,6 +114,7 @@ def export(
     notes: dict[str, Any] = {
         "trained_on": artifact.chip.name if programmed else None,
         "training": artifact.history.get("options", {}),
+        "preprocess": artifact.history.get("preprocess", {}),
     }
     check_carry(system.network, carry)
     if data is not None:

@@ -89,7 +89,7 @@ def train(
         run = load_run(read_artifact(output), run, source=artifact, options=options, data=data, path=Path(output))
 
     def contents(run: Run, total: int) -> Artifact:
-        closing = training_figures(artifact, run, options) if run.step == total else None
+        closing = training_figures(artifact, run, options, objective) if run.step == total else None
         return checkpoint(artifact, run, total=total, options=options, data=data, figures=closing)
 
     def save(run: Run, total: int) -> None:
@@ -97,4 +97,4 @@ def train(
             write_artifact(output, contents(run, total))
 
     run = train_run(system, run, options, data, save, checkpoint_seconds, progress, note, objective)
-    return Trained(contents(run, run.step), run, training_figures(artifact, run, options))
+    return Trained(contents(run, run.step), run, training_figures(artifact, run, options, objective))

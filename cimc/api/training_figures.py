@@ -12,14 +12,17 @@ from runtime.system.calibration import CALIBRATION_IMAGES
 from runtime.system.input_ranges import RANGE_FACTORS, tried_images
 from runtime.system.state import flatten_state
 from runtime.system.watch import WATCHED_IMAGES
+from runtime.training.objective import Objective
 from runtime.training.options import TrainingOptions
 from runtime.training.train import Run
 
 # A weight that is written in more than this share of all steps gains nothing by the accumulator.
 OFTEN = 0.5
+# A loss above this share of one that does not look at the inputs has learnt next to nothing.
+BLIND = 0.98
 
 
-def training_figures(artifact: Artifact, run: Run, options: TrainingOptions) -> dict[str, Any]:
+def training_figures(artifact: Artifact, run: Run, options: TrainingOptions, objective: Objective) -> dict[str, Any]:
     """What `train --json` prints.
 
     updates: times a weight was due. Writes, trials and reads: `programming_counts`. forward, backward,
@@ -31,6 +34,7 @@ def training_figures(artifact: Artifact, run: Run, options: TrainingOptions) -> 
         artifact: the file that was trained.
         run: at its end.
         options: of the run.
+        objective: of the run.
     """
     weights, last, policy = artifact.mapping.cost.weights, run.history[-1], options.policy
     counted = flatten_state(run.state) | {f"first_trials/{name}": np.asarray(n) for name, n in run.first_trials.items()}
@@ -50,12 +54,12 @@ def training_figures(artifact: Artifact, run: Run, options: TrainingOptions) -> 
         "steps": run.step,
         "threshold": policy.rule.threshold(artifact.chip) if on_arrays else None,
         "layers": last["layers"],
-        "warnings": [],
+        "warnings": _learnt(last["loss"], objective.blind),
         **programming_counts(artifact, counted, asdict(policy)),
     }
     if on_arrays:
         figures |= _array_work(artifact, run, options)
-        figures["warnings"] = _warnings(updates / (run.step * weights), figures["threshold"], options)
+        figures["warnings"] += _warnings(updates / (run.step * weights), figures["threshold"], options)
     return figures
 
 
@@ -91,6 +95,16 @@ def _transposed_reads(mapping: Mapping) -> tuple[float, float]:
         slowest = max(slowest, cost.latency_ms / -(-(stop - start) // layer.read_rows))
         forward = max(forward, cost.latency_ms)
     return energy, mapping.cost.pipelined_latency_ms * (slowest / forward if forward else 1.0)
+
+
+def _learnt(loss: float, blind: float | None) -> list[str]:
+    """loss: of the last epoch. blind: without a look at the inputs."""
+    if blind is None or loss < BLIND * blind:
+        return []
+    return [
+        f"the loss, {loss:.3g}, is that of an answer that does not look at its inputs ({blind:.3g}): nothing is learnt "
+        "yet; train longer (--epochs) or raise --lr, and see by --update float whether the network can learn it"
+    ]
 
 
 def _warnings(share: float, threshold: float, options: TrainingOptions) -> list[str]:

@@ -237,7 +237,7 @@ def _figure_text(key: str, value: Any) -> str:
     if key.endswith("_ms"):
         return f"{value:.4g} ms"
     if key.endswith("_s"):
-        return f"{value:.0f} images/s" if key == "images_per_s" else f"{value:.1f} s"
+        return f"{value:.0f} samples/s" if key == "images_per_s" else f"{value:.1f} s"
     return _text(value)
 
 

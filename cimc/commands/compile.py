@@ -3,6 +3,7 @@
 import gc
 from dataclasses import fields
 from pathlib import Path
+from shlex import quote
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -122,6 +123,7 @@ def compile(
     """
     import cimc
     from cimc.commands.console import inform
+    from cimc.commands.next_step import data_options
     from passes.set_inputs import parse_constant
     from passes.set_shapes import parse_shape
 
@@ -158,7 +160,8 @@ def compile(
         curve=curve,
         note=inform,
     )
-    emit(figures(compiled), lambda: show(compiled, output), as_json=as_json)
+    given = calibrate and data_options(calibrate, data_dir, mean=mean, std=std, channels_last=channels_last)
+    emit(figures(compiled), lambda: show(compiled, output, given), as_json=as_json)
 
 
 def parse_range(text: str) -> tuple[float, float]:
@@ -199,11 +202,11 @@ def figures(compiled: "Compiled") -> dict[str, Any]:
     }
 
 
-def show(compiled: "Compiled", output: Path | None) -> None:
-    """Layer table, totals and verification of `compile`, and what to do next."""
+def show(compiled: "Compiled", output: Path | None, data: str | None = None) -> None:
+    """Layer table, totals and verification of `compile`, and what to do next with `data` (options, None: not given)."""
     from cimc.commands import digital_table, layout_table, mapping_table, totals
     from cimc.commands.console import say
-    from cimc.commands.next_step import data_for
+    from cimc.commands.next_step import after_compile
 
     artifact = compiled.artifact
     mapping_table.show_layers(artifact)
@@ -216,8 +219,7 @@ def show(compiled: "Compiled", output: Path | None) -> None:
     say(_verified(compiled.verification))
     if output is not None:
         simulated = artifact.chip.not_simulated is None and not artifact.mapping.segments
-        train = f"cimc train {output} --data {data_for(artifact.network)} -o trained.cim"
-        then = train if simulated else f"cimc inspect {output}"
+        then = after_compile(artifact.network, output, data) if simulated else f"cimc inspect {quote(str(output))}"
         say(f"wrote {output}; next: {then}")
 
 
@@ -239,7 +241,5 @@ def _verified(found: "Verification | None") -> str:
         line += " (no fault: rounding, or the grid of the conductances, changes as much)"
     if found.chip_relative is None or found.chip_snr_db is None:
         return f"{line}, none with the chip's"
-    return (
-        f"{line}; with the chip's {found.chip_relative:.2%} of the output's rms, {found.chip_snr_db:.1f} dB "
-        f"(scales not fitted yet, no noise; largest {found.chip:.2g})"
-    )
+    # Their figures, in the JSON, are of scales that are not fitted yet: no more than a bound, and a low one.
+    return f"{line}; what the chip's converters change is measured with scales fitted to data, by eval and export"

@@ -14,7 +14,7 @@ LONGEST = 20
 
 
 def figures(artifact: Artifact) -> dict[str, Any]:
-    """JSON keys of `compile` and `inspect`: `digital_products`, and `macs` of one image by where they run."""
+    """JSON keys of `compile` and `inspect`: `digital_products`, and `macs` of one input by where they run."""
     products = products_of(artifact.network, artifact.mapping, artifact.chip)
     return {
         "digital_products": [
@@ -42,7 +42,7 @@ def show(artifact: Artifact) -> None:
             f", {_share(products.value_macs, products):.1%} are products of two values" if products.value_macs else ""
         )
         say(
-            f"of {products.macs:,} multiply-accumulates an image {_share(products.array_macs, products):.1%} run on "
+            f"of {products.macs:,} multiply-accumulates an input {_share(products.array_macs, products):.1%} run on "
             f"arrays{values}; time and energy of the arrays are of those alone"
         )
     if not products.digital:
@@ -63,7 +63,7 @@ def show(artifact: Artifact) -> None:
         for product in largest[:LONGEST]
     ]
     more = f"{len(largest) - LONGEST} more in --json" if len(largest) > LONGEST else None
-    columns = ["product", "operator", "weights", "share", "MACs / image", "share", "ms", "mJ", "because"]
+    columns = ["product", "operator", "weights", "share", "MACs / input", "share", "ms", "mJ", "because"]
     print_table("constant weights that stay digital", columns, rows, more)
 
 

@@ -1,7 +1,7 @@
 """`cimc export`."""
 
-from collections.abc import Sequence
 from pathlib import Path
+from shlex import quote
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -69,6 +69,7 @@ def export(
     """
     import cimc
     from cimc.commands.console import noting
+    from cimc.commands.next_step import data_options, known_data
 
     notes, note = noting("export")
     dataset = None if data is None else load_data(data, data_dir, mean=mean, std=std, channels_last=channels_last)
@@ -88,8 +89,10 @@ def export(
         seed=seed,
         note=note,
     )
+    trained_on = known_data(package.notes["training"], package.notes["preprocess"], carry or ())
+    used = data and data_options(data, data_dir, mean=mean, std=std, channels_last=channels_last, carry=carry or ())
     emit(
-        {**figures(package, output), "notes": notes}, lambda: show(package, output, data, carry or ()), as_json=as_json
+        {**figures(package, output), "notes": notes}, lambda: show(package, output, used or trained_on), as_json=as_json
     )
 
 
@@ -108,8 +111,8 @@ def figures(package: "Package", output: Path) -> dict[str, Any]:
     }
 
 
-def show(package: "Package", output: Path, data: str | None, carry: Sequence[str]) -> None:
-    """What the package holds, and what to do next, on the data that set its input ranges or that it was trained on."""
+def show(package: "Package", output: Path, data: str) -> None:
+    """What the package holds, and what to do next with `data` (options): what set its input ranges or trained it."""
     from cimc.commands.console import print_figures, say
     from cimc.commands.evaluate import show_agreement, show_layers
 
@@ -129,9 +132,7 @@ def show(package: "Package", output: Path, data: str | None, carry: Sequence[str
         show_agreement(f"agreement with float32 on {agreement['samples']} calibration samples", conditions)
     if layers := package.notes.get("layers"):
         show_layers(layers)
-    known = data or package.notes["training"].get("data", "YOUR.npz")
-    options = "".join(f" --carry {text}" for text in carry)
-    say(f"wrote {output}; next: cimc deploy {output} --data {known}{options} --chips 20")
+    say(f"wrote {output}; next: cimc deploy {quote(str(output))} {data} --chips 20")
 
 
 def _corrected(correction: dict[str, Any]) -> str:

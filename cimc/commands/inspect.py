@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from cimc.commands.options import Json, emit
+from cimc.commands.options import Json, emit, require_finite
 
 
 def inspect(
@@ -13,6 +13,14 @@ def inspect(
     simulate: Annotated[
         bool, typer.Option("--simulate", help="Compare the schedule with an event-driven simulation.")
     ] = False,
+    inputs_per_second: Annotated[
+        float | None,
+        typer.Option(
+            min=0,
+            callback=require_finite,
+            help="Inputs in a second of a stream, such as 31.25 of 512 samples of audio at 16 kHz: figures for it too.",
+        ),
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """Show how a .cim file lies on its chip: layers, arrays, copies, time, energy, bound, critical path.
@@ -27,4 +35,8 @@ def inspect(
         from cimc.api.simulate import simulate_mapping
 
         simulated = simulate_mapping(contents)
-    emit(mapping_table.figures(contents, simulated), lambda: mapping_table.show(contents, simulated), as_json=as_json)
+    emit(
+        mapping_table.figures(contents, simulated, inputs_per_second),
+        lambda: mapping_table.show(contents, simulated, inputs_per_second),
+        as_json=as_json,
+    )

@@ -12,6 +12,7 @@ import typer
 from cimc.commands.chips import chips
 from cimc.commands.compile import compile
 from cimc.commands.deploy import deploy
+from cimc.commands.devices import devices
 from cimc.commands.evaluate import evaluate
 from cimc.commands.export import export
 from cimc.commands.inspect import inspect
@@ -52,6 +53,7 @@ app.command()(deploy)
 app.command()(inspect)
 app.command()(report)
 app.command()(chips)
+app.add_typer(devices)
 app.command()(ops)
 app.command()(quickstart)
 

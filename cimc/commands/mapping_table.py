@@ -5,7 +5,7 @@ from typing import Any
 
 from cimc.api import training_record
 from cimc.artifact import Artifact
-from cimc.commands import digital_table, totals, training_table
+from cimc.commands import digital_table, per_unit, totals, training_table
 from cimc.commands.console import print_table
 from cimc.mapping import LayerCost, MappedLayer, Mapping
 from cimc.schedule import Step
@@ -16,10 +16,12 @@ AT_ONCE = "at once"
 ROUNDS_TO_NOTHING = 0.005  # a share that is shown as 0 %
 
 
-def figures(artifact: Artifact, simulated: Figures | None = None) -> dict[str, Any]:
+def figures(
+    artifact: Artifact, simulated: Figures | None = None, inputs_per_second: float | None = None
+) -> dict[str, Any]:
     """JSON of `inspect`: the cost with its layers, the totals, the result, the schedule without its stages, the
     segments, and the training (`training_record.figures`; None for a file that was never trained); `simulated` where it
-    was asked for.
+    was asked for; inputs_per_second: as of `per_unit.shares`.
     """
     mapping = artifact.mapping
     result = mapping.cost.model_dump()
@@ -37,6 +39,7 @@ def figures(artifact: Artifact, simulated: Figures | None = None) -> dict[str, A
     result["components"] = [part._asdict() for part in mapping.cost.components]
     result["arrays"] = mapping.arrays
     result |= totals.figures(mapping)
+    result |= per_unit.figures(per_unit.shares(artifact, totals.interval_ms(mapping), inputs_per_second))
     result["result"] = mapping.result and {**mapping.result.model_dump(), "gap": mapping.result.gap}
     result["segments"] = [segment.model_dump() for segment in mapping.segments]
     if mapping.schedule is not None:
@@ -67,10 +70,9 @@ def grid(layer: MappedLayer) -> list[int]:
     return [rows, -(-len(of_one_row) // layer.groups)]
 
 
-def show(artifact: Artifact, simulated: Figures | None = None) -> None:
+def show(artifact: Artifact, simulated: Figures | None = None, inputs_per_second: float | None = None) -> None:
     """Everything that `inspect` prints."""
-    totals.show(artifact)
-    digital_table.show(artifact)
+    totals.show(artifact, inputs_per_second)
     show_layers(artifact)
     digital_table.show(artifact)
     _show_components(artifact.mapping)
@@ -186,7 +188,7 @@ def _show_path(path: Iterable[Step], latency_ns: float) -> None:
 
 
 def _show_simulation(simulated: Figures) -> None:
-    """The schedule's figures beside the simulator's (`cimc.api.simulate`), and the longest waits of one image."""
+    """The schedule's figures beside the simulator's (`cimc.api.simulate`), and the longest waits of one input."""
     rows = []
     for what in ("latency", "interval"):
         figure = simulated[what]
@@ -200,11 +202,11 @@ def _show_simulation(simulated: Figures) -> None:
         "the schedule beside an event-driven simulation",
         ["", "schedule", "simulated", "difference", "because of"],
         rows,
-        f"one image alone; interval of {simulated['images']} images in turn; causes are named from 5 % on",
+        f"one input alone; interval of {simulated['images']} inputs in turn; causes are named from 5 % on",
     )
     waits = [
         [wait["kind"], wait["where"], ", ".join(wait["layers"]), f"{wait['wait_ns'] * 1e-3:.3f}"]
         for wait in simulated["waits"][:LONGEST_WAITS]
     ]
     if waits:
-        print_table("longest waits, one image", ["resource", "which", "layers that share it", "waited us"], waits)
+        print_table("longest waits, one input", ["resource", "which", "layers that share it", "waited us"], waits)

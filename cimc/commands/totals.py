@@ -1,6 +1,7 @@
 """A mapping in all: arrays, area, the time of one input, rate, power, throughput, the objective beside its bound."""
 
 from cimc.artifact import Artifact
+from cimc.commands import per_unit
 from cimc.commands.console import say
 from cimc.mapping import Mapping
 
@@ -12,27 +13,32 @@ def figures(mapping: Mapping) -> dict[str, float | None]:
     interval between inputs. operations: two (multiply, add) for every weight of a crossbar layer and MVM. tops: 1e12 of
     these a second, inputs following at the interval; tops_per_w: 1e12 of these a joule.
     """
-    energy_mj, interval_ms, operations = mapping.cost.spent_mj, _interval_ms(mapping), mapping.cost.flops
+    energy_mj, between_ms, operations = mapping.cost.spent_mj, interval_ms(mapping), mapping.cost.flops
     areas = [part.area_mm2 for part in mapping.cost.components if part.area_mm2 is not None]
     return {
         "area_mm2": sum(areas) if areas else None,
-        "power_w": energy_mj / interval_ms if energy_mj and interval_ms else None,
+        "power_w": energy_mj / between_ms if energy_mj and between_ms else None,
         "operations": operations,
-        "tops": operations / interval_ms * 1e-9 if interval_ms else None,
+        "tops": operations / between_ms * 1e-9 if between_ms else None,
         "tops_per_w": operations / energy_mj * 1e-9 if energy_mj else None,
     }
 
 
-def _interval_ms(mapping: Mapping) -> float:
+def interval_ms(mapping: Mapping) -> float:
+    """The time between inputs."""
     # In segments an input is done before the next one begins.
     return mapping.cost.latency_ms if mapping.schedule is None else mapping.schedule.interval_ns * 1e-6
 
 
-def show(artifact: Artifact) -> None:
-    """Arrays and area, the time of one input, energy, power and throughput; what was asked for and its bound."""
+def show(artifact: Artifact, inputs_per_second: float | None = None) -> None:
+    """Arrays and area, the time of one input, energy, power and throughput; what was asked for and its bound.
+
+    inputs_per_second: as of `per_unit.shares`.
+    """
     _show_size(artifact)
     _show_time(artifact.mapping)
     _show_energy(artifact.mapping)
+    per_unit.show(per_unit.shares(artifact, interval_ms(artifact.mapping), inputs_per_second))
     _show_traffic(artifact)
     _show_objective(artifact.mapping)
 

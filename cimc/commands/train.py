@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from shlex import quote
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -148,4 +149,4 @@ def show(trained: "Trained", data: str, output: Path) -> None:
     training_table.show_layers(figures["layers"])
     for warning in figures["warnings"]:
         warn(warning)
-    say(f"wrote {output}; next: cimc export {output} -o package/")
+    say(f"wrote {output}; next: cimc export {quote(str(output))} -o package/")

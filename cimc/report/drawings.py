@@ -224,7 +224,7 @@ def _lanes(
         if name in names and stop > start:
             y, note = top + names.index(name) * lane + 15, f"critical: {name or 'input'}, {duration(stop - start)}"
             parts.append(rectangle(NAMES + start * scale, y, max(0.7, (stop - start) * scale), 3, ORANGE, "", note))
-    return drawing(PAGE, height, parts, "timeline of one image")
+    return drawing(PAGE, height, parts, "timeline of one input")
 
 
 def bars(rows: Sequence[tuple[str, float, str]], colour: str = BLUE) -> str:

@@ -69,7 +69,7 @@ def report(artifact: Artifact) -> str:
         section(
             "Network",
             "Crossbar layers have a coloured number, which marks them throughout this page; beside it the size of the "
-            "output of one image and the digital operators that follow. Grey boxes are digital.",
+            "output of one input and the digital operators that follow. Grey boxes are digital.",
             f"<div class=scroll>{network_drawing(artifact.network, [layer.name for layer in mapping.layers])}</div>",
         ),
         section("Arrays", _arrays_note(artifact), floor_plan(mapping, chip), _legend(mapping)),
@@ -109,9 +109,9 @@ def _summary(artifact: Artifact) -> str:
         (f"{cost.utilization:.0%}", "of their devices in use"),
         (f"{cost.weights:,}", "weights"),
         (f"{cost.devices:,}", "devices"),
-        (duration(mapping.latency_ms * 1e6), "latency of one image"),
+        (duration(mapping.latency_ms * 1e6), "latency of one input"),
         (duration(schedule.interval_ns if schedule else cost.pipelined_latency_ms * 1e6), "interval between images"),
-        (energy(cost.spent_mj or cost.energy_mj), "energy of one image"),
+        (energy(cost.spent_mj or cost.energy_mj), "energy of one input"),
     ]
     if area:
         tiles.append((f"{area:.3g} mm²", "area"))
@@ -167,7 +167,7 @@ def _placement(mapping: Mapping, chip: Chip) -> str:
     links = sorted(placement.links, key=lambda link: -link.bytes)[:8]
     rows = [(f"core {link.source} to {link.target}", f"{link.bytes:,}") for link in links]
     note = (
-        f"Bytes times links passed, one image: {placement.byte_hops:,}; no placement of these arrays can have less "
+        f"Bytes times links passed, one input: {placement.byte_hops:,}; no placement of these arrays can have less "
         f"than {placement.byte_hops_bound:,}, arrays in network order have {placement.byte_hops_unplaced:,}."
     )
     return section("Traffic between cores", note, table(["busiest links", "bytes per image"], rows))
@@ -193,7 +193,7 @@ def _limits(schedule: Schedule | None) -> str:
         for limit in schedule.limits
     ]  # fmt: skip
     note = f"What sets the interval of {duration(schedule.interval_ns)}: the busiest resource of each kind."
-    return f"<p>{escape(note)}</p>" + table(["resource", "busiest", "busy for one image", "of the interval"], rows)
+    return f"<p>{escape(note)}</p>" + table(["resource", "busiest", "busy for one input", "of the interval"], rows)
 
 
 def _critical_path(schedule: Schedule | None) -> str:

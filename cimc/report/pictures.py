@@ -42,7 +42,7 @@ def training_picture(
     right.set(xlabel="epoch", ylabel="updates per weight", yscale="log")
     right.legend(frameon=False)
     figure.suptitle(title, fontsize=11)
-    _save(figure, path)
+    save(figure, path)
 
 
 def arrays_picture(path: Path, package: Package, most: int = 8) -> None:
@@ -79,10 +79,11 @@ def arrays_picture(path: Path, package: Package, most: int = 8) -> None:
         axis.tick_params(labelsize=6)
     if image is not None:
         figure.colorbar(image, ax=axes, label="target conductance (uS)", shrink=0.8)
-    _save(figure, path)
+    save(figure, path)
 
 
-def _save(figure: plt.Figure, path: Path) -> None:
+def save(figure: plt.Figure, path: Path) -> None:
+    """Write a figure as PNG, whole or not at all, and close it."""
     with replacing(path) as temporary:
         figure.savefig(temporary, dpi=130, format="png")
     plt.close(figure)

@@ -160,7 +160,7 @@ def _sequence(
     if single < length:
         assert h is not None
         later = [_like(steps.cut(value, single, length, 0), value) for value in sequences] if single else sequences
-        y, h, c = _scan(steps, cell, later, h, c)
+        y, h, c = _scan(steps, cell, later, h, c, length)
         parts.append(y)
     assert h is not None
     y = parts[0] if len(parts) == 1 else steps.op("Concat", *parts, axis=0)
@@ -168,9 +168,9 @@ def _sequence(
 
 
 def _scan(
-    steps: Steps, cell: Cell, sequences: list[ir.Value], h: ir.Value, c: ir.Value | None
+    steps: Steps, cell: Cell, sequences: list[ir.Value], h: ir.Value, c: ir.Value | None, length: int
 ) -> tuple[ir.Value, ir.Value, ir.Value | None]:
-    """Y, the last h and c of the steps of these sequences."""
+    """Y, the last h and c of the steps of these sequences, the last of `length`."""
     before = [h] if c is None else [h, c]
     with steps.apart() as nodes:
         old = [_like(ir.Value(name=f"{steps.name}.before"), value) for value in before]
@@ -179,7 +179,7 @@ def _scan(
         # A value cannot leave a body twice, as the state and as the output.
         made = [*(value for value in new if value is not None), steps.op("Identity", y)]
     body = ir.Graph([*old, *now], made, nodes=nodes, name=f"{steps.name}.step")
-    last_h, *rest, stacked = steps.scan(body, before, sequences)
+    last_h, *rest, stacked = steps.scan(body, before, sequences, length)
     return stacked, last_h, rest[0] if rest else None
 
 

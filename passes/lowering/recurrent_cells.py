@@ -12,6 +12,7 @@ import numpy.typing as npt
 import onnx_ir as ir
 
 from cimc.errors import CimcError
+from cimc.operators import SEQUENCE_STEPS
 from passes.crossbar_functions import crossbar_product, crossbar_weight
 from passes.graph_edit import add_constant, new_node
 from passes.messages import describe
@@ -86,13 +87,16 @@ class Steps:
         name = f"{self.name}.step{self.count}" if weight.uses() else own
         return self.add(crossbar_product(x, weight, name, bias)).outputs[0]
 
-    def scan(self, body: ir.Graph, states: list[ir.Value], sequences: list[ir.Value]) -> list[ir.Value]:
-        """The last states and the stacked other results of `body`, run over the first axis of the sequences."""
+    def scan(self, body: ir.Graph, states: list[ir.Value], sequences: list[ir.Value], length: int) -> list[ir.Value]:
+        """The last states and the stacked other results of `body`, run over the first axis of the sequences.
+
+        length: steps in all, with those before.
+        """
         attributes = [ir.AttrGraph("body", body), ir.AttrInt64("num_scan_inputs", len(sequences))]
         inputs, count = [*states, *sequences], len(body.outputs)
-        return self._several(
-            ir.Node("", "Scan", inputs, attributes, num_outputs=count, name=f"{self.name}.scan{self.count}")
-        )
+        node = ir.Node("", "Scan", inputs, attributes, num_outputs=count, name=f"{self.name}.scan{self.count}")
+        node.metadata_props[SEQUENCE_STEPS] = str(length)
+        return self._several(node)
 
     def const(self, array: npt.ArrayLike, name: str = "constant") -> ir.Value:
         """An initializer of the graph."""

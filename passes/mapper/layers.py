@@ -121,8 +121,8 @@ def layers_of(
     nonnegative = nonnegative_values(model, input_range)
     steps = dict(nodes_with_steps(model.graph))
     found = crossbar_layers(model)
-    check_layers("rows_per_read", rows_per_read, found)
-    check_layers("groups_per_read", groups_per_read, found)
+    check_layers("--rows-per-read", rows_per_read, found)
+    check_layers("--groups-per-read", groups_per_read, found)
     layers = []
     for name, nodes in found.items():
         layer = _layer(nodes, steps, nonnegative, chip)

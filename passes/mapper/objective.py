@@ -49,7 +49,7 @@ def find_objective(name: str) -> Objective:
     else:
         near = get_close_matches(str(name), objective_names(), n=1)
         hint = f"; did you mean {near[0]}?" if near else ""
-        raise CimcError(f"objective is {name!r}; choose {', '.join(objective_names())}{hint}")
+        raise CimcError(f"--objective is {name!r}; choose {', '.join(objective_names())}{hint}")
     if not isinstance(found, Objective):
         raise CimcError(f"the objective {name!r} is {found!r:.60}, not an Objective; mend the plug-in")
     return found

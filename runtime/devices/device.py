@@ -8,7 +8,9 @@ from typing import Protocol
 from jax import Array
 
 from cimc.chip import Cell
-from runtime.devices.pulses import apply_pulses, plan_pulses
+from runtime.devices.pulse_plan import Refresh, plan_pulses, plan_refresh
+from runtime.devices.pulse_train import write_by_pulses
+from runtime.devices.pulses import apply_pulses
 from runtime.devices.reads import read_devices
 from runtime.devices.traits import Traits, draw_traits, trait_names
 from runtime.devices.wear import keep_stuck, leak, wear
@@ -25,10 +27,10 @@ class DrawTraits(Protocol):
 
 
 class Write(Protocol):
-    """Closed loop; see `write_verify`."""
+    """Closed loop; see `write_verify` and `write_by_pulses`."""
 
-    def __call__(self, goal: Array, key: Array, traits: Traits = NONE) -> Written:
-        """Write all devices to their goals [..], uS."""
+    def __call__(self, goal: Array, key: Array, traits: Traits = NONE, held: Array | None = None) -> Written:
+        """Write all devices to their goals [..], uS; held: what they hold before, None: G_min."""
 
 
 class Plan(Protocol):
@@ -38,6 +40,13 @@ class Plan(Protocol):
         self, change: Array, base: Array, *, weight_range: Array, held: Array | None = None
     ) -> tuple[Array, Array]:
         """Whole pulses for G+ and G- [2, ..], and the weights [..] that they aim at."""
+
+
+class PlanRefresh(Protocol):
+    """Which one-sided pairs have no room left; see `plan_refresh`."""
+
+    def __call__(self, held: Array) -> Refresh:
+        """Pairs [..] to reset, and the pulses [2, ..] that write their difference anew."""
 
 
 class Pulse(Protocol):
@@ -79,6 +88,7 @@ class Device:
     traits: DrawTraits
     write: Write
     plan: Plan
+    refresh: PlanRefresh
     pulse: Pulse
     read: Read
     wear: Wear
@@ -89,18 +99,22 @@ class Device:
 def device_of(cell: Cell) -> Device:
     """The device of a description; the same object for equal descriptions."""
 
-    def write(goal: Array, key: Array, traits: Traits = NONE) -> Written:
-        written = write_verify(goal, key, cell=cell)
+    def write(goal: Array, key: Array, traits: Traits = NONE, held: Array | None = None) -> Written:
+        if cell.programming.train is None:
+            written = write_verify(goal, key, cell=cell)
+        else:
+            written = write_by_pulses(goal, key, cell=cell, traits=traits, held=held)
         return written._replace(conductance=keep_stuck(written.conductance, traits))
 
     def pulse(conductance: Array, pulses: Array, key: Array, traits: Traits = NONE) -> Array:
-        return keep_stuck(apply_pulses(conductance, pulses, key, cell=cell), traits)
+        return keep_stuck(apply_pulses(conductance, pulses, key, cell=cell, traits=traits), traits)
 
     return Device(
         trait_names=trait_names(cell),
         traits=partial(draw_traits, cell=cell),
         write=write,
         plan=partial(plan_pulses, cell=cell),
+        refresh=partial(plan_refresh, cell=cell),
         pulse=pulse,
         read=partial(read_devices, cell=cell),
         wear=partial(wear, cell=cell),

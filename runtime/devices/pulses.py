@@ -1,88 +1,114 @@
-"""Blind pulses: the laws by which a pulse moves a device, by name in `PULSE_LAWS`, and which pulses a change takes."""
+"""Blind pulses: devices after some SET or RESET pulses, by the laws of `runtime.devices.pulse_laws`."""
 
-from collections.abc import Callable
+from collections.abc import Mapping
+from types import MappingProxyType
 
+import jax
 import jax.numpy as jnp
 from jax import Array
 
 from cimc.chip import Cell
-from cimc.device_pulse import Pulse
+from cimc.device_pulse import Binary, Pulse
 from runtime.crossbar.normal import normal
+from runtime.devices.pulse_laws import bounds_uS, pulse_response, step_factor, switching
 
-# (conductance [..] in uS, pulses [..], negative for RESET, key, cell) -> the conductance after, bounds not yet applied.
-PulseLaw = Callable[[Array, Array, Array, Cell], Array]
+NO_TRAITS: Mapping[str, Array] = MappingProxyType({})
 
 
-def apply_pulses(conductance: Array, pulses: Array, key: Array, *, cell: Cell) -> Array:
-    """Conductances in uS after that many blind pulses, which stop at the limits or the window.
+def apply_pulses(
+    conductance: Array, pulses: Array, key: Array, *, cell: Cell, traits: Mapping[str, Array] = NO_TRAITS
+) -> Array:
+    """Conductances in uS after that many blind pulses, which stop at the bounds of each device.
 
-    A device that a write has left beyond the window is not taken further, nor set back by a pulse the other way.
+    A device that a write has left beyond its bounds is not taken further, nor set back by a pulse the other way.
+    Pulses of the linear law add up to one draw; those of a law that follows the state are taken one by one.
 
     Args:
         conductance: what the devices hold [..], uS.
-        pulses: whole numbers [..], negative: RESET; 0 leaves a device as it is.
+        pulses: whole numbers [..], negative: RESET, which does nothing where a device only goes up; 0 leaves a device
+            as it is.
         key: a `jax.random` key.
         cell: the device; its `pulse.law` says how far a pulse moves it.
+        traits: what each device has of its own, [..] in uS: step_up, step_down, low, high. `seen`: what is seen of a
+            device beside what it holds, from the write before (`draw_write_noise`). Those left out: the description's,
+            and nothing.
 
     Raises:
         ValueError: the device has no pulse response.
     """
-    moved = PULSE_LAWS[_response(cell).law_name](conductance, pulses, key, cell)
-    low, high = cell.limits_uS or (cell.conductance_min_uS, cell.conductance_max_uS)
-    bounded = jnp.clip(moved, jnp.minimum(conductance, low), jnp.maximum(conductance, high))
-    return jnp.where(pulses == 0, conductance, bounded)
+    pulse = pulse_response(cell)
+    if pulse.directions == "up":
+        pulses = jnp.maximum(pulses, 0)
+    lowest, highest = bounds_uS(cell)
+    low, high = traits.get("low", lowest), traits.get("high", highest)
+    held = conductance - traits["seen"] if "seen" in traits else conductance
+    if isinstance(pulse, Binary):
+        moved = _switched(held, pulses, key, pulse, (low, high))
+    elif pulse.law_name == "linear":
+        step = _own_step(pulses, pulse, traits)
+        moved = _bounded(_summed(held, pulses, key, step, cell), held, low, high)
+    else:
+        moved = _one_by_one(held, pulses, key, cell, (low, high), _own_step(pulses, pulse, traits))
+    if pulse.write_noise_uS:
+        moved = moved + draw_write_noise(key, conductance.shape, cell=cell)
+    return jnp.where(pulses == 0, conductance, moved)
 
 
-def _linear(conductance: Array, pulses: Array, key: Array, cell: Cell) -> Array:
-    """n pulses move a device by n step + sqrt(|n|) step c2c z, wherever it is.
+def draw_write_noise(key: Array, shape: tuple[int, ...], *, cell: Cell) -> Array:
+    """What `apply_pulses` with that key lets be seen of pulsed devices beside what they hold [..], uS.
 
-    The cycle-to-cycle errors of single pulses add up; z is standard normal.
+    Whoever keeps it for the devices that were pulsed, and gives it as the trait `seen` to their next pulses, keeps it
+    from adding up from write to write.
     """
-    pulse = _response(cell)
-    spread = jnp.sqrt(jnp.abs(pulses)) * (pulse.c2c * normal(key, conductance.shape))
-    return conductance + pulse.step_uS * (pulses + spread)
+    return pulse_response(cell).write_noise_uS * normal(jax.random.fold_in(key, 0x5EE), shape)
 
 
-PULSE_LAWS: dict[str, PulseLaw] = {
-    "linear": _linear,
-}
+def _own_step(pulses: Array, pulse: Pulse, traits: Mapping[str, Array]) -> float | Array:
+    """The step of each device in the direction of its pulses, uS, positive: a number where all have the same."""
+    up, down = traits.get("step_up", pulse.step_uS), traits.get("step_down", pulse.down_uS)
+    if not isinstance(up, Array) and not isinstance(down, Array) and up == down:
+        return up
+    return jnp.where(pulses < 0, down, up)
 
 
-def plan_pulses(
-    change: Array, base: Array, *, weight_range: Array, held: Array | None = None, cell: Cell
-) -> tuple[Array, Array]:
-    """Whole pulses for G+ and G- [2, ..], and the weight [..] they aim at.
-
-    trunc(change / step) pulses (Nandakumar et al. 2020) of the mean step, whatever the law: blind pulses do not know
-    the state. An increase first takes G- down to its minimum, then G+ up; a decrease the reverse, so that the idle
-    device of a pair stays at G_min. A device takes no more pulses than lead to its bound.
-
-    Args:
-        change: of the weights [..].
-        base: the weights before, as the digital copy or a read has them [..].
-        weight_range: scalar or [..].
-        held: what the devices were read to hold [2, ..], uS; None: where `base` has them.
-        cell: the device.
-
-    Raises:
-        ValueError: the device has no pulse response.
-    """
-    step_uS = _response(cell).step_uS
-    step = step_uS / cell.window_uS * weight_range
-    count = jnp.trunc(change / step)
-    if held is None:
-        held = cell.conductance_min_uS + jnp.stack([jnp.maximum(base, 0), jnp.maximum(-base, 0)]) / step * step_uS
-    high = cell.limits_uS[1] if cell.limits_uS else cell.conductance_max_uS
-    to_low = jnp.maximum(jnp.round((held - cell.conductance_min_uS) / step_uS), 0)
-    to_high = jnp.maximum(jnp.round((high - held) / step_uS), 0)
-    wanted = jnp.stack([jnp.maximum(count, 0), jnp.maximum(-count, 0)])
-    down = jnp.minimum(wanted[::-1], to_low)
-    up = jnp.minimum(wanted - down[::-1], to_high)
-    pulses = up - down
-    return pulses, base + (pulses[0] - pulses[1]) * step
+def _bounded(moved: Array, before: Array, low: float | Array, high: float | Array) -> Array:
+    return jnp.clip(moved, jnp.minimum(before, low), jnp.maximum(before, high))
 
 
-def _response(cell: Cell) -> Pulse:
-    if cell.pulse is None:
-        raise ValueError("the chip has no [cell.pulse]")
-    return cell.pulse
+def _summed(held: Array, pulses: Array, key: Array, step: float | Array, cell: Cell) -> Array:
+    """n pulses of the linear law: n step + sqrt(|n|) c2c z, wherever the device is; z standard normal."""
+    pulse = pulse_response(cell)
+    spread = jnp.sqrt(jnp.abs(pulses)) * (pulse.c2c * normal(key, held.shape))
+    if pulse.c2c_of == "window":
+        return held + step * pulses + cell.window_uS * spread
+    return held + step * (pulses + spread)
+
+
+def _one_by_one(
+    held: Array, pulses: Array, key: Array, cell: Cell, bounds: tuple[float | Array, float | Array], step: float | Array
+) -> Array:
+    """Every pulse from where the one before has left the device, with noise of its own, within the bounds."""
+    pulse = pulse_response(cell)
+    low, high = bounds
+    up, count = pulses > 0, jnp.abs(pulses)
+    signed = jnp.where(up, step, -step)
+
+    def take(n: Array, now: Array) -> Array:
+        mean = signed * step_factor(now, up=up, low=low, high=high, cell=cell)
+        moved = now + mean
+        if pulse.c2c:
+            of = {"step": mean, "nominal-step": step, "window": cell.window_uS}[pulse.c2c_of]
+            moved = moved + pulse.c2c * of * normal(jax.random.fold_in(key, n), held.shape)
+        return jnp.where(n < count, _bounded(moved, now, low, high), now)
+
+    return jax.lax.fori_loop(0, jnp.max(count, initial=0).astype(jnp.int32), take, held)
+
+
+def _switched(
+    held: Array, pulses: Array, key: Array, pulse: Binary, bounds: tuple[float | Array, float | Array]
+) -> Array:
+    """The devices that one of the pulses switches, at their bound."""
+    up, down = switching(pulse)
+    stays = jnp.where(pulses > 0, 1 - up, 1 - down) ** jnp.abs(pulses)
+    switches = jax.random.uniform(key, held.shape) >= stays
+    return jnp.where(switches, jnp.where(pulses > 0, bounds[1], bounds[0]), held)

@@ -14,20 +14,23 @@ from jax import Array
 from cimc.dataset import Preprocess, Samples
 from cimc.units import pair_weight
 from cimc.window import output_sizes
-from runtime.crossbar.pieces import Floats, Held, read_in_pieces
+from runtime.crossbar.pieces import Floats, Held, bytes_of_mvm, read_in_pieces
 from runtime.crossbar.product import Crossbar
 from runtime.network.stepwise import Arrays, LayerStep, ScanStep, run_node_exactly, run_steps
 from runtime.system.carry import Carry, with_states
-from runtime.system.fit_scales import Case, divide_channels, fit_scales, largest_inputs, rows_of_channels
+from runtime.system.fit_scales import Case, Seen, divide_channels, fit_scales, largest_inputs, rows_of_channels
 from runtime.system.inference import MOST_BYTES, Batch, batches, digital_parameters, exact_parameters
 from runtime.system.input_ranges import RANGE_FACTORS, TRIED_MVMS, tried_images
 from runtime.system.layers import held_of, read_layer, samples_first
+from runtime.system.sample_vectors import sample_vectors
 from runtime.system.scans import choose_ranges_in_scan, read_scan
-from runtime.system.state import State, System
+from runtime.system.state import State, System, bias_of, gain_of
 
 CALIBRATION_IMAGES = 32
 CALIBRATION_BATCHES = 8  # at most so many of them, where they do not fit into one
 REFIT = 1.2  # scales are fitted anew to a batch whose largest input is so many times that of the batch before
+# Scales are tried twice on so many vectors of a layer, as the read of that many takes so many bytes.
+MOST_VECTORS, LEAST_VECTORS, TRIED_BYTES = 4096, 256, 1 << 27
 CALIBRATION_STEPS = 256  # of a stream, of which so many batches, evenly spaced, set the ranges
 
 
@@ -66,7 +69,8 @@ def calibrate(
         # Of a stream the first steps may have far smaller inputs than those that follow.
         if fit and peak > REFIT * peaks.get(step.layer, -1.0):
             peaks[step.layer] = peak
-            fitted[step.layer] = fit_scales(_case(system, state, step, x, key))
+            found = fit_scales(_case(system, state, step, x, key))
+            fitted[step.layer] = found._replace(bias=bias_of(system, state, step.layer))
             best = np.float32(fitted[step.layer].input_range)
         else:
             best = _best_range(system, step, x, fitted.get(step.layer) or held_of(system, state, step.layer), key)
@@ -94,16 +98,27 @@ def calibrate(
 
 
 def _case(system: System, state: State, step: LayerStep, x: Floats, key: Array | None) -> Case:
-    """What the scales of a layer are fitted to: its weights, and its outputs for some of the inputs."""
-    crossbar, held = system.crossbars[step.layer], held_of(system, state, step.layer)
-    inputs, _ = samples_first(system, step, x)
-    weight, tried = np.asarray(state["weight"][step.layer]), _some(crossbar, inputs)
-    expected = _exactly(system, step, tried, weight, held)
-    return Case(crossbar, tried, largest_inputs(inputs, crossbar), expected, weight, held, key, step.number)
+    """What the scales of a layer are fitted to: its weights, and what it sees in every other sample and in the rest."""
+    crossbar, (inputs, _) = system.crossbars[step.layer], samples_first(system, step, x)
+    if len(inputs) == 1 and crossbar.window is None:
+        inputs = inputs.swapaxes(0, 1)  # each vector a sample
+    halves = (inputs[::2], inputs[1::2]) if len(inputs) > 1 else (inputs, inputs)
+    weight = np.asarray(state["weight"][step.layer])
+    seen = [
+        Seen(_drawn(crossbar, half, weight, seed), largest_inputs(half, crossbar)) for seed, half in enumerate(halves)
+    ]
+    return Case(crossbar, seen[0], seen[1], weight, np.asarray(gain_of(state, step.layer)), key, step.number)
+
+
+def _drawn(crossbar: Crossbar, inputs: Floats, weight: Floats, seed: int) -> Floats:
+    """Vectors [MVMs, rows of all groups] on which scales are tried: so many that the read is bounded."""
+    mvm = bytes_of_mvm(crossbar, len(crossbar.chip.scheme.signs), *weight.shape)
+    most = int(np.clip(TRIED_BYTES // mvm, LEAST_VECTORS, MOST_VECTORS))
+    return np.ascontiguousarray(sample_vectors(crossbar, inputs, most, np.random.default_rng(seed)).T)
 
 
 def _some(crossbar: Crossbar, vectors: Floats) -> Floats:
-    """As much of the samples as scales are tried on: of a product vectors of all of them."""
+    """As much of the samples as input ranges alone are tried on: of a product vectors of all of them."""
     if crossbar.window is None:
         count = vectors.shape[0] * vectors.shape[1]
         chosen = np.random.default_rng(0).permutation(count)[:TRIED_MVMS] if count > TRIED_MVMS else np.arange(count)

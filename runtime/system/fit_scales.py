@@ -5,9 +5,13 @@ and weights multiplied by a factor, between the largest inputs and the largest w
 NORA, DATE 2025), so that a channel of small inputs fills the DAC. The input range: between what it clips, and the steps
 of both converters. All are judged by the layer's output as the chip computes it, converters and noise included; to it
 comes the spread of what writing leaves, by its law.
+
+What is chosen on some samples is taken only where others say so too: few inputs tell little of how large a channel can
+become, and scales that follow them closely clip what comes later.
 """
 
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
 
 import jax
 import numpy as np
@@ -21,132 +25,210 @@ from runtime.system.weight_range import best_column_ranges, write_errors
 
 # Share of the largest input in the factor of a channel: 0 no factor, 1 all channels fill the DAC.
 BALANCES = (0.0, 0.5, 1.0)
-# Input ranges tried, as multiples of the largest input, with the first of each factor; then beside the best.
+# Input ranges tried, as multiples of the largest input, with each factor; then beside the best.
 COARSE, FINE = tuple(1.37**power for power in (-3, -1, 1, 3, 5)), (1 / 1.37, 1.0, 1.37)
 # Weight ranges of a column, as multiples of that which holds its weights best: smaller ones clip, larger ones drive
 # less current.
-SPANS = (0.5, 0.71, 1.0, 1.41, 2.0, 2.83, 4.0)
-WRITES_AT_ONCE = 1 << 20  # weights whose errors are computed together
+SPANS = (0.5, 0.71, 1.41, 2.0, 2.83, 4.0)
+WEIGHTS_AT_ONCE = 1 << 20  # columns of so many weights are tried together
 # No channel gets less than this part of the largest factor: what is silent in the calibration may speak later.
 LEAST_FACTOR = 1 / 64
 
 
-@dataclass(frozen=True)
-class Case:
-    """A layer to be fitted. inputs: as of `read_in_pieces`. expected: its exact outputs. weight: [rows, columns].
+@dataclass(frozen=True, eq=False)
+class Seen:
+    """What a layer sees in some samples: vectors [MVMs, rows of all groups] of some of its MVMs, and the largest input
+    of each channel [channels] in all of them.
+    """
 
-    largest: the largest input of each channel, of more inputs than the scales are tried on. key: of the noise of
-    reads; None: none. What writing leaves counts in any case: without it scales follow the few inputs too closely, and
-    text direction kept 91 of 100 answers, not 95.
+    vectors: Floats
+    largest: Floats
+
+
+@dataclass(frozen=True, eq=False)
+class Case:
+    """A layer to be fitted.
+
+    chosen_on, judged_on: of different samples, of which the first choose and the others judge. weight: [rows, columns].
+    gain: digital, scalar or [columns]. key: of the noise of reads; None: none. What writing leaves counts in any case.
     """
 
     layer: Crossbar
-    inputs: Floats
-    largest: Floats
-    expected: Floats
+    chosen_on: Seen
+    judged_on: Seen
     weight: Floats
-    held: Held
+    gain: Floats
     key: Array | None
     number: int
 
 
+@dataclass(frozen=True, eq=False)
+class Scales:
+    """What a layer is tried with.
+
+    factor: of each channel; None: none. weight: times the factors. base: the weight range of each column that holds its
+    weights best. peak: the largest input over its channel's factor. span, part: of these two, what is used.
+    """
+
+    factor: Floats | None
+    weight: Floats
+    base: Floats
+    peak: np.float32
+    span: Floats | float = 1.0
+    part: float = 1.0
+
+    @property
+    def weight_range(self) -> Floats:
+        """Of each column."""
+        return (self.base * np.asarray(self.span, np.float32)).astype(np.float32)
+
+    @property
+    def input_range(self) -> np.float32:
+        """Of the layer."""
+        return np.float32(self.peak * np.float32(self.part))
+
+
 def fit_scales(case: Case) -> Held:
-    """What the chip and the digital side hold of the layer, with the scales that err least.
+    """What the chip and the digital side hold of the layer, without its bias.
 
-    First the factor and a coarse input range, then each column's weight range, then the input range again.
+    First the factor with a coarse input range, then each column's weight range, then the input range again.
     """
-    factors = _factors(case)
+    both = np.maximum(case.chosen_on.largest, case.judged_on.largest)
     if case.layer.chip.input.bits is None:
-        return _attempt(case, _Scales(case, None), 1.0, 1.0)[0]
-    coarse = [_coarse(case, factor) for factor in factors]
-    best = int(np.argmin([error for error, _ in coarse]))
-    scales, start = _Scales(case, factors[best]), coarse[best][1]
-    by_span = np.stack([_attempt(case, scales, span, start)[1] for span in SPANS])
-    spans = np.array(SPANS, np.float32)[np.argmin(by_span, axis=0)]
-    # One at a time: what is held is twice the weights.
-    errors = [_attempt(case, scales, spans, start * part)[1].sum() for part in FINE]
-    return _attempt(case, scales, spans, start * FINE[int(np.argmin(errors))])[0]
+        return _held(case, _scales(case, 0.0, both))
+    chosen, judge = _Trial(case, case.chosen_on), _Trial(case, case.judged_on)
+    balance, part = _balance_and_part(case, chosen, judge)
+    scales = replace(_scales(case, balance, both), part=part)
+    scales = replace(scales, span=_spans(scales, chosen, judge))
+    errors = [sum(trial.errors(replace(scales, part=part * fine)).sum() for trial in (chosen, judge)) for fine in FINE]
+    return _held(case, replace(scales, part=part * FINE[int(np.argmin(errors))]))
 
 
-def _coarse(case: Case, factor: Floats | None) -> tuple[float, float]:
-    """The least error with these factors over the coarse input ranges, and the part of the largest input there."""
-    scales = _Scales(case, factor)
-    return min((float(_attempt(case, scales, 1.0, part)[1].sum()), part) for part in COARSE)
+def _balance_and_part(case: Case, chosen: "_Trial", judge: "_Trial") -> tuple[float, float]:
+    """The balance, and the part of the largest input that its range is; a factor only where both samples want it.
 
-
-class _Scales:
-    """What follows from the factors of the channels alone.
-
-    factor: None: none. weight: times the factors. powers: mean square of the input of each weight. peak: the largest
-    input. base: the weight range of each column that holds its weights best.
+    Here the factors know the largest inputs of the samples that choose, so that the others show what they clip.
     """
+    found = []
+    for balance in BALANCES:
+        scales = _scales(case, balance, case.chosen_on.largest)
+        if scales.factor is None and balance:
+            continue
+        errors = [float(chosen.errors(replace(scales, part=part)).sum()) for part in COARSE]
+        part = COARSE[int(np.argmin(errors))]
+        found.append((min(errors), float(judge.errors(replace(scales, part=part)).sum()), balance, part))
+    plain, best = found[0], min(found)
+    _, _, balance, part = best if best[1] < plain[1] else plain
+    return balance, part
 
-    def __init__(self, case: Case, factor: Floats | None) -> None:
-        self.factor, self.weight, self.powers = factor, case.weight, _powers(case)
-        largest = case.largest
-        if factor is not None:
-            spread = rows_of_channels(factor, case.layer, case.weight)
-            self.weight = case.weight * spread
-            self.powers = (self.powers / np.square(spread)).astype(np.float32)
-            largest = (case.largest / factor).astype(np.float32)
-        self.peak = np.maximum(largest.max(initial=0), np.float32(1e-6))
-        self.base = best_column_ranges(self.weight, case.layer.chip)
+
+def _spans(scales: Scales, chosen: "_Trial", judge: "_Trial") -> Floats:
+    """The span of each column that errs least; another than 1 only where both samples want it."""
+    plain = chosen.errors(scales)
+    tried = np.stack([plain, *(chosen.errors(replace(scales, span=span)) for span in SPANS)])
+    spans = np.array((1.0, *SPANS), np.float32)[np.argmin(tried, axis=0)]
+    taken = judge.errors(replace(scales, span=spans)) < judge.errors(scales)
+    return np.where(taken, spans, np.float32(1))
 
 
-def _attempt(case: Case, scales: _Scales, span: Floats | float, part: float) -> tuple[Held, NDArray[np.float64]]:
-    """What is held with these parts of the columns' weight ranges and of the largest input, and each column's error.
+def _scales(case: Case, balance: float, largest: Floats) -> Scales:
+    """What a layer is tried with first: factors of that balance, none where they are all alike."""
+    factor = _factor(case, balance, largest) if balance else None
+    weight = case.weight
+    if factor is not None:
+        weight = weight * rows_of_channels(factor, case.layer, weight)
+        largest = (largest / factor).astype(np.float32)
+    peak = np.float32(max(largest.max(initial=0), 1e-6))
+    return Scales(factor, weight, best_column_ranges(weight, case.layer.chip), peak)
 
-    The error is a mean square; what writing errs comes to it by its law.
-    """
-    chip, layer = case.layer.chip, case.layer
-    weight_range = (scales.base * np.float32(span)).astype(np.float32)
-    input_range = np.float32(1) if chip.input.bits is None else scales.peak * np.float32(part)
-    targets = pair_targets(scales.weight, weight_range, chip)
-    held = case.held._replace(
-        conductance=jax.device_put(targets),
-        weight_range=jax.device_put(weight_range),
-        input_range=jax.device_put(input_range),
+
+def _factor(case: Case, balance: float, largest: Floats) -> Floats | None:
+    """The factors of the channels; None where they are nearly alike."""
+    inputs = np.where(largest > 0, largest / (largest.max(initial=0) or 1), np.float32(1))  # silent ones may speak yet
+    weights = _largest_weights(case.weight, len(largest), case.layer.groups)
+    weights /= weights.max(initial=0) or 1
+    factor = inputs**balance / np.maximum(weights, LEAST_FACTOR) ** (1 - balance)
+    factor = np.maximum(factor / (factor.max(initial=0) or 1), LEAST_FACTOR)
+    return factor.astype(np.float32) if factor.min(initial=1) < 0.9 else None
+
+
+class _Trial:
+    """A layer on vectors, for any scales: some columns at a time, as a large layer is more than all else in memory."""
+
+    def __init__(self, case: Case, seen: Seen) -> None:
+        groups, (rows, columns) = case.layer.groups, case.weight.shape
+        self._case, self._layer, self._vectors = case, replace(case.layer, window=None), seen.vectors[None]
+        by_group = seen.vectors.reshape(-1, groups, rows).swapaxes(0, 1)
+        weight = case.weight.reshape(rows, groups, -1).swapaxes(0, 1)
+        self._expected = (by_group @ weight).swapaxes(0, 1).reshape(-1, columns) * case.gain
+        # Mean square of the input of each weight, [rows, columns or 1].
+        self._powers = rows_of_channels(np.mean(np.square(seen.vectors), axis=0), case.layer, case.weight)
+
+    def errors(self, scales: Scales) -> NDArray[np.float64]:
+        """Mean square error of each column [columns], what writing errs by its law included."""
+        found = np.empty(self._case.weight.shape[1])
+        for some in self._columns():
+            found[some] = self._errors(scales, some)
+        return found
+
+    def _columns(self) -> Iterator[slice]:
+        """The columns in parts of one size, so of one program; the last overlaps. Grouped layers are small."""
+        rows, columns = self._case.weight.shape
+        parts = 1 if self._layer.groups > 1 else -(-rows * columns // WEIGHTS_AT_ONCE)
+        width = -(-columns // max(parts, 1))
+        return (slice(min(first, columns - width), min(first + width, columns)) for first in range(0, columns, width))
+
+    def _errors(self, scales: Scales, some: slice) -> NDArray[np.float64]:
+        chip, weight_range, gain = self._layer.chip, scales.weight_range[some], self._case.gain
+        targets = pair_targets(scales.weight[:, some], weight_range, chip)
+        held = Held(
+            *map(jax.device_put, (targets, weight_range, scales.input_range, gain[some] if gain.ndim else gain)),
+            bias=None,
+            input_factor=None if scales.factor is None else jax.device_put(self._of_rows(scales.factor)),
+        )
+        y = read_in_pieces(self._layer, self._vectors, held, self._case.key, number=self._case.number)[0]
+        errors = np.mean(np.square(y - self._expected[:, some], dtype=np.float64), axis=0)
+        return errors + self._write_powers(scales, some, targets)
+
+    def _write_powers(self, scales: Scales, some: slice, targets: Floats) -> NDArray[np.float64]:
+        """Expected squared error of each column from the errors of writes, by their law."""
+        cell, gain = self._layer.chip.cell, self._case.gain
+        powers = np.broadcast_to(self._powers, self._case.weight.shape)[:, some]
+        if scales.factor is not None:
+            spread = rows_of_channels(scales.factor, self._case.layer, self._case.weight)
+            powers = powers / np.square(np.broadcast_to(spread, self._case.weight.shape)[:, some])
+        _, sd = write_errors(targets.astype(np.float64), cell)
+        scale = scales.weight_range[some] / cell.window_uS * (gain[some] if gain.ndim else gain)
+        errors: NDArray[np.float64] = (np.square(sd).sum(axis=0) * powers).sum(axis=0) * np.square(scale)
+        return errors
+
+    def _of_rows(self, factor: Floats) -> Floats:
+        """Factors of channels as those of their rows, of all groups."""
+        return np.repeat(factor, self._vectors.shape[-1] // len(factor))
+
+
+def _held(case: Case, scales: Scales) -> Held:
+    chip = case.layer.chip
+    input_range = np.float32(1) if chip.input.bits is None else scales.input_range
+    targets = pair_targets(scales.weight, scales.weight_range, chip)
+    return Held(
+        *map(jax.device_put, (targets, scales.weight_range, input_range, case.gain)),
+        bias=None,
         input_factor=None if scales.factor is None else jax.device_put(scales.factor),
     )
-    y = read_in_pieces(layer, case.inputs, held, case.key, number=case.number)
-    errors = np.mean(np.square(y - case.expected, dtype=np.float64), axis=_all_but_channels(y, layer))
-    return held, errors + _write_powers(targets, weight_range, scales.powers, case)
-
-
-def _factors(case: Case) -> list[Floats | None]:
-    """The factors of the channels that are tried; None: none."""
-    peak = case.largest.max(initial=0) or 1
-    inputs = np.where(case.largest > 0, case.largest / peak, np.float32(1))  # what was silent may speak later
-    weights = _largest_weights(case)
-    weights /= weights.max(initial=0) or 1
-    found: list[Floats | None] = []
-    for balance in BALANCES:
-        if balance == 0:
-            found.append(None)
-            continue
-        factor = inputs**balance / np.maximum(weights, LEAST_FACTOR) ** (1 - balance)
-        factor = np.maximum(factor / (factor.max(initial=0) or 1), LEAST_FACTOR)
-        if factor.min(initial=1) < 0.9:
-            found.append(factor.astype(np.float32))
-    return found
 
 
 def largest_inputs(inputs: Floats, layer: Crossbar) -> Floats:
     """The largest input of each channel, of inputs as of `read_in_pieces`."""
-    largest: Floats = np.max(np.abs(inputs), axis=_all_but_channels(inputs, layer), initial=0)
+    axes = tuple(range(inputs.ndim - 1)) if layer.window is None else (0, *range(2, inputs.ndim))
+    largest: Floats = np.maximum(np.max(inputs, axis=axes, initial=0), -np.min(inputs, axis=axes, initial=0))
     return largest
 
 
-def _all_but_channels(array: Floats, layer: Crossbar) -> tuple[int, ...]:
-    """The axes of inputs or outputs, as of `read_in_pieces`, but that of channels or columns."""
-    return tuple(range(array.ndim - 1)) if layer.window is None else (0, *range(2, array.ndim))
-
-
-def _largest_weights(case: Case) -> Floats:
+def _largest_weights(weight: Floats, channels: int, groups: int) -> Floats:
     """The largest weight of each channel."""
-    groups, channels = case.layer.groups, len(case.largest)
-    by_group = case.weight.reshape(channels // groups, -1, groups, case.weight.shape[1] // groups)
-    found: Floats = np.abs(by_group).max(axis=(1, 3)).T.reshape(-1)
+    by_group = weight.reshape(channels // groups, -1, groups, weight.shape[1] // groups)
+    found: Floats = np.maximum(by_group.max(axis=(1, 3)), -by_group.min(axis=(1, 3))).T.reshape(-1)
     return found
 
 
@@ -163,22 +245,3 @@ def divide_channels(inputs: Floats, factor: Floats, layer: Crossbar) -> Floats:
     shape = (-1,) if layer.window is None else (-1, *(1,) * (inputs.ndim - 2))
     divided: Floats = inputs / factor.reshape(shape)
     return divided
-
-
-def _powers(case: Case) -> Floats:
-    """Mean square of the input of each weight, [rows, columns or 1]."""
-    powers = np.mean(np.square(case.inputs), axis=_all_but_channels(case.inputs, case.layer))
-    return rows_of_channels(powers, case.layer, case.weight)
-
-
-def _write_powers(targets: Floats, weight_range: Floats, powers: Floats, case: Case) -> NDArray[np.float64]:
-    """Expected squared error of each column from the errors of writes, by their law; some columns at a time."""
-    cell, (_, rows, columns) = case.layer.chip.cell, targets.shape
-    scale = np.broadcast_to(weight_range / cell.window_uS * np.asarray(case.held.gain), columns)
-    powers = np.broadcast_to(powers, (rows, columns))
-    found, step = np.zeros(columns), max(WRITES_AT_ONCE // max(rows, 1), 1)
-    for first in range(0, columns, step):
-        some = slice(first, first + step)
-        _, sd = write_errors(targets[:, :, some].astype(np.float64), cell)
-        found[some] = (np.square(sd).sum(axis=0) * powers[:, some]).sum(axis=0) * np.square(scale[some])
-    return found

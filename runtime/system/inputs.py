@@ -128,7 +128,7 @@ def match_inputs(samples: Samples, inputs: Shapes, preprocess: Preprocess = AS_S
         stored = _seen_sizes(given[name].shape, applied)
         _check_sizes(name, stored, sizes)
         if kind.kind == "f":
-            _check_channels(name, stored, applied)
+            applied.check_channels(stored[1] if len(stored) > 1 else 1, name)
         _check_type(name, given[name].dtype, kind)
     return Samples({name: given[name] for name in inputs}, samples.labels)
 
@@ -159,15 +159,6 @@ def _check_sizes(name: str, stored: Sequence[int], sizes: Sequence[int | None]) 
 
 def _text(sizes: Sequence[int | None]) -> str:
     return "x".join("?" if size is None else str(size) for size in sizes) or "one value"
-
-
-def _check_channels(name: str, stored: Sequence[int], preprocess: Preprocess) -> None:
-    channels = stored[1] if len(stored) > 1 else 1
-    for label, values in (("mean", preprocess.mean), ("std", preprocess.std)):
-        if len(values) not in (0, 1, channels):
-            raise CimcError(
-                f"--{label} has {len(values)} values but {name} has {channels} channels: give one, or one a channel"
-            )
 
 
 def _check_type(name: str, stored: np.dtype[Any], kind: np.dtype[Any]) -> None:

@@ -1,5 +1,6 @@
 """The state of a network on arrays: what training changes, as named groups of arrays, and its flat form on disk."""
 
+import math
 from collections.abc import Callable
 from collections.abc import Mapping as Dictionary
 from dataclasses import dataclass
@@ -201,8 +202,12 @@ def leave_layers_digital(before: Network, state: State, network: Network) -> Sta
         if node.layer in left:
             name, gain = node.inputs[1], np.asarray(state["digital"][gain_name(node.layer)])
             weight = np.asarray(state["weight"][node.layer]) * gain
-            kernel = weight if before.windows[node.layer] is None else weight.T
-            new["digital"][name] = jax.device_put(kernel.reshape(network.initializers[name].shape))
+            convolution, shape = before.windows[node.layer] is not None, network.initializers[name].shape
+            # Rows that are held several times on the arrays are single there: their copies add up.
+            copies, channels = weight.size // math.prod(shape), shape[1 if convolution else 0]
+            weight = weight.reshape(channels, copies, -1, weight.shape[1]).sum(axis=1).reshape(-1, weight.shape[1])
+            kernel = weight.T if convolution else weight
+            new["digital"][name] = jax.device_put(kernel.reshape(shape))
     return new
 
 

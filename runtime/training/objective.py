@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from cimc.dataset import Dataset, Samples
 from cimc.errors import CimcError
 from cimc.options import Loss
-from runtime.system.measures import MEASURES, agreement, choose_measure, measure
+from runtime.system.measures import MEASURES, NOT_COUNTED, agreement, choose_measure, measure
 from runtime.system.state import System, initial_state
 from runtime.training.logits import logits, outputs_of
 from runtime.training.losses import OutputLoss, Targets, activate, choose_losses, labels_by_output
@@ -30,6 +30,22 @@ class Objective:
     def text(self) -> str:
         """The losses in one line."""
         return "; ".join(loss.text for loss in self.losses)
+
+    @property
+    def blind(self) -> float | None:
+        """The least loss without a look at the inputs: the entropy of the training labels, in nats, of all outputs.
+
+        None where one of the losses is no cross-entropy of classes.
+        """
+        if any(loss.kind is not Loss.cross_entropy for loss in self.losses):
+            return None
+        return sum(_entropy(self.train[loss.output]) for loss in self.losses)
+
+
+def _entropy(labels: NDArray[Any]) -> float:
+    counts = np.unique(labels[labels != NOT_COUNTED], return_counts=True)[1]
+    shares = counts / max(counts.sum(), 1)
+    return float(-np.sum(shares * np.log(shares)))
 
 
 def objective_of(system: System, data: Dataset, wanted: Loss) -> Objective:

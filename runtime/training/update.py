@@ -55,10 +55,13 @@ def _write(rule: UpdateRule, chip: Chip, layer: LayerState, wish: Wish, beside: 
     if aim.goal is None:
         assert aim.pulses is not None
         pulses = jnp.where(aim.selected, aim.pulses, 0)
-        conductance = device.pulse(layer.conductance, pulses, write_key, traits)
-        trials = jnp.abs(pulses).astype(jnp.int32)
+        held, trials = layer.conductance, jnp.abs(pulses).astype(jnp.int32)
+        if aim.reset is not None:
+            held = jnp.where(aim.reset, jnp.float32(chip.cell.conductance_min_uS), held)
+            trials += aim.reset
+        conductance = device.pulse(held, pulses, write_key, traits)
     else:
-        written = once(device.write(aim.goal, write_key, traits))
+        written = once(device.write(aim.goal, write_key, traits, layer.conductance))
         conductance = jnp.where(aim.selected, written.conductance, layer.conductance)
         trials = jnp.where(aim.selected, written.trials, 0)
     layer = layer._replace(

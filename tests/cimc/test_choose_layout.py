@@ -155,8 +155,8 @@ def test_a_layer_that_is_left_digital_may_have_numbers_by_hand(folder: Path) -> 
     [
         ({"target_snr": 20.0}, "give it with --calibrate"),
         ({"curve": True, "calibrate": DATA}, "add --target-snr or --min-agreement"),
-        ({"min_agreement": 1.5, "calibrate": DATA}, "min_agreement is 1.5"),
-        ({"target_snr": -3.0, "calibrate": DATA}, "target_snr is -3.0"),
+        ({"min_agreement": 1.5, "calibrate": DATA}, "--min-agreement is 1.5"),
+        ({"target_snr": -3.0, "calibrate": DATA}, "--target-snr is -3.0"),
         ({"target_snr": 20.0, "calibrate": DATA, "chip": "packing-256"}, "packing-256 is not simulated"),
         ({"target_snr": 20.0, "calibrate": Dataset("one", Samples({"x": X[:1]}), Samples({"x": X}))}, "one training"),
     ],

@@ -477,7 +477,7 @@ def test_mean_std_and_the_place_of_the_channels_are_kept_with_the_data(tmp_path:
     path = write_npz(tmp_path / "own.npz", x_train=images, x_test=images[:3])
     data = load(path, mean=(0.1, 0.2, 0.3), std=[0.5], channels_last=True)
     assert data.preprocess == Preprocess(1 / 255, (0.1, 0.2, 0.3), (0.5,), True)
-    with pytest.raises(CimcError, match="std above 0"):
+    with pytest.raises(CimcError, match="--std above 0"):
         load(path, std=[0.0])
 
 

@@ -45,8 +45,15 @@ def test_one_mean_serves_all_channels_and_flat_samples() -> None:
 
 @pytest.mark.parametrize("wrong", [{"std": (1.0, 0.0)}, {"std": (-1.0,)}, {"mean": (float("nan"),)}, {"scale": np.inf}])
 def test_a_preprocessing_that_cannot_be_is_refused(wrong: dict[str, Any]) -> None:
-    with pytest.raises(CimcError, match="finite numbers, and std above 0"):
+    with pytest.raises(CimcError, match="finite numbers, --std above 0"):
         Preprocess(**wrong)
+
+
+def test_means_of_other_channels_than_the_data_has_are_refused_and_not_spread_over_them() -> None:
+    with pytest.raises(CimcError, match="--mean has 2 values but the data has 1 channels: give one, or one a channel"):
+        Preprocess(mean=(1.0, 2.0)).apply(np.zeros((3, 1, 2), np.float32))
+    with pytest.raises(CimcError, match="--std has 3 values but the data has 4 channels"):
+        Preprocess(std=(1.0, 2.0, 3.0), channels_last=True).apply(np.zeros((5, 3, 4), np.float32))
 
 
 def test_samples_are_taken_with_their_labels() -> None:

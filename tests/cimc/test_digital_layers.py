@@ -1,6 +1,7 @@
 """Layers left digital by name or by measurement: every command goes on with them, and the budget holds."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -110,6 +111,28 @@ def test_the_weights_of_a_digital_layer_are_trained_and_exported_and_stay_off_th
     assert 0 <= deployed.accuracies[0] <= 1
 
 
+def test_rows_held_several_times_on_the_arrays_are_single_on_the_digital_side() -> None:
+    cimc.compile("net.onnx", "ideal", output="net.cim", fill_rows=256, verify=False)
+    options = cimc.TrainingOptions(policy=cimc.Policy(method="float"), epochs=1, batch_size=8, lr=0.01)
+    trained = cimc.train("net.cim", DATA, options=options).artifact
+    random = np.random.default_rng(0)
+    # Each copy of a row has its own errors.
+    state = {
+        name: a * random.uniform(0.8, 1, a.shape).astype(np.float32) if name.startswith("weight/") else a
+        for name, a in trained.state.items()
+    }
+    trained = replace(trained, state=state)
+    package = cimc.export(trained, digital=["second", "last"])
+    held = constants(package.network)
+    assert not {"second.rows", "last.rows"} & held.keys()
+    second, last = (state[f"weight/{name}"] * state[f"digital/{name}.gain"] for name in ("second", "last"))
+    # 4 channels of 9 places fit 7 times into 256 rows, 64 rows 4 times.
+    kernels = second.reshape(4, 7, 9, 4).sum(axis=1).transpose(2, 0, 1).reshape(4, 4, 3, 3)
+    np.testing.assert_allclose(held["second.weight"], kernels, atol=1e-6)
+    np.testing.assert_allclose(held["last.weight"], last.reshape(64, 4, 3).sum(axis=1), atol=1e-6)
+    assert_equal_to_rounding(in_onnxruntime(package.chip_network), in_the_runtime(package))
+
+
 def said_by(*arguments: str) -> dict[str, Any]:
     result = CliRunner().invoke(app, [*arguments, "--json"])
     assert result.exit_code == 0, f"{result.output}{result.exception}"
@@ -173,7 +196,7 @@ def test_one_layer_at_least_stays_on_the_arrays() -> None:
         ({"digital": ["frist"]}, "did you mean first"),
         ({"digital": ["*"]}, "all 3 layers of the network are left digital"),
         ({"digital_budget": 0.05}, "give it data with --calibrate"),
-        ({"digital_budget": 5.0, "calibrate": DATA}, "digital_budget is 5.0"),
+        ({"digital_budget": 5.0, "calibrate": DATA}, "--digital-budget is 5.0"),
         ({"digital_budget": 0.5, "calibrate": DATA, "chip": "packing-256"}, "packing-256 is not simulated"),
     ],
 )

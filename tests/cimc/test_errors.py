@@ -182,7 +182,7 @@ def test_labels_of_a_network_with_two_outputs_name_theirs(place):
 
 def test_eval_of_layers_without_arrays():
     message = refused("eval", "small.cim", "--data", "data.npz", "--layers", "--exact")
-    assert "exact leaves the arrays out; give one of them" in message
+    assert "--layers compares the arrays with float32, and --exact leaves them out; give one of them" in message
 
 
 def test_eval_of_a_network_with_two_outputs(place):

@@ -40,8 +40,11 @@ SIGNATURES = {
     "evaluate": "source data | exact noise metric layers memory carry seed progress note",
     "explain": "chip",
     "export": EXPORT,
+    "fit_device": "data output | name read_voltage_V up_only picture seed",
     "load_chip": "name_or_path device | settings",
     "load_data": "name_or_path data_dir | mean std channels_last",
+    "load_device": "name_or_path",
+    "plot_device": "device output | devices cycles seed",
     "read_artifact": "path",
     "read_package": "folder",
     "train": "source data | options output resume checkpoint_seconds progress note",
@@ -53,6 +56,7 @@ CLASSES = {
     "Compiled": "artifact verification notes digital_choice layout_choice",
     "Dataset": "name train test synthetic classes preprocess",
     "Deployment": "accuracies baseline_accuracy required measure agreement",
+    "FittedDevice": "device text pulses drift",
     "Package": "model chip chip_text mapping program network chip_network notes",
     "Policy": "method threshold residual write backward sync settings",
     "Preprocess": "scale mean std channels_last",
@@ -71,7 +75,7 @@ CHOICES = {
     "Weights": ["devices", "digital"],
     "Write": ["verify", "pulse"],
 }
-OTHERS = {"Chip", "CimcError", "Mapping", "__version__"}
+OTHERS = {"Chip", "CimcError", "DeviceFile", "Mapping", "__version__"}
 
 
 def parameters_of(function: Any) -> str:
@@ -352,7 +356,7 @@ def test_right_names_become_the_choices_and_numbers_plain_ones() -> None:
     ("options", "message"),
     [
         ({"row_split": "flatt"}, r"row_split is 'flatt'; choose channel, flat; did you mean flat\?"),
-        ({"objective": "speed"}, "objective is 'speed'; choose arrays, energy, interval, latency"),
+        ({"objective": "speed"}, "--objective is 'speed'; choose arrays, energy, interval, latency"),
         ({"input_range": (1.0, 0.0)}, r"input_range is \(1\.0, 0\.0\)"),
         ({"input_range": (0.0, float("inf"))}, "input_range is"),
         ({"input_range": 1.0}, "input_range is 1.0"),

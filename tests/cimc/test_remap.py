@@ -57,6 +57,31 @@ def test_other_rows_take_their_place_by_layer_or_all(model: Path) -> None:
         remap(file, file.network, chip=None, rows_per_read={"third": 5})
 
 
+def test_groups_of_layers_that_have_none_are_said_by_compile_and_export(tmp_path: Path) -> None:
+    nodes = [
+        helper.make_node("Conv", ["x", "w"], ["h"], name="grouped", group=2),
+        helper.make_node("Conv", ["h", "v"], ["y"], name="plain"),
+    ]
+    constants = {"w": weights(4, 2, 1, 1), "v": weights(3, 4, 1, 1)}
+    onnx.save(network_proto(nodes, {"x": ["N", 4, 2, 2]}, {"y": ["N", 3, 2, 2]}, constants), tmp_path / "g.onnx")
+
+    def said(asked: dict[str, int]) -> list[str]:
+        compiled = cimc.compile(tmp_path / "g.onnx", "ideal", groups_per_read=asked, verify=False)
+        exported: list[str] = []
+        cimc.export(compiled.artifact, groups_per_read=asked, note=exported.append)
+        assert [line for line in exported if "--groups" in line] == list(compiled.notes)
+        return list(compiled.notes)
+
+    assert said({"": 2}) == said({"grouped": 2}) == []
+    only = "--groups-per-read changes nothing for plain: only convolutions on arrays have groups"
+    assert said({"plain": 2}) == said({"": 1, "plain": 2}) == [only]
+
+
+def test_groups_of_a_network_that_has_none_are_said_once(model: Path) -> None:
+    (line,) = cimc.compile(model, "brram-soc", groups_per_read=2, verify=False).notes
+    assert line == "--groups-per-read changes nothing: no layer on arrays is a convolution with groups"
+
+
 def test_the_file_is_mapped_again_as_it_was_asked_for(model: Path) -> None:
     asked = {"objective": "interval", "arrays": 40, "row_split": "flat", "input_range": (-1.0, 1.0)}
     file = artifact(model, **asked)

@@ -215,7 +215,7 @@ def test_timeline_is_that_of_the_schedule() -> None:
     )
     page = report(replace(artifact, mapping=artifact.mapping.model_copy(update={"schedule": schedule})))
     Page(page)
-    found = titles(drawings(page)["timeline of one image"])
+    found = titles(drawings(page)["timeline of one input"])
     assert found == [
         f"{first} digital work: 100 ns to 700 ns",
         f"{first}: 0 ns to 600 ns",

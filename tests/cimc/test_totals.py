@@ -1,17 +1,12 @@
-"""What `inspect` says of a mapping in all, how it folds small layers, and which data the hints name."""
+"""What `inspect` says of a mapping in all, and how it folds small layers."""
 
 from pathlib import Path
 
-import onnx_ir as ir
 import pytest
-from onnx import helper, save
 
 import cimc
 from cimc.chip import load_chip
-from cimc.commands import compile as compile_command
 from cimc.commands import mapping_table, totals
-from cimc.commands.next_step import data_for
-from tests.networks import network_proto, weights
 
 LENET5 = Path(__file__).parents[2] / "models" / "lenet5.onnx"
 LAYERS = [(25, 6, 576), (150, 16, 64), (256, 120, 1), (120, 84, 1), (84, 10, 1)]  # rows, columns, MVMs of LeNet-5
@@ -68,30 +63,3 @@ def test_layers_of_0_percent_are_one_line_with_their_sums(lenet5, capsys):
     assert "fc1" in out
     assert "fc2" not in out
     assert len(mapping_table.figures(lenet5.artifact)["layers"]) == len(LAYERS)
-
-
-@pytest.mark.parametrize(
-    ("sizes", "data"),
-    [
-        (("N", 1, 28, 28), "mnist"),
-        (("N", 784), "mnist"),
-        (("N", 3, 32, 32), "cifar10"),
-        (("N", 3, 48, 192), "YOUR.npz"),
-        (("N", 8), "YOUR.npz"),
-    ],
-)
-def test_the_hint_names_data_that_fits_the_network(tmp_path, capsys, sizes, data):
-    rows = 1
-    for size in sizes[1:]:
-        rows *= size
-    nodes = [helper.make_node("Flatten", ["x"], ["flat"]), helper.make_node("Gemm", ["flat", "W"], ["y"])]
-    save(network_proto(nodes, {"x": sizes}, {"y": ("N", 4)}, {"W": weights(rows, 4)}), tmp_path / "n.onnx")
-    compiled = cimc.compile(tmp_path / "n.onnx", "brram-256x64", verify=False)
-    compile_command.show(compiled, Path("n.cim"))
-    assert f"cimc train n.cim --data {data} -o trained.cim" in capsys.readouterr().out
-
-
-def test_a_network_of_two_inputs_gets_no_image_set():
-    nodes = [helper.make_node("MatMul", ["x", "W"], ["a"]), helper.make_node("Add", ["a", "z"], ["y"])]
-    proto = network_proto(nodes, {"x": ("N", 784), "z": ("N", 4)}, {"y": ("N", 4)}, {"W": weights(784, 4)})
-    assert data_for(ir.from_proto(proto)) == "YOUR.npz"

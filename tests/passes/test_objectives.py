@@ -56,14 +56,14 @@ def test_a_new_objective_is_one_module(tmp_path: Path, monkeypatch: pytest.Monke
 
 
 def test_an_unknown_objective_is_refused_with_those_that_exist() -> None:
-    with pytest.raises(CimcError, match="objective is 'area'; choose arrays, energy, interval, latency"):
+    with pytest.raises(CimcError, match="--objective is 'area'; choose arrays, energy, interval, latency"):
         find_objective("area")
 
 
 @pytest.mark.parametrize(
     ("options", "said"),
     [
-        ({"objective": "speed"}, "objective is 'speed'; choose arrays, energy"),
+        ({"objective": "speed"}, "--objective is 'speed'; choose arrays, energy"),
         ({"row_split": "rows"}, "row_split is 'rows'; choose channel, flat"),
         ({"input_range": (1.0, 0.0)}, "input_range is"),
         ({"input_range": (0.0, float("inf"))}, "input_range is"),

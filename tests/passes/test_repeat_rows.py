@@ -12,6 +12,7 @@ from cimc.dataset import Preprocess, Samples
 from cimc.errors import CimcError
 from passes.chip_network import chip_network
 from passes.crossbar_functions import crossbar_layers
+from passes.leave_digital import leave_digital
 from passes.mapper.map_network import map_network
 from passes.mapper.options import MappingOptions
 from passes.pipeline import lower
@@ -78,6 +79,17 @@ def test_the_network_computes_the_same_in_more_rows_without_more_time() -> None:
     again = {name: nodes[0].inputs[1].const_value for name, nodes in crossbar_layers(lowered).items()}  # type: ignore[union-attr]
     assert again["first"] is not None
     assert again["first"].shape[0] == 27, "the network itself was changed"
+
+
+def test_a_layer_that_is_left_digital_has_each_row_once() -> None:
+    filled = repeat_rows(lower(model()), CHIP, {"": 64})
+    digital = leave_digital(filled, dict.fromkeys(("first", "depthwise", "twice"), "asked for"))
+    onnx.checker.check_model(ir.to_proto(digital), full_check=True)
+    sizes = {"first": (4, 3, 3, 3), "depthwise": (4, 1, 3, 3), "twice": (4, 4, 1, 1)}
+    held = digital.graph.initializers
+    assert {name: tuple(held[f"{name}.weight"].const_value.shape) for name in sizes} == sizes  # type: ignore[union-attr]
+    assert not any(node.op_type == "Gather" for node in digital.graph)
+    np.testing.assert_allclose(output(digital), output(model()), rtol=0, atol=1e-4)
 
 
 def test_an_array_is_the_most_that_is_filled_and_fuller_layers_stay() -> None:

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 from jax import Array
 
 from cimc.chip import Chip
+from cimc.chip_cell import MOST_STEP
 from cimc.errors import CimcError
 from cimc.options import Residual, Sync, Write
 from cimc.units import pair_targets, pair_weight
@@ -22,13 +23,15 @@ ACCUMULATOR = "accumulator"
 # goal (stuck, or beside one that is) is not due again until the network asks for as much more.
 KEPT_MISS = 0.5
 NO_ROOM = 0.5  # of the window
+# Origins of a granularity that the description of a device states (`Cell.granularity_origin`).
+STATED = ("stated", "one level", "smallest level")
 
 
 @dataclass(frozen=True)
 class MixedPrecision:
     """Options.
 
-    threshold: fraction of the weight range; None: the cell's granularity (`Cell.granularity`).
+    threshold: fraction of the weight range; None: the cell's granularity (`Cell.granularity`), or one blind pulse.
     residual: what stays in the accumulator after a write: nothing (drop), or what the write left undone (keep): the
     part of a pulse or of a level, and with `readback` the error of the device as it was read, up to half a threshold.
     write: closed-loop write-verify to the target, or blind pulses. sync: the digital copy becomes the target, or is
@@ -45,6 +48,11 @@ def check(options: MixedPrecision, chip: Chip) -> None:
     """Raises CimcError for options that do not fit the chip."""
     if options.write == "pulse" and chip.cell.pulse is None:
         raise CimcError(f"chip {chip.name} has no pulse response; add [cell.pulse] or use --write verify")
+    if options.write == "pulse" and one_sided(chip) and options.sync == "target":
+        raise CimcError(
+            f"pulses only raise the devices of {chip.name}, and only a read tells when a pair has no room left; "
+            f"use --sync readback, or --write verify"
+        )
     # A weight moves by at most its range, or half a level more; it is due beyond the threshold.
     if not 0 <= threshold(options, chip) < reach(chip):
         stated = options.threshold is not None
@@ -55,9 +63,19 @@ def check(options: MixedPrecision, chip: Chip) -> None:
         )
 
 
+def one_sided(chip: Chip) -> bool:
+    """Whether blind pulses only raise the chip's devices, so that pairs are refreshed."""
+    return chip.cell.pulse is not None and chip.cell.pulse.directions == "up"
+
+
 def threshold(options: MixedPrecision, chip: Chip) -> float:
-    """Threshold as a fraction of the weight range."""
-    return chip.cell.granularity if options.threshold is None else options.threshold
+    """Threshold as a fraction of the weight range; of blind pulses one pulse, where no granularity is stated."""
+    cell = chip.cell
+    if options.threshold is not None:
+        return options.threshold
+    if options.write == "pulse" and cell.pulse is not None and cell.granularity_origin not in STATED:
+        return min(max(cell.pulse.step_uS, cell.pulse.down_uS) / cell.window_uS, MOST_STEP)
+    return cell.granularity
 
 
 def reach(chip: Chip) -> float:
@@ -122,8 +140,17 @@ def aim_with(
         held = once(device_of(chip.cell).read(layer.conductance, key))
     if options.write == "pulse":
         pulses, aimed = device_of(chip.cell).plan(total, wish.base, weight_range=weight_range, held=held)
+        reset = None
+        if one_sided(chip):
+            assert held is not None  # see `check`
+            reset = device_of(chip.cell).refresh(held).pairs & wish.due
+            # Both devices idle, the whole weight is written anew.
+            idle = jnp.full_like(held, chip.cell.conductance_min_uS)
+            anew, at = device_of(chip.cell).plan(wanted, jnp.zeros_like(wanted), weight_range=weight_range, held=idle)
+            pulses, aimed = jnp.where(reset, anew, pulses), jnp.where(reset, at, aimed)
         pulses = jnp.where(wish.due, pulses, 0)
-        return Aim(None, pulses, pulses != 0, wanted, aimed)
+        selected = pulses != 0 if reset is None else (pulses != 0) | reset
+        return Aim(None, pulses, selected, wanted, aimed, reset)
     goal, moves = _goals(chip, wish.base, wanted, weight_range, held, threshold)
     aimed = wanted
     if chip.cell.programmable_uS is not None:  # a device that is left alone counts as it is

@@ -62,7 +62,8 @@ class Aim(NamedTuple):
     """How the granted weights are written.
 
     goal: conductances [2, ..] in uS of a closed-loop write; None: blind pulses. pulses: how many, negative RESET
-    [2, ..]; None: closed loop. selected: devices that are written [2, ..]. wanted: the weights asked for [..]; aimed:
+    [2, ..]; None: closed loop. reset: pairs whose devices are both reset to G_min before their pulses [..]; None: none.
+    selected: devices that are written [2, ..]. wanted: the weights asked for [..]; aimed:
     those that the write aims at [..].
     """
 
@@ -71,6 +72,7 @@ class Aim(NamedTuple):
     selected: Array
     wanted: Array
     aimed: Array
+    reset: Array | None = None
 
 
 @dataclass(frozen=True)

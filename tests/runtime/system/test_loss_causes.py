@@ -12,7 +12,8 @@ from cimc.units import pair_targets
 from cimc.window import Window
 from runtime.crossbar.pieces import Held, read_in_pieces
 from runtime.crossbar.product import Crossbar
-from runtime.system.loss_causes import Cause, Losses, loss_causes, row_factors, sample_vectors
+from runtime.system.loss_causes import Cause, Losses, loss_causes, row_factors
+from runtime.system.sample_vectors import sample_vectors
 from tests import reference
 
 ROWS, COLUMNS, MVMS = 13, 3, 7

@@ -6,6 +6,7 @@ from typing import Any
 import jax
 import numpy as np
 import onnx
+import optax
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
@@ -21,7 +22,7 @@ from runtime.network.run import run_nodes
 from runtime.system.products import plain_product
 from runtime.training.losses import TEMPERATURE, OutputLoss, choose_losses, total_loss
 from runtime.training.objective import Objective, measure_test
-from tests.networks import network, weights
+from tests.networks import network, network_proto, weights
 
 CLASSES = 5
 
@@ -241,6 +242,77 @@ def test_truth_values_are_measured_as_such_however_they_are_stored() -> None:
 def test_a_test_set_without_labels_has_no_figures() -> None:
     loss = OutputLoss("y", Loss.cross_entropy)
     assert measure_test(Objective((loss,), {"y": np.arange(2)}, {}), {"y": weights(2, 3)}) == {}
+
+
+# --- Scores as maps of one pixel ---
+
+
+@pytest.fixture(scope="module")
+def maps(tmp_path_factory: pytest.TempPathFactory) -> cimc.Artifact:
+    """Scores [N, 3, 1, 1]: a convolution, a product of its positions, their mean, and a Softmax over axis 1."""
+    nodes = [
+        node("Conv", "x w1 b1", "a", name="first", pads=[1, 1, 1, 1]),
+        node("Relu", "a", "r"),
+        node("Conv", "r w2", "c", name="second"),
+        node("GlobalAveragePool", "c", "g"),
+        node("Softmax", "g", "y", axis=1),
+    ]
+    constants = {"w1": weights(4, 1, 3, 3) / 2, "b1": weights(4) / 4, "w2": weights(3, 4, 1, 1)}
+    path = tmp_path_factory.mktemp("maps") / "maps.onnx"
+    onnx.save(network_proto(nodes, {"x": ["N", 1, 6, 6]}, {"y": ["N", 3, 1, 1]}, constants), path)
+    return cimc.compile(path, "ideal", verify=False).artifact
+
+
+def stripes() -> Dataset:
+    """Lines along, lines across, and a checkerboard, each with noise."""
+    random = np.random.default_rng(0)
+    labels = np.arange(48) % 3
+    rows, columns = np.indices((6, 6)) % 2
+    images = np.stack([rows, columns, rows ^ columns])[labels] * 0.8 + random.uniform(0, 0.2, (48, 6, 6))
+    samples = Samples({"x": images[:, None].astype(np.float32)}, labels.astype(np.int32))
+    return Dataset("stripes", samples, samples)
+
+
+def test_scores_as_maps_of_one_pixel_are_trained_as_plain_jax_trains_them(maps: cimc.Artifact) -> None:
+    data, steps = stripes(), 60
+    x, labels = data.train.inputs["x"], data.train.labels
+    options = cimc.TrainingOptions(
+        cimc.Policy(method="float"), epochs=1, steps_per_epoch=steps, batch_size=48, lr=0.02, schedule="constant",
+        weight_decay=0,
+    )  # fmt: skip
+    trained = cimc.train(maps, data, options=options)
+
+    def scores(w: Mapping[str, jax.Array]) -> jax.Array:
+        a = w["gain1"] * jax.lax.conv(x, w["w1"], (1, 1), "SAME") + w["b1"][:, None, None]
+        return w["gain2"] * jax.numpy.maximum(a, 0).mean((2, 3)) @ w["w2"].T
+
+    def loss(w: Mapping[str, jax.Array]) -> jax.Array:
+        return optax.softmax_cross_entropy_with_integer_labels(scores(w), labels).mean()
+
+    w = {"w1": weights(4, 1, 3, 3) / 2, "b1": weights(4) / 4, "w2": weights(3, 4, 1, 1)[..., 0, 0]}
+    w |= {"gain1": np.float32(1), "gain2": np.float32(1)}  # every crossbar layer has a digital one
+    adam, losses = optax.adam(0.02), []
+    memory = adam.init(w)
+    step, change = jax.jit(jax.value_and_grad(loss)), jax.jit(adam.update)
+    for _ in range(steps):
+        value, gradient = step(w)
+        update, memory = change(gradient, memory)
+        w, losses = optax.apply_updates(w, update), [*losses, float(value)]
+    assert losses[-1] < 0.7 * losses[0]
+    assert trained.figures["loss"] == pytest.approx(np.mean(losses), rel=1e-3)
+    right = float(np.mean(np.argmax(scores(w), axis=1) == labels))
+    assert trained.figures["accuracy"] == pytest.approx(right, abs=0.03)
+    assert right > 0.6
+
+
+def test_a_run_that_learns_nothing_says_so(maps: cimc.Artifact) -> None:
+    def warnings_at(lr: float) -> list[str]:
+        options = cimc.TrainingOptions(cimc.Policy(method="float"), epochs=1, steps_per_epoch=60, batch_size=48, lr=lr)
+        return list(cimc.train(maps, stripes(), options=options).figures["warnings"])
+
+    (said,) = warnings_at(1e-6)
+    assert f"does not look at its inputs ({np.log(3):.3g}): nothing is learnt" in said
+    assert warnings_at(0.02) == []
 
 
 # --- Networks that learn by it: inputs of every type, several outputs, on the arrays ---

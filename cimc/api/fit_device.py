@@ -1,0 +1,171 @@
+"""Fit a device description to measured pulse trains and retention data."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import date
+from pathlib import Path
+from typing import Any
+
+from cimc.data.measured import read_measurements
+from cimc.device_file import DeviceFile, parse_device
+from cimc.errors import CimcError
+from cimc.files import replacing, require_different
+from cimc.options import check_number, check_whole
+from cimc.toml_text import comment_lines, toml_text
+from runtime.devices.fit_drift import DriftFit, RetentionData, fit_drift
+from runtime.devices.fit_pulses import Estimate, PulseFit, fit_pulses
+from runtime.devices.pulse_trains import PulseTrains
+
+READ_VOLTAGE_V = 0.2  # of a description, where none was measured
+DIGITS = 5
+NOTHING = 1e-6  # spreads below are none
+
+
+@dataclass(frozen=True)
+class FittedDevice:
+    """What `fit_device` finds: the description, its text with sources and confidence, and both fits (None: no data)."""
+
+    device: DeviceFile
+    text: str
+    pulses: PulseFit | None
+    drift: DriftFit | None
+
+
+def fit_device(
+    data: str | Path | Sequence[str | Path],
+    output: str | Path | None = None,
+    *,
+    name: str | None = None,
+    read_voltage_V: float | None = None,
+    up_only: bool = False,
+    picture: str | Path | None = None,
+    seed: int = 0,
+) -> FittedDevice:
+    """Fit pulse laws and drift to measurements, choose the law on held-out devices, and describe the device.
+
+    Args:
+        data: CSV files, one of pulse trains, one of retention, or both; see `cimc.data.measured.read_measurements`.
+        output: the device file to write; None: none.
+        name: of the device; None: the first file's.
+        read_voltage_V: of the currents in the files, and of the description.
+        up_only: the device has no RESET pulses.
+        picture: PNG of measured and fitted pulse trains to write; None: none.
+        seed: of held-out devices and of the bootstrap that gives the confidence.
+
+    Raises:
+        CimcError: what of a file cannot be used, with its line, or a file that cannot be written.
+    """
+    paths = [Path(one) for one in ([data] if isinstance(data, str | Path) else data)]
+    seed = check_whole("seed", seed, 0)
+    if read_voltage_V is not None:
+        read_voltage_V = check_number("read_voltage_V", read_voltage_V, 1e-6, 1e3)
+    for path in paths:
+        for written in (output, picture):
+            if written is not None:
+                require_different(path, written)
+    trains: PulseTrains | None = None
+    retention: RetentionData | None = None
+    for path in paths:
+        found = read_measurements(path, read_voltage_V, up_only=up_only)
+        if (isinstance(found, PulseTrains) and trains is not None) or (
+            isinstance(found, RetentionData) and retention is not None
+        ):
+            raise CimcError(f"{path} is a second file of the same kind; give one of pulse trains and one of retention")
+        if isinstance(found, PulseTrains):
+            trains = found
+        else:
+            retention = found
+    if trains is None and picture is not None:
+        raise CimcError("a picture shows pulse trains, and none are given; leave --plot out")
+    pulses = None if trains is None else fit_pulses(trains, seed=seed)
+    drift = None if retention is None else fit_drift(retention, seed=seed)
+    text = _text(name or paths[0].stem, paths, pulses, drift, _seen(retention), read_voltage_V)
+    device = parse_device(text, f"fitted to {paths[0]}")
+    if output is not None:
+        with replacing(Path(output)) as temporary:
+            temporary.write_text(text, encoding="utf-8")
+    if picture is not None and trains is not None:
+        from cimc.report.device_pictures import fit_picture  # needs matplotlib
+
+        fit_picture(Path(picture), device, trains)
+    return FittedDevice(device, text, pulses, drift)
+
+
+def _seen(retention: RetentionData | None) -> tuple[float, float] | None:
+    """The least and greatest conductance of retention data, uS."""
+    return None if retention is None else (float(retention.conductance.min()), float(retention.conductance.max()))
+
+
+def _text(
+    name: str,
+    paths: Sequence[Path],
+    pulses: PulseFit | None,
+    drift: DriftFit | None,
+    seen: tuple[float, float] | None,
+    read_voltage_V: float | None,
+) -> str:
+    """The device file: sources first, and the confidence of every figure behind it."""
+    sources = ", ".join(path.name for path in paths)
+    lines = [f"Fitted by cimc on {date.today().isoformat()} to {sources}; behind each figure its 95 % confidence."]
+    figures: dict[str, Estimate] = {}
+    tables: dict[str, Any] = {}
+    comments = {}
+    if pulses is not None:
+        figures |= {
+            key: one for key, one in pulses.figures.items() if one.value > NOTHING or not key.endswith(("d2d", "c2c"))
+        }
+        tables["pulse"] = dict(pulses.settings)
+        scores = ", ".join(f"{law} {score:.3g}" for law, (score, _) in pulses.scores.items())
+        lines += [
+            f"{pulses.devices} devices, {pulses.steps} single steps; left out: {pulses.outliers} outliers, "
+            f"{pulses.stuck} devices that do not answer.",
+            f"Squared error of one-step predictions on held-out devices: {scores}.",
+        ]
+    elif seen is not None:
+        figures |= dict(
+            zip(("conductance_min_uS", "conductance_max_uS"), (Estimate(g, g, g) for g in seen), strict=True)
+        )
+        comments = dict.fromkeys(figures, "as seen in the retention data")
+    if drift is not None:
+        figures |= {"drift.exponent.constant": drift.exponent, "drift.exponent_sd.constant": drift.exponent_sd}
+        tables["drift"] = {"start_s": _rounded(drift.start_s)}
+        lines.append(f"Drift: {drift.devices} devices, {drift.readings} readings.")
+    for key, estimate in figures.items():
+        _put(tables, key, _rounded(estimate.value))
+        comments.setdefault(key, f"{estimate.low:.4g} to {estimate.high:.4g}")
+    least, most = tables.pop("conductance_min_uS"), tables.pop("conductance_max_uS")
+    values = {
+        "name": name,
+        "description": f"fitted to {sources}",
+        "technology": "measured device",
+        "conductance_min_uS": least,
+        "conductance_max_uS": most,
+        "read_voltage_V": READ_VOLTAGE_V if read_voltage_V is None else read_voltage_V,
+    }
+    if read_voltage_V is None:
+        comments["read_voltage_V"] = "not measured"
+    if pulses is not None:
+        values["granularity_uS"] = min(tables["pulse"]["step_uS"], _rounded(most - least))
+        comments["granularity_uS"] = "a step"
+    return comment_lines("\n".join(lines)) + toml_text(values | _listed(tables), comments)
+
+
+def _rounded(value: float) -> float:
+    return float(f"{value:.{DIGITS}g}")
+
+
+def _put(tables: dict[str, Any], key: str, value: float) -> None:
+    *sections, last = key.split(".")
+    for section in sections:
+        tables = tables.setdefault(section, {})
+    tables[last] = value
+
+
+def _listed(tables: Mapping[str, Any]) -> dict[str, Any]:
+    """Tables with those whose keys are 0, 1, 2, ... as lists."""
+    found = {}
+    for key, value in tables.items():
+        if isinstance(value, Mapping):
+            value = list(value.values()) if all(map(str.isdecimal, value)) else _listed(value)
+        found[key] = value
+    return found

@@ -1,0 +1,99 @@
+"""Write-verify as it runs: read, a pulse towards the goal, read again, until within tolerance or out of pulses."""
+
+from collections.abc import Mapping
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+
+from cimc.chip import Cell
+from runtime.devices.pulse_laws import bounds_uS, pulse_response
+from runtime.devices.pulses import NO_TRAITS, apply_pulses
+from runtime.devices.reads import read_devices
+from runtime.devices.write_verify import Written
+
+
+class _Loop(NamedTuple):
+    """Before a pulse [..]. pending: not yet read to be within tolerance. strength: of the pulse before, signed."""
+
+    pulse: Array
+    conductance: Array
+    pulses: Array
+    pending: Array
+    strength: Array
+
+
+def write_by_pulses(
+    goal: Array,
+    key: Array,
+    *,
+    cell: Cell,
+    traits: Mapping[str, Array] = NO_TRAITS,
+    held: Array | None = None,
+) -> Written:
+    """Program every device by pulses of `[cell.pulse]` and noisy reads, as `[cell.programming.train]` says.
+
+    A device is read before every pulse and after its last one: reads are `(trials + 1) * train.reads`. One that only
+    goes up and is read above its goal is reset to its lower bound, which counts as a pulse, and begins anew.
+
+    Args:
+        goal: conductances [..], uS.
+        key: a `jax.random` key.
+        cell: the device.
+        traits: as of `apply_pulses`.
+        held: what the devices hold before, uS [..]; None: G_min.
+
+    Returns:
+        Conductances, and as trials the pulses that each device took.
+
+    Raises:
+        ValueError: the device has no pulse response, or no `programming.train`.
+    """
+    train, tolerance, pulse = cell.programming.train, cell.programming.tolerance_uS, pulse_response(cell)
+    if train is None or tolerance is None:
+        raise ValueError("the chip has no [cell.programming.train]")
+    low = traits.get("low", bounds_uS(cell)[0])
+
+    def missing(conductance: Array, n: Array) -> Array:
+        read_key = jax.random.fold_in(jax.random.fold_in(key, n), 1)
+        return goal - read_devices(conductance, read_key, train.reads, cell=cell)
+
+    def take(loop: _Loop) -> _Loop:
+        # The read before this pulse: devices within tolerance are done for good.
+        miss = missing(loop.conductance, loop.pulse)
+        pending = loop.pending & (jnp.abs(miss) > tolerance)
+        direction = jnp.sign(miss)
+        strength = direction
+        if train.amplitude == "stepped":
+            again = direction * loop.strength > 0
+            strength = jnp.where(again, loop.strength * train.growth, direction)
+        pulse_key = jax.random.fold_in(key, loop.pulse)
+        moved = apply_pulses(loop.conductance, direction, pulse_key, cell=cell, traits=_scaled(traits, strength, cell))
+        if pulse.directions == "up":
+            moved = jnp.where(direction < 0, low, moved)
+        return _Loop(
+            loop.pulse + 1,
+            jnp.where(pending, moved, loop.conductance),
+            loop.pulses + pending,
+            pending,
+            jnp.where(pending, strength, loop.strength),
+        )
+
+    def goes_on(loop: _Loop) -> Array:
+        return (loop.pulse < train.pulses) & jnp.any(loop.pending)
+
+    start = jnp.full(goal.shape, cell.conductance_min_uS, jnp.float32) if held is None else held
+    none = jnp.zeros(goal.shape, jnp.int32)
+    loop = _Loop(jnp.int32(0), start, none, jnp.ones(goal.shape, bool), jnp.zeros(goal.shape, jnp.float32))
+    done = jax.lax.while_loop(goes_on, take, loop)
+    return Written(done.conductance, done.pulses)
+
+
+def _scaled(traits: Mapping[str, Array], strength: Array, cell: Cell) -> Mapping[str, Array]:
+    """The traits with steps that many times as large."""
+    train, pulse = cell.programming.train, pulse_response(cell)
+    if train is None or train.amplitude == "fixed":
+        return traits
+    up, down = traits.get("step_up", pulse.step_uS), traits.get("step_down", pulse.down_uS)
+    return {**traits, "step_up": up * jnp.abs(strength), "step_down": down * jnp.abs(strength)}
