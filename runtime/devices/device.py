@@ -11,7 +11,7 @@ from cimc.chip import Cell
 from runtime.devices.age import age_devices
 from runtime.devices.pulse_plan import Refresh, plan_pulses, plan_refresh
 from runtime.devices.pulse_train import write_by_pulses
-from runtime.devices.pulses import apply_pulses
+from runtime.devices.pulses import apply_pulses, seen_after
 from runtime.devices.reads import read_devices
 from runtime.devices.traits import Traits, draw_traits, trait_names
 from runtime.devices.wear import keep_stuck, leak, wear
@@ -57,6 +57,13 @@ class Pulse(Protocol):
         """Conductances [..], uS, after that many pulses (negative: RESET)."""
 
 
+class Seen(Protocol):
+    """What is seen of devices beside what they hold, after pulses; see `seen_after`."""
+
+    def __call__(self, seen: Array, pulses: Array, key: Array) -> Array:
+        """As the pulses with that key leave it [..], uS."""
+
+
 class Read(Protocol):
     """A read with its noise; see `read_devices`."""
 
@@ -98,6 +105,7 @@ class Device:
     plan: Plan
     refresh: PlanRefresh
     pulse: Pulse
+    seen: Seen
     read: Read
     age: Age
     wear: Wear
@@ -125,6 +133,7 @@ def device_of(cell: Cell) -> Device:
         plan=partial(plan_pulses, cell=cell),
         refresh=partial(plan_refresh, cell=cell),
         pulse=pulse,
+        seen=partial(seen_after, cell=cell),
         read=partial(read_devices, cell=cell),
         age=partial(age_devices, cell=cell),
         wear=partial(wear, cell=cell),
