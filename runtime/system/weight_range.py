@@ -105,7 +105,6 @@ def range_in_sds(chip: Chip) -> float:
     return float(r[np.argmin(ERROR_WEIGHT * error * r**2 + clipped)])
 
 
-<<<<<<< HEAD
 def _pair_variance(cell: Cell) -> float | Doubles:
     """Variance, uS^2, of what writes and reads err in a pair, one number or for each of `TRIED_SDS`."""
     if not (cell.programming.follows_state or cell.reads_follow_state):
@@ -118,14 +117,6 @@ def _pair_variance(cell: Cell) -> float | Doubles:
     return np.asarray(variance[0] @ share + variance[1])
 
 
-def _histogram(weight: npt.NDArray[np.floating]) -> tuple[Doubles, Doubles, float]:
-    """Mean magnitude and share of the weights in each bin up to the largest, and the largest (1 where all are 0)."""
-    magnitude = np.abs(weight.ravel())
-    largest = float(np.max(magnitude, initial=0.0)) or 1.0
-    bins = np.minimum(magnitude * np.float32(BINS / largest), BINS - 1).astype(np.int32)
-    count = np.bincount(bins, minlength=BINS)
-    total = np.bincount(bins, weights=magnitude, minlength=BINS)
-=======
 def _histogram(
     weight: npt.NDArray[np.floating], divisor: npt.NDArray[np.floating] | None = None
 ) -> tuple[Doubles, Doubles, float]:
@@ -147,7 +138,6 @@ def _histogram(
         bins = np.minimum(magnitude * np.float32(BINS / largest), BINS - 1).astype(np.int32)
         count += np.bincount(bins, minlength=BINS)
         total += np.bincount(bins, weights=magnitude, minlength=BINS)
->>>>>>> memory
     filled = count > 0
     return total[filled] / count[filled], count[filled] / max(weight.size, 1), largest
 
