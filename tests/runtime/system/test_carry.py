@@ -90,7 +90,7 @@ def test_a_cache_grows_from_nothing_by_each_step(tmp_path: Path) -> None:
         helper.make_node("MatMul", ["shares", "present"], ["y"]),
     ]
     query = weights(INPUTS, H, seed=5)
-    outputs = {"y": ["N", 1, H], "present": ["N", "later", H]}
+    outputs: dict[str, list[int | str]] = {"y": ["N", 1, H], "present": ["N", "later", H]}
     proto = network_proto(nodes, {"x": ["N", 1, INPUTS], "past": ["N", "before", H]}, outputs, {"W": W, "Q": query})
     onnx.save(proto, tmp_path / "cache.onnx")
     compiled = cimc.compile(tmp_path / "cache.onnx", "ideal", input_range=(-1, 1))
