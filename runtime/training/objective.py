@@ -31,6 +31,11 @@ class Objective:
         """The losses in one line."""
         return "; ".join(loss.text for loss in self.losses)
 
+    @property
+    def distills(self) -> bool:
+        """Whether the original network's outputs are the targets."""
+        return self.losses[0].kind is Loss.distill
+
 
 def objective_of(system: System, data: Dataset, wanted: Loss) -> Objective:
     """The objective for data that name the network's inputs (`runtime.system.inputs.match_data`).
