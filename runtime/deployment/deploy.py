@@ -107,8 +107,8 @@ def deploy(
             written = program_chip(system, state, program_keys[die])
             for moment in moments:
                 held = {**state, "conductance": age_chip(system, written, moment, program_keys[die])}
-                run = partial(outputs_on_arrays, systems[moment], held, key=read_keys[die])
-                runs[die, moment] = carried(network, carry, run)
+                on_arrays = partial(outputs_on_arrays, systems[moment], held, key=read_keys[die])
+                runs[die, moment] = carried(network, carry, on_arrays)
         exactly = carried(network, carry, partial(outputs_exactly, network, parameters), input_range)
         for batch in batches(network, data.test, data.preprocess, memory, steps=bool(carry)):
             reference = exactly(batch)
