@@ -24,7 +24,7 @@ SIDE = 200  # a tile has SIDE^2 devices
 PULSES = 50  # in each direction
 LOW, HIGH = 10.0, 50.0  # uS; a weight of aihwkit's, -1 to 1, is (g - 30) / 20
 MIDDLE, HALF = (LOW + HIGH) / 2, (HIGH - LOW) / 2
-STEP = 0.05  # of a weight, aihwkit's dw_min
+STEP = 0.03  # of a weight, aihwkit's dw_min: no device comes to rest at a hard bound, where no spread is left
 START = -0.8
 
 
