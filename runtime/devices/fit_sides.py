@@ -197,8 +197,9 @@ def fit_lines(device: Integers, x: Doubles, change: Doubles, devices: int, *, fo
             inverse = 1 / np.maximum(predicted, FLOOR * abs(float(np.nanmean(predicted)))) ** 2
         left = (change - predicted) * np.sqrt(inverse)
         trusted = _trust(left, robust_sd(left[np.isfinite(left)]))
-    variance = truncated_sd(left[np.isfinite(left)]) ** 2
     known = np.bincount(device, minlength=devices) > 2
+    freedom = max(1 - 2 * known.sum() / max(len(x), 1), 0.1)  # a line takes two
+    variance = truncated_sd(left[np.isfinite(left)]) ** 2 / freedom
     with np.errstate(invalid="ignore", divide="ignore"):
         parts = (constant, slope, variance * second / norm, variance * total / norm, -variance * first / norm)
     return Lines(*(np.where(known, part, np.nan) for part in parts))
