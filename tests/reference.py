@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from cimc.chip import Chip
+from cimc.device_time import StateLaw, state_law_at
 
 Floats = npt.NDArray[np.float64]
 Bounds = list[tuple[int, int]]
@@ -117,6 +118,18 @@ def bit_serial_current(u: Sequence[int], conductance: Sequence[float], chip: Chi
     return accumulated
 
 
+def read_sd(conductance: float, chip: Chip) -> float:
+    """Sd in uS of one read of a cell: a constant, a polynomial in g / G_max and 1/f noise, all independent."""
+    cell, flicker = chip.cell, chip.cell.flicker
+    x = min(max(conductance, cell.conductance_min_uS), cell.conductance_max_uS) / cell.conductance_max_uS
+    parts = [cell.read_noise_uS, sum(c * x**power for power, c in enumerate(cell.read_noise_polynomial_uS))]
+    if flicker is not None:
+        q = float(state_law_at(flicker.q or flicker.q_uS or StateLaw(), np.asarray(x)))
+        spread = math.sqrt(math.log((flicker.after_s + flicker.read_s) / (2 * flicker.read_s)))
+        parts.append(q * spread * (1.0 if flicker.q is None else conductance))
+    return math.hypot(*parts)
+
+
 def column_current(
     u: Sequence[float], conductance: Sequence[float], chip: Chip, random: np.random.Generator | None
 ) -> float:
@@ -126,7 +139,7 @@ def column_current(
     """
     total = 0.0
     for code, g in zip(u, conductance, strict=True):
-        noise = 0.0 if random is None else random.normal(0.0, chip.cell.read_noise_uS)
+        noise = 0.0 if random is None else random.normal(0.0, read_sd(float(g), chip))
         total += code * (g + noise)
     if chip.adc.bits is None or chip.input.bits is None:
         return total

@@ -79,7 +79,7 @@ def _relaxation(relaxation: Relaxation, x: Array, seconds: Array | float, key: A
 
 def _retention(retention: Retention, x: Array, seconds: Array | float, key: Array) -> Array:
     """Share of its distance to the rest state that each device has left."""
-    tau = retention.tau_s
+    tau: float | Array = retention.tau_s
     if retention.tau_d2d:
         tau = tau * jnp.exp(retention.tau_d2d * normal(key, x.shape))
     return jnp.exp(-((jnp.asarray(seconds, x.dtype) / tau) ** retention.stretch))

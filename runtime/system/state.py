@@ -33,6 +33,7 @@ from runtime.network.network import Network
 #   digital       trainable parameters by initializer, and `<layer>.gain`, scalar or [columns]
 #   statistics    by initializer
 # A training run adds (`runtime.training.train.start`):
+#   seen          of devices whose blind writes are noisy: what conductance has beside what the device holds, uS
 #   the memory of its update policy, like the weights (accumulator)
 #   updates       times a device of a weight was written [rows, columns]; writes, trials: [2, rows, columns], a device
 State = dict[str, dict[str, Array]]

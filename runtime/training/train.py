@@ -98,6 +98,9 @@ def _start(
     state = {**state, "updates": {name: jnp.zeros(a.shape, jnp.int32) for name, a in weights.items()}}
     for group in ("writes", "trials"):
         state[group] = {name: jnp.zeros(a.shape, jnp.int32) for name, a in pairs.items()}
+    pulse = system.chip.cell.pulse
+    if pulse is not None and pulse.write_noise_uS:
+        state["seen"] = {name: jnp.zeros_like(a) for name, a in pairs.items()}
     for group in rule.policy.memory:
         state[group] = {name: jnp.zeros_like(a) for name, a in weights.items()}
     trials = {name: jnp.int32(0) for name in state["weight"]}

@@ -9,6 +9,7 @@ import numpy.typing as npt
 import pytest
 
 from cimc.chip import Chip
+from cimc.device_time import Flicker, StateLaw
 from cimc.units import pair_targets
 from cimc.window import Window
 from runtime.crossbar.product import Crossbar
@@ -126,3 +127,59 @@ def test_a_chip_without_noise_gives_the_same_with_a_key() -> None:
     g = pair_targets(weight, np.float32(1), chip)
     one, two = (jitted_sums(crossbar(chip, True, 6), x, g, np.float32(1), key) for key in (None, jax.random.key(0)))
     np.testing.assert_array_equal(one, two)
+
+
+# --- Noise that follows the state ---
+
+BY_STATE = {
+    "polynomial": {"read_noise_uS": 0.4, "read_noise_polynomial_uS": (0.5, -1.0, 3.0)},
+    "1/f": {"flicker": Flicker(q=StateLaw(scale=0.01, power=-0.65, most=0.2), read_s=250e-9, after_s=20.0)},
+    "1/f in uS": {"flicker": Flicker(q_uS=StateLaw(constant=0.1, log=0.05), read_s=1e-6, after_s=1.0)},
+}
+
+
+def chip_by_state(noise: str) -> Chip:
+    """4 rows an array; without an ADC."""
+    chip = without_adc(small_chip("brram-256x64", 4))
+    cell = chip.cell.model_copy(update={"read_noise_uS": 0.0, **BY_STATE[noise]})
+    return chip.model_copy(update={"cell": cell})
+
+
+@pytest.mark.parametrize("noise", BY_STATE)
+def test_noise_that_follows_the_state_has_the_exact_variance_in_every_column(noise: str) -> None:
+    """u^2 @ sigma^2(G) over both devices of a pair, row blocks and phases; held states beyond the window too."""
+    chip = chip_by_state(noise)
+    random = np.random.default_rng(2)
+    u = random.integers(-255, 256, (2, 6)).astype(np.float64)
+    g = random.uniform(5, 80, (2, 6, 3)).astype(np.float32)
+    d = draws(crossbar(chip, True, 6, 3), u, g, 40_000)[..., 0]
+    sd = np.array([[[reference.read_sd(float(cell), chip) for cell in row] for row in device] for device in g])
+    expected = np.einsum("nr,krc->cn", u**2, sd**2)
+    assert expected.max() > 1.5 * expected.min()
+    np.testing.assert_allclose(d.var(axis=0), expected, rtol=6 * np.sqrt(2 / len(d)))
+    mean = np.einsum("nr,rc->cn", u, (g[0] - g[1]).astype(np.float64))
+    assert (np.abs(d.mean(axis=0) - mean) < 5 * np.sqrt(expected / len(d))).all()
+
+
+def test_a_polynomial_of_one_number_is_the_constant_noise() -> None:
+    """The same draws too: what follows the state takes another way only to the sd of a column."""
+    chip = without_adc(small_chip("brram-256x64", 4))
+    flat = chip.model_copy(
+        update={"cell": chip.cell.model_copy(update={"read_noise_uS": 0.0, "read_noise_polynomial_uS": (1.2,)})}
+    )
+    u, g = np.arange(8.0).reshape(2, 4), np.full((2, 4, 2), 30, np.float32)
+    constant, state = (draws(crossbar(one, False, 4, 2), u, g, 4) for one in (chip, flat))
+    np.testing.assert_allclose(state, constant, rtol=1e-5, atol=1e-3)
+
+
+def test_codes_of_cells_whose_noise_follows_the_state_have_the_statistics_of_each_cell_drawn_alone() -> None:
+    chip = small_chip("hermes", 8)
+    random = np.random.default_rng(3)
+    u = random.integers(0, 256, (2, 8)).astype(np.float64)
+    g = random.uniform(0, 20.7, (2, 8, 2)).astype(np.float32)
+    d = draws(crossbar(chip, False, 8, 2), u, g, 10_000)[..., 0]
+    bounds = reference.row_bounds(8, 1, chip)
+    cells = np.stack([reference.sums(chip, u.T[:, :, None], g, bounds, False, random).d[..., 0] for _ in range(2000)])
+    spread = np.sqrt(d.var(axis=0) / len(d) + cells.var(axis=0) / len(cells))
+    assert (np.abs(d.mean(axis=0) - cells.mean(axis=0)) / spread).max() < 5
+    np.testing.assert_allclose(d.var(axis=0), cells.var(axis=0), rtol=6 * np.sqrt(2 / len(cells)))

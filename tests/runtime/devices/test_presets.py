@@ -4,7 +4,6 @@ import math
 import tomllib
 from typing import Any
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 import numpy.typing as npt
@@ -35,7 +34,7 @@ def states_of(cell: Cell) -> Doubles:
     return cell.conductance_min_uS + STATES * cell.window_uS
 
 
-def assert_statistics(draws: jax.Array, expected: Doubles, mean: Doubles, sd: Doubles) -> None:
+def assert_statistics(draws: npt.ArrayLike, expected: Doubles, mean: Doubles, sd: Doubles) -> None:
     """Draws [.., COUNT] deviate from `expected` by that mean and sd, to 1 % of the sd."""
     deviation = np.asarray(draws, np.float64) - expected[..., None]
     rounding = 1e-6 * np.abs(expected)
@@ -150,8 +149,8 @@ def test_a_million_devices_of_a_chip_spread_as_stated(name: str) -> None:
         for key, sign in (("high", half), ("low", -half)):
             mean, sd = folded(pulse.get(f"{key}_d2d", 0.0))
             expected[key] = (middle, sign * mean, half * sd)
-        for key, figures in expected.items():
-            assert_statistics(traits[key], *(np.asarray(figure) for figure in figures))
+        for key, (start, mean, sd) in expected.items():
+            assert_statistics(traits[key], np.asarray(start), np.asarray(mean), np.asarray(sd))
     if "faults" in stated:
         stuck = np.asarray(traits["stuck"])
         assert np.mean(stuck == stated["faults"]["low_uS"]) == pytest.approx(stated["faults"]["stuck_low"], rel=WITHIN)

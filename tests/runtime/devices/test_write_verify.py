@@ -111,7 +111,7 @@ def test_a_write_leaves_the_stated_law_at_every_state(name: str) -> None:
     stated = with_device(tomllib.loads(chip_text(name)), name)["cell"].get("programming", {})
     targets = cell.conductance_min_uS + STATES * cell.window_uS
     aim = jnp.broadcast_to(jnp.asarray(targets, jnp.float32)[:, None], (len(STATES), 1_000_000))
-    written = jax.jit(lambda key: device_of(cell).write(aim, key))(new_key(7))
+    written = jax.jit(device_of(cell).write)(aim, new_key(7))
     error = np.asarray(written.conductance, np.float64) - np.asarray(aim, np.float64)
     mean, sd = (
         np.polynomial.Polynomial(np.atleast_1d(stated.get(key, 0.0)))(targets / cell.conductance_max_uS)

@@ -25,7 +25,7 @@ BIAS = RANDOM.normal(size=COLUMNS).astype(np.float32)
 WEIGHT_RANGE, INPUT_RANGE, GAIN = 2.0, 2.5, 0.7
 
 
-def coarse(**cell: float) -> Chip:
+def coarse(**cell: object) -> Chip:
     """A chip that has every effect: 3 bits in, 5 bits out, an ADC range that some columns leave, 9 levels."""
     chip = load_chip("brram-256x64")
     return chip.model_copy(
@@ -140,6 +140,20 @@ def test_noise_has_the_power_of_its_cells_and_conversions() -> None:
     assert found.alone[Cause.read_noise] == pytest.approx(reads * scale**2, rel=0.1)
     assert found.alone[Cause.adc_noise] == pytest.approx(conversions * scale**2, rel=0.1)
     assert losses(chip, noise=True, x=x) == found  # the same noise in each read, and each time
+
+
+def test_read_noise_that_follows_the_state_counts_at_the_state_of_each_device() -> None:
+    """Alone, on devices that hold the weights exactly; beyond the window the sd is that of its end."""
+    chip = coarse(read_noise_uS=0.0, read_noise_polynomial_uS=(0.0, 0.0, 8.0))
+    cell, share = chip.cell, WEIGHT.astype(np.float64) / WEIGHT_RANGE
+    held = cell.conductance_min_uS + cell.window_uS * np.clip(np.stack([share, -share]), 0, 1)
+    x = RANDOM.normal(size=(ROWS, 250)).astype(np.float32)
+    found = losses(chip, noise=True, x=x)
+    scale = reference.output_scale(WEIGHT_RANGE, INPUT_RANGE, chip) * GAIN
+    per_uS = cell.read_voltage_V / 2**3 / chip.adc.lsb_uA
+    variance = np.square(8 * (held / cell.conductance_max_uS) ** 2)
+    reads = np.einsum("rn,drc->", np.square(x.astype(np.float64) / INPUT_RANGE * 7 * per_uS), variance)
+    assert found.alone[Cause.read_noise] == pytest.approx(reads * scale**2, rel=0.1)
 
 
 def only(effect: Cause) -> tuple[Chip, bool]:
