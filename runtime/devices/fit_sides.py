@@ -135,7 +135,7 @@ def fit_shape(shape: Shape, side: Side, weights: Doubles | None = None, start: D
         mean = shape.mean(side.x, given)
         factor, _ = fit_factors(side, mean, chosen, rounds=2)
         left = (side.change - factor[side.device] * mean)[chosen]
-        return root * left
+        return root * np.nan_to_num(left)  # a device with a single step says nothing
 
     given = np.array(shape.start) if start is None else start
     for _ in range(2 if start is None else 1):  # what is an outlier is known only after a first fit
