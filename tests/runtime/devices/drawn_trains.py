@@ -47,4 +47,5 @@ def drawn(
     wrong = random.random(len(device)) < outliers
     conductance = np.where(wrong, random.uniform(LOW, HIGH, len(device)), conductance)
     kept = random.random(len(device)) >= missing
-    return PulseTrains(*(values[kept] for values in (device, np.zeros(len(device), np.int64), pulse, way, conductance)))
+    train = np.zeros(kept.sum(), np.int64)
+    return PulseTrains(device[kept], train, pulse[kept], way[kept], conductance[kept])
