@@ -119,7 +119,7 @@ def bit_serial_current(u: Sequence[int], conductance: Sequence[float], chip: Chi
 
 
 def read_sd(conductance: float, chip: Chip) -> float:
-    """Sd in uS of one read of a cell: a constant, a polynomial in g / G_max and 1/f noise, all independent."""
+    """Sd in uS of one read of a cell: a constant, a polynomial in g / G_max and 1/f noise, added as variances."""
     cell, flicker = chip.cell, chip.cell.flicker
     x = min(max(conductance, cell.conductance_min_uS), cell.conductance_max_uS) / cell.conductance_max_uS
     parts = [cell.read_noise_uS, sum(c * x**power for power, c in enumerate(cell.read_noise_polynomial_uS))]

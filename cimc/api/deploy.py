@@ -5,10 +5,12 @@ from functools import partial
 from pathlib import Path
 from types import MappingProxyType
 
+from cimc.addresses import take_from_arrays
 from cimc.api.agreement import note_low_agreement
 from cimc.api.progress import Note, Progress, silent, unsaid
 from cimc.dataset import Dataset
 from cimc.durations import parse_time
+from cimc.fault_map import read_fault_map
 from cimc.options import check_number, check_whole
 from cimc.package import Package, read_package
 from runtime.crossbar.xla import use_compilation_cache
@@ -32,6 +34,7 @@ def deploy(
     memory: int | None = None,
     carry: Carry = MappingProxyType({}),
     at: Sequence[str | float] = (),
+    faults: str | Path | None = None,
     progress: Progress = silent,
     note: Note = unsaid,
 ) -> Deployment:
@@ -48,6 +51,7 @@ def deploy(
             counts.
         at: times after programming at which every chip is measured too: seconds, or a text such as `"1h"`
             (s, min, h, d, w, y).
+        faults: a fault map (`cimc.fault_map`): every chip has these stuck devices. None: as the description says.
         progress: called with the samples done on all chips and at all times, of how many.
         note: called with a line for what the user should know of the data, and where the agreement is low.
 
@@ -65,6 +69,10 @@ def deploy(
     data = match_data(system.network, data, free_batch=False, carried=carry.values())
     check_range(data, system.network, contents.mapping.input_range, note)
     seconds = tuple(dict.fromkeys(parse_time(time) for time in at))
+    stuck = {}
+    if faults is not None:
+        cells = read_fault_map(faults, contents.mapping, chip=contents.chip)
+        stuck = {name: take_from_arrays(contents.mapping, name, cells) for name in contents.program.layers}
     total = chips * len(data.test) * (1 + len(seconds))
     result = deploy_program(
         system,
@@ -79,6 +87,7 @@ def deploy(
         carry=carry,
         input_range=contents.mapping.input_range,
         at=seconds,
+        stuck=stuck,
         progress=lambda done: progress(done, total),
     )
     if seconds and not contents.chip.cell.ages:

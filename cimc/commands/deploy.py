@@ -56,6 +56,9 @@ def deploy(
     at: Annotated[
         str | None, typer.Option(help="Times after programming to measure at too, such as 1s,1h,1d,1y.")
     ] = None,
+    faults: Annotated[
+        Path | None, typer.Option(help="Fault map (CSV: array,row,column,kind): every chip has these stuck devices.")
+    ] = None,
     seed: Seed = 0,
     as_json: Json = False,
 ) -> None:
@@ -82,6 +85,7 @@ def deploy(
             memory=size,
             carry=parse_carry(carry),
             at=at.split(",") if at else (),
+            faults=faults,
             progress=lambda done, total: bar(done, total, ""),
             note=note,
         )

@@ -76,6 +76,7 @@ def deploy(
     carry: Carry = MappingProxyType({}),
     input_range: tuple[float, float] | None = None,
     at: Sequence[float] = (),
+    stuck: Mapping[str, np.ndarray] = MappingProxyType({}),
     progress: Callable[[int], None] = lambda samples: None,
 ) -> Deployment:
     """Program virtual chips, each with its own programming errors and noise, and measure the test set on each.
@@ -92,6 +93,8 @@ def deploy(
         memory: bytes for the values between layers; None: a share of what is free.
         carry, input_range: as `runtime.system.carry.carried`; each chip has its own states.
         at: seconds after programming; each chip is measured right after it, and as it is at each of these times.
+        stuck: by layer what its stuck devices hold [2, rows, columns] in uS, NaN of all others; of every chip in place
+            of drawn faults. Empty: as the chip's description says.
         progress: called with the samples done on all chips and at all times so far.
     """
     state, network = programmed_state(system, program), system.network
@@ -104,11 +107,11 @@ def deploy(
     for first in range(0, chips, at_once):
         runs = {}
         for die in range(first, min(first + at_once, chips)):
-            written = program_chip(system, state, program_keys[die])
+            written = program_chip(system, state, program_keys[die], stuck)
             for moment in moments:
                 held = {**state, "conductance": age_chip(system, written, moment, program_keys[die])}
-                run = partial(outputs_on_arrays, systems[moment], held, key=read_keys[die])
-                runs[die, moment] = carried(network, carry, run)
+                on_arrays = partial(outputs_on_arrays, systems[moment], held, key=read_keys[die])
+                runs[die, moment] = carried(network, carry, on_arrays)
         exactly = carried(network, carry, partial(outputs_exactly, network, parameters), input_range)
         for batch in batches(network, data.test, data.preprocess, memory, steps=bool(carry)):
             reference = exactly(batch)
@@ -182,18 +185,22 @@ def chips_at_once(state: State) -> int:
     return max(POPULATION_BYTES // max(of_one, 1), 1)
 
 
-def program_chip(system: System, state: State, key: Array) -> dict[str, Array]:
-    """Conductances [2, rows, columns] of every layer of a chip, written by write-verify."""
+def program_chip(
+    system: System, state: State, key: Array, stuck: Mapping[str, np.ndarray] = MappingProxyType({})
+) -> dict[str, Array]:
+    """Conductances [2, rows, columns] of every layer of a chip, written closed-loop; stuck: as of `deploy`."""
     device = device_of(system.chip.cell)
     return {
-        name: _write(device, targets, jax.random.fold_in(key, index))
+        name: _write(device, targets, jax.random.fold_in(key, index), stuck.get(name))
         for index, (name, targets) in enumerate(state["conductance"].items())
     }
 
 
 @partial(jit, static_argnums=0)
-def _write(device: Device, targets: Array, key: Array) -> Array:
+def _write(device: Device, targets: Array, key: Array, stuck: Array | None) -> Array:
     traits = device.traits(jax.random.fold_in(key, TRAITS), targets.shape) if device.trait_names else {}
+    if stuck is not None:
+        traits["stuck"] = stuck
     return device.write(targets, key, traits).conductance
 
 

@@ -244,7 +244,7 @@ def _ranges(run: Run) -> dict[str, dict[str, float]]:
     return {
         name: {
             "input_range": float(input_range),
-            "weight_range": float(run.state["weight_range"][name]),
+            "weight_range": float(jnp.max(run.state["weight_range"][name])),
             "clipped_inputs": float(seen[name].clipped_inputs),
             "clipped_codes": float(seen[name].clipped_codes),
         }

@@ -168,3 +168,18 @@ def test_the_coarser_and_noisier_the_devices_the_smaller_is_the_range_in_trainin
     assert cell.largest_error_sd_uS == 2.0
     cost = {r: error * r**2 + np.mean(np.maximum(np.abs(z) - r, 0) ** 2) for r in (large - 0.2, large, large + 0.2)}
     assert min(cost, key=lambda r: cost[r]) == large
+
+
+def test_a_range_in_training_knows_that_errors_follow_the_state() -> None:
+    """Of two laws with the same largest sd, the one whose small states are quiet clips less."""
+    flat, constant, quiet = (
+        range_in_sds(chip_with(granularity_uS=1.0, read_noise_uS=0.0, programming={"error_sd_uS": sd}))
+        for sd in ([6.0], 6.0, [0.0, 0.0, 6.0])
+    )
+    assert flat == constant
+    assert quiet > 1.2 * constant
+    noisy, steep = (
+        range_in_sds(chip_with(granularity_uS=1.0, programming={}, **reads))
+        for reads in ({"read_noise_uS": 6.0}, {"read_noise_uS": 0.0, "read_noise_polynomial_uS": [0.0, 0.0, 6.0]})
+    )
+    assert (noisy, steep) == (constant, quiet)

@@ -166,6 +166,63 @@ def test_a_million_devices_of_a_chip_spread_as_stated(name: str) -> None:
         assert_statistics(steps, np.asarray(math.log(stated["leak"]["steps"])), np.zeros(()), np.asarray(spread))
 
 
+# NeuroSim's table of A for labels of nonlinearity (getParamA of MLP+NeuroSim 3.0), as a part of all pulses.
+NEUROSIM_A = {1.75: 0.702081, 1.46: 0.848677}
+
+
+def mean_step(pulse: dict[str, Any], y: Doubles, *, up: bool, window: float) -> Doubles:
+    """Mean change by one pulse from the part y of the window, over the stated step of its direction."""
+    law, suffix = pulse.get("law", "linear"), "" if up else "_down"
+    room = 1 - y if up else y
+    if law == "soft-bounds":
+        return 2 * room
+    if law == "piecewise":
+        factors = pulse["factors"] if up else pulse.get("factors_down", pulse["factors"][::-1])
+        return np.interp(y, np.linspace(0, 1, len(factors)), factors)
+    if law == "exponential-step":
+        z = pulse["slope"] * (2 * y - 1) + pulse["shift"]
+        return np.maximum(1 - pulse[f"amplitude{suffix}"] * np.exp(pulse[f"gamma{suffix}"] * (z if up else -z)), 0)
+    if law == "exponential":
+        # The curve y(n) = B (1 - exp(-n / (A P))) of P pulses, one pulse further from where it passes the state.
+        a, pulses = NEUROSIM_A[pulse[f"nonlinearity{suffix}"]], window / pulse["step_uS"]
+        b = 1 / (1 - math.exp(-1 / a))
+        passed = 1 - room
+        n = -a * pulses * np.log(1 - passed / b)
+        return (b * (1 - np.exp(-(n + 1) / (a * pulses))) - passed) * pulses
+    assert law == "linear"
+    return np.ones_like(y)
+
+
+@pytest.mark.parametrize("name", [name for name in NAMES if load_device(name).pulse is not None])
+def test_a_million_pulses_move_devices_by_the_stated_step_and_noise(name: str) -> None:
+    """One pulse from a quarter, half and three quarters of the window, where the bound is far enough."""
+    cell, stated = load_device(name), tomllib.loads(text_of(name))
+    pulse, window, states = stated["pulse"], cell.window_uS, states_of(cell)[1:4]
+    device = device_of(cell)
+    held = jnp.broadcast_to(jnp.asarray(states, jnp.float32)[:, None], (3, COUNT))
+    press = jit(lambda g, n, key: device.pulse(g, n, key))
+    for up in (True, False):
+        y = STATES[1:4]
+        moved = press(held, jnp.full(held.shape, 1.0 if up else -1.0), new_key(17))
+        sign, step = (1, pulse["step_uS"]) if up else (-1, pulse.get("step_down_uS", pulse["step_uS"]))
+        room = window * (1 - y if up else y)
+        if not up and pulse.get("directions") == "up":
+            np.testing.assert_array_equal(moved, held)
+            continue
+        if pulse.get("law") == "binary":
+            p = pulse.get("probability", 1.0)
+            assert pulse.get("probability_down", p) == p
+            assert_statistics(moved, states, sign * p * room, math.sqrt(p * (1 - p)) * room)
+            continue
+        mean = step * mean_step(pulse, y, up=up, window=window)
+        of = {"step": mean, "nominal-step": np.full(3, step), "window": np.full(3, window)}[pulse.get("c2c_of", "step")]
+        c2c = pulse.get("c2c", 0.0) * of
+        clear = room > mean + 3.5 * c2c
+        assert clear.any()
+        sd = np.hypot(c2c, pulse.get("write_noise_uS", 0.0))
+        assert_statistics(np.asarray(moved)[clear], states[clear], sign * mean[clear], sd[clear])
+
+
 # --- Against the published formulas, in uS and in s ---
 
 PUBLISHED_SD = {
