@@ -52,19 +52,39 @@ def chips_page() -> str:
         "*needed*: it must be there; *none*: its description says what then holds. A wrong key or unit is refused with "
         "the right one.",
     ]
-    for path, section in sections(schema, schema):
-        title = f"### `[{path}]`" if path else "### At the top"
+    for title, section in sections(schema, schema):
         text = section.get("description", "").partition("\n")[0]
-        lines += [title, *([text] if text else []), key_table(schema, section)]
+        lines += [f"### {title}", *([text] if text else []), key_table(schema, section)]
     return paragraphs([*lines, "## Built-in chips", *built_in_chips()])
 
 
 def sections(schema: Mapping[str, Any], section: Mapping[str, Any], path: str = "") -> Iterator[tuple[str, Any]]:
-    """(dotted path, JSON schema) of a section and of those within it, depth first."""
-    yield path, section
+    """(title, JSON schema) of a section and of those within it, depth first; of one that is one of several laws, what
+    all have in common, then each with its own keys.
+    """
+    yield f"`[{path}]`" if path else "At the top", section
     for key, entry in section["properties"].items():
+        inner_path = f"{path}.{key}" if path else key
         if (inner := section_of(schema, entry)) is not None:
-            yield from sections(schema, inner, f"{path}.{key}" if path else key)
+            yield from sections(schema, inner, inner_path)
+        elif laws := laws_of(schema, entry):
+            common = {name: one for name, one in laws[0]["properties"].items() if all_have(laws, name)}
+            yield f"`[{inner_path}]`, keys of every law", {"properties": common, "required": laws[0]["required"]}
+            for law in laws:
+                own = {name: one for name, one in law["properties"].items() if name not in common}
+                name = f"`[{inner_path}]`, law `{law['properties']['law']['const']}`"
+                yield name, {**law, "properties": own}
+
+
+def laws_of(schema: Mapping[str, Any], entry: Mapping[str, Any]) -> list[Any]:
+    """The sections of which a key holds one; none where it holds something else."""
+    options = [one for part in (entry, *entry.get("anyOf", ())) for one in part.get("oneOf", ())]
+    return [definition_of(schema, one) for one in options]
+
+
+def all_have(laws: Sequence[Mapping[str, Any]], key: str) -> bool:
+    """Whether a key means the same in every law."""
+    return all(law["properties"].get(key) == laws[0]["properties"][key] for law in laws)
 
 
 def section_of(schema: Mapping[str, Any], entry: Mapping[str, Any]) -> Any:
@@ -85,7 +105,7 @@ def key_table(schema: Mapping[str, Any], section: Mapping[str, Any]) -> str:
     needed = section.get("required", ())
     rows = []
     for key, entry in section["properties"].items():
-        if section_of(schema, entry) is None:
+        if section_of(schema, entry) is None and not laws_of(schema, entry):
             default = "*needed*" if key in needed else default_text(entry.get("default"))
             rows.append(
                 [
@@ -111,6 +131,8 @@ def values_text(entry: Mapping[str, Any]) -> str:
     """What a key may hold, in a few words."""
     options = [one for one in entry.get("anyOf", (entry,)) if one.get("type") != "null"]
     one = options[0]
+    if "const" in one:
+        return f"`{one['const']}`"
     if "enum" in one:
         return ", ".join(f"`{value}`" for value in one["enum"])
     low, high = one.get("minimum", one.get("exclusiveMinimum")), one.get("maximum")

@@ -3,11 +3,13 @@
 import re
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any, Literal, get_args
 
 import pytest
 from pydantic import BaseModel
 
 from cimc.chip import CHIPS_FOLDER, Chip
+from cimc.device_pulse import LAWS
 from cimc.operators import OPERATORS
 from docs.generate import pages, unit_of, values_text
 
@@ -23,13 +25,19 @@ def page(name: str) -> str:
     return next(path for path in PAGES if path.name == name).read_text(encoding="utf-8")
 
 
+def models(annotation: Any) -> list[type[BaseModel]]:
+    """The sections that a key may hold: one, or one a law."""
+    if isinstance(annotation, type):
+        return [annotation] if issubclass(annotation, BaseModel) else []
+    return [model for option in get_args(annotation) for model in models(option)]
+
+
 def keys(model: type[BaseModel], path: str = "") -> Iterator[tuple[str, str, str]]:
     """(section, key, description) of every value of a chip file."""
     for key, field in model.model_fields.items():
-        options = getattr(field.annotation, "__args__", (field.annotation,))
-        inner = [option for option in options if isinstance(option, type) and issubclass(option, BaseModel)]
-        if inner:
-            yield from keys(inner[0], f"{path}.{key}".removeprefix("."))
+        inner = models(field.annotation)
+        for section in inner:
+            yield from keys(section, f"{path}.{key}".removeprefix("."))
         yield path, "" if inner else key, field.description or ""
 
 
@@ -40,14 +48,22 @@ def test_every_field_of_the_schema_says_what_it_is() -> None:
 
 
 def test_page_of_chips_has_every_key_in_its_section_and_every_built_in_chip() -> None:
-    sections = {}
+    sections: dict[str, list[str]] = {}
     for part in re.split(r"^### ", page("chips.md"), flags=re.MULTILINE)[1:]:
         title, _, text = part.partition("\n")
-        sections[title.strip("`[]")] = re.findall(r"^\| `(\w+)` \|", text, re.MULTILINE)
+        found = sections.setdefault(title.partition("]")[0].strip("`["), [])
+        found += re.findall(r"^\| `(\w+)` \|", text, re.MULTILINE)
     for section, key, _ in keys(Chip):
         if key:
             assert key in sections[section or "At the top"]
     assert {path.stem for path in CHIPS_FOLDER.glob("*.toml")} <= set(sections)
+
+
+def test_page_of_chips_has_a_table_for_every_pulse_law() -> None:
+    text = page("chips.md")
+    assert {law.model_fields["law"].annotation for law in LAWS} == {
+        Literal[name] for name in re.findall(r"^### `\[cell\.pulse\]`, law `([\w-]+)`$", text, re.MULTILINE)
+    }
 
 
 def test_units_come_from_keys() -> None:

@@ -39,7 +39,11 @@ def refusal(arguments: list[str]) -> str:
         name, command, rest = group().resolve_command(context, list(arguments))
         if command is None:
             return f"no command {arguments[0]}"
-        command.make_context(name, rest, parent=context)
+        inner = command.make_context(name, rest, parent=context)
+        if isinstance(command, typer.core.TyperGroup):  # `devices` has commands of its own
+            name, own, rest = command.resolve_command(inner, [*inner._protected_args, *inner.args])
+            assert own is not None
+            own.make_context(name, rest, parent=inner)
     except typer.Exit as left:  # --help
         return "" if left.exit_code == 0 else f"status {left.exit_code}"
     except Exception as error:

@@ -9,12 +9,13 @@ import numpy as np
 from cimc.chip_cell import Cell
 from cimc.report.pictures import BLUE, GREY, ORANGE, plt, save
 from runtime.devices.pulse_laws import bounds_uS, step_factor
-from runtime.devices.pulse_trains import PulseTrains
+from runtime.devices.pulse_trains import PulseTrains, without_outliers
 
 GREEN = "#3d8c58"
 COLOURS = (BLUE, ORANGE, GREEN)
 UNITS = ((1.0, "1 s"), (60.0, "1 min"), (3600.0, "1 h"), (86400.0, "1 day"), (30 * 86400.0, "1 month"))
 SHIFT = 0.1  # of the sd: a smaller mean is not drawn
+EXTENT = 1.5  # of the 98th percentile: where the axis of steps ends
 YEAR = (365.25 * 86400.0, "1 year")
 
 
@@ -89,6 +90,7 @@ def fit_picture(path: Path, cell: Cell, trains: PulseTrains) -> None:
         cell: the fitted device.
         trains: what was measured.
     """
+    trains = without_outliers(trains)[0]
     figure, (left, right) = plt.subplots(1, 2, figsize=(9, 3.6), layout="constrained")
     low, high = bounds_uS(cell)
     states = np.linspace(low, high, 101)
@@ -101,11 +103,11 @@ def fit_picture(path: Path, cell: Cell, trains: PulseTrains) -> None:
         left.plot(before, change, ".", ms=1.5, alpha=0.15, color=colour, rasterized=True)
         fitted = step * step_factor(states, up=direction > 0, low=low, high=high, cell=cell)
         left.plot(states, fitted * np.ones_like(states), color=colour, lw=2, label=f"{name}, fitted mean")
-    extent = 1.2 * np.percentile(np.abs(np.concatenate([_steps(trains, way)[1] for way in (1, -1)])), 99.5)
+    extent = EXTENT * np.percentile(np.abs(np.concatenate([_steps(trains, way)[1] for way in (1, -1)])), 98)
     left.set_ylim(-extent, extent)
     left.axhline(0, color=GREY, lw=0.6)
     left.set(xlabel="conductance before the pulse (uS)", ylabel="step (uS)")
-    left.set_title("single steps, and the fitted mean", fontsize=9)
+    left.set_title("single steps without outliers, and the fitted mean", fontsize=9)
     left.legend(frameon=False, fontsize=7)
     _draw_staircases(right, cell, trains)
     figure.suptitle(f"measured and fitted: {pulse.law_name}", fontsize=11)

@@ -36,7 +36,7 @@ def text_plot(
             before = row
     ends = [f"{high:.3g}", *[""] * (height - 2), f"{low:.3g}"]
     margin = max(map(len, ends))
-    lines = [f"{end:>{margin}} ┤{''.join(map(chr, row))}" for end, row in zip(ends, cells, strict=True)]
+    lines = [f"{end:>{margin}} ┤{''.join(map(chr, cell_row))}" for end, cell_row in zip(ends, cells, strict=True)]
     first, last = f"{x[0]:.3g}", f"{x[-1]:.3g}"
     return [*lines, f"{'':{margin}} └{'─' * width}", f"{'':{margin + 2}}{first}{last:>{width - len(first)}}"]
 

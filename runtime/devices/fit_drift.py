@@ -66,5 +66,5 @@ def fit_drift(data: RetentionData, *, seed: int = 0) -> DriftFit:
         for value, deviation in zip(found, np.std(drawn, axis=0, ddof=1), strict=True)
     )
     sd = Estimate(sd.value, max(sd.low, 0.0), sd.high)
-    residual = truncated_sd(left[np.isfinite(left)])
+    residual = truncated_sd(left[np.isfinite(left)]) / math.sqrt(max(1 - 2 * devices / len(x), 0.1))
     return DriftFit(start, mean, sd, residual if math.isfinite(residual) else 0.0, devices, len(x))

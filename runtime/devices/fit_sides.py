@@ -135,7 +135,7 @@ def fit_shape(shape: Shape, side: Side, weights: Doubles | None = None, start: D
         mean = shape.mean(side.x, given)
         factor, _ = fit_factors(side, mean, chosen, rounds=2)
         left = (side.change - factor[side.device] * mean)[chosen]
-        return root * left
+        return root * np.nan_to_num(left)  # a device with a single step says nothing
 
     given = np.array(shape.start) if start is None else start
     for _ in range(2 if start is None else 1):  # what is an outlier is known only after a first fit
@@ -197,8 +197,9 @@ def fit_lines(device: Integers, x: Doubles, change: Doubles, devices: int, *, fo
             inverse = 1 / np.maximum(predicted, FLOOR * abs(float(np.nanmean(predicted)))) ** 2
         left = (change - predicted) * np.sqrt(inverse)
         trusted = _trust(left, robust_sd(left[np.isfinite(left)]))
-    variance = truncated_sd(left[np.isfinite(left)]) ** 2
     known = np.bincount(device, minlength=devices) > 2
+    freedom = max(1 - 2 * known.sum() / max(len(x), 1), 0.1)  # a line takes two
+    variance = truncated_sd(left[np.isfinite(left)]) ** 2 / freedom
     with np.errstate(invalid="ignore", divide="ignore"):
         parts = (constant, slope, variance * second / norm, variance * total / norm, -variance * first / norm)
     return Lines(*(np.where(known, part, np.nan) for part in parts))

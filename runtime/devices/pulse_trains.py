@@ -12,6 +12,7 @@ Flags = npt.NDArray[np.bool_]
 MAD_TO_SD = 1.4826
 OUTLIER = 5.0  # in steps or robust sds, of what is measured from the median of its neighbours
 STUCK = 0.05  # of the usual range of a device: one that moves less does not answer pulses
+MOSTLY, RARELY = 0.5, 0.05  # of the pulses at a bound that do nothing, of the states beyond it
 SAME = 1e-9  # of the range: conductances that are one
 
 
@@ -106,15 +107,23 @@ def _single(trains: PulseTrains, direction: int) -> tuple[Integers, Doubles, Dou
 
 
 def _bounds(devices: int, device: Integers, before: Doubles, change: Doubles) -> Doubles:
-    """Where pulses no longer moved each device: NaN where that was not seen at least twice."""
+    """Where pulses no longer moved each device: NaN where that was not seen at least twice.
+
+    Of readings with few digits some are equal anywhere: a bound is where most pulses do nothing, and few states lie
+    beyond it.
+    """
     bound = np.full(devices, np.nan)
     if not before.size:
         return bound
-    still = np.abs(change) <= SAME * np.ptp(before)
+    same = SAME * np.ptp(before)
+    still = np.abs(change) <= same
     for one in np.unique(device[still]):
-        held = before[still & (device == one)]
-        if len(held) > 1:
-            bound[one] = np.median(held)
+        own = device == one
+        held = before[own & still]
+        place = float(np.median(held))
+        at, beyond = before[own] >= place - same, before[own] > place + same
+        if len(held) > 1 and still[own][at].mean() >= MOSTLY and beyond.mean() <= RARELY:
+            bound[one] = place
     return bound
 
 

@@ -1,0 +1,181 @@
+"""`cimc devices`: list, description, drawing, fit; and the same from Python."""
+
+import json
+import tomllib
+from pathlib import Path
+
+import numpy as np
+import pytest
+from matplotlib.image import imread
+from typer.testing import CliRunner
+
+import cimc
+from cimc.commands.main import app
+from cimc.device_file import device_names, device_text
+from cimc.report.text_plot import text_plot
+from tests.runtime.devices.drawn_trains import drawn
+
+DEVICE = "soft-bounds-10"
+FULL = """name = "full"
+description = "a device of a test"
+technology = "test"
+conductance_min_uS = 2.0
+conductance_max_uS = 22.0
+read_voltage_V = 0.1
+read_noise_uS = 0.5
+[programming]
+error_sd_uS = [0.2, 1.0]
+[pulse]
+law = "soft-bounds"
+step_uS = 2.0
+c2c = 0.2
+step_d2d = 0.1
+[drift]
+start_s = 20.0
+exponent = { constant = 0.05 }
+"""
+
+
+def run(*words: str) -> str:
+    result = CliRunner().invoke(app, ["devices", *words])
+    assert result.exit_code == 0, f"{result.output}{result.exception}"
+    return result.stdout
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    Path("full.toml").write_text(FULL, encoding="utf-8")
+    trains = drawn("soft-bounds", devices=12, pulses=40)
+    names = {1: "up", -1: "down", 0: "none"}
+    rows = zip(trains.device, trains.pulse, trains.direction, trains.conductance, strict=True)
+    lines = [f"{device},{pulse},{names[int(way)]},{held:.6g}" for device, pulse, way, held in rows]
+    Path("data.csv").write_text("\n".join(["device,pulse,direction,conductance_uS", *lines]), encoding="utf-8")
+    times = [20.0, 200.0, 2000.0, 20000.0]
+    lines = [f"{n},{t},{10 * (t / 20) ** -(0.04 + 0.002 * n):.6f}" for n in range(10) for t in times]
+    Path("retention.csv").write_text("\n".join(["device,time_s,conductance_uS", *lines]), encoding="utf-8")
+    return tmp_path
+
+
+def test_the_list_has_every_device_with_its_law() -> None:
+    figures = json.loads(run("--json"))
+    assert sorted(figures) == sorted(device_names())
+    assert figures[DEVICE]["pulse"]["law"] == "soft-bounds"
+    table = run()
+    assert DEVICE in table
+    assert "0 to 100" in table
+    assert run("list") == table
+
+
+def test_a_name_prints_the_file_and_json_its_values(folder: Path) -> None:
+    assert run(DEVICE) == run("show", DEVICE) == device_text(DEVICE)
+    assert run("./full.toml") == FULL
+    assert json.loads(run("./full.toml", "--json"))["drift"]["exponent"]["constant"] == 0.05
+
+
+def test_an_unknown_device_is_one_line() -> None:
+    for words in (["soft-bound-10"], ["plot", "soft-bound-10"]):
+        result = CliRunner().invoke(app, ["devices", *words])
+        assert isinstance(result.exception, cimc.CimcError)
+        assert "did you mean soft-bounds-10" in str(result.exception)
+
+
+@pytest.mark.parametrize(
+    "words", [["--help"], ["list", "--help"], ["show", "--help"], ["plot", "--help"], ["fit", "--help"]]
+)
+def test_every_command_shows_an_example(words: list[str]) -> None:
+    assert "Example: cimc devices" in run(*words)
+
+
+def test_figures_of_a_plot_are_those_of_the_description(folder: Path) -> None:
+    figures = cimc.plot_device("full.toml", "full.png", devices=40, cycles=2)
+    pulses, errors, time = (figures[key] for key in ("pulses", "errors", "time"))
+    assert pulses["number"][0] == 0
+    assert pulses["up"] == 12  # 1.25 windows of 20 uS in steps of 2 uS
+    assert pulses["number"][-1] == 24
+    # Soft bounds from the lower end: half the window is left after ln 2 / (step / half the window) pulses or so.
+    middle = [2 + 20 * (1 - 0.8**n) for n in range(13)]
+    np.testing.assert_allclose(pulses["mean_uS"][:13], middle, atol=1.0)
+    assert all(
+        low <= mean <= high
+        for low, mean, high in zip(*(pulses[k] for k in ("p5_uS", "mean_uS", "p95_uS")), strict=True)
+    )
+    state = np.array(errors["conductance_uS"]) / 22.0
+    np.testing.assert_allclose(errors["write_sd_uS"], 0.2 + state, rtol=0.1)
+    np.testing.assert_allclose(errors["read_sd_uS"], 0.5, rtol=0.1)
+    assert [one["target_uS"] for one in time["states"]] == [7.0, 12.0, 22.0]
+    for one in time["states"]:
+        wanted = one["target_uS"] * (np.maximum(np.array(time["time_s"]) / 20, 1)) ** -0.05
+        np.testing.assert_allclose(one["mean_uS"], wanted, rtol=0.02)
+    height, width = imread("full.png").shape[:2]
+    assert width > 3 * height / 2
+
+
+def test_a_plot_repeats_with_its_seed_and_needs_no_laws(folder: Path) -> None:
+    assert cimc.plot_device(DEVICE, devices=4, cycles=1) == cimc.plot_device(DEVICE, devices=4, cycles=1)
+    plain = "\n".join(FULL.splitlines()[:7])
+    Path("plain.toml").write_text(plain, encoding="utf-8")
+    figures = json.loads(run("plot", "plain.toml", "--json"))
+    assert figures["pulses"] is None
+    assert figures["time"] is None
+    assert "⠀" in run("plot", "plain.toml", "-o", "plain.png")
+    assert Path("plain.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_a_plot_does_not_overwrite_its_device(folder: Path) -> None:
+    with pytest.raises(cimc.CimcError, match=r"full\.toml"):
+        cimc.plot_device("full.toml", "full.toml")
+    assert Path("full.toml").read_text(encoding="utf-8") == FULL
+
+
+def test_a_fit_writes_a_device_that_loads_and_compiles(folder: Path) -> None:
+    words = ["fit", "data.csv", "retention.csv", "-o", "device.toml", "--plot", "fit.png", "--name", "mine"]
+    printed = run(*words)
+    assert "soft-bounds (taken)" in printed
+    text = Path("device.toml").read_text(encoding="utf-8")
+    device = cimc.load_device("device.toml")
+    assert device.name == "mine"
+    assert device.pulse is not None
+    assert device.pulse.law_name == "soft-bounds"
+    assert device.pulse.step_uS == pytest.approx(2.5, rel=0.2)
+    assert device.drift is not None
+    assert device.drift.start_s == 20.0
+    assert device.drift.exponent.constant == pytest.approx(0.049, abs=0.002)
+    assert cimc.load_chip("ideal", "device.toml").cell.pulse == device.pulse
+    for word in ("data.csv", "retention.csv", "12 devices", "95 %"):
+        assert word in text
+    assert tomllib.loads(text)["pulse"]["c2c_of"] == "step"
+    assert Path("fit.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_retention_alone_makes_a_device(folder: Path) -> None:
+    figures = json.loads(run("fit", "retention.csv", "--json"))
+    assert figures["pulses"] is None
+    assert figures["drift"]["devices"] == 10
+    assert figures["device"]["conductance_max_uS"] == 10.0
+
+
+@pytest.mark.parametrize(
+    ("data", "options", "message"),
+    [
+        (["data.csv", "data.csv"], {}, "second file of the same kind"),
+        ("data.csv", {"output": "data.csv"}, r"data\.csv"),
+        ("data.csv", {"seed": -1}, "seed is -1"),
+        ("data.csv", {"read_voltage_V": 0.0}, "read_voltage_V is 0"),
+        ("retention.csv", {"picture": "x.png"}, "pulse trains"),
+    ],
+)
+def test_a_wrong_fit_is_one_line(folder: Path, data: list[str] | str, options: dict, message: str) -> None:
+    with pytest.raises(cimc.CimcError, match=message) as caught:
+        cimc.fit_device(data, **options)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_drawing_rises_with_its_curve() -> None:
+    lines = text_plot([1.0, 2.0, 3.0], [[0.0, 5.0, 10.0]], width=12, height=4)
+    inside = [line.partition("┤")[2] for line in lines[:4]]
+    first = [next(i for i, dot in enumerate(line) if dot != "⠀") for line in inside]
+    assert first == sorted(first, reverse=True)
+    assert lines[0].split()[0] == "10"
+    assert lines[3].split()[0] == "0"
+    assert lines[-1].split() == ["1", "3"]
