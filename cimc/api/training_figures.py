@@ -5,9 +5,9 @@ from typing import Any
 
 import numpy as np
 
-from cimc.api.programming_counts import programming_counts
 from cimc.artifact import Artifact
 from cimc.mapping import Mapping
+from cimc.programming_counts import programming_counts
 from runtime.system.calibration import CALIBRATION_IMAGES
 from runtime.system.input_ranges import RANGE_FACTORS, tried_images
 from runtime.system.state import flatten_state

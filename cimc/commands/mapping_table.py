@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from cimc.api import training_record
+from cimc import training_record
 from cimc.artifact import Artifact
 from cimc.commands import digital_table, per_unit, totals, training_table
 from cimc.commands.console import print_table

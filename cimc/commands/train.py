@@ -132,7 +132,7 @@ def epoch_note(history: Sequence[Mapping[str, Any]]) -> str:
     """The last epoch in a few words."""
     if not history:
         return ""
-    from cimc.api.training_record import measure_name, measure_text
+    from cimc.training_record import measure_name, measure_text
 
     last = history[-1]
     return f"epoch {last['epoch']:.0f}: loss {last['loss']:.3f}, {measure_name(history)} {measure_text(last)}"

@@ -3,7 +3,9 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from cimc.api.training_record import (
+from cimc.artifact import Artifact
+from cimc.commands.console import print_figures, print_table, say
+from cimc.training_record import (
     data_label,
     figure_texts,
     layer_rows,
@@ -13,8 +15,6 @@ from cimc.api.training_record import (
     progress_line,
     read_training,
 )
-from cimc.artifact import Artifact
-from cimc.commands.console import print_figures, print_table, say
 
 
 def show(artifact: Artifact) -> None:

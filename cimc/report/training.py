@@ -3,7 +3,11 @@
 from collections.abc import Mapping
 from html import escape
 
-from cimc.api.training_record import (
+from cimc.artifact import Artifact
+from cimc.report.drawings import Line, line_chart
+from cimc.report.html import section, table
+from cimc.report.svg import BLUE, ORANGE
+from cimc.training_record import (
     CLIPPING,
     RANGES,
     Training,
@@ -15,10 +19,6 @@ from cimc.api.training_record import (
     progress_line,
     read_training,
 )
-from cimc.artifact import Artifact
-from cimc.report.drawings import Line, line_chart
-from cimc.report.html import section, table
-from cimc.report.svg import BLUE, ORANGE
 
 _COLOURS = (BLUE, ORANGE)
 

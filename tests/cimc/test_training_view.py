@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from cimc.api import training_record
+from cimc import training_record
 from cimc.api.compile import compile_model
 from cimc.artifact import Artifact, read_artifact, write_artifact
 from cimc.commands import mapping_table, training_table

@@ -8,7 +8,7 @@ import pytest
 from cimc.chip import Chip, load_chip
 from cimc.device_pulse import Linear, Pulse, SoftBounds
 from cimc.errors import CimcError
-from cimc.options import Sync, Write
+from cimc.options import Backward, Sync, Write
 from cimc.units import pair_targets
 from runtime.training.options import Policy
 from runtime.training.policies.policy import Change, LayerState
@@ -28,7 +28,7 @@ def chip_with(pulse: Pulse) -> Chip:
 @pytest.mark.parametrize("sync", [Sync.readback, Sync.none])
 @pytest.mark.parametrize("pulse", LAWS, ids=lambda pulse: pulse.law_name)
 def test_weights_follow_what_is_asked_over_many_refreshes(pulse: Pulse, sync: Sync) -> None:
-    chip, policy = chip_with(pulse), Policy(write=Write.pulse, sync=sync, backward="analog")
+    chip, policy = chip_with(pulse), Policy(write=Write.pulse, sync=sync, backward=Backward.analog)
     zeros, counts = jnp.zeros(WEIGHTS), jnp.zeros(WEIGHTS, jnp.int32)
     pairs = pair_targets(zeros, jnp.float32(1), chip)
     pair_counts = jnp.zeros(pairs.shape, jnp.int32)

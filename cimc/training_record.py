@@ -4,9 +4,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from cimc.api.programming_counts import programming_counts
 from cimc.artifact import Artifact
 from cimc.errors import CimcError
+from cimc.programming_counts import programming_counts
 
 # What identifies data and source of a run beside its options.
 _IDENTITY = ("data", "images", "data_sha256", "source_sha256")
