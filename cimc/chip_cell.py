@@ -227,6 +227,11 @@ class Cell(Section):
         return self.read_noise_uS > 0 or self.reads_follow_state
 
     @property
+    def ages(self) -> bool:
+        """Whether time changes what a write has left."""
+        return self.drift is not None or self.relaxation is not None or self.retention is not None
+
+    @property
     def reads_follow_state(self) -> bool:
         """Whether read noise depends on the conductance."""
         return bool(self.read_noise_polynomial_uS) or self.flicker is not None

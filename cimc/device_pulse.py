@@ -21,7 +21,7 @@ class Pulse(Section):
 
     step_uS: Positive = Field(
         description="mean change of conductance by one SET pulse, uS; where the law depends on the state, that at the "
-        "middle of the window"
+        "middle of the window, or what the law says"
     )
     step_down_uS: Positive | None = Field(
         default=None, description="the same of one RESET pulse, uS. Left out: step_uS"
@@ -98,7 +98,8 @@ class Exponential(Pulse):
 
     law: Literal["exponential"] = Field(
         description="G(n) = G_min + B (1 - exp(-n / A)) by SET pulses, B such that G_max is reached after "
-        "window / step pulses; RESET is its mirror image (Chen, Peng, Yu: NeuroSim)"
+        "window / step pulses (so step_uS is the mean over the window); RESET is its mirror image (Chen, Peng, Yu: "
+        "NeuroSim)"
     )
     nonlinearity: Finite = Field(
         description="NeuroSim's label of SET, 0 (linear) to 9; negative: the first steps are the smallest",
@@ -106,7 +107,11 @@ class Exponential(Pulse):
         le=9,
     )
     nonlinearity_down: Finite | None = Field(
-        default=None, description="the same of RESET. Left out: as nonlinearity", ge=-9, le=9
+        default=None,
+        description="the same of RESET, positive where its first steps are the largest (NeuroSim writes that as a "
+        "negative NL of LTD). Left out: as nonlinearity",
+        ge=-9,
+        le=9,
     )
 
 
@@ -114,8 +119,8 @@ class ExponentialStep(Pulse):
     """The step falls exponentially towards the bound (Gong 2018, aihwkit's ExpStep)."""
 
     law: Literal["exponential-step"] = Field(
-        description="step x max(1 - amplitude exp(gamma z), 0) with z = 2 a w / (width) + b (RESET: -z), w the state "
-        "as a weight, -1 to 1 (Gong et al. 2018)"
+        description="step x max(1 - amplitude exp(gamma z), 0) with z = 2 a w / width + b (RESET: -z), w the state as "
+        "a weight, -1 to 1, width that between the device's bounds, 2; step_uS is far from the bound (Gong et al. 2018)"
     )
     amplitude: Finite = Field(default=0.00081, description="A, of SET pulses")
     amplitude_down: Finite = Field(default=0.36833, description="A, of RESET pulses")
@@ -186,7 +191,7 @@ class Binary(Pulse):
 
     law: Literal["binary"] = Field(
         description="a pulse takes the device to the bound with a probability, and else leaves it as it is; step_uS "
-        "is the window"
+        "is the window, c2c has no meaning"
     )
     probability: Probability = Field(default=1.0, description="that a SET pulse switches")
     probability_down: Probability | None = Field(

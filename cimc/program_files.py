@@ -69,11 +69,12 @@ def blocks_by_array(mapping: Mapping) -> list[list[tuple[MappedLayer, Block]]]:
 
 def decimals_for(targets: Floats, chip: Chip) -> int:
     """Decimals that write every target exactly: those of the chip's grid of targets, more where some lie off it."""
-    used = targets[np.isfinite(targets)].astype(np.float64)
     decimals = min(MOST_DECIMALS, max(0, -math.floor(math.log2(chip.target_step_uS))))
-    # A binary fraction of n places has n decimals.
-    while decimals < MOST_DECIMALS and np.any(np.ldexp(used, decimals) % 1.0):
-        decimals += 1
+    for array in targets:  # all of them in double precision would take several times the memory of the package
+        used = array[np.isfinite(array)].astype(np.float64)
+        # A binary fraction of n places has n decimals.
+        while decimals < MOST_DECIMALS and np.any(np.ldexp(used, decimals) % 1.0):
+            decimals += 1
     return decimals
 
 

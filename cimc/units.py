@@ -14,6 +14,8 @@ import numpy.typing as npt
 from cimc.chip import Chip
 from cimc.scheme import AnyArray, weighted_sum
 
+TARGETS_AT_ONCE = 1 << 18  # weights; in NumPy
+
 
 def idle_target(chip: Chip) -> np.float32:
     """The conductance in uS of a device that holds nothing."""
@@ -28,12 +30,24 @@ def pair_targets(weight: AnyArray, weight_range: AnyArray, chip: Chip) -> AnyArr
 
     Args:
         weight: [rows, columns], within +-weight_range (clipped to it).
-        weight_range: scalar.
+        weight_range: scalar or [columns].
         chip: the chip.
 
     Returns:
         [2, rows, columns] float32 in uS.
     """
+    if not isinstance(weight, np.ndarray) or weight.size <= TARGETS_AT_ONCE or np.ndim(weight_range) > 1:
+        return _targets(weight, weight_range, chip)
+    # The steps between would take several times the memory of the result.
+    targets = np.empty((len(chip.scheme.signs), *weight.shape), np.float32)
+    step = max(TARGETS_AT_ONCE * len(weight) // weight.size, 1)
+    for first in range(0, len(weight), step):
+        some = slice(first, first + step)
+        targets[:, some] = _targets(weight[some], weight_range, chip)
+    return targets
+
+
+def _targets(weight: AnyArray, weight_range: AnyArray, chip: Chip) -> AnyArray:
     xp = weight.__array_namespace__()
     cell, step = chip.cell, chip.target_step_uS
     fraction = xp.clip(weight / weight_range, -1.0, 1.0)

@@ -15,6 +15,7 @@ from passes.messages import one_line
 
 _FATAL_ONLY = 4
 _LARGE = 4096  # bytes
+OPEN_SIZE = 3
 
 
 Arrays = list[npt.NDArray[np.generic]]
@@ -24,10 +25,10 @@ Feeds = dict[str, npt.NDArray[np.generic]]
 def largest_difference(reference: ir.Model, lowered: ir.Model, batch: int = 2, seed: int = 0) -> float:
     """The largest absolute difference between the outputs of both networks on the same random inputs in [0, 1).
 
-    The inputs have the sizes of `reference`, with `batch` for the one that is not static.
+    The inputs have the sizes of `reference`, with `batch` for the first that is not static, as of `random_inputs`.
 
     Raises:
-        CimcError: more than one size is not static, an input has another type, or onnxruntime cannot run one.
+        CimcError: sizes are not known, an input has another type, or onnxruntime cannot run one.
     """
     feeds = random_inputs(reference, batch, seed)
     return difference(run(reference, feeds), run(lowered, feeds))
@@ -36,8 +37,10 @@ def largest_difference(reference: ir.Model, lowered: ir.Model, batch: int = 2, s
 def random_inputs(model: ir.Model, batch: int, seed: int, input_range: tuple[float, float] = (0.0, 1.0)) -> Feeds:
     """Random inputs by name: floats uniform within `input_range`, integers 0 or 1 (they may index), booleans.
 
+    The first open size of an input is the batch; others, such as the length of a cache that grows, are `OPEN_SIZE`.
+
     Raises:
-        CimcError: sizes are not static, or an input is of another type.
+        CimcError: sizes are not known, or an input is of another type.
     """
     random = np.random.default_rng(seed)
     low, high = (np.float32(limit) for limit in input_range)
@@ -166,13 +169,12 @@ def _sizes(value: ir.Value, batch: int) -> tuple[int, ...]:
     kind = value.dtype
     if kind != ir.DataType.FLOAT and (kind is None or not (kind.is_integer() or kind == ir.DataType.BOOL)):
         raise CimcError(f"input '{value.name}' is not float32 or integer; export the network with such inputs")
-    sizes = None if value.shape is None else [size if isinstance(size, int) else None for size in value.shape]
-    if sizes is not None and sizes.count(None) == 1:  # on any axis: recurrent networks have the batch second
+    if value.shape is None:
+        raise CimcError(f"the sizes of input '{value.name}' are not known; give them with --shape")
+    sizes = [size if isinstance(size, int) else None for size in value.shape]
+    if None in sizes:  # on any axis: recurrent networks have the batch second
         sizes[sizes.index(None)] = batch
-    if sizes is None or None in sizes:
-        raise CimcError(
-            f"input '{value.name}' has a size that is not static; give it static sizes, only the batch may vary"
-        )
-    if math.prod(size or 0 for size in sizes) > MOST_ELEMENTS:
+    known = tuple(OPEN_SIZE if size is None else size for size in sizes)
+    if math.prod(known) > MOST_ELEMENTS:
         raise CimcError(f"input '{value.name}' is too large to compare on; compile it with --no-verify")
-    return tuple(size for size in sizes if size is not None)
+    return known

@@ -28,7 +28,6 @@ from runtime.system.inference import exact_parameters
 from runtime.system.inputs import match_data
 from runtime.system.layer_errors import layer_errors
 from runtime.system.state import State, System, build_system, initial_state
-from runtime.system.weight_range import best_column_ranges
 
 FILLED_ROWS = (64, 128, 256)  # tried beside none, no more than an array has
 READS = 4  # of a full array, tried beside one
@@ -278,7 +277,7 @@ def _programmed(setting: Setting, chip: Chip, trial: _Trial) -> tuple[System, St
     """The network on its arrays, with exact targets and as one virtual chip holds them; the key of its reads."""
     system = build_system(load_network(setting.network), setting.mapping, chip)
     calibration_key, program_key, read_key = jax.random.split(trial.key, 3)
-    state = initial_state(system, weight_range=best_column_ranges)
+    state = initial_state(system, weight_range=None)
     state = calibrate(system, state, trial.calibrated, trial.preprocess, calibration_key, fit=True)
     return system, state, {**state, "conductance": program_chip(system, state, program_key)}, read_key
 

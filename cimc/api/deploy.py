@@ -1,12 +1,16 @@
 """Virtual chips programmed with a package."""
 
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from types import MappingProxyType
 
+from cimc.addresses import take_from_arrays
 from cimc.api.agreement import note_low_agreement
 from cimc.api.progress import Note, Progress, silent, unsaid
 from cimc.dataset import Dataset
+from cimc.durations import parse_time
+from cimc.fault_map import read_fault_map
 from cimc.options import check_number, check_whole
 from cimc.package import Package, read_package
 from runtime.crossbar.xla import use_compilation_cache
@@ -29,6 +33,8 @@ def deploy(
     metric: str | None = None,
     memory: int | None = None,
     carry: Carry = MappingProxyType({}),
+    at: Sequence[str | float] = (),
+    faults: str | Path | None = None,
     progress: Progress = silent,
     note: Note = unsaid,
 ) -> Deployment:
@@ -43,7 +49,10 @@ def deploy(
         baseline: accuracy to normalise by, above 0; None: that of the package's weights in float32.
         metric, memory, carry: as of `evaluate`. Without labels the agreement with the package's weights in float32
             counts.
-        progress: called with the samples done on all chips, of how many.
+        at: times after programming at which every chip is measured too: seconds, or a text such as `"1h"`
+            (s, min, h, d, w, y).
+        faults: a fault map (`cimc.fault_map`): every chip has these stuck devices. None: as the description says.
+        progress: called with the samples done on all chips and at all times, of how many.
         note: called with a line for what the user should know of the data, and where the agreement is low.
 
     Raises:
@@ -59,7 +68,12 @@ def deploy(
     check_carry(system.network, carry)
     data = match_data(system.network, data, free_batch=False, carried=carry.values())
     check_range(data, system.network, contents.mapping.input_range, note)
-    total = chips * len(data.test)
+    seconds = tuple(dict.fromkeys(parse_time(time) for time in at))
+    stuck = {}
+    if faults is not None:
+        cells = read_fault_map(faults, contents.mapping, chip=contents.chip)
+        stuck = {name: take_from_arrays(contents.mapping, name, cells) for name in contents.program.layers}
+    total = chips * len(data.test) * (1 + len(seconds))
     result = deploy_program(
         system,
         contents.program,
@@ -72,8 +86,12 @@ def deploy(
         memory=None if memory is None else check_whole("memory", memory, 1),
         carry=carry,
         input_range=contents.mapping.input_range,
+        at=seconds,
+        stuck=stuck,
         progress=lambda done: progress(done, total),
     )
+    if seconds and not contents.chip.cell.ages:
+        note(f"the devices of {contents.chip.name} state no drift, relaxation or retention: no time changes them")
     note_low_agreement(
         result.agreement,
         partial(errors_of_first_chip, system, contents.program, data, chips=chips, seed=seed, carry=carry),

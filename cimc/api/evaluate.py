@@ -25,7 +25,6 @@ from runtime.system.inference import batches, exact_parameters, outputs_exactly,
 from runtime.system.inputs import check_range, match_data
 from runtime.system.layer_errors import LayerError, layer_errors
 from runtime.system.quality import new_quality
-from runtime.system.weight_range import best_column_ranges
 
 
 def evaluate(
@@ -77,7 +76,7 @@ def evaluate(
     artifact, name = artifact_of(source)
     system = system_of(artifact)
     network = system.network
-    state, programmed = state_of(artifact, system, name, weight_range=best_column_ranges)
+    state, programmed = state_of(artifact, system, name, weight_range=None)
     check_carry(network, carry)
     data = match_data(network, data, free_batch=False, carried=carry.values())
     check_range(data, network, artifact.mapping.input_range, note)

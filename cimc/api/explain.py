@@ -18,6 +18,7 @@ TYPICAL = "inputs uniform up to the range, half of them 0; weights normal, sd 1/
 WEIGHT_SD = 1 / 3  # of the range
 COLUMNS = 2000  # simulated ones, each with inputs of its own
 CELLS_A_ROUND = 1 << 20  # simulated at once
+LOOPS = 100_000  # simulated devices a state, where writes are a loop of pulses and reads
 
 
 def explain(chip: str | Path | Chip) -> dict[str, Any]:
@@ -34,6 +35,7 @@ def explain(chip: str | Path | Chip) -> dict[str, Any]:
         "chip": chip.name,
         "not_simulated": chip.not_simulated,
         "programming": _programming(chip),
+        "write_loop": _write_loop(chip),
         "updates": _updates(chip),
         "converters": _converters(chip),
         "mvm": _mvm(chip),
@@ -66,6 +68,37 @@ def _programming(chip: Chip) -> dict[str, Any]:
         "beyond_window": _beyond_window(chip),
         "states": states,
     }
+
+
+def _write_loop(chip: Chip) -> list[dict[str, float]] | None:
+    """What write-verify by pulses and reads leaves of idle devices at five states, and what it takes; simulated."""
+    cell = chip.cell
+    if cell.programming.train is None:
+        return None
+    import jax
+    import jax.numpy as jnp
+
+    from runtime.crossbar.keys import new_key
+    from runtime.devices.device import device_of
+
+    device, targets = device_of(cell), cell.conductance_min_uS + np.array(STATES) * cell.window_uS
+    goal = jnp.broadcast_to(jnp.asarray(targets, jnp.float32)[:, None], (len(STATES), LOOPS))
+    traits_key, write_key = jax.random.split(new_key(0))
+    written = jax.jit(device.write)(goal, write_key, device.traits(traits_key, goal.shape))
+    error = np.asarray(written.conductance, np.float64) - targets[:, None]
+    pulses = np.asarray(written.trials).mean(axis=1)
+    return [
+        {
+            "state": state,
+            "target_uS": float(targets[n]),
+            "mean_uS": float(error[n].mean()),
+            "sd_uS": float(error[n].std()),
+            "within_tolerance": float(np.mean(np.abs(error[n]) <= (cell.programming.tolerance_uS or 0))),
+            "pulses": float(pulses[n]),
+            "reads": float(pulses[n] + 1) * cell.programming.train.reads,
+        }
+        for n, state in enumerate(STATES)
+    ]
 
 
 def _beyond_window(chip: Chip) -> float:

@@ -35,9 +35,8 @@ from runtime.system.carry import Carry, check_carry
 from runtime.system.correction import CORRECTION_SAMPLES, correct_layers, figures_of
 from runtime.system.inference import exact_parameters
 from runtime.system.inputs import check_range, input_shapes, match_data, match_inputs
-from runtime.system.program import program_of, retarget
+from runtime.system.program import program_of, retarget, without_targets
 from runtime.system.state import System, build_system, gain_name, leave_layers_digital, read_back
-from runtime.system.weight_range import best_column_ranges
 
 # Reads of every device at export: their mean leaves a quarter of the read noise.
 EXPORT_READS = 16
@@ -105,11 +104,11 @@ def export(
         note(line)
     system = build_system(load_network(lowered), mapping, target)
     trained_on = system_of(artifact)
-    state, programmed = state_of(artifact, trained_on, name, weight_range=best_column_ranges)
+    state, programmed = state_of(artifact, trained_on, name, weight_range=None)
     if programmed and chosen is Weights.devices:
         state = read_back(trained_on, state, jax.random.fold_in(new_key(seed), 1), EXPORT_READS)
     state = leave_layers_digital(trained_on.network, state, system.network)
-    state = retarget(system, state)
+    state = without_targets(state)
     exact = exact_parameters(system, state)
     notes: dict[str, Any] = {
         "trained_on": artifact.chip.name if programmed else None,
@@ -122,7 +121,7 @@ def export(
         check_range(data, system.network, artifact.mapping.input_range, note)
     known = _calibration(artifact, system, data, carry, seed)
     if target.input.bits is None:  # nothing is clipped
-        state = {**state, "input_range": {layer: jnp.float32(1) for layer in system.crossbars}}
+        state = {**retarget(system, state), "input_range": {layer: jnp.float32(1) for layer in system.crossbars}}
     elif known is not None:
         state = calibrate(system, state, *known, new_key(seed) if noise else None, fit=True, carry=carry)
     else:

@@ -3,7 +3,7 @@
 from cimc.artifact import Artifact
 from cimc.options import Backward
 from runtime.network.load import load_network
-from runtime.system.program import retarget
+from runtime.system.program import retarget, without_targets
 from runtime.system.state import RangeRule, State, System, build_system, initial_state, restore_state
 
 
@@ -12,15 +12,17 @@ def system_of(artifact: Artifact, backward: Backward = Backward.digital) -> Syst
     return build_system(load_network(artifact.network), artifact.mapping, artifact.chip, backward)
 
 
-def state_of(artifact: Artifact, system: System, name: str, *, weight_range: RangeRule) -> tuple[State, bool]:
+def state_of(artifact: Artifact, system: System, name: str, *, weight_range: RangeRule | None) -> tuple[State, bool]:
     """The state of a `.cim` file, and whether its devices hold the weights.
 
-    Where they do not yet, the conductances are exact targets, with that rule for the weight range. Errors call the file
-    `name`.
+    Where they do not yet, the conductances are exact targets, with that rule for the weight range; None: there are none
+    yet, scales and targets are fitted together (`calibrate`). Errors call the file `name`.
     """
     if not artifact.state:
         return initial_state(system, weight_range=weight_range), False
     state = restore_state(system, artifact.state, name)
     if artifact.history["options"]["policy"]["method"] != "float":
         return state, True
+    if weight_range is None:
+        return without_targets(state), False
     return retarget(system, state, weight_range=weight_range), False

@@ -14,11 +14,11 @@ from cimc.artifact import Artifact, read_artifact, write_artifact
 from cimc.dataset import Dataset
 from cimc.errors import CimcError
 from cimc.files import require_different, require_writable
-from cimc.options import check_number
+from cimc.options import Backward, check_number
 from runtime.crossbar.xla import use_compilation_cache
 from runtime.system.inputs import check_range, match_data
 from runtime.system.normalize import normalize_layers
-from runtime.system.weight_range import training_weight_range
+from runtime.system.weight_range import best_column_ranges, training_weight_range
 from runtime.training.objective import objective_of
 from runtime.training.options import TrainingOptions
 from runtime.training.train import Run, start
@@ -78,12 +78,15 @@ def train(
             require_different(source, output)
         require_writable(output)
     system = system_of(artifact, options.policy.backward)
-    state, programmed = state_of(artifact, system, name, weight_range=training_weight_range)
-    if options.policy.compute.on_arrays and not programmed:
-        state = normalize_layers(state)
     data = match_data(system.network, data)
     check_range(data, system.network, artifact.mapping.input_range, note)
     objective = objective_of(system, data, options.loss)
+    # Weights whose answers are to be kept lie as they do at export; others have room to grow.
+    keeps = objective.distills and options.policy.backward is Backward.digital
+    rule = best_column_ranges if keeps else training_weight_range
+    state, programmed = state_of(artifact, system, name, weight_range=rule)
+    if options.policy.compute.on_arrays and not programmed and not keeps:
+        state = normalize_layers(state)
     run = start(system, state, options, programmed)
     if resume and output is not None and Path(output).exists():
         run = load_run(read_artifact(output), run, source=artifact, options=options, data=data, path=Path(output))

@@ -22,8 +22,11 @@ from cimc.commands.options import (
     parse_memory,
     require_finite,
 )
+from cimc.durations import time_text
 
 if TYPE_CHECKING:
+    import numpy as np
+
     from runtime.deployment.deploy import Deployment
 
 
@@ -50,12 +53,18 @@ def deploy(
     metric: Metric = None,
     memory: Memory = None,
     carry: Carry = None,
+    at: Annotated[
+        str | None, typer.Option(help="Times after programming to measure at too, such as 1s,1h,1d,1y.")
+    ] = None,
+    faults: Annotated[
+        Path | None, typer.Option(help="Fault map (CSV: array,row,column,kind): every chip has these stuck devices.")
+    ] = None,
     seed: Seed = 0,
     as_json: Json = False,
 ) -> None:
     """Program virtual chips with a package and measure their accuracy and yield, on the test set.
 
-    Example: cimc deploy package/ --data mnist --chips 100
+    Example: cimc deploy package/ --data mnist --chips 100 --at 1h,1d,1y
     """
     import cimc
     from cimc.commands.console import noting, progress_bar
@@ -75,6 +84,8 @@ def deploy(
             metric=metric,
             memory=size,
             carry=parse_carry(carry),
+            at=at.split(",") if at else (),
+            faults=faults,
             progress=lambda done, total: bar(done, total, ""),
             note=note,
         )
@@ -83,20 +94,33 @@ def deploy(
 
 def show(result: "Deployment", data: str) -> None:
     """The accuracies over the chips, and the yield."""
-    import numpy as np
-
     from cimc.commands.console import print_table, say
 
-    rows = []
     name = result.measure.replace("_", " ")
-    for label, values in ((name, result.accuracies), ("normalised", result.normalized)):
-        spread = float(values.std(ddof=1)) if len(values) > 1 else 0.0
-        figures = [values.mean(), spread, values.min(), *np.percentile(values, [5, 50])]
-        rows.append([label, *(f"{figure:.4f}" for figure in figures)])
+    rows = [[name, *spread_of(result.accuracies)], ["normalised", *spread_of(result.normalized)]]
     print_table(
         f"{len(result.accuracies)} virtual chips on {data}",
         ["", "mean", "sd", "min", "5 %", "median"],
         rows,
         f"normalised by {result.baseline_accuracy:.4f}",
     )
+    if result.aged:
+        print_table(f"over time: {name}", ["after", "mean", "sd", "min", "5 %", "median", "yield"], aged_rows(result))
     say(f"yield {result.yield_fraction:.0%} (chips with a normalised {name} of at least {result.required:g})")
+
+
+def aged_rows(result: "Deployment") -> list[list[str]]:
+    """A row a time: the figures over the chips, and their yield."""
+    rows = []
+    for seconds in result.aged:
+        aged = result.at(seconds)
+        rows.append([time_text(seconds), *spread_of(aged.accuracies), f"{aged.yield_fraction:.0%}"])
+    return rows
+
+
+def spread_of(values: "np.ndarray") -> list[str]:
+    """Mean, sd, least, 5 % and median of a figure over the chips."""
+    import numpy as np
+
+    spread = float(values.std(ddof=1)) if len(values) > 1 else 0.0
+    return [f"{figure:.4f}" for figure in [values.mean(), spread, values.min(), *np.percentile(values, [5, 50])]]

@@ -13,6 +13,8 @@ def show_explanations(explained: Mapping[str, dict[str, Any]]) -> None:
         simulated = figures["not_simulated"]
         note = None if simulated is None else f"its products are not simulated ({simulated})"
         _show_programming(figures["chip"], figures["programming"], note)
+        if figures["write_loop"] is not None:
+            _show_write_loop(figures["write_loop"])
         _show_updates(figures["updates"])
         _show_converters(figures["converters"])
         _show_mvm(figures["mvm"])
@@ -53,6 +55,23 @@ def _show_programming(chip: str, figures: dict[str, Any], note: str | None) -> N
         },
         "targets lie in the window; a write ends where its error takes it, also beyond, but not beyond stated limits",
     )
+
+
+def _show_write_loop(states: list[dict[str, float]]) -> None:
+    rows = [
+        [
+            f"{s['state']:.0%}",
+            f"{s['target_uS']:.4g}",
+            f"{s['mean_uS']:.3g} / {s['sd_uS']:.3g}",
+            f"{s['within_tolerance']:.1%}",
+            f"{s['pulses']:.2f}",
+            f"{s['reads']:.2f}",
+        ]
+        for s in states
+    ]
+    headings = ["state", "target uS", "left mean / sd uS", "within tolerance", "pulses", "reads"]
+    note = "simulated, from G_min; a device that the reads place within tolerance may lie beyond it"
+    print_table("write-verify by pulses and reads", headings, rows, note)
 
 
 def _show_updates(figures: dict[str, Any]) -> None:

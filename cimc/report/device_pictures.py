@@ -14,6 +14,7 @@ from runtime.devices.pulse_trains import PulseTrains
 GREEN = "#3d8c58"
 COLOURS = (BLUE, ORANGE, GREEN)
 UNITS = ((1.0, "1 s"), (60.0, "1 min"), (3600.0, "1 h"), (86400.0, "1 day"), (30 * 86400.0, "1 month"))
+SHIFT = 0.1  # of the sd: a smaller mean is not drawn
 YEAR = (365.25 * 86400.0, "1 year")
 
 
@@ -57,12 +58,12 @@ def _draw_pulses(axis: plt.Axes, pulses: Mapping[str, Any]) -> None:
 def _draw_errors(axis: plt.Axes, errors: Mapping[str, Any]) -> None:
     g = errors["conductance_uS"]
     axis.plot(g, errors["write_sd_uS"], color=BLUE, label="sd after a write")
-    if np.abs(errors["write_mean_uS"]).max() > 0.05 * max(errors["write_sd_uS"], default=0.0) > 0:
+    shifted = np.abs(np.mean(errors["write_mean_uS"])) > SHIFT * max(errors["write_sd_uS"])
+    if shifted:
         axis.plot(g, errors["write_mean_uS"], color=BLUE, ls="--", lw=1.0, label="mean after a write")
     axis.plot(g, errors["read_sd_uS"], color=ORANGE, label="sd of one read")
     axis.set(xlabel="target conductance (uS)", ylabel="error (uS)")
-    if min(errors["write_mean_uS"]) >= 0 or "mean after a write" not in [line.get_label() for line in axis.lines]:
-        axis.set_ylim(bottom=0)
+    axis.set_ylim(bottom=min(0.0, *errors["write_mean_uS"]) if shifted else 0.0)
     axis.set_title("writes and reads", fontsize=9)
     axis.legend(frameon=False, fontsize=7)
 
@@ -100,8 +101,8 @@ def fit_picture(path: Path, cell: Cell, trains: PulseTrains) -> None:
         left.plot(before, change, ".", ms=1.5, alpha=0.15, color=colour, rasterized=True)
         fitted = step * step_factor(states, up=direction > 0, low=low, high=high, cell=cell)
         left.plot(states, fitted * np.ones_like(states), color=colour, lw=2, label=f"{name}, fitted mean")
-        extent = np.percentile(np.abs(change), 99)
-        left.set_ylim(min(left.get_ylim()[0] if direction < 0 else 0, -1.3 * extent if direction < 0 else 0))
+    extent = 1.2 * np.percentile(np.abs(np.concatenate([_steps(trains, way)[1] for way in (1, -1)])), 99.5)
+    left.set_ylim(-extent, extent)
     left.axhline(0, color=GREY, lw=0.6)
     left.set(xlabel="conductance before the pulse (uS)", ylabel="step (uS)")
     left.set_title("single steps, and the fitted mean", fontsize=9)

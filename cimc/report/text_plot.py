@@ -26,10 +26,14 @@ def text_plot(
     columns, rows = 2 * width, 4 * height
     cells = [[EMPTY] * width for _ in range(height)]
     for curve in curves:
+        before: int | None = None
         for column, value in enumerate(_resampled(across, curve, columns)):
             share = 0.5 if high == low else (value - low) / (high - low)
             row = rows - 1 - round(share * (rows - 1))
-            cells[row // 4][column // 2] |= DOTS[column % 2][row % 4]
+            last = row if before is None else before
+            for dot in range(min(row, last), max(row, last) + 1):  # steep parts have no gaps
+                cells[dot // 4][column // 2] |= DOTS[column % 2][dot % 4]
+            before = row
     ends = [f"{high:.3g}", *[""] * (height - 2), f"{low:.3g}"]
     margin = max(map(len, ends))
     lines = [f"{end:>{margin}} ┤{''.join(map(chr, row))}" for end, row in zip(ends, cells, strict=True)]

@@ -3,7 +3,6 @@
 from collections.abc import Sequence
 
 import numpy as np
-import numpy.typing as npt
 import onnx_ir as ir
 from onnx_ir.passes import common
 
@@ -24,7 +23,6 @@ _PREPARE = (
     FoldSequences(),
     FoldConstants(),
 )
-_Known = dict[str, npt.NDArray[np.generic]]
 
 
 class FlattenControlFlow(ir.passes.InPlacePass):
@@ -44,7 +42,7 @@ class FlattenControlFlow(ir.passes.InPlacePass):
         while nodes := [node for node in model.graph if _controls(node)]:
             for network_pass in _PREPARE:
                 network_pass(model)
-            if not (_flatten(model, nodes, {}) or _flatten(model, nodes, infer_constants(model))):
+            if not (_flatten(model, nodes) or (_fix_known(model) and _flatten(model, nodes))):
                 choices = [node for node in nodes if node.op_type == "If"]
                 if not choices:
                     break
@@ -59,15 +57,23 @@ def _controls(node: ir.Node) -> bool:
     return node.op_type in ("If", "Loop", "Scan") and not node.domain
 
 
-def _flatten(model: ir.Model, nodes: Sequence[ir.Node], known: _Known) -> bool:
+def _fix_known(model: ir.Model) -> bool:
+    """Make constants of what follows from sizes alone, which bodies use too; whether there was any."""
+    known = infer_constants(model)
+    found = [value for node in model.graph for value in node.outputs if value.name in known]
+    for value in found:
+        if value.uses():
+            fixed = add_constant(model.graph, f"{value.name}.known", known[value.name or ""])
+            for use in tuple(value.uses()):
+                use.node.replace_input_with(use.idx, fixed)
+    return bool(found)
+
+
+def _flatten(model: ir.Model, nodes: Sequence[ir.Node]) -> bool:
     """Flatten each of the nodes that runs in a known way; whether there was one."""
     rules = {"If": _take, "Loop": _unroll_loop, "Scan": _unroll_scan}
-    flattened = [rules[node.op_type](model, node, known) for node in nodes]
+    flattened = [rules[node.op_type](model, node) for node in nodes]
     return any(flattened)
-
-
-def _array(value: ir.Value | None, known: _Known) -> npt.NDArray[np.generic] | None:
-    return None if value is None else known.get(value.name or "", constant(value))
 
 
 def _opset(model: ir.Model) -> int:
@@ -78,8 +84,8 @@ def _branches(node: ir.Node) -> tuple[ir.Graph, ir.Graph]:
     return node.attributes["then_branch"].as_graph(), node.attributes["else_branch"].as_graph()
 
 
-def _take(model: ir.Model, node: ir.Node, known: _Known) -> bool:
-    condition = _array(node.inputs[0], known)
+def _take(model: ir.Model, node: ir.Node) -> bool:
+    condition = constant(node.inputs[0])
     if condition is None or condition.size != 1:
         return False
     taken, other = _branches(node)
@@ -130,12 +136,12 @@ def _text(value: ir.Value) -> str:
     return "x".join(str(size) for size in value.shape) or "one number"
 
 
-def _unroll_loop(model: ir.Model, node: ir.Node, known: _Known) -> bool:
+def _unroll_loop(model: ir.Model, node: ir.Node) -> bool:
     body = node.attributes["body"].as_graph()
-    count, going = _array(node.inputs[0], known), _array(node.inputs[1], known)
+    count, going = constant(node.inputs[0]), constant(node.inputs[1])
     if (node.inputs[0] is not None and count is None) or (node.inputs[1] is not None and going is None):
         return False
-    hoist(node, body)
+    hoist(node, body, _opset(model))
     carried: list[ir.Value | None] = list(node.inputs[2:])
     stacks: list[list[ir.Value]] = [[] for _ in node.outputs[len(carried) :]]
     most, step = int(count.item()) if count is not None else None, 0
@@ -165,7 +171,7 @@ def _goes_on(body: ir.Graph) -> bool:
     return condition is body.inputs[1] or _is_constant(condition)
 
 
-def _unroll_scan(model: ir.Model, node: ir.Node, known: _Known) -> bool:
+def _unroll_scan(model: ir.Model, node: ir.Node) -> bool:
     attributes, body = node.attributes, node.attributes["body"].as_graph()
     states = len(node.inputs) - attributes.get_int("num_scan_inputs")
     carried, scanned = list(node.inputs[:states]), node.inputs[states:]
@@ -175,7 +181,7 @@ def _unroll_scan(model: ir.Model, node: ir.Node, known: _Known) -> bool:
     steps = lengths.pop() if len(lengths) == 1 else None
     if not isinstance(steps, int) or steps < 1:
         return False
-    hoist(node, body)
+    hoist(node, body, _opset(model))
     if _too_long(node, body, steps):
         return False
     outputs = len(node.outputs) - states

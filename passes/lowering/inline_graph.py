@@ -50,8 +50,11 @@ def _array(value: ir.Value) -> npt.NDArray[np.generic]:
     return value.const_value.numpy()
 
 
-def hoist(place: ir.Node, body: ir.Graph) -> None:
-    """Move the nodes of `body` that need nothing of its inputs before `place`: they compute the same at every step."""
+def hoist(place: ir.Node, body: ir.Graph, opset: int) -> None:
+    """Move the nodes of `body` that need nothing of its inputs before `place`: they compute the same at every step.
+
+    There they are folded where their inputs are constants, by the rules of that opset.
+    """
     graph = owner(place)
     varying = set(body.inputs)
     for node in list(body):
@@ -67,6 +70,7 @@ def hoist(place: ir.Node, body: ir.Graph) -> None:
             if output.name:
                 output.name = new_name(graph, output.name)
         graph.insert_before(place, node)
+        fold(graph, node, opset)
 
 
 def replace_by(node: ir.Node, values: Sequence[ir.Value]) -> None:

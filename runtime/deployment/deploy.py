@@ -1,7 +1,7 @@
 """Deployment: virtual chips programmed with a package's targets, their accuracy, and the yield."""
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import partial
 from types import MappingProxyType
 from typing import Any
@@ -22,7 +22,9 @@ from runtime.system.program import programmed_state
 from runtime.system.quality import better, new_quality
 from runtime.system.state import State, System
 
-TRAITS = 1 << 20  # beside the draws of a write
+# Keys beside those of the writes, which count the layers.
+TRAITS = 1 << 20
+AGEING = 1 << 21
 POPULATION_BYTES = 1 << 28  # of the devices of all chips that are programmed at once
 
 
@@ -34,7 +36,8 @@ class Deployment:
     weights in float32. accuracies: that figure of every chip. baseline_accuracy: of the reference network (by default
     the package's own weights, computed exactly). normalized: accuracies / baseline, the other way round for errors.
     yield_fraction: chips whose normalised accuracy is at least `required`. agreement: by output that of the first chip
-    with the package's own weights in float32 (`runtime.system.measures.agreement_of`).
+    with the package's own weights in float32 (`runtime.system.measures.agreement_of`). aged: the figure of every chip
+    so many seconds after programming, of the times that were asked for.
     """
 
     accuracies: np.ndarray
@@ -42,6 +45,11 @@ class Deployment:
     required: float
     measure: str = "accuracy"
     agreement: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
+    aged: Mapping[float, np.ndarray] = field(default_factory=dict)
+
+    def at(self, seconds: float) -> "Deployment":
+        """The result so long after programming, one of the times that were asked for."""
+        return replace(self, accuracies=self.aged[seconds], agreement={}, aged={})
 
     @property
     def normalized(self) -> np.ndarray:
@@ -67,6 +75,8 @@ def deploy(
     memory: int | None = None,
     carry: Carry = MappingProxyType({}),
     input_range: tuple[float, float] | None = None,
+    at: Sequence[float] = (),
+    stuck: Mapping[str, np.ndarray] = MappingProxyType({}),
     progress: Callable[[int], None] = lambda samples: None,
 ) -> Deployment:
     """Program virtual chips, each with its own programming errors and noise, and measure the test set on each.
@@ -82,31 +92,75 @@ def deploy(
         metric: as `runtime.system.quality.new_quality`.
         memory: bytes for the values between layers; None: a share of what is free.
         carry, input_range: as `runtime.system.carry.carried`; each chip has its own states.
-        progress: called with the samples done on all chips so far.
+        at: seconds after programming; each chip is measured right after it, and as it is at each of these times.
+        stuck: by layer what its stuck devices hold [2, rows, columns] in uS, NaN of all others; of every chip in place
+            of drawn faults. Empty: as the chip's description says.
+        progress: called with the samples done on all chips and at all times so far.
     """
     state, network = programmed_state(system, program), system.network
     exact, parameters = new_quality(network, data.test, metric, name=data.name), exact_parameters(system, state)
-    dies = [new_quality(network, data.test, metric) for _ in range(chips)]
+    moments = (None, *at)
+    found = {(die, moment): new_quality(network, data.test, metric) for die in range(chips) for moment in moments}
+    systems = {moment: aged_system(system, moment) for moment in moments}
     program_keys, read_keys = _keys(seed, chips)
-    done, at_once = 0, chips_at_once(state)
+    done, at_once = 0, max(chips_at_once(state) // len(moments), 1)
     for first in range(0, chips, at_once):
-        some = range(first, min(first + at_once, chips))
         runs = {}
-        for die in some:
-            held = {**state, "conductance": program_chip(system, state, program_keys[die])}
-            runs[die] = carried(network, carry, partial(outputs_on_arrays, system, held, key=read_keys[die]))
+        for die in range(first, min(first + at_once, chips)):
+            written = program_chip(system, state, program_keys[die], stuck)
+            for moment in moments:
+                held = {**state, "conductance": age_chip(system, written, moment, program_keys[die])}
+                on_arrays = partial(outputs_on_arrays, systems[moment], held, key=read_keys[die])
+                runs[die, moment] = carried(network, carry, on_arrays)
         exactly = carried(network, carry, partial(outputs_exactly, network, parameters), input_range)
         for batch in batches(network, data.test, data.preprocess, memory, steps=bool(carry)):
             reference = exactly(batch)
             if first == 0:
                 exact.add(reference, batch.samples, reference)
-            for die, run in runs.items():
-                dies[die].add(run(batch), batch.samples, reference)
+            for name, run in runs.items():
+                found[name].add(run(batch), batch.samples, reference)
                 done += len(batch.samples)
                 progress(done)
     measure, stated = exact.main()
-    figures = np.array([die.main()[1] for die in dies])
-    return Deployment(figures, stated if baseline is None else baseline, required, measure, dies[0].agreement())
+    figures = {moment: np.array([found[die, moment].main()[1] for die in range(chips)]) for moment in moments}
+    return Deployment(
+        figures[None],
+        stated if baseline is None else baseline,
+        required,
+        measure,
+        found[0, None].agreement(),
+        {moment: figures[moment] for moment in moments if moment is not None},
+    )
+
+
+def aged_system(system: System, seconds: float | None) -> System:
+    """The system with the 1/f noise of that time after programming; None: as the chip's description says."""
+    cell = system.chip.cell
+    if seconds is None or cell.flicker is None:
+        return system
+    flicker = cell.flicker.model_copy(update={"after_s": seconds})
+    chip = system.chip.model_copy(update={"cell": cell.model_copy(update={"flicker": flicker})})
+    crossbars = {name: replace(crossbar, chip=chip) for name, crossbar in system.crossbars.items()}
+    return replace(system, chip=chip, crossbars=crossbars)
+
+
+def age_chip(system: System, written: Mapping[str, Array], seconds: float | None, key: Array) -> dict[str, Array]:
+    """Conductances [2, rows, columns] of every layer of a chip so long after programming; None: right after it.
+
+    The same key is the same chip at every time.
+    """
+    if seconds is None:
+        return dict(written)
+    device, after = device_of(system.chip.cell), np.float32(seconds)
+    return {
+        name: _age(device, conductance, after, jax.random.fold_in(key, AGEING + index))
+        for index, (name, conductance) in enumerate(written.items())
+    }
+
+
+@partial(jit, static_argnums=0)
+def _age(device: Device, conductance: Array, seconds: Array, key: Array) -> Array:
+    return device.age(conductance, seconds, key)
 
 
 def errors_of_first_chip(
@@ -131,18 +185,22 @@ def chips_at_once(state: State) -> int:
     return max(POPULATION_BYTES // max(of_one, 1), 1)
 
 
-def program_chip(system: System, state: State, key: Array) -> dict[str, Array]:
-    """Conductances [2, rows, columns] of every layer of a chip, written by write-verify."""
+def program_chip(
+    system: System, state: State, key: Array, stuck: Mapping[str, np.ndarray] = MappingProxyType({})
+) -> dict[str, Array]:
+    """Conductances [2, rows, columns] of every layer of a chip, written closed-loop; stuck: as of `deploy`."""
     device = device_of(system.chip.cell)
     return {
-        name: _write(device, targets, jax.random.fold_in(key, index))
+        name: _write(device, targets, jax.random.fold_in(key, index), stuck.get(name))
         for index, (name, targets) in enumerate(state["conductance"].items())
     }
 
 
 @partial(jit, static_argnums=0)
-def _write(device: Device, targets: Array, key: Array) -> Array:
+def _write(device: Device, targets: Array, key: Array, stuck: Array | None) -> Array:
     traits = device.traits(jax.random.fold_in(key, TRAITS), targets.shape) if device.trait_names else {}
+    if stuck is not None:
+        traits["stuck"] = stuck
     return device.write(targets, key, traits).conductance
 
 
@@ -159,6 +217,19 @@ def summary(result: Deployment) -> dict[str, Any]:
         "normalized_accuracy": _distribution(n),
         "accuracies": a.tolist(),
         "agreement": result.agreement,
+        **({"aged": [_at(result, seconds) for seconds in result.aged]} if result.aged else {}),
+    }
+
+
+def _at(result: Deployment, seconds: float) -> dict[str, Any]:
+    """The figures so long after programming."""
+    aged = result.at(seconds)
+    return {
+        "seconds": seconds,
+        "accuracy": _distribution(aged.accuracies),
+        "yield": aged.yield_fraction,
+        "normalized_accuracy": _distribution(aged.normalized),
+        "accuracies": aged.accuracies.tolist(),
     }
 
 

@@ -8,9 +8,10 @@ from typing import Protocol
 from jax import Array
 
 from cimc.chip import Cell
+from runtime.devices.age import age_devices
 from runtime.devices.pulse_plan import Refresh, plan_pulses, plan_refresh
 from runtime.devices.pulse_train import write_by_pulses
-from runtime.devices.pulses import apply_pulses
+from runtime.devices.pulses import apply_pulses, seen_after
 from runtime.devices.reads import read_devices
 from runtime.devices.traits import Traits, draw_traits, trait_names
 from runtime.devices.wear import keep_stuck, leak, wear
@@ -56,11 +57,25 @@ class Pulse(Protocol):
         """Conductances [..], uS, after that many pulses (negative: RESET)."""
 
 
+class Seen(Protocol):
+    """What is seen of devices beside what they hold, after pulses; see `seen_after`."""
+
+    def __call__(self, seen: Array, pulses: Array, key: Array) -> Array:
+        """As the pulses with that key leave it [..], uS."""
+
+
 class Read(Protocol):
     """A read with its noise; see `read_devices`."""
 
     def __call__(self, conductance: Array, key: Array, reads: int = 1) -> Array:
         """The mean of that many reads of every device [..], uS."""
+
+
+class Age(Protocol):
+    """What time leaves of a write; see `age_devices`."""
+
+    def __call__(self, conductance: Array, seconds: Array | float, key: Array) -> Array:
+        """Conductances [..], uS, so long after the write; the same key is the same device at every time."""
 
 
 class Wear(Protocol):
@@ -90,7 +105,9 @@ class Device:
     plan: Plan
     refresh: PlanRefresh
     pulse: Pulse
+    seen: Seen
     read: Read
+    age: Age
     wear: Wear
     leak: Leak
 
@@ -116,7 +133,9 @@ def device_of(cell: Cell) -> Device:
         plan=partial(plan_pulses, cell=cell),
         refresh=partial(plan_refresh, cell=cell),
         pulse=pulse,
+        seen=partial(seen_after, cell=cell),
         read=partial(read_devices, cell=cell),
+        age=partial(age_devices, cell=cell),
         wear=partial(wear, cell=cell),
         leak=partial(leak, cell=cell),
     )

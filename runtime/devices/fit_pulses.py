@@ -318,8 +318,9 @@ class _Estimator:
             values.append((one.side.change - one.predicted)[clear] / scale)
             counts.append(weights[one.side.device[clear]])
         count = np.concatenate(counts)
-        fitted_of_each = (2 if self.own_bounds else 1) * len(fitted) * np.count_nonzero(weights)
-        freedom = 1 - min(fitted_of_each / max(np.count_nonzero(count), 1), 0.9)
+        lost = (2 if self.own_bounds else 1) * len(fitted) * np.count_nonzero(weights)  # figures of each device
+        used = sum(np.count_nonzero(weights[one.side.device[one.side.usable]]) for one in fitted)
+        freedom = 1 - min(lost / max(used, 1), 0.9)
         return truncated_sd(np.concatenate(values), count) / math.sqrt(freedom)
 
     def _window(self, fitted: list[_Fitted], weights: Doubles) -> tuple[float, float]:

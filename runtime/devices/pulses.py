@@ -63,6 +63,11 @@ def draw_write_noise(key: Array, shape: tuple[int, ...], *, cell: Cell) -> Array
     return pulse_response(cell).write_noise_uS * normal(jax.random.fold_in(key, 0x5EE), shape)
 
 
+def seen_after(seen: Array, pulses: Array, key: Array, *, cell: Cell) -> Array:
+    """What is seen of devices beside what they hold [..], uS, after `apply_pulses` with these pulses and that key."""
+    return jnp.where(pulses == 0, seen, draw_write_noise(key, seen.shape, cell=cell))
+
+
 def _own_step(pulses: Array, pulse: Pulse, traits: Mapping[str, Array]) -> float | Array:
     """The step of each device in the direction of its pulses, uS, positive: a number where all have the same."""
     up, down = traits.get("step_up", pulse.step_uS), traits.get("step_down", pulse.down_uS)

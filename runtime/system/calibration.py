@@ -16,12 +16,14 @@ from cimc.units import pair_weight
 from cimc.window import output_sizes
 from runtime.crossbar.pieces import Floats, Held, bytes_of_mvm, read_in_pieces
 from runtime.crossbar.product import Crossbar
+from runtime.network.network import with_bodies
 from runtime.network.stepwise import Arrays, LayerStep, ScanStep, run_node_exactly, run_steps
 from runtime.system.carry import Carry, with_states
 from runtime.system.fit_scales import Case, Seen, divide_channels, fit_scales, largest_inputs, rows_of_channels
 from runtime.system.inference import MOST_BYTES, Batch, batches, digital_parameters, exact_parameters
 from runtime.system.input_ranges import RANGE_FACTORS, TRIED_MVMS, tried_images
 from runtime.system.layers import held_of, read_layer, samples_first
+from runtime.system.program import retarget
 from runtime.system.sample_vectors import sample_vectors
 from runtime.system.scans import choose_ranges_in_scan, read_scan
 from runtime.system.state import State, System, bias_of, gain_of
@@ -54,12 +56,16 @@ def calibrate(
     """Choose every layer's input range on the samples, layer after layer. Returns a new state.
 
     With `fit` the weights may be written anew: then all scales and the targets that go with them are chosen
-    (`runtime.system.fit_scales`), but of the layers in a Scan. Without a key they are for reads without noise.
+    (`runtime.system.fit_scales`), of the layers in a Scan those of the columns' weight ranges. Conductances that the
+    state has are not looked at. Without a key scales are for reads without noise.
 
     Where the values of all samples do not fit into memory together, or the network has a fixed batch, in several
     batches: the largest of their ranges holds, as of a layer that is used several times. Of a stream (`carry`) some of
     the steps set the ranges, with the states that the exact network has there.
     """
+    if fit:
+        in_scans = {node.layer for scan in system.network.nodes if scan.body for node in with_bodies(scan.body.nodes)}
+        state = retarget(system, state, layers=[name for name in state["weight"] if name in in_scans])
     chosen: dict[str, np.float32] = {}
     fitted: dict[str, Held] = {}
     peaks: dict[str, float] = {}
@@ -88,8 +94,9 @@ def calibrate(
     for batch in _looked_at(system, state, samples, preprocess, carry):
         of_batch = partial(layer, len(batch.samples)), partial(scan, len(batch.samples))
         run_steps(system.network, batch.feeds, digital_parameters(state), layer=of_batch[0], scan=of_batch[1])
-    new = {**state, **{group: dict(state[group]) for group in ("conductance", "weight_range", "input_factor")}}
-    for name, held in fitted.items():
+    new = {**state, "conductance": {}, "weight_range": {}, "input_factor": {}}
+    for name in state["weight"]:  # in their order, by which chips are programmed
+        held = fitted.get(name) or held_of(system, state, name)
         new["conductance"][name], new["weight_range"][name] = held.conductance, held.weight_range
         if held.input_factor is not None:
             new["input_factor"][name] = held.input_factor

@@ -27,7 +27,10 @@ def check_carry(network: Network, carry: Carry) -> None:
         ends = [(network.shapes.get(value, ()), network.types[value]) for value in (output, name)]
         if not _fit(*(sizes for sizes, _ in ends)) or ends[0][1] != ends[1][1]:
             shown = " but ".join(f"{value} has {_text(network, value)}" for value in (output, name))
-            raise CimcError(f"--carry {output}={name}: {shown}; an output must have the sizes and type of the input")
+            raise CimcError(
+                f"--carry {output}={name}: {shown}; an output must have the sizes and type of the input, and the "
+                "length of a cache that grows is to be left open when compiling"
+            )
     if len(set(carry.values())) < len(carry):
         raise CimcError(f"--carry: an input takes one output, but {', '.join(carry)} go to {', '.join(carry.values())}")
 
@@ -49,7 +52,8 @@ def _text(network: Network, value: str) -> str:
 def carried(network: Network, carry: Carry, run: Run, input_range: tuple[float, float] | None = None) -> Run:
     """`run` for the steps of a stream in their order: each takes the states that the step before gave.
 
-    The first step takes what the data holds for a state, else zeros. Every stream has its own states.
+    The first step takes what the data holds for a state, else zeros; of a state whose length is open, such as a cache
+    that grows by each step, none. Every stream has its own states.
 
     Args:
         network: takes and gives the states.
@@ -63,10 +67,7 @@ def carried(network: Network, carry: Carry, run: Run, input_range: tuple[float, 
     if not carry:
         return run
     states: dict[str, NDArray[Any]] = {}
-    zeros = {
-        name: np.zeros([size or 1 for size in network.inputs[name]], network.input_types[name])
-        for name in carry.values()
-    }
+    zeros = {name: np.zeros(_empty(network, name), network.input_types[name]) for name in carry.values()}
 
     def step(batch: Batch) -> Outputs:
         outputs = run(replace(batch, feeds={**zeros, **batch.feeds, **states}))
@@ -77,6 +78,12 @@ def carried(network: Network, carry: Carry, run: Run, input_range: tuple[float, 
         return outputs
 
     return step
+
+
+def _empty(network: Network, name: str) -> list[int]:
+    """Sizes of a state before the first step: one sample, and nothing yet along other open axes."""
+    axis = batch_axis(network, name)
+    return [int(place == axis) if size is None else size for place, size in enumerate(network.inputs[name])]
 
 
 def with_states(network: Network, carry: Carry, steps: Iterable[Batch], parameters: Arrays) -> Iterator[Batch]:

@@ -10,7 +10,7 @@ What is chosen on some samples is taken only where others say so too: few inputs
 become, and scales that follow them closely clip what comes later.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import jax
@@ -67,25 +67,17 @@ class Scales:
     """What a layer is tried with.
 
     factor: of each channel; None: none. weight: times the factors. base: the weight range of each column that holds its
-    weights best. peak: the largest input over its channel's factor. span, part: of these two, what is used.
+    weights best. peak: the largest input over its channel's factor.
     """
 
     factor: Floats | None
     weight: Floats
     base: Floats
-    peak: np.float32
-    span: Floats | float = 1.0
-    part: float = 1.0
+    peak: float
 
-    @property
-    def weight_range(self) -> Floats:
-        """Of each column."""
-        return (self.base * np.asarray(self.span, np.float32)).astype(np.float32)
-
-    @property
-    def input_range(self) -> np.float32:
-        """Of the layer."""
-        return np.float32(self.peak * np.float32(self.part))
+    def weight_range(self, span: Floats | float) -> Floats:
+        """Of each column, so many times that which holds its weights best."""
+        return (self.base * np.asarray(span, np.float32)).astype(np.float32)
 
 
 def fit_scales(case: Case) -> Held:
@@ -93,15 +85,16 @@ def fit_scales(case: Case) -> Held:
 
     First the factor with a coarse input range, then each column's weight range, then the input range again.
     """
-    both = np.maximum(case.chosen_on.largest, case.judged_on.largest)
+    largest = np.maximum(case.chosen_on.largest, case.judged_on.largest)
     if case.layer.chip.input.bits is None:
-        return _held(case, _scales(case, 0.0, both))
+        return _held(case, _scales(case, 0, largest), 1.0, 1.0)
     chosen, judge = _Trial(case, case.chosen_on), _Trial(case, case.judged_on)
     balance, part = _balance_and_part(case, chosen, judge)
-    scales = replace(_scales(case, balance, both), part=part)
-    scales = replace(scales, span=_spans(scales, chosen, judge))
-    errors = [sum(trial.errors(replace(scales, part=part * fine)).sum() for trial in (chosen, judge)) for fine in FINE]
-    return _held(case, replace(scales, part=part * FINE[int(np.argmin(errors))]))
+    scales = _scales(case, balance, largest)
+    span = _span(scales, part, chosen, judge)
+    parts = [part * fine for fine in FINE]
+    errors = sum(trial.errors(scales, span, parts).sum(axis=1) for trial in (chosen, judge))
+    return _held(case, scales, span, scales.peak * parts[int(np.argmin(errors))])
 
 
 def _balance_and_part(case: Case, chosen: "_Trial", judge: "_Trial") -> tuple[float, float]:
@@ -114,21 +107,20 @@ def _balance_and_part(case: Case, chosen: "_Trial", judge: "_Trial") -> tuple[fl
         scales = _scales(case, balance, case.chosen_on.largest)
         if scales.factor is None and balance:
             continue
-        errors = [float(chosen.errors(replace(scales, part=part)).sum()) for part in COARSE]
+        errors = chosen.errors(scales, 1.0, COARSE).sum(axis=1)
         part = COARSE[int(np.argmin(errors))]
-        found.append((min(errors), float(judge.errors(replace(scales, part=part)).sum()), balance, part))
+        found.append((float(errors.min()), float(judge.errors(scales, 1.0, [part]).sum()), balance, part))
     plain, best = found[0], min(found)
     _, _, balance, part = best if best[1] < plain[1] else plain
     return balance, part
 
 
-def _spans(scales: Scales, chosen: "_Trial", judge: "_Trial") -> Floats:
+def _span(scales: Scales, part: float, chosen: "_Trial", judge: "_Trial") -> Floats:
     """The span of each column that errs least; another than 1 only where both samples want it."""
-    plain = chosen.errors(scales)
-    tried = np.stack([plain, *(chosen.errors(replace(scales, span=span)) for span in SPANS)])
-    spans = np.array((1.0, *SPANS), np.float32)[np.argmin(tried, axis=0)]
-    taken = judge.errors(replace(scales, span=spans)) < judge.errors(scales)
-    return np.where(taken, spans, np.float32(1))
+    tried = np.array((1.0, *SPANS), np.float32)
+    best = tried[np.argmin([chosen.errors(scales, span, [part])[0] for span in tried.tolist()], axis=0)]
+    taken = judge.errors(scales, best, [part])[0] < judge.errors(scales, 1.0, [part])[0]
+    return np.where(taken, best, np.float32(1))
 
 
 def _scales(case: Case, balance: float, largest: Floats) -> Scales:
@@ -138,7 +130,7 @@ def _scales(case: Case, balance: float, largest: Floats) -> Scales:
     if factor is not None:
         weight = weight * rows_of_channels(factor, case.layer, weight)
         largest = (largest / factor).astype(np.float32)
-    peak = np.float32(max(largest.max(initial=0), 1e-6))
+    peak = max(float(largest.max(initial=0)), 1e-6)
     return Scales(factor, weight, best_column_ranges(weight, case.layer.chip), peak)
 
 
@@ -164,11 +156,15 @@ class _Trial:
         # Mean square of the input of each weight, [rows, columns or 1].
         self._powers = rows_of_channels(np.mean(np.square(seen.vectors), axis=0), case.layer, case.weight)
 
-    def errors(self, scales: Scales) -> NDArray[np.float64]:
-        """Mean square error of each column [columns], what writing errs by its law included."""
-        found = np.empty(self._case.weight.shape[1])
+    def errors(self, scales: Scales, span: Floats | float, parts: Sequence[float]) -> NDArray[np.float64]:
+        """Mean square error of each column [parts, columns], what writing errs by its law included.
+
+        parts: of the largest input, as input ranges.
+        """
+        weight_range = scales.weight_range(span)
+        found = np.empty((len(parts), len(weight_range)))
         for some in self._columns():
-            found[some] = self._errors(scales, some)
+            found[:, some] = self._errors(scales, weight_range[some], parts, some)
         return found
 
     def _columns(self) -> Iterator[slice]:
@@ -178,44 +174,41 @@ class _Trial:
         width = -(-columns // max(parts, 1))
         return (slice(min(first, columns - width), min(first + width, columns)) for first in range(0, columns, width))
 
-    def _errors(self, scales: Scales, some: slice) -> NDArray[np.float64]:
-        chip, weight_range, gain = self._layer.chip, scales.weight_range[some], self._case.gain
-        targets = pair_targets(scales.weight[:, some], weight_range, chip)
-        held = Held(
-            *map(jax.device_put, (targets, weight_range, scales.input_range, gain[some] if gain.ndim else gain)),
-            bias=None,
-            input_factor=None if scales.factor is None else jax.device_put(self._of_rows(scales.factor)),
-        )
-        y = read_in_pieces(self._layer, self._vectors, held, self._case.key, number=self._case.number)[0]
-        errors = np.mean(np.square(y - self._expected[:, some], dtype=np.float64), axis=0)
-        return errors + self._write_powers(scales, some, targets)
-
-    def _write_powers(self, scales: Scales, some: slice, targets: Floats) -> NDArray[np.float64]:
-        """Expected squared error of each column from the errors of writes, by their law."""
-        cell, gain = self._layer.chip.cell, self._case.gain
-        powers = np.broadcast_to(self._powers, self._case.weight.shape)[:, some]
-        if scales.factor is not None:
-            spread = rows_of_channels(scales.factor, self._case.layer, self._case.weight)
-            powers = powers / np.square(np.broadcast_to(spread, self._case.weight.shape)[:, some])
-        _, sd = write_errors(targets.astype(np.float64), cell)
-        scale = scales.weight_range[some] / cell.window_uS * (gain[some] if gain.ndim else gain)
-        errors: NDArray[np.float64] = (np.square(sd).sum(axis=0) * powers).sum(axis=0) * np.square(scale)
+    def _errors(
+        self, scales: Scales, weight_range: Floats, parts: Sequence[float], some: slice
+    ) -> list[NDArray[np.float64]]:
+        gain = self._case.gain[some] if self._case.gain.ndim else self._case.gain
+        targets = pair_targets(scales.weight[:, some], weight_range, self._layer.chip)
+        factor = None if scales.factor is None else jax.device_put(self._of_rows(scales.factor))
+        conductance, ranges, scale = jax.device_put((targets, weight_range, gain))
+        written = self._write_powers(scales, targets, some) * np.square(weight_range * gain)
+        errors = []
+        for part in parts:
+            held = Held(conductance, ranges, jax.device_put(np.float32(scales.peak * part)), scale, None, factor)
+            y = read_in_pieces(self._layer, self._vectors, held, self._case.key, number=self._case.number)[0]
+            errors.append(np.mean(np.square(y - self._expected[:, some], dtype=np.float64), axis=0) + written)
         return errors
+
+    def _write_powers(self, scales: Scales, targets: Floats, some: slice) -> NDArray[np.float64]:
+        """Expected squared error of each column from the errors of writes, by their law, of a weight range of 1."""
+        cell, whole = self._layer.chip.cell, self._case.weight
+        spread = 1.0 if scales.factor is None else rows_of_channels(scales.factor, self._case.layer, whole)
+        powers = np.broadcast_to(self._powers / np.square(spread), whole.shape)[:, some]
+        _, sd = write_errors(targets.astype(np.float64), cell)
+        found: NDArray[np.float64] = np.einsum("drc,drc,rc->c", sd, sd, powers, dtype=np.float64)
+        return found / cell.window_uS**2
 
     def _of_rows(self, factor: Floats) -> Floats:
         """Factors of channels as those of their rows, of all groups."""
         return np.repeat(factor, self._vectors.shape[-1] // len(factor))
 
 
-def _held(case: Case, scales: Scales) -> Held:
-    chip = case.layer.chip
-    input_range = np.float32(1) if chip.input.bits is None else scales.input_range
-    targets = pair_targets(scales.weight, scales.weight_range, chip)
-    return Held(
-        *map(jax.device_put, (targets, scales.weight_range, input_range, case.gain)),
-        bias=None,
-        input_factor=None if scales.factor is None else jax.device_put(scales.factor),
-    )
+def _held(case: Case, scales: Scales, span: Floats | float, input_range: float) -> Held:
+    weight_range = scales.weight_range(span)
+    targets = pair_targets(scales.weight, weight_range, case.layer.chip)
+    factor = None if scales.factor is None else jax.device_put(scales.factor)
+    conductance, ranges, largest, gain = jax.device_put((targets, weight_range, np.float32(input_range), case.gain))
+    return Held(conductance, ranges, largest, gain, None, factor)
 
 
 def largest_inputs(inputs: Floats, layer: Crossbar) -> Floats:

@@ -106,7 +106,8 @@ def _losses(
     node = next(node for node in system.network.layers() if node.layer == layer)
     exact, *bias = [np.asarray(parameters[name]) for name in node.inputs[1:] if name]
     weight = np.asarray(state["weight"][layer])
-    weight = weight * row_factors(crossbar, held.input_factor, weight)
+    if held.input_factor is not None:
+        weight = weight * row_factors(crossbar, held.input_factor, weight)
     if targets is None:
         targets = pair_targets(weight, np.asarray(held.weight_range), system.chip)
     return loss_causes(

@@ -219,8 +219,8 @@ def _copy(
     chip, groups = layer.chip, layer.groups
     devices, rows, columns = conductance.shape
     each = columns // groups
-    taken_groups = np.arange(groups)[:: -(-columns // MOST_COLUMNS)] if groups > 1 else np.arange(1)
-    taken_columns = np.arange(each)[:: -(-each // MOST_COLUMNS)]
+    taken_groups = slice(None, None, -(-columns // MOST_COLUMNS) if groups > 1 else 1)  # views, as layers are large
+    taken_columns = slice(None, None, -(-each // MOST_COLUMNS))
 
     def of(matrix: npt.ArrayLike) -> Floats:
         """[..., columns], as such [groups, ..., columns]."""
@@ -234,12 +234,13 @@ def _copy(
             ..., None
         ]
 
-    products = devices * rows * len(taken_groups) * len(taken_columns) * len(planes_of(chip, layer.signed).weights)
+    of_weight, planes = of(weight), len(planes_of(chip, layer.signed).weights)
+    products = devices * of_weight.size * planes
     mvms = int(np.clip(MOST_PRODUCTS // max(products, 1), LEAST_MVMS, MOST_MVMS))
     inputs = np.asarray(x, np.float32).reshape(groups, rows, -1)[taken_groups][..., :mvms]
     ranges = by_column(held.weight_range).swapaxes(1, 2)
     scale = count_scale(np.asarray(held.weight_range), np.asarray(held.input_range), chip)
-    shares = np.moveaxis(chip.scheme.shares(of(weight) / ranges), 0, 1)
+    shares = np.moveaxis(chip.scheme.shares(of_weight / ranges), 0, 1)
     return LayerCopy(
         chip=chip,
         signed=layer.signed,

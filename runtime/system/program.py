@@ -1,5 +1,7 @@
 """Between a state and a program: what a state would write into a chip, and the state of a chip that holds a program."""
 
+from collections.abc import Collection
+
 import jax
 import numpy as np
 
@@ -9,10 +11,24 @@ from runtime.system.state import RangeRule, State, System, bias_of, gain_name, g
 from runtime.system.weight_range import best_column_ranges
 
 
-def retarget(system: System, state: State, *, weight_range: RangeRule = best_column_ranges) -> State:
-    """The state with the digital copy's weights as exact targets, in ranges by that rule, and no input factors."""
-    new = {**state, "conductance": {}, "weight_range": {}, "input_factor": {}}
-    for name, weight in state["weight"].items():
+def without_targets(state: State) -> State:
+    """The state with the digital side alone: what the chip is to hold is chosen later."""
+    return {**state, "conductance": {}, "weight_range": {}, "input_factor": {}}
+
+
+def retarget(
+    system: System,
+    state: State,
+    *,
+    weight_range: RangeRule = best_column_ranges,
+    layers: Collection[str] | None = None,
+) -> State:
+    """The state with the digital copy's weights of these layers (None: all) as exact targets, in ranges by that rule,
+    and no input factors; without what the chip holds of others.
+    """
+    new = without_targets(state)
+    for name in state["weight"] if layers is None else layers:
+        weight = state["weight"][name]
         chosen = weight_range(np.asarray(weight), system.chip)
         new["conductance"][name] = jax.device_put(pair_targets(np.asarray(weight), chosen, system.chip))
         new["weight_range"][name] = jax.device_put(chosen)

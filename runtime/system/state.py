@@ -33,6 +33,7 @@ from runtime.network.network import Network
 #   digital       trainable parameters by initializer, and `<layer>.gain`, scalar or [columns]
 #   statistics    by initializer
 # A training run adds (`runtime.training.train.start`):
+#   seen          of devices whose blind writes are noisy: what conductance has beside what the device holds, uS
 #   the memory of its update policy, like the weights (accumulator)
 #   updates       times a device of a weight was written [rows, columns]; writes, trials: [2, rows, columns], a device
 State = dict[str, dict[str, Array]]
@@ -223,11 +224,13 @@ def restore_state(system: System, flat: Dictionary[str, np.ndarray], source: str
         CimcError: arrays are missing or have the wrong shape, naming `source`.
     """
     state: State = {}
-    for group, shapes in _shapes(system).items():
+    by_group = _shapes(system)
+    for group, shapes in by_group.items():
         state[group] = {}
         for name, shape in shapes.items():
             stored = flat.get(f"{group}/{name}")
-            if stored is None or stored.shape != shape:
+            allowed = [shape, by_group["weight"][name][1:]] if group == "weight_range" else [shape]
+            if stored is None or stored.shape not in allowed:
                 raise CimcError(f"the state in {source} does not fit its network (at {group}/{name}); train it again")
             state[group][name] = jax.device_put(stored)
     for trait in device_of(system.chip.cell).trait_names:  # of devices that were written; a float run writes none

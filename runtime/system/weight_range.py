@@ -1,6 +1,7 @@
 """The weight that a fully programmed pair stands for, chosen for what the devices can hold."""
 
 import math
+from collections.abc import Iterator
 from functools import lru_cache
 
 import numpy as np
@@ -13,6 +14,7 @@ from runtime.devices.write_law import error_left
 
 CANDIDATES = np.linspace(1.0, 0.05, 96)  # of the largest weight; few levels want far less than it
 BINS = 4096
+WEIGHTS_AT_ONCE = 1 << 19  # of those that are counted
 STATES = 33  # where the law of a device with limits is computed; between them it is interpolated
 
 # Training weighs what a device errs so many times against what a range clips: gains and other weights make up for a
@@ -41,7 +43,11 @@ def best_weight_range(weight: npt.NDArray[np.floating], chip: Chip) -> np.float3
         weight: any shape, in the network's own unit.
         chip: the chip.
     """
-    magnitude, share, largest = _histogram(weight)
+    return _least_error(*_histogram(weight), chip)
+
+
+def _least_error(magnitude: Doubles, share: Doubles, largest: float, chip: Chip) -> np.float32:
+    """The best range of weights of these magnitudes and shares."""
     ranges = (largest * CANDIDATES).astype(np.float32)[:, None]
     targets = np.asarray(pair_targets(magnitude.astype(np.float32)[None], ranges, chip), np.float64)
     mean, sd = write_errors(targets, chip.cell)
@@ -58,9 +64,9 @@ def best_column_ranges(weight: npt.NDArray[np.floating], chip: Chip) -> npt.NDAr
 
     A column of zeros, or nearly, counts as one of `LEAST_COLUMN` of the layer's largest weight.
     """
-    largest = np.max(np.abs(weight), axis=0, initial=0)
+    largest = np.maximum(np.max(weight, axis=0, initial=0), -np.min(weight, axis=0, initial=0))
     largest = np.maximum(largest, LEAST_COLUMN * (largest.max(initial=0) or 1.0)).astype(np.float32)
-    return largest * best_weight_range(weight / largest, chip)
+    return largest * _least_error(*_histogram(weight, largest), chip)
 
 
 def training_weight_range(weight: npt.NDArray[np.floating], chip: Chip) -> np.float32:
@@ -111,15 +117,29 @@ def _pair_variance(cell: Cell) -> float | Doubles:
     return np.asarray(variance[0] @ share + variance[1])
 
 
-def _histogram(weight: npt.NDArray[np.floating]) -> tuple[Doubles, Doubles, float]:
-    """Mean magnitude and share of the weights in each bin up to the largest, and the largest (1 where all are 0)."""
-    magnitude = np.abs(weight.ravel())
-    largest = float(np.max(magnitude, initial=0.0)) or 1.0
-    bins = np.minimum(magnitude * np.float32(BINS / largest), BINS - 1).astype(np.int32)
-    count = np.bincount(bins, minlength=BINS)
-    total = np.bincount(bins, weights=magnitude, minlength=BINS)
+def _histogram(
+    weight: npt.NDArray[np.floating], divisor: npt.NDArray[np.floating] | None = None
+) -> tuple[Doubles, Doubles, float]:
+    """Mean magnitude and share of the weights in each bin up to the largest, and the largest (1 where all are 0).
+
+    divisor: [columns], of the weights first; None: 1. Some weights at a time: the steps take many times their memory.
+    """
+    rows = weight.reshape(-1, 1) if divisor is None else weight
+    step = max(WEIGHTS_AT_ONCE // max(rows.shape[1], 1), 1)
+
+    def parts() -> Iterator[npt.NDArray[np.floating]]:
+        for first in range(0, len(rows), step):
+            some = rows[first : first + step]
+            yield np.abs(some if divisor is None else some / divisor).ravel()
+
+    largest = max((float(np.max(part, initial=0.0)) for part in parts()), default=0.0) or 1.0
+    count, total = np.zeros(BINS, np.int64), np.zeros(BINS)
+    for magnitude in parts():
+        bins = np.minimum(magnitude * np.float32(BINS / largest), BINS - 1).astype(np.int32)
+        count += np.bincount(bins, minlength=BINS)
+        total += np.bincount(bins, weights=magnitude, minlength=BINS)
     filled = count > 0
-    return total[filled] / count[filled], count[filled] / max(magnitude.size, 1), largest
+    return total[filled] / count[filled], count[filled] / max(weight.size, 1), largest
 
 
 def write_errors(targets: Doubles, cell: Cell) -> tuple[Doubles, Doubles]:

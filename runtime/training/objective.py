@@ -32,6 +32,11 @@ class Objective:
         return "; ".join(loss.text for loss in self.losses)
 
     @property
+    def distills(self) -> bool:
+        """Whether the original network's outputs are the targets."""
+        return self.losses[0].kind is Loss.distill
+
+    @property
     def blind(self) -> float | None:
         """The least loss without a look at the inputs: the entropy of the training labels, in nats, of all outputs.
 

@@ -73,20 +73,23 @@ def train_steps(
             step_key,
         )
 
-    groups = {group: pack(weights, state[group]) for group in ("weight", "conductance", *COUNTS, *rule.policy.memory)}
+    seen = ("seen",) if "seen" in state else ()
+    groups = {
+        group: pack(weights, state[group]) for group in ("weight", "conductance", *COUNTS, *rule.policy.memory, *seen)
+    }
     layers = tuple(
         LayerState(
             groups["weight"][index],
             {name: groups[name][index] for name in rule.policy.memory},
             groups["conductance"][index],
-            *(groups[name][index] for name in COUNTS),
+            *(groups[name][index] for name in (*COUNTS, *seen)),
         )
         for index in range(len(weights))
     )
     start = _Carried(layers, pack(digital, state["digital"]), state["statistics"], optimizer, loss_sum)
     end = jax.lax.fori_loop(0, count, one, start)
     new: State = {**state, "statistics": end.statistics, "digital": unpack(digital, end.digital)}
-    for group in ("weight", "conductance", *COUNTS):
+    for group in ("weight", "conductance", *COUNTS, *seen):
         new[group] = unpack(weights, [getattr(layer, group) for layer in end.layers])
     for group in rule.policy.memory:
         new[group] = unpack(weights, [layer.memory[group] for layer in end.layers])

@@ -98,6 +98,9 @@ def _start(
     state = {**state, "updates": {name: jnp.zeros(a.shape, jnp.int32) for name, a in weights.items()}}
     for group in ("writes", "trials"):
         state[group] = {name: jnp.zeros(a.shape, jnp.int32) for name, a in pairs.items()}
+    pulse = system.chip.cell.pulse
+    if pulse is not None and pulse.write_noise_uS:
+        state["seen"] = {name: jnp.zeros_like(a) for name, a in pairs.items()}
     for group in rule.policy.memory:
         state[group] = {name: jnp.zeros_like(a) for name, a in weights.items()}
     trials = {name: jnp.int32(0) for name in state["weight"]}
@@ -241,7 +244,7 @@ def _ranges(run: Run) -> dict[str, dict[str, float]]:
     return {
         name: {
             "input_range": float(input_range),
-            "weight_range": float(run.state["weight_range"][name]),
+            "weight_range": float(jnp.max(run.state["weight_range"][name])),
             "clipped_inputs": float(seen[name].clipped_inputs),
             "clipped_codes": float(seen[name].clipped_codes),
         }

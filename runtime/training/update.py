@@ -55,15 +55,21 @@ def _write(rule: UpdateRule, chip: Chip, layer: LayerState, wish: Wish, beside: 
     if aim.goal is None:
         assert aim.pulses is not None
         pulses = jnp.where(aim.selected, aim.pulses, 0)
-        held, trials = layer.conductance, jnp.abs(pulses).astype(jnp.int32)
+        held, seen, trials = layer.conductance, layer.seen, jnp.abs(pulses).astype(jnp.int32)
         if aim.reset is not None:
             held = jnp.where(aim.reset, jnp.float32(chip.cell.conductance_min_uS), held)
+            seen = None if seen is None else jnp.where(aim.reset, 0, seen)
             trials += aim.reset
+        if seen is not None:
+            traits = {**traits, "seen": seen}
+            layer = layer._replace(seen=device.seen(seen, pulses, write_key))
         conductance = device.pulse(held, pulses, write_key, traits)
     else:
         written = once(device.write(aim.goal, write_key, traits, layer.conductance))
         conductance = jnp.where(aim.selected, written.conductance, layer.conductance)
         trials = jnp.where(aim.selected, written.trials, 0)
+        if layer.seen is not None:
+            layer = layer._replace(seen=jnp.where(aim.selected, 0, layer.seen))
     layer = layer._replace(
         conductance=device.wear(layer.conductance, conductance, layer.trials, trials, traits),
         updates=layer.updates + (wish.due & jnp.any(aim.selected, axis=0)),

@@ -32,12 +32,14 @@ def pack(packed: Packing, arrays: Mapping[str, Array]) -> tuple[Array, ...]:
     return tuple(_joined([_flat(arrays[name], shape) for name, shape in vector], 0.0) for vector in packed)
 
 
-def spread(packed: Packing, scalars: Mapping[str, Array]) -> tuple[Array, ...]:
-    """Vectors that hold each array's scalar for each of its entries; scalars for arrays that are alone."""
+def spread(packed: Packing, values: Mapping[str, Array]) -> tuple[Array, ...]:
+    """Vectors that hold each array's value, or that of the column, for each of its entries; a scalar for an array that
+    is alone and has one.
+    """
     return tuple(
-        scalars[vector[0][0]]
-        if len(vector) == 1
-        else _joined([jnp.broadcast_to(scalars[name], (math.prod(shape),)) for name, shape in vector], 1.0)
+        values[vector[0][0]]
+        if len(vector) == 1 and not values[vector[0][0]].ndim
+        else _joined([jnp.broadcast_to(values[name], shape).reshape(-1) for name, shape in vector], 1.0)
         for vector in packed
     )
 

@@ -1,22 +1,25 @@
 """What keeps a trained network's answers on a chip: each step from one scale a layer to repeated rows, in one table.
 
-    python -m tests.benchmarks.answers [NAME ...] [--work DIR] [--chip CHIP] [--fill 0,64]
+    python -m tests.benchmarks.answers [NAME ...] [--work DIR] [--chip CHIP] [--fill 0,64] [--samples N]
 
 For networks of `tests.benchmarks.networks`, compiled and with their inputs in its folder: agreement with the network in
-float32 of the package's `model.onnx`, its scales fitted without noise (`export --no-noise`), and of one virtual chip
-with all noise, its scales fitted with it; on all inputs, of which 32 set the scales. The median SNR of the layers by
-themselves without noise; arrays, time and energy. The first row of a network is one weight range a layer and nothing
-but an input range fitted, as exported before the scales were.
+float32, by its SNR and by what its outputs decide (`tests.benchmarks.decisions`), of the package's `model.onnx`, its
+scales fitted without noise (`export --no-noise`), and of one virtual chip with all noise, its scales fitted with it; on
+all inputs, of which 32 set the scales. The median SNR of the layers by themselves without noise; arrays, time and
+energy. The first row of a network is one weight range a layer and nothing but an input range fitted, as exported before
+the scales were.
 """
 
 import argparse
 import statistics
 import tempfile
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import jax
+import numpy as np
 
 import cimc
 from cimc.api.sources import chip_of
@@ -32,17 +35,18 @@ from runtime.system.calibration import calibrate, calibration_index
 from runtime.system.inference import batches, exact_parameters, outputs_exactly, outputs_on_arrays
 from runtime.system.inputs import match_data
 from runtime.system.layer_errors import layer_errors
+from runtime.system.measures import agreement
 from runtime.system.program import retarget
-from runtime.system.quality import Quality
 from runtime.system.state import RangeRule, State, System, build_system, initial_state, largest_weight
 from runtime.system.weight_range import best_column_ranges, best_weight_range
+from tests.benchmarks.decisions import DECISIONS, same_answers
 from tests.benchmarks.networks.listed import Network, Work, read_list
 
 NETWORKS = ("magika", "ocr-direction")
 
 
-def rows_of(network: Network, work: Work, chip_name: str, fills: list[int]) -> Iterator[list[str]]:
-    """The rows of a network's table."""
+def rows_of(network: Network, work: Work, chip_name: str, fills: list[int], most: int) -> Iterator[list[str]]:
+    """The rows of a network's table, from at most so many samples."""
     artifact = cimc.read_artifact(work.of(network, "network.cim"))
     chip, _ = chip_of(chip_name)
     data = cimc.load_data(work.of(network, "inputs.npz"))
@@ -52,6 +56,7 @@ def rows_of(network: Network, work: Work, chip_name: str, fills: list[int]) -> I
         mapping = map_network(lowered, chip, options=options)
         system = build_system(load_network(lowered), mapping, chip)
         matched = match_data(system.network, data, free_batch=False)
+        matched = replace(matched, train=matched.train.take(slice(most)), test=matched.test.take(slice(most)))
         settings: list[tuple[str, RangeRule]] = [
             ("a layer", best_weight_range),
             ("a column", best_column_ranges),
@@ -73,8 +78,8 @@ def rows_of(network: Network, work: Work, chip_name: str, fills: list[int]) -> I
             yield [
                 network.name,
                 name + (f", {fill} rows filled" if fill else ""),
-                _agreement(system, quiet, matched, exact, None),
-                _agreement(system, held, matched, exact, new_key(2)),
+                _agreement(network.name, system, quiet, matched, exact, None),
+                _agreement(network.name, system, held, matched, exact, new_key(2)),
                 f"{statistics.median(one for one in own if isinstance(one, float)):.1f}",
                 str(cost.crossbars),
                 f"{cost.latency_ms:.3g}",
@@ -82,15 +87,14 @@ def rows_of(network: Network, work: Work, chip_name: str, fills: list[int]) -> I
             ]
 
 
-def _agreement(system: System, state: State, data: Dataset, exact: Any, key: jax.Array | None) -> str:
-    """Of the first output: the share of equal largest entries, and its SNR in dB."""
-    quality = Quality(())
+def _agreement(name: str, system: System, state: State, data: Dataset, exact: Any, key: jax.Array | None) -> str:
+    """Of the first output: its SNR in dB, and how alike it decides."""
+    outputs, wanted = [], []
     for batch in batches(system.network, data.test, data.preprocess):
-        reference = outputs_exactly(system.network, exact, batch)
-        quality.add(outputs_on_arrays(system, state, batch, key), batch.samples, reference)
-    found = next(iter(quality.agreement().values()))
-    share = found.get("argmax_agreement")
-    return f"{found['snr_db']:.1f} dB" + ("" if share is None else f", {share:.0%}")
+        wanted.append(next(iter(outputs_exactly(system.network, exact, batch).values())))
+        outputs.append(next(iter(outputs_on_arrays(system, state, batch, key).values())))
+    both = np.concatenate(outputs), np.concatenate(wanted)
+    return f"{agreement(*both)['snr_db']:.1f} dB, {DECISIONS.get(name, same_answers)(*both)}"
 
 
 def main() -> None:
@@ -100,12 +104,14 @@ def main() -> None:
     parser.add_argument("--work", type=Path, default=Path(tempfile.gettempdir()) / "cimc-networks")
     parser.add_argument("--chip", default="brram-256x64")
     parser.add_argument("--fill", default="0,64", help="word lines filled, 0: none; comma-separated")
+    parser.add_argument("--samples", type=int, default=100, help="at most so many")
     given = parser.parse_args()
     use_compilation_cache()
+    fills = [int(fill) for fill in given.fill.split(",")]
     head = ["network", "scales", "no noise", "all noise", "layers, dB", "arrays", "ms", "mJ"]
     print(f"| {' | '.join(head)} |\n|{'---|' * len(head)}")
     for network in read_list(list(given.names)):
-        for row in rows_of(network, Work(given.work), given.chip, [int(fill) for fill in given.fill.split(",")]):
+        for row in rows_of(network, Work(given.work), given.chip, fills, given.samples):
             print(f"| {' | '.join(row)} |", flush=True)
 
 

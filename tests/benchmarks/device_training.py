@@ -5,7 +5,7 @@
 `states`: LeNet-5 on soft-bounds devices of 4, 10 and 20 states, blind pulses, converters ideal (the protocol of arXiv
 2510.02516, shorter) and of 8 bit with read noise. `pcm`: an MLP 784-250-10 on one-sided PCM pairs by Nandakumar's rule
 (Front. Neurosci. 14:406): blind pulses, the rest stays in the accumulator. `presets`: LeNet-5 on every device of the
-tool, the same five epochs, closed-loop writes and blind pulses where it has them.
+tool, the same five epochs of 400 steps, closed-loop writes and blind pulses where it has them.
 
 Each run's JSON is kept in the output folder and not run again, so that an interrupted measurement goes on where it was.
 """
@@ -26,7 +26,7 @@ CELLS_IN_RANGE = 10.0  # fully-on cells in the ADC's range, as the reference sys
 READ_NOISE = 0.02  # of the window, likewise
 CONVERTERS = ("ideal", "8-bit")
 PARTS = ("states", "pcm", "presets")
-LENET5 = ("--batch-size", "64", "--lr", "0.002", "--weight-decay", "0.01")
+LENET5 = ("--batch-size", "64", "--lr", "0.003", "--weight-decay", "0.1")
 PULSES = ("--write", "pulse", "--residual", "keep")
 
 
@@ -57,7 +57,7 @@ def cases(parts: list[str], epochs: int) -> Iterator[Case]:
     if "pcm" in parts:
         yield Case("pcm", "pcm-pair", "8-bit", "mlp", ("--batch-size", "64", "--epochs", str(epochs), *PULSES), "pulse")
     if "presets" in parts:
-        short = (*LENET5, "--epochs", "5")
+        short = (*LENET5, "--epochs", "5", "--steps-per-epoch", "400")
         for name in device_names():
             device = load_device(name)
             if device.pulse is None or device.pulse.directions == "both":
@@ -106,7 +106,7 @@ def main() -> None:
     parser = arguments(__doc__, Path("results/device_training"))
     parser.add_argument("--parts", nargs="+", choices=PARTS, default=list(PARTS), help="the tables to make")
     parser.add_argument("--devices", nargs="+", help="of these devices only")
-    parser.add_argument("--length", type=int, default=20, help="epochs of states and pcm")
+    parser.add_argument("--length", type=int, default=12, help="epochs of states and pcm")
     add_shortening(parser)
     options = parser.parse_args()
     runs = runs_of(options)

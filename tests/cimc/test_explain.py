@@ -132,3 +132,20 @@ def test_updates_say_where_their_step_comes_from() -> None:
         assert figures["threshold_of_weight_range"] == load_chip(name).cell.granularity
         levels.append(figures["levels"])
     assert levels == [None, None, 4, None]
+
+
+def test_of_a_write_by_pulses_and_reads_the_loop_is_simulated(capsys: pytest.CaptureFixture[str]) -> None:
+    """Steps of exactly a quarter of the window, perfect reads: the figures are those of the staircase."""
+    chip = chip_with(
+        pulse={"step_uS": 15.0},
+        read_noise_uS=0.0,
+        programming={"tolerance_uS": 2.0, "train": {"pulses": 9, "reads": 2}},
+    )
+    figures = explain(chip)
+    assert [state["pulses"] for state in figures["write_loop"]] == [0, 1, 2, 3, 4]
+    assert [state["reads"] for state in figures["write_loop"]] == [2, 4, 6, 8, 10]
+    assert all(state["mean_uS"] == state["sd_uS"] == 0 for state in figures["write_loop"])
+    assert all(state["within_tolerance"] == 1 for state in figures["write_loop"])
+    show_explanations({chip.name: figures})
+    assert "pulses and reads" in capsys.readouterr().out
+    assert explain(chip_with())["write_loop"] is None

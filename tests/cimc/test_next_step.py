@@ -2,6 +2,7 @@
 
 import shlex
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx_ir as ir
@@ -36,7 +37,9 @@ def classifier(*sizes: int | str, classes: int = 10) -> ir.Model:
         (("N", 32, 32, 3), 10, "YOUR.npz"),
     ],
 )
-def test_a_set_is_named_where_its_images_and_classes_are_those_of_the_network(sizes, classes, data):
+def test_a_set_is_named_where_its_images_and_classes_are_those_of_the_network(
+    sizes: tuple[int | str, ...], classes: int, data: str
+) -> None:
     network = classifier(*sizes, classes=classes)
     assert fitting_data(network) == data
     hint = after_compile(network, Path("n.cim"), None)
@@ -44,7 +47,7 @@ def test_a_set_is_named_where_its_images_and_classes_are_those_of_the_network(si
     assert ("numpy.savez" in hint) == (data == "YOUR.npz")
 
 
-def test_data_of_ones_own_are_told_by_the_inputs_names_types_and_sizes():
+def test_data_of_ones_own_are_told_by_the_inputs_names_types_and_sizes() -> None:
     nodes = [
         helper.make_node("Gather", ["table", "tokens"], ["e"]),
         helper.make_node("MatMul", ["e", "W"], ["m"]),
@@ -68,7 +71,7 @@ def test_data_of_ones_own_are_told_by_the_inputs_names_types_and_sizes():
     )
 
 
-def test_the_data_of_the_command_are_taken_over_as_they_were_typed():
+def test_the_data_of_the_command_are_taken_over_as_they_were_typed() -> None:
     typed = data_options("a b.npz", Path("d"), mean="0.1,0.2,0.3", std="2", channels_last=True, carry=["next=state"])
     words = "--data;a b.npz;--data-dir;d;--mean;0.1,0.2,0.3;--std;2;--carry;next=state;--channels-last"
     assert shlex.split(typed) == words.split(";")
@@ -79,11 +82,13 @@ def test_the_data_of_the_command_are_taken_over_as_they_were_typed():
     assert known_data({}, {}) == "--data YOUR.npz"
 
 
-def test_what_is_done_to_inputs_is_in_the_hints_from_compiling_to_deployment(tmp_path, monkeypatch):
+def test_what_is_done_to_inputs_is_in_the_hints_from_compiling_to_deployment(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.chdir(tmp_path)
     ir.save(classifier("N", 6, classes=3), "n.onnx")
     random = np.random.default_rng(0)
-    arrays = {"x_train": random.random((40, 6), np.float32), "y_train": np.arange(40) % 3}
+    arrays: dict[str, Any] = {"x_train": random.random((40, 6), np.float32), "y_train": np.arange(40) % 3}
     np.savez("d.npz", **arrays, x_test=arrays["x_train"], y_test=arrays["y_train"])
 
     def shown(*arguments: str) -> str:

@@ -36,7 +36,7 @@ EXPORT = "source chip | output data weights noise layers digital correct carry r
 SIGNATURES = {
     "compile": COMPILE,
     "compile_model": COMPILE,
-    "deploy": "package data | chips seed required baseline metric memory carry progress note",
+    "deploy": "package data | chips seed required baseline metric memory carry at faults progress note",
     "evaluate": "source data | exact noise metric layers memory carry seed progress note",
     "explain": "chip",
     "export": EXPORT,
@@ -55,7 +55,7 @@ CLASSES = {
     "Artifact": "model network chip chip_text mapping state history",
     "Compiled": "artifact verification notes digital_choice layout_choice",
     "Dataset": "name train test synthetic classes preprocess",
-    "Deployment": "accuracies baseline_accuracy required measure agreement",
+    "Deployment": "accuracies baseline_accuracy required measure agreement aged",
     "FittedDevice": "device text pulses drift",
     "Package": "model chip chip_text mapping program network chip_network notes",
     "Policy": "method threshold residual write backward sync settings",

@@ -201,6 +201,35 @@ def test_a_loop_that_counts_to_its_end() -> None:
     assert operators(lowered) == ["CrossbarMatMul", "Tanh"] * 3
 
 
+def test_a_loop_that_counts_to_the_length_of_a_sequence() -> None:
+    """As Keras writes its recurrent layers: the length, of a Shape, is carried, and its body reads it from outside."""
+    text = """g (float[N,5,4] x, float[N,4] h) => (float[N,4] y) {
+      turned = Transpose <perm = [1, 0, 2]> (x)
+      sizes = Shape (turned)
+      place = Constant <value = int64 {0}> ()
+      length = Gather (sizes, place)
+      zero = Constant <value = int64 {0}> ()
+      yes = Less (zero, length)
+      count, carried, y = Loop (length, yes, zero, length, h) <
+        body = b (int64 i, bool go, int64 k, int64 end, float[N,4] s) => (bool on, int64 m, int64 e, float[N,4] n) {
+        one = Constant <value = int64 {1}> ()
+        m = Add (k, one)
+        e = Identity (end)
+        whole = Cast <to = 1> (length)
+        reached = Cast <to = 1> (m)
+        before = Less (reached, whole)
+        within = Less (m, end)
+        on = And (before, within)
+        xt = Gather <axis = 0> (turned, k)
+        p = MatMul (s, w)
+        t = Add (p, xt)
+        n = Tanh (t)
+      }>
+    }"""
+    lowered = compare(model(text, w=weights(4, 4)), {"x": weights(3, 5, 4), "h": weights(3, 4, seed=1)})
+    assert operators(lowered).count("CrossbarMatMul") == 5
+
+
 SCAN = """g (float[6,N,4] x, float[N,5] h) => (float[N,5] last, float[N,6,5] all) {
   last, all = Scan <
     num_scan_inputs = 1, scan_input_directions = [1], scan_output_axes = [1], scan_output_directions = [1],

@@ -10,7 +10,7 @@ from onnx import TensorProto, helper
 
 from cimc.errors import CimcError
 from passes.pipeline import lower
-from passes.verify import largest_difference
+from passes.verify import OPEN_SIZE, random_inputs
 from tests.networks import network, weights
 
 
@@ -131,7 +131,9 @@ def test_functions_that_call_each_other_are_refused() -> None:
     refusal(ir.from_proto(proto))
 
 
-def test_a_comparison_needs_static_sizes() -> None:
+def test_a_comparison_takes_open_sizes_but_no_unknown_ones() -> None:
     model = network([node("Relu", ["x"], ["y"])], {"x": ["N", "H"]}, {"y": ["N", "H"]})
-    with pytest.raises(CimcError, match="static"):
-        largest_difference(model, model)
+    assert random_inputs(model, 2, 0)["x"].shape == (2, OPEN_SIZE)
+    model.graph.inputs[0].shape = None
+    with pytest.raises(CimcError, match="the sizes of input 'x' are not known; give them with --shape"):
+        random_inputs(model, 2, 0)

@@ -24,7 +24,8 @@ class LayerState(NamedTuple):
     """A layer's part of the state (`runtime.system.state`), or several layers' in one (`runtime.training.vectors`).
 
     weight: digital copy [..]. memory: what the policy remembers, by name, each [..]. conductance: [2, ..] in uS.
-    updates: times a device of a weight was written [..]. writes, trials: of each device [2, ..].
+    updates: times a device of a weight was written [..]. writes, trials: of each device [2, ..]. seen: of devices whose
+    blind writes are noisy, what `conductance` has beside what the device holds [2, ..] in uS; None: of others.
     """
 
     weight: Array
@@ -33,6 +34,7 @@ class LayerState(NamedTuple):
     updates: Array
     writes: Array
     trials: Array
+    seen: Array | None = None
 
 
 class Change(NamedTuple):

@@ -79,6 +79,37 @@ def test_each_step_takes_the_state_of_the_step_before(folder: Path, exact: bool,
     assert without["mae"] > 0.05, "or the state has no effect"
 
 
+def test_a_cache_grows_from_nothing_by_each_step(tmp_path: Path) -> None:
+    nodes = [
+        helper.make_node("MatMul", ["x", "W"], ["key"]),
+        helper.make_node("Concat", ["past", "key"], ["present"], axis=1),
+        helper.make_node("MatMul", ["x", "Q"], ["query"]),
+        helper.make_node("Transpose", ["present"], ["turned"], perm=[0, 2, 1]),
+        helper.make_node("MatMul", ["query", "turned"], ["scores"]),
+        helper.make_node("Softmax", ["scores"], ["shares"]),
+        helper.make_node("MatMul", ["shares", "present"], ["y"]),
+    ]
+    query = weights(INPUTS, H, seed=5)
+    outputs: dict[str, list[int | str]] = {"y": ["N", 1, H], "present": ["N", "later", H]}
+    proto = network_proto(nodes, {"x": ["N", 1, INPUTS], "past": ["N", "before", H]}, outputs, {"W": W, "Q": query})
+    onnx.save(proto, tmp_path / "cache.onnx")
+    compiled = cimc.compile(tmp_path / "cache.onnx", "ideal", input_range=(-1, 1))
+    assert compiled.verification is not None
+    assert compiled.verification.ideal < 1e-5
+    keys, expected = np.zeros((0, H)), []
+    for x in X:
+        keys = np.concatenate([keys, x[None] @ W])
+        shares = np.exp(x @ query @ keys.T)
+        expected.append(shares @ keys / shares.sum())
+    labels = {"y": np.array(expected, np.float32)[:, None]}
+    carry = {"present": "past"}
+    found = cimc.evaluate(compiled.artifact, data_of({"x": X[:, None]}, labels), carry=carry, metric="mae")
+    assert found["mae"] < 1e-5
+    closed = cimc.compile(tmp_path / "cache.onnx", "ideal", shapes={"past": ("N", 6, H)}, verify=False).artifact
+    with pytest.raises(CimcError, match=r"Nx7x4 but past has float Nx6x4; .* cache that grows is to be left open"):
+        cimc.evaluate(closed, data_of({"x": X[:, None]}), carry=carry)
+
+
 def test_streams_have_states_of_their_own_and_noise_stays_in_them() -> None:
     network = load_network(lower(ir.from_proto(cell())))
     steps = list(batches(network, Samples({"x": X}), Preprocess(), steps=True))

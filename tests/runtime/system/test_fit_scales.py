@@ -21,7 +21,7 @@ from runtime.crossbar.pieces import Floats, Held, read_in_pieces
 from runtime.crossbar.product import Crossbar
 from runtime.network.load import load_network
 from runtime.system.calibration import calibrate
-from runtime.system.fit_scales import Case, fit_scales, largest_inputs
+from runtime.system.fit_scales import WEIGHTS_AT_ONCE, Case, Seen, fit_scales, largest_inputs
 from runtime.system.inference import predict
 from runtime.system.program import program_of, retarget
 from runtime.system.state import build_system, initial_state
@@ -35,17 +35,20 @@ CELL = CHIP.cell.model_copy(
 QUIET = CHIP.model_copy(update={"cell": CELL, "adc": CHIP.adc.model_copy(update={"noise_lsb": 0.0})})
 
 
-def case(x: Floats, weight: Floats, *, signed: bool = False) -> Case:
-    """A product on quiet devices."""
+def case(x: Floats, weight: Floats, *, signed: bool = False, held_out: Floats | None = None) -> Case:
+    """A product on quiet devices, for vectors x and others, or of every second vector and the rest."""
     layer = Crossbar(QUIET, min(len(weight), 256), 32, signed=signed)
-    held = Held(*(jnp.zeros((2, *weight.shape)), *map(jnp.float32, (1, 1, 1)), None))
-    return Case(layer, x, largest_inputs(x, layer), x @ weight, weight, held, None, 0)
+    halves = (x[::2], x[1::2]) if held_out is None else (x, held_out)
+    seen = [Seen(half, largest_inputs(half, layer)) for half in halves]
+    return Case(layer, seen[0], seen[1], weight, np.ones((), np.float32), None, 0)
 
 
-def snr(case: Case, held: Held, columns: Any = slice(None)) -> float:
-    """Of the layer's output in these columns, dB."""
-    error = read_in_pieces(case.layer, case.inputs, held, None) - case.expected
-    signal = np.square(case.expected[..., columns], dtype=np.float64).sum()
+def snr(case: Case, held: Held, columns: Any = slice(None), x: Floats | None = None) -> float:
+    """Of the layer's output in these columns, dB, for vectors x or for those that choose."""
+    vectors = case.chosen_on.vectors if x is None else x
+    expected = vectors @ case.weight
+    error = read_in_pieces(case.layer, vectors[None], held, None)[0] - expected
+    signal = np.square(expected[..., columns], dtype=np.float64).sum()
     return float(10 * np.log10(signal / np.square(error[..., columns], dtype=np.float64).sum()))
 
 
@@ -53,28 +56,25 @@ def held_by_layer(case: Case) -> Held:
     """What one weight range of the layer's largest weight and its largest input give."""
     weight, chip = case.weight, case.layer.chip
     largest = np.float32(np.max(np.abs(weight)))
-    return case.held._replace(
-        conductance=jnp.asarray(pair_targets(weight, largest, chip)),
-        weight_range=jnp.asarray(largest),
-        input_range=jnp.asarray(np.float32(case.inputs.max())),
-    )
+    targets = jnp.asarray(pair_targets(weight, largest, chip))
+    return Held(targets, jnp.asarray(largest), jnp.asarray(case.chosen_on.vectors.max()), jnp.float32(1), None)
 
 
 def test_a_column_of_small_weights_fills_the_window_too() -> None:
     random = np.random.default_rng(0)
     weight = random.normal(size=(64, 6)).astype(np.float32) * np.array([1, 1, 1, 1, 0.03, 0], np.float32)
-    layer = case(random.random((1, 500, 64), np.float32), weight)
+    layer = case(random.random((1000, 64), np.float32), weight)
     fitted = fit_scales(layer)
     assert snr(layer, fitted, 4) > snr(layer, held_by_layer(layer), 4) + 20
     assert snr(layer, fitted, slice(4)) > snr(layer, held_by_layer(layer), slice(4)) - 0.1
-    dead = read_in_pieces(layer.layer, layer.inputs, fitted, None)[..., 5]
-    assert np.abs(dead).max() < 1e-3 * layer.expected.std(), "a column of zeros stays silent"
+    dead = read_in_pieces(layer.layer, layer.chosen_on.vectors[None], fitted, None)[..., 5]
+    assert np.abs(dead).max() < 1e-3 * (layer.chosen_on.vectors @ weight).std(), "a column of zeros stays silent"
 
 
 def test_a_channel_of_small_inputs_and_large_weights_fills_the_converter_too() -> None:
     random = np.random.default_rng(1)
     sizes = np.where(np.arange(64) < 4, 1, 0.01).astype(np.float32)
-    x = random.random((1, 500, 64), np.float32) * sizes
+    x = random.random((1000, 64), np.float32) * sizes
     layer = case(x, (random.normal(size=(64, 8)) / sizes[:, None]).astype(np.float32))
     fitted = fit_scales(layer)
     assert fitted.input_factor is not None
@@ -83,16 +83,39 @@ def test_a_channel_of_small_inputs_and_large_weights_fills_the_converter_too() -
 
 def test_a_channel_that_was_silent_may_speak_later() -> None:
     random = np.random.default_rng(2)
-    weight, x = random.normal(size=(32, 8)).astype(np.float32), random.random((1, 500, 32), np.float32)
+    weight, x = random.normal(size=(32, 8)).astype(np.float32), random.random((1000, 32), np.float32)
     x[..., :8] *= 0.02
     x[..., 31] = 0
     layer = case(x, weight)
     fitted = fit_scales(layer)
-    later = layer.inputs.copy()
+    later = layer.chosen_on.vectors[None].copy()
     later[..., 31] = 0.9
     y = read_in_pieces(layer.layer, later, fitted, None)
     error = np.square(y - later @ weight).mean() / np.square(later @ weight).mean()
     assert error < 0.01
+
+
+def test_what_few_inputs_say_is_not_taken_where_others_gainsay_it() -> None:
+    """Channels that are small by chance in the inputs that choose: their factors would clip all others."""
+    random = np.random.default_rng(3)
+    weight = random.normal(size=(64, 8)).astype(np.float32)
+    later = random.random((500, 64), np.float32)
+    few = random.random((8, 64), np.float32) * np.where(np.arange(64) % 2, 1, 0.02).astype(np.float32)
+    alone, judged = case(few, weight, held_out=few), case(few, weight, held_out=later)
+    assert fit_scales(alone).input_factor is not None, "by themselves they want factors"
+    assert fit_scales(judged).input_factor is None
+    assert snr(judged, fit_scales(judged), x=later) > snr(judged, held_by_layer(case(later, weight)), x=later) - 0.1
+
+
+def test_a_layer_in_parts_of_its_columns_is_fitted_as_in_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    random = np.random.default_rng(4)
+    weight = random.normal(size=(16, 10)).astype(np.float32) * np.geomspace(0.1, 1, 10, dtype=np.float32)
+    layer = case(random.random((200, 16), np.float32), weight)
+    whole = fit_scales(layer)
+    assert weight.size < WEIGHTS_AT_ONCE
+    monkeypatch.setattr("runtime.system.fit_scales.WEIGHTS_AT_ONCE", 16 * 4)  # 4, 4, and 4 of which 2 overlap
+    for part, found in zip(fit_scales(layer), whole, strict=True):
+        np.testing.assert_array_equal(part, found)
 
 
 def test_column_ranges_of_zeros_are_not_zero() -> None:

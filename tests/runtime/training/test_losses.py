@@ -257,7 +257,7 @@ def maps(tmp_path_factory: pytest.TempPathFactory) -> cimc.Artifact:
         node("GlobalAveragePool", "c", "g"),
         node("Softmax", "g", "y", axis=1),
     ]
-    constants = {"w1": weights(4, 1, 3, 3) / 2, "b1": weights(4) / 4, "w2": weights(3, 4, 1, 1)}
+    constants: dict[str, Any] = {"w1": weights(4, 1, 3, 3) / 2, "b1": weights(4) / 4, "w2": weights(3, 4, 1, 1)}
     path = tmp_path_factory.mktemp("maps") / "maps.onnx"
     onnx.save(network_proto(nodes, {"x": ["N", 1, 6, 6]}, {"y": ["N", 3, 1, 1]}, constants), path)
     return cimc.compile(path, "ideal", verify=False).artifact
@@ -275,11 +275,16 @@ def stripes() -> Dataset:
 
 def test_scores_as_maps_of_one_pixel_are_trained_as_plain_jax_trains_them(maps: cimc.Artifact) -> None:
     data, steps = stripes(), 60
-    x, labels = data.train.inputs["x"], data.train.labels
+    x, labels = jax.numpy.asarray(data.train.inputs["x"]), data.train.labels
     options = cimc.TrainingOptions(
-        cimc.Policy(method="float"), epochs=1, steps_per_epoch=steps, batch_size=48, lr=0.02, schedule="constant",
+        cimc.Policy(method="float"),
+        epochs=1,
+        steps_per_epoch=steps,
+        batch_size=48,
+        lr=0.02,
+        schedule=cimc.RateSchedule.constant,
         weight_decay=0,
-    )  # fmt: skip
+    )
     trained = cimc.train(maps, data, options=options)
 
     def scores(w: Mapping[str, jax.Array]) -> jax.Array:
@@ -289,9 +294,9 @@ def test_scores_as_maps_of_one_pixel_are_trained_as_plain_jax_trains_them(maps: 
     def loss(w: Mapping[str, jax.Array]) -> jax.Array:
         return optax.softmax_cross_entropy_with_integer_labels(scores(w), labels).mean()
 
-    w = {"w1": weights(4, 1, 3, 3) / 2, "b1": weights(4) / 4, "w2": weights(3, 4, 1, 1)[..., 0, 0]}
+    w: Any = {"w1": weights(4, 1, 3, 3) / 2, "b1": weights(4) / 4, "w2": weights(3, 4, 1, 1)[..., 0, 0]}
     w |= {"gain1": np.float32(1), "gain2": np.float32(1)}  # every crossbar layer has a digital one
-    adam, losses = optax.adam(0.02), []
+    adam, losses = optax.adam(0.02), list[float]()
     memory = adam.init(w)
     step, change = jax.jit(jax.value_and_grad(loss)), jax.jit(adam.update)
     for _ in range(steps):

@@ -1,0 +1,107 @@
+"""Virtual chips after a time: each is the same chip at every time, its devices as their laws say."""
+
+from pathlib import Path
+
+import jax
+import numpy as np
+import onnx
+import pytest
+from onnx import helper
+
+import cimc
+from cimc.chip import Chip, load_chip
+from cimc.data.load import load
+from cimc.device_time import Drift, Flicker, StateLaw
+from cimc.durations import parse_time, time_text
+from cimc.errors import CimcError
+from cimc.package import read_package
+from runtime.deployment.deploy import age_chip, aged_system, program_chip
+from runtime.network.load import load_network
+from runtime.system.program import programmed_state
+from runtime.system.state import build_system
+from tests.networks import network_proto, weights
+
+DRIFT = Drift(start_s=20.0, exponent=StateLaw(constant=0.05), exponent_sd=StateLaw(constant=0.02))
+
+
+@pytest.fixture
+def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    random = np.random.default_rng(0)
+    x = random.random((200, 16), np.float32)
+    w = weights(16, 4)
+    y = np.argmax(x @ w, axis=1).astype(np.int32)
+    np.savez("data.npz", x_train=x, y_train=y, x_test=x, y_test=y)
+    nodes = [helper.make_node("MatMul", ["x", "w"], ["y"], name="fc")]
+    onnx.save(network_proto(nodes, {"x": ["N", 16]}, {"y": ["N", 4]}, {"w": w}), "small.onnx")
+    return tmp_path
+
+
+def chip_with(**sections: object) -> Chip:
+    chip = load_chip("hermes")
+    return chip.model_copy(update={"cell": chip.cell.model_copy(update=sections)})
+
+
+def export(chip: Chip) -> None:
+    cimc.compile("small.onnx", chip, output="small.cim", verify=False)
+    cimc.export("small.cim", output="package", data=load("data.npz"))
+
+
+def test_accuracy_falls_with_time_and_what_came_before_is_unchanged(place: Path) -> None:
+    export(chip_with(drift=DRIFT))
+    data = load("data.npz")
+    plain = cimc.deploy("package", data, chips=3)
+    aged = cimc.deploy("package", data, chips=3, at=["1h", 3600.0 * 24 * 365.25 * 1000, "60min"])
+    np.testing.assert_array_equal(aged.accuracies, plain.accuracies)
+    assert list(aged.aged) == [3600.0, 1000 * 365.25 * 86400], "one hour is one time, however it is written"
+    first, last = aged.aged.values()
+    assert np.mean(last) < np.mean(first) - 0.02, "exponents of 0.05 +- 0.02 over twelve decades"
+    assert aged.at(3600.0).yield_fraction == np.mean(first / aged.baseline_accuracy >= 0.99)
+
+
+def test_devices_age_by_their_law_from_what_was_written(place: Path) -> None:
+    export(chip_with(drift=DRIFT))
+    contents = read_package(Path("package"))
+    system = build_system(load_network(contents.network), contents.mapping, contents.chip)
+    written = program_chip(system, programmed_state(system, contents.program), jax.random.key(0))
+    held = np.asarray(written["fc"], np.float64)
+    moved = held > 0  # an idle device that is written below 0 stays out of the logarithm
+    exponents = []
+    for seconds in (2000.0, 2e6):
+        later = np.asarray(age_chip(system, written, seconds, jax.random.key(0))["fc"], np.float64)
+        exponents.append(-np.log(later[moved] / held[moved]) / np.log(seconds / 20))
+    np.testing.assert_allclose(exponents[0], exponents[1], atol=1e-3, err_msg="another device after a longer time")
+    assert np.mean(exponents[0]) == pytest.approx(0.05, abs=0.01)
+    assert age_chip(system, written, None, jax.random.key(0)) == written
+
+
+def test_flicker_noise_grows_with_time(place: Path) -> None:
+    flicker = Flicker(q=StateLaw(constant=0.01), read_s=250e-9, after_s=20.0)
+    export(chip_with(flicker=flicker))
+    contents = read_package(Path("package"))
+    system = build_system(load_network(contents.network), contents.mapping, contents.chip)
+    later = aged_system(system, 1e6)
+    sds = [float(s.chip.cell.read_noise_variance(np.float64(10.0))) ** 0.5 for s in (system, later)]
+    expected = [0.1 * np.sqrt(np.log((t + 250e-9) / 500e-9)) for t in (20.0, 1e6)]
+    assert sds == pytest.approx(expected, rel=1e-6)
+    assert all(crossbar.chip is later.chip for crossbar in later.crossbars.values())
+    assert aged_system(system, None) is system
+
+
+def test_a_chip_that_does_not_age_says_so(place: Path) -> None:
+    export(load_chip("brram-256x64"))
+    said: list[str] = []
+    cimc.deploy("package", load("data.npz"), chips=1, at=["1y"], note=said.append)
+    assert any("state no drift, relaxation or retention" in line for line in said)
+
+
+@pytest.mark.parametrize(("text", "seconds"), [("1s", 1), ("2min", 120), ("1h", 3600), ("1.5d", 129600), (30, 30)])
+def test_times_are_read(text: str | float, seconds: float) -> None:
+    assert parse_time(text) == seconds
+    assert parse_time(time_text(seconds)) == seconds
+
+
+@pytest.mark.parametrize("text", ["", "1 month", "-1h", "0", "inf", "nan", "1e400y", "h"])
+def test_what_is_no_time_is_refused(text: str) -> None:
+    with pytest.raises(CimcError, match="no span of time; give a number and a unit"):
+        parse_time(text)

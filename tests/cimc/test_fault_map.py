@@ -1,0 +1,94 @@
+"""Fault maps: the stuck devices of a die reach the weights that lie on them, and wrong files get one line."""
+
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+from onnx import helper
+
+import cimc
+from cimc.addresses import cell_addresses, take_from_arrays
+from cimc.artifact import read_artifact
+from cimc.chip import load_chip
+from cimc.data.load import load
+from cimc.errors import CimcError
+from cimc.fault_map import read_fault_map
+from tests.networks import network_proto, weights
+
+
+@pytest.fixture
+def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    x = np.random.default_rng(0).random((64, 300), np.float32)
+    w = weights(300, 3)
+    y = np.argmax(x @ w, axis=1).astype(np.int32)
+    np.savez("data.npz", x_train=x, y_train=y, x_test=x, y_test=y)
+    nodes = [helper.make_node("MatMul", ["x", "w"], ["y"], name="fc")]
+    onnx.save(network_proto(nodes, {"x": ["N", 300]}, {"y": ["N", 3]}, {"w": w}), "small.onnx")
+    cimc.compile("small.onnx", "brram-256x64", output="small.cim", verify=False)
+    return tmp_path
+
+
+def write_map(*lines: str, head: str = "array,row,column,kind") -> str:
+    Path("map.csv").write_text("\n".join([head, *lines]) + "\n", encoding="utf-8")
+    return "map.csv"
+
+
+def test_stuck_devices_of_a_map_are_those_of_the_weights_on_them(place: Path) -> None:
+    stored = read_artifact("small.cim")
+    cells = cell_addresses(stored.mapping, "fc")
+    # G+ of weight (280, 1), on the second array, and G- of weight (3, 2).
+    picked = [(0, 280, 1), (1, 3, 2)]
+    places = [tuple(int(part[at]) for part in cells) for at in picked]
+    assert places[0][0] != places[1][0]
+    listed = [f"{','.join(map(str, cell))},{value}" for cell, value in zip(places, ("1.5", "99"), strict=True)]
+    stuck = read_fault_map(write_map(*listed, head="array,row,column,conductance_uS"), stored.mapping, chip=stored.chip)
+    of_layer = take_from_arrays(stored.mapping, "fc", stuck)
+    assert [float(of_layer[at]) for at in picked] == [1.5, 99.0]
+    assert np.sum(~np.isnan(of_layer)) == 2
+
+
+def test_chips_with_many_stuck_devices_lose_accuracy_and_all_alike(place: Path) -> None:
+    data = load("data.npz")
+    cimc.export("small.cim", output="package", data=data)
+    good = cimc.deploy("package", data, chips=2)
+    lines = [f"0,{row},{column},stuck-high" for row in range(0, 256, 2) for column in (0, 3)]
+    bad = cimc.deploy("package", data, chips=2, faults=write_map(*lines))
+    assert np.max(bad.accuracies) < np.min(good.accuracies) - 0.2
+    again = cimc.deploy("package", data, chips=2, faults=write_map())
+    np.testing.assert_array_equal(again.accuracies, good.accuracies, err_msg="an empty map changes nothing")
+
+
+def test_kinds_stand_for_the_states_of_the_chip(place: Path) -> None:
+    stored, chip = read_artifact("small.cim"), load_chip("brram-256x64")
+    stuck = read_fault_map(write_map("0,0,0,stuck-low", "1,5,7,stuck-high"), stored.mapping, chip=chip)
+    assert stuck[0, 0, 0] == chip.cell.conductance_min_uS
+    assert stuck[1, 5, 7] == chip.cell.conductance_max_uS
+
+
+@pytest.mark.parametrize(
+    ("lines", "message"),
+    [
+        (["0,0,0,stuck"], "line 2: kind is 'stuck'; give stuck-low or stuck-high"),
+        (["0,0,0,stuck-low", "0,0,0,stuck-high"], "line 3: array 0, row 0, column 0 comes twice"),
+        (["9,0,0,stuck-low"], "line 2: there is no array 9; it is from 0 to 1"),
+        (["0,256,0,stuck-low"], "line 2: there is no row 256; it is from 0 to 255"),
+        (["0,-1,0,stuck-low"], "line 2: row is '-1'; give a whole number from 0"),
+        (["0,0,stuck-low"], "line 2: 3 fields in place of 4"),
+    ],
+)
+def test_a_wrong_line_is_named(place: Path, lines: list[str], message: str) -> None:
+    stored = read_artifact("small.cim")
+    with pytest.raises(CimcError, match=message):
+        read_fault_map(write_map(*lines), stored.mapping, chip=stored.chip)
+
+
+def test_wrong_units_and_files_are_named(place: Path) -> None:
+    stored = read_artifact("small.cim")
+    with pytest.raises(CimcError, match="make it array,row,column,kind or array,row,column,conductance_uS"):
+        read_fault_map(write_map("0,0,0,3e-6", head="array,row,column,conductance_S"), stored.mapping, chip=stored.chip)
+    with pytest.raises(CimcError, match="conductance_uS is 'nan'; give uS"):
+        read_fault_map(write_map("0,0,0,nan", head="array,row,column,conductance_uS"), stored.mapping, chip=stored.chip)
+    with pytest.raises(CimcError, match=r"cannot read fault map none.csv: No such file"):
+        read_fault_map("none.csv", stored.mapping, chip=stored.chip)

@@ -1,0 +1,44 @@
+"""Noise of blind writes is seen until the next write, and does not add up."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from cimc.chip import load_chip
+from cimc.device_pulse import Linear
+from cimc.options import Sync, Write
+from runtime.training.options import Policy
+from runtime.training.policies.policy import Change, LayerState
+
+WEIGHTS, NOISE = 4096, 0.01
+
+
+def test_the_spread_after_many_writes_is_that_of_one() -> None:
+    chip = load_chip("ideal")
+    pulse = Linear(step_uS=0.02, write_noise_uS=NOISE)
+    chip = chip.model_copy(update={"cell": chip.cell.model_copy(update={"pulse": pulse, "granularity_uS": 0.019})})
+    policy = Policy(write=Write.pulse, sync=Sync.target)
+    weight, counts = jnp.full(WEIGHTS, 0.5), jnp.zeros(WEIGHTS, jnp.int32)
+    pairs, zeros = jnp.stack([weight, weight * 0]), jnp.zeros((2, WEIGHTS), jnp.int32)
+    layer = LayerState(weight, {"accumulator": weight * 0}, pairs, counts, zeros, zeros, seen=pairs * 0)
+    step = jax.jit(
+        lambda layer, change, key: policy.compute.apply(
+            policy.rule,
+            chip,
+            layer,
+            Change(change, change),
+            weight_range=jnp.float32(1),
+            word_line=counts,
+            key=key,
+        )
+    )
+    spreads = []
+    for number in range(40):
+        change = jnp.full(WEIGHTS, 0.02001 * (1 if number % 2 else -1), jnp.float32)
+        layer = step(layer, change, jax.random.key(number))
+        spreads.append(float(jnp.std(layer.conductance[0])))
+    assert np.min(np.asarray(layer.writes[0])) == 40
+    assert spreads[0] == pytest.approx(NOISE, rel=0.05)
+    assert spreads[-1] == pytest.approx(NOISE, rel=0.05), "forty times the variance if it added up"
+    assert float(jnp.mean(layer.conductance[0])) == pytest.approx(0.5, abs=2e-3)
