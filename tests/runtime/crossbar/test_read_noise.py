@@ -131,7 +131,7 @@ def test_a_chip_without_noise_gives_the_same_with_a_key() -> None:
 
 # --- Noise that follows the state ---
 
-BY_STATE = {
+BY_STATE: dict[str, dict[str, Any]] = {
     "polynomial": {"read_noise_uS": 0.4, "read_noise_polynomial_uS": (0.5, -1.0, 3.0)},
     "1/f": {"flicker": Flicker(q=StateLaw(scale=0.01, power=-0.65, most=0.2), read_s=250e-9, after_s=20.0)},
     "1/f in uS": {"flicker": Flicker(q_uS=StateLaw(constant=0.1, log=0.05), read_s=1e-6, after_s=1.0)},

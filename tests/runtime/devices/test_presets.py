@@ -161,9 +161,9 @@ def test_a_million_devices_of_a_chip_spread_as_stated(name: str) -> None:
             decades, np.asarray(math.log10(stated["endurance"]["writes"])), np.zeros(()), np.asarray(spread)
         )
     if "leak" in stated:
-        steps = np.log(-1 / np.log1p(-np.asarray(traits["leak"], np.float64)))
+        lifetimes = np.log(-1 / np.log1p(-np.asarray(traits["leak"], np.float64)))
         spread = stated["leak"].get("steps_d2d", 0.0)
-        assert_statistics(steps, np.asarray(math.log(stated["leak"]["steps"])), np.zeros(()), np.asarray(spread))
+        assert_statistics(lifetimes, np.asarray(math.log(stated["leak"]["steps"])), np.zeros(()), np.asarray(spread))
 
 
 # NeuroSim's table of A for labels of nonlinearity (getParamA of MLP+NeuroSim 3.0), as a part of all pulses.
