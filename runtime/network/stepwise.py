@@ -7,8 +7,9 @@ outputs are any, and a value is dropped after its last use.
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
-from typing import Any
+from functools import wraps
+from typing import Any, TypeVar, TypeVarTuple
+from weakref import WeakKeyDictionary
 
 import numpy as np
 import onnx
@@ -52,6 +53,9 @@ class ScanStep:
     node: onnx.NodeProto
     inputs: tuple[str, ...]
 
+
+T = TypeVar("T")
+Ts = TypeVarTuple("Ts")
 
 Step = LayerStep | DigitalStep | ScanStep
 # (step, input as in ONNX) -> output as in ONNX.
@@ -181,7 +185,21 @@ def _ends(step: Step) -> tuple[Sequence[str], Sequence[str]]:
     return step.inputs, step.outputs if isinstance(step, DigitalStep) else step.node.output
 
 
-@lru_cache(maxsize=16)
+def _once_a_network(make: Callable[[Network, *Ts], T]) -> Callable[[Network, *Ts], T]:
+    """What is made of a network is kept as long as the network: other caches would keep networks that are gone."""
+    kept: WeakKeyDictionary[Network, dict[tuple[*Ts], T]] = WeakKeyDictionary()
+
+    @wraps(make)
+    def made(network: Network, *arguments: *Ts) -> T:
+        found = kept.setdefault(network, {})
+        if arguments not in found:
+            found[arguments] = make(network, *arguments)
+        return found[arguments]
+
+    return made
+
+
+@_once_a_network
 def _steps_of(network: Network) -> tuple[tuple[Step, ...], Mapping[str, int]]:
     """The steps, and how often each value is used by steps or is an output."""
     groups: list[list[onnx.NodeProto]] = []
@@ -207,13 +225,13 @@ def _steps_of(network: Network) -> tuple[tuple[Step, ...], Mapping[str, int]]:
     return tuple(steps), uses
 
 
-@lru_cache(maxsize=4)
+@_once_a_network
 def _whole(network: Network) -> DigitalStep:
     weights = {node.inputs[1] for node in network.layers()}
     return _digital_step(network, network.protos, network.outputs, free=weights)
 
 
-@lru_cache(maxsize=1024)
+@_once_a_network
 def _alone(network: Network, output: str) -> DigitalStep:
     node = next(node for node in network.protos if output in node.output)
     return _digital_step(network, [node], [name for name in node.output if name], free=node.input)

@@ -1,5 +1,6 @@
 """Inference step by step: any network as onnxruntime computes it, in any batch and memory; values are dropped."""
 
+import gc
 import weakref
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -211,3 +212,14 @@ def test_neither_memory_nor_batch_changes_the_result_with_noise() -> None:
     assert np.isfinite(one).all()
     np.testing.assert_array_equal(one, two)
     assert np.abs(one - predict(system, state, samples, Preprocess(), key=new_key(1))["y"]).max() > 1e-3
+
+
+def test_a_network_that_is_gone_takes_no_memory() -> None:
+    """What was made for its runs, sessions and copies of its constants, goes with it."""
+    system, state = system_of(chain(3))
+    predict(system, state, Samples({"x": weights(2, H)}), Preprocess())
+    predict(system, state, Samples({"x": weights(2, H)}), Preprocess(), exact=True)
+    seen = weakref.ref(system.network)
+    del system, state
+    gc.collect()
+    assert seen() is None
