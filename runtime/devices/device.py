@@ -9,7 +9,7 @@ from jax import Array
 
 from cimc.chip import Cell
 from runtime.devices.age import age_devices
-from runtime.devices.pulse_plan import Refresh, plan_pulses, plan_refresh
+from runtime.devices.pulse_plan import find_full_pairs, plan_pulses
 from runtime.devices.pulse_train import write_by_pulses
 from runtime.devices.pulses import apply_pulses, seen_after
 from runtime.devices.reads import read_devices
@@ -43,11 +43,11 @@ class Plan(Protocol):
         """Whole pulses for G+ and G- [2, ..], and the weights [..] that they aim at."""
 
 
-class PlanRefresh(Protocol):
-    """Which one-sided pairs have no room left; see `plan_refresh`."""
+class FullPairs(Protocol):
+    """Which one-sided pairs have no room left; see `find_full_pairs`."""
 
-    def __call__(self, held: Array) -> Refresh:
-        """Pairs [..] to reset, and the pulses [2, ..] that write their difference anew."""
+    def __call__(self, held: Array) -> Array:
+        """Pairs [..] to reset and write anew, of devices that were read to hold so much [2, ..], uS."""
 
 
 class Pulse(Protocol):
@@ -103,7 +103,7 @@ class Device:
     traits: DrawTraits
     write: Write
     plan: Plan
-    refresh: PlanRefresh
+    full_pairs: FullPairs
     pulse: Pulse
     seen: Seen
     read: Read
@@ -131,7 +131,7 @@ def device_of(cell: Cell) -> Device:
         traits=partial(draw_traits, cell=cell),
         write=write,
         plan=partial(plan_pulses, cell=cell),
-        refresh=partial(plan_refresh, cell=cell),
+        full_pairs=partial(find_full_pairs, cell=cell),
         pulse=pulse,
         seen=partial(seen_after, cell=cell),
         read=partial(read_devices, cell=cell),

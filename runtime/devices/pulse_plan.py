@@ -60,13 +60,6 @@ class Staircase(NamedTuple):
         return self.constant + self.slope * self.width
 
 
-class Refresh(NamedTuple):
-    """pairs: those to reset to G_min [..]. pulses: SET pulses that then write their difference anew [2, ..], else 0."""
-
-    pairs: Array
-    pulses: Array
-
-
 def plan_pulses(
     change: Array, base: Array, *, weight_range: Array, held: Array | None = None, cell: Cell
 ) -> tuple[Array, Array]:
@@ -74,7 +67,7 @@ def plan_pulses(
 
     As many as do not go too far (Nandakumar et al. 2020 for the linear law). An increase first takes G- down to its
     minimum, then G+ up; a decrease the reverse, so that the idle device of a pair stays at G_min. Where pulses only go
-    up, an increase raises G+ and a decrease G- (see `plan_refresh`). A binary device takes one pulse where it is on the
+    up, an increase raises G+, a decrease G- (see `find_full_pairs`). A binary device takes one pulse where it is on the
     wrong side of the middle. A device takes no more pulses than lead to its bound.
 
     Args:
@@ -102,11 +95,10 @@ def plan_pulses(
     return pulses, base + moved[0] - moved[1]
 
 
-def plan_refresh(held: Array, *, cell: Cell) -> Refresh:
-    """The pairs of one-sided devices that have no room left, and how their difference is written anew.
+def find_full_pairs(held: Array, *, cell: Cell) -> Array:
+    """The pairs [..] of one-sided devices that have no room left, and gain some by being reset and written anew.
 
-    A pair is due where one of its devices has less than a pulse to its bound, and both hold more than a pulse: both are
-    then reset to G_min, and the one that held more is raised by the difference.
+    One of their devices has less than a pulse to its bound, and both hold more than a pulse.
 
     Args:
         held: what the devices were read to hold [2, ..], uS.
@@ -116,19 +108,10 @@ def plan_refresh(held: Array, *, cell: Cell) -> Refresh:
         ValueError: the device has no pulse response.
     """
     low, _ = bounds_uS(cell)
-    idle = cell.conductance_min_uS - low
     stairs = staircase(cell, up=True)
-    travelled = held - low
-    common = jnp.minimum(travelled[0], travelled[1]) - idle
-
-    def pulses(start: Array, end: Array) -> Array:
-        return stairs.position(end) - stairs.position(start)
-
-    nowhere = jnp.full_like(common, idle)
-    full = jnp.any(pulses(travelled, jnp.full_like(held, stairs.end)) < 1, axis=0)
-    pairs = full & (pulses(nowhere, idle + common) > 1)
-    count = jnp.round(pulses(nowhere, jnp.minimum(travelled - common, stairs.end)))
-    return Refresh(pairs, jnp.where(pairs, jnp.maximum(count, 0), 0))
+    position, last = stairs.position(held - low), stairs.position(jnp.full_like(held, stairs.end))
+    idle = stairs.position(jnp.full_like(held, cell.conductance_min_uS - low))
+    return jnp.any(last - position < 1, axis=0) & jnp.all(position - idle > 1, axis=0)
 
 
 @lru_cache

@@ -143,7 +143,7 @@ def aim_with(
         reset = None
         if one_sided(chip):
             assert held is not None  # see `check`
-            reset = device_of(chip.cell).refresh(held).pairs & wish.due
+            reset = device_of(chip.cell).full_pairs(held) & wish.due
             # Both devices idle, the whole weight is written anew.
             idle = jnp.full_like(held, chip.cell.conductance_min_uS)
             anew, at = device_of(chip.cell).plan(wanted, jnp.zeros_like(wanted), weight_range=weight_range, held=idle)

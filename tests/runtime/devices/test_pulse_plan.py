@@ -22,7 +22,7 @@ from cimc.device_pulse import (
 )
 from runtime.devices.device import device_of
 from runtime.devices.pulse_laws import step_factor
-from runtime.devices.pulse_plan import plan_refresh
+from runtime.devices.pulse_plan import find_full_pairs
 
 
 def planned(
@@ -167,13 +167,14 @@ def test_one_sided_devices_answer_a_decrease_with_the_other_device() -> None:
     assert planned(cell, 0.25, 0.5) == ([4, 0], 0.75)
 
 
-def test_one_sided_pairs_without_room_are_refreshed_and_keep_their_difference() -> None:
+def test_one_sided_pairs_without_room_are_found_and_a_plan_writes_them_anew() -> None:
     law = SoftBounds(law="soft-bounds", step_uS=2.0, directions="up")
     cell = plain_cell().model_copy(update={"pulse": law})
     held = jnp.array([[63.0, 63.0, 20.0, 5.0, 0.0], [40.0, 0.0, 10.0, 63.5, 0.0]])
-    refresh = plan_refresh(held, cell=cell)
-    np.testing.assert_array_equal(refresh.pairs, [True, False, False, True, False])  # the second is just a large weight
-    after = device_of(cell).pulse(jnp.zeros_like(held), refresh.pulses, jax.random.key(0))
-    np.testing.assert_allclose((after[0] - after[1])[np.array([0, 3])], [23.0, -58.5], atol=4.0 / 2)
+    full = find_full_pairs(held, cell=cell)
+    np.testing.assert_array_equal(full, [True, False, False, True, False])  # the second is just a large weight
+    weight, idle = (held[0] - held[1]) / 64, jnp.zeros_like(held)
+    pulses, _ = device_of(cell).plan(weight, weight * 0, weight_range=jnp.float32(1), held=idle)
+    after = device_of(cell).pulse(idle, pulses, jax.random.key(0))
+    np.testing.assert_allclose((after[0] - after[1])[full], [23.0, -58.5], atol=4.0)
     assert np.min(after, axis=0).tolist() == [0] * 5
-    np.testing.assert_array_equal(refresh.pulses[:, np.array([1, 2, 4])], 0)
