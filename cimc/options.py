@@ -84,6 +84,16 @@ class Correct(StrEnum):
     reconstruct = "reconstruct"
 
 
+class Compensate(StrEnum):
+    """What the digital side makes up for when devices have drifted. global: a scale of each layer; column: of each of
+    its columns.
+    """
+
+    none = "none"
+    global_ = "global"
+    column = "column"
+
+
 class ShareWeights(StrEnum):
     """Whether a weight that several products of a network use is one crossbar layer.
 

@@ -10,8 +10,9 @@ from cimc.api.agreement import note_low_agreement
 from cimc.api.progress import Note, Progress, silent, unsaid
 from cimc.dataset import Dataset
 from cimc.durations import parse_time
+from cimc.errors import CimcError
 from cimc.fault_map import read_fault_map
-from cimc.options import check_number, check_whole
+from cimc.options import Compensate, check_choice, check_number, check_whole
 from cimc.package import Package, read_package
 from runtime.crossbar.xla import use_compilation_cache
 from runtime.deployment.deploy import Deployment, errors_of_first_chip
@@ -34,6 +35,7 @@ def deploy(
     memory: int | None = None,
     carry: Carry = MappingProxyType({}),
     at: Sequence[str | float] = (),
+    compensate: Compensate | str = Compensate.none,
     faults: str | Path | None = None,
     progress: Progress = silent,
     note: Note = unsaid,
@@ -51,6 +53,8 @@ def deploy(
             counts.
         at: times after programming at which every chip is measured too: seconds, or a text such as `"1h"`
             (s, min, h, d, w, y).
+        compensate: what the digital side makes up for at these times, by reads of the devices: none, global (a scale a
+            layer) or column (one a column).
         faults: a fault map (`cimc.fault_map`): every chip has these stuck devices. None: as the description says.
         progress: called with the samples done on all chips and at all times, of how many.
         note: called with a line for what the user should know of the data, and where the agreement is low.
@@ -68,7 +72,10 @@ def deploy(
     check_carry(system.network, carry)
     data = match_data(system.network, data, free_batch=False, carried=carry.values())
     check_range(data, system.network, contents.mapping.input_range, note)
+    chosen = check_choice(Compensate, "compensate", compensate)
     seconds = tuple(dict.fromkeys(parse_time(time) for time in at))
+    if chosen is not Compensate.none and not seconds:
+        raise CimcError(f"compensate {chosen} makes up for what time does; say when with at, such as --at 1h,1y")
     stuck = {}
     if faults is not None:
         cells = read_fault_map(faults, contents.mapping, chip=contents.chip)
@@ -87,6 +94,7 @@ def deploy(
         carry=carry,
         input_range=contents.mapping.input_range,
         at=seconds,
+        compensate=chosen,
         stuck=stuck,
         progress=lambda done: progress(done, total),
     )

@@ -23,6 +23,7 @@ from cimc.commands.options import (
     require_finite,
 )
 from cimc.durations import time_text
+from cimc.options import Compensate
 
 if TYPE_CHECKING:
     import numpy as np
@@ -56,6 +57,10 @@ def deploy(
     at: Annotated[
         str | None, typer.Option(help="Times after programming to measure at too, such as 1s,1h,1d,1y.")
     ] = None,
+    compensate: Annotated[
+        Compensate,
+        typer.Option(help="What the digital side makes up for at these times: a scale a layer, or one a column."),
+    ] = Compensate.none,
     faults: Annotated[
         Path | None, typer.Option(help="Fault map (CSV: array,row,column,kind): every chip has these stuck devices.")
     ] = None,
@@ -64,7 +69,7 @@ def deploy(
 ) -> None:
     """Program virtual chips with a package and measure their accuracy and yield, on the test set.
 
-    Example: cimc deploy package/ --data mnist --chips 100 --at 1h,1d,1y
+    Example: cimc deploy package/ --data mnist --chips 100 --at 1h,1d,1y --compensate global
     """
     import cimc
     from cimc.commands.console import noting, progress_bar
@@ -85,6 +90,7 @@ def deploy(
             memory=size,
             carry=parse_carry(carry),
             at=at.split(",") if at else (),
+            compensate=compensate,
             faults=faults,
             progress=lambda done, total: bar(done, total, ""),
             note=note,

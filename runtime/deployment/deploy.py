@@ -11,9 +11,11 @@ import numpy as np
 from jax import Array
 
 from cimc.dataset import Dataset
+from cimc.options import Compensate
 from cimc.program import Program
 from runtime.crossbar.keys import new_key
 from runtime.crossbar.xla import jit
+from runtime.deployment.compensation import compensated_gains
 from runtime.devices.device import Device, device_of
 from runtime.system.carry import Carry, carried
 from runtime.system.inference import batches, exact_parameters, outputs_exactly, outputs_on_arrays
@@ -25,6 +27,7 @@ from runtime.system.state import State, System
 # Keys beside those of the writes, which count the layers.
 TRAITS = 1 << 20
 AGEING = 1 << 21
+COMPENSATION = 1 << 22
 POPULATION_BYTES = 1 << 28  # of the devices of all chips that are programmed at once
 
 
@@ -76,6 +79,7 @@ def deploy(
     carry: Carry = MappingProxyType({}),
     input_range: tuple[float, float] | None = None,
     at: Sequence[float] = (),
+    compensate: Compensate = Compensate.none,
     stuck: Mapping[str, np.ndarray] = MappingProxyType({}),
     progress: Callable[[int], None] = lambda samples: None,
 ) -> Deployment:
@@ -93,6 +97,7 @@ def deploy(
         memory: bytes for the values between layers; None: a share of what is free.
         carry, input_range: as `runtime.system.carry.carried`; each chip has its own states.
         at: seconds after programming; each chip is measured right after it, and as it is at each of these times.
+        compensate: what the digital side makes up for at each of these times.
         stuck: by layer what its stuck devices hold [2, rows, columns] in uS, NaN of all others; of every chip in place
             of drawn faults. Empty: as the chip's description says.
         progress: called with the samples done on all chips and at all times so far.
@@ -108,8 +113,12 @@ def deploy(
         runs = {}
         for die in range(first, min(first + at_once, chips)):
             written = program_chip(system, state, program_keys[die], stuck)
+            new = {**state, "conductance": written}
             for moment in moments:
                 held = {**state, "conductance": age_chip(system, written, moment, program_keys[die])}
+                if moment is not None and compensate is not Compensate.none:
+                    reads = jax.random.fold_in(read_keys[die], COMPENSATION)
+                    held["gain"] = compensated_gains(compensate, systems[moment], new, held, reads)
                 on_arrays = partial(outputs_on_arrays, systems[moment], held, key=read_keys[die])
                 runs[die, moment] = carried(network, carry, on_arrays)
         exactly = carried(network, carry, partial(outputs_exactly, network, parameters), input_range)

@@ -14,11 +14,13 @@ from cimc.data.load import load
 from cimc.device_time import Drift, Flicker, StateLaw
 from cimc.durations import parse_time, time_text
 from cimc.errors import CimcError
+from cimc.options import Compensate
 from cimc.package import read_package
+from runtime.deployment.compensation import compensated_gains
 from runtime.deployment.deploy import age_chip, aged_system, program_chip
 from runtime.network.load import load_network
 from runtime.system.program import programmed_state
-from runtime.system.state import build_system
+from runtime.system.state import build_system, gain_of
 from tests.networks import network_proto, weights
 
 DRIFT = Drift(start_s=20.0, exponent=StateLaw(constant=0.05), exponent_sd=StateLaw(constant=0.02))
@@ -93,6 +95,35 @@ def test_a_chip_that_does_not_age_says_so(place: Path) -> None:
     said: list[str] = []
     cimc.deploy("package", load("data.npz"), chips=1, at=["1y"], note=said.append)
     assert any("state no drift, relaxation or retention" in line for line in said)
+
+
+def test_a_drift_that_all_devices_share_is_compensated_whole(place: Path) -> None:
+    shared = Drift(start_s=20.0, exponent=StateLaw(constant=0.08))
+    quiet = {"drift": shared, "flicker": None, "read_noise_uS": 0.0, "conductance_min_uS": 0.0}
+    export(chip_with(**quiet))
+    data = load("data.npz")
+    year = 365.25 * 86400
+    plain, scaled, columns = (
+        cimc.deploy("package", data, chips=2, at=["1y"], compensate=kind) for kind in ("none", "global", "column")
+    )
+    assert np.mean(plain.aged[year]) < np.mean(plain.accuracies)
+    for found in (scaled, columns):
+        np.testing.assert_array_equal(found.accuracies, plain.accuracies)
+    # All conductances are 0.32 of what they were: so are the products, which the gain undoes; the ADC is not finer.
+    contents = read_package(Path("package"))
+    system = build_system(load_network(contents.network), contents.mapping, contents.chip)
+    state = programmed_state(system, contents.program)
+    new = {**state, "conductance": program_chip(system, state, jax.random.key(0))}
+    old = {**state, "conductance": age_chip(system, new["conductance"], year, jax.random.key(0))}
+    for kind in (Compensate.global_, Compensate.column):
+        gains = compensated_gains(kind, system, new, old, jax.random.key(1))["fc"]
+        np.testing.assert_allclose(gains, gain_of(state, "fc") * (year / 20) ** 0.08, rtol=1e-4)
+
+
+def test_compensation_needs_a_time(place: Path) -> None:
+    export(chip_with(drift=DRIFT))
+    with pytest.raises(CimcError, match="say when with at, such as --at 1h,1y"):
+        cimc.deploy("package", load("data.npz"), chips=1, compensate="column")
 
 
 @pytest.mark.parametrize(("text", "seconds"), [("1s", 1), ("2min", 120), ("1h", 3600), ("1.5d", 129600), (30, 30)])

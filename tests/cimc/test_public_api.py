@@ -36,7 +36,7 @@ EXPORT = "source chip | output data weights noise layers digital correct carry r
 SIGNATURES = {
     "compile": COMPILE,
     "compile_model": COMPILE,
-    "deploy": "package data | chips seed required baseline metric memory carry at faults progress note",
+    "deploy": "package data | chips seed required baseline metric memory carry at compensate faults progress note",
     "evaluate": "source data | exact noise metric layers memory carry seed progress note",
     "explain": "chip",
     "export": EXPORT,
