@@ -1,0 +1,1 @@
+"""Devices on the bench: simulated and drawn, or fitted to measurements; a function a command."""
