@@ -27,6 +27,8 @@ if TYPE_CHECKING:
     from cimc.api.evaluate import evaluate
     from cimc.api.explain import explain
     from cimc.api.export import export
+    from cimc.api.fit_device import FittedDevice, fit_device
+    from cimc.api.plot_device import plot_device
     from cimc.api.train import Trained, train
     from cimc.artifact import Artifact, read_artifact, write_artifact
     from cimc.chip import Chip, load_chip
@@ -34,8 +36,6 @@ if TYPE_CHECKING:
     from cimc.dataset import Dataset, Preprocess, Samples
     from cimc.device_file import DeviceFile, load_device
     from cimc.errors import CimcError
-    from cimc.lab.fit_device import FittedDevice, fit_device
-    from cimc.lab.plot_device import plot_device
     from cimc.mapping import Mapping
     from cimc.options import (
         Backward,
@@ -62,7 +62,7 @@ _PUBLIC = {
     "Dataset": "cimc.dataset",
     "Deployment": "runtime.deployment.deploy",
     "DeviceFile": "cimc.device_file",
-    "FittedDevice": "cimc.lab.fit_device",
+    "FittedDevice": "cimc.api.fit_device",
     "Loss": "cimc.options",
     "Mapping": "cimc.mapping",
     "Package": "cimc.package",
@@ -84,11 +84,11 @@ _PUBLIC = {
     "evaluate": "cimc.api.evaluate",
     "explain": "cimc.api.explain",
     "export": "cimc.api.export",
-    "fit_device": "cimc.lab.fit_device",
+    "fit_device": "cimc.api.fit_device",
     "load_chip": "cimc.chip",
     "load_data": "cimc.data.load:load",
     "load_device": "cimc.device_file",
-    "plot_device": "cimc.lab.plot_device",
+    "plot_device": "cimc.api.plot_device",
     "read_artifact": "cimc.artifact",
     "read_package": "cimc.package",
     "train": "cimc.api.train",

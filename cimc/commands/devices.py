@@ -11,8 +11,8 @@ from typer.core import TyperGroup
 from cimc.commands.options import Json, Seed, emit
 
 if TYPE_CHECKING:
+    from cimc.api.fit_device import FittedDevice
     from cimc.device_file import DeviceFile
-    from cimc.lab.fit_device import FittedDevice
 
 
 class _ShowsByName(TyperGroup):

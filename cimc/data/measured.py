@@ -9,8 +9,8 @@ from pathlib import Path
 import numpy as np
 
 from cimc.errors import CimcError
-from runtime.devices.fit_drift import RetentionData
-from runtime.devices.pulse_trains import PulseTrains
+from runtime.fitting.drift import RetentionData
+from runtime.fitting.pulse_trains import PulseTrains
 
 TO_MICRO = {"conductance_uS": 1.0, "conductance_S": 1e6, "current_uA": 1.0, "current_A": 1e6}
 UNITLESS = {"conductance": "conductance_uS or conductance_S", "current": "current_uA or current_A"}

@@ -9,7 +9,7 @@ import numpy as np
 from cimc.chip_cell import Cell
 from cimc.report.pictures import BLUE, GREY, ORANGE, plt, save
 from runtime.devices.pulse_laws import bounds_uS, step_factor
-from runtime.devices.pulse_trains import PulseTrains, without_outliers
+from runtime.fitting.pulse_trains import PulseTrains, without_outliers
 
 GREEN = "#3d8c58"
 COLOURS = (BLUE, ORANGE, GREEN)

@@ -1,10 +1,13 @@
 """What a device does, made from its description (`Cell`): `device_of(cell)` in `device` is the one door.
 
-device         the door: write, plan, pulse, read
-write_verify   closed-loop writes
-write_law      what a write leaves, from the chip's figures alone (plain NumPy)
-pulses         pulse laws, and which pulses a change of weights takes
+device         the door: traits, write, plan, pulse, read, age, wear
+traits         what is a device's own, drawn once a chip
+write_verify   closed-loop writes by the error that is left; write_law: what that is (plain NumPy)
+pulse_train    closed-loop writes as a loop of pulses and reads
+pulse_laws     how far a pulse moves a device; pulses: blind pulses; pulse_plan: which ones a change takes
 reads          reads with their noise
+age            what time does; age_law: its mean and sd (plain NumPy)
+wear           stuck, worn and leaking devices
 
 One rule about bounds. Targets lie in the window, G_min to G_max. The error a chip file states is the error left as
 measured, with whatever saturation there was in it: a write ends there, also beyond the window, and for a G_min of 0

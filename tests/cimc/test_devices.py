@@ -13,7 +13,7 @@ import cimc
 from cimc.commands.main import app
 from cimc.device_file import device_names, device_text
 from cimc.report.text_plot import text_plot
-from tests.runtime.devices.drawn_trains import drawn
+from tests.runtime.fitting.drawn_trains import drawn
 
 DEVICE = "soft-bounds-10"
 FULL = """name = "full"

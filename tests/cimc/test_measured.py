@@ -7,8 +7,8 @@ import pytest
 
 from cimc.data.measured import read_measurements
 from cimc.errors import CimcError
-from runtime.devices.fit_drift import RetentionData
-from runtime.devices.pulse_trains import PulseTrains
+from runtime.fitting.drift import RetentionData
+from runtime.fitting.pulse_trains import PulseTrains
 
 HEAD = "device,pulse,direction,conductance_uS"
 

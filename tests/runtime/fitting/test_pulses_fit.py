@@ -8,12 +8,12 @@ import pytest
 from cimc.chip_cell import Cell
 from runtime.crossbar.keys import new_key
 from runtime.devices.device import device_of
-from runtime.devices.fit_laws import FIXED, SHAPES
-from runtime.devices.fit_pulses import PulseFit, fit_pulses
-from runtime.devices.law_keys import FittedShape, law_keys
 from runtime.devices.pulse_laws import step_factor
-from runtime.devices.pulse_trains import PulseTrains, without_outliers
-from tests.runtime.devices.drawn_trains import C2C, DOWN, HIGH, LOW, SPREADS, STEP, drawn
+from runtime.fitting.law_keys import FittedShape, law_keys
+from runtime.fitting.pulse_trains import PulseTrains, without_outliers
+from runtime.fitting.pulses import PulseFit, fit_pulses
+from runtime.fitting.shapes import FIXED, SHAPES
+from tests.runtime.fitting.drawn_trains import C2C, DOWN, HIGH, LOW, SPREADS, STEP, drawn
 
 TRUE = {
     "conductance_min_uS": LOW,

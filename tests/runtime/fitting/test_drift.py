@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from runtime.devices.fit_drift import RetentionData, fit_drift
+from runtime.fitting.drift import RetentionData, fit_drift
 
 
 @pytest.mark.parametrize("dirty", [False, True])

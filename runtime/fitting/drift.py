@@ -6,8 +6,8 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from runtime.devices.fit_pulses import CONFIDENCE, Estimate
-from runtime.devices.fit_sides import fit_lines, mean_of, spread, truncated_sd
+from runtime.fitting.pulses import CONFIDENCE, Estimate
+from runtime.fitting.sides import fit_lines, mean_of, spread, truncated_sd
 
 Doubles = npt.NDArray[np.float64]
 RESAMPLED = 200

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from runtime.devices.fit_laws import Shape
-from runtime.devices.pulse_trains import PulseTrains, Steps, robust_sd
+from runtime.fitting.pulse_trains import PulseTrains, Steps, robust_sd
+from runtime.fitting.shapes import Shape
 
 Doubles = npt.NDArray[np.float64]
 Integers = npt.NDArray[np.int64]

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from runtime.devices.pulse_trains import PulseTrains
+from runtime.fitting.pulse_trains import PulseTrains
 
 LOW, HIGH, STEP, DOWN, C2C = 10.0, 100.0, 2.5, 2.2, 0.3
 SPREADS = {"step_d2d": 0.15, "asymmetry_d2d": 0.05, "high_d2d": 0.08, "low_d2d": 0.06}

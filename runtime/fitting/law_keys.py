@@ -7,7 +7,7 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from runtime.devices.fit_laws import SHAPES
+from runtime.fitting.shapes import SHAPES
 
 Doubles = npt.NDArray[np.float64]
 

@@ -13,8 +13,10 @@ from itertools import zip_longest
 import numpy as np
 import numpy.typing as npt
 
-from runtime.devices.fit_laws import FIXED, SHAPES
-from runtime.devices.fit_sides import (
+from runtime.fitting.law_keys import FittedShape, law_keys
+from runtime.fitting.pulse_trains import PulseTrains, robust_sd, steps_of, without_outliers
+from runtime.fitting.shapes import FIXED, SHAPES
+from runtime.fitting.sides import (
     FLOOR,
     Lines,
     Side,
@@ -26,8 +28,6 @@ from runtime.devices.fit_sides import (
     spread,
     truncated_sd,
 )
-from runtime.devices.law_keys import FittedShape, law_keys
-from runtime.devices.pulse_trains import PulseTrains, robust_sd, steps_of, without_outliers
 
 Doubles = npt.NDArray[np.float64]
 

@@ -12,9 +12,9 @@ from cimc.errors import CimcError
 from cimc.files import replacing, require_different
 from cimc.options import check_number, check_whole
 from cimc.toml_text import comment_lines, toml_text
-from runtime.devices.fit_drift import DriftFit, RetentionData, fit_drift
-from runtime.devices.fit_pulses import Estimate, PulseFit, fit_pulses
-from runtime.devices.pulse_trains import PulseTrains
+from runtime.fitting.drift import DriftFit, RetentionData, fit_drift
+from runtime.fitting.pulse_trains import PulseTrains
+from runtime.fitting.pulses import Estimate, PulseFit, fit_pulses
 
 READ_VOLTAGE_V = 0.2  # of a description, where none was measured
 DIGITS = 5

@@ -1,1 +1,0 @@
-"""Devices on the bench: simulated and drawn, or fitted to measurements; a function a command."""
