@@ -42,7 +42,7 @@ class FlattenControlFlow(ir.passes.InPlacePass):
         while nodes := [node for node in model.graph if _controls(node)]:
             for network_pass in _PREPARE:
                 network_pass(model)
-            if not (_flatten(model, nodes) or (_fix_known(model) and _flatten(model, nodes))):
+            if not (_flatten(model, nodes) or _flatten(_with_sizes(model), nodes)):
                 choices = [node for node in nodes if node.op_type == "If"]
                 if not choices:
                     break
@@ -57,16 +57,14 @@ def _controls(node: ir.Node) -> bool:
     return node.op_type in ("If", "Loop", "Scan") and not node.domain
 
 
-def _fix_known(model: ir.Model) -> bool:
-    """Make constants of what follows from sizes alone, which bodies use too; whether there was any."""
+def _with_sizes(model: ir.Model) -> ir.Model:
+    """The model with all sizes inferred, and with constants for what follows from them alone, which bodies use too."""
     known = infer_constants(model)
-    found = [value for node in model.graph for value in node.outputs if value.name in known]
-    for value in found:
-        if value.uses():
-            fixed = add_constant(model.graph, f"{value.name}.known", known[value.name or ""])
-            for use in tuple(value.uses()):
-                use.node.replace_input_with(use.idx, fixed)
-    return bool(found)
+    for value in [value for node in model.graph for value in node.outputs if value.name in known and value.uses()]:
+        fixed = add_constant(model.graph, f"{value.name}.known", known[value.name or ""])
+        for use in tuple(value.uses()):
+            use.node.replace_input_with(use.idx, fixed)
+    return model
 
 
 def _flatten(model: ir.Model, nodes: Sequence[ir.Node]) -> bool:

@@ -43,7 +43,11 @@ class Quality:
     agreed: dict[str, Sums] = field(default_factory=dict)
 
     def add(self, outputs: Arrays, samples: Samples, reference: Arrays | None = None) -> None:
-        """Count a batch: outputs by name, the samples with their labels, and what the exact network gives."""
+        """Count a batch: outputs by name, the samples with their labels, and what the exact network gives.
+
+        An output without sizes, of a network whose batch is fixed, is one sample.
+        """
+        outputs = {name: np.atleast_1d(values) for name, values in outputs.items()}
         for one in self.labelled:
             labels, values = samples.labels_of(one.output), outputs[one.output]
             if labels is None:
@@ -51,7 +55,8 @@ class Quality:
             if one.softmax and one.name == "perplexity":
                 values = np.log(np.maximum(values, 1e-30))
             self.measured[one.output] = merge(self.measured.get(one.output), one.measure.add(values, labels))
-        for name, wanted in (reference or {}).items():
+        for name, given in (reference or {}).items():
+            wanted = np.atleast_1d(given)
             if wanted.dtype == np.float32 and wanted.size:
                 self.agreed[name] = merge(self.agreed.get(name), agreement_sums(outputs[name], wanted))
 

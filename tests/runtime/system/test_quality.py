@@ -101,6 +101,19 @@ def test_of_one_value_without_labels_the_fidelity_stands() -> None:
     assert value == pytest.approx(0.99, abs=1e-5)
 
 
+def test_an_output_without_sizes_is_one_sample() -> None:
+    nodes = [helper.make_node("MatMul", ["x", "W"], ["h"]), helper.make_node("ReduceMean", ["h"], ["y"], keepdims=0)]
+    proto = network_proto(nodes, {"x": (1, 2, 3)}, {"y": ()}, {"W": weights(3, 2)})
+    targets = np.array([1.0, 3.0], np.float32)
+    samples = Samples({"x": np.zeros((2, 1, 2, 3), np.float32)}, targets)
+    quality = new_quality(load_network(lower(ir.from_proto(proto))), samples, "mae", name="means")
+    for place, value in enumerate((2.0, 3.5)):
+        output = {"y": np.array(value, np.float32)}
+        quality.add(output, samples.take(slice(place, place + 1)), output)
+    assert quality.figures() == {"y": {"mae": pytest.approx(0.75)}}
+    assert quality.agreement()["y"]["largest_error"] == 0
+
+
 def test_outputs_of_integers_alone_cannot_stand() -> None:
     quality = new_quality(one_output(1), Samples({"x": X}))
     quality.add({"y": ANGLE}, Samples({"x": X}), {"y": np.zeros(SAMPLES, np.int64)})
