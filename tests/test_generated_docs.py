@@ -3,7 +3,7 @@
 import re
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, get_args
 
 import pytest
 from pydantic import BaseModel
@@ -61,9 +61,8 @@ def test_page_of_chips_has_every_key_in_its_section_and_every_built_in_chip() ->
 
 def test_page_of_chips_has_a_table_for_every_pulse_law() -> None:
     text = page("chips.md")
-    assert {law.model_fields["law"].annotation for law in LAWS} == {
-        Literal[name] for name in re.findall(r"^### `\[cell\.pulse\]`, law `([\w-]+)`$", text, re.MULTILINE)
-    }
+    tables = re.findall(r"^### `\[cell\.pulse\]`, law `([\w-]+)`$", text, re.MULTILINE)
+    assert sorted(tables) == sorted(get_args(law.model_fields["law"].annotation)[0] for law in LAWS)
 
 
 def test_units_come_from_keys() -> None:

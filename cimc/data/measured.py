@@ -164,7 +164,8 @@ def _pulse_trains(table: _Table, micro: np.ndarray, *, up_only: bool) -> PulseTr
     train = np.unique(np.stack([cycle, np.zeros(len(pulse)) if through else direction]), axis=1, return_inverse=True)[1]
     train = train.reshape(-1)
     order = np.lexsort([pulse, train, device])
-    trains = PulseTrains(*(values[order] for values in (device, train, pulse.astype(np.int64), direction, micro)))
+    number = pulse.astype(np.int64)
+    trains = PulseTrains(device[order], train[order], number[order], direction[order], micro[order])
     same = (np.diff(trains.pulse) == 0) & (np.diff(trains.train) == 0) & (np.diff(trains.device) == 0)
     if same.any():
         row = int(order[np.flatnonzero(same)[0] + 1])

@@ -4,12 +4,16 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import matplotlib as mpl
 import numpy as np
 
 from cimc.chip_cell import Cell
-from cimc.report.pictures import BLUE, GREY, ORANGE, plt, save
+from cimc.report.pictures import BLUE, GREY, ORANGE, save
 from runtime.devices.pulse_laws import bounds_uS, step_factor
 from runtime.fitting.pulse_trains import PulseTrains, without_outliers
+
+mpl.use("Agg")
+from matplotlib import pyplot as plt
 
 GREEN = "#3d8c58"
 COLOURS = (BLUE, ORANGE, GREEN)

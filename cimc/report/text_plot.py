@@ -37,8 +37,8 @@ def text_plot(
     ends = [f"{high:.3g}", *[""] * (height - 2), f"{low:.3g}"]
     margin = max(map(len, ends))
     lines = [f"{end:>{margin}} ┤{''.join(map(chr, cell_row))}" for end, cell_row in zip(ends, cells, strict=True)]
-    first, last = f"{x[0]:.3g}", f"{x[-1]:.3g}"
-    return [*lines, f"{'':{margin}} └{'─' * width}", f"{'':{margin + 2}}{first}{last:>{width - len(first)}}"]
+    left, right = f"{x[0]:.3g}", f"{x[-1]:.3g}"
+    return [*lines, f"{'':{margin}} └{'─' * width}", f"{'':{margin + 2}}{left}{right:>{width - len(left)}}"]
 
 
 def _resampled(x: Sequence[float], values: Sequence[float], count: int) -> list[float]:

@@ -151,8 +151,8 @@ def chip_naming(device: str) -> str:
 def test_a_compiled_file_does_not_follow_later_changes_of_the_device(folder: Path, named_in: str) -> None:
     (folder / "chip.toml").write_text(chip_naming("mine.toml"), encoding="utf-8")
     noise = {"option": 0.25, "file": 0.5}[named_in]
-    chip, options = ("chip.toml", {}) if named_in == "file" else ("ideal", {"device": "mine.toml"})
-    compiled = cimc.compile("model.onnx", chip, output="model.cim", verify=False, **options)
+    chip, device = ("chip.toml", None) if named_in == "file" else ("ideal", "mine.toml")
+    compiled = cimc.compile("model.onnx", chip, output="model.cim", verify=False, device=device)
     (folder / "mine.toml").write_text(OWN.replace("17.0", "99.0"), encoding="utf-8")
     read = cimc.read_artifact("model.cim")
     assert read.chip == compiled.artifact.chip

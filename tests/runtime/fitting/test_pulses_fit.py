@@ -1,5 +1,7 @@
 """Fits of pulse laws: data drawn from a law give that law, and its figures within the stated confidence."""
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -73,8 +75,8 @@ def test_the_runtimes_own_device_returns_its_figures() -> None:
     traits = device.traits(key, (count,))
     held = traits["low"] + 0.5
     take, rows = jax.jit(device.pulse), [held]
-    for number, direction in enumerate([1.0] * 100 + [-1.0] * 100):
-        held = take(held, jnp.full((count,), direction), jax.random.fold_in(key, number), traits)
+    for step, sign in enumerate([1.0] * 100 + [-1.0] * 100):
+        held = take(held, jnp.full((count,), sign), jax.random.fold_in(key, step), traits)
         rows.append(held)
     conductance = np.stack(rows).T.astype(float)
     number = np.tile(np.arange(201), count)
@@ -106,7 +108,9 @@ def test_keys_of_a_law_describe_the_fitted_shape(law: str, given: list[float]) -
     end = given[0] * width if law in ("soft-bounds", "power") else width
     low, high = (start + width - end, start + end)
     shapes = [FittedShape(np.array(given), factor, width) for factor in factors]
-    keys = {key.removeprefix("pulse."): value for key, value in law_keys(law, shapes, low, high).items()}
+    keys: dict[str, Any] = {
+        key.removeprefix("pulse."): value for key, value in law_keys(law, shapes, low, high).items()
+    }
     for name in ("factors", "factors_down"):
         values = [keys.pop(f"{name}.{index}") for index in range(len(given)) if f"{name}.{index}" in keys]
         keys |= {name: values} if values else {}
