@@ -20,6 +20,7 @@ from runtime.devices.pulse_laws import bounds_uS, exponential_form, pulse_respon
 BEFORE_BOUND = 0.5
 SLOWEST = 1e-3  # a step so small, over the stated one, ends a staircase
 LONGEST = 1 << 14  # pulses of a staircase
+NEAREST = 0.5  # of a pulse
 ROUNDING = 1e-3  # of a pulse: a whole pulse is one also where float32 has left a little less
 
 
@@ -185,7 +186,7 @@ def _move(stairs: Staircase, start: Array, way: Array) -> tuple[Array, Array]:
     """
     first = stairs.position(start)
     most = jnp.ceil(stairs.position(jnp.full_like(start, stairs.end)) - first - ROUNDING)
-    count = jnp.floor(stairs.position(start + way) - first + ROUNDING)
+    count = jnp.floor(stairs.position(start + way) - first + NEAREST)
     count = jnp.maximum(jnp.minimum(count, most), 0)
     return count, jnp.where(count > 0, stairs.travelled(first + count), start)
 

@@ -16,6 +16,8 @@ from cimc.options import Residual, Sync, Write
 from cimc.units import pair_targets, pair_weight
 from runtime.crossbar.xla import once
 from runtime.devices.device import device_of
+from runtime.devices.pulse_laws import bounds_uS
+from runtime.devices.pulse_plan import staircase
 from runtime.training.policies.policy import Aim, Change, LayerState, UpdatePolicy, Wish
 
 ACCUMULATOR = "accumulator"
@@ -54,12 +56,12 @@ def check(options: MixedPrecision, chip: Chip) -> None:
             f"use --sync readback, or --write verify"
         )
     # A weight moves by at most its range, or half a level more; it is due beyond the threshold.
-    if not 0 <= threshold(options, chip) < reach(chip):
+    if not 0 <= threshold(options, chip) < reach(options, chip):
         stated = options.threshold is not None
         given, remedy = ("--threshold", "one") if stated else ("the granularity of the device,", "--threshold")
         raise CimcError(
             f"{given} {threshold(options, chip):g} is not a fraction of the weight range that a weight can pass on "
-            f"{chip.name}; give {remedy} from 0 to below {reach(chip):.3g}"
+            f"{chip.name}; give {remedy} from 0 to below {reach(options, chip):.3g}"
         )
 
 
@@ -78,16 +80,19 @@ def threshold(options: MixedPrecision, chip: Chip) -> float:
     return cell.granularity
 
 
-def reach(chip: Chip) -> float:
+def reach(options: MixedPrecision, chip: Chip) -> float:
     """The largest weight that a pair can be asked to hold, as a fraction of the weight range.
 
     With levels that is half a level beyond the last one, which it still stands for: else the step to it would never be
-    complete.
+    complete. Blind pulses that slow down towards the bound are asked for up to half a step before it.
     """
-    levels = chip.cell.programmable_uS
+    cell, levels = chip.cell, chip.cell.programmable_uS
+    if options.write == "pulse" and cell.pulse is not None and cell.pulse.law_name != "linear":
+        low, _ = bounds_uS(cell)
+        return min((staircase(cell, up=True).end - (cell.conductance_min_uS - low)) / cell.window_uS, 1.0)
     if levels is None:
         return 1.0
-    return (levels[-1] - levels[0] + (levels[-1] - levels[-2]) / 2) / chip.cell.window_uS
+    return (levels[-1] - levels[0] + (levels[-1] - levels[-2]) / 2) / cell.window_uS
 
 
 def update(
@@ -112,7 +117,7 @@ def accumulate(
         held = once(device_of(chip.cell).read(layer.conductance, key))
         base = pair_weight(held, weight_range, chip)
     # What lies beyond the range can never be programmed and must not keep a device due for ever.
-    edge, limit = weight_range * min(reach(chip), 1.0), weight_range * reach(chip)
+    edge, limit = weight_range * min(reach(options, chip), 1.0), weight_range * reach(options, chip)
     base = jnp.clip(base, -edge, edge)
     total = jnp.clip(layer.memory[ACCUMULATOR] + step, -limit - base, limit - base)
     due = jnp.abs(total) > threshold * weight_range
