@@ -10,6 +10,7 @@ from cimc.chip_sections import NonNegative, Positive, Section
 from cimc.device_laws import Law, MeanLaw, Numbers, SdLaw, extreme_of, law_at
 from cimc.device_pulse import AnyPulse
 from cimc.device_time import Drift, Endurance, Faults, Flicker, Leak, Relaxation, Retention, state_law_at
+from cimc.scheme import namespace_of
 
 # Where a chip states neither a step nor levels, an update is due at twice the largest sd that a write leaves: the rule
 # of the published simulations, where a level of 4 uS is programmed with an sd of 2 uS (arXiv 2305.14547, Table 1).
@@ -259,7 +260,7 @@ class Cell(Section):
 
         conductance: uS, an array (NumPy or JAX).
         """
-        xp = conductance.__array_namespace__()
+        xp = namespace_of(conductance)
         return xp.clip(conductance, self.conductance_min_uS, self.conductance_max_uS) * (1.0 / self.conductance_max_uS)
 
     def _law_at(self, law: Law, target: Any) -> Any:

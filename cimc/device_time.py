@@ -7,6 +7,7 @@ from pydantic import BeforeValidator, Field, model_validator
 
 from cimc.chip_sections import Finite, NonNegative, Positive, Section
 from cimc.device_laws import MeanLaw, Numbers, SdLaw, law_at
+from cimc.scheme import namespace_of
 
 Share = Annotated[float, Field(ge=0, le=1)]
 
@@ -144,7 +145,7 @@ class Endurance(Section):
 
 def state_law_at(law: StateLaw, x: Any) -> Any:
     """The law at states x = g / G_max, an array (NumPy or JAX) of numbers of at least 0."""
-    xp = x.__array_namespace__()
+    xp = namespace_of(x)
     safe = xp.maximum(x, 1e-6)
     value = law.constant + law.log * xp.log(safe) + (law.scale * safe**law.power if law.scale else 0.0)
     if law.least is not None or law.most is not None:

@@ -62,3 +62,8 @@ FOOTPRINTS: dict[str, Footprint] = {
 }
 # Those that the runtime reads; chips with another one are mapped only.
 SCHEMES: dict[str, Scheme] = {"differential": Scheme((+1, -1), _pair_shares)}
+
+
+def namespace_of(values: Any) -> Any:
+    """The array namespace of an array, NumPy or JAX, or of a number (NumPy's before 2.1 have none)."""
+    return values.__array_namespace__() if hasattr(values, "__array_namespace__") else np

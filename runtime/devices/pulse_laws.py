@@ -12,7 +12,7 @@ import numpy as np
 
 from cimc.chip import Cell
 from cimc.device_pulse import Binary, Exponential, ExponentialStep, Piecewise, Power, Pulse, Tabulated
-from cimc.scheme import AnyArray
+from cimc.scheme import AnyArray, namespace_of
 
 # A device whose own bound lies at the middle or beyond is treated as if it lay so far from it, as a part of the window.
 LEAST_REACH = 1e-3
@@ -65,7 +65,7 @@ def step_factor(conductance: AnyArray, *, up: Any, low: Any, high: Any, cell: Ce
     Raises:
         ValueError: the device has no pulse response.
     """
-    xp = conductance.__array_namespace__()
+    xp = namespace_of(conductance)
     pulse = pulse_response(cell)
     middle = (cell.conductance_min_uS + cell.conductance_max_uS) / 2
     if isinstance(up, bool):
@@ -96,7 +96,7 @@ def _exponential(place: Place, pulse: Exponential, cell: Cell) -> Any:
 
 def _exponential_step(place: Place, pulse: ExponentialStep, cell: Cell) -> Any:
     """As aihwkit has it: z grows towards the bound, from `shift` (RESET: -shift) at the middle of the window."""
-    xp = place.room.__array_namespace__()
+    xp = namespace_of(place.room)
     weight = 2 * (place.reach - place.room) / place.width  # -1 to 1 in the direction of the pulse
     z = pulse.slope * weight + _of_direction(place, pulse.shift, -pulse.shift)
     amplitude = _of_direction(place, pulse.amplitude, pulse.amplitude_down)
@@ -199,12 +199,12 @@ def _of_direction(place: Place, up: float, down: float) -> Any:
     """The figure of SET or RESET: a number where both are the same or the direction is one, else an array."""
     if isinstance(place.up, bool) or up == down:
         return up if place.up is True or up == down else down
-    return place.up.__array_namespace__().where(place.up, up, down)
+    return namespace_of(place.up).where(place.up, up, down)
 
 
 def _interpolated(place: Place, at: Any, up: tuple[Any, Any], down: tuple[Any, Any]) -> Any:
     """Linear between the nodes (places, values) of the direction, at the end values beyond them."""
-    xp = at.__array_namespace__()
+    xp = namespace_of(at)
     if isinstance(place.up, bool):
         return xp.interp(at, *(up if place.up else down))
     return xp.where(place.up, xp.interp(at, *up), xp.interp(at, *down))
