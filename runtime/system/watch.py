@@ -81,26 +81,33 @@ def follow(
 
     The same `key` serves all looks: each takes its number into it.
     """
-    ranges, watch = _follow(system, read_part(state), watch, stored, preprocess, key)
-    return {**state, "input_range": ranges}, watch
+    part = read_part(state)
+    seen, moved = _look(system, part, watch, stored, preprocess, key, 0)
+    looked = watch._replace(seen=seen, looks=watch.looks + 1)
+    # Not one program with both branches: looking, which both do, would be compiled twice.
+    if not moved:
+        return state, looked
+    ranges = _choose(system, part, watch, stored, preprocess, key)
+    chosen, _ = _look(system, {**part, "input_range": ranges}, watch, stored, preprocess, key, 2)
+    return {**state, "input_range": ranges}, looked._replace(
+        chosen=chosen, seen=chosen, calibrations=watch.calibrations + 1
+    )
+
+
+def _key_of(key: Array, watch: Watch, use: int | Array) -> Array:
+    """Of the first look, of the choice, and of the look that follows it."""
+    return jax.random.split(jax.random.fold_in(key, watch.looks), 3)[use]
 
 
 @partial(jit, static_argnums=(0, 4))
-def _follow(
-    system: System, state: State, watch: Watch, stored: Stored, preprocess: Preprocess, key: Array
-) -> tuple[dict[str, Array], Watch]:
-    look_key, choose_key, again_key = jax.random.split(jax.random.fold_in(key, watch.looks), 3)
+def _look(
+    system: System, state: State, watch: Watch, stored: Stored, preprocess: Preprocess, key: Array, use: int | Array
+) -> tuple[dict[str, Seen], Array]:
+    """What is seen, and whether it has moved since the ranges were chosen."""
     few = {name: array[:WATCHED_IMAGES] for name, array in stored.items()}
-    seen = look(system, state, few, preprocess, look_key)
-
-    def choose(_: None) -> tuple[dict[str, Array], dict[str, Seen]]:
-        ranges = _choose(system, state, stored, preprocess, choose_key)
-        return ranges, look(system, {**state, "input_range": ranges}, few, preprocess, again_key)
-
+    seen = look(system, state, few, preprocess, _key_of(key, watch, use))
     moved = jnp.any(jnp.stack([_moved(seen[name], watch.chosen[name]) for name in seen])) | (watch.calibrations == 0)
-    ranges, chosen = jax.lax.cond(moved, choose, lambda _: (state["input_range"], watch.chosen), None)
-    seen = jax.tree.map(lambda a, b: jnp.where(moved, a, b), chosen, seen)
-    return ranges, Watch(chosen, seen, watch.calibrations + moved, watch.looks + 1)
+    return seen, moved
 
 
 def _moved(now: Seen, then: Seen) -> Array:
@@ -132,9 +139,12 @@ def look(system: System, state: State, stored: Stored, preprocess: Preprocess, k
     return record
 
 
-def _choose(system: System, state: State, stored: Stored, preprocess: Preprocess, key: Array) -> dict[str, Array]:
+@partial(jit, static_argnums=(0, 4))
+def _choose(
+    system: System, state: State, watch: Watch, stored: Stored, preprocess: Preprocess, key: Array
+) -> dict[str, Array]:
     record: dict[str, Array] = {}
-    _run(system, state, stored, preprocess, calibrating_product(system, state, record), key)
+    _run(system, state, stored, preprocess, calibrating_product(system, state, record), _key_of(key, watch, 1))
     return record
 
 

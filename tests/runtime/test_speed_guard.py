@@ -104,20 +104,20 @@ def test_python_is_called_once_in_twenty_steps_and_each_function_compiled_once(
 ) -> None:
     calls = []
     compiled: Any = train_steps  # what jax.jit returns counts what it compiled
-    follow: Any = watch._follow
+    of_looks: list[Any] = [watch._look, watch._choose]
 
     def counted(*arguments: Any) -> Any:
         calls.append(int(arguments[-1]))
         return compiled(*arguments)
 
     monkeypatch.setattr(training, "train_steps", counted)
-    before, looks = compiled._cache_size(), follow._cache_size()
+    before, looks = compiled._cache_size(), [function._cache_size() for function in of_looks]
     # 130 steps: ranges are looked at every 5 of the first 100; the end of each epoch cuts calls short.
     options = TrainingOptions(epochs=2, steps_per_epoch=65, batch_size=BATCH)
     train(system, start(system, initial_state(system), options), options, data())
     assert calls == [5] * 20 + [20, 10]
     assert compiled._cache_size() - before <= 1
-    assert follow._cache_size() - looks <= 1
+    assert all(function._cache_size() - had <= 1 for function, had in zip(of_looks, looks, strict=True))
 
 
 def test_another_process_finds_the_compiled_step_in_the_cache() -> None:
