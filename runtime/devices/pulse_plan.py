@@ -66,10 +66,11 @@ def plan_pulses(
 ) -> tuple[Array, Array]:
     """Whole pulses for G+ and G- [2, ..], and the weight [..] they aim at.
 
-    As many as do not go too far (Nandakumar et al. 2020 for the linear law). An increase first takes G- down to its
-    minimum, then G+ up; a decrease the reverse, so that the idle device of a pair stays at G_min. Where pulses only go
-    up, an increase raises G+, a decrease G- (see `find_full_pairs`). A binary device takes one pulse where it is on the
-    wrong side of the middle. A device takes no more pulses than lead to its bound.
+    Where every step is the same, as many as do not go too far (Nandakumar et al. 2020); else those that lead nearest,
+    what is too much of them to be taken back later. An increase first takes G- down to its minimum, then G+ up; a
+    decrease the reverse, so that the idle device of a pair stays at G_min. Where pulses only go up, an increase raises
+    G+, a decrease G- (see `find_full_pairs`). A binary device takes one pulse where it is on the wrong side of the
+    middle. A device takes no more pulses than lead to its bound.
 
     Args:
         change: of the weights [..].
@@ -180,7 +181,7 @@ def _plan_moves(wanted: Array, held: Array, pulse: Pulse, cell: Cell) -> tuple[A
 
 
 def _move(stairs: Staircase, start: Array, way: Array) -> tuple[Array, Array]:
-    """As many whole pulses [..] as lead no further than wanted, none from beyond the end, and where they lead.
+    """The whole pulses [..] that lead nearest to what is wanted, none from beyond the end, and where they lead.
 
     start: what is travelled already, uS. way: how much further, uS. The result is travelled likewise.
     """

@@ -31,8 +31,8 @@ COARSE, FINE = tuple(1.37**power for power in (-3, -1, 1, 3, 5)), (1 / 1.37, 1.0
 # less current.
 SPANS = (0.5, 0.71, 1.41, 2.0, 2.83, 4.0)
 WEIGHTS_AT_ONCE = 1 << 20  # columns of so many weights are tried together
-# Factors are taken where they leave at most so much of the error, 0.5 dB: each channel's largest input is known less well
-# than the layer's, and for less they were not worth what they clip (file types: -5 and -11 %, and rare files lost).
+# Factors are taken where they leave at most so much of the error, 0.5 dB: each channel's largest input is known less
+# well than the layer's, and for less they were not worth what they clip (file types: -5, -11 %, and rare files lost).
 WORTH_FACTORS = 0.9
 # No channel gets less than this part of the largest factor: what is silent in the calibration may speak later.
 LEAST_FACTOR = 1 / 64

@@ -25,7 +25,8 @@ from runtime.training.train import Run, start, train
 
 MODEL = Path(__file__).parents[2] / "models" / "lenet5.onnx"
 ROUNDS, STEPS = 5, 100
-SPREAD = {"step_d2d": 0.3, "asymmetry_d2d": 0.05, "high_d2d": 0.3, "low_d2d": 0.3}
+SAME = SoftBounds(law="soft-bounds", step_uS=4.0, c2c=0.3)
+OWN = SAME.model_copy(update={"step_d2d": 0.3, "asymmetry_d2d": 0.05, "high_d2d": 0.3, "low_d2d": 0.3})
 
 
 @dataclass(frozen=True)
@@ -40,8 +41,8 @@ class Case:
 CASES = (
     Case("linear, closed loop", Linear(step_uS=4.0), Write.verify),
     Case("linear, pulses", Linear(step_uS=4.0, c2c=0.3), Write.pulse),
-    Case("soft bounds, pulses", SoftBounds(law="soft-bounds", step_uS=4.0, c2c=0.3), Write.pulse),
-    Case("soft bounds, d2d, pulses", SoftBounds(law="soft-bounds", step_uS=4.0, c2c=0.3, **SPREAD), Write.pulse),
+    Case("soft bounds, pulses", SAME, Write.pulse),
+    Case("soft bounds, d2d, pulses", OWN, Write.pulse),
 )
 
 

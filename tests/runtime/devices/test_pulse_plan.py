@@ -133,11 +133,11 @@ def test_a_plan_asks_for_no_pulse_that_a_device_at_its_bound_cannot_take(pulse: 
         assert aimed == pytest.approx(base)
 
 
-def test_less_than_a_pulse_where_the_device_is_takes_none_and_stays_wanted() -> None:
+def test_less_than_half_a_pulse_where_the_device_is_takes_none_and_stays_wanted() -> None:
     # At 60 of 64 uS a SET pulse of soft bounds is 4 (64 - 60) / 32 = 0.5 uS; at 0 it is 8 uS.
     cell = plain_cell().model_copy(update={"pulse": SoftBounds(law="soft-bounds", step_uS=4.0)})
-    assert planned(cell, 7.9 / 64, 0.0) == ([0, 0], 0.0)
-    assert planned(cell, 8.1 / 64, 0.0)[0] == [1, 0]
+    assert planned(cell, 3.7 / 64, 0.0) == ([0, 0], 0.0)
+    assert planned(cell, 4.5 / 64, 0.0)[0] == [1, 0]
     pulses, aimed = planned(cell, 0.6 / 64, 60 / 64)
     assert pulses == [1, 0]
     assert aimed == pytest.approx(60.5 / 64)
