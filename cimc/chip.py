@@ -210,10 +210,10 @@ def parse_chip(
     """
     try:
         return Chip.model_validate(_changed(tomllib.loads(text), source, device, settings))
-    except tomllib.TOMLDecodeError as error:
-        raise CimcError(f"chip file {source} is not valid TOML: {error}; correct that line") from None
     except ValidationError as error:
         raise CimcError(f"chip file {source}: {explain_invalid(error, Chip)}") from None
+    except (ValueError, RecursionError) as error:  # TOML's own errors, numbers of thousands of digits, deep nesting
+        raise CimcError(f"chip file {source} is not valid TOML: {str(error)[:200]}; correct that line") from None
 
 
 def load_chip(

@@ -8,7 +8,7 @@ from pydantic import Field, model_validator
 
 from cimc.chip_sections import NonNegative, Positive, Section
 from cimc.device_laws import Law, MeanLaw, Numbers, SdLaw, extreme_of, law_at
-from cimc.device_pulse import AnyPulse
+from cimc.device_pulse import AnyPulse, Tabulated
 from cimc.device_time import Drift, Endurance, Faults, Flicker, Leak, Relaxation, Retention, state_law_at
 from cimc.scheme import namespace_of
 
@@ -93,7 +93,9 @@ class Cell(Section):
 
     technology: str = Field(description="kind of device, for the reader")
     conductance_min_uS: NonNegative = Field(description="G_min, uS: an idle device; the lower end of the window")
-    conductance_max_uS: Positive = Field(description="G_max, uS: a fully-on device; the upper end of the window")
+    conductance_max_uS: Positive = Field(
+        le=1e9, description="G_max, uS: a fully-on device; the upper end of the window"
+    )
     read_voltage_V: Positive = Field(description="voltage on a driven row in a read, V")
     levels: int | None = Field(
         default=None,
@@ -162,6 +164,19 @@ class Cell(Section):
                 f"level_uS must begin at G_min, {self.conductance_min_uS:g} uS, and end at or below G_max, "
                 f"{self.conductance_max_uS:g} uS; it runs from {self.level_uS[0]:g} to {self.level_uS[-1]:g}"
             )
+        return self
+
+    @model_validator(mode="after")
+    def _check_curves(self) -> "Cell":
+        if isinstance(self.pulse, Tabulated):
+            low, high = self.conductance_min_uS, self.conductance_max_uS
+            for key in ("curve_uS", "curve_down_uS"):
+                curve = getattr(self.pulse, key)
+                if curve is not None and (min(curve) > low or max(curve) < high):
+                    raise ValueError(
+                        f"pulse.{key} runs from {min(curve):g} to {max(curve):g} uS; it must hold the window, "
+                        f"{low:g} to {high:g} uS"
+                    )
         return self
 
     @model_validator(mode="after")

@@ -121,8 +121,8 @@ def merged(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]
 def _table(text: str, source: str) -> dict[str, Any]:
     try:
         return tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
-        raise CimcError(f"device file {source} is not valid TOML: {error}; correct that line") from None
+    except (ValueError, RecursionError) as error:  # TOML's own errors, numbers of thousands of digits, deep nesting
+        raise CimcError(f"device file {source} is not valid TOML: {str(error)[:200]}; correct that line") from None
 
 
 def _built_in() -> frozenset[str]:

@@ -10,6 +10,9 @@ from cimc.device_laws import MeanLaw, Numbers, SdLaw, law_at
 from cimc.scheme import namespace_of
 
 Share = Annotated[float, Field(ge=0, le=1)]
+Conductance = Annotated[float, Field(ge=0, le=1e9)]
+# What float32 can count in: from a picosecond to 30,000 years.
+Seconds = Annotated[float, Field(ge=1e-12, le=1e12)]
 
 
 def _tuple(value: object) -> object:
@@ -45,7 +48,7 @@ class StateLaw(Section):
 class Drift(Section):
     """Power law: g(t) = g(start) (t / start)^-nu, nu of each device normal with a mean and sd that follow its state."""
 
-    start_s: Positive = Field(description="time after the write at which the written state holds, s")
+    start_s: Seconds = Field(description="time after the write at which the written state holds, s")
     exponent: StateLaw = Field(description="mean of nu")
     exponent_sd: StateLaw = Field(default=StateLaw(), description="sd of nu from device to device")
     sign: Literal["any", "positive"] = Field(
@@ -71,8 +74,8 @@ class Relaxation(Section):
 
     @model_validator(mode="after")
     def _check_times(self) -> "Relaxation":
-        if self.times_s[0] <= 0 or any(b <= a for a, b in pairwise(self.times_s)):
-            raise ValueError("times_s must be positive and ascend")
+        if self.times_s[0] < 1e-12 or self.times_s[-1] > 1e12 or any(b <= a for a, b in pairwise(self.times_s)):
+            raise ValueError("times_s must ascend, from 1e-12 to 1e12 s")
         if len(self.sd_uS) != len(self.times_s) or len(self.mean_uS or self.times_s) != len(self.times_s):
             raise ValueError("sd_uS and mean_uS need one entry for each of times_s")
         return self
@@ -81,7 +84,7 @@ class Relaxation(Section):
 class Retention(Section):
     """The state decays to a rest state: g(t) = rest + (g - rest) exp(-(t / tau)^stretch)."""
 
-    tau_s: Positive = Field(description="time after which 1/e of the way is left, s; the median of all devices")
+    tau_s: Seconds = Field(description="time after which 1/e of the way is left, s; the median of all devices")
     rest_uS: NonNegative = Field(description="the state to which devices decay, uS")
     stretch: Positive = Field(default=1.0, description="1: exponential; less: stretched")
     tau_d2d: NonNegative = Field(default=0.0, description="device-to-device: sd of ln tau")
@@ -100,8 +103,8 @@ class Flicker(Section):
 
     q: StateLaw | None = Field(default=None, description="q, of the state; or q_uS")
     q_uS: StateLaw | None = Field(default=None, description="in place of g q, uS")
-    read_s: Positive = Field(description="duration of a read, s")
-    after_s: Positive = Field(description="time after the write, s, where none is told (training, evaluation)")
+    read_s: Seconds = Field(description="duration of a read, s")
+    after_s: Seconds = Field(description="time after the write, s, where none is told (training, evaluation)")
 
     @model_validator(mode="after")
     def _check_q(self) -> "Flicker":
@@ -118,8 +121,8 @@ class Faults(Section):
     stuck_anywhere: Share = Field(
         default=0.0, description="share of devices stuck where a uniform draw in the window puts them"
     )
-    low_uS: NonNegative | None = Field(default=None, description="value of those stuck low, uS. Left out: G_min")
-    high_uS: NonNegative | None = Field(default=None, description="value of those stuck high, uS. Left out: G_max")
+    low_uS: Conductance | None = Field(default=None, description="value of those stuck low, uS. Left out: G_min")
+    high_uS: Conductance | None = Field(default=None, description="value of those stuck high, uS. Left out: G_max")
 
     @model_validator(mode="after")
     def _check_shares(self) -> "Faults":

@@ -5,6 +5,7 @@ import re
 
 from cimc.errors import CimcError
 
+LONGEST_S = 1e12
 SECONDS = {"s": 1.0, "min": 60.0, "h": 3600.0, "d": 86400.0, "w": 7 * 86400.0, "y": 365.25 * 86400.0}
 
 
@@ -19,8 +20,10 @@ def parse_time(text: str | float) -> float:
         seconds = float(found[1]) * SECONDS[found[2] or "s"] if found else math.nan
     except ValueError:
         seconds = math.nan
-    if not 0 < seconds < math.inf:
+    if not seconds > 0:  # NaN as well
         raise CimcError(f"{text!r} is no span of time; give a number and a unit ({', '.join(SECONDS)}), such as 1h")
+    if seconds > LONGEST_S:
+        raise CimcError(f"{text!r} is longer than {LONGEST_S:g} s, 30,000 years; give a shorter time")
     return seconds
 
 

@@ -7,6 +7,7 @@ One line a cell; arrays, rows (word lines) and columns (bit lines) are counted f
 """
 
 import csv
+import io
 import math
 from pathlib import Path
 
@@ -20,6 +21,7 @@ from cimc.mapping import Mapping
 Floats = npt.NDArray[np.float32]
 PLACE = ("array", "row", "column")
 KINDS = ("stuck-low", "stuck-high")
+LARGEST_uS = 1e6  # a siemens, a short
 
 
 def read_fault_map(path: str | Path, mapping: Mapping, *, chip: Chip) -> Floats:
@@ -41,8 +43,11 @@ def read_fault_map(path: str | Path, mapping: Mapping, *, chip: Chip) -> Floats:
     except (OSError, UnicodeDecodeError) as error:
         reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8 text"
         raise CimcError(f"cannot read fault map {path}: {reason}; check the path") from None
-    lines = csv.reader(text.splitlines())
-    head = [name.strip() for name in next(lines, [])]
+    try:
+        lines = list(csv.reader(io.StringIO(text, newline="")))
+    except csv.Error as error:
+        raise CimcError(f"fault map {path} is no CSV file: {error}; correct it") from None
+    head = [name.strip() for name in (lines or [[]])[0]]
     if tuple(head[:3]) != PLACE or head[3:] not in (["kind"], ["conductance_uS"]):
         raise CimcError(
             f"the head line of fault map {path} is {','.join(head)!r:.60}; make it array,row,column,kind or "
@@ -50,7 +55,7 @@ def read_fault_map(path: str | Path, mapping: Mapping, *, chip: Chip) -> Floats:
         )
     shape = (mapping.arrays, chip.array.rows, chip.array.columns)
     stuck = np.full(shape, np.nan, np.float32)
-    for number, line in enumerate(lines, 2):
+    for number, line in enumerate(lines[1:], 2):
         if not line:
             continue
         where = f"fault map {path}, line {number}"
@@ -68,8 +73,8 @@ def _cell(fields: list[str], shape: tuple[int, int, int], where: str) -> tuple[i
     place = []
     for name, field, size in zip(PLACE, fields, shape, strict=True):
         text = field.strip()
-        if not (text.isascii() and text.isdigit()):
-            raise CimcError(f"{where}: {name} is {text!r:.40}; give a whole number from 0")
+        if not (text.isascii() and text.isdigit() and len(text) < 10):
+            raise CimcError(f"{where}: {name} is {text!r:.40}; give a whole number from 0 to {size - 1}")
         if int(text) >= size:
             raise CimcError(f"{where}: there is no {name} {int(text)}; it is from 0 to {size - 1}")
         place.append(int(text))
@@ -89,6 +94,6 @@ def _state(text: str, column: str, chip: Chip, where: str) -> float:
         value = float(text)
     except ValueError:
         value = math.nan
-    if not 0 <= value < math.inf:
-        raise CimcError(f"{where}: conductance_uS is {text!r:.40}; give uS, a number of at least 0")
+    if not 0 <= value <= LARGEST_uS:
+        raise CimcError(f"{where}: conductance_uS is {text!r:.40}; give uS, a number from 0 to {LARGEST_uS:g}")
     return value

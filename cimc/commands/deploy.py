@@ -89,7 +89,7 @@ def deploy(
             metric=metric,
             memory=size,
             carry=parse_carry(carry),
-            at=at.split(",") if at else (),
+            at=() if at is None else at.split(","),
             compensate=compensate,
             faults=faults,
             progress=lambda done, total: bar(done, total, ""),

@@ -75,7 +75,7 @@ DeviceName = Annotated[
     typer.Option(
         "--device",
         metavar="NAME",
-        help="Device (see `cimc devices`) or path of its TOML file, in place of the whole of the chip's [cell].",
+        help="Device (see `cimc devices`) or path of its TOML file, in place of the whole of the chip's \\[cell].",
     ),
 ]
 Seed = Annotated[int, typer.Option(help="Seed of everything random.", min=0)]

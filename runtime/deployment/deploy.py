@@ -115,10 +115,11 @@ def deploy(
             written = program_chip(system, state, program_keys[die], stuck)
             new = {**state, "conductance": written}
             for moment in moments:
-                held = {**state, "conductance": age_chip(system, written, moment, program_keys[die])}
+                held = {**state, "conductance": age_chip(system, written, moment, program_keys[die], stuck)}
                 if moment is not None and compensate is not Compensate.none:
                     reads = jax.random.fold_in(read_keys[die], COMPENSATION)
-                    held["gain"] = compensated_gains(compensate, systems[moment], new, held, reads)
+                    chips_then = systems[None].chip, systems[moment].chip
+                    held["gain"] = compensated_gains(compensate, chips_then, new, held, reads)
                 on_arrays = partial(outputs_on_arrays, systems[moment], held, key=read_keys[die])
                 runs[die, moment] = carried(network, carry, on_arrays)
         exactly = carried(network, carry, partial(outputs_exactly, network, parameters), input_range)
@@ -153,23 +154,30 @@ def aged_system(system: System, seconds: float | None) -> System:
     return replace(system, chip=chip, crossbars=crossbars)
 
 
-def age_chip(system: System, written: Mapping[str, Array], seconds: float | None, key: Array) -> dict[str, Array]:
+def age_chip(
+    system: System,
+    written: Mapping[str, Array],
+    seconds: float | None,
+    key: Array,
+    stuck: Mapping[str, np.ndarray] = MappingProxyType({}),
+) -> dict[str, Array]:
     """Conductances [2, rows, columns] of every layer of a chip so long after programming; None: right after it.
 
-    The same key is the same chip at every time.
+    key, stuck: of `program_chip`; the same key is the same chip at every time.
     """
     if seconds is None:
         return dict(written)
     device, after = device_of(system.chip.cell), np.float32(seconds)
     return {
-        name: _age(device, conductance, after, jax.random.fold_in(key, AGEING + index))
+        name: _age(device, conductance, after, jax.random.fold_in(key, index), stuck.get(name))
         for index, (name, conductance) in enumerate(written.items())
     }
 
 
 @partial(jit, static_argnums=0)
-def _age(device: Device, conductance: Array, seconds: Array, key: Array) -> Array:
-    return device.age(conductance, seconds, key)
+def _age(device: Device, conductance: Array, seconds: Array, key: Array, stuck: Array | None) -> Array:
+    traits = _traits(device, conductance.shape, key, stuck)
+    return device.age(conductance, seconds, jax.random.fold_in(key, AGEING), traits)
 
 
 def errors_of_first_chip(
@@ -207,10 +215,13 @@ def program_chip(
 
 @partial(jit, static_argnums=0)
 def _write(device: Device, targets: Array, key: Array, stuck: Array | None) -> Array:
-    traits = device.traits(jax.random.fold_in(key, TRAITS), targets.shape) if device.trait_names else {}
-    if stuck is not None:
-        traits["stuck"] = stuck
-    return device.write(targets, key, traits).conductance
+    return device.write(targets, key, _traits(device, targets.shape, key, stuck)).conductance
+
+
+def _traits(device: Device, shape: tuple[int, ...], key: Array, stuck: Array | None) -> dict[str, Array]:
+    """The traits of a layer's devices on the chip with that key; stuck: those of a fault map."""
+    traits = device.traits(jax.random.fold_in(key, TRAITS), shape) if device.trait_names else {}
+    return traits if stuck is None else {**traits, "stuck": stuck}
 
 
 def summary(result: Deployment) -> dict[str, Any]:

@@ -74,7 +74,7 @@ class Read(Protocol):
 class Age(Protocol):
     """What time leaves of a write; see `age_devices`."""
 
-    def __call__(self, conductance: Array, seconds: Array | float, key: Array) -> Array:
+    def __call__(self, conductance: Array, seconds: Array | float, key: Array, traits: Traits = NONE) -> Array:
         """Conductances [..], uS, so long after the write; the same key is the same device at every time."""
 
 
@@ -126,6 +126,9 @@ def device_of(cell: Cell) -> Device:
     def pulse(conductance: Array, pulses: Array, key: Array, traits: Traits = NONE) -> Array:
         return keep_stuck(apply_pulses(conductance, pulses, key, cell=cell, traits=traits), traits)
 
+    def age(conductance: Array, seconds: Array | float, key: Array, traits: Traits = NONE) -> Array:
+        return keep_stuck(age_devices(conductance, seconds, key, cell=cell), traits)
+
     return Device(
         trait_names=trait_names(cell),
         traits=partial(draw_traits, cell=cell),
@@ -135,7 +138,7 @@ def device_of(cell: Cell) -> Device:
         pulse=pulse,
         seen=partial(seen_after, cell=cell),
         read=partial(read_devices, cell=cell),
-        age=partial(age_devices, cell=cell),
+        age=age,
         wear=partial(wear, cell=cell),
         leak=partial(leak, cell=cell),
     )

@@ -16,6 +16,7 @@ from cimc.scheme import AnyArray, namespace_of
 
 # A device whose own bound lies at the middle or beyond is treated as if it lay so far from it, as a part of the window.
 LEAST_REACH = 1e-3
+LARGEST_POWER = 60.0  # of e: float32 holds it
 
 
 class Place(NamedTuple):
@@ -100,7 +101,8 @@ def _exponential_step(place: Place, pulse: ExponentialStep, cell: Cell) -> Any:
     weight = 2 * (place.reach - place.room) / place.width  # -1 to 1 in the direction of the pulse
     z = pulse.slope * weight + _of_direction(place, pulse.shift, -pulse.shift)
     amplitude = _of_direction(place, pulse.amplitude, pulse.amplitude_down)
-    return xp.maximum(1 - amplitude * xp.exp(_of_direction(place, pulse.gamma, pulse.gamma_down) * z), 0)
+    power = xp.clip(_of_direction(place, pulse.gamma, pulse.gamma_down) * z, -LARGEST_POWER, LARGEST_POWER)
+    return xp.maximum(1 - amplitude * xp.exp(power), 0)
 
 
 def _power(place: Place, pulse: Power, cell: Cell) -> Any:

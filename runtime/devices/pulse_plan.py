@@ -21,6 +21,7 @@ BEFORE_BOUND = 0.5
 SLOWEST = 1e-3  # a step so small, over the stated one, ends a staircase
 LONGEST = 1 << 14  # pulses of a staircase
 NEAREST = 0.5  # of a pulse
+MOST_PULSES = 1024.0  # of one write, each taken by itself; what is missing then stays wanted
 ROUNDING = 1e-3  # of a pulse: a whole pulse is one also where float32 has left a little less
 
 
@@ -188,7 +189,7 @@ def _move(stairs: Staircase, start: Array, way: Array) -> tuple[Array, Array]:
     first = stairs.position(start)
     most = jnp.ceil(stairs.position(jnp.full_like(start, stairs.end)) - first - ROUNDING)
     count = jnp.floor(stairs.position(start + way) - first + NEAREST)
-    count = jnp.maximum(jnp.minimum(count, most), 0)
+    count = jnp.clip(jnp.minimum(count, most), 0, MOST_PULSES)
     return count, jnp.where(count > 0, stairs.travelled(first + count), start)
 
 

@@ -11,6 +11,7 @@ from cimc.chip import Cell
 from cimc.device_pulse import Pulse
 from cimc.device_time import Faults
 from runtime.crossbar.normal import normal
+from runtime.devices.pulse_laws import bounds_uS
 
 # By name, arrays like the devices [..]:
 #   step_up, step_down   change by a SET and by a RESET pulse where the law's mean is the stated step, uS
@@ -60,7 +61,7 @@ def _pulse_traits(key: Array, shape: tuple[int, ...], cell: Cell, pulse: Pulse) 
     """Steps a+- = step |g +- rho|, bounds middle +- half |1 + s z| (Rasch et al. 2024, Methods; each s z drawn apart).
 
     Magnitudes, so that no device's SET pulse goes down and no upper bound lies below the middle, however wide the
-    spread: what aihwkit calls consistent.
+    spread: what aihwkit calls consistent. Where limits are stated, bounds spread around these, and none lies beyond.
     """
     step_key, asymmetry_key, high_key, low_key = jax.random.split(key, 4)
     spread = pulse.step_d2d * normal(step_key, shape)
@@ -68,11 +69,16 @@ def _pulse_traits(key: Array, shape: tuple[int, ...], cell: Cell, pulse: Pulse) 
     rho = pulse.asymmetry_d2d * normal(asymmetry_key, shape)
     half = cell.window_uS / 2
     middle = cell.conductance_min_uS + half
+    low, high = bounds_uS(cell)
+    own_high = middle + jnp.abs(high - middle + half * pulse.high_d2d * normal(high_key, shape))
+    own_low = middle - jnp.abs(middle - low + half * pulse.low_d2d * normal(low_key, shape))
+    if cell.limits_uS is not None:
+        own_low, own_high = jnp.maximum(own_low, low), jnp.minimum(own_high, high)
     return {
         "step_up": pulse.step_uS * jnp.abs(factor + rho),
         "step_down": pulse.down_uS * jnp.abs(factor - rho),
-        "high": middle + half * jnp.abs(1 + pulse.high_d2d * normal(high_key, shape)),
-        "low": middle - half * jnp.abs(1 + pulse.low_d2d * normal(low_key, shape)),
+        "high": own_high,
+        "low": own_low,
     }
 
 

@@ -74,7 +74,9 @@ def test_kinds_stand_for_the_states_of_the_chip(place: Path) -> None:
         (["0,0,0,stuck-low", "0,0,0,stuck-high"], "line 3: array 0, row 0, column 0 comes twice"),
         (["9,0,0,stuck-low"], "line 2: there is no array 9; it is from 0 to 1"),
         (["0,256,0,stuck-low"], "line 2: there is no row 256; it is from 0 to 255"),
-        (["0,-1,0,stuck-low"], "line 2: row is '-1'; give a whole number from 0"),
+        (["0,-1,0,stuck-low"], "line 2: row is '-1'; give a whole number from 0 to 255"),
+        (["0," + "9" * 5000 + ",0,stuck-low"], "line 2: row is '9+"),
+        (["0,0," + "9" * 200_000 + ",stuck-low"], "map.csv is no CSV file: field larger than field limit"),
         (["0,0,stuck-low"], "line 2: 3 fields in place of 4"),
     ],
 )
@@ -90,5 +92,9 @@ def test_wrong_units_and_files_are_named(place: Path) -> None:
         read_fault_map(write_map("0,0,0,3e-6", head="array,row,column,conductance_S"), stored.mapping, chip=stored.chip)
     with pytest.raises(CimcError, match="conductance_uS is 'nan'; give uS"):
         read_fault_map(write_map("0,0,0,nan", head="array,row,column,conductance_uS"), stored.mapping, chip=stored.chip)
+    with pytest.raises(CimcError, match="conductance_uS is '1e300'; give uS, a number from 0 to 1e"):
+        read_fault_map(
+            write_map("0,0,0,1e300", head="array,row,column,conductance_uS"), stored.mapping, chip=stored.chip
+        )
     with pytest.raises(CimcError, match=r"cannot read fault map none.csv: No such file"):
         read_fault_map("none.csv", stored.mapping, chip=stored.chip)

@@ -11,6 +11,7 @@ from jax import Array
 
 from cimc.chip import Chip
 from cimc.chip_cell import MOST_STEP
+from cimc.device_pulse import Binary
 from cimc.errors import CimcError
 from cimc.options import Residual, Sync, Write
 from cimc.units import pair_targets, pair_weight
@@ -25,6 +26,7 @@ ACCUMULATOR = "accumulator"
 # goal (stuck, or beside one that is) is not due again until the network asks for as much more.
 KEPT_MISS = 0.5
 NO_ROOM = 0.5  # of the window
+SWITCHES = 0.5  # of the weight range: where a binary device stands for the nearer of its two states
 # Origins of a granularity that the description of a device states (`Cell.granularity_origin`).
 STATED = ("stated", "one level", "smallest level")
 
@@ -58,10 +60,11 @@ def check(options: MixedPrecision, chip: Chip) -> None:
     # A weight moves by at most its range, or half a level more; it is due beyond the threshold.
     if not 0 <= threshold(options, chip) < reach(options, chip):
         stated = options.threshold is not None
-        given, remedy = ("--threshold", "one") if stated else ("the granularity of the device,", "--threshold")
+        at = f"{threshold(options, chip):g}"
+        given = f"--threshold {at}" if stated else f"the granularity of the device, {at} of the weight range,"
         raise CimcError(
-            f"{given} {threshold(options, chip):g} is not a fraction of the weight range that a weight can pass on "
-            f"{chip.name}; give {remedy} from 0 to below {reach(options, chip):.3g}"
+            f"{given} is not a fraction of the weight range that a weight can pass on {chip.name}; "
+            f"give {'one' if stated else '--threshold'} from 0 to below {reach(options, chip):.3g}"
         )
 
 
@@ -75,6 +78,8 @@ def threshold(options: MixedPrecision, chip: Chip) -> float:
     cell = chip.cell
     if options.threshold is not None:
         return options.threshold
+    if options.write == "pulse" and isinstance(cell.pulse, Binary):
+        return SWITCHES
     if options.write == "pulse" and cell.pulse is not None and cell.granularity_origin not in STATED:
         return min(max(cell.pulse.step_uS, cell.pulse.down_uS) / cell.window_uS, MOST_STEP)
     return cell.granularity
@@ -87,6 +92,8 @@ def reach(options: MixedPrecision, chip: Chip) -> float:
     complete. Blind pulses that slow down towards the bound are asked for up to half a step before it.
     """
     cell, levels = chip.cell, chip.cell.programmable_uS
+    if options.write == "pulse" and isinstance(cell.pulse, Binary):
+        return 1.0
     if options.write == "pulse" and cell.pulse is not None and cell.pulse.law_name != "linear":
         low, _ = bounds_uS(cell)
         return min((staircase(cell, up=True).end - (cell.conductance_min_uS - low)) / cell.window_uS, 1.0)

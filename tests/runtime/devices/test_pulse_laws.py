@@ -251,3 +251,11 @@ def test_no_pulse_takes_a_device_beyond_its_own_bounds(pulse: Pulse) -> None:
         np.testing.assert_array_equal(after[counts == 0], before[counts == 0])
 
     stays()
+
+
+def test_an_exponential_step_without_amplitude_is_linear_also_where_e_to_the_power_is_beyond_float32() -> None:
+    law = ExponentialStep(law="exponential-step", step_uS=1.0, amplitude=0.0, amplitude_down=0.0, gamma=500.0)
+    cell = cell_with(law)
+    held = jnp.array([10.0, 30.0, 40.0])
+    after = device_of(cell).pulse(held, jnp.ones(3), jax.random.key(0))
+    np.testing.assert_allclose(after, held + 1.0, rtol=1e-6)

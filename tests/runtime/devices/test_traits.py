@@ -51,6 +51,19 @@ def test_steps_and_bounds_spread_as_stated() -> None:
     assert moments(traits["low"]) == pytest.approx((10.0, 20 * 0.1), rel=0.01)
 
 
+def test_own_bounds_spread_around_the_limits_and_stay_within() -> None:
+    pulse = Linear(step_uS=2.0, step_d2d=0.1)
+    window = {"conductance_min_uS": 10.0, "conductance_max_uS": 50.0, "limits_uS": (5.0, 70.0)}
+    traits = device_of(cell_with(pulse=pulse, **window)).traits(jax.random.key(1), (1000,))
+    np.testing.assert_allclose(traits["high"], 70.0, rtol=1e-6)
+    np.testing.assert_allclose(traits["low"], 5.0, rtol=1e-6)
+    spread = pulse.model_copy(update={"high_d2d": 0.3, "low_d2d": 0.3})
+    traits = device_of(cell_with(pulse=spread, **window)).traits(jax.random.key(1), (1000,))
+    assert float(jnp.max(traits["high"])) == 70.0
+    assert float(jnp.min(traits["low"])) == 5.0
+    assert float(jnp.min(traits["high"])) < 60.0
+
+
 def test_log_normal_steps_have_that_median_and_spread() -> None:
     pulse = SoftBounds(law="soft-bounds", step_uS=2.0, step_d2d=0.5, step_d2d_law="log-normal")
     steps = np.log(np.asarray(device_of(cell_with(pulse=pulse)).traits(jax.random.key(2), DRAWS)["step_up"]))
