@@ -96,7 +96,8 @@ def fit_pulses(trains: PulseTrains, *, seed: int = 0) -> PulseFit:
     ]
     figures = {}
     for key, value in found.items():
-        error = CONFIDENCE * float(np.std([one[key] for one in drawn], ddof=1))
+        told = [one[key] for one in drawn if math.isfinite(one[key])]  # few devices drawn may not say it
+        error = CONFIDENCE * float(np.std(told, ddof=1)) if len(told) > 1 else math.nan
         least = 0.0 if value >= 0 else -math.inf
         figures[key] = Estimate(value, max(value - error, least), value + error)
     settings: dict[str, object] = {"law": law, "c2c_of": noise, **FIXED.get(law, {})}
@@ -142,7 +143,8 @@ def _predicted(side: Side, mean: Doubles, test: npt.NDArray[np.bool_], *, hard: 
         told = test & (side.half == half)
         factor, _ = fit_factors(side, mean, told & side.usable)
         asked = test & (side.half != half)
-        step = np.nan_to_num(factor, nan=float(np.nanmedian(factor)))[side.device[asked]] * mean[asked]
+        usual = float(np.median(factor[np.isfinite(factor)])) if np.isfinite(factor).any() else math.nan
+        step = np.nan_to_num(factor, nan=usual)[side.device[asked]] * mean[asked]
         predicted[asked] = np.minimum(step, side.room[asked]) if hard else step
     return predicted
 
@@ -273,7 +275,7 @@ class _Estimator:
         keys = law_keys(self.law, shapes, low, high)
         keys |= self._step_spreads(fitted, weights)
         for one, key in zip(fitted, ("pulse.high_d2d", "pulse.low_d2d"), strict=False):
-            if np.isfinite(one.end[weights > 0]).sum() > 2:
+            if np.isfinite(one.end).sum() > 2:  # whatever the weights: a bootstrap has the same figures in every draw
                 to_half = one.side.width / ((high - low) / 2)
                 keys[key] = spread(one.end * to_half, one.end_error * to_half, weights)
         steps = (keys[key] for key in ("pulse.step_uS", "pulse.step_down_uS") if key in keys)
