@@ -40,7 +40,7 @@ def device_picture(path: Path, figures: Mapping[str, Any]) -> None:
     )
     for axis, (draw, values) in zip(axes[0], drawn, strict=True):
         draw(axis, values)
-    figure.suptitle(figures["device"], fontsize=11)
+    figure.suptitle(figures["device"], fontsize=11, parse_math=False)  # a name may hold $
     save(figure, path)
 
 
