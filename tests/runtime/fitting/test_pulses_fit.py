@@ -161,8 +161,8 @@ def test_few_devices_whose_bounds_are_seen_have_their_spreads(devices: int) -> N
             g = float(np.clip(g + way * 3 * (1 + 0.1 * random.standard_normal()), 4.0, top))
             rows.append((device, 0, pulse, way, g))
     device, train, pulse, direction, conductance = np.array(rows).T
-    whole = (one.astype(np.int64) for one in (device, train, pulse, direction))
-    fitted = fit_pulses(PulseTrains(*whole, conductance))
+    device, train, pulse, direction = np.array([device, train, pulse, direction], np.int64)
+    fitted = fit_pulses(PulseTrains(device, train, pulse, direction, conductance))
     tops = 60.0 + 4 * np.arange(devices)
     assert fitted.figures["conductance_max_uS"].value == pytest.approx(tops.mean(), rel=1e-6)
     half = (tops.mean() - 4.0) / 2
