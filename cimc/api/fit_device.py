@@ -78,9 +78,7 @@ def fit_device(
         raise CimcError("a picture shows pulse trains, and none are given; leave --plot out")
     pulses = None if trains is None else fit_pulses(trains, seed=seed)
     drift = None if retention is None else fit_drift(retention, seed=seed)
-    for fitted in (pulses, drift):
-        if fitted is not None:
-            require_finite(asdict(fitted), f"the fit to {', '.join(map(str, paths))}", "measure more devices or pulses")
+    _require_law(f"the fit to {', '.join(map(str, paths))}", pulses, drift)
     text = _text(name or paths[0].stem, paths, pulses, drift, _seen(retention), read_voltage_V)
     device = parse_device(text, f"fitted to {paths[0]}")
     with nullcontext() if output is None else replacing(Path(output)) as temporary:
@@ -91,6 +89,19 @@ def fit_device(
 
             fit_picture(Path(picture), device, trains)
     return FittedDevice(device, text, pulses, drift)
+
+
+def _require_law(source: str, pulses: PulseFit | None, drift: DriftFit | None) -> None:
+    """Raises CimcError, naming `source`, where a figure is no number or steps are not positive."""
+    hint = (
+        "the data tell no law; measure more devices or more readings, with pulses of which many fit between the bounds"
+    )
+    for fitted in (pulses, drift):
+        if fitted is not None:
+            require_finite(asdict(fitted), source, hint)
+    for key in ("pulse.step_uS", "pulse.step_down_uS"):
+        if pulses is not None and key in pulses.figures and (step := pulses.figures[key].value) <= 0:
+            raise CimcError(f"{source}: {key} would be {step:.3g} uS, which is not above 0; {hint}")
 
 
 def _seen(retention: RetentionData | None) -> tuple[float, float] | None:

@@ -200,7 +200,7 @@ def _require_steps(table: _Table, trains: PulseTrains, *, up_only: bool) -> None
             hint = "; give --up-only for a device that has none" if sign < 0 and steps == 0 else ""
             count = f"no {name} pulses" if steps == 0 else f"only {steps} {name} pulses with the one before measured"
             raise table.refuse(f"there are {count}; measure at least {LEAST_STEPS}{hint}")
-        if change.sum() < 0 and np.sign(change).sum() < -FALSE * math.sqrt(max(np.count_nonzero(change), 1)):
+        if change.sum() < 0 and np.sign(change).sum() < -FALSE * math.sqrt(np.count_nonzero(change)):
             raise table.refuse(f"{name} pulses {verb} the conductance; swap the directions")
 
 

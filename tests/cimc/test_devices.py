@@ -213,6 +213,22 @@ def test_a_wrong_fit_is_one_line(folder: Path, data: list[str] | str, options: d
     assert not Path("x.png").exists()
 
 
+@pytest.mark.parametrize(
+    ("kind", "up_only"), [("binary", False), ("binary", True), ("jump", False), ("jump", True), ("noise", False)]
+)
+@pytest.mark.filterwarnings("error")
+def test_pulses_that_tell_no_law_are_one_line_without_warnings(folder: Path, kind: str, up_only: bool) -> None:
+    random, rows = np.random.default_rng(4), ["device,pulse,direction,conductance_uS"]
+    for device in range(3):
+        for pulse in range(31 if up_only else 61):
+            way = 0 if pulse == 0 else 1 if pulse <= 30 else -1
+            held = {"binary": 50 if way > 0 else 10, "noise": 20 + random.normal(), "jump": 50 if pulse == 15 else 10}
+            rows.append(f"{device},{pulse},{way},{held[kind]}")
+    Path("odd.csv").write_text("\n".join(rows), encoding="utf-8")
+    with pytest.raises(cimc.CimcError, match=r"odd\.csv: .*no law"):
+        cimc.fit_device("odd.csv", up_only=up_only)
+
+
 def test_a_picture_that_fails_leaves_no_device_file(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(*_: object) -> None:
         raise cimc.CimcError("the disk is full")

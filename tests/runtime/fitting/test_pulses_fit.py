@@ -168,3 +168,13 @@ def test_few_devices_whose_bounds_are_seen_have_their_spreads(devices: int) -> N
     half = (tops.mean() - 4.0) / 2
     assert fitted.figures["pulse.high_d2d"].value == pytest.approx(np.std(tops, ddof=1) / half, rel=1e-3)
     assert all(np.isfinite([one.value, one.low, one.high]).all() for one in fitted.figures.values())
+
+
+def test_devices_that_never_move_are_left_out_where_they_are_most() -> None:
+    moving = drawn("linear", devices=4, pulses=30)
+    device = np.concatenate([moving.device, *(np.full(61, 4 + n) for n in range(5))])
+    train, pulse, direction = (
+        np.concatenate([one, np.tile(one[:61], 5)]) for one in (moving.train, moving.pulse, moving.direction)
+    )
+    trains = PulseTrains(device, train, pulse, direction, np.concatenate([moving.conductance, np.full(305, 20.0)]))
+    assert without_outliers(trains)[2] == 5
