@@ -229,6 +229,13 @@ def test_pulses_that_tell_no_law_are_one_line_without_warnings(folder: Path, kin
         cimc.fit_device("odd.csv", up_only=up_only)
 
 
+def test_a_gap_of_many_pulses_is_drawn_at_once(folder: Path) -> None:
+    text = Path("data.csv").read_text(encoding="utf-8")
+    Path("data.csv").write_text(f"{text}\n0,900000000,down,20\n1,900000000,down,20\n", encoding="utf-8")
+    cimc.fit_device("data.csv", picture="x.png")
+    assert Path("x.png").read_bytes().startswith(b"\x89PNG")
+
+
 def test_a_picture_that_fails_leaves_no_device_file(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(*_: object) -> None:
         raise cimc.CimcError("the disk is full")
