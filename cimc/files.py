@@ -3,7 +3,7 @@
 import os
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -102,6 +102,25 @@ def require_different(source: str | Path, output: str | Path) -> None:
     """Raises CimcError when `output` is the file `source`, which would be lost."""
     if Path(source).resolve() == Path(output).resolve():
         raise CimcError(f"cannot write {output}: it is the input; choose another name with -o")
+
+
+def require_outputs(inputs: Iterable[str | Path], outputs: Iterable[str | Path | None]) -> None:
+    """Find out before anything is computed whether files can be written, none over an input or another; None: none.
+
+    Raises:
+        CimcError: as `require_different` and `require_writable`, or two outputs are one file.
+    """
+    sources, taken = list(inputs), set()
+    for output in outputs:
+        if output is None:
+            continue
+        for source in sources:
+            require_different(source, output)
+        place = Path(output).resolve()
+        if place in taken:
+            raise CimcError(f"cannot write {output}: it is another output of this command; choose another name")
+        taken.add(place)
+        require_writable(output)
 
 
 def _umask() -> int:

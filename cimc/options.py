@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 from cimc.errors import CimcError
 
 Choice = TypeVar("Choice", bound=StrEnum)
+MOST_SEED = 2**63 - 1
 
 
 class RateSchedule(StrEnum):
@@ -127,15 +128,21 @@ def check_choice(kind: type[Choice], field: str, value: Any) -> Choice:
         raise CimcError(f"{field} is {value!r}; choose {', '.join(kind)}{hint}") from None
 
 
-def check_whole(field: str, value: Any, least: int) -> int:
-    """`value` as an int. Raises CimcError, naming `field`, when it is no whole number of at least `least`."""
+def check_whole(field: str, value: Any, least: int, most: int | None = None) -> int:
+    """`value` as an int. Raises CimcError, naming `field`, when it is no whole number from `least` to `most`."""
     try:
         whole = operator.index(value)
     except TypeError:
         whole = least - 1
-    if whole < least or isinstance(value, bool):
-        raise CimcError(f"{field} is {value!r}; give a whole number of at least {least}")
+    if whole < least or isinstance(value, bool) or (most is not None and whole > most):
+        end = f"of at least {least}" if most is None else f"from {least} to {most}"
+        raise CimcError(f"{field} is {value!r}; give a whole number {end}")
     return whole
+
+
+def check_seed(value: Any) -> int:
+    """`value` as a seed, which is one of 63 bits. Raises CimcError as `check_whole`."""
+    return check_whole("seed", value, 0, MOST_SEED)
 
 
 def check_range(field: str, value: Any) -> tuple[float, float]:

@@ -1,7 +1,8 @@
 """Fit a device description to measured pulse trains and retention data."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from contextlib import nullcontext
+from dataclasses import asdict, dataclass
 from datetime import date
 from pathlib import Path
 from typing import Any
@@ -9,8 +10,9 @@ from typing import Any
 from cimc.data.measured import read_measurements
 from cimc.device_file import DeviceFile, parse_device
 from cimc.errors import CimcError
-from cimc.files import replacing, require_different
-from cimc.options import check_number, check_whole
+from cimc.files import replacing, require_outputs
+from cimc.finite import require_finite
+from cimc.options import check_number, check_seed
 from cimc.toml_text import comment_lines, toml_text
 from runtime.fitting.drift import DriftFit, RetentionData, fit_drift
 from runtime.fitting.pulse_trains import PulseTrains
@@ -56,13 +58,10 @@ def fit_device(
         CimcError: what of a file cannot be used, with its line, or a file that cannot be written.
     """
     paths = [Path(one) for one in ([data] if isinstance(data, str | Path) else data)]
-    seed = check_whole("seed", seed, 0)
+    seed = check_seed(seed)
     if read_voltage_V is not None:
         read_voltage_V = check_number("read_voltage_V", read_voltage_V, 1e-6, 1e3)
-    for path in paths:
-        for written in (output, picture):
-            if written is not None:
-                require_different(path, written)
+    require_outputs(paths, (output, picture))
     trains: PulseTrains | None = None
     retention: RetentionData | None = None
     for path in paths:
@@ -79,16 +78,30 @@ def fit_device(
         raise CimcError("a picture shows pulse trains, and none are given; leave --plot out")
     pulses = None if trains is None else fit_pulses(trains, seed=seed)
     drift = None if retention is None else fit_drift(retention, seed=seed)
+    _require_law(f"the fit to {', '.join(map(str, paths))}", pulses, drift)
     text = _text(name or paths[0].stem, paths, pulses, drift, _seen(retention), read_voltage_V)
     device = parse_device(text, f"fitted to {paths[0]}")
-    if output is not None:
-        with replacing(Path(output)) as temporary:
+    with nullcontext() if output is None else replacing(Path(output)) as temporary:
+        if temporary is not None:
             temporary.write_text(text, encoding="utf-8")
-    if picture is not None and trains is not None:
-        from cimc.report.device_pictures import fit_picture  # needs matplotlib
+        if picture is not None and trains is not None:  # a failing picture leaves no device file either
+            from cimc.report.device_pictures import fit_picture  # needs matplotlib
 
-        fit_picture(Path(picture), device, trains)
+            fit_picture(Path(picture), device, trains)
     return FittedDevice(device, text, pulses, drift)
+
+
+def _require_law(source: str, pulses: PulseFit | None, drift: DriftFit | None) -> None:
+    """Raises CimcError, naming `source`, where a figure is no number or steps are not positive."""
+    hint = (
+        "the data tell no law; measure more devices or more readings, with pulses of which many fit between the bounds"
+    )
+    for fitted in (pulses, drift):
+        if fitted is not None:
+            require_finite(asdict(fitted), source, hint)
+    for key in ("pulse.step_uS", "pulse.step_down_uS"):
+        if pulses is not None and key in pulses.figures and (step := pulses.figures[key].value) <= 0:
+            raise CimcError(f"{source}: {key} would be {step:.3g} uS, which is not above 0; {hint}")
 
 
 def _seen(retention: RetentionData | None) -> tuple[float, float] | None:

@@ -11,8 +11,10 @@ from jax import Array
 
 from cimc.chip_cell import Cell
 from cimc.device_file import DeviceFile, load_device
-from cimc.files import require_different
-from cimc.options import check_whole
+from cimc.errors import CimcError
+from cimc.files import require_outputs
+from cimc.finite import require_finite
+from cimc.options import check_seed, check_whole
 from runtime.crossbar.keys import new_key
 from runtime.devices.device import Device, device_of
 
@@ -20,6 +22,8 @@ READINGS = 60  # of a staircase
 BEYOND = 1.25  # times the pulses that the mean step would take through the window
 LEAST_PULSES = 10
 MOST_PULSES = 20_000
+MOST_DEVICES, MOST_CYCLES = 100_000, 1_000
+MOST_TOGETHER = 1_000_000  # a GB of readings
 STATES = 33
 STATES_IN_TIME = (0.25, 0.5, 1.0)  # of the window
 SAMPLES = 2000  # devices a state
@@ -41,8 +45,8 @@ def plot_device(
     Args:
         device: name, path of a device file, or a device in memory.
         output: PNG to write; None: none.
-        devices: that are pulsed, each with its own traits.
-        cycles: up and down through the window.
+        devices: that are pulsed, each with its own traits; at most 100,000.
+        cycles: up and down through the window; at most 1,000, and 1,000,000 by devices.
         seed: of everything random.
 
     Returns:
@@ -53,11 +57,13 @@ def plot_device(
     Raises:
         CimcError: as `load_device`, a wrong number, or a file that cannot be written.
     """
-    devices, cycles = check_whole("devices", devices, 2), check_whole("cycles", cycles, 1)
-    key = new_key(check_whole("seed", seed, 0))
+    devices = check_whole("devices", devices, 2, MOST_DEVICES)
+    cycles = check_whole("cycles", cycles, 1, MOST_CYCLES)
+    if devices * cycles > MOST_TOGETHER:
+        raise CimcError(f"{devices} devices by {cycles} cycles are more than {MOST_TOGETHER} together; take fewer")
+    key = new_key(check_seed(seed))
     described = device if isinstance(device, DeviceFile) else load_device(device)
-    if output is not None and isinstance(device, str | Path) and str(device).endswith(".toml"):
-        require_different(device, output)
+    require_outputs([device] if isinstance(device, str | Path) else [], [output])
     # The functions of a device are its cell's, whatever its name.
     cell = Cell.model_validate(described.model_dump(exclude={"name", "description"}))
     keys = jax.random.split(key, 3)
@@ -70,6 +76,7 @@ def plot_device(
         "errors": _errors(cell, keys[1]),
         "time": _time(cell, keys[2]) if cell.drift or cell.relaxation or cell.retention else None,
     }
+    require_finite(figures, f"device {described.name}", "correct the laws of the device file that give it")
     if output is not None:
         from cimc.report.device_pictures import device_picture  # needs matplotlib
 

@@ -10,13 +10,15 @@ import numpy as np
 
 from cimc.errors import CimcError
 from runtime.fitting.drift import RetentionData
-from runtime.fitting.pulse_trains import PulseTrains
+from runtime.fitting.pulse_trains import PulseTrains, steps_of
 
 TO_MICRO = {"conductance_uS": 1.0, "conductance_S": 1e6, "current_uA": 1.0, "current_A": 1e6}
 UNITLESS = {"conductance": "conductance_uS or conductance_S", "current": "current_uA or current_A"}
 UNITLESS |= {"voltage": "voltage_V", "time": "time_s"}
 DIRECTIONS = {"up": 1, "set": 1, "+": 1, "down": -1, "reset": -1, "-": -1, "none": 0, "read": 0}
 COLUMNS = ("device", "pulse", "cycle", "direction", "voltage_V", "time_s", *TO_MICRO)
+MOST_MICRO_SIEMENS, MOST_PULSE = 1e6, 1e9  # beyond them a unit or a column is wrong
+FALSE = 3.0  # standard errors: that many more pulses that go the wrong way are no noise
 LEAST_STEPS = 20  # of a direction: with fewer nothing can be said of a law
 
 
@@ -136,6 +138,9 @@ def _conductances(table: _Table, read_voltage_V: float | None) -> np.ndarray:
         values = values / read_voltage_V
     if (negative := np.flatnonzero(values < 0)).size:
         raise table.refuse(f"{given[0]} is negative; check the sign", int(negative[0]))
+    if (large := np.flatnonzero(values > MOST_MICRO_SIEMENS)).size:
+        row = int(large[0])
+        raise table.refuse(f"the conductance is {values[row]:.3g} uS, which no device has; is the unit right?", row)
     return values
 
 
@@ -148,6 +153,8 @@ def _retention(table: _Table, micro: np.ndarray) -> RetentionData:
     several = [len(np.unique(time[device == one])) > 2 for one in range(device.max() + 1)]
     if sum(several) < 2:
         raise table.refuse("no two devices have readings at three times or more; a drift exponent needs them")
+    if all(np.ptp(micro[device == one]) == 0 for one in range(device.max() + 1)):
+        raise table.refuse("no conductance changes with time, so there is no drift to fit; leave the file out")
     return RetentionData(device, time, micro)
 
 
@@ -156,6 +163,8 @@ def _pulse_trains(table: _Table, micro: np.ndarray, *, up_only: bool) -> PulseTr
     pulse = table.numbers("pulse")
     if (wrong := np.flatnonzero(pulse != np.round(pulse))).size:
         raise table.refuse("pulse is no whole number", int(wrong[0]))
+    if (large := np.flatnonzero(np.abs(pulse) > MOST_PULSE)).size:
+        raise table.refuse(f"pulse is beyond {MOST_PULSE:g}; number the pulses of a device from 0", int(large[0]))
     direction, device = _directions(table), table.devices()
     cycle = table.numbers("cycle") if "cycle" in table.columns else np.zeros(len(pulse))
     # Pulses are numbered through, or anew in each direction: then the two are trains of their own.
@@ -172,13 +181,27 @@ def _pulse_trains(table: _Table, micro: np.ndarray, *, up_only: bool) -> PulseTr
         twice, of = (table.columns[key][row].strip() for key in ("pulse", "device"))
         hint = "number pulses through, or tell cycles apart by a column cycle"
         raise table.refuse(f"pulse {twice} of device {of} comes twice; {hint}", row)
-    for sign, name in ((1, "up"), (-1, "down")):
-        steps = int(np.sum((np.diff(trains.pulse) == 1) & (trains.direction[1:] == sign)))
+    _require_steps(table, trains, up_only=up_only)
+    return trains
+
+
+def _require_steps(table: _Table, trains: PulseTrains, *, up_only: bool) -> None:
+    """Enough steps in each direction, which move devices, and that way."""
+    if sum(np.ptp(trains.conductance[trains.device == one]) > 0 for one in range(trains.devices)) < 2:
+        raise table.refuse("no two devices change with their pulses, so there is nothing to fit; check the column")
+    for sign, name, verb in ((1, "up", "lower"), (-1, "down", "raise")):
+        change = steps_of(trains, sign).change
+        steps = len(change)
+        if up_only and sign < 0 and steps:
+            raise table.refuse(
+                f"there are {steps} down pulses, which a device of --up-only has not; leave --up-only or their rows out"
+            )
         if steps < LEAST_STEPS and not (up_only and sign < 0 and steps == 0):
             hint = "; give --up-only for a device that has none" if sign < 0 and steps == 0 else ""
             count = f"no {name} pulses" if steps == 0 else f"only {steps} {name} pulses with the one before measured"
             raise table.refuse(f"there are {count}; measure at least {LEAST_STEPS}{hint}")
-    return trains
+        if change.sum() < 0 and np.sign(change).sum() < -FALSE * math.sqrt(np.count_nonzero(change)):
+            raise table.refuse(f"{name} pulses {verb} the conductance; swap the directions")
 
 
 def _directions(table: _Table) -> np.ndarray:

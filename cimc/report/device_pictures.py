@@ -19,6 +19,7 @@ GREEN = "#3d8c58"
 COLOURS = (BLUE, ORANGE, GREEN)
 UNITS = ((1.0, "1 s"), (60.0, "1 min"), (3600.0, "1 h"), (86400.0, "1 day"), (30 * 86400.0, "1 month"))
 SHIFT = 0.1  # of the sd: a smaller mean is not drawn
+STILL = 1e-9  # of the window: a smaller step is not seen in a picture
 EXTENT = 1.5  # of the 98th percentile: where the axis of steps ends
 YEAR = (365.25 * 86400.0, "1 year")
 
@@ -40,7 +41,7 @@ def device_picture(path: Path, figures: Mapping[str, Any]) -> None:
     )
     for axis, (draw, values) in zip(axes[0], drawn, strict=True):
         draw(axis, values)
-    figure.suptitle(figures["device"], fontsize=11)
+    figure.suptitle(figures["device"], fontsize=11, parse_math=False)  # a name may hold $
     save(figure, path)
 
 
@@ -141,7 +142,9 @@ def _draw_staircases(axis: plt.Axes, cell: Cell, trains: PulseTrains) -> None:
         for _ in range(int(count) if direction else 0):
             step = pulse.step_uS if direction > 0 else -pulse.down_uS
             factor = step_factor(np.array(now), up=direction > 0, low=bounds[0], high=bounds[1], cell=cell)
-            now = float(np.clip(now + step * factor, min(now, bounds[0]), max(now, bounds[1])))
+            before, now = now, float(np.clip(now + step * factor, min(now, bounds[0]), max(now, bounds[1])))
+            if abs(now - before) < STILL * (bounds[1] - bounds[0]):  # the rest of a long gap in the numbers
+                break
         held.append(now)
     axis.plot(numbers, held, color=BLUE, lw=1.8, label="fitted mean")
     axis.set(xlabel="pulse number", ylabel="conductance (uS)")

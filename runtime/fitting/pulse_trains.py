@@ -81,7 +81,7 @@ def _stuck(trains: PulseTrains) -> Flags:
     ranges = np.array(
         [np.ptp(np.percentile(trains.conductance[trains.device == one], [5, 95])) for one in range(trains.devices)]
     )
-    return ranges < STUCK * np.median(ranges)
+    return ranges < STUCK * np.median(ranges[ranges > 0]) if ranges.any() else np.zeros(len(ranges), bool)
 
 
 def _keep(trains: PulseTrains, kept: Flags) -> PulseTrains:
@@ -130,6 +130,8 @@ def _bounds(devices: int, device: Integers, before: Doubles, change: Doubles) ->
 def _near(device: Integers, before: Doubles, change: Doubles, bound: Doubles) -> Flags:
     """Which steps start within a usual step of their device's bound."""
     near = np.zeros(len(before), bool)
+    if not before.size:
+        return near
     for one in np.flatnonzero(np.isfinite(bound)):
         own = device == one
         moved = change[own & (np.abs(change) > SAME * np.ptp(before))]

@@ -24,6 +24,7 @@ from runtime.fitting.sides import (
     fit_lines,
     fit_shape,
     mean_of,
+    median_of,
     sides_of,
     spread,
     truncated_sd,
@@ -71,8 +72,9 @@ class PulseFit:
     stuck: int
 
 
+@np.errstate(divide="ignore", invalid="ignore", over="ignore")
 def fit_pulses(trains: PulseTrains, *, seed: int = 0) -> PulseFit:
-    """Fit every law, choose one and estimate its figures.
+    """Fit every law, choose one and estimate its figures; those that the trains do not tell are NaN.
 
     Args:
         trains: of at least two devices; without RESET pulses the device is one that only goes up.
@@ -96,7 +98,8 @@ def fit_pulses(trains: PulseTrains, *, seed: int = 0) -> PulseFit:
     ]
     figures = {}
     for key, value in found.items():
-        error = CONFIDENCE * float(np.std([one[key] for one in drawn], ddof=1))
+        told = [one[key] for one in drawn if math.isfinite(one[key])]  # few devices drawn may not say it
+        error = CONFIDENCE * float(np.std(told, ddof=1)) if len(told) > 1 else math.nan
         least = 0.0 if value >= 0 else -math.inf
         figures[key] = Estimate(value, max(value - error, least), value + error)
     settings: dict[str, object] = {"law": law, "c2c_of": noise, **FIXED.get(law, {})}
@@ -142,7 +145,7 @@ def _predicted(side: Side, mean: Doubles, test: npt.NDArray[np.bool_], *, hard: 
         told = test & (side.half == half)
         factor, _ = fit_factors(side, mean, told & side.usable)
         asked = test & (side.half != half)
-        step = np.nan_to_num(factor, nan=float(np.nanmedian(factor)))[side.device[asked]] * mean[asked]
+        step = np.nan_to_num(factor, nan=median_of(factor))[side.device[asked]] * mean[asked]
         predicted[asked] = np.minimum(step, side.room[asked]) if hard else step
     return predicted
 
@@ -210,6 +213,7 @@ def _noise_of(law: str, sides: list[Side], *, own_bounds: bool) -> str:
             c2c = max(truncated_sd(left / scale), 1e-12)
             squares = np.minimum((left / (c2c * scale)) ** 2, MOST_ERROR**2)
             likelihood[name] -= float(np.sum(np.log(c2c * scale) + squares / 2))
+    likelihood = {name: value if math.isfinite(value) else -math.inf for name, value in likelihood.items()}
     best = max(likelihood.values())
     return next(name for name, value in likelihood.items() if value >= best - CLEARLY)
 
@@ -251,7 +255,7 @@ class _Fitted:
 
     def clear(self) -> npt.NDArray[np.bool_]:
         """Steps that say something about noise."""
-        usual = SMALL_STEP * float(np.nanmedian(self.step))
+        usual = SMALL_STEP * median_of(self.step)
         return self.side.usable & (self.predicted > usual) & (self.step[self.side.device] > usual)
 
 
@@ -273,7 +277,7 @@ class _Estimator:
         keys = law_keys(self.law, shapes, low, high)
         keys |= self._step_spreads(fitted, weights)
         for one, key in zip(fitted, ("pulse.high_d2d", "pulse.low_d2d"), strict=False):
-            if np.isfinite(one.end[weights > 0]).sum() > 2:
+            if np.isfinite(one.end).sum() > 2:  # whatever the weights: a bootstrap has the same figures in every draw
                 to_half = one.side.width / ((high - low) / 2)
                 keys[key] = spread(one.end * to_half, one.end_error * to_half, weights)
         steps = (keys[key] for key in ("pulse.step_uS", "pulse.step_down_uS") if key in keys)

@@ -194,7 +194,9 @@ def fit_lines(device: Integers, x: Doubles, change: Doubles, devices: int, *, fo
             constant, slope = (second * plain - first * product) / norm, (total * product - first * plain) / norm
         predicted = constant[device] + slope[device] * x
         if follow_mean:
-            inverse = 1 / np.maximum(predicted, FLOOR * abs(float(np.nanmean(predicted)))) ** 2
+            with np.errstate(invalid="ignore"):  # no line at all
+                mean = np.nansum(predicted) / np.isfinite(predicted).sum()
+            inverse = 1 / np.maximum(predicted, FLOOR * abs(float(mean))) ** 2
         left = (change - predicted) * np.sqrt(inverse)
         trusted = _trust(left, robust_sd(left[np.isfinite(left)]))
     known = np.bincount(device, minlength=devices) > 2
@@ -230,6 +232,12 @@ def mean_of(values: Doubles, weights: Doubles) -> float:
     """Weighted mean of what is known, without devices far off."""
     kept = _near(values, weights)
     return float(np.average(values[kept], weights=weights[kept])) if kept.any() else math.nan
+
+
+def median_of(values: Doubles) -> float:
+    """Median of what is known; NaN of nothing."""
+    known = values[np.isfinite(values)]
+    return float(np.median(known)) if known.size else math.nan
 
 
 def spread(values: Doubles, errors: Doubles, weights: Doubles) -> float:

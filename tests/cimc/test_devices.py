@@ -126,6 +126,42 @@ def test_a_plot_does_not_overwrite_its_device(folder: Path) -> None:
     with pytest.raises(cimc.CimcError, match=r"full\.toml"):
         cimc.plot_device("full.toml", "full.toml")
     assert Path("full.toml").read_text(encoding="utf-8") == FULL
+    Path("mydev").write_text(FULL, encoding="utf-8")
+    with pytest.raises(cimc.CimcError, match="it is the input"):
+        cimc.plot_device("./mydev", "mydev")
+    assert Path("mydev").read_text(encoding="utf-8") == FULL
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"devices": 100_001}, "devices is 100001; give a whole number from 2 to 100000"),
+        ({"cycles": 1_001}, "cycles is 1001; give a whole number from 1 to 1000"),
+        ({"devices": 10_000, "cycles": 1_000}, "more than 1000000 together"),
+        ({"seed": 2**63}, "seed is 9223372036854775808"),
+        ({"output": "none/x.png"}, "cannot write none/x.png"),
+    ],
+)
+def test_a_plot_beyond_its_bounds_is_one_line(options: dict, message: str) -> None:
+    with pytest.raises(cimc.CimcError, match=message):
+        cimc.plot_device(DEVICE, **options)
+
+
+def test_a_name_is_drawn_as_it_is_written(folder: Path) -> None:
+    r"""$\frac$ is no formula."""
+    Path("plain.toml").write_text(FULL.replace('"full"', "'$\\frac$'"), encoding="utf-8")
+    assert cimc.plot_device("plain.toml", "x.png", devices=2, cycles=1)["device"] == "$\\frac$"
+    assert Path("x.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_a_figure_that_is_no_number_is_named_before_anything_is_written(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    errors = {"conductance_uS": [2.0, 22.0], "write_sd_uS": [0.1, float("nan")]}
+    monkeypatch.setattr("cimc.api.plot_device._errors", lambda *_: errors)
+    with pytest.raises(cimc.CimcError, match=r"errors\.write_sd_uS\.1 is no finite number"):
+        cimc.plot_device("full.toml", "x.png", devices=2, cycles=1)
+    assert not Path("x.png").exists()
 
 
 def test_a_fit_writes_a_device_that_loads_and_compiles(folder: Path) -> None:
@@ -160,7 +196,11 @@ def test_retention_alone_makes_a_device(folder: Path) -> None:
     [
         (["data.csv", "data.csv"], {}, "second file of the same kind"),
         ("data.csv", {"output": "data.csv"}, r"data\.csv"),
+        ("data.csv", {"picture": "data.csv"}, r"data\.csv: it is the input"),
+        ("data.csv", {"output": "x", "picture": "./x"}, "another output"),
+        ("data.csv", {"output": "x", "picture": "none/x.png"}, "none/x.png"),
         ("data.csv", {"seed": -1}, "seed is -1"),
+        ("data.csv", {"seed": 2**63}, "seed is 9223372036854775808"),
         ("data.csv", {"read_voltage_V": 0.0}, "read_voltage_V is 0"),
         ("retention.csv", {"picture": "x.png"}, "pulse trains"),
     ],
@@ -169,6 +209,41 @@ def test_a_wrong_fit_is_one_line(folder: Path, data: list[str] | str, options: d
     with pytest.raises(cimc.CimcError, match=message) as caught:
         cimc.fit_device(data, **options)
     assert "\n" not in str(caught.value)
+    assert not Path("x").exists()
+    assert not Path("x.png").exists()
+
+
+@pytest.mark.parametrize(
+    ("kind", "up_only"), [("binary", False), ("binary", True), ("jump", False), ("jump", True), ("noise", False)]
+)
+@pytest.mark.filterwarnings("error")
+def test_pulses_that_tell_no_law_are_one_line_without_warnings(folder: Path, kind: str, up_only: bool) -> None:
+    random, rows = np.random.default_rng(4), ["device,pulse,direction,conductance_uS"]
+    for device in range(3):
+        for pulse in range(31 if up_only else 61):
+            way = 0 if pulse == 0 else 1 if pulse <= 30 else -1
+            held = {"binary": 50 if way > 0 else 10, "noise": 20 + random.normal(), "jump": 50 if pulse == 15 else 10}
+            rows.append(f"{device},{pulse},{way},{held[kind]}")
+    Path("odd.csv").write_text("\n".join(rows), encoding="utf-8")
+    with pytest.raises(cimc.CimcError, match=r"odd\.csv: .*no law"):
+        cimc.fit_device("odd.csv", up_only=up_only)
+
+
+def test_a_gap_of_many_pulses_is_drawn_at_once(folder: Path) -> None:
+    text = Path("data.csv").read_text(encoding="utf-8")
+    Path("data.csv").write_text(f"{text}\n0,900000000,down,20\n1,900000000,down,20\n", encoding="utf-8")
+    cimc.fit_device("data.csv", picture="x.png")
+    assert Path("x.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_a_picture_that_fails_leaves_no_device_file(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object) -> None:
+        raise cimc.CimcError("the disk is full")
+
+    monkeypatch.setattr("cimc.report.device_pictures.fit_picture", fail)
+    with pytest.raises(cimc.CimcError, match="disk"):
+        cimc.fit_device("data.csv", "x.toml", picture="x.png")
+    assert not Path("x.toml").exists()
 
 
 def test_a_drawing_rises_with_its_curve() -> None:

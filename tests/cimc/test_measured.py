@@ -70,7 +70,9 @@ def test_rows_in_any_order_and_comments_and_empty_lines(tmp_path: Path) -> None:
 
 
 def test_numbers_that_begin_anew_in_each_direction_are_trains_of_their_own(tmp_path: Path) -> None:
-    lines = [f"{d},{n},{way},{n}" for d in "ab" for way in ("up", "down") for n in range(30)]
+    lines = [
+        f"{d},{n},{way},{30 + sign * n}" for d in "ab" for way, sign in (("up", 1), ("down", -1)) for n in range(30)
+    ]
     found = trains(written(tmp_path, lines))
     assert len(np.unique(found.train)) == 2
 
@@ -117,6 +119,10 @@ def edited(old: str, new: str) -> list[str]:
         (HEAD, rows(devices=1), ["one device only"]),
         (HEAD, [line for line in rows() if "down" not in line], ["no down pulses", "--up-only"]),
         (HEAD, rows(pulses=5), ["only 10 up pulses"]),
+        (HEAD, rows(up="down", down="up"), ["up pulses lower", "swap the directions"]),
+        (HEAD, [f"{line.rpartition(',')[0]},0" for line in rows()], ["no two devices change"]),
+        (HEAD, edited("d0,3,up,13", "d0,3,up,2e6"), ["line 5", "2e+06 uS", "is the unit right?"]),
+        (HEAD, edited("d0,3,up,13", "d0,3000000000,up,13"), ["line 5", "beyond 1e+09"]),
         (HEAD, [], ["empty"]),
     ],
 )
@@ -133,6 +139,17 @@ def test_a_bad_file_is_one_clear_line(tmp_path: Path, head: str, lines: list[str
 def test_a_device_that_only_goes_up_may_have_no_down_pulses(tmp_path: Path) -> None:
     lines = [line for line in rows() if "down" not in line]
     assert set(trains(written(tmp_path, lines), up_only=True).direction) == {0, 1}
+    with pytest.raises(CimcError, match=r"50 down pulses, .* leave --up-only or their rows out"):
+        trains(written(tmp_path, rows()), up_only=True)
+
+
+def test_noise_about_a_bound_is_no_wrong_direction(tmp_path: Path) -> None:
+    """Pulses at the bounds change nothing but noise: as many go down as up."""
+    random = np.random.default_rng(0)
+    held = np.clip(np.concatenate([np.arange(100), np.arange(100, -1, -1)]), 10, 20)
+    ways = ["none", *["up"] * 100, *["down"] * 100]
+    lines = [f"{d},{n},{way},{held[n] + random.normal()}" for d in "ab" for n, way in enumerate(ways)]
+    assert trains(written(tmp_path, lines)).devices == 2
 
 
 @pytest.mark.parametrize(
@@ -157,6 +174,7 @@ def test_a_missing_file_is_named(tmp_path: Path) -> None:
         (["a,1,1", "a,2,1", "a,3,1", "b,0,1", "b,2,1", "b,3,1"], "time_s is not above 0"),
         (["a,1,1", "a,2,0", "a,3,1", "b,1,1", "b,2,1", "b,3,1"], "conductance is not above 0"),
         (["a,1,1", "a,2,1", "b,1,1", "b,2,1"], "three times"),
+        (["a,1,1", "a,2,1", "a,3,1", "b,1,2", "b,2,2", "b,3,2"], "no conductance changes"),
     ],
 )
 def test_retention_that_says_no_exponent_is_refused(tmp_path: Path, lines: list[str], words: str) -> None:

@@ -147,3 +147,34 @@ def test_a_device_that_only_goes_up_has_no_figures_of_reset() -> None:
     assert found.settings["directions"] == "up"
     assert found.figures["pulse.step_uS"].value == pytest.approx(STEP, rel=0.1)
     assert "pulse.step_down_uS" not in found.figures
+
+
+@pytest.mark.parametrize("devices", [3, 4])
+def test_few_devices_whose_bounds_are_seen_have_their_spreads(devices: int) -> None:
+    """A draw of the bootstrap may hold one device only: it has the same figures nevertheless."""
+    random = np.random.default_rng(1)
+    rows = []
+    for device in range(devices):
+        top, g = 60.0 + 4 * device, 4.0
+        for pulse in range(91):
+            way = 0 if pulse == 0 else 1 if pulse <= 45 else -1
+            g = float(np.clip(g + way * 3 * (1 + 0.1 * random.standard_normal()), 4.0, top))
+            rows.append((device, 0, pulse, way, g))
+    device, train, pulse, direction, conductance = np.array(rows).T
+    device, train, pulse, direction = np.array([device, train, pulse, direction], np.int64)
+    fitted = fit_pulses(PulseTrains(device, train, pulse, direction, conductance))
+    tops = 60.0 + 4 * np.arange(devices)
+    assert fitted.figures["conductance_max_uS"].value == pytest.approx(tops.mean(), rel=1e-6)
+    half = (tops.mean() - 4.0) / 2
+    assert fitted.figures["pulse.high_d2d"].value == pytest.approx(np.std(tops, ddof=1) / half, rel=1e-3)
+    assert all(np.isfinite([one.value, one.low, one.high]).all() for one in fitted.figures.values())
+
+
+def test_devices_that_never_move_are_left_out_where_they_are_most() -> None:
+    moving = drawn("linear", devices=4, pulses=30)
+    device = np.concatenate([moving.device, *(np.full(61, 4 + n) for n in range(5))])
+    train, pulse, direction = (
+        np.concatenate([one, np.tile(one[:61], 5)]) for one in (moving.train, moving.pulse, moving.direction)
+    )
+    trains = PulseTrains(device, train, pulse, direction, np.concatenate([moving.conductance, np.full(305, 20.0)]))
+    assert without_outliers(trains)[2] == 5
