@@ -1,5 +1,6 @@
 """Stated errors of devices: one number, or a polynomial in x = g / G_max."""
 
+import sys
 from typing import Annotated, Any
 
 import numpy as np
@@ -9,8 +10,6 @@ from cimc.chip_sections import Finite
 
 # A stated error: one number, or the coefficients of a polynomial in x = g / G_max, constant first.
 Law = float | tuple[float, ...]
-
-LARGEST = 1e300  # a number beyond is none that was meant; NaN is not below it either
 
 
 def law_at(law: Law, x: Any) -> Any:
@@ -39,7 +38,7 @@ def _law(value: object) -> Law:
     numbers = [
         float(number)
         for number in (value if isinstance(value, list | tuple) else [value])
-        if isinstance(number, int | float) and not isinstance(number, bool) and abs(number) < LARGEST
+        if isinstance(number, int | float) and not isinstance(number, bool) and abs(number) <= sys.float_info.max
     ]
     if not numbers or (isinstance(value, list | tuple) and len(numbers) < len(value)):
         raise ValueError("give a finite number, or a list of coefficients of a polynomial in g / G_max, constant first")
