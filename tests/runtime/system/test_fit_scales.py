@@ -33,6 +33,9 @@ CELL = CHIP.cell.model_copy(
     update={"read_noise_uS": 0.0, "programming": CHIP.cell.programming.model_copy(update={"error_sd_uS": 0.0})}
 )
 QUIET = CHIP.model_copy(update={"cell": CELL, "adc": CHIP.adc.model_copy(update={"noise_lsb": 0.0})})
+# Without 1/f noise, which is no part of the exported network and leaves factors little to gain.
+_HERMES = load_chip("hermes")
+HERMES = _HERMES.model_copy(update={"cell": _HERMES.cell.model_copy(update={"flicker": None})})
 
 
 def case(x: Floats, weight: Floats, *, signed: bool = False, held_out: Floats | None = None) -> Case:
@@ -145,7 +148,7 @@ def convolutions() -> ir.Model:
     return network(nodes, {"x": ["N", 2, 6, 6]}, {"y": ["N", 5]}, constants)
 
 
-@pytest.mark.parametrize("chip", [CHIP, QUIET, load_chip("hermes")], ids=["brram", "quiet", "hermes"])
+@pytest.mark.parametrize("chip", [CHIP, QUIET, HERMES], ids=["brram", "quiet", "hermes"])
 def test_the_chip_network_is_the_runtime_to_the_bit(chip: Chip) -> None:
     lowered = lower(convolutions())
     mapping = map_network(lowered, chip, options=MappingOptions(input_range=(-1.0, 1.0)))
