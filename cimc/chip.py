@@ -1,6 +1,5 @@
 """Chip descriptions: one TOML file a chip, every value with its unit in the key and its source in a comment."""
 
-import difflib
 import math
 import tomllib
 from collections.abc import Mapping
@@ -15,6 +14,7 @@ from cimc.chip_sections import Adc, Area, Array, Cores, Cost, Input, Section, We
 from cimc.device_file import merged, with_device
 from cimc.errors import CimcError
 from cimc.explain_invalid import explain_invalid
+from cimc.named_text import named_text
 from cimc.options import RowSplit
 from cimc.plugins import plugins
 from cimc.scheme import FOOTPRINTS, SCHEMES, Scheme
@@ -174,23 +174,10 @@ def chip_text(name_or_path: str | Path) -> str:
     """
     name = str(name_or_path)
     is_path = isinstance(name_or_path, Path) or name.endswith(".toml") or "/" in name or Path(name).is_file()
-    path = Path(name) if is_path else CHIPS_FOLDER / f"{name}.toml"
-    if not is_path and name not in _built_in():
-        if name not in _plugged_in():
-            close = difflib.get_close_matches(name, chip_names(), n=1)
-            hint = f"did you mean {close[0]}?" if close else "give the path of a .toml file"
-            raise CimcError(f"unknown chip {name!r}; known are {', '.join(chip_names())}; {hint}")
-        given = _plugged_in()[name]
-        if not isinstance(given, str | Path):
-            raise CimcError(f"the plug-in of chip {name!r} gives {given!r:.60}, not a path or TOML text; mend it")
-        if "\n" in str(given):
-            return str(given)
-        path = Path(given)
-    try:
-        return path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8 text"
-        raise CimcError(f"cannot read chip file {path}: {reason}; check the path") from None
+    file = Path(name) if is_path else None
+    # Plug-ins are looked for only where nothing else has the name.
+    plugged_in = {} if is_path or name in _built_in() else _plugged_in()
+    return named_text(name, file, kind="chip", folder=CHIPS_FOLDER, built_in=_built_in(), plugged_in=plugged_in)
 
 
 def parse_chip(

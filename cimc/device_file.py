@@ -3,7 +3,6 @@
 A chip names one, `[cell] device = "pcm-nandakumar"`, and its own keys of `[cell]` go before the device's.
 """
 
-import difflib
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
@@ -14,6 +13,7 @@ from pydantic import Field, ValidationError
 from cimc.chip_cell import Cell
 from cimc.errors import CimcError
 from cimc.explain_invalid import explain_invalid
+from cimc.named_text import named_text
 from cimc.plugins import plugins
 
 DEVICES_FOLDER = Path(__file__).parent / "devices"
@@ -43,23 +43,10 @@ def device_text(name_or_path: str | Path, folder: Path | None = None) -> str:
     """
     name = str(name_or_path)
     is_path = isinstance(name_or_path, Path) or name.endswith(".toml") or "/" in name
-    path = (folder or Path()) / name if is_path else DEVICES_FOLDER / f"{name}.toml"
-    if not is_path and name not in _built_in():
-        if name not in _plugged_in():
-            close = difflib.get_close_matches(name, device_names(), n=1)
-            hint = f"did you mean {close[0]}?" if close else "give the path of a .toml file"
-            raise CimcError(f"unknown device {name!r}; known are {', '.join(device_names())}; {hint}")
-        given = _plugged_in()[name]
-        if not isinstance(given, str | Path):
-            raise CimcError(f"the plug-in of device {name!r} gives {given!r:.60}, not a path or TOML text; mend it")
-        if "\n" in str(given):
-            return str(given)
-        path = Path(given)
-    try:
-        return path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8 text"
-        raise CimcError(f"cannot read device file {path}: {reason}; check the path") from None
+    file = (folder or Path()) / name if is_path else None
+    # Plug-ins are looked for only where nothing else has the name.
+    plugged_in = {} if is_path or name in _built_in() else _plugged_in()
+    return named_text(name, file, kind="device", folder=DEVICES_FOLDER, built_in=_built_in(), plugged_in=plugged_in)
 
 
 def parse_device(text: str, source: str) -> DeviceFile:
