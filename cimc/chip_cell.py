@@ -4,6 +4,7 @@ import math
 from itertools import pairwise
 from typing import Any, Literal
 
+import numpy as np
 from pydantic import Field, model_validator
 
 from cimc.chip_sections import NonNegative, Positive, Section
@@ -241,6 +242,12 @@ class Cell(Section):
     def reads_are_noisy(self) -> bool:
         """Whether a read of a device differs from what it holds."""
         return self.read_noise_uS > 0 or self.reads_follow_state
+
+    @property
+    def largest_read_sd_uS(self) -> float:
+        """The largest sd of one read of a device anywhere in the window."""
+        window = np.linspace(self.conductance_min_uS, self.conductance_max_uS, 101)
+        return float(np.sqrt(np.max(self.read_noise_variance(window))))
 
     @property
     def ages(self) -> bool:

@@ -4,9 +4,12 @@ import difflib
 import math
 import operator
 from enum import StrEnum
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from cimc.errors import CimcError
+
+if TYPE_CHECKING:
+    from cimc.chip_cell import Cell
 
 Choice = TypeVar("Choice", bound=StrEnum)
 MOST_SEED = 2**63 - 1
@@ -49,11 +52,24 @@ class Backward(StrEnum):
 
 
 class Sync(StrEnum):
-    """What the digital copy becomes after a write."""
+    """What the digital copy becomes after a write; auto: see `sync_of`."""
 
+    auto = "auto"
     target = "target"
     readback = "readback"
     none = "none"
+
+
+def sync_of(sync: Sync, write: Write, cell: "Cell") -> Sync:
+    """What `auto` is on a device: read back, unless a closed-loop write knows the device better than a read tells it.
+
+    That is where the sd of one read is above the step at which a device is due: each write would then begin from the
+    noise of the read before it, and a weight would walk.
+    """
+    if sync is not Sync.auto:
+        return sync
+    noisy = cell.largest_read_sd_uS > cell.granularity * cell.window_uS
+    return Sync.target if write is Write.verify and noisy else Sync.readback
 
 
 class Loss(StrEnum):

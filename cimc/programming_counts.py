@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 
 from cimc.artifact import Artifact
+from cimc.options import Sync, Write, sync_of
 
 
 def programming_counts(
@@ -33,7 +34,8 @@ def programming_counts(
 
     trials, first_trials = count("trials"), count("first_trials")
     first_writes = sum(state[f"writes/{name}"].size * n for name, n in copies.items()) if first_trials else 0
-    reads_a_weight = 2 * ((policy["sync"] != "target") + (policy["sync"] == "readback"))
+    sync = sync_of(Sync(policy["sync"]), Write(policy.get("write", Write.verify)), artifact.chip.cell)
+    reads_a_weight = 2 * ((sync != "target") + (sync == "readback"))
     total = None if policy["method"] == "float" else trials + first_trials
     return {
         "device_writes": count("writes"),

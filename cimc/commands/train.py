@@ -61,7 +61,10 @@ def train(
     backward: Annotated[Backward, typer.Option(help="Input gradients: digital copy or transposed read.")] = (
         Backward.digital
     ),
-    sync: Annotated[Sync, typer.Option(help="Digital copy after a write.")] = Sync.readback,
+    sync: Annotated[
+        Sync,
+        typer.Option(help="Digital copy after a write. auto: readback, or target where a read is noisier than a step."),
+    ] = Sync.auto,
     loss: Annotated[
         Loss,
         typer.Option(

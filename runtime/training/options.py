@@ -39,7 +39,7 @@ class Policy:
     residual: Residual = Residual.keep
     write: Write = Write.verify
     backward: Backward = Backward.digital
-    sync: Sync = Sync.readback
+    sync: Sync = Sync.auto
     settings: tuple[tuple[str, Any], ...] = ()
 
     def __post_init__(self) -> None:

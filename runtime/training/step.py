@@ -1,6 +1,7 @@
 """The steps of training that run without Python between them: forward on the arrays, gradients, optimiser, writes."""
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -24,14 +25,21 @@ from runtime.training.writes import word_lines
 COUNTS = ("updates", "writes", "trials")
 
 
-@partial(jit, static_argnums=(0, 1, 2, 3, 4, 5), donate_argnums=(6,))
+@dataclass(frozen=True)
+class Recipe:
+    """What a training step is compiled for: the network and chip, and how they are trained."""
+
+    system: System
+    compute: Compute
+    rule: UpdateRule
+    weight_decay: float
+    preprocess: Preprocess
+    losses: tuple[OutputLoss, ...]
+
+
+@partial(jit, static_argnums=(0,), donate_argnums=(1,))
 def train_steps(
-    system: System,
-    compute: Compute,
-    rule: UpdateRule,
-    weight_decay: float,
-    preprocess: Preprocess,
-    losses: tuple[OutputLoss, ...],
+    recipe: Recipe,
     carried: tuple[State, Any, Array],
     stored: Mapping[str, Array],
     targets: Mapping[str, Array],
@@ -45,6 +53,7 @@ def train_steps(
 
     stored, targets: of all samples, by input and by output.
     """
+    system, compute, rule = recipe.system, recipe.compute, recipe.rule
     shapes = input_shapes(system.network)
     state, optimizer, loss_sum = carried
     packings = packing(state["weight"]), packing(state["digital"])
@@ -57,13 +66,9 @@ def train_steps(
 
     def one(n: Array, carried: _Carried) -> _Carried:
         step_key = jax.random.fold_in(key, first + n)
-        feeds = network_inputs({name: array[batches[n]] for name, array in stored.items()}, shapes, preprocess)
+        feeds = network_inputs({name: array[batches[n]] for name, array in stored.items()}, shapes, recipe.preprocess)
         return _train_step(
-            system,
-            compute,
-            rule,
-            weight_decay,
-            losses,
+            recipe,
             packings,
             beside,
             carried,
@@ -119,11 +124,7 @@ class _Carried(NamedTuple):
 
 
 def _train_step(
-    system: System,
-    compute: Compute,
-    rule: UpdateRule,
-    weight_decay: float,
-    losses: tuple[OutputLoss, ...],
+    recipe: Recipe,
     packings: tuple[Packing, Packing],
     beside: _Beside,
     carried: _Carried,
@@ -133,46 +134,80 @@ def _train_step(
     key: Array,
 ) -> _Carried:
     """One step; packings of the weights and of the digital parameters."""
-    weights, digital = packings
     forward_key, update_key = jax.random.split(key)
+    (loss, statistics), gradients = _gradients(recipe, packings, beside, carried, feeds, targets, forward_key)
+    gradient = packed(*packings, gradients)
+    steps, optimizer = _steps(recipe, beside, carried, gradient, lr)
+    layers = _write(recipe, beside, carried.layers, steps["weight"], gradient["weight"], update_key)
+    return _Carried(
+        layers, optax.apply_updates(carried.digital, steps["digital"]), statistics, optimizer, carried.loss_sum + loss
+    )
+
+
+def _gradients(
+    recipe: Recipe,
+    packings: tuple[Packing, Packing],
+    beside: _Beside,
+    carried: _Carried,
+    feeds: Mapping[str, Array],
+    targets: Mapping[str, Array],
+    key: Array,
+) -> tuple[tuple[Array, dict[str, Array]], dict[str, dict[str, Array]]]:
+    """((loss, statistics), gradients of weights and digital parameters by layer), forward and backward."""
+    weights, digital = packings
     conductance = unpack(weights, [layer.conductance for layer in carried.layers])
 
     def loss_of(parameters: dict[str, dict[str, Array]]) -> tuple[Array, dict[str, Array]]:
         trial: State = {**beside.fixed, "conductance": conductance, **parameters}
-        product = compute.product(system, trial)
+        product = recipe.compute.product(recipe.system, trial)
         outputs, statistics = run_network(
-            system.network, feeds, product, trial["digital"], carried.statistics, forward_key, train=True
+            recipe.system.network, feeds, product, trial["digital"], carried.statistics, key, train=True
         )
-        return total_loss(losses, outputs, targets), statistics
+        return total_loss(recipe.losses, outputs, targets), statistics
 
-    parameters = {"weight": tuple(layer.weight for layer in carried.layers), "digital": carried.digital}
-    apart = {"weight": unpack(weights, parameters["weight"]), "digital": unpack(digital, carried.digital)}
-    (loss, statistics), gradients = jax.value_and_grad(loss_of, has_aux=True)(apart)
-    gradient = packed(weights, digital, gradients)
-    directions, optimizer = optax.scale_by_adam().update(gradient, carried.optimizer)
-    steps = {
-        # Adam with decoupled weight decay on the crossbar weights.
-        "weight": tuple(
-            -lr * (u * direction + weight_decay * weight)
-            for u, direction, weight in zip(beside.units, directions["weight"], parameters["weight"], strict=True)
-        ),
-        "digital": tuple(-lr * direction for direction in directions["digital"]),
+    apart = {
+        "weight": unpack(weights, [layer.weight for layer in carried.layers]),
+        "digital": unpack(digital, carried.digital),
     }
-    layers = tuple(
-        compute.apply(
-            rule,
-            system.chip,
+    return jax.value_and_grad(loss_of, has_aux=True)(apart)
+
+
+def _steps(
+    recipe: Recipe, beside: _Beside, carried: _Carried, gradient: dict[str, tuple[Array, ...]], lr: Array
+) -> tuple[dict[str, tuple[Array, ...]], Any]:
+    """What weights and digital parameters should change by, and the optimiser's state.
+
+    Adam with decoupled weight decay on the crossbar weights.
+    """
+    directions, optimizer = optax.scale_by_adam().update(gradient, carried.optimizer)
+    weights = tuple(
+        -lr * (unit * direction + recipe.weight_decay * layer.weight)
+        for unit, direction, layer in zip(beside.units, directions["weight"], carried.layers, strict=True)
+    )
+    return {"weight": weights, "digital": tuple(-lr * direction for direction in directions["digital"])}, optimizer
+
+
+def _write(
+    recipe: Recipe,
+    beside: _Beside,
+    layers: tuple[LayerState, ...],
+    steps: tuple[Array, ...],
+    gradients: tuple[Array, ...],
+    key: Array,
+) -> tuple[LayerState, ...]:
+    """The layers after the update rule has taken the step."""
+    return tuple(
+        recipe.compute.apply(
+            recipe.rule,
+            recipe.system.chip,
             layer,
-            Change(steps["weight"][index], gradient["weight"][index]),
+            Change(steps[index], gradients[index]),
             weight_range=beside.ranges[index],
             word_line=beside.word_lines[index],
             traits={name: vectors[index] for name, vectors in beside.traits.items()},
-            key=jax.random.fold_in(update_key, index),
+            key=jax.random.fold_in(key, index),
         )
-        for index, layer in enumerate(carried.layers)
-    )
-    return _Carried(
-        layers, optax.apply_updates(carried.digital, steps["digital"]), statistics, optimizer, carried.loss_sum + loss
+        for index, layer in enumerate(layers)
     )
 
 

@@ -26,7 +26,7 @@ from runtime.training.logits import logits
 from runtime.training.objective import Objective, accuracy_of, measure_test, objective_of
 from runtime.training.options import TrainingOptions
 from runtime.training.policies.policy import UpdateRule
-from runtime.training.step import COUNTS, packed, train_steps
+from runtime.training.step import COUNTS, Recipe, packed, train_steps
 from runtime.training.vectors import packing
 
 STEPS_PER_CALL = 20  # steps that run without Python between them
@@ -151,8 +151,9 @@ def train(
     look_key, step_key = _key(options, 1), _key(options, 2)
     began = saved = time.monotonic()
     started, clock = False, Clock()
-    compute, rule = options.policy.compute, options.policy.rule
-    on_arrays = compute.on_arrays
+    policy = options.policy
+    recipe = Recipe(system, policy.compute, policy.rule, options.weight_decay, data.preprocess, tuple(objective.losses))
+    on_arrays = policy.compute.on_arrays
     order_epoch, order = -1, np.empty(0, np.int64)
     while run.step < total:
         epoch, position = divmod(run.step, per_epoch)
@@ -169,12 +170,7 @@ def train(
         rates = np.zeros(STEPS_PER_CALL, np.float32)
         rates[:count] = [learning_rate(options, run.history, run.step + n, total) for n in range(count)]
         state, optimizer, loss_sum = train_steps(
-            system,
-            compute,
-            rule,
-            options.weight_decay,
-            data.preprocess,
-            objective.losses,
+            recipe,
             (run.state, run.optimizer, run.loss_sum),
             stored,
             targets,

@@ -71,7 +71,7 @@ CHOICES = {
     "Residual": ["keep", "drop"],
     "RowSplit": ["channel", "flat"],
     "ShareWeights": ["auto", "always", "never"],
-    "Sync": ["target", "readback", "none"],
+    "Sync": ["auto", "target", "readback", "none"],
     "Weights": ["devices", "digital"],
     "Write": ["verify", "pulse"],
 }

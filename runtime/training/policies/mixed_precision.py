@@ -13,7 +13,7 @@ from cimc.chip import Chip
 from cimc.chip_cell import MOST_STEP
 from cimc.device_pulse import Binary
 from cimc.errors import CimcError
-from cimc.options import Residual, Sync, Write
+from cimc.options import Residual, Sync, Write, sync_of
 from cimc.units import pair_targets, pair_weight
 from runtime.crossbar.xla import once
 from runtime.devices.device import device_of
@@ -39,13 +39,13 @@ class MixedPrecision:
     residual: what stays in the accumulator after a write: nothing (drop), or what the write left undone (keep): the
     part of a pulse or of a level, and with `readback` the error of the device as it was read, up to half a threshold.
     write: closed-loop write-verify to the target, or blind pulses. sync: the digital copy becomes the target, or is
-    read back from the device, or is left alone (`none`: targets then start from a read of the device).
+    read back from the device, or is left alone (`none`: targets then start from a read of the device); auto: `sync_of`.
     """
 
     threshold: float | None = None
     residual: Residual = Residual.keep
     write: Write = Write.verify
-    sync: Sync = Sync.readback
+    sync: Sync = Sync.auto
 
 
 def check(options: MixedPrecision, chip: Chip) -> None:
@@ -66,6 +66,11 @@ def check(options: MixedPrecision, chip: Chip) -> None:
             f"{given} is not a fraction of the weight range that a weight can pass on {chip.name}; "
             f"give {'one' if stated else '--threshold'} from 0 to below {reach(options, chip):.3g}"
         )
+
+
+def synchronised(options: MixedPrecision, chip: Chip) -> Sync:
+    """What the digital copy becomes after a write on that chip."""
+    return sync_of(options.sync, options.write, chip.cell)
 
 
 def one_sided(chip: Chip) -> bool:
@@ -120,7 +125,7 @@ def accumulate(
 ) -> Wish:
     """The wish with that threshold, a fraction of the weight range; arguments as `update`."""
     base, held = layer.weight, None
-    if options.sync == "none":
+    if synchronised(options, chip) == "none":
         held = once(device_of(chip.cell).read(layer.conductance, key))
         base = pair_weight(held, weight_range, chip)
     # What lies beyond the range can never be programmed and must not keep a device due for ever.
@@ -148,7 +153,7 @@ def aim_with(
     """`aim` with that threshold."""
     total, held = wish.memory[ACCUMULATOR], wish.held
     wanted = wish.base + total
-    if options.sync == "readback":
+    if synchronised(options, chip) == "readback":
         held = once(device_of(chip.cell).read(layer.conductance, key))
     if options.write == "pulse":
         pulses, aimed = device_of(chip.cell).plan(total, wish.base, weight_range=weight_range, held=held)
@@ -176,9 +181,10 @@ def settle(
     """After the write: the digital copy as `sync` says, and what the write left undone in the accumulator."""
     due = wish.due & jnp.any(aim.selected, axis=0)
     weight, missed = layer.weight, jnp.float32(0)
-    if options.sync == "target":
+    sync = synchronised(options, chip)
+    if sync == "target":
         weight = jnp.where(due, aim.aimed, weight)
-    elif options.sync == "readback":
+    elif sync == "readback":
         read = once(device_of(chip.cell).read(layer.conductance, key))
         weight = jnp.where(due, pair_weight(read, weight_range, chip), weight)
         missed = aim.aimed - weight

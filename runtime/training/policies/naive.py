@@ -18,7 +18,7 @@ class Naive:
     """Options. write: only closed-loop. sync: as of mixed precision."""
 
     write: Write = Write.verify
-    sync: Sync = Sync.readback
+    sync: Sync = Sync.auto
 
 
 def check(options: Naive, chip: Chip) -> None:
