@@ -18,6 +18,10 @@ _CPU_OPTIONS = {"xla_disable_hlo_passes": "cse_barrier_expander", "xla_cpu_prefe
 # `jax.jit` for functions that are called from Python; those called from a jitted function stay plain.
 jit = partial(jax.jit, compiler_options=_CPU_OPTIONS if jax.default_backend() == "cpu" else None)
 
+# Elsewhere JAX rounds the factors of float32 products to 10 bits of mantissa and fewer, which moves codes.
+if jax.default_backend() != "cpu":
+    jax.config.update("jax_default_matmul_precision", "highest")
+
 
 def use_compilation_cache() -> None:
     """Keep compiled functions in the user's cache folder (`$XDG_CACHE_HOME`, else ~/.cache), in cimc/xla.
