@@ -92,7 +92,12 @@ def train(
     ] = Constraint.box,
     radius: Annotated[
         float,
-        typer.Option(min=0, max=1, rich_help_panel="Optimiser", help="Size of that set, of the weight range."),
+        typer.Option(
+            min=0,
+            callback=require_finite,
+            rich_help_panel="Optimiser",
+            help="Size of that set, of the weight range; of l2-ball also above 1.",
+        ),
     ] = 1.0,
     density: Annotated[
         float,

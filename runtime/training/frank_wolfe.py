@@ -46,10 +46,11 @@ class FrankWolfe:
     def __post_init__(self) -> None:
         """Raises CimcError for a value that is none."""
         object.__setattr__(self, "constraint", check_choice(Constraint, "constraint", self.constraint))
-        for name in ("radius", "density", "averaging"):
+        most = {"radius": math.inf if self.constraint is Constraint.l2_ball else 1, "density": 1, "averaging": 1}
+        for name, limit in most.items():
             value = getattr(self, name)
             if value is not None:
-                object.__setattr__(self, name, check_number(f"--{name}", value, least=0, most=1))
+                object.__setattr__(self, name, check_number(f"--{name}", value, least=0, most=limit))
 
 
 class Memory(NamedTuple):
