@@ -39,7 +39,10 @@ if TYPE_CHECKING:
     from cimc.mapping import Mapping
     from cimc.options import (
         Backward,
+        Constraint,
+        Gradient,
         Loss,
+        Optimizer,
         RateSchedule,
         Residual,
         RowSplit,
@@ -50,6 +53,7 @@ if TYPE_CHECKING:
     )
     from cimc.package import Package, read_package, write_package
     from runtime.deployment.deploy import Deployment
+    from runtime.training.frank_wolfe import FrankWolfe
     from runtime.training.options import Policy, TrainingOptions
 
 # Name -> its module, and its name there if that is another. The imports above are the same for type checkers.
@@ -59,12 +63,16 @@ _PUBLIC = {
     "Chip": "cimc.chip",
     "CimcError": "cimc.errors",
     "Compiled": "cimc.api.compile",
+    "Constraint": "cimc.options",
     "Dataset": "cimc.dataset",
     "Deployment": "runtime.deployment.deploy",
     "DeviceFile": "cimc.device_file",
     "FittedDevice": "cimc.api.fit_device",
+    "FrankWolfe": "runtime.training.frank_wolfe",
+    "Gradient": "cimc.options",
     "Loss": "cimc.options",
     "Mapping": "cimc.mapping",
+    "Optimizer": "cimc.options",
     "Package": "cimc.package",
     "Policy": "runtime.training.options",
     "Preprocess": "cimc.dataset",
@@ -102,12 +110,16 @@ __all__ = [
     "Chip",
     "CimcError",
     "Compiled",
+    "Constraint",
     "Dataset",
     "Deployment",
     "DeviceFile",
     "FittedDevice",
+    "FrankWolfe",
+    "Gradient",
     "Loss",
     "Mapping",
+    "Optimizer",
     "Package",
     "Policy",
     "Preprocess",

@@ -51,6 +51,30 @@ class Backward(StrEnum):
     analog = "analog"
 
 
+class Gradient(StrEnum):
+    """How a training step finds its gradients: see `runtime.training.gradients`."""
+
+    backward = "backward"
+    weights = "weights"
+    projected = "projected"
+    activities = "activities"
+
+
+class Optimizer(StrEnum):
+    """How a step is made of gradients."""
+
+    adam = "adam"
+    frank_wolfe = "frank-wolfe"
+
+
+class Constraint(StrEnum):
+    """The set within which Frank-Wolfe keeps a layer's weights: see `runtime.training.frank_wolfe`."""
+
+    box = "box"
+    l2_ball = "l2-ball"
+    k_sparse = "k-sparse"
+
+
 class Sync(StrEnum):
     """What the digital copy becomes after a write; auto: see `sync_of`."""
 

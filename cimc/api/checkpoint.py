@@ -2,7 +2,7 @@
 
 import hashlib
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, replace
+from dataclasses import asdict, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -12,13 +12,15 @@ import numpy as np
 from cimc.artifact import Artifact, network_digest
 from cimc.dataset import Dataset, Preprocess, Samples
 from cimc.errors import CimcError
-from cimc.options import Loss
 from cimc.version import __version__
 from runtime.system.calibration import calibration_index
 from runtime.system.state import flatten_state
 from runtime.training.options import TrainingOptions
 from runtime.training.train import Run
 
+# Options that runs of earlier versions do not state.
+_LATER = ("loss", "gradient", "tangents", "optimizer", "frank_wolfe")
+_DEFAULTS = TrainingOptions()
 _KEPT = "calibration/"  # names of the kept samples: `images` for the only input, else the input's
 # Closing figures that a clock gave: they are of the machine, and a run that repeats must write the same bytes.
 CLOCKED = frozenset({"images_per_s", "start_up_s"})
@@ -74,7 +76,7 @@ def load_run(
     both = [{key for key in found.get("policy", {}) if key != "settings"} for found in (saved, wanted)]
     if both[0] != both[1] or "watch/0" not in artifact.state:
         raise CimcError(f"{path} holds a run of another version of cimc; leave out --resume to start anew")
-    changed = [key for key in wanted if saved.get(key) != wanted[key]]
+    changed = [key for key in dict.fromkeys([*wanted, *saved]) if saved.get(key) != wanted.get(key)]
     if "policy" in changed:
         before, after = saved["policy"], wanted["policy"]
         names = dict.fromkeys([*before, *after])
@@ -130,8 +132,9 @@ def _settings(source: Artifact, options: TrainingOptions, data: Dataset) -> dict
         origin.update(name.encode() + np.ascontiguousarray(array).tobytes())
     samples = hashlib.sha256(b"".join(_digested(data.train)))
     described = asdict(options)
-    if options.loss is Loss.auto:
-        del described["loss"]  # runs of before it was an option
+    for option in fields(TrainingOptions):  # those of later versions only where a run asks for them
+        if option.name in _LATER and getattr(options, option.name) == getattr(_DEFAULTS, option.name):
+            del described[option.name]
     settings = described["policy"].pop("settings")
     if settings:
         described["policy"]["settings"] = {name: str(value) for name, value in settings}

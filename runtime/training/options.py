@@ -7,7 +7,9 @@ from cimc.chip import Chip
 from cimc.errors import CimcError
 from cimc.options import (
     Backward,
+    Gradient,
     Loss,
+    Optimizer,
     RateSchedule,
     Residual,
     Sync,
@@ -17,6 +19,7 @@ from cimc.options import (
     check_whole,
 )
 from runtime.training.compute import ARRAYS, FLOAT, Compute
+from runtime.training.frank_wolfe import FrankWolfe
 from runtime.training.policies import find_policy, make_rule
 from runtime.training.policies.policy import UpdateRule
 
@@ -108,6 +111,9 @@ class TrainingOptions:
     schedule: constant; cosine from lr to 0 over the run; plateau: halved after five epochs without a lower training
     loss. weight_decay: decoupled, on crossbar weights. loss: of every trained output; auto: cross-entropy for classes,
     binary for truth values, mse for other targets, and without labels distillation from the original network.
+    gradient: backward, or forward only, along so many random tangents a step (`runtime.training.gradients`). optimizer:
+    how a step is made of it; frank_wolfe: the options of that one, which moves crossbar weights only, by the rate `lr`
+    without weight decay, while Adam moves the digital parameters.
     """
 
     policy: Policy = field(default_factory=Policy)
@@ -119,6 +125,10 @@ class TrainingOptions:
     weight_decay: float = 0.01
     seed: int = 0
     loss: Loss = Loss.auto
+    gradient: Gradient = Gradient.backward
+    tangents: int = 1
+    optimizer: Optimizer = Optimizer.adam
+    frank_wolfe: FrankWolfe = field(default_factory=FrankWolfe)
 
     def __post_init__(self) -> None:
         """The name of a rate schedule becomes it. Raises CimcError for a value that is none."""
@@ -127,10 +137,14 @@ class TrainingOptions:
         checked: dict[str, Any] = {
             "schedule": check_choice(RateSchedule, "schedule", self.schedule),
             "loss": check_choice(Loss, "loss", self.loss),
+            "gradient": check_choice(Gradient, "gradient", self.gradient),
+            "optimizer": check_choice(Optimizer, "optimizer", self.optimizer),
         }
         if self.steps_per_epoch is not None:
             checked["steps_per_epoch"] = check_whole("steps_per_epoch", self.steps_per_epoch, 1)
-        checked |= {field: check_whole(field, getattr(self, field), 1) for field in ("epochs", "batch_size")}
+        checked |= {
+            field: check_whole(field, getattr(self, field), 1) for field in ("epochs", "batch_size", "tangents")
+        }
         checked |= {field: check_number(field, getattr(self, field), least=0) for field in ("lr", "weight_decay")}
         checked["seed"] = check_whole("seed", self.seed, 0)
         for name, value in checked.items():

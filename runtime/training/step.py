@@ -10,19 +10,26 @@ import optax
 from jax import Array
 
 from cimc.dataset import Preprocess
+from cimc.options import Gradient
 from runtime.crossbar.xla import jit
 from runtime.devices.device import device_of
 from runtime.network.run import run_network
+from runtime.network.scan import Product
 from runtime.system.inputs import input_shapes, network_inputs
 from runtime.system.state import State, System
+from runtime.training import frank_wolfe
 from runtime.training.compute import Compute
+from runtime.training.frank_wolfe import FrankWolfe
+from runtime.training.gradients import ForwardPass, Parameters, find_gradients
 from runtime.training.losses import OutputLoss, total_loss
+from runtime.training.policies.mixed_precision import ACCUMULATOR
 from runtime.training.policies.policy import Change, LayerState, UpdateRule
 from runtime.training.vectors import Packing, pack, packing, spread, unpack
 from runtime.training.writes import word_lines
 
 # Counts of a run, by weight and by device.
 COUNTS = ("updates", "writes", "trials")
+TANGENTS = 1 << 20  # number of their key below that of the forward pass, which numbers its operators
 
 
 @dataclass(frozen=True)
@@ -35,6 +42,9 @@ class Recipe:
     weight_decay: float
     preprocess: Preprocess
     losses: tuple[OutputLoss, ...]
+    gradient: Gradient = Gradient.backward
+    tangents: int = 1
+    frank_wolfe: FrankWolfe | None = None
 
 
 @partial(jit, static_argnums=(0,), donate_argnums=(1,))
@@ -135,9 +145,9 @@ def _train_step(
 ) -> _Carried:
     """One step; packings of the weights and of the digital parameters."""
     forward_key, update_key = jax.random.split(key)
-    (loss, statistics), gradients = _gradients(recipe, packings, beside, carried, feeds, targets, forward_key)
+    loss, statistics, gradients = _gradients(recipe, packings, beside, carried, feeds, targets, forward_key)
     gradient = packed(*packings, gradients)
-    steps, optimizer = _steps(recipe, beside, carried, gradient, lr)
+    steps, optimizer = _steps(recipe, packings[0], beside, carried, gradient, lr)
     layers = _write(recipe, beside, carried.layers, steps["weight"], gradient["weight"], update_key)
     return _Carried(
         layers, optax.apply_updates(carried.digital, steps["digital"]), statistics, optimizer, carried.loss_sum + loss
@@ -152,39 +162,62 @@ def _gradients(
     feeds: Mapping[str, Array],
     targets: Mapping[str, Array],
     key: Array,
-) -> tuple[tuple[Array, dict[str, Array]], dict[str, dict[str, Array]]]:
-    """((loss, statistics), gradients of weights and digital parameters by layer), forward and backward."""
+) -> tuple[Array, dict[str, Array], Parameters]:
+    """Loss, statistics, and gradients of weights and digital parameters by layer."""
     weights, digital = packings
-    conductance = unpack(weights, [layer.conductance for layer in carried.layers])
+    system, conductance = recipe.system, unpack(weights, [layer.conductance for layer in carried.layers])
 
-    def loss_of(parameters: dict[str, dict[str, Array]]) -> tuple[Array, dict[str, Array]]:
-        trial: State = {**beside.fixed, "conductance": conductance, **parameters}
-        product = recipe.compute.product(recipe.system, trial)
-        outputs, statistics = run_network(
-            recipe.system.network, feeds, product, trial["digital"], carried.statistics, key, train=True
-        )
-        return total_loss(recipe.losses, outputs, targets), statistics
+    def product(parameters: Parameters) -> Product:
+        return recipe.compute.product(system, {**beside.fixed, "conductance": conductance, **parameters})
+
+    def run(parameters: Parameters, product: Product) -> tuple[dict[str, Array], dict[str, Array]]:
+        digital = parameters["digital"]
+        return run_network(system.network, feeds, product, digital, carried.statistics, key, train=True)
+
+    def loss(outputs: dict[str, Array]) -> Array:
+        return total_loss(recipe.losses, outputs, targets)
 
     apart = {
         "weight": unpack(weights, [layer.weight for layer in carried.layers]),
         "digital": unpack(digital, carried.digital),
     }
-    return jax.value_and_grad(loss_of, has_aux=True)(apart)
+    samples = len(next(iter(feeds.values())))
+    forward = ForwardPass(system, product, run, loss, samples)
+    return find_gradients(recipe.gradient, recipe.tangents, forward, apart, jax.random.fold_in(key, TANGENTS))
+
+
+def new_optimizer(steps: FrankWolfe | None, parameters: dict[str, tuple[Array, ...]]) -> Any:
+    """What the optimiser remembers before the first step; parameters packed. None: Adam for all of them."""
+    if steps is None:
+        return optax.scale_by_adam().init(parameters)
+    return optax.scale_by_adam().init(parameters["digital"]), frank_wolfe.init(parameters["weight"])
 
 
 def _steps(
-    recipe: Recipe, beside: _Beside, carried: _Carried, gradient: dict[str, tuple[Array, ...]], lr: Array
+    recipe: Recipe,
+    weights: Packing,
+    beside: _Beside,
+    carried: _Carried,
+    gradient: dict[str, tuple[Array, ...]],
+    lr: Array,
 ) -> tuple[dict[str, tuple[Array, ...]], Any]:
     """What weights and digital parameters should change by, and the optimiser's state.
 
-    Adam with decoupled weight decay on the crossbar weights.
+    Adam with decoupled weight decay on the crossbar weights, or Frank-Wolfe for these.
     """
+    if recipe.frank_wolfe is not None:
+        adam, memory = carried.optimizer
+        directions, adam = optax.scale_by_adam().update(gradient["digital"], adam)
+        theta = tuple(layer.weight + layer.memory.get(ACCUMULATOR, 0) for layer in carried.layers)
+        ranges = beside.fixed["weight_range"]
+        steps, memory = frank_wolfe.update(recipe.frank_wolfe, weights, gradient["weight"], memory, theta, ranges, lr)
+        return {"weight": steps, "digital": tuple(-lr * direction for direction in directions)}, (adam, memory)
     directions, optimizer = optax.scale_by_adam().update(gradient, carried.optimizer)
-    weights = tuple(
+    decayed = tuple(
         -lr * (unit * direction + recipe.weight_decay * layer.weight)
         for unit, direction, layer in zip(beside.units, directions["weight"], carried.layers, strict=True)
     )
-    return {"weight": weights, "digital": tuple(-lr * direction for direction in directions["digital"])}, optimizer
+    return {"weight": decayed, "digital": tuple(-lr * direction for direction in directions["digital"])}, optimizer
 
 
 def _write(

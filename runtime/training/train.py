@@ -10,23 +10,25 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 from jax import Array
 
 from cimc.dataset import Dataset
 from cimc.errors import CimcError
+from cimc.options import Optimizer
 from runtime.crossbar.keys import new_key
 from runtime.crossbar.xla import jit
 from runtime.system.calibration import calibration_index
 from runtime.system.inputs import match_data
 from runtime.system.state import State, System, draw_chip, program, read_back
 from runtime.system.watch import Watch, follow, new_watch, steps_to_look
+from runtime.training.frank_wolfe import FrankWolfe
+from runtime.training.gradients import check_gradient
 from runtime.training.learning_rate import learning_rate
 from runtime.training.logits import logits
 from runtime.training.objective import Objective, accuracy_of, measure_test, objective_of
 from runtime.training.options import TrainingOptions
 from runtime.training.policies.policy import UpdateRule
-from runtime.training.step import COUNTS, Recipe, packed, train_steps
+from runtime.training.step import COUNTS, Recipe, new_optimizer, packed, train_steps
 from runtime.training.vectors import packing
 
 STEPS_PER_CALL = 20  # steps that run without Python between them
@@ -82,17 +84,25 @@ def start(system: System, state: State, options: TrainingOptions, programmed: bo
         CimcError: the options do not fit together or the chip.
     """
     options.policy.check(system.chip)
+    check_gradient(options.gradient, options.policy.backward, system)
     write = options.policy.compute.on_arrays and not programmed
-    state, optimizer, trials = _start(system, options.policy.rule, write, state, _key(options, 0, 0))
+    state, optimizer, trials = _start(
+        system, options.policy.rule, _frank_wolfe(options), write, state, _key(options, 0, 0)
+    )
     return Run(state, optimizer, 0, jax.device_put(np.float32(0)), (), new_watch(system), trials)
 
 
 TRAITS = 3  # beside the two keys of the first write
 
 
-@partial(jit, static_argnums=(0, 1, 2))
+def _frank_wolfe(options: TrainingOptions) -> FrankWolfe | None:
+    """How Frank-Wolfe steps, where the options ask for it."""
+    return options.frank_wolfe if options.optimizer is Optimizer.frank_wolfe else None
+
+
+@partial(jit, static_argnums=(0, 1, 2, 3))
 def _start(
-    system: System, rule: UpdateRule, write: bool, state: State, key: Array
+    system: System, rule: UpdateRule, steps: FrankWolfe | None, write: bool, state: State, key: Array
 ) -> tuple[State, Any, dict[str, Array]]:
     weights, pairs = state["weight"], state["conductance"]
     state = {**state, "updates": {name: jnp.zeros(a.shape, jnp.int32) for name, a in weights.items()}}
@@ -109,7 +119,7 @@ def _start(
         state |= draw_chip(system, pairs, jax.random.fold_in(key, TRAITS))
         state, trials = program(system, state, program_key)
         state = read_back(system, state, read_key)
-    return state, optax.scale_by_adam().init(packed(packing(state["weight"]), packing(state["digital"]), state)), trials
+    return state, new_optimizer(steps, packed(packing(state["weight"]), packing(state["digital"]), state)), trials
 
 
 def train(
@@ -152,7 +162,17 @@ def train(
     began = saved = time.monotonic()
     started, clock = False, Clock()
     policy = options.policy
-    recipe = Recipe(system, policy.compute, policy.rule, options.weight_decay, data.preprocess, tuple(objective.losses))
+    recipe = Recipe(
+        system,
+        policy.compute,
+        policy.rule,
+        options.weight_decay,
+        data.preprocess,
+        tuple(objective.losses),
+        options.gradient,
+        options.tangents,
+        _frank_wolfe(options),
+    )
     on_arrays = policy.compute.on_arrays
     order_epoch, order = -1, np.empty(0, np.int64)
     while run.step < total:
