@@ -38,8 +38,11 @@ if TYPE_CHECKING:
     from cimc.errors import CimcError
     from cimc.mapping import Mapping
     from cimc.options import (
+        Augment,
         Backward,
+        Keep,
         Loss,
+        Optimizer,
         RateSchedule,
         Residual,
         RowSplit,
@@ -55,6 +58,7 @@ if TYPE_CHECKING:
 # Name -> its module, and its name there if that is another. The imports above are the same for type checkers.
 _PUBLIC = {
     "Artifact": "cimc.artifact",
+    "Augment": "cimc.options",
     "Backward": "cimc.options",
     "Chip": "cimc.chip",
     "CimcError": "cimc.errors",
@@ -63,8 +67,10 @@ _PUBLIC = {
     "Deployment": "runtime.deployment.deploy",
     "DeviceFile": "cimc.device_file",
     "FittedDevice": "cimc.api.fit_device",
+    "Keep": "cimc.options",
     "Loss": "cimc.options",
     "Mapping": "cimc.mapping",
+    "Optimizer": "cimc.options",
     "Package": "cimc.package",
     "Policy": "runtime.training.options",
     "Preprocess": "cimc.dataset",
@@ -98,6 +104,7 @@ _PUBLIC = {
 
 __all__ = [
     "Artifact",
+    "Augment",
     "Backward",
     "Chip",
     "CimcError",
@@ -106,8 +113,10 @@ __all__ = [
     "Deployment",
     "DeviceFile",
     "FittedDevice",
+    "Keep",
     "Loss",
     "Mapping",
+    "Optimizer",
     "Package",
     "Policy",
     "Preprocess",

@@ -23,6 +23,7 @@ from runtime.training.objective import objective_of
 from runtime.training.options import TrainingOptions
 from runtime.training.train import Run, start
 from runtime.training.train import train as train_run
+from runtime.training.validation import split_validation
 
 
 @dataclass(frozen=True)
@@ -80,7 +81,8 @@ def train(
     system = system_of(artifact, options.policy.backward)
     data = match_data(system.network, data)
     check_range(data, system.network, artifact.mapping.input_range, note)
-    objective = objective_of(system, data, options.loss)
+    data = split_validation(data, options)
+    objective = objective_of(system, data, options.loss, options.label_smoothing)
     # Weights whose answers are to be kept lie as they do at export; others have room to grow.
     keeps = objective.distills and options.policy.backward is Backward.digital
     rule = best_column_ranges if keeps else training_weight_range

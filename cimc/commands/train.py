@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from cimc.commands.options import ChannelsLast, Data, DataDir, Json, Mean, Seed, Std, emit, load_data, require_finite
-from cimc.options import Backward, Loss, RateSchedule, Reset, Residual, Sync, Write
+from cimc.options import Backward, Keep, Loss, Optimizer, RateSchedule, Reset, Residual, Sync, Write, listed
 
 if TYPE_CHECKING:
     from cimc.api.train import Trained
@@ -31,7 +31,13 @@ def train(
             min=0, callback=require_finite, help="For He's initial weights; other layers' steps follow their weights."
         ),
     ] = 0.005,
-    schedule: Annotated[RateSchedule, typer.Option(help="Course of the learning rate.")] = RateSchedule.cosine,
+    schedule: Annotated[
+        RateSchedule,
+        typer.Option(
+            help="Course of the learning rate: cosine and linear to 0, exponential to 1 %, step to a "
+            "tenth at 50 and 75 %, plateau halves it after five epochs without a lower loss."
+        ),
+    ] = RateSchedule.cosine,
     weight_decay: Annotated[
         float, typer.Option(min=0, callback=require_finite, help="Decoupled, on crossbar weights.")
     ] = 0.01,
@@ -72,6 +78,46 @@ def train(
             "distill: to say what the original network says."
         ),
     ] = Loss.auto,
+    label_smoothing: Annotated[
+        float, typer.Option(callback=require_finite, help="Of cross-entropy.", rich_help_panel="Optimiser")
+    ] = 0.0,
+    optimizer: Annotated[
+        Optimizer,
+        typer.Option(
+            help="adam: decoupled weight decay of crossbar weights; adamw: of all parameters; momentum (0.9), sgd: in "
+            "the gradient.",
+            rich_help_panel="Optimiser",
+        ),
+    ] = Optimizer.adam,
+    warmup: Annotated[
+        str,
+        typer.Option(
+            metavar="STEPS|EPOCHS",
+            help="Steps in which the rate rises from 0, or '3 epochs'.",
+            rich_help_panel="Optimiser",
+        ),
+    ] = "0",
+    augment: Annotated[
+        str,
+        typer.Option(metavar="LIST", help="Of crop, flip, cutout: anew for every image.", rich_help_panel="Data"),
+    ] = "",
+    validation: Annotated[
+        float,
+        typer.Option(
+            callback=require_finite,
+            help="Share of the training set kept apart, for plateau, --patience and --keep.",
+            rich_help_panel="Data",
+        ),
+    ] = 0.0,
+    patience: Annotated[
+        int | None,
+        typer.Option(
+            min=1, help="Stop after so many epochs without a lower validation loss.", rich_help_panel="Optimiser"
+        ),
+    ] = None,
+    keep: Annotated[
+        Keep, typer.Option(help="The state to end with; best: by validation loss.", rich_help_panel="Optimiser")
+    ] = Keep.last,
     seed: Seed = 0,
     resume: Annotated[bool, typer.Option("--resume", help="Go on from the checkpoint in OUTPUT, if any.")] = False,
     checkpoint_seconds: Annotated[
@@ -106,6 +152,13 @@ def train(
         weight_decay=weight_decay,
         seed=seed,
         loss=loss,
+        label_smoothing=label_smoothing,
+        optimizer=optimizer,
+        warmup=warmup,
+        augment=listed("--augment", augment),
+        validation=validation,
+        patience=patience,
+        keep=keep,
     )
     dataset = load_data(data, data_dir, mean=mean, std=std, channels_last=channels_last)
     notes, note = noting("train")

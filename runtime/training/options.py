@@ -6,8 +6,11 @@ from typing import Any
 from cimc.chip import Chip
 from cimc.errors import CimcError
 from cimc.options import (
+    Augment,
     Backward,
+    Keep,
     Loss,
+    Optimizer,
     RateSchedule,
     Residual,
     Sync,
@@ -15,6 +18,7 @@ from cimc.options import (
     check_choice,
     check_number,
     check_whole,
+    listed,
 )
 from runtime.training.compute import ARRAYS, FLOAT, Compute
 from runtime.training.policies import find_policy, make_rule
@@ -105,9 +109,15 @@ class TrainingOptions:
     initial weights; a layer with another range takes as much larger or smaller steps, the same part of its threshold in
     whatever unit and distribution the file's weights were drawn. With method float that of all parameters, as in plain
     training.
-    schedule: constant; cosine from lr to 0 over the run; plateau: halved after five epochs without a lower training
-    loss. weight_decay: decoupled, on crossbar weights. loss: of every trained output; auto: cross-entropy for classes,
-    binary for truth values, mse for other targets, and without labels distillation from the original network.
+    schedule: constant; cosine from lr to 0 over the run; linear likewise; step: a tenth at a half and at three quarters
+    of it; exponential: to a hundredth; plateau: halved after five epochs without a lower loss. warmup: steps in which
+    the rate rises from 0, or "3 epochs". optimizer: `cimc.options.Optimizer`. weight_decay: of crossbar weights; with
+    adamw of all parameters.
+    loss: of every trained output; auto: cross-entropy for classes, binary for truth values, mse for other targets, and
+    without labels distillation from the original network. label_smoothing: of cross-entropy, from 0 to below 1.
+    augment: what is drawn anew for every image of a batch.
+    validation: share of the training samples that is kept apart; plateau and patience look at its loss. patience:
+    epochs without a lower one after which the run ends. keep: the state it ends with.
     """
 
     policy: Policy = field(default_factory=Policy)
@@ -119,6 +129,13 @@ class TrainingOptions:
     weight_decay: float = 0.01
     seed: int = 0
     loss: Loss = Loss.auto
+    optimizer: Optimizer = Optimizer.adam
+    warmup: int | str = 0
+    label_smoothing: float = 0.0
+    augment: tuple[Augment, ...] = ()
+    validation: float = 0.0
+    patience: int | None = None
+    keep: Keep = Keep.last
 
     def __post_init__(self) -> None:
         """The name of a rate schedule becomes it. Raises CimcError for a value that is none."""
@@ -127,7 +144,18 @@ class TrainingOptions:
         checked: dict[str, Any] = {
             "schedule": check_choice(RateSchedule, "schedule", self.schedule),
             "loss": check_choice(Loss, "loss", self.loss),
+            "optimizer": check_choice(Optimizer, "optimizer", self.optimizer),
+            "keep": check_choice(Keep, "keep", self.keep),
+            "augment": tuple(check_choice(Augment, "augment", name) for name in listed("augment", self.augment)),
+            "warmup": _check_warmup(self.warmup),
+            "label_smoothing": check_number("label_smoothing", self.label_smoothing, least=0, most=0.99),
+            "validation": check_number("validation", self.validation, least=0, most=0.99),
         }
+        if self.patience is not None:
+            checked["patience"] = check_whole("patience", self.patience, 1)
+            self._require_validation("--patience")
+        if checked["keep"] is Keep.best:
+            self._require_validation("--keep best")
         if self.steps_per_epoch is not None:
             checked["steps_per_epoch"] = check_whole("steps_per_epoch", self.steps_per_epoch, 1)
         checked |= {field: check_whole(field, getattr(self, field), 1) for field in ("epochs", "batch_size")}
@@ -136,6 +164,27 @@ class TrainingOptions:
         for name, value in checked.items():
             object.__setattr__(self, name, value)
 
+    def _require_validation(self, option: str) -> None:
+        if not self.validation:
+            raise CimcError(f"{option} looks at validation samples; add --validation 0.1")
+
     def steps(self, images: int) -> int:
         """Steps of one epoch."""
         return self.steps_per_epoch or max(images // self.batch_size, 1)
+
+    def warmup_steps(self, per_epoch: int) -> int:
+        """Steps of the warm-up, for so many steps an epoch."""
+        if isinstance(self.warmup, int):
+            return self.warmup
+        return round(float(self.warmup.split()[0]) * per_epoch)
+
+
+def _check_warmup(value: Any) -> int | str:
+    """A number of steps, or of epochs as "3 epochs". Raises CimcError for anything else."""
+    words = value.replace("epoch", " epoch").split() if isinstance(value, str) else []
+    if len(words) == 2 and words[1] in ("epoch", "epochs"):
+        return f"{check_number('warmup', _number(words[0]), least=0):g} epochs"
+    steps = int(value) if isinstance(value, str) and value.isdecimal() else value
+    if isinstance(steps, str):
+        raise CimcError(f"warmup is {value!r}; give a number of steps such as 500, or of epochs such as '3 epochs'")
+    return check_whole("warmup", steps, 0)

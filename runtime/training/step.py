@@ -1,6 +1,6 @@
 """The steps of training that run without Python between them: forward on the arrays, gradients, optimiser, writes."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, NamedTuple
@@ -10,24 +10,31 @@ import optax
 from jax import Array
 
 from cimc.dataset import Preprocess
+from cimc.options import Augment, Optimizer
 from runtime.crossbar.xla import jit
 from runtime.devices.device import device_of
 from runtime.network.run import run_network
 from runtime.system.inputs import input_shapes, network_inputs
 from runtime.system.state import State, System
+from runtime.training.augmentation import augment_images
 from runtime.training.compute import Compute
 from runtime.training.losses import OutputLoss, total_loss
+from runtime.training.optimizers import optimizer_of
 from runtime.training.policies.policy import Change, LayerState, UpdateRule
 from runtime.training.vectors import Packing, pack, packing, spread, unpack
 from runtime.training.writes import word_lines
 
 # Counts of a run, by weight and by device.
 COUNTS = ("updates", "writes", "trials")
+AUGMENTATION = 1  # below the key of a step, beside its halves
 
 
 @dataclass(frozen=True)
 class Recipe:
-    """What a training step is compiled for: the network and chip, and how they are trained."""
+    """What a training step is compiled for: the network and chip, and how they are trained.
+
+    frozen: layers and digital parameters that stay as they are.
+    """
 
     system: System
     compute: Compute
@@ -35,6 +42,9 @@ class Recipe:
     weight_decay: float
     preprocess: Preprocess
     losses: tuple[OutputLoss, ...]
+    optimizer: Optimizer = Optimizer.adam
+    augment: tuple[Augment, ...] = ()
+    frozen: tuple[str, ...] = ()
 
 
 @partial(jit, static_argnums=(0,), donate_argnums=(1,))
@@ -56,17 +66,22 @@ def train_steps(
     system, compute, rule = recipe.system, recipe.compute, recipe.rule
     shapes = input_shapes(system.network)
     state, optimizer, loss_sum = carried
-    packings = packing(state["weight"]), packing(state["digital"])
+    trained = trained_part(state, recipe.frozen)
+    packings = packing(trained["weight"]), packing(trained["digital"])
     weights, digital = packings
     ranges = spread(weights, state["weight_range"])
     # The rate of each layer over --lr.
-    units = spread(weights, {name: compute.unit(w, state["weight_range"][name]) for name, w in state["weight"].items()})
+    units = spread(
+        weights, {name: compute.unit(w, state["weight_range"][name]) for name, w in trained["weight"].items()}
+    )
     traits = {name: pack(weights, state[name]) for name in device_of(system.chip.cell).trait_names if state.get(name)}
     beside = _Beside(state, ranges, units, pack(weights, word_lines(system, state["weight"])), traits)
 
     def one(n: Array, carried: _Carried) -> _Carried:
         step_key = jax.random.fold_in(key, first + n)
         feeds = network_inputs({name: array[batches[n]] for name, array in stored.items()}, shapes, recipe.preprocess)
+        if recipe.augment:
+            feeds = augment_images(recipe.augment, feeds, jax.random.fold_in(step_key, AUGMENTATION))
         return _train_step(
             recipe,
             packings,
@@ -91,13 +106,13 @@ def train_steps(
         )
         for index in range(len(weights))
     )
-    start = _Carried(layers, pack(digital, state["digital"]), state["statistics"], optimizer, loss_sum)
+    start = _Carried(layers, pack(digital, trained["digital"]), state["statistics"], optimizer, loss_sum)
     end = jax.lax.fori_loop(0, count, one, start)
-    new: State = {**state, "statistics": end.statistics, "digital": unpack(digital, end.digital)}
+    new: State = {**state, "statistics": end.statistics, "digital": state["digital"] | unpack(digital, end.digital)}
     for group in ("weight", "conductance", *COUNTS, *seen):
-        new[group] = unpack(weights, [getattr(layer, group) for layer in end.layers])
+        new[group] = state[group] | unpack(weights, [getattr(layer, group) for layer in end.layers])
     for group in rule.policy.memory:
-        new[group] = unpack(weights, [layer.memory[group] for layer in end.layers])
+        new[group] = state[group] | unpack(weights, [layer.memory[group] for layer in end.layers])
     return new, end.optimizer, end.loss_sum
 
 
@@ -158,7 +173,8 @@ def _gradients(
     conductance = unpack(weights, [layer.conductance for layer in carried.layers])
 
     def loss_of(parameters: dict[str, dict[str, Array]]) -> tuple[Array, dict[str, Array]]:
-        trial: State = {**beside.fixed, "conductance": conductance, **parameters}
+        changed = {"conductance": conductance, **parameters}
+        trial: State = {**beside.fixed, **{group: beside.fixed[group] | new for group, new in changed.items()}}
         product = recipe.compute.product(recipe.system, trial)
         outputs, statistics = run_network(
             recipe.system.network, feeds, product, trial["digital"], carried.statistics, key, train=True
@@ -175,16 +191,11 @@ def _gradients(
 def _steps(
     recipe: Recipe, beside: _Beside, carried: _Carried, gradient: dict[str, tuple[Array, ...]], lr: Array
 ) -> tuple[dict[str, tuple[Array, ...]], Any]:
-    """What weights and digital parameters should change by, and the optimiser's state.
-
-    Adam with decoupled weight decay on the crossbar weights.
-    """
-    directions, optimizer = optax.scale_by_adam().update(gradient, carried.optimizer)
-    weights = tuple(
-        -lr * (unit * direction + recipe.weight_decay * layer.weight)
-        for unit, direction, layer in zip(beside.units, directions["weight"], carried.layers, strict=True)
-    )
-    return {"weight": weights, "digital": tuple(-lr * direction for direction in directions["digital"])}, optimizer
+    """What weights and digital parameters should change by, and the optimiser's state."""
+    parameters = {"weight": tuple(layer.weight for layer in carried.layers), "digital": carried.digital}
+    rule = optimizer_of(recipe.optimizer, recipe.weight_decay)
+    directions, optimizer = rule.update(gradient, carried.optimizer, parameters, units=beside.units)
+    return jax.tree.map(lambda direction: -lr * direction, directions), optimizer
 
 
 def _write(
@@ -209,6 +220,14 @@ def _write(
         )
         for index, layer in enumerate(layers)
     )
+
+
+def trained_part(state: State, frozen: Collection[str]) -> dict[str, dict[str, Array]]:
+    """The weights and digital parameters of a state that are not frozen."""
+    return {
+        group: {name: array for name, array in state[group].items() if name not in frozen}
+        for group in ("weight", "digital")
+    }
 
 
 def packed(weights: Packing, digital: Packing, parameters: Mapping[str, Any]) -> dict[str, tuple[Array, ...]]:

@@ -10,23 +10,27 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 from jax import Array
 
 from cimc.dataset import Dataset
 from cimc.errors import CimcError
+from cimc.options import Keep, Optimizer
 from runtime.crossbar.keys import new_key
 from runtime.crossbar.xla import jit
 from runtime.system.calibration import calibration_index
 from runtime.system.inputs import match_data
 from runtime.system.state import State, System, draw_chip, program, read_back
 from runtime.system.watch import Watch, follow, new_watch, steps_to_look
-from runtime.training.learning_rate import learning_rate
+from runtime.training.augmentation import check_augmentation
+from runtime.training.learning_rate import course, is_best, plateau_factor, stops_early
 from runtime.training.logits import logits
+from runtime.training.losses import total_loss
 from runtime.training.objective import Objective, accuracy_of, measure_test, objective_of
+from runtime.training.optimizers import optimizer_of
 from runtime.training.options import TrainingOptions
 from runtime.training.policies.policy import UpdateRule
 from runtime.training.step import COUNTS, Recipe, packed, train_steps
+from runtime.training.validation import split_validation
 from runtime.training.vectors import packing
 
 STEPS_PER_CALL = 20  # steps that run without Python between them
@@ -55,7 +59,8 @@ class Run:
     history: one record an epoch (epoch, loss, accuracy, lr, updates, writes, trials; layers: of each its ranges and
     clipping shares; measures: where the test set is not measured by an accuracy alone; accuracy: then None or one of
     them). loss_sum: of the current epoch. watch: the input ranges. first_trials: by layer, of the first
-    programming before step 0, which the counters of the state leave out. clock: of this process.
+    programming before step 0, which the counters of the state leave out. clock: of this process. best: the state of the
+    best epoch so far, where the run is to end with it.
     """
 
     state: State
@@ -66,6 +71,7 @@ class Run:
     watch: Watch
     first_trials: dict[str, Array]
     clock: Clock = field(default_factory=Clock)
+    best: State | None = None
 
 
 # Called with the run so far and the number of steps of the whole run.
@@ -83,16 +89,17 @@ def start(system: System, state: State, options: TrainingOptions, programmed: bo
     """
     options.policy.check(system.chip)
     write = options.policy.compute.on_arrays and not programmed
-    state, optimizer, trials = _start(system, options.policy.rule, write, state, _key(options, 0, 0))
+    transform = options.optimizer, options.weight_decay
+    state, optimizer, trials = _start(system, options.policy.rule, transform, write, state, _key(options, 0, 0))
     return Run(state, optimizer, 0, jax.device_put(np.float32(0)), (), new_watch(system), trials)
 
 
 TRAITS = 3  # beside the two keys of the first write
 
 
-@partial(jit, static_argnums=(0, 1, 2))
+@partial(jit, static_argnums=(0, 1, 2, 3))
 def _start(
-    system: System, rule: UpdateRule, write: bool, state: State, key: Array
+    system: System, rule: UpdateRule, optimizer: tuple[Optimizer, float], write: bool, state: State, key: Array
 ) -> tuple[State, Any, dict[str, Array]]:
     weights, pairs = state["weight"], state["conductance"]
     state = {**state, "updates": {name: jnp.zeros(a.shape, jnp.int32) for name, a in weights.items()}}
@@ -109,7 +116,8 @@ def _start(
         state |= draw_chip(system, pairs, jax.random.fold_in(key, TRAITS))
         state, trials = program(system, state, program_key)
         state = read_back(system, state, read_key)
-    return state, optax.scale_by_adam().init(packed(packing(state["weight"]), packing(state["digital"]), state)), trials
+    parameters = packed(packing(state["weight"]), packing(state["digital"]), state)
+    return state, optimizer_of(*optimizer).init(parameters), trials
 
 
 def train(
@@ -141,7 +149,9 @@ def train(
     """
     if objective is None:
         data = match_data(system.network, data)
-        objective = objective_of(system, data, options.loss)
+        data = split_validation(data, options)
+        objective = objective_of(system, data, options.loss, options.label_smoothing)
+    check_augmentation(options.augment, system.network, objective.losses, objective.train)
     note(f"loss: {objective.text}")
     samples = len(data.train)
     stored, targets = (dict(jax.device_put(arrays)) for arrays in (data.train.inputs, objective.train))
@@ -152,10 +162,20 @@ def train(
     began = saved = time.monotonic()
     started, clock = False, Clock()
     policy = options.policy
-    recipe = Recipe(system, policy.compute, policy.rule, options.weight_decay, data.preprocess, tuple(objective.losses))
+    recipe = Recipe(
+        system,
+        policy.compute,
+        policy.rule,
+        options.weight_decay,
+        data.preprocess,
+        tuple(objective.losses),
+        options.optimizer,
+        options.augment,
+    )
+    lr = course(options, total, per_epoch)
     on_arrays = policy.compute.on_arrays
     order_epoch, order = -1, np.empty(0, np.int64)
-    while run.step < total:
+    while run.step < total and not stops_early(options, run.history):
         epoch, position = divmod(run.step, per_epoch)
         if epoch != order_epoch:
             order_epoch, order = epoch, _order(options, epoch, samples, per_epoch)
@@ -168,7 +188,7 @@ def train(
         batches = np.zeros((STEPS_PER_CALL, options.batch_size), np.int32)
         batches[:count] = order[position * options.batch_size :][: count * options.batch_size].reshape(count, -1)
         rates = np.zeros(STEPS_PER_CALL, np.float32)
-        rates[:count] = [learning_rate(options, run.history, run.step + n, total) for n in range(count)]
+        rates[:count] = lr[run.step :][:count] * plateau_factor(options, run.history)
         state, optimizer, loss_sum = train_steps(
             recipe,
             (run.state, run.optimizer, run.loss_sum),
@@ -192,6 +212,11 @@ def train(
             jax.block_until_ready(loss_sum)
             clock = clock._replace(seconds=clock.seconds + time.monotonic() - began)
             run = _end_epoch(system, run, options, data, objective, per_epoch, float(rates[count - 1]))
+            if stops_early(options, run.history):
+                note(f"no lower validation loss for {options.patience} epochs: ends after epoch {len(run.history)}")
+                total = run.step
+            if run.step == total and run.best is not None:
+                run = replace(run, state={**run.best, **{name: run.state[name] for name in COUNTS}}, best=None)
             checkpoint(run, total)
             began = saved = time.monotonic()
         elif time.monotonic() - saved > checkpoint_seconds:
@@ -214,6 +239,7 @@ def _end_epoch(
     lr: float,
 ) -> Run:
     loss = float(run.loss_sum) / per_epoch
+    validation = _validation(system, run, options, data, objective)
     if not math.isfinite(loss):
         raise CimcError(f"the loss is {loss} after step {run.step}; lower --lr (now {lr:g})")
     exact = not options.policy.compute.on_arrays
@@ -224,6 +250,7 @@ def _end_epoch(
         "loss": loss,
         "accuracy": accuracy_of(figures),
         **({} if list(figures) == ["accuracy"] else {"measures": figures}),
+        **({} if validation is None else {"validation": validation}),
         "lr": lr,
         **{
             group: float(sum(np.sum(np.asarray(a), dtype=np.int64) for a in run.state[group].values()))
@@ -231,7 +258,24 @@ def _end_epoch(
         },
         "layers": {} if exact else _ranges(run),
     }
-    return replace(run, loss_sum=jax.device_put(np.float32(0)), history=(*run.history, record))
+    run = replace(run, loss_sum=jax.device_put(np.float32(0)), history=(*run.history, record))
+    if options.keep is Keep.best and is_best(run.history):
+        run = replace(run, best=jax.tree.map(jnp.copy, run.state))  # training goes on in the buffers of the state
+    return run
+
+
+def _validation(
+    system: System, run: Run, options: TrainingOptions, data: Dataset, objective: Objective
+) -> dict[str, float | None] | None:
+    """Loss and accuracy of the validation samples; None where there are none."""
+    if data.validation is None:
+        return None
+    exact = not options.policy.compute.on_arrays
+    key = None if exact else _key(options, 4, run.step)
+    computed = logits(system, run.state, data.validation.inputs, data.preprocess, key, exact)
+    figures = measure_test(replace(objective, test=objective.validation), computed)
+    loss = float(total_loss(objective.losses, computed, objective.validation))
+    return {"loss": loss, "accuracy": accuracy_of(figures)}
 
 
 def _ranges(run: Run) -> dict[str, dict[str, float]]:
