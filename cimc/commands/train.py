@@ -118,6 +118,24 @@ def train(
     keep: Annotated[
         Keep, typer.Option(help="The state to end with; best: by validation loss.", rich_help_panel="Optimiser")
     ] = Keep.last,
+    init_from: Annotated[
+        Path | None,
+        typer.Option(help="Begin with the weights of this .cim or ONNX file.", rich_help_panel="Fine-tuning"),
+    ] = None,
+    freeze: Annotated[
+        str,
+        typer.Option(
+            metavar="LAYER,..", help="Patterns of layers that stay as they are.", rich_help_panel="Fine-tuning"
+        ),
+    ] = "",
+    reestimate_statistics: Annotated[
+        bool,
+        typer.Option(
+            "--reestimate-statistics",
+            help="Of batch normalisation, on training samples after every epoch.",
+            rich_help_panel="Fine-tuning",
+        ),
+    ] = False,
     seed: Seed = 0,
     resume: Annotated[bool, typer.Option("--resume", help="Go on from the checkpoint in OUTPUT, if any.")] = False,
     checkpoint_seconds: Annotated[
@@ -159,6 +177,8 @@ def train(
         validation=validation,
         patience=patience,
         keep=keep,
+        freeze=listed("--freeze", freeze),
+        reestimate_statistics=reestimate_statistics,
     )
     dataset = load_data(data, data_dir, mean=mean, std=std, channels_last=channels_last)
     notes, note = noting("train")
@@ -169,6 +189,7 @@ def train(
             options=options,
             output=output,
             resume=resume,
+            init_from=init_from,
             checkpoint_seconds=checkpoint_seconds,
             progress=lambda run, total: bar(run.step, total, epoch_note(run.history)),
             note=note,

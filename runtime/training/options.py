@@ -117,7 +117,8 @@ class TrainingOptions:
     without labels distillation from the original network. label_smoothing: of cross-entropy, from 0 to below 1.
     augment: what is drawn anew for every image of a batch.
     validation: share of the training samples that is kept apart; plateau and patience look at its loss. patience:
-    epochs without a lower one after which the run ends. keep: the state it ends with.
+    epochs without a lower one after which the run ends. keep: the state it ends with. freeze: patterns of layers and
+    digital parameters that stay as they are. reestimate_statistics: of batch normalisation, after every epoch.
     """
 
     policy: Policy = field(default_factory=Policy)
@@ -136,6 +137,8 @@ class TrainingOptions:
     validation: float = 0.0
     patience: int | None = None
     keep: Keep = Keep.last
+    freeze: tuple[str, ...] = ()
+    reestimate_statistics: bool = False
 
     def __post_init__(self) -> None:
         """The name of a rate schedule becomes it. Raises CimcError for a value that is none."""
@@ -147,6 +150,7 @@ class TrainingOptions:
             "optimizer": check_choice(Optimizer, "optimizer", self.optimizer),
             "keep": check_choice(Keep, "keep", self.keep),
             "augment": tuple(check_choice(Augment, "augment", name) for name in listed("augment", self.augment)),
+            "freeze": listed("freeze", self.freeze),
             "warmup": _check_warmup(self.warmup),
             "label_smoothing": check_number("label_smoothing", self.label_smoothing, least=0, most=0.99),
             "validation": check_number("validation", self.validation, least=0, most=0.99),

@@ -2,7 +2,7 @@
 
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any, NamedTuple
@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from cimc.dataset import Dataset
+from cimc.dataset import Dataset, Preprocess
 from cimc.errors import CimcError
 from cimc.options import Keep, Optimizer
 from runtime.crossbar.keys import new_key
@@ -22,6 +22,7 @@ from runtime.system.inputs import match_data
 from runtime.system.state import State, System, draw_chip, program, read_back
 from runtime.system.watch import Watch, follow, new_watch, steps_to_look
 from runtime.training.augmentation import check_augmentation
+from runtime.training.frozen import frozen_names
 from runtime.training.learning_rate import course, is_best, plateau_factor, stops_early
 from runtime.training.logits import logits
 from runtime.training.losses import total_loss
@@ -29,7 +30,8 @@ from runtime.training.objective import Objective, accuracy_of, measure_test, obj
 from runtime.training.optimizers import optimizer_of
 from runtime.training.options import TrainingOptions
 from runtime.training.policies.policy import UpdateRule
-from runtime.training.step import COUNTS, Recipe, packed, train_steps
+from runtime.training.statistics import BATCHES, check_statistics, estimate_statistics
+from runtime.training.step import COUNTS, Recipe, packed, train_steps, trained_part
 from runtime.training.validation import split_validation
 from runtime.training.vectors import packing
 
@@ -89,17 +91,23 @@ def start(system: System, state: State, options: TrainingOptions, programmed: bo
     """
     options.policy.check(system.chip)
     write = options.policy.compute.on_arrays and not programmed
-    transform = options.optimizer, options.weight_decay
-    state, optimizer, trials = _start(system, options.policy.rule, transform, write, state, _key(options, 0, 0))
+    transform, frozen = (options.optimizer, options.weight_decay), frozen_names(system, options.freeze)
+    state, optimizer, trials = _start(system, options.policy.rule, transform, frozen, write, state, _key(options, 0, 0))
     return Run(state, optimizer, 0, jax.device_put(np.float32(0)), (), new_watch(system), trials)
 
 
 TRAITS = 3  # beside the two keys of the first write
 
 
-@partial(jit, static_argnums=(0, 1, 2, 3))
+@partial(jit, static_argnums=(0, 1, 2, 3, 4))
 def _start(
-    system: System, rule: UpdateRule, optimizer: tuple[Optimizer, float], write: bool, state: State, key: Array
+    system: System,
+    rule: UpdateRule,
+    transform: tuple[Optimizer, float],
+    frozen: tuple[str, ...],
+    write: bool,
+    state: State,
+    key: Array,
 ) -> tuple[State, Any, dict[str, Array]]:
     weights, pairs = state["weight"], state["conductance"]
     state = {**state, "updates": {name: jnp.zeros(a.shape, jnp.int32) for name, a in weights.items()}}
@@ -116,8 +124,9 @@ def _start(
         state |= draw_chip(system, pairs, jax.random.fold_in(key, TRAITS))
         state, trials = program(system, state, program_key)
         state = read_back(system, state, read_key)
-    parameters = packed(packing(state["weight"]), packing(state["digital"]), state)
-    return state, optimizer_of(*optimizer).init(parameters), trials
+    parameters = trained_part(state, frozen)
+    vectors = packed(packing(parameters["weight"]), packing(parameters["digital"]), parameters)
+    return state, optimizer_of(*transform).init(vectors), trials
 
 
 def train(
@@ -151,6 +160,8 @@ def train(
         data = match_data(system.network, data)
         data = split_validation(data, options)
         objective = objective_of(system, data, options.loss, options.label_smoothing)
+    if options.reestimate_statistics:
+        check_statistics(system.network)
     check_augmentation(options.augment, system.network, objective.losses, objective.train)
     note(f"loss: {objective.text}")
     samples = len(data.train)
@@ -171,6 +182,7 @@ def train(
         tuple(objective.losses),
         options.optimizer,
         options.augment,
+        frozen_names(system, options.freeze),
     )
     lr = course(options, total, per_epoch)
     on_arrays = policy.compute.on_arrays
@@ -211,6 +223,8 @@ def train(
         if run.step % per_epoch == 0:
             jax.block_until_ready(loss_sum)
             clock = clock._replace(seconds=clock.seconds + time.monotonic() - began)
+            if options.reestimate_statistics:
+                run = _with_statistics(system, run, options, data.preprocess, stored)
             run = _end_epoch(system, run, options, data, objective, per_epoch, float(rates[count - 1]))
             if stops_early(options, run.history):
                 note(f"no lower validation loss for {options.patience} epochs: ends after epoch {len(run.history)}")
@@ -227,6 +241,17 @@ def train(
             began += saved - before
         progress(run, total)
     return replace(run, clock=clock)
+
+
+def _with_statistics(
+    system: System, run: Run, options: TrainingOptions, preprocess: Preprocess, stored: Mapping[str, Array]
+) -> Run:
+    """The run with its statistics estimated anew on some training samples."""
+    batches = _order(options, 0, len(next(iter(stored.values()))), BATCHES).reshape(BATCHES, -1)
+    key = _key(options, 5, run.step) if options.policy.compute.on_arrays else None
+    product = options.policy.compute.product
+    statistics = estimate_statistics(system, product, run.state, preprocess, stored, batches, key)
+    return replace(run, state={**run.state, "statistics": statistics})
 
 
 def _end_epoch(

@@ -47,7 +47,7 @@ SIGNATURES = {
     "plot_device": "device output | devices cycles seed",
     "read_artifact": "path",
     "read_package": "folder",
-    "train": "source data | options output resume checkpoint_seconds progress note",
+    "train": "source data | options output resume checkpoint_seconds init_from progress note",
     "write_artifact": "path artifact",
     "write_package": "folder package",
 }
@@ -63,7 +63,7 @@ CLASSES = {
     "Samples": "inputs labels",
     "Trained": "artifact run figures",
     "TrainingOptions": "policy epochs steps_per_epoch batch_size lr schedule weight_decay seed loss optimizer "
-    "warmup label_smoothing augment validation patience keep",
+    "warmup label_smoothing augment validation patience keep freeze reestimate_statistics",
 }
 CHOICES = {
     "Augment": ["crop", "flip", "cutout"],
