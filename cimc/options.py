@@ -11,6 +11,8 @@ from cimc.errors import CimcError
 if TYPE_CHECKING:
     from cimc.chip_cell import Cell
 
+# Methods of training that write no device: the file they make holds float weights.
+OFF_ARRAYS = ("float", "quantisation-aware", "hardware-aware")
 Choice = TypeVar("Choice", bound=StrEnum)
 MOST_SEED = 2**63 - 1
 

@@ -47,8 +47,8 @@ def train(
             "--update",
             "--method",
             metavar="NAME",
-            help="Update policy: mixed-precision, naive (every step is programmed), one of a plug-in; or float: the "
-            "same network without arrays.",
+            help="Update policy: mixed-precision, naive (every step is programmed), one of a plug-in; or what writes "
+            "no device: float (no arrays), quantisation-aware, hardware-aware.",
         ),
     ] = "mixed-precision",
     settings: Annotated[

@@ -13,6 +13,7 @@ from cimc.dataset import Dataset, Samples
 from cimc.errors import CimcError
 from cimc.options import Loss
 from runtime.system.measures import MEASURES, NOT_COUNTED, agreement, choose_measure, measure
+from runtime.system.products import exact_product
 from runtime.system.state import System, initial_state
 from runtime.training.logits import logits, outputs_of
 from runtime.training.losses import OutputLoss, Targets, activate, choose_losses, labels_by_output
@@ -92,13 +93,15 @@ def _sizes(system: System, data: Dataset) -> dict[str, tuple[int, ...]]:
     """The sizes of the logits of one sample, by output."""
     stored = {name: jnp.asarray(array[:1]) for name, array in data.train.inputs.items()}
     state = initial_state(system, weight_range=None)
-    shapes = jax.eval_shape(lambda s: outputs_of(system, s, stored, data.preprocess, None, True), state)
+    shapes = jax.eval_shape(lambda s: outputs_of(system, s, stored, data.preprocess, None, exact_product), state)
     return {name: tuple(shape.shape) for name, shape in shapes.items()}
 
 
 def _reference(system: System, samples: Samples, data: Dataset) -> Targets:
     """The original network's logits."""
-    return logits(system, initial_state(system, weight_range=None), samples.inputs, data.preprocess, None, exact=True)
+    return logits(
+        system, initial_state(system, weight_range=None), samples.inputs, data.preprocess, None, exact_product
+    )
 
 
 def measure_test(objective: Objective, computed: Mapping[str, NDArray[np.float32]]) -> dict[str, float]:

@@ -20,9 +20,10 @@ from cimc.options import (
     check_whole,
     listed,
 )
-from runtime.training.compute import ARRAYS, FLOAT, Compute
+from runtime.training.compute import ARRAYS, Compute
 from runtime.training.policies import find_policy, make_rule
 from runtime.training.policies.policy import UpdateRule
+from runtime.training.ways import WAYS, compute_by
 
 DEFAULT_LR = 0.005
 FLOAT_METHOD = "float"
@@ -33,8 +34,8 @@ COMMON = ("threshold", "residual", "write", "sync")  # options that several poli
 class Policy:
     """How weights are changed, as the commands and files state it.
 
-    method: name of an update policy (`runtime.training.policies`), or float: the weights themselves are changed and no
-    device is touched. threshold, residual, write, sync: options of the policy, of those that it has. settings: its
+    method: name of an update policy (`runtime.training.policies`), or of a way to compute that touches no device
+    (`runtime.training.ways`). threshold, residual, write, sync: options of the policy, of those that it has. settings:
     further options, by name. backward: input gradients from the digital copy or from a transposed read of the arrays.
     """
 
@@ -59,18 +60,18 @@ class Policy:
             object.__setattr__(self, name, check_choice(kind, name, getattr(self, name)))
         if self.threshold is not None:
             object.__setattr__(self, "threshold", check_number("--threshold", self.threshold, least=0))
-        self.rule  # noqa: B018 - the policy and its options are checked where they are made
+        self.rule, self.compute  # noqa: B018 - the policy and its options are checked where they are made
 
     @property
     def compute(self) -> Compute:
         """The way in which training computes."""
-        return FLOAT if self.method == FLOAT_METHOD else ARRAYS
+        return compute_by(self.method, dict(self.settings)) if self.method in WAYS else ARRAYS
 
     @property
     def rule(self) -> UpdateRule:
-        """The update policy with its options; of float, which asks none, the default one."""
-        if self.method == FLOAT_METHOD:
-            if self.settings:
+        """The update policy with its options; of a way that asks none, the default one."""
+        if self.method in WAYS:
+            if self.settings and self.method == FLOAT_METHOD:
                 raise CimcError("--set gives options of an update policy, and --update float has none; leave one out")
             return make_rule("mixed-precision")
         common = {option: getattr(self, option) for option in self._common()}
@@ -78,14 +79,16 @@ class Policy:
 
     def _common(self) -> list[str]:
         """Those of the `COMMON` options that the policy has."""
-        if self.method == FLOAT_METHOD:
+        if self.method in WAYS:
             return []
-        known = {option.name for option in fields(find_policy(self.method, also=(FLOAT_METHOD,)).options)}
+        known = {option.name for option in fields(find_policy(self.method, also=WAYS).options)}
         return [option for option in COMMON if option in known]
 
     def check(self, chip: Chip) -> None:
         """Raises CimcError for options that do not fit together or the chip."""
         if not self.compute.on_arrays:
+            if self.compute.converts and self.backward is Backward.analog:
+                raise CimcError(f"--backward analog reads devices, and --update {self.method} has none; leave it out")
             return
         rule = self.rule
         rule.policy.check(rule.options, chip)

@@ -1,6 +1,6 @@
 """The steps of training that run without Python between them: forward on the arrays, gradients, optimiser, writes."""
 
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, NamedTuple
@@ -154,6 +154,8 @@ def _train_step(
     gradient = packed(*packings, gradients)
     steps, optimizer = _steps(recipe, beside, carried, gradient, lr)
     layers = _write(recipe, beside, carried.layers, steps["weight"], gradient["weight"], update_key)
+    if recipe.compute.clip is not None:
+        layers = _clipped(recipe.compute.clip, packings[0], layers)
     return _Carried(
         layers, optax.apply_updates(carried.digital, steps["digital"]), statistics, optimizer, carried.loss_sum + loss
     )
@@ -220,6 +222,14 @@ def _write(
         )
         for index, layer in enumerate(layers)
     )
+
+
+def _clipped(
+    clip: Callable[[Array], Array], weights: Packing, layers: tuple[LayerState, ...]
+) -> tuple[LayerState, ...]:
+    """The layers with each one's weights clipped."""
+    clipped = {name: clip(weight) for name, weight in unpack(weights, [layer.weight for layer in layers]).items()}
+    return tuple(layer._replace(weight=vector) for layer, vector in zip(layers, pack(weights, clipped), strict=True))
 
 
 def trained_part(state: State, frozen: Collection[str]) -> dict[str, dict[str, Array]]:

@@ -185,17 +185,18 @@ def train(
         frozen_names(system, options.freeze),
     )
     lr = course(options, total, per_epoch)
-    on_arrays = policy.compute.on_arrays
+    compute = policy.compute
     order_epoch, order = -1, np.empty(0, np.int64)
     while run.step < total and not stops_early(options, run.history):
         epoch, position = divmod(run.step, per_epoch)
         if epoch != order_epoch:
             order_epoch, order = epoch, _order(options, epoch, samples, per_epoch)
-        if on_arrays and steps_to_look(run.step) == 0:
-            state, watch = follow(system, run.state, run.watch, calibration, data.preprocess, look_key)
-            run = replace(run, state=state, watch=watch)
+        if compute.converts and steps_to_look(run.step) == 0:
+            held = run.state if compute.held is None else compute.held(system, run.state)
+            state, watch = follow(system, held, run.watch, calibration, data.preprocess, look_key)
+            run = replace(run, state={**run.state, "input_range": state["input_range"]}, watch=watch)
         count = min(STEPS_PER_CALL, per_epoch - position)
-        if on_arrays:
+        if compute.converts:
             count = min(count, 1 + steps_to_look(run.step + 1))
         batches = np.zeros((STEPS_PER_CALL, options.batch_size), np.int32)
         batches[:count] = order[position * options.batch_size :][: count * options.batch_size].reshape(count, -1)
@@ -267,9 +268,10 @@ def _end_epoch(
     validation = _validation(system, run, options, data, objective)
     if not math.isfinite(loss):
         raise CimcError(f"the loss is {loss} after step {run.step}; lower --lr (now {lr:g})")
-    exact = not options.policy.compute.on_arrays
-    key = None if exact else _key(options, 3, run.step)
-    figures = measure_test(objective, logits(system, run.state, data.test.inputs, data.preprocess, key, exact))
+    compute = options.policy.compute
+    key = _key(options, 3, run.step) if compute.on_arrays else None
+    computed = logits(system, run.state, data.test.inputs, data.preprocess, key, compute.product)
+    figures = measure_test(objective, computed)
     record = {
         "epoch": len(run.history) + 1,
         "loss": loss,
@@ -281,7 +283,9 @@ def _end_epoch(
             group: float(sum(np.sum(np.asarray(a), dtype=np.int64) for a in run.state[group].values()))
             for group in COUNTS
         },
-        "layers": {} if exact else _ranges(run),
+        "layers": _ranges(run, run.state if compute.held is None else compute.held(system, run.state))
+        if compute.converts
+        else {},
     }
     run = replace(run, loss_sum=jax.device_put(np.float32(0)), history=(*run.history, record))
     if options.keep is Keep.best and is_best(run.history):
@@ -295,21 +299,21 @@ def _validation(
     """Loss and accuracy of the validation samples; None where there are none."""
     if data.validation is None:
         return None
-    exact = not options.policy.compute.on_arrays
-    key = None if exact else _key(options, 4, run.step)
-    computed = logits(system, run.state, data.validation.inputs, data.preprocess, key, exact)
+    compute = options.policy.compute
+    key = _key(options, 4, run.step) if compute.on_arrays else None
+    computed = logits(system, run.state, data.validation.inputs, data.preprocess, key, compute.product)
     figures = measure_test(replace(objective, test=objective.validation), computed)
     loss = float(total_loss(objective.losses, computed, objective.validation))
     return {"loss": loss, "accuracy": accuracy_of(figures)}
 
 
-def _ranges(run: Run) -> dict[str, dict[str, float]]:
+def _ranges(run: Run, held: State) -> dict[str, dict[str, float]]:
     """Of every layer its ranges, and what its converters clipped when it was last looked."""
     seen = jax.device_get(run.watch.seen)
     return {
         name: {
             "input_range": float(input_range),
-            "weight_range": float(jnp.max(run.state["weight_range"][name])),
+            "weight_range": float(jnp.max(held["weight_range"][name])),
             "clipped_inputs": float(seen[name].clipped_inputs),
             "clipped_codes": float(seen[name].clipped_codes),
         }
