@@ -38,9 +38,11 @@ if TYPE_CHECKING:
     from cimc.errors import CimcError
     from cimc.mapping import Mapping
     from cimc.options import (
+        Augment,
         Backward,
         Constraint,
         Gradient,
+        Keep,
         Loss,
         Optimizer,
         RateSchedule,
@@ -59,6 +61,7 @@ if TYPE_CHECKING:
 # Name -> its module, and its name there if that is another. The imports above are the same for type checkers.
 _PUBLIC = {
     "Artifact": "cimc.artifact",
+    "Augment": "cimc.options",
     "Backward": "cimc.options",
     "Chip": "cimc.chip",
     "CimcError": "cimc.errors",
@@ -70,6 +73,7 @@ _PUBLIC = {
     "FittedDevice": "cimc.api.fit_device",
     "FrankWolfe": "runtime.training.frank_wolfe",
     "Gradient": "cimc.options",
+    "Keep": "cimc.options",
     "Loss": "cimc.options",
     "Mapping": "cimc.mapping",
     "Optimizer": "cimc.options",
@@ -106,6 +110,7 @@ _PUBLIC = {
 
 __all__ = [
     "Artifact",
+    "Augment",
     "Backward",
     "Chip",
     "CimcError",
@@ -117,6 +122,7 @@ __all__ = [
     "FittedDevice",
     "FrankWolfe",
     "Gradient",
+    "Keep",
     "Loss",
     "Mapping",
     "Optimizer",

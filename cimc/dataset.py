@@ -103,7 +103,8 @@ class Dataset:
     """Samples, split in training and test data.
 
     synthetic: generated, which is said wherever a result on them is shown. classes: labels run from 0 to `classes` - 1;
-    None where labels are no classes. preprocess: from what is stored to what the network sees.
+    None where labels are no classes. preprocess: from what is stored to what the network sees. validation: training
+    samples that a run keeps apart.
     """
 
     name: str
@@ -112,6 +113,7 @@ class Dataset:
     synthetic: bool = False
     classes: int | None = None
     preprocess: Preprocess = Preprocess()
+    validation: Samples | None = None
 
     @classmethod
     def of_images(

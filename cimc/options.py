@@ -11,6 +11,8 @@ from cimc.errors import CimcError
 if TYPE_CHECKING:
     from cimc.chip_cell import Cell
 
+# Methods of training that write no device: the file they make holds float weights.
+OFF_ARRAYS = ("float", "quantisation-aware", "hardware-aware")
 Choice = TypeVar("Choice", bound=StrEnum)
 MOST_SEED = 2**63 - 1
 
@@ -21,6 +23,36 @@ class RateSchedule(StrEnum):
     constant = "constant"
     cosine = "cosine"
     plateau = "plateau"
+    step = "step"
+    linear = "linear"
+    exponential = "exponential"
+
+
+class Optimizer(StrEnum):
+    """How gradients become steps. adam: decoupled weight decay on crossbar weights; adamw: on all parameters. momentum,
+    sgd: weight decay in the gradient. frank-wolfe: weights within a set (`runtime.training.frank_wolfe`).
+    """
+
+    adam = "adam"
+    adamw = "adamw"
+    momentum = "momentum"
+    sgd = "sgd"
+    frank_wolfe = "frank-wolfe"
+
+
+class Augment(StrEnum):
+    """What is drawn anew for every image of a batch."""
+
+    crop = "crop"
+    flip = "flip"
+    cutout = "cutout"
+
+
+class Keep(StrEnum):
+    """Which epoch's state a run ends with; best: by the loss of the validation samples."""
+
+    last = "last"
+    best = "best"
 
 
 class Residual(StrEnum):
@@ -58,13 +90,6 @@ class Gradient(StrEnum):
     weights = "weights"
     projected = "projected"
     activities = "activities"
-
-
-class Optimizer(StrEnum):
-    """How a step is made of gradients."""
-
-    adam = "adam"
-    frank_wolfe = "frank-wolfe"
 
 
 class Constraint(StrEnum):
@@ -178,6 +203,14 @@ def check_whole(field: str, value: Any, least: int, most: int | None = None) -> 
         end = f"of at least {least}" if most is None else f"from {least} to {most}"
         raise CimcError(f"{field} is {value!r}; give a whole number {end}")
     return whole
+
+
+def listed(field: str, value: Any) -> tuple[str, ...]:
+    """Several names, as a text with commas or one by one. Raises CimcError, naming `field`, for anything else."""
+    names = value.split(",") if isinstance(value, str) else value
+    if not isinstance(names, list | tuple) or not all(isinstance(name, str) for name in names):
+        raise CimcError(f"{field} is {value!r}; give names, with commas between them")
+    return tuple(name.strip() for name in names if name.strip())
 
 
 def check_seed(value: Any) -> int:

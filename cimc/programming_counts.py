@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 
 from cimc.artifact import Artifact
-from cimc.options import Sync, Write, sync_of
+from cimc.options import OFF_ARRAYS, Sync, Write, sync_of
 
 
 def programming_counts(
@@ -36,7 +36,7 @@ def programming_counts(
     first_writes = sum(state[f"writes/{name}"].size * n for name, n in copies.items()) if first_trials else 0
     sync = sync_of(Sync(policy["sync"]), Write(policy.get("write", Write.verify)), artifact.chip.cell)
     reads_a_weight = 2 * ((sync != "target") + (sync == "readback"))
-    total = None if policy["method"] == "float" else trials + first_trials
+    total = None if policy["method"] in OFF_ARRAYS else trials + first_trials
     return {
         "device_writes": count("writes"),
         "programming_trials": trials,

@@ -15,6 +15,7 @@ _NAMES = {
     "accuracy": "test accuracy",
     "loss": "training loss of the last epoch",
     "epochs": "epochs",
+    "best_epoch": "epoch whose state is kept",
     "steps": "steps",
     "weights": "weights",
     "updates": "updates",

@@ -162,6 +162,24 @@ def resnet18() -> onnx.ModelProto:
     return net.model()
 
 
+def resnet20() -> onnx.ModelProto:
+    """ResNet-20 for 3x32x32 images: a 3x3 stem, stages of 16, 32 and 64 channels, three blocks each."""
+    net = Builder("resnet20", (3, 32, 32))
+    net.conv("stem.conv", net.value, 16, 3, 3, pads=[1, 1, 1, 1], bias=False)
+    net.norm("stem.bn", net.value, 16)
+    net.node("Relu", "stem.relu")
+    inputs = 16
+    for stage, outputs in enumerate((16, 32, 64), 1):
+        for block in (1, 2, 3):
+            stride = 2 if stage > 1 and block == 1 else 1
+            _basic_block(net, f"stage{stage}.block{block}", inputs, outputs, stride)
+            inputs = outputs
+    net.node("GlobalAveragePool", "pool")
+    net.node("Flatten", "flatten")
+    net.dense("fc", 10, 64)
+    return net.model()
+
+
 def resnet50() -> onnx.ModelProto:
     """ResNet-50 for 3x224x224 images and 1,000 classes: 25.6 million parameters."""
     net = Builder("resnet50", (3, 224, 224))
@@ -221,6 +239,7 @@ NETWORKS: dict[str, Callable[[], onnx.ModelProto]] = {
     "mlp": mlp,
     "vgg8": vgg8,
     "resnet18": resnet18,
+    "resnet20": resnet20,
     "resnet50": resnet50,
 }
 SHIPPED = ("lenet1", "lenet5", "mlp", "vgg8")

@@ -14,13 +14,14 @@ from cimc.dataset import Dataset, Preprocess, Samples
 from cimc.errors import CimcError
 from cimc.version import __version__
 from runtime.system.calibration import calibration_index
-from runtime.system.state import flatten_state
+from runtime.system.state import State, flatten_state
 from runtime.training.options import TrainingOptions
 from runtime.training.train import Run
 
-# Options that runs of earlier versions do not state.
-_LATER = ("loss", "gradient", "tangents", "optimizer", "frank_wolfe")
+# Options that runs have always had; others are stored where they are not as they are left out.
+_FIRST_OPTIONS = ("policy", "epochs", "steps_per_epoch", "batch_size", "lr", "schedule", "weight_decay", "seed")
 _DEFAULTS = TrainingOptions()
+_BEST = "best/"  # names of the state of the best epoch so far
 _KEPT = "calibration/"  # names of the kept samples: `images` for the only input, else the input's
 # Closing figures that a clock gave: they are of the machine, and a run that repeats must write the same bytes.
 CLOCKED = frozenset({"images_per_s", "start_up_s"})
@@ -45,6 +46,7 @@ def checkpoint(
     flat |= {f"watch/{index}": np.asarray(leaf) for index, leaf in enumerate(jax.tree.leaves(run.watch))}
     flat |= {f"first_trials/{name}": np.asarray(trials) for name, trials in run.first_trials.items()}
     flat |= {_KEPT + ("images" if len(kept) == 1 else name): np.asarray(array) for name, array in kept.items()}
+    flat |= {_BEST + name: array for name, array in flatten_state(run.best or {}).items()}
     flat["run/loss_sum"] = np.asarray(run.loss_sum)
     history = {
         "options": _settings(source, options, data),
@@ -87,14 +89,12 @@ def load_run(
         )
     leaves, structure = jax.tree.flatten(fresh.optimizer)
     try:
-        state = {
-            group: {name: jax.device_put(artifact.state[f"{group}/{name}"]) for name in arrays}
-            for group, arrays in fresh.state.items()
-        }
+        state = _stored(artifact, fresh.state)
         stored = [jax.device_put(artifact.state[f"optimizer/{index}"]) for index in range(len(leaves))]
         if [leaf.shape for leaf in stored] != [leaf.shape for leaf in leaves]:
             raise CimcError(f"{path} holds a run of another version of cimc; leave out --resume to start anew")
         watched, watch = jax.tree.flatten(fresh.watch)
+        kept = any(name.startswith(_BEST) for name in artifact.state)
         return Run(
             state=state,
             optimizer=jax.tree.unflatten(structure, stored),
@@ -105,9 +105,18 @@ def load_run(
                 watch, [jax.device_put(artifact.state[f"watch/{index}"]) for index in range(len(watched))]
             ),
             first_trials={name: jax.device_put(artifact.state[f"first_trials/{name}"]) for name in fresh.first_trials},
+            best=_stored(artifact, fresh.state, _BEST) if kept else None,
         )
     except KeyError as error:
         raise CimcError(f"{path} holds another network's run ({error} is missing); leave out --resume") from None
+
+
+def _stored(artifact: Artifact, like: State, prefix: str = "") -> State:
+    """The stored state of the groups and names that `like` has. Raises KeyError for one that is missing."""
+    return {
+        group: {name: jax.device_put(artifact.state[f"{prefix}{group}/{name}"]) for name in arrays}
+        for group, arrays in like.items()
+    }
 
 
 def calibration_samples(artifact: Artifact) -> tuple[Samples, Preprocess] | None:
@@ -132,9 +141,11 @@ def _settings(source: Artifact, options: TrainingOptions, data: Dataset) -> dict
         origin.update(name.encode() + np.ascontiguousarray(array).tobytes())
     samples = hashlib.sha256(b"".join(_digested(data.train)))
     described = asdict(options)
-    for option in fields(TrainingOptions):  # those of later versions only where a run asks for them
-        if option.name in _LATER and getattr(options, option.name) == getattr(_DEFAULTS, option.name):
+    for option in fields(options):
+        # Runs of before it was an option.
+        if option.name not in _FIRST_OPTIONS and getattr(options, option.name) == getattr(_DEFAULTS, option.name):
             del described[option.name]
+    described = {name: list(value) if isinstance(value, tuple) else value for name, value in described.items()}
     settings = described["policy"].pop("settings")
     if settings:
         described["policy"]["settings"] = {name: str(value) for name, value in settings}

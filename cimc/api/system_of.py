@@ -1,7 +1,7 @@
 """The system and the state of a `.cim` file."""
 
 from cimc.artifact import Artifact
-from cimc.options import Backward
+from cimc.options import OFF_ARRAYS, Backward
 from runtime.network.load import load_network
 from runtime.system.program import retarget, without_targets
 from runtime.system.state import RangeRule, State, System, build_system, initial_state, restore_state
@@ -21,7 +21,7 @@ def state_of(artifact: Artifact, system: System, name: str, *, weight_range: Ran
     if not artifact.state:
         return initial_state(system, weight_range=weight_range), False
     state = restore_state(system, artifact.state, name)
-    if artifact.history["options"]["policy"]["method"] != "float":
+    if artifact.history["options"]["policy"]["method"] not in OFF_ARRAYS:
         return state, True
     if weight_range is None:
         return without_targets(state), False

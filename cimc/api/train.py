@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from cimc.api.begin_from import begin_from
 from cimc.api.checkpoint import checkpoint, load_run
 from cimc.api.progress import Note, unsaid
 from cimc.api.sources import artifact_of
@@ -23,6 +24,7 @@ from runtime.training.objective import objective_of
 from runtime.training.options import TrainingOptions
 from runtime.training.train import Run, start
 from runtime.training.train import train as train_run
+from runtime.training.validation import split_validation
 
 
 @dataclass(frozen=True)
@@ -45,6 +47,7 @@ def train(
     output: str | Path | None = None,
     resume: bool = False,
     checkpoint_seconds: float = 60.0,
+    init_from: str | Path | Artifact | None = None,
     progress: Callable[[Run, int], None] = lambda run, total: None,
     note: Note = unsaid,
 ) -> Trained:
@@ -58,6 +61,7 @@ def train(
         output: the trained `.cim` to write, which holds the checkpoint while training goes on; None: nothing is
             written.
         resume: go on from the checkpoint in `output` if there is one; the end is the same to the bit.
+        init_from: a `.cim` or ONNX file, or the contents of the former, whose weights the run begins with.
         checkpoint_seconds: time between checkpoints within an epoch.
         progress: called every few steps with the run and its number of steps.
         note: called before training with a line for the loss and where it is taken, and for what the user should know
@@ -77,12 +81,15 @@ def train(
         if not isinstance(source, Artifact):
             require_different(source, output)
         require_writable(output)
+    if init_from is not None:
+        artifact = begin_from(artifact, init_from, note)
     system = system_of(artifact, options.policy.backward)
     data = match_data(system.network, data)
     check_range(data, system.network, artifact.mapping.input_range, note)
-    objective = objective_of(system, data, options.loss)
+    data = split_validation(data, options)
+    objective = objective_of(system, data, options.loss, options.label_smoothing)
     # Weights whose answers are to be kept lie as they do at export; others have room to grow.
-    keeps = objective.distills and options.policy.backward is Backward.digital
+    keeps = (objective.distills or init_from is not None) and options.policy.backward is Backward.digital
     rule = best_column_ranges if keeps else training_weight_range
     state, programmed = state_of(artifact, system, name, weight_range=rule)
     if options.policy.compute.on_arrays and not programmed and not keeps:

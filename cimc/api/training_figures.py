@@ -7,11 +7,13 @@ import numpy as np
 
 from cimc.artifact import Artifact
 from cimc.mapping import Mapping
+from cimc.options import Keep
 from cimc.programming_counts import programming_counts
 from runtime.system.calibration import CALIBRATION_IMAGES
 from runtime.system.input_ranges import RANGE_FACTORS, tried_images
 from runtime.system.state import flatten_state
 from runtime.system.watch import WATCHED_IMAGES
+from runtime.training.learning_rate import watched_loss
 from runtime.training.objective import Objective
 from runtime.training.options import TrainingOptions
 from runtime.training.train import Run
@@ -37,13 +39,16 @@ def training_figures(artifact: Artifact, run: Run, options: TrainingOptions, obj
         objective: of the run.
     """
     weights, last, policy = artifact.mapping.cost.weights, run.history[-1], options.policy
+    kept = min(run.history, key=watched_loss) if options.keep is Keep.best else last
     counted = flatten_state(run.state) | {f"first_trials/{name}": np.asarray(n) for name, n in run.first_trials.items()}
     on_arrays, updates = policy.compute.on_arrays, int(last["updates"])
     figures = {
-        "accuracy": last["accuracy"],
-        **({"measures": last["measures"]} if "measures" in last else {}),
-        "loss": last["loss"],
+        "accuracy": kept["accuracy"],
+        **({"measures": kept["measures"]} if "measures" in kept else {}),
+        **({"validation": kept["validation"]} if "validation" in kept else {}),
+        "loss": kept["loss"],
         "epochs": len(run.history),
+        **({"best_epoch": kept["epoch"]} if options.keep is Keep.best else {}),
         "images_per_s": run.clock.images / run.clock.seconds if run.clock.images else None,
         "start_up_s": run.clock.start_up_s,
         "updates": updates,

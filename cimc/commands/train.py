@@ -8,7 +8,22 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from cimc.commands.options import ChannelsLast, Data, DataDir, Json, Mean, Seed, Std, emit, load_data, require_finite
-from cimc.options import Backward, Constraint, Gradient, Loss, Optimizer, RateSchedule, Reset, Residual, Sync, Write
+from cimc.options import (
+    Augment,
+    Backward,
+    Constraint,
+    Gradient,
+    Keep,
+    Loss,
+    Optimizer,
+    RateSchedule,
+    Reset,
+    Residual,
+    Sync,
+    Write,
+    check_choice,
+    listed,
+)
 
 if TYPE_CHECKING:
     from cimc.api.train import Trained
@@ -31,7 +46,13 @@ def train(
             min=0, callback=require_finite, help="For He's initial weights; other layers' steps follow their weights."
         ),
     ] = 0.005,
-    schedule: Annotated[RateSchedule, typer.Option(help="Course of the learning rate.")] = RateSchedule.cosine,
+    schedule: Annotated[
+        RateSchedule,
+        typer.Option(
+            help="Course of the learning rate: cosine and linear to 0, exponential to 1 %, step to a "
+            "tenth at 50 and 75 %, plateau halves it after five epochs without a lower loss."
+        ),
+    ] = RateSchedule.cosine,
     weight_decay: Annotated[
         float, typer.Option(min=0, callback=require_finite, help="Decoupled, on crossbar weights.")
     ] = 0.01,
@@ -41,8 +62,8 @@ def train(
             "--update",
             "--method",
             metavar="NAME",
-            help="Update policy: mixed-precision, naive (every step is programmed), one of a plug-in; or float: the "
-            "same network without arrays.",
+            help="Update policy: mixed-precision, naive (every step is programmed), one of a plug-in; or what writes "
+            "no device: float (no arrays), quantisation-aware, hardware-aware.",
         ),
     ] = "mixed-precision",
     settings: Annotated[
@@ -83,9 +104,6 @@ def train(
     tangents: Annotated[
         int, typer.Option(min=1, rich_help_panel="Gradients", help="Random tangents a step, of forward gradients.")
     ] = 1,
-    optimizer: Annotated[
-        Optimizer, typer.Option(rich_help_panel="Optimiser", help="How a step is made of a gradient.")
-    ] = Optimizer.adam,
     constraint: Annotated[
         Constraint,
         typer.Option(rich_help_panel="Optimiser", help="Set within which Frank-Wolfe keeps a layer's weights."),
@@ -112,6 +130,64 @@ def train(
             help="Of Frank-Wolfe: weight of a new gradient in their average. Default: falls with the steps.",
         ),
     ] = None,
+    label_smoothing: Annotated[
+        float, typer.Option(callback=require_finite, help="Of cross-entropy.", rich_help_panel="Optimiser")
+    ] = 0.0,
+    optimizer: Annotated[
+        Optimizer,
+        typer.Option(
+            help="adam: decoupled weight decay of crossbar weights; adamw: of all parameters; momentum (0.9), sgd: in "
+            "the gradient; frank-wolfe: weights within --constraint.",
+            rich_help_panel="Optimiser",
+        ),
+    ] = Optimizer.adam,
+    warmup: Annotated[
+        str,
+        typer.Option(
+            metavar="STEPS|EPOCHS",
+            help="Steps in which the rate rises from 0, or '3 epochs'.",
+            rich_help_panel="Optimiser",
+        ),
+    ] = "0",
+    augment: Annotated[
+        str,
+        typer.Option(metavar="LIST", help="Of crop, flip, cutout: anew for every image.", rich_help_panel="Data"),
+    ] = "",
+    validation: Annotated[
+        float,
+        typer.Option(
+            callback=require_finite,
+            help="Share of the training set kept apart, for plateau, --patience and --keep.",
+            rich_help_panel="Data",
+        ),
+    ] = 0.0,
+    patience: Annotated[
+        int | None,
+        typer.Option(
+            min=1, help="Stop after so many epochs without a lower validation loss.", rich_help_panel="Optimiser"
+        ),
+    ] = None,
+    keep: Annotated[
+        Keep, typer.Option(help="The state to end with; best: by validation loss.", rich_help_panel="Optimiser")
+    ] = Keep.last,
+    init_from: Annotated[
+        Path | None,
+        typer.Option(help="Begin with the weights of this .cim or ONNX file.", rich_help_panel="Fine-tuning"),
+    ] = None,
+    freeze: Annotated[
+        str,
+        typer.Option(
+            metavar="LAYER,..", help="Patterns of layers that stay as they are.", rich_help_panel="Fine-tuning"
+        ),
+    ] = "",
+    reestimate_statistics: Annotated[
+        bool,
+        typer.Option(
+            "--reestimate-statistics",
+            help="Of batch normalisation, on training samples after every epoch.",
+            rich_help_panel="Fine-tuning",
+        ),
+    ] = False,
     seed: Seed = 0,
     resume: Annotated[bool, typer.Option("--resume", help="Go on from the checkpoint in OUTPUT, if any.")] = False,
     checkpoint_seconds: Annotated[
@@ -148,8 +224,16 @@ def train(
         loss=loss,
         gradient=gradient,
         tangents=tangents,
-        optimizer=optimizer,
         frank_wolfe=cimc.FrankWolfe(constraint=constraint, radius=radius, density=density, averaging=averaging),
+        label_smoothing=label_smoothing,
+        optimizer=optimizer,
+        warmup=warmup,
+        augment=tuple(check_choice(Augment, "--augment", name) for name in listed("--augment", augment)),
+        validation=validation,
+        patience=patience,
+        keep=keep,
+        freeze=listed("--freeze", freeze),
+        reestimate_statistics=reestimate_statistics,
     )
     dataset = load_data(data, data_dir, mean=mean, std=std, channels_last=channels_last)
     notes, note = noting("train")
@@ -160,6 +244,7 @@ def train(
             options=options,
             output=output,
             resume=resume,
+            init_from=init_from,
             checkpoint_seconds=checkpoint_seconds,
             progress=lambda run, total: bar(run.step, total, epoch_note(run.history)),
             note=note,

@@ -23,13 +23,21 @@ class Compute:
 
     on_arrays: whether devices hold the weights. product: how the forward pass computes a layer. unit: by what factor of
     the stated rate the weights [rows, columns] of a layer with that weight range step. apply: what a step does to the
-    weights; arguments as `update_layer`.
+    weights; arguments as `update_layer`. held: the state of a chip that holds the weights, of a way that reads layers
+    as such a chip does; None: of others. clip: of a layer's weights [rows, columns], after every step.
     """
 
     on_arrays: bool
     product: Callable[[System, State], Product]
     unit: Callable[[Array, Array], Array]
     apply: Callable[..., LayerState]
+    held: Callable[[System, State], State] | None = None
+    clip: Callable[[Array], Array] | None = None
+
+    @property
+    def converts(self) -> bool:
+        """Whether layers are read through the converters, so that their input ranges matter."""
+        return self.on_arrays or self.held is not None
 
 
 def _unit_of_range(weight: Array, weight_range: Array) -> Array:
@@ -37,14 +45,15 @@ def _unit_of_range(weight: Array, weight_range: Array) -> Array:
     return weight_range / (REFERENCE_SDS * math.sqrt(2 / len(weight)))
 
 
-def _one(weight: Array, weight_range: Array) -> Array:
+def plain_rate(weight: Array, weight_range: Array) -> Array:
+    """1: the stated rate is that of all weights."""
     return jnp.float32(1)
 
 
-def _add_step(rule: UpdateRule, chip: object, layer: LayerState, change: Change, **given: Array) -> LayerState:
+def add_step(rule: UpdateRule, chip: object, layer: LayerState, change: Change, **given: Array) -> LayerState:
     """The weights themselves take the step; no device is touched."""
     return layer._replace(weight=layer.weight + change.step)
 
 
 ARRAYS = Compute(True, array_product, _unit_of_range, update_layer)
-FLOAT = Compute(False, exact_product, _one, _add_step)
+FLOAT = Compute(False, exact_product, plain_rate, add_step)

@@ -190,6 +190,8 @@ def _along_activities(forward: ForwardPass, parameters: Parameters, keys: Array)
     for name, tangent in tangents.items():
         gradients["digital"][name] = jnp.tensordot(total, tangent, 1)
     for number, ((name, shape), x) in enumerate(zip(calls, inputs, strict=True)):
+        if name not in parameters["weight"]:  # frozen
+            continue
         y_bar = jnp.einsum("i...b,ib->...b", _directions(keys, number, shape), each / len(keys))
         for group, found in _of_layer(forward, parameters, name, x, y_bar).items():
             for parameter, gradient in found.items():
@@ -206,7 +208,7 @@ def _of_layer(forward: ForwardPass, parameters: Parameters, name: str, x: Array,
     """Gradients of a layer's weights and bias alone, from its input and the gradient of its output."""
     own: Parameters = {"weight": {name: parameters["weight"][name]}, "digital": {}}
     bias = forward.system.bias_names.get(name)
-    if bias is not None:
+    if bias in parameters["digital"]:
         own["digital"][bias] = parameters["digital"][bias]
 
     def layer(own: Parameters) -> Array:

@@ -1,6 +1,6 @@
 """The logits of a network in training, where it is compiled as a whole anyway."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import jax
 import numpy as np
@@ -9,9 +9,10 @@ from jax import Array
 from cimc.dataset import Preprocess
 from runtime.crossbar.xla import jit
 from runtime.network.run import run_network
+from runtime.network.scan import Product
 from runtime.system.inference import MOST_BYTES, batch_size
 from runtime.system.inputs import input_shapes, network_inputs
-from runtime.system.products import array_product, exact_product
+from runtime.system.products import array_product
 from runtime.system.state import State, System
 
 BATCH = 500  # at most; where the values of so many take too much memory, fewer, by a rule that is the same everywhere
@@ -23,12 +24,11 @@ def outputs_of(
     stored: Mapping[str, Array],
     preprocess: Preprocess,
     key: Array | None,
-    exact: bool = False,
+    product: Callable[[System, State], Product] = array_product,
 ) -> dict[str, Array]:
-    """Logits [N, ...] by output for stored inputs [N, ...] by name; on the arrays unless `exact`."""
+    """Logits [N, ...] by output for stored inputs [N, ...] by name, with layers computed by `product`."""
     feeds = network_inputs(stored, input_shapes(system.network), preprocess)
-    product = exact_product(system, state) if exact else array_product(system, state)
-    return run_network(system.network, feeds, product, state["digital"], state["statistics"], key)[0]
+    return run_network(system.network, feeds, product(system, state), state["digital"], state["statistics"], key)[0]
 
 
 predict = jit(outputs_of, static_argnums=(0, 3, 5))
@@ -40,9 +40,9 @@ def logits(
     stored: Mapping[str, np.ndarray],
     preprocess: Preprocess,
     key: Array | None,
-    exact: bool = False,
+    product: Callable[[System, State], Product] = array_product,
 ) -> dict[str, np.ndarray]:
-    """Logits by output for any number of samples, batch by batch. key None: no noise."""
+    """Logits by output for any number of samples, batch by batch. key None: no noise. product: computes the layers."""
     size = min(batch_size(system.network, MOST_BYTES), BATCH)
     outputs: dict[str, list[np.ndarray]] = {name: [] for name in system.network.logits}
     samples = len(next(iter(stored.values())))
@@ -50,7 +50,7 @@ def logits(
         padded = {name: jax.device_put(_pad(array[start : start + size], size)) for name, array in stored.items()}
         done = min(start + size, samples)
         batch_key = None if key is None else jax.random.fold_in(key, start)
-        computed = predict(system, state, padded, preprocess, batch_key, exact)
+        computed = predict(system, state, padded, preprocess, batch_key, product)
         for name, parts in outputs.items():
             parts.append(np.asarray(computed[name])[: done - start])
     return {name: np.concatenate(parts) for name, parts in outputs.items()}

@@ -28,7 +28,8 @@ class OutputLoss:
 
     kind: any but auto; distill with the logits of the reference as targets. activation: the operator that ends the
     output, after the logits; empty where there is none. axis: of its classes, counted from behind; of cross-entropy
-    that of the logits without axes of size 1. masked: whether labels are left out (`NOT_COUNTED`).
+    that of the logits without axes of size 1. masked: whether labels are left out (`NOT_COUNTED`). smoothing: the part
+    of a cross-entropy's target that all classes share.
     """
 
     output: str
@@ -36,6 +37,7 @@ class OutputLoss:
     activation: str = ""
     axis: int = -1
     masked: bool = False
+    smoothing: float = 0.0
 
     @property
     def text(self) -> str:
@@ -147,10 +149,19 @@ def _cross_entropy(loss: OutputLoss, logits: Array, labels: Array) -> Array:
     if loss.axis != -1:
         logits = jnp.moveaxis(logits, loss.axis, -1)
     if not loss.masked:
-        return jnp.mean(optax.softmax_cross_entropy_with_integer_labels(logits, labels))
+        return jnp.mean(_of_classes(loss, logits, labels))
     counted = labels != NOT_COUNTED
-    each = optax.softmax_cross_entropy_with_integer_labels(logits, jnp.where(counted, labels, 0))
-    return _mean(each, counted)
+    return _mean(_of_classes(loss, logits, jnp.where(counted, labels, 0)), counted)
+
+
+def _of_classes(loss: OutputLoss, logits: Array, labels: Array) -> Array:
+    """The cross-entropy of each label, for logits [..., classes]."""
+    if not loss.smoothing:
+        each: Array = optax.softmax_cross_entropy_with_integer_labels(logits, labels)
+        return each
+    wanted = optax.smooth_labels(jax.nn.one_hot(labels, logits.shape[-1]), loss.smoothing)
+    smoothed: Array = optax.softmax_cross_entropy(logits, wanted)
+    return smoothed
 
 
 def _mean(each: Array, counted: Array) -> Array:

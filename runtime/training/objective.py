@@ -1,7 +1,7 @@
 """What a run makes small and how its test set is measured, from the data's labels or from the original network."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import jax
@@ -13,6 +13,7 @@ from cimc.dataset import Dataset, Samples
 from cimc.errors import CimcError
 from cimc.options import Loss
 from runtime.system.measures import MEASURES, NOT_COUNTED, agreement, choose_measure, measure
+from runtime.system.products import exact_product
 from runtime.system.state import System, initial_state
 from runtime.training.logits import logits, outputs_of
 from runtime.training.losses import OutputLoss, Targets, activate, choose_losses, labels_by_output
@@ -20,11 +21,12 @@ from runtime.training.losses import OutputLoss, Targets, activate, choose_losses
 
 @dataclass(frozen=True, eq=False)
 class Objective:
-    """The losses, and by output their targets [N, ...] in the training and in the test set (empty: none there)."""
+    """The losses, and by output their targets [N, ...] of training, test and validation samples (empty: none there)."""
 
     losses: tuple[OutputLoss, ...]
     train: Targets
     test: Targets
+    validation: Targets = field(default_factory=dict)
 
     @property
     def text(self) -> str:
@@ -44,19 +46,25 @@ class Objective:
         """
         if any(loss.kind is not Loss.cross_entropy for loss in self.losses):
             return None
-        return sum(_entropy(self.train[loss.output]) for loss in self.losses)
+        return sum(_entropy(self.train[loss.output], loss.smoothing) for loss in self.losses)
 
 
-def _entropy(labels: NDArray[Any]) -> float:
+def _entropy(labels: NDArray[Any], smoothing: float) -> float:
     counts = np.unique(labels[labels != NOT_COUNTED], return_counts=True)[1]
-    shares = counts / max(counts.sum(), 1)
+    shares = (1 - smoothing) * counts / max(counts.sum(), 1) + smoothing / len(counts)
     return float(-np.sum(shares * np.log(shares)))
 
 
-def objective_of(system: System, data: Dataset, wanted: Loss) -> Objective:
+def objective_of(system: System, data: Dataset, wanted: Loss, smoothing: float = 0.0) -> Objective:
     """The objective for data that name the network's inputs (`runtime.system.inputs.match_data`).
 
     For distillation the original network runs once, exactly, on all samples.
+
+    Args:
+        system: network and chip.
+        data: training and test samples, and validation samples where there are some.
+        wanted: the loss of all outputs.
+        smoothing: of the labels of classes.
 
     Raises:
         CimcError: labels, outputs and the wanted loss do not go together.
@@ -65,23 +73,35 @@ def objective_of(system: System, data: Dataset, wanted: Loss) -> Objective:
         losses = choose_losses(system.network, _sizes(system, data), data.train, wanted)
     except CimcError as error:
         raise CimcError(f"{data.name}: {error}") from None
+    losses = _smoothed(losses, smoothing)
+    parts = (data.train, data.test, *([] if data.validation is None else [data.validation]))
     if losses[0].kind is Loss.distill:
-        return Objective(losses, *(_reference(system, samples, data) for samples in (data.train, data.test)))
-    train, test = (labels_by_output(system.network, samples) for samples in (data.train, data.test))
-    return Objective(losses, train, {name: labels for name, labels in test.items() if name in train})
+        return Objective(losses, *(_reference(system, samples, data) for samples in parts))
+    train, test, *others = (labels_by_output(system.network, samples) for samples in parts)
+    return Objective(losses, train, {name: labels for name, labels in test.items() if name in train}, *others)
+
+
+def _smoothed(losses: tuple[OutputLoss, ...], smoothing: float) -> tuple[OutputLoss, ...]:
+    if not smoothing:
+        return losses
+    if not any(loss.kind is Loss.cross_entropy for loss in losses):
+        raise CimcError("--label-smoothing is of cross-entropy, and no output is trained by it; leave it out")
+    return tuple(replace(loss, smoothing=smoothing) if loss.kind is Loss.cross_entropy else loss for loss in losses)
 
 
 def _sizes(system: System, data: Dataset) -> dict[str, tuple[int, ...]]:
     """The sizes of the logits of one sample, by output."""
     stored = {name: jnp.asarray(array[:1]) for name, array in data.train.inputs.items()}
     state = initial_state(system, weight_range=None)
-    shapes = jax.eval_shape(lambda s: outputs_of(system, s, stored, data.preprocess, None, True), state)
+    shapes = jax.eval_shape(lambda s: outputs_of(system, s, stored, data.preprocess, None, exact_product), state)
     return {name: tuple(shape.shape) for name, shape in shapes.items()}
 
 
 def _reference(system: System, samples: Samples, data: Dataset) -> Targets:
     """The original network's logits."""
-    return logits(system, initial_state(system, weight_range=None), samples.inputs, data.preprocess, None, exact=True)
+    return logits(
+        system, initial_state(system, weight_range=None), samples.inputs, data.preprocess, None, exact_product
+    )
 
 
 def measure_test(objective: Objective, computed: Mapping[str, NDArray[np.float32]]) -> dict[str, float]:

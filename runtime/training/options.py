@@ -6,8 +6,10 @@ from typing import Any
 from cimc.chip import Chip
 from cimc.errors import CimcError
 from cimc.options import (
+    Augment,
     Backward,
     Gradient,
+    Keep,
     Loss,
     Optimizer,
     RateSchedule,
@@ -17,11 +19,13 @@ from cimc.options import (
     check_choice,
     check_number,
     check_whole,
+    listed,
 )
-from runtime.training.compute import ARRAYS, FLOAT, Compute
+from runtime.training.compute import ARRAYS, Compute
 from runtime.training.frank_wolfe import FrankWolfe
 from runtime.training.policies import find_policy, make_rule
 from runtime.training.policies.policy import UpdateRule
+from runtime.training.ways import WAYS, compute_by
 
 DEFAULT_LR = 0.005
 FLOAT_METHOD = "float"
@@ -32,8 +36,8 @@ COMMON = ("threshold", "residual", "write", "sync")  # options that several poli
 class Policy:
     """How weights are changed, as the commands and files state it.
 
-    method: name of an update policy (`runtime.training.policies`), or float: the weights themselves are changed and no
-    device is touched. threshold, residual, write, sync: options of the policy, of those that it has. settings: its
+    method: name of an update policy (`runtime.training.policies`), or of a way to compute that touches no device
+    (`runtime.training.ways`). threshold, residual, write, sync: options of the policy, of those that it has. settings:
     further options, by name. backward: input gradients from the digital copy or from a transposed read of the arrays.
     """
 
@@ -58,18 +62,18 @@ class Policy:
             object.__setattr__(self, name, check_choice(kind, name, getattr(self, name)))
         if self.threshold is not None:
             object.__setattr__(self, "threshold", check_number("--threshold", self.threshold, least=0))
-        self.rule  # noqa: B018 - the policy and its options are checked where they are made
+        self.rule, self.compute  # noqa: B018 - the policy and its options are checked where they are made
 
     @property
     def compute(self) -> Compute:
         """The way in which training computes."""
-        return FLOAT if self.method == FLOAT_METHOD else ARRAYS
+        return compute_by(self.method, dict(self.settings)) if self.method in WAYS else ARRAYS
 
     @property
     def rule(self) -> UpdateRule:
-        """The update policy with its options; of float, which asks none, the default one."""
-        if self.method == FLOAT_METHOD:
-            if self.settings:
+        """The update policy with its options; of a way that asks none, the default one."""
+        if self.method in WAYS:
+            if self.settings and self.method == FLOAT_METHOD:
                 raise CimcError("--set gives options of an update policy, and --update float has none; leave one out")
             return make_rule("mixed-precision")
         common = {option: getattr(self, option) for option in self._common()}
@@ -77,14 +81,16 @@ class Policy:
 
     def _common(self) -> list[str]:
         """Those of the `COMMON` options that the policy has."""
-        if self.method == FLOAT_METHOD:
+        if self.method in WAYS:
             return []
-        known = {option.name for option in fields(find_policy(self.method, also=(FLOAT_METHOD,)).options)}
+        known = {option.name for option in fields(find_policy(self.method, also=WAYS).options)}
         return [option for option in COMMON if option in known]
 
     def check(self, chip: Chip) -> None:
         """Raises CimcError for options that do not fit together or the chip."""
         if not self.compute.on_arrays:
+            if self.compute.converts and self.backward is Backward.analog:
+                raise CimcError(f"--backward analog reads devices, and --update {self.method} has none; leave it out")
             return
         rule = self.rule
         rule.policy.check(rule.options, chip)
@@ -108,12 +114,19 @@ class TrainingOptions:
     initial weights; a layer with another range takes as much larger or smaller steps, the same part of its threshold in
     whatever unit and distribution the file's weights were drawn. With method float that of all parameters, as in plain
     training.
-    schedule: constant; cosine from lr to 0 over the run; plateau: halved after five epochs without a lower training
-    loss. weight_decay: decoupled, on crossbar weights. loss: of every trained output; auto: cross-entropy for classes,
-    binary for truth values, mse for other targets, and without labels distillation from the original network.
-    gradient: backward, or forward only, along so many random tangents a step (`runtime.training.gradients`). optimizer:
-    how a step is made of it; frank_wolfe: the options of that one, which moves crossbar weights only, by the rate `lr`
-    without weight decay, while Adam moves the digital parameters.
+    schedule: constant; cosine from lr to 0 over the run; linear likewise; step: a tenth at a half and at three quarters
+    of it; exponential: to a hundredth; plateau: halved after five epochs without a lower loss. warmup: steps in which
+    the rate rises from 0, or "3 epochs". optimizer: `cimc.options.Optimizer`. weight_decay: of crossbar weights; with
+    adamw of all parameters.
+    loss: of every trained output; auto: cross-entropy for classes, binary for truth values, mse for other targets, and
+    without labels distillation from the original network. label_smoothing: of cross-entropy, from 0 to below 1.
+    augment: what is drawn anew for every image of a batch.
+    validation: share of the training samples that is kept apart; plateau and patience look at its loss. patience:
+    epochs without a lower one after which the run ends. keep: the state it ends with. freeze: patterns of layers and
+    digital parameters that stay as they are. reestimate_statistics: of batch normalisation, after every epoch.
+    gradient: backward, or forward only, along so many random tangents a step (`runtime.training.gradients`).
+    frank_wolfe: options of that optimiser, which moves crossbar weights only, by the rate `lr` without weight decay,
+    while Adam moves the digital parameters.
     """
 
     policy: Policy = field(default_factory=Policy)
@@ -125,9 +138,17 @@ class TrainingOptions:
     weight_decay: float = 0.01
     seed: int = 0
     loss: Loss = Loss.auto
+    optimizer: Optimizer = Optimizer.adam
+    warmup: int | str = 0
+    label_smoothing: float = 0.0
+    augment: tuple[Augment, ...] = ()
+    validation: float = 0.0
+    patience: int | None = None
+    keep: Keep = Keep.last
+    freeze: tuple[str, ...] = ()
+    reestimate_statistics: bool = False
     gradient: Gradient = Gradient.backward
     tangents: int = 1
-    optimizer: Optimizer = Optimizer.adam
     frank_wolfe: FrankWolfe = field(default_factory=FrankWolfe)
 
     def __post_init__(self) -> None:
@@ -139,7 +160,18 @@ class TrainingOptions:
             "loss": check_choice(Loss, "loss", self.loss),
             "gradient": check_choice(Gradient, "gradient", self.gradient),
             "optimizer": check_choice(Optimizer, "optimizer", self.optimizer),
+            "keep": check_choice(Keep, "keep", self.keep),
+            "augment": tuple(check_choice(Augment, "augment", name) for name in listed("augment", self.augment)),
+            "freeze": listed("freeze", self.freeze),
+            "warmup": _check_warmup(self.warmup),
+            "label_smoothing": check_number("label_smoothing", self.label_smoothing, least=0, most=0.99),
+            "validation": check_number("validation", self.validation, least=0, most=0.99),
         }
+        if self.patience is not None:
+            checked["patience"] = check_whole("patience", self.patience, 1)
+            self._require_validation("--patience")
+        if checked["keep"] is Keep.best:
+            self._require_validation("--keep best")
         if self.steps_per_epoch is not None:
             checked["steps_per_epoch"] = check_whole("steps_per_epoch", self.steps_per_epoch, 1)
         checked |= {
@@ -150,6 +182,27 @@ class TrainingOptions:
         for name, value in checked.items():
             object.__setattr__(self, name, value)
 
+    def _require_validation(self, option: str) -> None:
+        if not self.validation:
+            raise CimcError(f"{option} looks at validation samples; add --validation 0.1")
+
     def steps(self, images: int) -> int:
         """Steps of one epoch."""
         return self.steps_per_epoch or max(images // self.batch_size, 1)
+
+    def warmup_steps(self, per_epoch: int) -> int:
+        """Steps of the warm-up, for so many steps an epoch."""
+        if isinstance(self.warmup, int):
+            return self.warmup
+        return round(float(self.warmup.split()[0]) * per_epoch)
+
+
+def _check_warmup(value: Any) -> int | str:
+    """A number of steps, or of epochs as "3 epochs". Raises CimcError for anything else."""
+    words = value.replace("epoch", " epoch").split() if isinstance(value, str) else []
+    if len(words) == 2 and words[1] in ("epoch", "epochs"):
+        return f"{check_number('warmup', _number(words[0]), least=0):g} epochs"
+    steps = int(value) if isinstance(value, str) and value.isdecimal() else value
+    if isinstance(steps, str):
+        raise CimcError(f"warmup is {value!r}; give a number of steps such as 500, or of epochs such as '3 epochs'")
+    return check_whole("warmup", steps, 0)

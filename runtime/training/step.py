@@ -1,6 +1,6 @@
 """The steps of training that run without Python between them: forward on the arrays, gradients, optimiser, writes."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, NamedTuple
@@ -10,18 +10,18 @@ import optax
 from jax import Array
 
 from cimc.dataset import Preprocess
-from cimc.options import Gradient
+from cimc.options import Augment, Gradient
 from runtime.crossbar.xla import jit
 from runtime.devices.device import device_of
 from runtime.network.run import run_network
 from runtime.network.scan import Product
 from runtime.system.inputs import input_shapes, network_inputs
 from runtime.system.state import State, System
-from runtime.training import frank_wolfe
+from runtime.training.augmentation import augment_images
 from runtime.training.compute import Compute
-from runtime.training.frank_wolfe import FrankWolfe
 from runtime.training.gradients import ForwardPass, Parameters, find_gradients
 from runtime.training.losses import OutputLoss, total_loss
+from runtime.training.optimizers import Scale, Steps
 from runtime.training.policies.mixed_precision import ACCUMULATOR
 from runtime.training.policies.policy import Change, LayerState, UpdateRule
 from runtime.training.vectors import Packing, pack, packing, spread, unpack
@@ -30,21 +30,26 @@ from runtime.training.writes import word_lines
 # Counts of a run, by weight and by device.
 COUNTS = ("updates", "writes", "trials")
 TANGENTS = 1 << 20  # number of their key below that of the forward pass, which numbers its operators
+AUGMENTATION = 1  # below the key of a step, beside its halves
 
 
 @dataclass(frozen=True)
 class Recipe:
-    """What a training step is compiled for: the network and chip, and how they are trained."""
+    """What a training step is compiled for: the network and chip, and how they are trained.
+
+    frozen: layers and digital parameters that stay as they are.
+    """
 
     system: System
     compute: Compute
     rule: UpdateRule
-    weight_decay: float
+    steps: Steps
     preprocess: Preprocess
     losses: tuple[OutputLoss, ...]
     gradient: Gradient = Gradient.backward
     tangents: int = 1
-    frank_wolfe: FrankWolfe | None = None
+    augment: tuple[Augment, ...] = ()
+    frozen: tuple[str, ...] = ()
 
 
 @partial(jit, static_argnums=(0,), donate_argnums=(1,))
@@ -66,17 +71,22 @@ def train_steps(
     system, compute, rule = recipe.system, recipe.compute, recipe.rule
     shapes = input_shapes(system.network)
     state, optimizer, loss_sum = carried
-    packings = packing(state["weight"]), packing(state["digital"])
+    trained = trained_part(state, recipe.frozen)
+    packings = packing(trained["weight"]), packing(trained["digital"])
     weights, digital = packings
     ranges = spread(weights, state["weight_range"])
     # The rate of each layer over --lr.
-    units = spread(weights, {name: compute.unit(w, state["weight_range"][name]) for name, w in state["weight"].items()})
+    units = spread(
+        weights, {name: compute.unit(w, state["weight_range"][name]) for name, w in trained["weight"].items()}
+    )
     traits = {name: pack(weights, state[name]) for name in device_of(system.chip.cell).trait_names if state.get(name)}
     beside = _Beside(state, ranges, units, pack(weights, word_lines(system, state["weight"])), traits)
 
     def one(n: Array, carried: _Carried) -> _Carried:
         step_key = jax.random.fold_in(key, first + n)
         feeds = network_inputs({name: array[batches[n]] for name, array in stored.items()}, shapes, recipe.preprocess)
+        if recipe.augment:
+            feeds = augment_images(recipe.augment, feeds, jax.random.fold_in(step_key, AUGMENTATION))
         return _train_step(
             recipe,
             packings,
@@ -101,13 +111,13 @@ def train_steps(
         )
         for index in range(len(weights))
     )
-    start = _Carried(layers, pack(digital, state["digital"]), state["statistics"], optimizer, loss_sum)
+    start = _Carried(layers, pack(digital, trained["digital"]), state["statistics"], optimizer, loss_sum)
     end = jax.lax.fori_loop(0, count, one, start)
-    new: State = {**state, "statistics": end.statistics, "digital": unpack(digital, end.digital)}
+    new: State = {**state, "statistics": end.statistics, "digital": state["digital"] | unpack(digital, end.digital)}
     for group in ("weight", "conductance", *COUNTS, *seen):
-        new[group] = unpack(weights, [getattr(layer, group) for layer in end.layers])
+        new[group] = state[group] | unpack(weights, [getattr(layer, group) for layer in end.layers])
     for group in rule.policy.memory:
-        new[group] = unpack(weights, [layer.memory[group] for layer in end.layers])
+        new[group] = state[group] | unpack(weights, [layer.memory[group] for layer in end.layers])
     return new, end.optimizer, end.loss_sum
 
 
@@ -149,6 +159,8 @@ def _train_step(
     gradient = packed(*packings, gradients)
     steps, optimizer = _steps(recipe, packings[0], beside, carried, gradient, lr)
     layers = _write(recipe, beside, carried.layers, steps["weight"], gradient["weight"], update_key)
+    if recipe.compute.clip is not None:
+        layers = _clipped(recipe.compute.clip, packings[0], layers)
     return _Carried(
         layers, optax.apply_updates(carried.digital, steps["digital"]), statistics, optimizer, carried.loss_sum + loss
     )
@@ -168,10 +180,12 @@ def _gradients(
     system, conductance = recipe.system, unpack(weights, [layer.conductance for layer in carried.layers])
 
     def product(parameters: Parameters) -> Product:
-        return recipe.compute.product(system, {**beside.fixed, "conductance": conductance, **parameters})
+        changed = {"conductance": conductance, **parameters}
+        trial: State = {**beside.fixed, **{group: beside.fixed[group] | new for group, new in changed.items()}}
+        return recipe.compute.product(system, trial)
 
     def run(parameters: Parameters, product: Product) -> tuple[dict[str, Array], dict[str, Array]]:
-        digital = parameters["digital"]
+        digital = beside.fixed["digital"] | parameters["digital"]
         return run_network(system.network, feeds, product, digital, carried.statistics, key, train=True)
 
     def loss(outputs: dict[str, Array]) -> Array:
@@ -186,13 +200,6 @@ def _gradients(
     return find_gradients(recipe.gradient, recipe.tangents, forward, apart, jax.random.fold_in(key, TANGENTS))
 
 
-def new_optimizer(steps: FrankWolfe | None, parameters: dict[str, tuple[Array, ...]]) -> Any:
-    """What the optimiser remembers before the first step; parameters packed. None: Adam for all of them."""
-    if steps is None:
-        return optax.scale_by_adam().init(parameters)
-    return optax.scale_by_adam().init(parameters["digital"]), frank_wolfe.init(parameters["weight"])
-
-
 def _steps(
     recipe: Recipe,
     weights: Packing,
@@ -201,23 +208,11 @@ def _steps(
     gradient: dict[str, tuple[Array, ...]],
     lr: Array,
 ) -> tuple[dict[str, tuple[Array, ...]], Any]:
-    """What weights and digital parameters should change by, and the optimiser's state.
-
-    Adam with decoupled weight decay on the crossbar weights, or Frank-Wolfe for these.
-    """
-    if recipe.frank_wolfe is not None:
-        adam, memory = carried.optimizer
-        directions, adam = optax.scale_by_adam().update(gradient["digital"], adam)
-        theta = tuple(layer.weight + layer.memory.get(ACCUMULATOR, 0) for layer in carried.layers)
-        ranges = beside.fixed["weight_range"]
-        steps, memory = frank_wolfe.update(recipe.frank_wolfe, weights, gradient["weight"], memory, theta, ranges, lr)
-        return {"weight": steps, "digital": tuple(-lr * direction for direction in directions)}, (adam, memory)
-    directions, optimizer = optax.scale_by_adam().update(gradient, carried.optimizer)
-    decayed = tuple(
-        -lr * (unit * direction + recipe.weight_decay * layer.weight)
-        for unit, direction, layer in zip(beside.units, directions["weight"], carried.layers, strict=True)
-    )
-    return {"weight": decayed, "digital": tuple(-lr * direction for direction in directions["digital"])}, optimizer
+    """What weights and digital parameters should change by, and the optimiser's state."""
+    parameters = {"weight": tuple(layer.weight for layer in carried.layers), "digital": carried.digital}
+    waiting = tuple(layer.memory.get(ACCUMULATOR, 0) for layer in carried.layers)
+    scale = Scale(beside.units, weights, beside.fixed["weight_range"], waiting)
+    return recipe.steps.update(gradient, carried.optimizer, parameters, scale, lr)
 
 
 def _write(
@@ -242,6 +237,22 @@ def _write(
         )
         for index, layer in enumerate(layers)
     )
+
+
+def _clipped(
+    clip: Callable[[Array], Array], weights: Packing, layers: tuple[LayerState, ...]
+) -> tuple[LayerState, ...]:
+    """The layers with each one's weights clipped."""
+    clipped = {name: clip(weight) for name, weight in unpack(weights, [layer.weight for layer in layers]).items()}
+    return tuple(layer._replace(weight=vector) for layer, vector in zip(layers, pack(weights, clipped), strict=True))
+
+
+def trained_part(state: State, frozen: Collection[str]) -> dict[str, dict[str, Array]]:
+    """The weights and digital parameters of a state that are not frozen."""
+    return {
+        group: {name: array for name, array in state[group].items() if name not in frozen}
+        for group in ("weight", "digital")
+    }
 
 
 def packed(weights: Packing, digital: Packing, parameters: Mapping[str, Any]) -> dict[str, tuple[Array, ...]]:

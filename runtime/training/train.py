@@ -2,7 +2,7 @@
 
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any, NamedTuple
@@ -12,23 +12,28 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from cimc.dataset import Dataset
+from cimc.dataset import Dataset, Preprocess
 from cimc.errors import CimcError
-from cimc.options import Optimizer
+from cimc.options import Keep, Optimizer
 from runtime.crossbar.keys import new_key
 from runtime.crossbar.xla import jit
 from runtime.system.calibration import calibration_index
 from runtime.system.inputs import match_data
 from runtime.system.state import State, System, draw_chip, program, read_back
 from runtime.system.watch import Watch, follow, new_watch, steps_to_look
-from runtime.training.frank_wolfe import FrankWolfe
+from runtime.training.augmentation import check_augmentation
+from runtime.training.frozen import frozen_names
 from runtime.training.gradients import check_gradient
-from runtime.training.learning_rate import learning_rate
+from runtime.training.learning_rate import course, is_best, plateau_factor, stops_early
 from runtime.training.logits import logits
+from runtime.training.losses import total_loss
 from runtime.training.objective import Objective, accuracy_of, measure_test, objective_of
+from runtime.training.optimizers import Steps
 from runtime.training.options import TrainingOptions
 from runtime.training.policies.policy import UpdateRule
-from runtime.training.step import COUNTS, Recipe, new_optimizer, packed, train_steps
+from runtime.training.statistics import BATCHES, check_statistics, estimate_statistics
+from runtime.training.step import COUNTS, Recipe, packed, train_steps, trained_part
+from runtime.training.validation import split_validation
 from runtime.training.vectors import packing
 
 STEPS_PER_CALL = 20  # steps that run without Python between them
@@ -57,7 +62,8 @@ class Run:
     history: one record an epoch (epoch, loss, accuracy, lr, updates, writes, trials; layers: of each its ranges and
     clipping shares; measures: where the test set is not measured by an accuracy alone; accuracy: then None or one of
     them). loss_sum: of the current epoch. watch: the input ranges. first_trials: by layer, of the first
-    programming before step 0, which the counters of the state leave out. clock: of this process.
+    programming before step 0, which the counters of the state leave out. clock: of this process. best: the state of the
+    best epoch so far, where the run is to end with it.
     """
 
     state: State
@@ -68,6 +74,7 @@ class Run:
     watch: Watch
     first_trials: dict[str, Array]
     clock: Clock = field(default_factory=Clock)
+    best: State | None = None
 
 
 # Called with the run so far and the number of steps of the whole run.
@@ -86,23 +93,29 @@ def start(system: System, state: State, options: TrainingOptions, programmed: bo
     options.policy.check(system.chip)
     check_gradient(options.gradient, options.policy.backward, system)
     write = options.policy.compute.on_arrays and not programmed
-    state, optimizer, trials = _start(
-        system, options.policy.rule, _frank_wolfe(options), write, state, _key(options, 0, 0)
-    )
+    steps, frozen = _steps(options), frozen_names(system, options.freeze)
+    state, optimizer, trials = _start(system, options.policy.rule, steps, frozen, write, state, _key(options, 0, 0))
     return Run(state, optimizer, 0, jax.device_put(np.float32(0)), (), new_watch(system), trials)
 
 
 TRAITS = 3  # beside the two keys of the first write
 
 
-def _frank_wolfe(options: TrainingOptions) -> FrankWolfe | None:
-    """How Frank-Wolfe steps, where the options ask for it."""
-    return options.frank_wolfe if options.optimizer is Optimizer.frank_wolfe else None
+def _steps(options: TrainingOptions) -> Steps:
+    """How the options make steps of gradients."""
+    frank_wolfe = options.frank_wolfe if options.optimizer is Optimizer.frank_wolfe else None
+    return Steps(options.optimizer, options.weight_decay, frank_wolfe)
 
 
-@partial(jit, static_argnums=(0, 1, 2, 3))
+@partial(jit, static_argnums=(0, 1, 2, 3, 4))
 def _start(
-    system: System, rule: UpdateRule, steps: FrankWolfe | None, write: bool, state: State, key: Array
+    system: System,
+    rule: UpdateRule,
+    steps: Steps,
+    frozen: tuple[str, ...],
+    write: bool,
+    state: State,
+    key: Array,
 ) -> tuple[State, Any, dict[str, Array]]:
     weights, pairs = state["weight"], state["conductance"]
     state = {**state, "updates": {name: jnp.zeros(a.shape, jnp.int32) for name, a in weights.items()}}
@@ -119,7 +132,9 @@ def _start(
         state |= draw_chip(system, pairs, jax.random.fold_in(key, TRAITS))
         state, trials = program(system, state, program_key)
         state = read_back(system, state, read_key)
-    return state, new_optimizer(steps, packed(packing(state["weight"]), packing(state["digital"]), state)), trials
+    parameters = trained_part(state, frozen)
+    vectors = packed(packing(parameters["weight"]), packing(parameters["digital"]), parameters)
+    return state, steps.init(vectors), trials
 
 
 def train(
@@ -151,7 +166,11 @@ def train(
     """
     if objective is None:
         data = match_data(system.network, data)
-        objective = objective_of(system, data, options.loss)
+        data = split_validation(data, options)
+        objective = objective_of(system, data, options.loss, options.label_smoothing)
+    if options.reestimate_statistics:
+        check_statistics(system.network)
+    check_augmentation(options.augment, system.network, objective.losses, objective.train)
     note(f"loss: {objective.text}")
     samples = len(data.train)
     stored, targets = (dict(jax.device_put(arrays)) for arrays in (data.train.inputs, objective.train))
@@ -166,29 +185,32 @@ def train(
         system,
         policy.compute,
         policy.rule,
-        options.weight_decay,
+        _steps(options),
         data.preprocess,
         tuple(objective.losses),
         options.gradient,
         options.tangents,
-        _frank_wolfe(options),
+        options.augment,
+        frozen_names(system, options.freeze),
     )
-    on_arrays = policy.compute.on_arrays
+    lr = course(options, total, per_epoch)
+    compute = policy.compute
     order_epoch, order = -1, np.empty(0, np.int64)
-    while run.step < total:
+    while run.step < total and not stops_early(options, run.history):
         epoch, position = divmod(run.step, per_epoch)
         if epoch != order_epoch:
             order_epoch, order = epoch, _order(options, epoch, samples, per_epoch)
-        if on_arrays and steps_to_look(run.step) == 0:
-            state, watch = follow(system, run.state, run.watch, calibration, data.preprocess, look_key)
-            run = replace(run, state=state, watch=watch)
+        if compute.converts and steps_to_look(run.step) == 0:
+            held = run.state if compute.held is None else compute.held(system, run.state)
+            state, watch = follow(system, held, run.watch, calibration, data.preprocess, look_key)
+            run = replace(run, state={**run.state, "input_range": state["input_range"]}, watch=watch)
         count = min(STEPS_PER_CALL, per_epoch - position)
-        if on_arrays:
+        if compute.converts:
             count = min(count, 1 + steps_to_look(run.step + 1))
         batches = np.zeros((STEPS_PER_CALL, options.batch_size), np.int32)
         batches[:count] = order[position * options.batch_size :][: count * options.batch_size].reshape(count, -1)
         rates = np.zeros(STEPS_PER_CALL, np.float32)
-        rates[:count] = [learning_rate(options, run.history, run.step + n, total) for n in range(count)]
+        rates[:count] = lr[run.step :][:count] * plateau_factor(options, run.history)
         state, optimizer, loss_sum = train_steps(
             recipe,
             (run.state, run.optimizer, run.loss_sum),
@@ -211,7 +233,14 @@ def train(
         if run.step % per_epoch == 0:
             jax.block_until_ready(loss_sum)
             clock = clock._replace(seconds=clock.seconds + time.monotonic() - began)
+            if options.reestimate_statistics:
+                run = _with_statistics(system, run, options, data.preprocess, stored)
             run = _end_epoch(system, run, options, data, objective, per_epoch, float(rates[count - 1]))
+            if stops_early(options, run.history):
+                note(f"no lower validation loss for {options.patience} epochs: ends after epoch {len(run.history)}")
+                total = run.step
+            if run.step == total and run.best is not None:
+                run = replace(run, state={**run.best, **{name: run.state[name] for name in COUNTS}}, best=None)
             checkpoint(run, total)
             began = saved = time.monotonic()
         elif time.monotonic() - saved > checkpoint_seconds:
@@ -224,6 +253,17 @@ def train(
     return replace(run, clock=clock)
 
 
+def _with_statistics(
+    system: System, run: Run, options: TrainingOptions, preprocess: Preprocess, stored: Mapping[str, Array]
+) -> Run:
+    """The run with its statistics estimated anew on some training samples."""
+    batches = _order(options, 0, len(next(iter(stored.values()))), BATCHES).reshape(BATCHES, -1)
+    key = _key(options, 5, run.step) if options.policy.compute.on_arrays else None
+    product = options.policy.compute.product
+    statistics = estimate_statistics(system, product, run.state, preprocess, stored, batches, key)
+    return replace(run, state={**run.state, "statistics": statistics})
+
+
 def _end_epoch(
     system: System,
     run: Run,
@@ -234,33 +274,55 @@ def _end_epoch(
     lr: float,
 ) -> Run:
     loss = float(run.loss_sum) / per_epoch
+    validation = _validation(system, run, options, data, objective)
     if not math.isfinite(loss):
         raise CimcError(f"the loss is {loss} after step {run.step}; lower --lr (now {lr:g})")
-    exact = not options.policy.compute.on_arrays
-    key = None if exact else _key(options, 3, run.step)
-    figures = measure_test(objective, logits(system, run.state, data.test.inputs, data.preprocess, key, exact))
+    compute = options.policy.compute
+    key = _key(options, 3, run.step) if compute.on_arrays else None
+    computed = logits(system, run.state, data.test.inputs, data.preprocess, key, compute.product)
+    figures = measure_test(objective, computed)
     record = {
         "epoch": len(run.history) + 1,
         "loss": loss,
         "accuracy": accuracy_of(figures),
         **({} if list(figures) == ["accuracy"] else {"measures": figures}),
+        **({} if validation is None else {"validation": validation}),
         "lr": lr,
         **{
             group: float(sum(np.sum(np.asarray(a), dtype=np.int64) for a in run.state[group].values()))
             for group in COUNTS
         },
-        "layers": {} if exact else _ranges(run),
+        "layers": _ranges(run, run.state if compute.held is None else compute.held(system, run.state))
+        if compute.converts
+        else {},
     }
-    return replace(run, loss_sum=jax.device_put(np.float32(0)), history=(*run.history, record))
+    run = replace(run, loss_sum=jax.device_put(np.float32(0)), history=(*run.history, record))
+    if options.keep is Keep.best and is_best(run.history):
+        run = replace(run, best=jax.tree.map(jnp.copy, run.state))  # training goes on in the buffers of the state
+    return run
 
 
-def _ranges(run: Run) -> dict[str, dict[str, float]]:
+def _validation(
+    system: System, run: Run, options: TrainingOptions, data: Dataset, objective: Objective
+) -> dict[str, float | None] | None:
+    """Loss and accuracy of the validation samples; None where there are none."""
+    if data.validation is None:
+        return None
+    compute = options.policy.compute
+    key = _key(options, 4, run.step) if compute.on_arrays else None
+    computed = logits(system, run.state, data.validation.inputs, data.preprocess, key, compute.product)
+    figures = measure_test(replace(objective, test=objective.validation), computed)
+    loss = float(total_loss(objective.losses, computed, objective.validation))
+    return {"loss": loss, "accuracy": accuracy_of(figures)}
+
+
+def _ranges(run: Run, held: State) -> dict[str, dict[str, float]]:
     """Of every layer its ranges, and what its converters clipped when it was last looked."""
     seen = jax.device_get(run.watch.seen)
     return {
         name: {
             "input_range": float(input_range),
-            "weight_range": float(jnp.max(run.state["weight_range"][name])),
+            "weight_range": float(jnp.max(held["weight_range"][name])),
             "clipped_inputs": float(seen[name].clipped_inputs),
             "clipped_codes": float(seen[name].clipped_codes),
         }

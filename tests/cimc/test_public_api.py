@@ -47,27 +47,34 @@ SIGNATURES = {
     "plot_device": "device output | devices cycles seed",
     "read_artifact": "path",
     "read_package": "folder",
-    "train": "source data | options output resume checkpoint_seconds progress note",
+    "train": "source data | options output resume checkpoint_seconds init_from progress note",
     "write_artifact": "path artifact",
     "write_package": "folder package",
 }
 CLASSES = {
     "Artifact": "model network chip chip_text mapping state history",
     "Compiled": "artifact verification notes digital_choice layout_choice",
-    "Dataset": "name train test synthetic classes preprocess",
+    "Dataset": "name train test synthetic classes preprocess validation",
     "Deployment": "accuracies baseline_accuracy required measure agreement aged",
     "FittedDevice": "device text pulses drift",
+    "FrankWolfe": "constraint radius density averaging",
     "Package": "model chip chip_text mapping program network chip_network notes",
     "Policy": "method threshold residual write backward sync settings",
     "Preprocess": "scale mean std channels_last",
     "Samples": "inputs labels",
     "Trained": "artifact run figures",
-    "TrainingOptions": "policy epochs steps_per_epoch batch_size lr schedule weight_decay seed loss",
+    "TrainingOptions": "policy epochs steps_per_epoch batch_size lr schedule weight_decay seed loss optimizer "
+    "warmup label_smoothing augment validation patience keep freeze reestimate_statistics gradient tangents frank_wolfe",
 }
 CHOICES = {
+    "Augment": ["crop", "flip", "cutout"],
     "Backward": ["digital", "analog"],
+    "Constraint": ["box", "l2-ball", "k-sparse"],
+    "Gradient": ["backward", "weights", "projected", "activities"],
+    "Keep": ["last", "best"],
     "Loss": ["auto", "cross-entropy", "mse", "binary", "distill"],
-    "RateSchedule": ["constant", "cosine", "plateau"],
+    "Optimizer": ["adam", "adamw", "momentum", "sgd", "frank-wolfe"],
+    "RateSchedule": ["constant", "cosine", "plateau", "step", "linear", "exponential"],
     "Residual": ["keep", "drop"],
     "RowSplit": ["channel", "flat"],
     "ShareWeights": ["auto", "always", "never"],
@@ -299,7 +306,11 @@ def test_a_chip_in_memory_is_checked_as_a_file_is() -> None:
 @pytest.mark.parametrize(
     ("field", "value", "message"),
     [
-        ("schedule", "cosin", r"schedule is 'cosin'; choose constant, cosine, plateau; did you mean cosine\?"),
+        (
+            "schedule",
+            "cosin",
+            r"schedule is 'cosin'; choose constant, cosine, plateau, step, linear, exponential; did you mean cosine\?",
+        ),
         ("schedule", None, "schedule is None; choose constant"),
         ("policy", "naive", "policy is 'naive'; give a Policy"),
         ("epochs", 0, "epochs is 0; give a whole number of at least 1"),
@@ -328,12 +339,12 @@ def test_a_wrong_training_option_is_refused_when_it_is_given(field: str, value: 
         (
             "method",
             "Naive",
-            r"method is 'Naive', no update policy; choose mixed-precision, naive, float; did you mean naive\?",
+            r"method is 'Naive', no update policy; choose mixed-precision, naive, float, .*; did you mean naive\?",
         ),
         ("residual", "reset", "residual is 'reset'; choose keep, drop"),
         ("write", "pulses", r"did you mean pulse\?"),
         ("backward", "Analog", r"did you mean analog\?"),
-        ("sync", 3, "sync is 3; choose target, readback, none"),
+        ("sync", 3, "sync is 3; choose auto, target, readback, none"),
         ("threshold", "0.1", "threshold is '0.1'"),
     ],
 )

@@ -26,8 +26,9 @@ from runtime.system.calibration import calibrate
 from runtime.system.state import System, build_system, initial_state
 from runtime.training import train as training
 from runtime.training.losses import OutputLoss
+from runtime.training.optimizers import Steps
 from runtime.training.options import TrainingOptions
-from runtime.training.step import train_steps
+from runtime.training.step import Recipe, train_steps
 from runtime.training.train import STEPS_PER_CALL, start, train
 
 BATCH = 64
@@ -63,12 +64,14 @@ def lowered_step(system: System) -> Any:
     state = calibrate(system, run.state, Samples({name: np.asarray(images[:128])}), PIXELS, jax.random.key(0))
     batches, rates = np.zeros((STEPS_PER_CALL, BATCH), np.int32), np.zeros(STEPS_PER_CALL, np.float32)
     return train_steps.trace(
-        system,
-        options.policy.compute,
-        options.policy.rule,
-        options.weight_decay,
-        PIXELS,
-        (OutputLoss(output, Loss.cross_entropy),),
+        Recipe(
+            system,
+            options.policy.compute,
+            options.policy.rule,
+            Steps(options.optimizer, options.weight_decay),
+            PIXELS,
+            (OutputLoss(output, Loss.cross_entropy),),
+        ),
         (state, run.optimizer, run.loss_sum),
         {name: images},
         {output: jnp.asarray(data().train.labels)},

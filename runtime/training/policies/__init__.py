@@ -1,16 +1,14 @@
 """Update policies by name: a new one is a file here and a row in the table, or a plug-in (group `cimc.policies`)."""
 
 from collections.abc import Iterable
-from dataclasses import fields
 from difflib import get_close_matches
 from typing import Any
-
-from pydantic import TypeAdapter, ValidationError
 
 from cimc.errors import CimcError
 from cimc.plugins import plugins
 from runtime.training.policies import mixed_precision, naive
 from runtime.training.policies.policy import UpdatePolicy, UpdateRule
+from runtime.training.settings import make_options
 
 POLICIES: dict[str, UpdatePolicy] = {policy.name: policy for policy in (mixed_precision.POLICY, naive.POLICY)}
 
@@ -42,15 +40,4 @@ def make_rule(name: str, **settings: Any) -> UpdateRule:
         CimcError: there is no such policy, it has no such option, or a value is none of the option's.
     """
     policy = find_policy(name)
-    known = [field.name for field in fields(policy.options)]
-    for setting in settings:
-        if setting not in known:
-            raise CimcError(f"the update policy {name} has no option {setting!r}; it has {', '.join(known)}")
-    try:
-        return UpdateRule(policy, TypeAdapter(policy.options).validate_python(settings))
-    except ValidationError as error:
-        first = error.errors()[0]
-        setting = ".".join(map(str, first["loc"][:1]))
-        raise CimcError(
-            f"{setting} of the update policy {name} is {first['input']!r}: {first['msg'].lower()}"
-        ) from None
+    return UpdateRule(policy, make_options(policy.options, f"the update policy {name}", settings))

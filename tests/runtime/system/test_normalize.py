@@ -12,6 +12,7 @@ from cimc.dataset import Preprocess
 from cimc.units import pair_weight
 from runtime.network.load import load_network
 from runtime.system.normalize import LEAST_GAIN, normalize_layers
+from runtime.system.products import array_product, exact_product
 from runtime.system.state import State, System, build_system, gain_name, initial_state
 from runtime.system.weight_range import training_weight_range
 from runtime.training.logits import logits
@@ -41,7 +42,7 @@ def test_a_layer_of_small_weights_is_held_at_he_s_size_and_computes_the_same(sca
         jax.tree.map(np.testing.assert_array_equal, after, state)
     images = np.random.default_rng(0).integers(0, 256, (20, 1, 28, 28), np.uint8)
     (output,) = system.network.logits
-    for exact in (True, False):
+    for product in (exact_product, array_product):
         before, now = (
             logits(
                 system,
@@ -49,7 +50,7 @@ def test_a_layer_of_small_weights_is_held_at_he_s_size_and_computes_the_same(sca
                 {system.network.input: images},
                 Preprocess(1 / 255),
                 None,
-                exact,
+                product,
             )[output]
             for s in (state, after)
         )
