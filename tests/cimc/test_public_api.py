@@ -64,7 +64,8 @@ CLASSES = {
     "Samples": "inputs labels",
     "Trained": "artifact run figures",
     "TrainingOptions": "policy epochs steps_per_epoch batch_size lr schedule weight_decay seed loss optimizer "
-    "warmup label_smoothing augment validation patience keep freeze reestimate_statistics gradient tangents frank_wolfe",
+    "warmup label_smoothing augment validation patience keep freeze reestimate_statistics "
+    "gradient tangents frank_wolfe",
 }
 CHOICES = {
     "Augment": ["crop", "flip", "cutout"],
