@@ -72,6 +72,16 @@ def train(
             "distill: to say what the original network says."
         ),
     ] = Loss.auto,
+    write_budget: Annotated[
+        str | None,
+        typer.Option(
+            metavar="AMOUNT",
+            rich_help_panel="Writes",
+            help="Most row writes a step: a number (40), a share of those that are due (10%), a time (20us) or an energy "
+            "(5nJ). The rest waits in the accumulator. Default: all that is due.",
+        ),
+    ] = None,
+    write_every: Annotated[int, typer.Option(min=1, rich_help_panel="Writes", help="Write in each n-th batch.")] = 1,
     seed: Seed = 0,
     resume: Annotated[bool, typer.Option("--resume", help="Go on from the checkpoint in OUTPUT, if any.")] = False,
     checkpoint_seconds: Annotated[
@@ -106,6 +116,8 @@ def train(
         weight_decay=weight_decay,
         seed=seed,
         loss=loss,
+        write_budget=write_budget,
+        write_every=write_every,
     )
     dataset = load_data(data, data_dir, mean=mean, std=std, channels_last=channels_last)
     notes, note = noting("train")

@@ -16,6 +16,7 @@ from cimc.options import (
     check_number,
     check_whole,
 )
+from cimc.write_budget import parse_budget
 from runtime.training.compute import ARRAYS, FLOAT, Compute
 from runtime.training.policies import find_policy, make_rule
 from runtime.training.policies.policy import UpdateRule
@@ -108,6 +109,8 @@ class TrainingOptions:
     schedule: constant; cosine from lr to 0 over the run; plateau: halved after five epochs without a lower training
     loss. weight_decay: decoupled, on crossbar weights. loss: of every trained output; auto: cross-entropy for classes,
     binary for truth values, mse for other targets, and without labels distillation from the original network.
+    write_budget: what may be written in a step (`cimc.write_budget.parse_budget`); None: all that is due. write_every:
+    writes are made in each n-th step.
     """
 
     policy: Policy = field(default_factory=Policy)
@@ -119,6 +122,8 @@ class TrainingOptions:
     weight_decay: float = 0.01
     seed: int = 0
     loss: Loss = Loss.auto
+    write_budget: str | None = None
+    write_every: int = 1
 
     def __post_init__(self) -> None:
         """The name of a rate schedule becomes it. Raises CimcError for a value that is none."""
@@ -128,9 +133,18 @@ class TrainingOptions:
             "schedule": check_choice(RateSchedule, "schedule", self.schedule),
             "loss": check_choice(Loss, "loss", self.loss),
         }
+        if self.write_budget is not None:
+            parse_budget(self.write_budget)
+            checked["write_budget"] = str(self.write_budget)
+        if (self.write_budget is not None or self.write_every != 1) and not self.policy.compute.on_arrays:
+            raise CimcError(
+                f"--update {self.policy.method} writes no devices; leave out --write-budget and --write-every"
+            )
         if self.steps_per_epoch is not None:
             checked["steps_per_epoch"] = check_whole("steps_per_epoch", self.steps_per_epoch, 1)
-        checked |= {field: check_whole(field, getattr(self, field), 1) for field in ("epochs", "batch_size")}
+        checked |= {
+            field: check_whole(field, getattr(self, field), 1) for field in ("epochs", "batch_size", "write_every")
+        }
         checked |= {field: check_number(field, getattr(self, field), least=0) for field in ("lr", "weight_decay")}
         checked["seed"] = check_whole("seed", self.seed, 0)
         for name, value in checked.items():

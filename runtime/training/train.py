@@ -26,8 +26,10 @@ from runtime.training.logits import logits
 from runtime.training.objective import Objective, accuracy_of, measure_test, objective_of
 from runtime.training.options import TrainingOptions
 from runtime.training.policies.policy import UpdateRule
+from runtime.training.row_writes import Lines, lines_of
 from runtime.training.step import COUNTS, Recipe, packed, train_steps
-from runtime.training.vectors import packing
+from runtime.training.vectors import packing, unpack
+from runtime.training.writes import Scheduler, first_programming, no_schedule, scheduler_of
 
 STEPS_PER_CALL = 20  # steps that run without Python between them
 
@@ -83,16 +85,25 @@ def start(system: System, state: State, options: TrainingOptions, programmed: bo
     """
     options.policy.check(system.chip)
     write = options.policy.compute.on_arrays and not programmed
-    state, optimizer, trials = _start(system, options.policy.rule, write, state, _key(options, 0, 0))
+    lines, scheduler = _lines(system, state), _scheduler(system, options)
+    state, optimizer, trials = _start(system, options.policy.rule, scheduler, write, state, lines, _key(options, 0, 0))
     return Run(state, optimizer, 0, jax.device_put(np.float32(0)), (), new_watch(system), trials)
 
 
 TRAITS = 3  # beside the two keys of the first write
 
 
-@partial(jit, static_argnums=(0, 1, 2))
+def _lines(system: System, state: State) -> Lines:
+    return lines_of(system.mapping, system.chip, packing(state["weight"]))
+
+
+def _scheduler(system: System, options: TrainingOptions) -> Scheduler:
+    return scheduler_of(options.policy.rule, system.chip, system.mapping, options.write_budget, options.write_every)
+
+
+@partial(jit, static_argnums=(0, 1, 2, 3))
 def _start(
-    system: System, rule: UpdateRule, write: bool, state: State, key: Array
+    system: System, rule: UpdateRule, scheduler: Scheduler, write: bool, state: State, lines: Lines, key: Array
 ) -> tuple[State, Any, dict[str, Array]]:
     weights, pairs = state["weight"], state["conductance"]
     state = {**state, "updates": {name: jnp.zeros(a.shape, jnp.int32) for name, a in weights.items()}}
@@ -104,10 +115,18 @@ def _start(
     for group in rule.policy.memory:
         state[group] = {name: jnp.zeros_like(a) for name, a in weights.items()}
     trials = {name: jnp.int32(0) for name in state["weight"]}
+    state["schedule"] = no_schedule(scheduler, lines)
     if write:
         program_key, read_key = jax.random.split(key)
         state |= draw_chip(system, pairs, jax.random.fold_in(key, TRAITS))
-        state, trials = program(system, state, program_key)
+        of_line, line = {}, unpack(packing(weights), lines.line)
+
+        def longest(name: str, of_devices: Array) -> Array:
+            of_line[name] = jnp.max(of_devices, axis=0), line[name]
+            return jnp.sum(of_devices, dtype=jnp.int32)
+
+        state, trials = program(system, state, program_key, longest)
+        state["schedule"]["first"] = first_programming(scheduler, lines, list(of_line.values()))
         state = read_back(system, state, read_key)
     return state, optax.scale_by_adam().init(packed(packing(state["weight"]), packing(state["digital"]), state)), trials
 
@@ -152,7 +171,16 @@ def train(
     began = saved = time.monotonic()
     started, clock = False, Clock()
     policy = options.policy
-    recipe = Recipe(system, policy.compute, policy.rule, options.weight_decay, data.preprocess, tuple(objective.losses))
+    recipe = Recipe(
+        system,
+        policy.compute,
+        policy.rule,
+        options.weight_decay,
+        data.preprocess,
+        tuple(objective.losses),
+        _scheduler(system, options),
+    )
+    lines = _lines(system, run.state)
     on_arrays = policy.compute.on_arrays
     order_epoch, order = -1, np.empty(0, np.int64)
     while run.step < total:
@@ -179,6 +207,7 @@ def train(
             step_key,
             np.int32(run.step),
             np.int32(count),
+            lines,
         )
         run = replace(run, state=state, optimizer=optimizer, loss_sum=loss_sum, step=run.step + count)
         # Time is read where the steps are waited for anyway, and once after the first of them.

@@ -27,8 +27,11 @@ from runtime.system.state import System, build_system, initial_state
 from runtime.training import train as training
 from runtime.training.losses import OutputLoss
 from runtime.training.options import TrainingOptions
-from runtime.training.step import train_steps
+from runtime.training.row_writes import lines_of
+from runtime.training.step import Recipe, train_steps
 from runtime.training.train import STEPS_PER_CALL, start, train
+from runtime.training.vectors import packing
+from runtime.training.writes import scheduler_of
 
 BATCH = 64
 PIXELS = Preprocess(1 / 255)
@@ -62,13 +65,11 @@ def lowered_step(system: System) -> Any:
     name, (output,) = system.network.input, system.network.logits
     state = calibrate(system, run.state, Samples({name: np.asarray(images[:128])}), PIXELS, jax.random.key(0))
     batches, rates = np.zeros((STEPS_PER_CALL, BATCH), np.int32), np.zeros(STEPS_PER_CALL, np.float32)
+    rule, losses = options.policy.rule, (OutputLoss(output, Loss.cross_entropy),)
+    scheduler = scheduler_of(rule, system.chip, system.mapping, None, 1)
+    recipe = Recipe(system, options.policy.compute, rule, options.weight_decay, PIXELS, losses, scheduler)
     return train_steps.trace(
-        system,
-        options.policy.compute,
-        options.policy.rule,
-        options.weight_decay,
-        PIXELS,
-        (OutputLoss(output, Loss.cross_entropy),),
+        recipe,
         (state, run.optimizer, run.loss_sum),
         {name: images},
         {output: jnp.asarray(data().train.labels)},
@@ -77,6 +78,7 @@ def lowered_step(system: System) -> Any:
         jax.random.key(0),
         np.int32(0),
         np.int32(STEPS_PER_CALL),
+        lines_of(system.mapping, system.chip, packing(state["weight"])),
     )
 
 
@@ -107,7 +109,7 @@ def test_python_is_called_once_in_twenty_steps_and_each_function_compiled_once(
     of_looks: list[Any] = [watch._look, watch._choose]
 
     def counted(*arguments: Any) -> Any:
-        calls.append(int(arguments[-1]))
+        calls.append(int(arguments[-2]))
         return compiled(*arguments)
 
     monkeypatch.setattr(training, "train_steps", counted)
