@@ -77,8 +77,8 @@ def train(
         typer.Option(
             metavar="AMOUNT",
             rich_help_panel="Writes",
-            help="Most row writes a step: a number (40), a share of those that are due (10%), a time (20us) or an energy "
-            "(5nJ). The rest waits in the accumulator. Default: all that is due.",
+            help="Most row writes a step: a number (40), a share of those that are due (10%), a time (20us) or an "
+            "energy (5nJ). The rest waits in the accumulator. Default: all that is due.",
         ),
     ] = None,
     write_every: Annotated[int, typer.Option(min=1, rich_help_panel="Writes", help="Write in each n-th batch.")] = 1,
@@ -161,6 +161,7 @@ def show(trained: "Trained", data: str, output: Path) -> None:
     figures = trained.figures
     training_table.show_epochs(trained.run.history, figures["weights"], data)
     training_table.show_figures(figures)
+    training_table.show_writes(figures)
     training_table.show_layers(figures["layers"])
     for warning in figures["warnings"]:
         warn(warning)

@@ -141,3 +141,8 @@ def add_up(total: Array, more: Array) -> Array:
     missing = more + total[1]
     new = total[0] + missing
     return jnp.stack([new, missing - (new - total[0])])
+
+
+def total(sums: Array) -> np.ndarray:
+    """A total [2, ..] as float64 [..]."""
+    return np.asarray(sums, np.float64).sum(axis=0)

@@ -45,12 +45,12 @@ def train_steps(
     carried: tuple[State, Any, Array],
     stored: Mapping[str, Array],
     targets: Mapping[str, Array],
+    lines: Lines,
     batches: Array,
     rates: Array,
     key: Array,
     first: Array,
     count: Array,
-    lines: Lines,
 ) -> tuple[State, Any, Array]:
     """`count` steps from step `first` on, one after the other, with batches [steps, batch size] and rates [steps].
 

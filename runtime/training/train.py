@@ -26,7 +26,7 @@ from runtime.training.logits import logits
 from runtime.training.objective import Objective, accuracy_of, measure_test, objective_of
 from runtime.training.options import TrainingOptions
 from runtime.training.policies.policy import UpdateRule
-from runtime.training.row_writes import Lines, lines_of
+from runtime.training.row_writes import Lines, lines_of, total
 from runtime.training.step import COUNTS, Recipe, packed, train_steps
 from runtime.training.vectors import packing, unpack
 from runtime.training.writes import Scheduler, first_programming, no_schedule, scheduler_of
@@ -54,7 +54,8 @@ class Clock(NamedTuple):
 class Run:
     """A training run between two steps: what is needed to go on exactly as if it had not stopped.
 
-    history: one record an epoch (epoch, loss, accuracy, lr, updates, writes, trials; layers: of each its ranges and
+    history: one record an epoch (epoch, loss, accuracy, lr, updates, writes, trials; row_writes and write_us where
+    devices are written; layers: of each its ranges and
     clipping shares; measures: where the test set is not measured by an accuracy alone; accuracy: then None or one of
     them). loss_sum: of the current epoch. watch: the input ranges. first_trials: by layer, of the first
     programming before step 0, which the counters of the state leave out. clock: of this process.
@@ -126,7 +127,7 @@ def _start(
             return jnp.sum(of_devices, dtype=jnp.int32)
 
         state, trials = program(system, state, program_key, longest)
-        state["schedule"]["first"] = first_programming(scheduler, lines, list(of_line.values()))
+        state["schedule"] |= first_programming(scheduler, lines, list(of_line.values()))
         state = read_back(system, state, read_key)
     return state, optax.scale_by_adam().init(packed(packing(state["weight"]), packing(state["digital"]), state)), trials
 
@@ -202,12 +203,12 @@ def train(
             (run.state, run.optimizer, run.loss_sum),
             stored,
             targets,
+            lines,
             batches,
             rates,
             step_key,
             np.int32(run.step),
             np.int32(count),
-            lines,
         )
         run = replace(run, state=state, optimizer=optimizer, loss_sum=loss_sum, step=run.step + count)
         # Time is read where the steps are waited for anyway, and once after the first of them.
@@ -259,8 +260,18 @@ def _end_epoch(
             for group in COUNTS
         },
         "layers": {} if exact else _ranges(run),
+        **({} if exact else _written(run)),
     }
     return replace(run, loss_sum=jax.device_put(np.float32(0)), history=(*run.history, record))
+
+
+def _written(run: Run) -> dict[str, float]:
+    """Row writes since the start, of all copies, and the time of the busiest port of every step."""
+    schedule = run.state["schedule"]
+    return {
+        "row_writes": float(total(schedule["layers"])[:, 0].sum()),
+        "write_us": float(total(schedule["steps"])[0]),
+    }
 
 
 def _ranges(run: Run) -> dict[str, dict[str, float]]:

@@ -18,7 +18,7 @@ from cimc.write_budget import parse_budget
 from runtime.devices.traits import Traits
 from runtime.training.policies.mixed_precision import ACCUMULATOR
 from runtime.training.policies.policy import LayerState, UpdateRule, Wish
-from runtime.training.row_writes import FIGURES, PHASES, Lines, Totals, account, add_up, no_totals
+from runtime.training.row_writes import FIGURES, PHASES, Lines, account, add_up, no_totals
 from runtime.training.vectors import STRIP
 
 SMALL = 4096  # weights: below, programming all of them is as quick as finding those that are due
@@ -95,30 +95,31 @@ def scheduler_of(rule: UpdateRule, chip: Chip, mapping: Mapping, budget: str | N
     return Scheduler(cost, rows=min(rows, 2**30), per_port=per_port, every=every)
 
 
-# By name: `Totals`, `first` [layers, FIGURES] of the first programming, and where weights may wait `step` (steps done),
-# `waits` [2, 2] (sum of the steps that written weights have waited, their number; each with what float32 left out),
-# `longest_wait`, and `waiting_<n>`: how long each weight of vector n has waited.
+# By name: `Totals`; `first` [layers, FIGURES] and `first_us` [1] of the first programming; and where weights may wait
+# `step` (steps done), `waits` [2, 2] (sum of the steps that written weights have waited, their number; each with what
+# float32 left out), `longest_wait`, and `waiting_<n>`: how long each weight of vector n has waited.
 Scheduled = dict[str, Array]
 
 
 def no_schedule(scheduler: Scheduler, lines: Lines) -> Scheduled:
     """Before the first step."""
-    schedule: Totals = {**no_totals(lines), "first": jnp.zeros((len(lines.layers), len(FIGURES)))}
+    schedule = {**no_totals(lines), "first": jnp.zeros((len(lines.layers), len(FIGURES))), "first_us": jnp.zeros(1)}
     if scheduler.holds_back:
         schedule |= {"step": jnp.int32(0), "waits": jnp.zeros((2, 2)), "longest_wait": jnp.int32(0)}
         schedule |= {f"waiting_{index}": jnp.zeros(line.shape, jnp.int32) for index, line in enumerate(lines.line)}
     return schedule
 
 
-def first_programming(scheduler: Scheduler, lines: Lines, trials: Sequence[tuple[Array, Array]]) -> Array:
-    """What programming all devices takes, all of them SET from G_min: [layers, FIGURES].
+def first_programming(scheduler: Scheduler, lines: Lines, trials: Sequence[tuple[Array, Array]]) -> Scheduled:
+    """What programming all devices takes, all of them SET from G_min: `first` and `first_us`.
 
     trials: of each layer those of the longer device of each weight, and the word lines of the weights.
     """
     longest = jnp.zeros((PHASES, len(lines.layer)), jnp.int32)
     for of_weights, line in trials:
         longest = longest.at[0, line].max(of_weights)
-    return account(scheduler.cost, lines, longest, no_totals(lines))["layers"][0]
+    totals = account(scheduler.cost, lines, longest, no_totals(lines))
+    return {"first": totals["layers"][0], "first_us": totals["steps"][0]}
 
 
 def grant(
