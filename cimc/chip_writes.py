@@ -1,7 +1,7 @@
 """The write ports of a chip, `[write]`: what selecting a word line takes, how many lines are written at once."""
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import Field
 
@@ -68,17 +68,20 @@ class RowCost:
     row_reads: int
     assumed: tuple[str, ...] = ()
 
-    def time_us(self, rows: float, phases: float, pulses: float) -> float:
-        """Of row writes one after the other; pulses: those of the longest device, summed over phases. Also arrays."""
+    def time_us(self, rows: Any, phases: Any, pulses: Any) -> Any:
+        """Of row writes one after the other; pulses: those of the longest device, summed over phases.
+
+        Numbers or arrays (NumPy or JAX).
+        """
         return phases * self.phase_us + pulses * self.pulse_us + self.reads(rows, phases, pulses) * self.read_us
 
     def energy_nj(self, rows: float, phases: float, pulses: float, all_pulses: float) -> float:
         """all_pulses: of all devices; the others as `time_us`."""
-        read = self.reads(rows, phases, pulses) * self.read_nj
+        read: float = self.reads(rows, phases, pulses) * self.read_nj
         return phases * self.phase_nj + all_pulses * self.pulse_nj + read
 
-    def reads(self, rows: float, phases: float, pulses: float) -> float:
-        """Reads of word lines."""
+    def reads(self, rows: Any, phases: Any, pulses: Any) -> Any:
+        """Reads of word lines; arguments as `time_us`."""
         return rows * self.row_reads + phases * self.phase_reads + pulses * self.pulse_reads
 
 

@@ -3,8 +3,8 @@
 Modelled: images of a batch follow each other at the mapping's interval; the gradient of a layer is complete when the
 last image has passed back through it; its writes then begin, and the layer is next needed when the first image of the
 next batch gets there. Layers whose arrays have ports of their own are written at the same time, others one after the
-other in the order in which their gradients are complete, of several the one that is needed first. Digital work of backward pass and optimiser takes no time: no
-chip file states it. Times of writes are means over the steps.
+other in the order in which their gradients are complete, of several the one that is needed first. Digital work of the
+backward pass and the optimiser takes no time: no chip file states it. Times of writes are means over the steps.
 """
 
 from collections.abc import Mapping as Dictionary

@@ -30,8 +30,8 @@ def write_figures(
     cost = scheduler_of(options.policy.rule, chip, mapping, None, 1).cost
     layers, first = total(schedule["layers"]), np.asarray(schedule["first"], np.float64)
     steps, time_us = max(run.step, 1), float(total(schedule["steps"])[0])
-    rows, phases, pulses, _ = layers.sum(axis=0)
-    first_rows, first_phases, first_pulses, _ = first.sum(axis=0)
+    rows, phases, pulses, _ = layers.sum(axis=0).tolist()
+    first_rows, first_phases, first_pulses, _ = first.sum(axis=0).tolist()
     trials, first_trials = counts["programming_trials"], counts["first_trials"]
     ports = total(schedule["ports"])
     names = [layer.name for layer in mapping.layers]
@@ -80,7 +80,7 @@ def _waits(run: Run) -> dict[str, Any]:
     schedule = run.state["schedule"]
     if "waits" not in schedule:
         return {}
-    waited, written = total(schedule["waits"])
+    waited, written = total(schedule["waits"]).tolist()
     waiting = [np.asarray(array) for name, array in schedule.items() if name.startswith("waiting_")]
     return {
         "wait_steps_mean": waited / written if written else None,

@@ -125,7 +125,7 @@ def account(cost: RowCost, lines: Lines, longest: Array, totals: Totals) -> Tota
     rows = (phases > 0).astype(jnp.int32)
     counts = jnp.stack([rows, phases, pulses], axis=1) * lines.copies[:, None]
     by_layer = jax.ops.segment_sum(counts, lines.layer, layers, indices_are_sorted=True).astype(jnp.float32)
-    time = jnp.float32(cost.time_us(*(part.astype(jnp.float32) for part in (rows, phases, pulses))))
+    time = cost.time_us(*(part.astype(jnp.float32) for part in (rows, phases, pulses)))
     at_port = lines.layer[lines.place_line] * ports + lines.place_port
     busy = jax.ops.segment_sum(time[lines.place_line], at_port, layers * ports).reshape(layers, ports)
     of_ports = jnp.sum(busy, axis=0)

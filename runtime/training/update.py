@@ -44,7 +44,8 @@ def update_layers(
     """
     keys = [jax.random.split(jax.random.fold_in(key, index)) for index in range(len(layers))]
     wished = [
-        _wish(rule, chip, *given, key) for *given, (key, _) in zip(layers, changes, ranges, traits, keys, strict=True)
+        _wish(rule, chip, layer, changes[index], ranges[index], traits[index], keys[index][0])
+        for index, layer in enumerate(layers)
     ]
     due = [wish.due for _, wish in wished]
     granted = grant([wish for _, wish in wished], ranges, lines, scheduler, schedule)

@@ -62,7 +62,8 @@ CLASSES = {
     "Preprocess": "scale mean std channels_last",
     "Samples": "inputs labels",
     "Trained": "artifact run figures",
-    "TrainingOptions": "policy epochs steps_per_epoch batch_size lr schedule weight_decay seed loss",
+    "TrainingOptions": "policy epochs steps_per_epoch batch_size lr schedule weight_decay seed loss write_budget "
+    "write_every",
 }
 CHOICES = {
     "Backward": ["digital", "analog"],

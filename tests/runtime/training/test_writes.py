@@ -135,7 +135,7 @@ def steps(
 
     for number in range(count):
         share = 0.4 if number < asked_in else 0.0
-        asked = {
+        asked: dict[str, Any] = {
             name: (random.uniform(-0.4, 0.4, shape) * (random.random(shape) < share)).astype(np.float32)
             for name, shape in shapes.items()
         }
@@ -183,7 +183,7 @@ def expected_grants(case: Case, score: dict[int, float], budget: str | None) -> 
     cost = {line: copies[lines[line][0]] for line in order}
     if budget is None:
         return set(order)
-    unit, pools = "rows", defaultdict(float)
+    unit, pools = "rows", defaultdict[Any, float](float)
     if budget.endswith("%"):
         share = np.float32(np.float32(float(budget[:-1]) / 100) * np.float32(sum(cost.values())))
         most = max(float(np.ceil(share)), float(cost[order[0]]) if order else 0.0)
@@ -195,7 +195,7 @@ def expected_grants(case: Case, score: dict[int, float], budget: str | None) -> 
         most = float(budget)
     each = {"rows": 1.0, "us": worst(case)[0], "nJ": worst(case)[1]}[unit]
     one_pool = unit != "us" or max(copies.values()) > 1
-    granted, full = set(), set()
+    granted, full = set[int](), set[Any]()
     for line in order:
         name, row, columns = lines[line]
         block = next(
