@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 
+from cimc.api.write_figures import write_figures
 from cimc.artifact import Artifact
 from cimc.mapping import Mapping
 from cimc.options import Keep
@@ -28,7 +29,8 @@ def training_figures(artifact: Artifact, run: Run, options: TrainingOptions, obj
     """What `train --json` prints.
 
     updates: times a weight was due. Writes, trials and reads: `programming_counts`. forward, backward,
-    calibration_energy_mj: of the arrays with their converters, without the evaluation after each epoch. images_per_s:
+    calibration_energy_mj: of the arrays with their converters, without the evaluation after each epoch; digital: of the
+    operators between them, forward. Row writes: `write_figures`. images_per_s:
     of the steps after start-up, None where there were none. layers: ranges and clipping shares. warnings: what a user
     should know.
 
@@ -64,6 +66,8 @@ def training_figures(artifact: Artifact, run: Run, options: TrainingOptions, obj
     }
     if on_arrays:
         figures |= _array_work(artifact, run, options)
+        ratio = _transposed_reads(artifact.mapping)[1] / artifact.mapping.cost.pipelined_latency_ms
+        figures |= write_figures(artifact, run, options, figures, ratio if policy.backward == "analog" else 0.0)
         figures["warnings"] += _warnings(updates / (run.step * weights), figures["threshold"], options)
     return figures
 
@@ -74,6 +78,7 @@ def _array_work(artifact: Artifact, run: Run, options: TrainingOptions) -> dict[
     backward_mj, backward_ms = _transposed_reads(artifact.mapping) if analog else (0.0, 0.0)
     images, chosen = run.step * options.batch_size, int(run.watch.calibrations)
     looked, calibration = int(run.watch.looks) + chosen, 0.0
+    digital = [layer.digital_mj for layer in cost.layers]
     for layer, mapped in zip(cost.layers, artifact.mapping.layers, strict=True):
         tried = tried_images(mapped.positions) if mapped.operator == "CrossbarConv" else CALIBRATION_IMAGES
         ranges = 0 if artifact.chip.input.bits is None else len(RANGE_FACTORS)  # ideal converters have none to try
@@ -83,6 +88,7 @@ def _array_work(artifact: Artifact, run: Run, options: TrainingOptions) -> dict[
         "forward_energy_mj": images * cost.energy_mj,
         "backward_energy_mj": images * backward_mj,
         "calibration_energy_mj": calibration,
+        "digital_energy_mj": None if None in digital else images * sum(mj for mj in digital if mj is not None),
         "array_time_ms": images * (cost.pipelined_latency_ms + backward_ms),
         "calibrations": chosen,
     }

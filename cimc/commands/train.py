@@ -188,6 +188,16 @@ def train(
             rich_help_panel="Fine-tuning",
         ),
     ] = False,
+    write_budget: Annotated[
+        str | None,
+        typer.Option(
+            metavar="AMOUNT",
+            rich_help_panel="Writes",
+            help="Most row writes a step: a number (40), a share of those that are due (10%), a time (20us) or an "
+            "energy (5nJ). The rest waits in the accumulator. Default: all that is due.",
+        ),
+    ] = None,
+    write_every: Annotated[int, typer.Option(min=1, rich_help_panel="Writes", help="Write in each n-th batch.")] = 1,
     seed: Seed = 0,
     resume: Annotated[bool, typer.Option("--resume", help="Go on from the checkpoint in OUTPUT, if any.")] = False,
     checkpoint_seconds: Annotated[
@@ -234,6 +244,8 @@ def train(
         keep=keep,
         freeze=listed("--freeze", freeze),
         reestimate_statistics=reestimate_statistics,
+        write_budget=write_budget,
+        write_every=write_every,
     )
     dataset = load_data(data, data_dir, mean=mean, std=std, channels_last=channels_last)
     notes, note = noting("train")
@@ -278,6 +290,7 @@ def show(trained: "Trained", data: str, output: Path) -> None:
     figures = trained.figures
     training_table.show_epochs(trained.run.history, figures["weights"], data)
     training_table.show_figures(figures)
+    training_table.show_writes(figures)
     training_table.show_layers(figures["layers"])
     for warning in figures["warnings"]:
         warn(warning)

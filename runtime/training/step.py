@@ -24,8 +24,9 @@ from runtime.training.losses import OutputLoss, total_loss
 from runtime.training.optimizers import Scale, Steps
 from runtime.training.policies.mixed_precision import ACCUMULATOR
 from runtime.training.policies.policy import Change, LayerState, UpdateRule
+from runtime.training.row_writes import Lines
 from runtime.training.vectors import Packing, pack, packing, spread, unpack
-from runtime.training.writes import word_lines
+from runtime.training.writes import Scheduled, Scheduler
 
 # Counts of a run, by weight and by device.
 COUNTS = ("updates", "writes", "trials")
@@ -46,6 +47,7 @@ class Recipe:
     steps: Steps
     preprocess: Preprocess
     losses: tuple[OutputLoss, ...]
+    scheduler: Scheduler
     gradient: Gradient = Gradient.backward
     tangents: int = 1
     augment: tuple[Augment, ...] = ()
@@ -58,6 +60,7 @@ def train_steps(
     carried: tuple[State, Any, Array],
     stored: Mapping[str, Array],
     targets: Mapping[str, Array],
+    lines: Lines,
     batches: Array,
     rates: Array,
     key: Array,
@@ -80,7 +83,7 @@ def train_steps(
         weights, {name: compute.unit(w, state["weight_range"][name]) for name, w in trained["weight"].items()}
     )
     traits = {name: pack(weights, state[name]) for name in device_of(system.chip.cell).trait_names if state.get(name)}
-    beside = _Beside(state, ranges, units, pack(weights, word_lines(system, state["weight"])), traits)
+    beside = _Beside(state, ranges, units, lines, traits)
 
     def one(n: Array, carried: _Carried) -> _Carried:
         step_key = jax.random.fold_in(key, first + n)
@@ -111,9 +114,12 @@ def train_steps(
         )
         for index in range(len(weights))
     )
-    start = _Carried(layers, pack(digital, trained["digital"]), state["statistics"], optimizer, loss_sum)
+    start = _Carried(
+        layers, pack(digital, trained["digital"]), state["statistics"], optimizer, loss_sum, state["schedule"]
+    )
     end = jax.lax.fori_loop(0, count, one, start)
     new: State = {**state, "statistics": end.statistics, "digital": state["digital"] | unpack(digital, end.digital)}
+    new["schedule"] = end.schedule
     for group in ("weight", "conductance", *COUNTS, *seen):
         new[group] = state[group] | unpack(weights, [getattr(layer, group) for layer in end.layers])
     for group in rule.policy.memory:
@@ -123,13 +129,13 @@ def train_steps(
 
 class _Beside(NamedTuple):
     """What steps read and do not change: the state, and of the packed weights the range, the unit of their steps, the
-    word line, and the traits of the devices by name.
+    word lines, and the traits of the devices by name.
     """
 
     fixed: State
     ranges: tuple[Array, ...]
     units: tuple[Array, ...]
-    word_lines: tuple[Array, ...]
+    lines: Lines
     traits: dict[str, tuple[Array, ...]]
 
 
@@ -141,6 +147,7 @@ class _Carried(NamedTuple):
     statistics: dict[str, Array]
     optimizer: Any
     loss_sum: Array
+    schedule: Scheduled
 
 
 def _train_step(
@@ -158,12 +165,11 @@ def _train_step(
     loss, statistics, gradients = _gradients(recipe, packings, beside, carried, feeds, targets, forward_key)
     gradient = packed(*packings, gradients)
     steps, optimizer = _steps(recipe, packings[0], beside, carried, gradient, lr)
-    layers = _write(recipe, beside, carried.layers, steps["weight"], gradient["weight"], update_key)
+    layers, schedule = _write(recipe, beside, carried, steps["weight"], gradient["weight"], update_key)
     if recipe.compute.clip is not None:
         layers = _clipped(recipe.compute.clip, packings[0], layers)
-    return _Carried(
-        layers, optax.apply_updates(carried.digital, steps["digital"]), statistics, optimizer, carried.loss_sum + loss
-    )
+    new_digital = optax.apply_updates(carried.digital, steps["digital"])
+    return _Carried(layers, new_digital, statistics, optimizer, carried.loss_sum + loss, schedule)
 
 
 def _gradients(
@@ -218,24 +224,25 @@ def _steps(
 def _write(
     recipe: Recipe,
     beside: _Beside,
-    layers: tuple[LayerState, ...],
+    carried: _Carried,
     steps: tuple[Array, ...],
     gradients: tuple[Array, ...],
     key: Array,
-) -> tuple[LayerState, ...]:
-    """The layers after the update rule has taken the step."""
-    return tuple(
-        recipe.compute.apply(
-            recipe.rule,
-            recipe.system.chip,
-            layer,
-            Change(steps[index], gradients[index]),
-            weight_range=beside.ranges[index],
-            word_line=beside.word_lines[index],
-            traits={name: vectors[index] for name, vectors in beside.traits.items()},
-            key=jax.random.fold_in(key, index),
-        )
-        for index, layer in enumerate(layers)
+) -> tuple[tuple[LayerState, ...], Scheduled]:
+    """The layers after the update rule has taken the step, and what was written."""
+    return recipe.compute.apply(
+        recipe.rule,
+        recipe.system.chip,
+        carried.layers,
+        [Change(step, gradient) for step, gradient in zip(steps, gradients, strict=True)],
+        ranges=beside.ranges,
+        traits=[
+            {name: vectors[index] for name, vectors in beside.traits.items()} for index in range(len(carried.layers))
+        ],
+        lines=beside.lines,
+        scheduler=recipe.scheduler,
+        schedule=carried.schedule,
+        key=key,
     )
 
 

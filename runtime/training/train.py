@@ -31,10 +31,13 @@ from runtime.training.objective import Objective, accuracy_of, measure_test, obj
 from runtime.training.optimizers import Steps
 from runtime.training.options import TrainingOptions
 from runtime.training.policies.policy import UpdateRule
+from runtime.training.row_writes import Lines, lines_of
+from runtime.training.row_writes import total as sum_of
 from runtime.training.statistics import BATCHES, check_statistics, estimate_statistics
 from runtime.training.step import COUNTS, Recipe, packed, train_steps, trained_part
 from runtime.training.validation import split_validation
-from runtime.training.vectors import packing
+from runtime.training.vectors import packing, unpack
+from runtime.training.writes import Scheduler, first_programming, no_schedule, scheduler_of
 
 STEPS_PER_CALL = 20  # steps that run without Python between them
 
@@ -59,7 +62,8 @@ class Clock(NamedTuple):
 class Run:
     """A training run between two steps: what is needed to go on exactly as if it had not stopped.
 
-    history: one record an epoch (epoch, loss, accuracy, lr, updates, writes, trials; layers: of each its ranges and
+    history: one record an epoch (epoch, loss, accuracy, lr, updates, writes, trials; row_writes and write_us where
+    devices are written; layers: of each its ranges and
     clipping shares; measures: where the test set is not measured by an accuracy alone; accuracy: then None or one of
     them). loss_sum: of the current epoch. watch: the input ranges. first_trials: by layer, of the first
     programming before step 0, which the counters of the state leave out. clock: of this process. best: the state of the
@@ -93,8 +97,10 @@ def start(system: System, state: State, options: TrainingOptions, programmed: bo
     options.policy.check(system.chip)
     check_gradient(options.gradient, options.policy.backward, system)
     write = options.policy.compute.on_arrays and not programmed
-    steps, frozen = _steps(options), frozen_names(system, options.freeze)
-    state, optimizer, trials = _start(system, options.policy.rule, steps, frozen, write, state, _key(options, 0, 0))
+    frozen = frozen_names(system, options.freeze)
+    setting = _Start(system, options.policy.rule, _steps(options), _scheduler(system, options), frozen, write)
+    lines = _lines(system, state), _lines(system, state, frozen)
+    state, optimizer, trials = _start(setting, state, lines, _key(options, 0, 0))
     return Run(state, optimizer, 0, jax.device_put(np.float32(0)), (), new_watch(system), trials)
 
 
@@ -107,16 +113,32 @@ def _steps(options: TrainingOptions) -> Steps:
     return Steps(options.optimizer, options.weight_decay, frank_wolfe)
 
 
-@partial(jit, static_argnums=(0, 1, 2, 3, 4))
+def _lines(system: System, state: State, frozen: tuple[str, ...] = ()) -> Lines:
+    """The word lines of all weights that are not frozen."""
+    return lines_of(system.mapping, system.chip, packing(trained_part(state, frozen)["weight"]))
+
+
+def _scheduler(system: System, options: TrainingOptions) -> Scheduler:
+    return scheduler_of(options.policy.rule, system.chip, system.mapping, options.write_budget, options.write_every)
+
+
+@dataclass(frozen=True)
+class _Start:
+    """What the beginning of a run is compiled for; write: whether devices are programmed first."""
+
+    system: System
+    rule: UpdateRule
+    steps: Steps
+    scheduler: Scheduler
+    frozen: tuple[str, ...]
+    write: bool
+
+
+@partial(jit, static_argnums=(0,))
 def _start(
-    system: System,
-    rule: UpdateRule,
-    steps: Steps,
-    frozen: tuple[str, ...],
-    write: bool,
-    state: State,
-    key: Array,
+    setting: _Start, state: State, lines: tuple[Lines, Lines], key: Array
 ) -> tuple[State, Any, dict[str, Array]]:
+    system, rule, (every_line, trained_lines) = setting.system, setting.rule, lines
     weights, pairs = state["weight"], state["conductance"]
     state = {**state, "updates": {name: jnp.zeros(a.shape, jnp.int32) for name, a in weights.items()}}
     for group in ("writes", "trials"):
@@ -127,14 +149,22 @@ def _start(
     for group in rule.policy.memory:
         state[group] = {name: jnp.zeros_like(a) for name, a in weights.items()}
     trials = {name: jnp.int32(0) for name in state["weight"]}
-    if write:
+    state["schedule"] = no_schedule(setting.scheduler, trained_lines)
+    if setting.write:
         program_key, read_key = jax.random.split(key)
         state |= draw_chip(system, pairs, jax.random.fold_in(key, TRAITS))
-        state, trials = program(system, state, program_key)
+        of_line, line = {}, unpack(packing(weights), every_line.line)
+
+        def longest(name: str, of_devices: Array) -> Array:
+            of_line[name] = jnp.max(of_devices, axis=0), line[name]
+            return jnp.sum(of_devices, dtype=jnp.int32)
+
+        state, trials = program(system, state, program_key, longest)
+        state["schedule"] |= first_programming(setting.scheduler, every_line, list(of_line.values()))
         state = read_back(system, state, read_key)
-    parameters = trained_part(state, frozen)
+    parameters = trained_part(state, setting.frozen)
     vectors = packed(packing(parameters["weight"]), packing(parameters["digital"]), parameters)
-    return state, steps.init(vectors), trials
+    return state, setting.steps.init(vectors), trials
 
 
 def train(
@@ -188,11 +218,13 @@ def train(
         _steps(options),
         data.preprocess,
         tuple(objective.losses),
+        _scheduler(system, options),
         options.gradient,
         options.tangents,
         options.augment,
         frozen_names(system, options.freeze),
     )
+    lines = _lines(system, run.state, recipe.frozen)
     lr = course(options, total, per_epoch)
     compute = policy.compute
     order_epoch, order = -1, np.empty(0, np.int64)
@@ -216,6 +248,7 @@ def train(
             (run.state, run.optimizer, run.loss_sum),
             stored,
             targets,
+            lines,
             batches,
             rates,
             step_key,
@@ -295,6 +328,7 @@ def _end_epoch(
         "layers": _ranges(run, run.state if compute.held is None else compute.held(system, run.state))
         if compute.converts
         else {},
+        **(_written(run) if compute.on_arrays else {}),
     }
     run = replace(run, loss_sum=jax.device_put(np.float32(0)), history=(*run.history, record))
     if options.keep is Keep.best and is_best(run.history):
@@ -314,6 +348,15 @@ def _validation(
     figures = measure_test(replace(objective, test=objective.validation), computed)
     loss = float(total_loss(objective.losses, computed, objective.validation))
     return {"loss": loss, "accuracy": accuracy_of(figures)}
+
+
+def _written(run: Run) -> dict[str, float]:
+    """Row writes since the start, of all copies, and the time of the busiest port of every step."""
+    schedule = run.state["schedule"]
+    return {
+        "row_writes": float(sum_of(schedule["layers"])[:, 0].sum()),
+        "write_us": float(sum_of(schedule["steps"])[0]),
+    }
 
 
 def _ranges(run: Run, held: State) -> dict[str, dict[str, float]]:

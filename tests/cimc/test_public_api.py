@@ -65,7 +65,7 @@ CLASSES = {
     "Trained": "artifact run figures",
     "TrainingOptions": "policy epochs steps_per_epoch batch_size lr schedule weight_decay seed loss optimizer "
     "warmup label_smoothing augment validation patience keep freeze reestimate_statistics "
-    "gradient tangents frank_wolfe",
+    "gradient tangents frank_wolfe write_budget write_every",
 }
 CHOICES = {
     "Augment": ["crop", "flip", "cutout"],

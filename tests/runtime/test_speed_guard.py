@@ -28,8 +28,11 @@ from runtime.training import train as training
 from runtime.training.losses import OutputLoss
 from runtime.training.optimizers import Steps
 from runtime.training.options import TrainingOptions
+from runtime.training.row_writes import lines_of
 from runtime.training.step import Recipe, train_steps
 from runtime.training.train import STEPS_PER_CALL, start, train
+from runtime.training.vectors import packing
+from runtime.training.writes import scheduler_of
 
 BATCH = 64
 PIXELS = Preprocess(1 / 255)
@@ -63,18 +66,16 @@ def lowered_step(system: System) -> Any:
     name, (output,) = system.network.input, system.network.logits
     state = calibrate(system, run.state, Samples({name: np.asarray(images[:128])}), PIXELS, jax.random.key(0))
     batches, rates = np.zeros((STEPS_PER_CALL, BATCH), np.int32), np.zeros(STEPS_PER_CALL, np.float32)
+    rule, losses = options.policy.rule, (OutputLoss(output, Loss.cross_entropy),)
+    scheduler = scheduler_of(rule, system.chip, system.mapping, None, 1)
+    steps = Steps(options.optimizer, options.weight_decay)
+    recipe = Recipe(system, options.policy.compute, rule, steps, PIXELS, losses, scheduler)
     return train_steps.trace(
-        Recipe(
-            system,
-            options.policy.compute,
-            options.policy.rule,
-            Steps(options.optimizer, options.weight_decay),
-            PIXELS,
-            (OutputLoss(output, Loss.cross_entropy),),
-        ),
+        recipe,
         (state, run.optimizer, run.loss_sum),
         {name: images},
         {output: jnp.asarray(data().train.labels)},
+        lines_of(system.mapping, system.chip, packing(state["weight"])),
         batches,
         rates,
         jax.random.key(0),

@@ -253,4 +253,5 @@ POLICY = UpdatePolicy(
     update=update,
     aim=aim,
     settle=settle,
+    waits=True,
 )

@@ -83,7 +83,8 @@ class UpdatePolicy:
 
     name: as the user gives it. options: the frozen dataclass of its options; each has a default. memory: names of what
     it remembers a weight, all zero at first. check: raises CimcError for options that do not fit the chip. threshold:
-    at which a weight is due, as a fraction of the weight range.
+    at which a weight is due, as a fraction of the weight range. waits: a due weight that is not written stays due, with
+    what is missing in `accumulator`.
     """
 
     name: str
@@ -94,6 +95,7 @@ class UpdatePolicy:
     update: Callable[[Any, Chip, LayerState, Change, Array, Array], Wish]
     aim: Callable[[Any, Chip, LayerState, Wish, Array, Array], Aim]
     settle: Callable[[Any, Chip, LayerState, Wish, Aim, Array, Array], LayerState]
+    waits: bool = False
 
 
 @dataclass(frozen=True)

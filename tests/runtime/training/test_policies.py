@@ -15,7 +15,7 @@ from runtime.training.options import Policy
 from runtime.training.policies import POLICIES, make_rule, mixed_precision
 from runtime.training.policies.mixed_precision import MixedPrecision
 from runtime.training.policies.policy import Change, LayerState, Wish
-from runtime.training.update import update_layer
+from tests.runtime.one_layer import update_one
 
 COARSE = load_chip("brram-256x64")
 
@@ -101,13 +101,12 @@ def test_a_policy_with_a_memory_and_options_of_its_own_is_one_record(monkeypatch
     layer = LayerState(zeros, {"accumulator": zeros, "count": zeros}, idle, counts, counts[None] + idle * 0, idle * 0)
     gradient = jnp.asarray(np.arange(32).reshape(shape) % 2, jnp.float32)
     for step in range(2):
-        layer = update_layer(
+        layer = update_one(
             rule,
             COARSE,
             layer,
             Change(gradient * 0.2, gradient),
             weight_range=jnp.float32(1),
-            word_line=counts,
             key=jax.random.key(step),
         )
         np.testing.assert_array_equal(layer.updates, gradient * step)
@@ -143,8 +142,6 @@ def test_a_weight_of_fine_steps_does_not_walk_with_the_noise_of_its_reads() -> N
         layer = LayerState(jnp.zeros(500), memory, pairs, counts[0], counts, counts)
         for step in range(40):  # up and down by two steps each time: nothing is left at the end
             change = Change(jnp.full(500, 0.002 * (-1) ** step), jnp.zeros(500))
-            layer = update_layer(
-                rule, chip, layer, change, weight_range=jnp.float32(1), word_line=counts[0], key=jax.random.key(step)
-            )
+            layer = update_one(rule, chip, layer, change, weight_range=jnp.float32(1), key=jax.random.key(step))
         walked[sync] = float(jnp.std(layer.conductance[0] - layer.conductance[1]))
     assert walked[Sync.auto] < 0.2 < 2.0 < walked[Sync.readback]  # uS; one read has 2 uS
