@@ -6,6 +6,7 @@ from functools import partial
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 import optax
 from jax import Array
 
@@ -16,13 +17,11 @@ from runtime.network.run import run_network
 from runtime.system.inputs import input_shapes, network_inputs
 from runtime.system.state import State, System
 from runtime.training.compute import Compute
+from runtime.training.layer_groups import packed_layers, unpacked_layers, what_is_read
 from runtime.training.losses import OutputLoss, total_loss
-from runtime.training.policies.policy import Change, LayerState, UpdateRule
+from runtime.training.policies.policy import Change, LayerState, Place, UpdateRule
 from runtime.training.vectors import Packing, pack, packing, spread, unpack
 from runtime.training.writes import word_lines
-
-# Counts of a run, by weight and by device.
-COUNTS = ("updates", "writes", "trials")
 
 
 @dataclass(frozen=True)
@@ -61,8 +60,9 @@ def train_steps(
     ranges = spread(weights, state["weight_range"])
     # The rate of each layer over --lr.
     units = spread(weights, {name: compute.unit(w, state["weight_range"][name]) for name, w in state["weight"].items()})
+    places = _places(weights, system, state["weight"])
     traits = {name: pack(weights, state[name]) for name in device_of(system.chip.cell).trait_names if state.get(name)}
-    beside = _Beside(state, ranges, units, pack(weights, word_lines(system, state["weight"])), traits)
+    beside = _Beside(state, ranges, units, places, traits)
 
     def one(n: Array, carried: _Carried) -> _Carried:
         step_key = jax.random.fold_in(key, first + n)
@@ -76,28 +76,14 @@ def train_steps(
             {name: array[batches[n]] for name, array in targets.items()},
             rates[n],
             step_key,
+            first + n,
         )
 
-    seen = ("seen",) if "seen" in state else ()
-    groups = {
-        group: pack(weights, state[group]) for group in ("weight", "conductance", *COUNTS, *rule.policy.memory, *seen)
-    }
-    layers = tuple(
-        LayerState(
-            groups["weight"][index],
-            {name: groups[name][index] for name in rule.policy.memory},
-            groups["conductance"][index],
-            *(groups[name][index] for name in (*COUNTS, *seen)),
-        )
-        for index in range(len(weights))
-    )
+    layers = packed_layers(rule, system.chip, weights, state)
     start = _Carried(layers, pack(digital, state["digital"]), state["statistics"], optimizer, loss_sum)
     end = jax.lax.fori_loop(0, count, one, start)
     new: State = {**state, "statistics": end.statistics, "digital": unpack(digital, end.digital)}
-    for group in ("weight", "conductance", *COUNTS, *seen):
-        new[group] = unpack(weights, [getattr(layer, group) for layer in end.layers])
-    for group in rule.policy.memory:
-        new[group] = unpack(weights, [layer.memory[group] for layer in end.layers])
+    new |= unpacked_layers(rule, system.chip, weights, end.layers)
     return new, end.optimizer, end.loss_sum
 
 
@@ -109,7 +95,7 @@ class _Beside(NamedTuple):
     fixed: State
     ranges: tuple[Array, ...]
     units: tuple[Array, ...]
-    word_lines: tuple[Array, ...]
+    places: tuple[Place, ...]
     traits: dict[str, tuple[Array, ...]]
 
 
@@ -132,13 +118,15 @@ def _train_step(
     targets: Mapping[str, Array],
     lr: Array,
     key: Array,
+    number: Array,
 ) -> _Carried:
-    """One step; packings of the weights and of the digital parameters."""
+    """The step of that number; packings of the weights and of the digital parameters."""
     forward_key, update_key = jax.random.split(key)
     (loss, statistics), gradients = _gradients(recipe, packings, beside, carried, feeds, targets, forward_key)
     gradient = packed(*packings, gradients)
     steps, optimizer = _steps(recipe, beside, carried, gradient, lr)
-    layers = _write(recipe, beside, carried.layers, steps["weight"], gradient["weight"], update_key)
+    changes = _changes(packings[0], beside, steps["weight"], gradient["weight"], lr, number)
+    layers = _write(recipe, beside, carried.layers, changes, update_key)
     return _Carried(
         layers, optax.apply_updates(carried.digital, steps["digital"]), statistics, optimizer, carried.loss_sum + loss
     )
@@ -155,7 +143,7 @@ def _gradients(
 ) -> tuple[tuple[Array, dict[str, Array]], dict[str, dict[str, Array]]]:
     """((loss, statistics), gradients of weights and digital parameters by layer), forward and backward."""
     weights, digital = packings
-    conductance = unpack(weights, [layer.conductance for layer in carried.layers])
+    conductance = unpack(weights, what_is_read(recipe.rule, recipe.system.chip, carried.layers))
 
     def loss_of(parameters: dict[str, dict[str, Array]]) -> tuple[Array, dict[str, Array]]:
         trial: State = {**beside.fixed, "conductance": conductance, **parameters}
@@ -187,12 +175,30 @@ def _steps(
     return {"weight": weights, "digital": tuple(-lr * direction for direction in directions["digital"])}, optimizer
 
 
+def _changes(
+    weights: Packing,
+    beside: _Beside,
+    steps: tuple[Array, ...],
+    gradients: tuple[Array, ...],
+    lr: Array,
+    number: Array,
+) -> tuple[Change, ...]:
+    """What the step of that number asks of each vector of weights."""
+    largest = [
+        spread(weights, {name: jnp.max(jnp.abs(array)) for name, array in unpack(weights, vectors).items()})
+        for vectors in (steps, gradients)
+    ]
+    return tuple(
+        Change(*given[:-1], rate=lr, number=number, place=given[-1])
+        for given in zip(steps, gradients, *largest, beside.places, strict=True)
+    )
+
+
 def _write(
     recipe: Recipe,
     beside: _Beside,
     layers: tuple[LayerState, ...],
-    steps: tuple[Array, ...],
-    gradients: tuple[Array, ...],
+    changes: tuple[Change, ...],
     key: Array,
 ) -> tuple[LayerState, ...]:
     """The layers after the update rule has taken the step."""
@@ -201,13 +207,23 @@ def _write(
             recipe.rule,
             recipe.system.chip,
             layer,
-            Change(steps[index], gradients[index]),
+            changes[index],
             weight_range=beside.ranges[index],
-            word_line=beside.word_lines[index],
+            word_line=beside.places[index].word_line,
             traits={name: vectors[index] for name, vectors in beside.traits.items()},
             key=jax.random.fold_in(key, index),
         )
         for index, layer in enumerate(layers)
+    )
+
+
+def _places(weights: Packing, system: System, arrays: Mapping[str, Array]) -> tuple[Place, ...]:
+    """Where the packed weights lie."""
+    rows = {name: jnp.broadcast_to(jnp.arange(len(a), dtype=jnp.int32)[:, None], a.shape) for name, a in arrays.items()}
+    counts = spread(weights, {name: jnp.int32(len(a)) for name, a in arrays.items()})
+    return tuple(
+        Place(*given)
+        for given in zip(pack(weights, rows), counts, pack(weights, word_lines(system, arrays)), strict=True)
     )
 
 

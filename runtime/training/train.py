@@ -21,12 +21,13 @@ from runtime.system.calibration import calibration_index
 from runtime.system.inputs import match_data
 from runtime.system.state import State, System, draw_chip, program, read_back
 from runtime.system.watch import Watch, follow, new_watch, steps_to_look
+from runtime.training.layer_groups import COUNTS, add_tiles
 from runtime.training.learning_rate import learning_rate
 from runtime.training.logits import logits
 from runtime.training.objective import Objective, accuracy_of, measure_test, objective_of
 from runtime.training.options import TrainingOptions
 from runtime.training.policies.policy import UpdateRule
-from runtime.training.step import COUNTS, Recipe, packed, train_steps
+from runtime.training.step import Recipe, packed, train_steps
 from runtime.training.vectors import packing
 
 STEPS_PER_CALL = 20  # steps that run without Python between them
@@ -87,7 +88,7 @@ def start(system: System, state: State, options: TrainingOptions, programmed: bo
     return Run(state, optimizer, 0, jax.device_put(np.float32(0)), (), new_watch(system), trials)
 
 
-TRAITS = 3  # beside the two keys of the first write
+TRAITS, TILES = 3, 4  # beside the two keys of the first write
 
 
 @partial(jit, static_argnums=(0, 1, 2))
@@ -109,6 +110,7 @@ def _start(
         state |= draw_chip(system, pairs, jax.random.fold_in(key, TRAITS))
         state, trials = program(system, state, program_key)
         state = read_back(system, state, read_key)
+    state, trials = add_tiles(rule, system, state, trials, jax.random.fold_in(key, TILES))
     return state, optax.scale_by_adam().init(packed(packing(state["weight"]), packing(state["digital"]), state)), trials
 
 

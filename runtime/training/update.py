@@ -36,15 +36,27 @@ def update_layer(
         traits: of the devices, each [2, ..] (`runtime.devices.traits`).
     """
     wish_key, write_key = jax.random.split(key)
-    layer = layer._replace(conductance=device_of(chip.cell).leak(layer.conductance, traits))
+    device = device_of(chip.cell)
+    layer = layer._replace(
+        conductance=device.leak(layer.conductance, traits),
+        tiles={
+            name: tile._replace(conductance=device.leak(tile.conductance, tile.traits))
+            for name, tile in layer.tiles.items()
+        },
+    )
     wish = rule.policy.update(rule.options, chip, layer, change, weight_range, wish_key)
     wish = grant(wish, word_line)
-    layer = layer._replace(memory=wish.memory)
+    # The further devices of a policy are pulsed by itself; what is written here is the pair of each weight.
+    tiles, wish = wish.tiles, wish._replace(tiles={})
+    layer = layer._replace(memory=wish.memory, tiles={})
 
     def write(some: LayerState, wish: Wish, beside: Beside, key: Array) -> LayerState:
         return _write(rule, chip, some, wish, beside, key)
 
-    return write_due(write, layer, wish, Beside(weight_range, traits), write_key)
+    layer = write_due(write, layer, wish, Beside(weight_range, traits), write_key)._replace(tiles=tiles)
+    if rule.policy.combine is None:
+        return layer
+    return layer._replace(weight=rule.policy.combine(rule.options, chip, layer) * weight_range)
 
 
 def _write(rule: UpdateRule, chip: Chip, layer: LayerState, wish: Wish, beside: Beside, key: Array) -> LayerState:

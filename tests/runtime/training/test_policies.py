@@ -17,7 +17,7 @@ from runtime.training.policies.mixed_precision import MixedPrecision
 from runtime.training.policies.policy import Change, LayerState, Wish
 from runtime.training.update import update_layer
 
-COARSE = load_chip("brram-256x64")
+COARSE, FEW_STATES = load_chip("brram-256x64"), load_chip("ideal", "soft-bounds-10")
 
 
 def test_every_policy_is_found_by_its_name_with_default_options() -> None:
@@ -27,7 +27,7 @@ def test_every_policy_is_found_by_its_name_with_default_options() -> None:
         assert rule.policy is policy
         assert isinstance(rule.options, policy.options)
         hash(rule)  # a compiled step is made for it
-        rule.policy.check(rule.options, COARSE)
+        rule.policy.check(rule.options, FEW_STATES)
 
 
 def test_options_are_given_as_values_or_texts_and_checked() -> None:
