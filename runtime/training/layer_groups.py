@@ -28,20 +28,20 @@ def packed_layers(rule: UpdateRule, chip: Chip, weights: Packing, state: State) 
     names = ["weight", *COUNTS, *rule.policy.memory, *(("seen",) if seen else ()), *_tile_groups(rule, chip, seen)]
     groups = {name: pack(weights, state[name]) for name in names}
     held = pack(weights, state[MAIN if rule.tiles else "conductance"])
-    return tuple(
-        LayerState(
-            groups["weight"][index],
-            {name: groups[name][index] for name in rule.policy.memory},
-            held[index],
-            *(groups[name][index] for name in COUNTS),
-            groups["seen"][index] if seen else None,
-            {
-                name: _tile({group: vectors[index] for group, vectors in groups.items()}, name, chip)
-                for name in rule.tiles
-            },
+    layers = []
+    for index in range(len(weights)):
+        here = {name: vectors[index] for name, vectors in groups.items()}
+        layers.append(
+            LayerState(
+                weight=here["weight"],
+                memory={name: here[name] for name in rule.policy.memory},
+                conductance=held[index],
+                **{name: here[name] for name in COUNTS},
+                seen=here.get("seen"),
+                tiles={name: _tile(here, name, chip) for name in rule.tiles},
+            )
         )
-        for index in range(len(weights))
-    )
+    return tuple(layers)
 
 
 def unpacked_layers(rule: UpdateRule, chip: Chip, weights: Packing, layers: Sequence[LayerState]) -> State:

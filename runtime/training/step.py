@@ -189,8 +189,10 @@ def _changes(
         for vectors in (steps, gradients)
     ]
     return tuple(
-        Change(*given[:-1], rate=lr, number=number, place=given[-1])
-        for given in zip(steps, gradients, *largest, beside.places, strict=True)
+        Change(step, gradient, largest_step, largest_gradient, lr, number, place)
+        for step, gradient, largest_step, largest_gradient, place in zip(
+            steps, gradients, *largest, beside.places, strict=True
+        )
     )
 
 

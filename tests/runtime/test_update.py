@@ -373,7 +373,11 @@ NO_PULSE = COARSE.model_copy(update={"cell": COARSE.cell.model_copy(update={"pul
         (COARSE, {"threshold": 1.0}, r"--threshold 1 .*0 to below 1"),
         (COARSE, {"threshold": -0.1}, r"--threshold is -0\.1, .*; give one from 0 on"),
         (COARSE, {"threshold": float("nan")}, r"--threshold is nan, .*; give one from 0 on"),
-        (COARSE, {"method": "Naive"}, r"no update policy; choose mixed-precision, naive, .*float; did you mean naive\?"),
+        (
+            COARSE,
+            {"method": "Naive"},
+            r"no update policy; choose mixed-precision, naive, .*float; did you mean naive\?",
+        ),
         (COARSE, {"residual": "zero"}, r"residual is 'zero'; choose keep, drop$"),
     ],
 )

@@ -47,8 +47,8 @@ class MultiTile:
 
     tiles: Annotated[int, Field(ge=2, le=8)] = 3
     g: Annotated[float, Field(gt=0, lt=1)] = 0.5
-    most: Positive = 1.0
-    rate: Positive = 10.0
+    most: Positive = 5.0
+    rate: Positive = 30.0
     growth: Positive = 1.2
     sweep: Steps = 2
     slower: Steps = 5

@@ -45,8 +45,8 @@ class ResidualLearning:
     of a pair, that is transferred. gamma: part of P that the network reads.
     """
 
-    most: Positive = 1.0
-    rate: Positive = 10.0
+    most: Positive = 5.0
+    rate: Positive = 30.0
     sweep: Steps = 10
     b: Annotated[float, Field(gt=0, le=1)] = 0.5
     least: Annotated[float, Field(ge=0)] = 1.0

@@ -47,8 +47,8 @@ class TikiTaka:
     learning rate, in a transfer. sweep: steps between two transfers of a row. gamma: part of A that the network reads.
     """
 
-    most: Positive = 1.0
-    rate: Positive = 10.0
+    most: Positive = 5.0
+    rate: Positive = 100.0
     sweep: Steps = 10
     gamma: Annotated[float, Field(ge=0)] = 0.0
 

@@ -47,7 +47,7 @@ class TikiTakaV2:
     after a pulse on W. gamma: part of A that the network reads.
     """
 
-    most: Positive = 1.0
+    most: Positive = 5.0
     rate: Positive = 10.0
     sweep: Steps = 10
     momentum: Part = 0.1
