@@ -23,6 +23,7 @@ _NAMES = {
     "updates_per_weight_max": "updates per weight, largest",
     "update_reduction": "fewer than programming every step",
     "threshold": "threshold, of the weight range",
+    "devices_per_weight": "devices a weight needs",
     "device_writes": "devices written",
     "programming_trials": "programming trials or pulses",
     "first_writes": "devices written before the first step",

@@ -1,6 +1,6 @@
 """The closing figures of a training run: accuracy, updates, what was written and read, and its energy and time."""
 
-from dataclasses import asdict
+from dataclasses import asdict, fields
 from typing import Any
 
 import numpy as np
@@ -17,6 +17,7 @@ from runtime.system.watch import WATCHED_IMAGES
 from runtime.training.learning_rate import watched_loss
 from runtime.training.objective import Objective
 from runtime.training.options import TrainingOptions
+from runtime.training.policies.policy import UpdateRule
 from runtime.training.train import Run
 
 # A weight that is written in more than this share of all steps gains nothing by the accumulator.
@@ -68,8 +69,18 @@ def training_figures(artifact: Artifact, run: Run, options: TrainingOptions, obj
         figures |= _array_work(artifact, run, options)
         ratio = _transposed_reads(artifact.mapping)[1] / artifact.mapping.cost.pipelined_latency_ms
         figures |= write_figures(artifact, run, options, figures, ratio if policy.backward == "analog" else 0.0)
+        figures |= _policy_work(figures, policy.rule, run.step)
         figures["warnings"] += _warnings(updates / (run.step * weights), figures["threshold"], options)
     return figures
+
+
+def _policy_work(figures: dict[str, Any], rule: UpdateRule, steps: int) -> dict[str, Any]:
+    """The devices of a weight, and of a policy that keeps no digital copy the reads that it makes."""
+    made = {"devices_per_weight": 2 * (1 + len(rule.tiles))}
+    if rule.policy.reads is not None:
+        reads = rule.policy.reads(rule.options) * steps * figures["weights"]
+        made["device_reads"] = figures["first_writes"] + round(reads)
+    return made
 
 
 def _array_work(artifact: Artifact, run: Run, options: TrainingOptions) -> dict[str, Any]:
@@ -121,11 +132,11 @@ def _learnt(loss: float, blind: float | None) -> list[str]:
 def _warnings(share: float, threshold: float, options: TrainingOptions) -> list[str]:
     """share: updates a weight and step."""
     now = f"now {threshold:.3g} of the weight range"
+    accumulates = "threshold" in {option.name for option in fields(options.policy.rule.options)}
     if not share:
-        return [
-            f"no weight was ever written: no update passed the threshold; lower --threshold ({now}) or train longer"
-        ]
-    if share > OFTEN and options.policy.method != "naive":
+        what = f"no update passed the threshold; lower --threshold ({now})" if accumulates else "raise --lr"
+        return [f"no weight was ever written: {what} or train longer"]
+    if share > OFTEN and accumulates:
         return [
             f"a weight is written in {share:.0%} of all steps, so that the accumulator saves little; raise --threshold "
             f"({now}) or lower --lr"

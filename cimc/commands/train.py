@@ -62,13 +62,14 @@ def train(
             "--update",
             "--method",
             metavar="NAME",
-            help="Update policy: mixed-precision, naive (every step is programmed), one of a plug-in; or what writes "
-            "no device: float (no arrays), quantisation-aware, hardware-aware.",
+            help="Update policy: mixed-precision, naive (every step is programmed), sign, eapu, eapu-accumulator, "
+            "pulsed-sgd, tiki-taka, tiki-taka-v2, chopped-tiki-taka-v2, agad, residual-learning, multi-tile, one of a "
+            "plug-in; or what writes no device: float (no arrays), quantisation-aware, hardware-aware.",
         ),
     ] = "mixed-precision",
     settings: Annotated[
         list[str] | None,
-        typer.Option("--set", metavar="FIELD=VALUE", help="An option of the update policy; repeatable."),
+        typer.Option("--set", metavar="FIELD=VALUE", help="An option of the update policy; a wrong one lists them."),
     ] = None,
     threshold: Annotated[
         float | None,

@@ -6,6 +6,7 @@ from functools import partial
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 import optax
 from jax import Array
 
@@ -20,16 +21,15 @@ from runtime.system.state import State, System
 from runtime.training.augmentation import augment_images
 from runtime.training.compute import Compute
 from runtime.training.gradients import ForwardPass, Parameters, find_gradients
+from runtime.training.layer_groups import packed_layers, unpacked_layers, what_is_read
 from runtime.training.losses import OutputLoss, total_loss
 from runtime.training.optimizers import Scale, Steps
 from runtime.training.policies.mixed_precision import ACCUMULATOR
-from runtime.training.policies.policy import Change, LayerState, UpdateRule
+from runtime.training.policies.policy import Change, LayerState, Place, UpdateRule
 from runtime.training.row_writes import Lines
 from runtime.training.vectors import Packing, pack, packing, spread, unpack
 from runtime.training.writes import Scheduled, Scheduler
 
-# Counts of a run, by weight and by device.
-COUNTS = ("updates", "writes", "trials")
 TANGENTS = 1 << 20  # number of their key below that of the forward pass, which numbers its operators
 AUGMENTATION = 1  # below the key of a step, beside its halves
 
@@ -83,7 +83,7 @@ def train_steps(
         weights, {name: compute.unit(w, state["weight_range"][name]) for name, w in trained["weight"].items()}
     )
     traits = {name: pack(weights, state[name]) for name in device_of(system.chip.cell).trait_names if state.get(name)}
-    beside = _Beside(state, ranges, units, lines, traits)
+    beside = _Beside(state, ranges, units, _places(weights, trained["weight"], lines), lines, traits)
 
     def one(n: Array, carried: _Carried) -> _Carried:
         step_key = jax.random.fold_in(key, first + n)
@@ -99,31 +99,22 @@ def train_steps(
             {name: array[batches[n]] for name, array in targets.items()},
             rates[n],
             step_key,
+            first + n,
         )
 
-    seen = ("seen",) if "seen" in state else ()
-    groups = {
-        group: pack(weights, state[group]) for group in ("weight", "conductance", *COUNTS, *rule.policy.memory, *seen)
-    }
-    layers = tuple(
-        LayerState(
-            groups["weight"][index],
-            {name: groups[name][index] for name in rule.policy.memory},
-            groups["conductance"][index],
-            *(groups[name][index] for name in (*COUNTS, *seen)),
-        )
-        for index in range(len(weights))
-    )
     start = _Carried(
-        layers, pack(digital, trained["digital"]), state["statistics"], optimizer, loss_sum, state["schedule"]
+        packed_layers(rule, system.chip, weights, state),
+        pack(digital, trained["digital"]),
+        state["statistics"],
+        optimizer,
+        loss_sum,
+        state["schedule"],
     )
     end = jax.lax.fori_loop(0, count, one, start)
     new: State = {**state, "statistics": end.statistics, "digital": state["digital"] | unpack(digital, end.digital)}
     new["schedule"] = end.schedule
-    for group in ("weight", "conductance", *COUNTS, *seen):
-        new[group] = state[group] | unpack(weights, [getattr(layer, group) for layer in end.layers])
-    for group in rule.policy.memory:
-        new[group] = state[group] | unpack(weights, [layer.memory[group] for layer in end.layers])
+    for group, arrays in unpacked_layers(rule, system.chip, weights, end.layers).items():
+        new[group] = state[group] | arrays
     return new, end.optimizer, end.loss_sum
 
 
@@ -135,6 +126,7 @@ class _Beside(NamedTuple):
     fixed: State
     ranges: tuple[Array, ...]
     units: tuple[Array, ...]
+    places: tuple[Place, ...]
     lines: Lines
     traits: dict[str, tuple[Array, ...]]
 
@@ -159,13 +151,15 @@ def _train_step(
     targets: Mapping[str, Array],
     lr: Array,
     key: Array,
+    number: Array,
 ) -> _Carried:
-    """One step; packings of the weights and of the digital parameters."""
+    """The step of that number; packings of the weights and of the digital parameters."""
     forward_key, update_key = jax.random.split(key)
     loss, statistics, gradients = _gradients(recipe, packings, beside, carried, feeds, targets, forward_key)
     gradient = packed(*packings, gradients)
     steps, optimizer = _steps(recipe, packings[0], beside, carried, gradient, lr)
-    layers, schedule = _write(recipe, beside, carried, steps["weight"], gradient["weight"], update_key)
+    changes = _changes(packings[0], beside, steps["weight"], gradient["weight"], lr, number)
+    layers, schedule = _write(recipe, beside, carried, changes, update_key)
     if recipe.compute.clip is not None:
         layers = _clipped(recipe.compute.clip, packings[0], layers)
     new_digital = optax.apply_updates(carried.digital, steps["digital"])
@@ -183,7 +177,7 @@ def _gradients(
 ) -> tuple[Array, dict[str, Array], Parameters]:
     """Loss, statistics, and gradients of weights and digital parameters by layer."""
     weights, digital = packings
-    system, conductance = recipe.system, unpack(weights, [layer.conductance for layer in carried.layers])
+    system, conductance = recipe.system, unpack(weights, what_is_read(recipe.rule, recipe.system.chip, carried.layers))
 
     def product(parameters: Parameters) -> Product:
         changed = {"conductance": conductance, **parameters}
@@ -221,12 +215,32 @@ def _steps(
     return recipe.steps.update(gradient, carried.optimizer, parameters, scale, lr)
 
 
+def _changes(
+    weights: Packing,
+    beside: _Beside,
+    steps: tuple[Array, ...],
+    gradients: tuple[Array, ...],
+    lr: Array,
+    number: Array,
+) -> tuple[Change, ...]:
+    """What the step of that number asks of each vector of weights."""
+    largest = [
+        spread(weights, {name: jnp.max(jnp.abs(array)) for name, array in unpack(weights, vectors).items()})
+        for vectors in (steps, gradients)
+    ]
+    return tuple(
+        Change(step, gradient, largest_step, largest_gradient, lr, number, place)
+        for step, gradient, largest_step, largest_gradient, place in zip(
+            steps, gradients, *largest, beside.places, strict=True
+        )
+    )
+
+
 def _write(
     recipe: Recipe,
     beside: _Beside,
     carried: _Carried,
-    steps: tuple[Array, ...],
-    gradients: tuple[Array, ...],
+    changes: tuple[Change, ...],
     key: Array,
 ) -> tuple[tuple[LayerState, ...], Scheduled]:
     """The layers after the update rule has taken the step, and what was written."""
@@ -234,7 +248,7 @@ def _write(
         recipe.rule,
         recipe.system.chip,
         carried.layers,
-        [Change(step, gradient) for step, gradient in zip(steps, gradients, strict=True)],
+        changes,
         ranges=beside.ranges,
         traits=[
             {name: vectors[index] for name, vectors in beside.traits.items()} for index in range(len(carried.layers))
@@ -244,6 +258,13 @@ def _write(
         schedule=carried.schedule,
         key=key,
     )
+
+
+def _places(weights: Packing, arrays: Mapping[str, Array], lines: Lines) -> tuple[Place, ...]:
+    """Where the packed weights lie."""
+    rows = {name: jnp.broadcast_to(jnp.arange(len(a), dtype=jnp.int32)[:, None], a.shape) for name, a in arrays.items()}
+    counts = spread(weights, {name: jnp.int32(len(a)) for name, a in arrays.items()})
+    return tuple(Place(*given) for given in zip(pack(weights, rows), counts, lines.line, strict=True))
 
 
 def _clipped(

@@ -24,6 +24,7 @@ from runtime.system.watch import Watch, follow, new_watch, steps_to_look
 from runtime.training.augmentation import check_augmentation
 from runtime.training.frozen import frozen_names
 from runtime.training.gradients import check_gradient
+from runtime.training.layer_groups import COUNTS, add_tiles
 from runtime.training.learning_rate import course, is_best, plateau_factor, stops_early
 from runtime.training.logits import logits
 from runtime.training.losses import total_loss
@@ -34,7 +35,7 @@ from runtime.training.policies.policy import UpdateRule
 from runtime.training.row_writes import Lines, lines_of
 from runtime.training.row_writes import total as sum_of
 from runtime.training.statistics import BATCHES, check_statistics, estimate_statistics
-from runtime.training.step import COUNTS, Recipe, packed, train_steps, trained_part
+from runtime.training.step import Recipe, packed, train_steps, trained_part
 from runtime.training.validation import split_validation
 from runtime.training.vectors import packing, unpack
 from runtime.training.writes import Scheduler, first_programming, no_schedule, scheduler_of
@@ -104,7 +105,7 @@ def start(system: System, state: State, options: TrainingOptions, programmed: bo
     return Run(state, optimizer, 0, jax.device_put(np.float32(0)), (), new_watch(system), trials)
 
 
-TRAITS = 3  # beside the two keys of the first write
+TRAITS, TILES = 3, 4  # beside the two keys of the first write
 
 
 def _steps(options: TrainingOptions) -> Steps:
@@ -162,6 +163,7 @@ def _start(
         state, trials = program(system, state, program_key, longest)
         state["schedule"] |= first_programming(setting.scheduler, every_line, list(of_line.values()))
         state = read_back(system, state, read_key)
+    state, trials = add_tiles(rule, system, state, trials, jax.random.fold_in(key, TILES))
     parameters = trained_part(state, setting.frozen)
     vectors = packed(packing(parameters["weight"]), packing(parameters["digital"]), parameters)
     return state, setting.steps.init(vectors), trials

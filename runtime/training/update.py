@@ -57,7 +57,12 @@ def update_layers(
     written = []
     for index, (layer, _) in enumerate(wished):
         beside = Beside(ranges[index], traits[index], lines.line[index])
-        layer, longest = write_due(write, layer, granted[index], beside, longest, keys[index][1])
+        # The further devices of a policy are pulsed by itself; what is written here is the pair of each weight.
+        tiles, wish = granted[index].tiles, granted[index]._replace(tiles={})
+        layer, longest = write_due(write, layer._replace(tiles={}), wish, beside, longest, keys[index][1])
+        layer = layer._replace(tiles=tiles)
+        if rule.policy.combine is not None:
+            layer = layer._replace(weight=rule.policy.combine(rule.options, chip, layer) * ranges[index])
         written.append(layer)
     return tuple(written), settle_schedule(schedule, scheduler, lines, longest, due, [wish.due for wish in granted])
 
@@ -66,7 +71,14 @@ def _wish(
     rule: UpdateRule, chip: Chip, layer: LayerState, change: Change, weight_range: Array, traits: Traits, key: Array
 ) -> tuple[LayerState, Wish]:
     """A layer whose devices have leaked and whose memory has the step in it, and what it should write."""
-    layer = layer._replace(conductance=device_of(chip.cell).leak(layer.conductance, traits))
+    device = device_of(chip.cell)
+    layer = layer._replace(
+        conductance=device.leak(layer.conductance, traits),
+        tiles={
+            name: tile._replace(conductance=device.leak(tile.conductance, tile.traits))
+            for name, tile in layer.tiles.items()
+        },
+    )
     wish = rule.policy.update(rule.options, chip, layer, change, weight_range, key)
     return layer._replace(memory=wish.memory), wish
 

@@ -375,7 +375,7 @@ NO_PULSE = COARSE.model_copy(update={"cell": COARSE.cell.model_copy(update={"pul
         (
             COARSE,
             {"method": "Naive"},
-            r"no update policy; choose mixed-precision, naive, float, .*; did you mean naive\?",
+            r"no update policy; choose mixed-precision, naive, .*float, .*; did you mean naive\?",
         ),
         (COARSE, {"residual": "zero"}, r"residual is 'zero'; choose keep, drop$"),
     ],

@@ -1,6 +1,8 @@
 """Update policies: found by name, options checked, a new one without touching the others."""
 
-from dataclasses import dataclass, replace
+import re
+from dataclasses import dataclass, fields, replace
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -17,7 +19,7 @@ from runtime.training.policies.mixed_precision import MixedPrecision
 from runtime.training.policies.policy import Change, LayerState, Wish
 from tests.runtime.one_layer import update_one
 
-COARSE = load_chip("brram-256x64")
+COARSE, FEW_STATES = load_chip("brram-256x64"), load_chip("ideal", "soft-bounds-10")
 
 
 def test_every_policy_is_found_by_its_name_with_default_options() -> None:
@@ -27,7 +29,23 @@ def test_every_policy_is_found_by_its_name_with_default_options() -> None:
         assert rule.policy is policy
         assert isinstance(rule.options, policy.options)
         hash(rule)  # a compiled step is made for it
-        rule.policy.check(rule.options, COARSE)
+        rule.policy.check(rule.options, FEW_STATES)
+
+
+def test_the_help_and_the_page_name_every_policy_and_its_options() -> None:
+    root = Path(__file__).parents[3]
+    page, command = (
+        (root / name).read_text(encoding="utf-8") for name in ("docs/policies.md", "cimc/commands/train.py")
+    )
+    rows = {line.split("`")[1]: line for line in page.splitlines() if line.startswith("| `")}
+    inherited = {field.name for field in fields(POLICIES["tiki-taka-v2"].options)}
+    assert rows.keys() == POLICIES.keys()
+    for name, policy in POLICIES.items():
+        assert re.search(rf"[ \"]{name}[ ,]", command), name
+        own = [field.name for field in fields(policy.options)]
+        if name in ("chopped-tiki-taka-v2", "agad"):  # their rows say: and
+            own = [option for option in own if option not in inherited]
+        assert [option for option in own if f"`{option}`" not in rows[name]] == []
 
 
 def test_options_are_given_as_values_or_texts_and_checked() -> None:
