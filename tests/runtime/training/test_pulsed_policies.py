@@ -246,7 +246,6 @@ def test_noise_drives_pulsed_sgd_to_the_symmetric_points_of_its_devices() -> Non
 
     @jax.jit
     def step(layer: LayerState, asked: jax.Array, key: jax.Array) -> LayerState:
-        line = jnp.zeros(shape, jnp.int32)
         return update_one(
             rule,
             chip,
