@@ -47,7 +47,7 @@ SIGNATURES = {
     "plot_device": "device output | devices cycles seed",
     "read_artifact": "path",
     "read_package": "folder",
-    "train": "source data | options output resume checkpoint_seconds init_from progress note",
+    "train": "source data | options output resume checkpoint_seconds init_from progress note track",
     "write_artifact": "path artifact",
     "write_package": "folder package",
 }
@@ -336,7 +336,7 @@ def test_a_wrong_training_option_is_refused_when_it_is_given(field: str, value: 
         (
             "method",
             "Naive",
-            r"method is 'Naive', no update policy; choose mixed-precision, naive, float; did you mean naive\?",
+            r"method is 'Naive', no update policy; choose .*, hardware-aware; did you mean naive\?",
         ),
         ("residual", "reset", "residual is 'reset'; choose keep, drop"),
         ("write", "pulses", r"did you mean pulse\?"),

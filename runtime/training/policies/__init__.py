@@ -8,7 +8,7 @@ from cimc.errors import CimcError
 from cimc.plugins import plugins
 from runtime.training.policies import mixed_precision, naive
 from runtime.training.policies.policy import UpdatePolicy, UpdateRule
-from runtime.training.settings import make_options
+from runtime.training.policies.settings import make_options
 
 POLICIES: dict[str, UpdatePolicy] = {policy.name: policy for policy in (mixed_precision.POLICY, naive.POLICY)}
 
