@@ -40,6 +40,8 @@ if TYPE_CHECKING:
     from cimc.options import (
         Augment,
         Backward,
+        Constraint,
+        Gradient,
         Keep,
         Loss,
         Optimizer,
@@ -53,6 +55,7 @@ if TYPE_CHECKING:
     )
     from cimc.package import Package, read_package, write_package
     from runtime.deployment.deploy import Deployment
+    from runtime.training.frank_wolfe import FrankWolfe
     from runtime.training.options import Policy, TrainingOptions
 
 # Name -> its module, and its name there if that is another. The imports above are the same for type checkers.
@@ -63,10 +66,13 @@ _PUBLIC = {
     "Chip": "cimc.chip",
     "CimcError": "cimc.errors",
     "Compiled": "cimc.api.compile",
+    "Constraint": "cimc.options",
     "Dataset": "cimc.dataset",
     "Deployment": "runtime.deployment.deploy",
     "DeviceFile": "cimc.device_file",
     "FittedDevice": "cimc.api.fit_device",
+    "FrankWolfe": "runtime.training.frank_wolfe",
+    "Gradient": "cimc.options",
     "Keep": "cimc.options",
     "Loss": "cimc.options",
     "Mapping": "cimc.mapping",
@@ -109,10 +115,13 @@ __all__ = [
     "Chip",
     "CimcError",
     "Compiled",
+    "Constraint",
     "Dataset",
     "Deployment",
     "DeviceFile",
     "FittedDevice",
+    "FrankWolfe",
+    "Gradient",
     "Keep",
     "Loss",
     "Mapping",

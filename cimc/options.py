@@ -30,13 +30,14 @@ class RateSchedule(StrEnum):
 
 class Optimizer(StrEnum):
     """How gradients become steps. adam: decoupled weight decay on crossbar weights; adamw: on all parameters. momentum,
-    sgd: weight decay in the gradient.
+    sgd: weight decay in the gradient. frank-wolfe: see `runtime.training.frank_wolfe`.
     """
 
     adam = "adam"
     adamw = "adamw"
     momentum = "momentum"
     sgd = "sgd"
+    frank_wolfe = "frank-wolfe"
 
 
 class Augment(StrEnum):
@@ -80,6 +81,23 @@ class Backward(StrEnum):
 
     digital = "digital"
     analog = "analog"
+
+
+class Gradient(StrEnum):
+    """How a training step finds its gradients: see `runtime.training.gradients`."""
+
+    backward = "backward"
+    weights = "weights"
+    projected = "projected"
+    activities = "activities"
+
+
+class Constraint(StrEnum):
+    """The set within which Frank-Wolfe keeps a layer's weights: see `runtime.training.frank_wolfe`."""
+
+    box = "box"
+    l2_ball = "l2-ball"
+    k_sparse = "k-sparse"
 
 
 class Sync(StrEnum):

@@ -20,6 +20,7 @@ from passes.lowering.fold_reshapes import FoldReshapes
 from passes.lowering.fold_sequences import FoldSequences
 from passes.lowering.free_batch import FreeBatch
 from passes.lowering.fuse_bias import FuseBias
+from passes.lowering.fuse_softmax import FuseSoftmax
 from passes.lowering.infer_shapes import InferShapes
 from passes.lowering.lower_conv import LowerConv
 from passes.lowering.lower_conv_transpose import LowerConvTranspose
@@ -56,6 +57,7 @@ NETWORK_PASSES: tuple[ir.passes.PassBase, ...] = (
     InferShapes(),
     DropEmpty(),
     FoldReshapes(),
+    FuseSoftmax(),
     common.RemoveUnusedNodesPass(),
     RequireFloat32(),
     PairQuantizers(),

@@ -20,6 +20,7 @@ from runtime.training.train import Run
 
 # Options that runs have always had; others are stored where they are not as they are left out.
 _FIRST_OPTIONS = ("policy", "epochs", "steps_per_epoch", "batch_size", "lr", "schedule", "weight_decay", "seed")
+_DEFAULTS = TrainingOptions()
 _BEST = "best/"  # names of the state of the best epoch so far
 _KEPT = "calibration/"  # names of the kept samples: `images` for the only input, else the input's
 # Closing figures that a clock gave: they are of the machine, and a run that repeats must write the same bytes.
@@ -77,7 +78,7 @@ def load_run(
     both = [{key for key in found.get("policy", {}) if key != "settings"} for found in (saved, wanted)]
     if both[0] != both[1] or "watch/0" not in artifact.state:
         raise CimcError(f"{path} holds a run of another version of cimc; leave out --resume to start anew")
-    changed = [key for key in wanted if saved.get(key) != wanted[key]]
+    changed = [key for key in dict.fromkeys([*wanted, *saved]) if saved.get(key) != wanted.get(key)]
     if "policy" in changed:
         before, after = saved["policy"], wanted["policy"]
         names = dict.fromkeys([*before, *after])
@@ -142,7 +143,7 @@ def _settings(source: Artifact, options: TrainingOptions, data: Dataset) -> dict
     described = asdict(options)
     for option in fields(options):
         # Runs of before it was an option.
-        if option.name not in _FIRST_OPTIONS and getattr(options, option.name) == option.default:
+        if option.name not in _FIRST_OPTIONS and getattr(options, option.name) == getattr(_DEFAULTS, option.name):
             del described[option.name]
     described = {name: list(value) if isinstance(value, tuple) else value for name, value in described.items()}
     settings = described["policy"].pop("settings")

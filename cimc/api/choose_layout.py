@@ -23,7 +23,8 @@ from runtime.crossbar.keys import new_key
 from runtime.crossbar.xla import use_compilation_cache
 from runtime.deployment.deploy import program_chip
 from runtime.network.load import load_network
-from runtime.system.calibration import calibrate, calibration_index
+from runtime.system.calibration import calibration_index
+from runtime.system.choose_scales import choose_scales
 from runtime.system.inference import exact_parameters
 from runtime.system.inputs import match_data
 from runtime.system.layer_errors import layer_errors
@@ -278,7 +279,7 @@ def _programmed(setting: Setting, chip: Chip, trial: _Trial) -> tuple[System, St
     system = build_system(load_network(setting.network), setting.mapping, chip)
     calibration_key, program_key, read_key = jax.random.split(trial.key, 3)
     state = initial_state(system, weight_range=None)
-    state = calibrate(system, state, trial.calibrated, trial.preprocess, calibration_key, fit=True)
+    state = choose_scales(system, state, trial.calibrated, trial.preprocess, calibration_key)
     return system, state, {**state, "conductance": program_chip(system, state, program_key)}, read_key
 
 

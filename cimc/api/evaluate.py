@@ -19,8 +19,9 @@ from cimc.options import check_whole
 from runtime.crossbar.keys import new_key
 from runtime.crossbar.xla import use_compilation_cache
 from runtime.deployment.deploy import program_chip
-from runtime.system.calibration import calibrate, calibration_index
+from runtime.system.calibration import calibration_index
 from runtime.system.carry import Carry, carried, check_carry
+from runtime.system.choose_scales import choose_scales
 from runtime.system.inference import batches, exact_parameters, outputs_exactly, outputs_on_arrays
 from runtime.system.inputs import check_range, match_data
 from runtime.system.layer_errors import LayerError, layer_errors
@@ -84,9 +85,7 @@ def evaluate(
     program_key, calibration_key, read_key = jax.random.split(new_key(seed), 3)
     if not programmed and not exact:
         samples = data.train.take(calibration_index(seed, len(data.train), stream=bool(carry)))
-        state = calibrate(
-            system, state, samples, data.preprocess, calibration_key if noise else None, fit=True, carry=carry
-        )
+        state = choose_scales(system, state, samples, data.preprocess, calibration_key if noise else None, carry=carry)
         state = {**state, "conductance": program_chip(system, state, program_key)}
     reference = partial(outputs_exactly, network, exact_parameters(system, state))
     exactly = carried(network, carry, reference, artifact.mapping.input_range)

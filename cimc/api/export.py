@@ -30,8 +30,9 @@ from passes.set_constants import set_constants
 from runtime.crossbar.keys import new_key
 from runtime.crossbar.xla import use_compilation_cache
 from runtime.network.load import load_network
-from runtime.system.calibration import CALIBRATION_IMAGES, calibrate, calibration_index
+from runtime.system.calibration import CALIBRATION_IMAGES, calibration_index
 from runtime.system.carry import Carry, check_carry
+from runtime.system.choose_scales import choose_scales
 from runtime.system.correction import CORRECTION_SAMPLES, correct_layers, figures_of
 from runtime.system.inference import exact_parameters
 from runtime.system.inputs import check_range, input_shapes, match_data, match_inputs
@@ -123,7 +124,7 @@ def export(
     if target.input.bits is None:  # nothing is clipped
         state = {**retarget(system, state), "input_range": {layer: jnp.float32(1) for layer in system.crossbars}}
     elif known is not None:
-        state = calibrate(system, state, *known, new_key(seed) if noise else None, fit=True, carry=carry)
+        state = choose_scales(system, state, *known, new_key(seed) if noise else None, carry=carry)
     else:
         raise CimcError(
             "--carry needs the steps of a stream to set input ranges on; add --data"

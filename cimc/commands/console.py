@@ -71,7 +71,7 @@ def progress_bar(label: str) -> Iterator[Callable[[int, int, str], None]]:
     but the notes are printed as lines when they change.
     """
     with progress_table(label, ()) as advance:
-        yield lambda done, total, note="": advance(done, total, note, ())
+        yield lambda done, total, note: advance(done, total, note, ())
 
 
 # (done, total, note, the rows of the table so far)

@@ -8,7 +8,20 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from cimc.commands.options import ChannelsLast, Data, DataDir, Json, Mean, Seed, Std, emit, load_data, require_finite
-from cimc.options import Backward, Keep, Loss, Optimizer, RateSchedule, Reset, Residual, Sync, Write, listed
+from cimc.options import (
+    Backward,
+    Constraint,
+    Gradient,
+    Keep,
+    Loss,
+    Optimizer,
+    RateSchedule,
+    Reset,
+    Residual,
+    Sync,
+    Write,
+    listed,
+)
 
 if TYPE_CHECKING:
     from cimc.api.train import Trained
@@ -86,7 +99,7 @@ def train(
         Optimizer,
         typer.Option(
             help="adam: decoupled weight decay of crossbar weights; adamw: of all parameters; momentum (0.9), sgd: in "
-            "the gradient.",
+            "the gradient; frank-wolfe: within a set.",
             rich_help_panel="Optimiser",
         ),
     ] = Optimizer.adam,
@@ -141,6 +154,43 @@ def train(
             rich_help_panel="Fine-tuning",
         ),
     ] = False,
+    gradient: Annotated[
+        Gradient,
+        typer.Option(
+            rich_help_panel="Gradients",
+            help="backward; or forward only, along random tangents: on weights (their mean, or projected), or on what "
+            "layers put out (activities).",
+        ),
+    ] = Gradient.backward,
+    tangents: Annotated[
+        int, typer.Option(min=1, rich_help_panel="Gradients", help="Random tangents a step, of forward gradients.")
+    ] = 1,
+    constraint: Annotated[
+        Constraint,
+        typer.Option(rich_help_panel="Optimiser", help="Set within which Frank-Wolfe keeps a layer's weights."),
+    ] = Constraint.box,
+    radius: Annotated[
+        float,
+        typer.Option(
+            min=0,
+            callback=require_finite,
+            rich_help_panel="Optimiser",
+            help="Size of that set, of the weight range; of l2-ball also above 1.",
+        ),
+    ] = 1.0,
+    density: Annotated[
+        float,
+        typer.Option(min=0, max=1, rich_help_panel="Optimiser", help="Of k-sparse: share of the weights in a step."),
+    ] = 0.1,
+    averaging: Annotated[
+        float | None,
+        typer.Option(
+            min=0,
+            max=1,
+            rich_help_panel="Optimiser",
+            help="Of Frank-Wolfe: weight of a new gradient in their average. Default: falls with the steps.",
+        ),
+    ] = None,
     seed: Seed = 0,
     resume: Annotated[bool, typer.Option("--resume", help="Go on from the checkpoint in OUTPUT, if any.")] = False,
     checkpoint_seconds: Annotated[
@@ -185,6 +235,9 @@ def train(
         keep=keep,
         freeze=listed("--freeze", freeze),
         reestimate_statistics=reestimate_statistics,
+        gradient=gradient,
+        tangents=tangents,
+        frank_wolfe=cimc.FrankWolfe(constraint=constraint, radius=radius, density=density, averaging=averaging),
     )
     dataset = load_data(data, data_dir, mean=mean, std=std, channels_last=channels_last)
     notes, note = noting("train")

@@ -8,6 +8,7 @@ from cimc.errors import CimcError
 from cimc.options import (
     Augment,
     Backward,
+    Gradient,
     Keep,
     Loss,
     Optimizer,
@@ -21,6 +22,7 @@ from cimc.options import (
     listed,
 )
 from runtime.training.compute import ARRAYS, Compute
+from runtime.training.frank_wolfe import FrankWolfe
 from runtime.training.policies import find_policy, make_rule
 from runtime.training.policies.policy import UpdateRule
 from runtime.training.ways import WAYS, compute_by
@@ -122,6 +124,9 @@ class TrainingOptions:
     validation: share of the training samples that is kept apart; plateau and patience look at its loss. patience:
     epochs without a lower one after which the run ends. keep: the state it ends with. freeze: patterns of layers and
     digital parameters that stay as they are. reestimate_statistics: of batch normalisation, after every epoch.
+    gradient: backward, or forward only, along so many random tangents a step (`runtime.training.gradients`).
+    frank_wolfe: the options of that optimizer, which moves crossbar weights only, by the rate `lr` without weight
+    decay, while Adam moves the digital parameters.
     """
 
     policy: Policy = field(default_factory=Policy)
@@ -142,6 +147,9 @@ class TrainingOptions:
     keep: Keep = Keep.last
     freeze: tuple[str, ...] = ()
     reestimate_statistics: bool = False
+    gradient: Gradient = Gradient.backward
+    tangents: int = 1
+    frank_wolfe: FrankWolfe = field(default_factory=FrankWolfe)
 
     def __post_init__(self) -> None:
         """The name of a rate schedule becomes it. Raises CimcError for a value that is none."""
@@ -150,6 +158,7 @@ class TrainingOptions:
         checked: dict[str, Any] = {
             "schedule": check_choice(RateSchedule, "schedule", self.schedule),
             "loss": check_choice(Loss, "loss", self.loss),
+            "gradient": check_choice(Gradient, "gradient", self.gradient),
             "optimizer": check_choice(Optimizer, "optimizer", self.optimizer),
             "keep": check_choice(Keep, "keep", self.keep),
             "augment": tuple(check_choice(Augment, "augment", name) for name in listed("augment", self.augment)),
@@ -165,7 +174,9 @@ class TrainingOptions:
             self._require_validation("--keep best")
         if self.steps_per_epoch is not None:
             checked["steps_per_epoch"] = check_whole("steps_per_epoch", self.steps_per_epoch, 1)
-        checked |= {field: check_whole(field, getattr(self, field), 1) for field in ("epochs", "batch_size")}
+        checked |= {
+            field: check_whole(field, getattr(self, field), 1) for field in ("epochs", "batch_size", "tangents")
+        }
         checked |= {field: check_number(field, getattr(self, field), least=0) for field in ("lr", "weight_decay")}
         checked["seed"] = check_whole("seed", self.seed, 0)
         for name, value in checked.items():

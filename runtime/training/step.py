@@ -10,16 +10,21 @@ import optax
 from jax import Array
 
 from cimc.dataset import Preprocess
-from cimc.options import Augment, Optimizer
+from cimc.options import Augment, Gradient, Optimizer
 from runtime.crossbar.xla import jit
 from runtime.devices.device import device_of
 from runtime.network.run import run_network
+from runtime.network.scan import Product
 from runtime.system.inputs import input_shapes, network_inputs
 from runtime.system.state import State, System
+from runtime.training import frank_wolfe
 from runtime.training.augmentation import augment_images
 from runtime.training.compute import Compute
+from runtime.training.frank_wolfe import FrankWolfe
+from runtime.training.gradients import ForwardPass, Parameters, find_gradients
 from runtime.training.losses import OutputLoss, total_loss
 from runtime.training.optimizers import optimizer_of
+from runtime.training.policies.mixed_precision import ACCUMULATOR
 from runtime.training.policies.policy import Change, LayerState, UpdateRule
 from runtime.training.vectors import Packing, pack, packing, spread, unpack
 from runtime.training.writes import word_lines
@@ -27,6 +32,7 @@ from runtime.training.writes import word_lines
 # Counts of a run, by weight and by device.
 COUNTS = ("updates", "writes", "trials")
 AUGMENTATION = 1  # below the key of a step, beside its halves
+TANGENTS = 1 << 20  # number of their key below that of the forward pass, which numbers its operators
 
 
 @dataclass(frozen=True)
@@ -45,6 +51,9 @@ class Recipe:
     optimizer: Optimizer = Optimizer.adam
     augment: tuple[Augment, ...] = ()
     frozen: tuple[str, ...] = ()
+    gradient: Gradient = Gradient.backward
+    tangents: int = 1
+    frank_wolfe: FrankWolfe | None = None
 
 
 @partial(jit, static_argnums=(0,), donate_argnums=(1,))
@@ -150,9 +159,9 @@ def _train_step(
 ) -> _Carried:
     """One step; packings of the weights and of the digital parameters."""
     forward_key, update_key = jax.random.split(key)
-    (loss, statistics), gradients = _gradients(recipe, packings, beside, carried, feeds, targets, forward_key)
+    loss, statistics, gradients = _gradients(recipe, packings, beside, carried, feeds, targets, forward_key)
     gradient = packed(*packings, gradients)
-    steps, optimizer = _steps(recipe, beside, carried, gradient, lr)
+    steps, optimizer = _steps(recipe, packings[0], beside, carried, gradient, lr)
     layers = _write(recipe, beside, carried.layers, steps["weight"], gradient["weight"], update_key)
     if recipe.compute.clip is not None:
         layers = _clipped(recipe.compute.clip, packings[0], layers)
@@ -169,31 +178,60 @@ def _gradients(
     feeds: Mapping[str, Array],
     targets: Mapping[str, Array],
     key: Array,
-) -> tuple[tuple[Array, dict[str, Array]], dict[str, dict[str, Array]]]:
-    """((loss, statistics), gradients of weights and digital parameters by layer), forward and backward."""
+) -> tuple[Array, dict[str, Array], Parameters]:
+    """Loss, statistics, and gradients of weights and digital parameters by layer."""
     weights, digital = packings
-    conductance = unpack(weights, [layer.conductance for layer in carried.layers])
+    system, conductance = recipe.system, unpack(weights, [layer.conductance for layer in carried.layers])
 
-    def loss_of(parameters: dict[str, dict[str, Array]]) -> tuple[Array, dict[str, Array]]:
+    def product(parameters: Parameters) -> Product:
         changed = {"conductance": conductance, **parameters}
-        trial: State = {**beside.fixed, **{group: beside.fixed[group] | new for group, new in changed.items()}}
-        product = recipe.compute.product(recipe.system, trial)
-        outputs, statistics = run_network(
-            recipe.system.network, feeds, product, trial["digital"], carried.statistics, key, train=True
-        )
-        return total_loss(recipe.losses, outputs, targets), statistics
+        trial = {**beside.fixed, **{group: beside.fixed[group] | new for group, new in changed.items()}}
+        return recipe.compute.product(system, trial)
+
+    def run(parameters: Parameters, product: Product) -> tuple[dict[str, Array], dict[str, Array]]:
+        digital = beside.fixed["digital"] | parameters["digital"]
+        return run_network(system.network, feeds, product, digital, carried.statistics, key, train=True)
+
+    def loss(outputs: dict[str, Array]) -> Array:
+        return total_loss(recipe.losses, outputs, targets)
 
     apart = {
         "weight": unpack(weights, [layer.weight for layer in carried.layers]),
         "digital": unpack(digital, carried.digital),
     }
-    return jax.value_and_grad(loss_of, has_aux=True)(apart)
+    samples = len(next(iter(feeds.values())))
+    forward = ForwardPass(system, product, run, loss, samples)
+    return find_gradients(recipe.gradient, recipe.tangents, forward, apart, jax.random.fold_in(key, TANGENTS))
+
+
+def new_optimizer(
+    name: Optimizer, weight_decay: float, steps: FrankWolfe | None, parameters: dict[str, tuple[Array, ...]]
+) -> Any:
+    """What the optimiser remembers before the first step; parameters packed. steps: how Frank-Wolfe does them."""
+    if steps is None:
+        return optimizer_of(name, weight_decay).init(parameters)
+    return optax.scale_by_adam().init(parameters["digital"]), frank_wolfe.init(parameters["weight"])
 
 
 def _steps(
-    recipe: Recipe, beside: _Beside, carried: _Carried, gradient: dict[str, tuple[Array, ...]], lr: Array
+    recipe: Recipe,
+    weights: Packing,
+    beside: _Beside,
+    carried: _Carried,
+    gradient: dict[str, tuple[Array, ...]],
+    lr: Array,
 ) -> tuple[dict[str, tuple[Array, ...]], Any]:
-    """What weights and digital parameters should change by, and the optimiser's state."""
+    """What weights and digital parameters should change by, and the optimiser's state.
+
+    Frank-Wolfe is of the crossbar weights: Adam moves the others.
+    """
+    if recipe.frank_wolfe is not None:
+        adam, memory = carried.optimizer
+        directions, adam = optax.scale_by_adam().update(gradient["digital"], adam)
+        theta = tuple(layer.weight + layer.memory.get(ACCUMULATOR, 0) for layer in carried.layers)
+        ranges = beside.fixed["weight_range"]
+        steps, memory = frank_wolfe.update(recipe.frank_wolfe, weights, gradient["weight"], memory, theta, ranges, lr)
+        return {"weight": steps, "digital": tuple(-lr * direction for direction in directions)}, (adam, memory)
     parameters = {"weight": tuple(layer.weight for layer in carried.layers), "digital": carried.digital}
     rule = optimizer_of(recipe.optimizer, recipe.weight_decay)
     directions, optimizer = rule.update(gradient, carried.optimizer, parameters, units=beside.units)

@@ -22,16 +22,17 @@ from runtime.system.inputs import match_data
 from runtime.system.state import State, System, draw_chip, program, read_back
 from runtime.system.watch import Watch, follow, new_watch, steps_to_look
 from runtime.training.augmentation import check_augmentation
+from runtime.training.frank_wolfe import FrankWolfe
 from runtime.training.frozen import frozen_names
+from runtime.training.gradients import check_gradient
 from runtime.training.learning_rate import course, is_best, plateau_factor, stops_early
 from runtime.training.logits import logits
 from runtime.training.losses import total_loss
 from runtime.training.objective import Objective, accuracy_of, measure_test, objective_of
-from runtime.training.optimizers import optimizer_of
 from runtime.training.options import TrainingOptions
 from runtime.training.policies.policy import UpdateRule
 from runtime.training.statistics import BATCHES, check_statistics, estimate_statistics
-from runtime.training.step import COUNTS, Recipe, packed, train_steps, trained_part
+from runtime.training.step import COUNTS, Recipe, new_optimizer, packed, train_steps, trained_part
 from runtime.training.validation import split_validation
 from runtime.training.vectors import packing
 
@@ -90,8 +91,10 @@ def start(system: System, state: State, options: TrainingOptions, programmed: bo
         CimcError: the options do not fit together or the chip.
     """
     options.policy.check(system.chip)
+    check_gradient(options.gradient, options.policy.backward, system)
     write = options.policy.compute.on_arrays and not programmed
-    transform, frozen = (options.optimizer, options.weight_decay), frozen_names(system, options.freeze)
+    transform = options.optimizer, options.weight_decay, _frank_wolfe(options)
+    frozen = frozen_names(system, options.freeze)
     state, optimizer, trials = _start(system, options.policy.rule, transform, frozen, write, state, _key(options, 0, 0))
     return Run(state, optimizer, 0, jax.device_put(np.float32(0)), (), new_watch(system), trials)
 
@@ -99,11 +102,16 @@ def start(system: System, state: State, options: TrainingOptions, programmed: bo
 TRAITS = 3  # beside the two keys of the first write
 
 
+def _frank_wolfe(options: TrainingOptions) -> FrankWolfe | None:
+    """How Frank-Wolfe steps, where the options ask for it."""
+    return options.frank_wolfe if options.optimizer is Optimizer.frank_wolfe else None
+
+
 @partial(jit, static_argnums=(0, 1, 2, 3, 4))
 def _start(
     system: System,
     rule: UpdateRule,
-    transform: tuple[Optimizer, float],
+    transform: tuple[Optimizer, float, FrankWolfe | None],
     frozen: tuple[str, ...],
     write: bool,
     state: State,
@@ -126,7 +134,7 @@ def _start(
         state = read_back(system, state, read_key)
     parameters = trained_part(state, frozen)
     vectors = packed(packing(parameters["weight"]), packing(parameters["digital"]), parameters)
-    return state, optimizer_of(*transform).init(vectors), trials
+    return state, new_optimizer(*transform, vectors), trials
 
 
 def train(
@@ -183,6 +191,9 @@ def train(
         options.optimizer,
         options.augment,
         frozen_names(system, options.freeze),
+        options.gradient,
+        options.tangents,
+        _frank_wolfe(options),
     )
     lr = course(options, total, per_epoch)
     compute = policy.compute
