@@ -57,20 +57,24 @@ CLASSES = {
     "Dataset": "name train test synthetic classes preprocess validation",
     "Deployment": "accuracies baseline_accuracy required measure agreement aged",
     "FittedDevice": "device text pulses drift",
+    "FrankWolfe": "constraint radius density averaging",
     "Package": "model chip chip_text mapping program network chip_network notes",
     "Policy": "method threshold residual write backward sync settings",
     "Preprocess": "scale mean std channels_last",
     "Samples": "inputs labels",
     "Trained": "artifact run figures",
     "TrainingOptions": "policy epochs steps_per_epoch batch_size lr schedule weight_decay seed loss optimizer "
-    "warmup label_smoothing augment validation patience keep freeze reestimate_statistics",
+    "warmup label_smoothing augment validation patience keep freeze reestimate_statistics gradient tangents "
+    "frank_wolfe",
 }
 CHOICES = {
     "Augment": ["crop", "flip", "cutout"],
     "Backward": ["digital", "analog"],
+    "Constraint": ["box", "l2-ball", "k-sparse"],
+    "Gradient": ["backward", "weights", "projected", "activities"],
     "Keep": ["last", "best"],
     "Loss": ["auto", "cross-entropy", "mse", "binary", "distill"],
-    "Optimizer": ["adam", "adamw", "momentum", "sgd"],
+    "Optimizer": ["adam", "adamw", "momentum", "sgd", "frank-wolfe"],
     "RateSchedule": ["constant", "cosine", "plateau", "step", "linear", "exponential"],
     "Residual": ["keep", "drop"],
     "RowSplit": ["channel", "flat"],
