@@ -10,6 +10,7 @@ from cimc.api.checkpoint import checkpoint, load_run
 from cimc.api.progress import Note, unsaid
 from cimc.api.sources import artifact_of
 from cimc.api.system_of import state_of, system_of
+from cimc.api.track import tracking
 from cimc.api.training_figures import training_figures
 from cimc.artifact import Artifact, read_artifact, write_artifact
 from cimc.dataset import Dataset
@@ -50,6 +51,7 @@ def train(
     init_from: str | Path | Artifact | None = None,
     progress: Callable[[Run, int], None] = lambda run, total: None,
     note: Note = unsaid,
+    track: str | Path | None = None,
 ) -> Trained:
     """Train a `.cim` file on its arrays.
 
@@ -66,6 +68,7 @@ def train(
         progress: called every few steps with the run and its number of steps.
         note: called before training with a line for the loss and where it is taken, and for what the user should know
             of the data.
+        track: a folder for TensorBoard events, one point an epoch; needs the extra `track`.
 
     Raises:
         CimcError: the file, the data, the chip or the options do not fit together; the loss is no longer a number; or
@@ -106,5 +109,11 @@ def train(
         if output is not None:
             write_artifact(output, contents(run, total))
 
-    run = train_run(system, run, options, data, save, checkpoint_seconds, progress, note, objective)
+    with tracking(track, len(run.history)) as tracked:
+
+        def advance(run: Run, total: int) -> None:
+            tracked(run)
+            progress(run, total)
+
+        run = train_run(system, run, options, data, save, checkpoint_seconds, advance, note, objective)
     return Trained(contents(run, run.step), run, training_figures(artifact, run, options, objective))

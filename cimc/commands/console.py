@@ -4,7 +4,8 @@ import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
-from rich.console import Console
+from rich.console import Console, Group
+from rich.live import Live
 from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
@@ -69,11 +70,22 @@ def progress_bar(label: str) -> Iterator[Callable[[int, int, str], None]]:
     """A progress bar on stderr; yields a function of (done, total, note). Nothing is drawn when stderr is no terminal,
     but the notes are printed as lines when they change.
     """
+    with progress_table(label, ()) as advance:
+        yield lambda done, total, note: advance(done, total, note, ())
+
+
+# (done, total, note, the rows of the table so far)
+Advance = Callable[[int, int, str, Sequence[Sequence[str]]], None]
+
+
+@contextmanager
+def progress_table(label: str, columns: Sequence[str]) -> Iterator[Advance]:
+    """As `progress_bar`, under a table that grows; without columns there is none."""
     console = Console(file=sys.stderr)
     if not console.is_terminal:
         last = ""
 
-        def log(done: int, total: int, note: str = "") -> None:
+        def log(done: int, total: int, note: str, rows: Sequence[Sequence[str]]) -> None:
             nonlocal last
             if note and note != last:
                 last = note
@@ -81,12 +93,16 @@ def progress_bar(label: str) -> Iterator[Callable[[int, int, str], None]]:
 
         yield log
         return
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-    with Progress(*columns, TimeRemainingColumn(), TextColumn("{task.fields[note]}"), console=console) as bars:
-        task = bars.add_task(label, total=None, note="")
+    parts = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    bars = Progress(*parts, TimeRemainingColumn(), TextColumn("{task.fields[note]}"), console=console)
+    task = bars.add_task(label, total=None, note="")
+    table = Table(*map(escape, columns))
+    with Live(Group(table, bars) if columns else bars, console=console, transient=bool(columns)):
 
-        def update(done: int, total: int, note: str = "") -> None:
+        def update(done: int, total: int, note: str, rows: Sequence[Sequence[str]]) -> None:
             bars.update(task, completed=done, total=total, note=note)
+            for row in rows[table.row_count :]:
+                table.add_row(*map(escape, row))
 
         yield update
 

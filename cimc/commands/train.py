@@ -27,6 +27,7 @@ from cimc.options import (
 
 if TYPE_CHECKING:
     from cimc.api.train import Trained
+    from runtime.training.train import Run
 
 
 def train(
@@ -175,6 +176,10 @@ def train(
         Path | None,
         typer.Option(help="Begin with the weights of this .cim or ONNX file.", rich_help_panel="Fine-tuning"),
     ] = None,
+    track: Annotated[
+        Path | None,
+        typer.Option(metavar="DIR", help="Write TensorBoard events; needs cimc[track].", rich_help_panel="Data"),
+    ] = None,
     freeze: Annotated[
         str,
         typer.Option(
@@ -211,7 +216,8 @@ def train(
     Example: cimc train lenet1.cim --data mnist --epochs 13 --steps-per-epoch 400 --lr 0.004 -o trained.cim
     """
     import cimc
-    from cimc.commands.console import noting, progress_bar
+    from cimc.commands.console import noting, progress_table
+    from cimc.commands.training_table import epoch_columns, epoch_row
 
     kept = residual if reset is None else Residual.drop if reset is Reset.zero else Residual.keep
     policy = cimc.Policy(
@@ -250,7 +256,12 @@ def train(
     )
     dataset = load_data(data, data_dir, mean=mean, std=std, channels_last=channels_last)
     notes, note = noting("train")
-    with progress_bar("train") as bar:
+
+    def rows(run: "Run") -> list[list[str]]:
+        weights = sum(counts.size for counts in run.state["updates"].values())
+        return [epoch_row(record, weights) for record in run.history]
+
+    with progress_table("train", epoch_columns("test", bool(validation))) as advance:
         trained = cimc.train(
             artifact,
             dataset,
@@ -259,8 +270,9 @@ def train(
             resume=resume,
             init_from=init_from,
             checkpoint_seconds=checkpoint_seconds,
-            progress=lambda run, total: bar(run.step, total, epoch_note(run.history)),
+            progress=lambda run, total: advance(run.step, total, epoch_note(run.history), rows(run)),
             note=note,
+            track=track,
         )
     emit({**trained.figures, "notes": notes}, lambda: show(trained, dataset.label, output), as_json=as_json)
 

@@ -33,18 +33,25 @@ def show(artifact: Artifact) -> None:
 
 def show_epochs(epochs: Sequence[Mapping[str, Any]], weights: int, label: str) -> None:
     """The table of epochs."""
-    rows = [
-        [
-            f"{record['epoch']:.0f}",
-            f"{record['loss']:.4f}",
-            measure_text(record),
-            f"{record['lr']:.2g}",
-            f"{record['updates'] / weights:.2f}",
-        ]
-        for record in epochs
+    rows = [epoch_row(record, weights) for record in epochs]
+    print_table(f"training on {label}", epoch_columns(f"test {measure_name(epochs)}", "validation" in epochs[0]), rows)
+
+
+def epoch_columns(measure: str, validation: bool) -> list[str]:
+    """The head of the table of epochs."""
+    return ["epoch", "loss", *(["validation loss"] if validation else []), measure, "lr", "updates / weight"]
+
+
+def epoch_row(record: Mapping[str, Any], weights: int) -> list[str]:
+    """The row of an epoch."""
+    return [
+        f"{record['epoch']:.0f}",
+        f"{record['loss']:.4f}",
+        *([f"{record['validation']['loss']:.4f}"] if "validation" in record else []),
+        measure_text(record),
+        f"{record['lr']:.2g}",
+        f"{record['updates'] / weights:.2f}",
     ]
-    columns = ["epoch", "loss", f"test {measure_name(epochs)}", "lr", "updates / weight"]
-    print_table(f"training on {label}", columns, rows)
 
 
 def show_figures(closing: Mapping[str, Any]) -> None:

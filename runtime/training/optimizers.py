@@ -1,7 +1,8 @@
 """Optimisers by name: optax transforms over the packed vectors of weights and digital parameters.
 
 What they make of gradients are directions {"weight": vectors, "digital": vectors}; a step is -lr times its direction.
-A new one is a member of `cimc.options.Optimizer` and a row of the table; it is also told each weight's unit.
+A new one is a member of `cimc.options.Optimizer` and a row of the table; it is also told each weight's unit. Only
+`runtime.training.frank_wolfe` is made of more than directions: its steps stay in a set.
 """
 
 from collections.abc import Callable

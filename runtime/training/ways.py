@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 from cimc.options import OFF_ARRAYS
 from runtime.training.compute import FLOAT, Compute
 from runtime.training.hardware_aware import HardwareAware, QuantisationAware, hardware_aware, quantisation_aware
-from runtime.training.settings import make_options
+from runtime.training.policies.settings import make_options
 
 
 @dataclass(frozen=True)

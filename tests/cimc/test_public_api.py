@@ -47,7 +47,7 @@ SIGNATURES = {
     "plot_device": "device output | devices cycles seed",
     "read_artifact": "path",
     "read_package": "folder",
-    "train": "source data | options output resume checkpoint_seconds init_from progress note",
+    "train": "source data | options output resume checkpoint_seconds init_from progress note track",
     "write_artifact": "path artifact",
     "write_package": "folder package",
 }

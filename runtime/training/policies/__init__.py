@@ -20,7 +20,7 @@ from runtime.training.policies import (
     tiki_taka_v2,
 )
 from runtime.training.policies.policy import UpdatePolicy, UpdateRule
-from runtime.training.settings import make_options
+from runtime.training.policies.settings import make_options
 
 POLICIES: dict[str, UpdatePolicy] = {
     policy.name: policy
