@@ -95,6 +95,21 @@ def start(system: System, state: State, options: TrainingOptions, programmed: bo
 TRAITS = 3  # beside the two keys of the first write
 
 
+def recipe_of(system: System, options: TrainingOptions, data: Dataset, objective: Objective) -> Recipe:
+    """What the steps are compiled for."""
+    return Recipe(
+        system,
+        options.policy.compute,
+        options.policy.rule,
+        options.weight_decay,
+        data.preprocess,
+        tuple(objective.losses),
+        options.gradient,
+        options.tangents,
+        _frank_wolfe(options),
+    )
+
+
 def _frank_wolfe(options: TrainingOptions) -> FrankWolfe | None:
     """How Frank-Wolfe steps, where the options ask for it."""
     return options.frank_wolfe if options.optimizer is Optimizer.frank_wolfe else None
@@ -162,17 +177,7 @@ def train(
     began = saved = time.monotonic()
     started, clock = False, Clock()
     policy = options.policy
-    recipe = Recipe(
-        system,
-        policy.compute,
-        policy.rule,
-        options.weight_decay,
-        data.preprocess,
-        tuple(objective.losses),
-        options.gradient,
-        options.tangents,
-        _frank_wolfe(options),
-    )
+    recipe = recipe_of(system, options, data, objective)
     on_arrays = policy.compute.on_arrays
     order_epoch, order = -1, np.empty(0, np.int64)
     while run.step < total:
