@@ -57,16 +57,21 @@ CLASSES = {
     "Dataset": "name train test synthetic classes preprocess",
     "Deployment": "accuracies baseline_accuracy required measure agreement aged",
     "FittedDevice": "device text pulses drift",
+    "FrankWolfe": "constraint radius density averaging",
     "Package": "model chip chip_text mapping program network chip_network notes",
     "Policy": "method threshold residual write backward sync settings",
     "Preprocess": "scale mean std channels_last",
     "Samples": "inputs labels",
     "Trained": "artifact run figures",
-    "TrainingOptions": "policy epochs steps_per_epoch batch_size lr schedule weight_decay seed loss",
+    "TrainingOptions": "policy epochs steps_per_epoch batch_size lr schedule weight_decay seed loss gradient tangents "
+    "optimizer frank_wolfe",
 }
 CHOICES = {
     "Backward": ["digital", "analog"],
+    "Constraint": ["box", "l2-ball", "k-sparse"],
+    "Gradient": ["backward", "weights", "projected", "activities"],
     "Loss": ["auto", "cross-entropy", "mse", "binary", "distill"],
+    "Optimizer": ["adam", "frank-wolfe"],
     "RateSchedule": ["constant", "cosine", "plateau"],
     "Residual": ["keep", "drop"],
     "RowSplit": ["channel", "flat"],
