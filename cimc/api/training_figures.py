@@ -8,8 +8,9 @@ import numpy as np
 from cimc.api.write_figures import write_figures
 from cimc.artifact import Artifact
 from cimc.mapping import Mapping
-from cimc.options import Keep
+from cimc.options import Gradient, Keep
 from cimc.programming_counts import programming_counts
+from passes.mapper.reads import phases_of
 from runtime.system.calibration import CALIBRATION_IMAGES
 from runtime.system.input_ranges import RANGE_FACTORS, tried_images
 from runtime.system.state import flatten_state
@@ -61,6 +62,9 @@ def training_figures(artifact: Artifact, run: Run, options: TrainingOptions, obj
         "weights": weights,
         "steps": run.step,
         "threshold": policy.rule.threshold(artifact.chip) if on_arrays else None,
+        "gradient": str(options.gradient),
+        "tangents": 0 if options.gradient is Gradient.backward else options.tangents,
+        "optimizer": str(options.optimizer),
         "layers": last["layers"],
         "warnings": _learnt(last["loss"], objective.blind),
         **programming_counts(artifact, counted, asdict(policy)),
@@ -84,9 +88,13 @@ def _policy_work(figures: dict[str, Any], rule: UpdateRule, steps: int) -> dict[
 
 
 def _array_work(artifact: Artifact, run: Run, options: TrainingOptions) -> dict[str, Any]:
-    """Energy of the arrays over the run by what they did, and the time of the steps with images pipelined."""
+    """Energy of the arrays over the run by what they did, and the time of the steps with images pipelined.
+
+    conversions: of the output converters in the steps, forward and by transposed reads.
+    """
     cost, analog = artifact.mapping.cost, options.policy.backward == "analog"
     backward_mj, backward_ms = _transposed_reads(artifact.mapping) if analog else (0.0, 0.0)
+    forward, transposed = _conversions(artifact)
     images, chosen = run.step * options.batch_size, int(run.watch.calibrations)
     looked, calibration = int(run.watch.looks) + chosen, 0.0
     digital = [layer.digital_mj for layer in cost.layers]
@@ -100,9 +108,22 @@ def _array_work(artifact: Artifact, run: Run, options: TrainingOptions) -> dict[
         "backward_energy_mj": images * backward_mj,
         "calibration_energy_mj": calibration,
         "digital_energy_mj": None if None in digital else images * sum(mj for mj in digital if mj is not None),
+        "forward_conversions": images * forward,
+        "backward_conversions": images * transposed if analog else 0,
         "array_time_ms": images * (cost.pipelined_latency_ms + backward_ms),
         "calibrations": chosen,
     }
+
+
+def _conversions(artifact: Artifact) -> tuple[int, int]:
+    """Conversions of one image, in forward and in transposed reads: of every line in use, read and phase."""
+    chip, forward, transposed = artifact.chip, 0, 0
+    for layer in artifact.mapping.layers:
+        of_line = layer.positions * chip.physical_per_array
+        phases = phases_of(layer, chip) * chip.input.conversions
+        forward += of_line * phases * len(layer.read_bounds) * layer.columns * chip.columns_per_weight
+        transposed += of_line * 2 * layer.rows * chip.rows_per_weight * len(layer.column_bounds)
+    return forward, transposed
 
 
 def _transposed_reads(mapping: Mapping) -> tuple[float, float]:

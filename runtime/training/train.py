@@ -100,12 +100,29 @@ def start(system: System, state: State, options: TrainingOptions, programmed: bo
     write = options.policy.compute.on_arrays and not programmed
     frozen = frozen_names(system, options.freeze)
     setting = _Start(system, options.policy.rule, _steps(options), _scheduler(system, options), frozen, write)
-    lines = _lines(system, state), _lines(system, state, frozen)
+    lines = lines_of_weights(system, state), lines_of_weights(system, state, frozen)
     state, optimizer, trials = _start(setting, state, lines, _key(options, 0, 0))
     return Run(state, optimizer, 0, jax.device_put(np.float32(0)), (), new_watch(system), trials)
 
 
 TRAITS, TILES = 3, 4  # beside the two keys of the first write
+
+
+def recipe_of(system: System, options: TrainingOptions, data: Dataset, objective: Objective) -> Recipe:
+    """What the steps are compiled for."""
+    return Recipe(
+        system,
+        options.policy.compute,
+        options.policy.rule,
+        _steps(options),
+        data.preprocess,
+        tuple(objective.losses),
+        _scheduler(system, options),
+        options.gradient,
+        options.tangents,
+        options.augment,
+        frozen_names(system, options.freeze),
+    )
 
 
 def _steps(options: TrainingOptions) -> Steps:
@@ -114,7 +131,7 @@ def _steps(options: TrainingOptions) -> Steps:
     return Steps(options.optimizer, options.weight_decay, frank_wolfe)
 
 
-def _lines(system: System, state: State, frozen: tuple[str, ...] = ()) -> Lines:
+def lines_of_weights(system: System, state: State, frozen: tuple[str, ...] = ()) -> Lines:
     """The word lines of all weights that are not frozen."""
     return lines_of(system.mapping, system.chip, packing(trained_part(state, frozen)["weight"]))
 
@@ -213,20 +230,8 @@ def train(
     began = saved = time.monotonic()
     started, clock = False, Clock()
     policy = options.policy
-    recipe = Recipe(
-        system,
-        policy.compute,
-        policy.rule,
-        _steps(options),
-        data.preprocess,
-        tuple(objective.losses),
-        _scheduler(system, options),
-        options.gradient,
-        options.tangents,
-        options.augment,
-        frozen_names(system, options.freeze),
-    )
-    lines = _lines(system, run.state, recipe.frozen)
+    recipe = recipe_of(system, options, data, objective)
+    lines = lines_of_weights(system, run.state, recipe.frozen)
     lr = course(options, total, per_epoch)
     compute = policy.compute
     order_epoch, order = -1, np.empty(0, np.int64)

@@ -1,4 +1,4 @@
-"""Forward gradients: each estimate against the backward pass, finite differences and NumPy; refusals."""
+"""Forward gradients against the backward pass, finite differences and NumPy; what has none is refused."""
 
 from collections.abc import Callable
 from typing import Any
