@@ -13,8 +13,8 @@ import numpy as np
 from jax import Array
 
 from cimc.chip import Chip
-from cimc.chip_writes import RowCost
 from cimc.mapping import Mapping
+from cimc.row_cost import RowCost
 from runtime.training.vectors import Packing, pack
 
 PHASES = 2  # SET, RESET

@@ -10,10 +10,10 @@ import jax.numpy as jnp
 from jax import Array
 
 from cimc.chip import Chip
-from cimc.chip_writes import RowCost, most_pulses, row_cost
 from cimc.errors import CimcError
 from cimc.mapping import Mapping
 from cimc.options import Sync, Write, sync_of
+from cimc.row_cost import RowCost, most_pulses, row_cost
 from cimc.write_budget import parse_budget
 from runtime.devices.traits import Traits
 from runtime.training.policies.mixed_precision import ACCUMULATOR

@@ -4,7 +4,7 @@ import jax.numpy as jnp
 from jax import Array
 
 from cimc.chip import Chip
-from cimc.chip_writes import row_cost
+from cimc.row_cost import row_cost
 from runtime.devices.device import NONE
 from runtime.devices.traits import Traits
 from runtime.training.compute import ARRAYS, Compute
