@@ -41,7 +41,8 @@ def step_drawing(step: Mapping[str, Any]) -> str:
     end = max([products, *(layer["write_us"][1] for layer in layers)]) or 1.0
     scale, height = (PAGE - NAMES - 30) / end, TOP + LANE * len(layers) + 24
     parts = [text(NAMES, height - 6, "0", 10, "middle", MUTED)]
-    for mark, label in ((step["forward_us"], "forward"), (products, "end of products")):
+    marks = {step["forward_us"]: "end of forward", products: "end of products"}  # one where backward takes no time
+    for mark, label in marks.items():
         x = NAMES + mark * scale
         parts += [line(x, TOP - 6, x, height - 18), text(x, TOP - 10, label, 10, "end", MUTED)]
         parts.append(text(x, height - 6, duration(mark * 1e3), 10, "end", MUTED))
