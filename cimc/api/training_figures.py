@@ -71,7 +71,8 @@ def training_figures(artifact: Artifact, run: Run, options: TrainingOptions, obj
     }
     if on_arrays:
         figures |= _array_work(artifact, run, options)
-        ratio = _transposed_reads(artifact.mapping)[1] / artifact.mapping.cost.pipelined_latency_ms
+        forward_ms = artifact.mapping.cost.pipelined_latency_ms  # 0 on an ideal chip
+        ratio = _transposed_reads(artifact.mapping)[1] / forward_ms if forward_ms else 0.0
         figures |= write_figures(artifact, run, options, figures, ratio if policy.backward == "analog" else 0.0)
         figures |= _policy_work(figures, policy.rule, run.step)
         figures["warnings"] += _warnings(updates / (run.step * weights), figures["threshold"], options)
