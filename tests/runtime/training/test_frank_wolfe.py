@@ -1,10 +1,12 @@
 """Frank-Wolfe: three steps by hand for each set, NumPy's sets, and no target outside of the window."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+import numpy.typing as npt
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -18,7 +20,9 @@ from runtime.training.vectors import pack, packing, unpack
 SETS = pytest.mark.parametrize("constraint", list(Constraint))
 
 
-def walk(options: FrankWolfe, start: np.ndarray, gradients: list[np.ndarray], weight_range: float, rate: float) -> Any:
+def walk(
+    options: FrankWolfe, start: npt.ArrayLike, gradients: Sequence[npt.ArrayLike], weight_range: float, rate: float
+) -> list[npt.NDArray[np.float32]]:
     """The weights of one layer after each step."""
     weights = {"layer": jnp.asarray(start, jnp.float32)}
     packed, course = packing(weights), []
@@ -151,7 +155,8 @@ def test_layers_packed_together_keep_sets_of_their_own() -> None:
     ranges = {"a": jnp.float32(1), "b": jnp.asarray([1.0, 2.0, 3.0])}
     options = FrankWolfe(Constraint.k_sparse, density=0.5, averaging=1.0)
     theta = pack(packed, weights)
-    memory, rate = frank_wolfe.init(theta), jnp.float32(1)
-    step = jax.jit(lambda: frank_wolfe.update(options, packed, g, memory, theta, ranges, rate))
+    step = jax.jit(
+        lambda: frank_wolfe.update(options, packed, g, frank_wolfe.init(theta), theta, ranges, jnp.float32(1))
+    )
     moved = {name: np.count_nonzero(array) for name, array in unpack(packed, step()[0]).items()}
     assert moved == {"a": 8, "b": 3}

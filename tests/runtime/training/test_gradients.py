@@ -114,7 +114,7 @@ def forward_of(
 ) -> tuple[ForwardPass, Parameters]:
     """The forward pass of random samples, and the parameters."""
     random, ((name, sizes),) = np.random.default_rng(0), system.network.inputs.items()
-    feeds = {name: jnp.asarray(random.uniform(-1, 1, (samples, *(int(size or 1) for size in sizes[1:]))), jnp.float32)}
+    feeds = {name: jnp.asarray(random.uniform(-1, 1, (samples, *(size or 1 for size in sizes[1:]))), jnp.float32)}
     targets = {"y": jnp.asarray(random.integers(0, 2, samples), jnp.int32)}
     targets["z"] = jnp.asarray(random.uniform(-1, 1, (samples, 2)), jnp.float32)
 
