@@ -9,6 +9,7 @@ import typer
 
 from cimc.commands.options import ChannelsLast, Data, DataDir, Json, Mean, Seed, Std, emit, load_data, require_finite
 from cimc.options import (
+    Augment,
     Backward,
     Constraint,
     Gradient,
@@ -20,6 +21,7 @@ from cimc.options import (
     Residual,
     Sync,
     Write,
+    check_choice,
     listed,
 )
 
@@ -229,7 +231,7 @@ def train(
         label_smoothing=label_smoothing,
         optimizer=optimizer,
         warmup=warmup,
-        augment=listed("--augment", augment),
+        augment=tuple(check_choice(Augment, "--augment", name) for name in listed("--augment", augment)),
         validation=validation,
         patience=patience,
         keep=keep,

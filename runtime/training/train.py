@@ -30,6 +30,7 @@ from runtime.training.logits import logits
 from runtime.training.losses import total_loss
 from runtime.training.objective import Objective, accuracy_of, measure_test, objective_of
 from runtime.training.options import TrainingOptions
+from runtime.training.parallel import in_parts, mesh_for, on_all
 from runtime.training.policies.policy import UpdateRule
 from runtime.training.statistics import BATCHES, check_statistics, estimate_statistics
 from runtime.training.step import COUNTS, Recipe, new_optimizer, packed, train_steps, trained_part
@@ -173,7 +174,8 @@ def train(
     check_augmentation(options.augment, system.network, objective.losses, objective.train)
     note(f"loss: {objective.text}")
     samples = len(data.train)
-    stored, targets = (dict(jax.device_put(arrays)) for arrays in (data.train.inputs, objective.train))
+    mesh = mesh_for(options.batch_size)
+    stored, targets = (on_all(mesh, dict(arrays)) for arrays in (data.train.inputs, objective.train))
     calibration = jax.device_put(dict(data.train.take(calibration_index(options.seed, samples)).inputs))
     per_epoch = options.steps(samples)
     total = per_epoch * options.epochs
@@ -213,12 +215,13 @@ def train(
         batches[:count] = order[position * options.batch_size :][: count * options.batch_size].reshape(count, -1)
         rates = np.zeros(STEPS_PER_CALL, np.float32)
         rates[:count] = lr[run.step :][:count] * plateau_factor(options, run.history)
+        carried = run.state, run.optimizer, run.loss_sum
         state, optimizer, loss_sum = train_steps(
             recipe,
-            (run.state, run.optimizer, run.loss_sum),
+            carried if mesh is None else on_all(mesh, carried),
             stored,
             targets,
-            batches,
+            in_parts(mesh, batches),
             rates,
             step_key,
             np.int32(run.step),
