@@ -11,6 +11,7 @@ from pydantic import Field, ValidationError, model_validator
 
 from cimc.chip_cell import Cell, Programming
 from cimc.chip_sections import Adc, Area, Array, Cores, Cost, Input, Section, Weights
+from cimc.chip_writes import RowWrites
 from cimc.device_file import merged, with_device
 from cimc.errors import CimcError
 from cimc.explain_invalid import explain_invalid
@@ -57,6 +58,7 @@ class Chip(Section):
     )
     cores: Cores = Field(default=Cores(), description="cores on a mesh or a bus")
     cost: Cost = Field(description="time and energy")
+    write: RowWrites = Field(default=RowWrites(), description="row writes and the ports for them")
     area: Area | None = Field(default=None, description="area of one of each component. Left out: not stated")
 
     @model_validator(mode="after")

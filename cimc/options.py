@@ -30,7 +30,7 @@ class RateSchedule(StrEnum):
 
 class Optimizer(StrEnum):
     """How gradients become steps. adam: decoupled weight decay on crossbar weights; adamw: on all parameters. momentum,
-    sgd: weight decay in the gradient. frank-wolfe: see `runtime.training.frank_wolfe`.
+    sgd: weight decay in the gradient. frank-wolfe: weights within a set (`runtime.training.frank_wolfe`).
     """
 
     adam = "adam"

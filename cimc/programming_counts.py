@@ -8,6 +8,14 @@ import numpy as np
 from cimc.artifact import Artifact
 from cimc.options import OFF_ARRAYS, Sync, Write, sync_of
 
+TILE_TRIALS = "_trials"  # after the name of a tile
+
+
+def tile_groups(state: Mapping[str, np.ndarray]) -> list[str]:
+    """The groups of a flat state that count the trials of a policy's further devices, a group for each of its tiles."""
+    groups = {name.partition("/")[0] for name in state}
+    return sorted(group for group in groups if group.endswith(TILE_TRIALS) and group != "first_trials")
+
 
 def programming_counts(
     artifact: Artifact, state: Mapping[str, np.ndarray], policy: Mapping[str, Any]
@@ -18,7 +26,7 @@ def programming_counts(
     programmed. device_reads: of single devices, as far as due weights need them: all once after the first programming,
     and both of a weight before its write (but with `sync` target) and after it (with readback). programming_energy_mj,
     programming_time_ms: of all trials or pulses, the time as if of one device after the other; None where the chip file
-    does not state them.
+    does not state them. Further devices of a policy are in the trials and the first writes.
 
     Args:
         artifact: the trained file's chip and mapping.
@@ -32,8 +40,10 @@ def programming_counts(
         found = ((name, state[f"{group}/{name}"]) for name in copies if f"{group}/{name}" in state)
         return sum(int(np.sum(array, dtype=np.int64)) * copies[name] for name, array in found)
 
-    trials, first_trials = count("trials"), count("first_trials")
-    first_writes = sum(state[f"writes/{name}"].size * n for name, n in copies.items()) if first_trials else 0
+    tiles = tile_groups(state)
+    trials, first_trials = count("trials") + sum(map(count, tiles)), count("first_trials")
+    written = sum(state[f"writes/{name}"].size * n for name, n in copies.items()) if first_trials else 0
+    first_writes = written * (1 + len(tiles))
     sync = sync_of(Sync(policy["sync"]), Write(policy.get("write", Write.verify)), artifact.chip.cell)
     reads_a_weight = 2 * ((sync != "target") + (sync == "readback"))
     total = None if policy["method"] in OFF_ARRAYS else trials + first_trials

@@ -23,6 +23,7 @@ _NAMES = {
     "updates_per_weight_max": "updates per weight, largest",
     "update_reduction": "fewer than programming every step",
     "threshold": "threshold, of the weight range",
+    "devices_per_weight": "devices a weight needs",
     "device_writes": "devices written",
     "programming_trials": "programming trials or pulses",
     "first_writes": "devices written before the first step",
@@ -33,7 +34,28 @@ _NAMES = {
     "forward_energy_mj": "energy of the arrays, forward",
     "backward_energy_mj": "energy of the arrays, transposed reads",
     "calibration_energy_mj": "energy of the arrays, input ranges",
+    "forward_conversions": "output conversions, forward",
+    "backward_conversions": "output conversions, transposed reads",
+    "gradient": "gradients",
+    "tangents": "tangents a step",
+    "optimizer": "optimiser",
     "array_time_ms": "time of the arrays, images pipelined",
+    "digital_energy_mj": "energy of digital operators, forward",
+    "row_writes": "row writes",
+    "row_writes_per_step": "row writes a step",
+    "write_row_reads": "reads of word lines in writes",
+    "write_time_ms": "time of row writes, ports in parallel",
+    "write_energy_mj": "energy of row writes with their reads",
+    "first_write_time_ms": "time of the first programming",
+    "first_write_energy_mj": "energy of the first programming",
+    "write_port_utilization": "write ports in use, of the time of writes",
+    "wait_steps_mean": "steps that a due weight waited, mean",
+    "wait_steps_max": "steps that a due weight waited, most",
+    "weights_waiting": "due weights that wait at the end",
+    "pulses_per_device_mean": "pulses or trials of a device, mean",
+    "pulses_per_device_max": "pulses or trials of a device, most",
+    "endurance_used": "endurance used by the device written most",
+    "lifetime_trainings": "trainings until that device is worn out",
     "calibrations": "times that input ranges were set",
     "images_per_s": "speed after start-up",
     "start_up_s": "start-up",
@@ -42,6 +64,9 @@ _EMPTY = {
     "programming_energy_mj": "not stated for this chip",
     "programming_time_ms": "not stated for this chip",
     "images_per_s": "too few steps to say",
+    "digital_energy_mj": "not stated for this chip",
+    "endurance_used": "not stated for this chip",
+    "lifetime_trainings": "not stated for this chip",
 }
 # Of a layer, in a record of an epoch: the key and what it is called. The first two are shares from 0 to 1.
 CLIPPING = {"clipped_inputs": "clipped inputs", "clipped_codes": "clipped ADC codes"}
@@ -229,6 +254,8 @@ def figure_texts(closing: Mapping[str, Any]) -> dict[str, str]:
 def _figure_text(key: str, value: Any) -> str:
     if value is None:
         return _EMPTY.get(key, "-")
+    if key in ("write_port_utilization", "endurance_used"):
+        return f"{value:.2%}"
     if key == "accuracy":
         return f"{value:.2%}"
     if key == "update_reduction":

@@ -1,14 +1,16 @@
 """The closing figures of a training run: accuracy, updates, what was written and read, and its energy and time."""
 
-from dataclasses import asdict
+from dataclasses import asdict, fields
 from typing import Any
 
 import numpy as np
 
+from cimc.api.write_figures import write_figures
 from cimc.artifact import Artifact
 from cimc.mapping import Mapping
-from cimc.options import Keep
+from cimc.options import Gradient, Keep
 from cimc.programming_counts import programming_counts
+from passes.mapper.reads import phases_of
 from runtime.system.calibration import CALIBRATION_IMAGES
 from runtime.system.input_ranges import RANGE_FACTORS, tried_images
 from runtime.system.state import flatten_state
@@ -16,6 +18,7 @@ from runtime.system.watch import WATCHED_IMAGES
 from runtime.training.learning_rate import watched_loss
 from runtime.training.objective import Objective
 from runtime.training.options import TrainingOptions
+from runtime.training.policies.policy import UpdateRule
 from runtime.training.train import Run
 
 # A weight that is written in more than this share of all steps gains nothing by the accumulator.
@@ -28,7 +31,8 @@ def training_figures(artifact: Artifact, run: Run, options: TrainingOptions, obj
     """What `train --json` prints.
 
     updates: times a weight was due. Writes, trials and reads: `programming_counts`. forward, backward,
-    calibration_energy_mj: of the arrays with their converters, without the evaluation after each epoch. images_per_s:
+    calibration_energy_mj: of the arrays with their converters, without the evaluation after each epoch; digital: of the
+    operators between them, forward. Row writes: `write_figures`. images_per_s:
     of the steps after start-up, None where there were none. layers: ranges and clipping shares. warnings: what a user
     should know.
 
@@ -58,22 +62,42 @@ def training_figures(artifact: Artifact, run: Run, options: TrainingOptions, obj
         "weights": weights,
         "steps": run.step,
         "threshold": policy.rule.threshold(artifact.chip) if on_arrays else None,
+        "gradient": str(options.gradient),
+        "tangents": 0 if options.gradient is Gradient.backward else options.tangents,
+        "optimizer": str(options.optimizer),
         "layers": last["layers"],
         "warnings": _learnt(last["loss"], objective.blind),
         **programming_counts(artifact, counted, asdict(policy)),
     }
     if on_arrays:
         figures |= _array_work(artifact, run, options)
+        ratio = _transposed_reads(artifact.mapping)[1] / artifact.mapping.cost.pipelined_latency_ms
+        figures |= write_figures(artifact, run, options, figures, ratio if policy.backward == "analog" else 0.0)
+        figures |= _policy_work(figures, policy.rule, run.step)
         figures["warnings"] += _warnings(updates / (run.step * weights), figures["threshold"], options)
     return figures
 
 
+def _policy_work(figures: dict[str, Any], rule: UpdateRule, steps: int) -> dict[str, Any]:
+    """The devices of a weight, and of a policy that keeps no digital copy the reads that it makes."""
+    made = {"devices_per_weight": 2 * (1 + len(rule.tiles))}
+    if rule.policy.reads is not None:
+        reads = rule.policy.reads(rule.options) * steps * figures["weights"]
+        made["device_reads"] = figures["first_writes"] + round(reads)
+    return made
+
+
 def _array_work(artifact: Artifact, run: Run, options: TrainingOptions) -> dict[str, Any]:
-    """Energy of the arrays over the run by what they did, and the time of the steps with images pipelined."""
+    """Energy of the arrays over the run by what they did, and the time of the steps with images pipelined.
+
+    conversions: of the output converters in the steps, forward and by transposed reads.
+    """
     cost, analog = artifact.mapping.cost, options.policy.backward == "analog"
     backward_mj, backward_ms = _transposed_reads(artifact.mapping) if analog else (0.0, 0.0)
+    forward, transposed = _conversions(artifact)
     images, chosen = run.step * options.batch_size, int(run.watch.calibrations)
     looked, calibration = int(run.watch.looks) + chosen, 0.0
+    digital = [layer.digital_mj for layer in cost.layers]
     for layer, mapped in zip(cost.layers, artifact.mapping.layers, strict=True):
         tried = tried_images(mapped.positions) if mapped.operator == "CrossbarConv" else CALIBRATION_IMAGES
         ranges = 0 if artifact.chip.input.bits is None else len(RANGE_FACTORS)  # ideal converters have none to try
@@ -83,9 +107,23 @@ def _array_work(artifact: Artifact, run: Run, options: TrainingOptions) -> dict[
         "forward_energy_mj": images * cost.energy_mj,
         "backward_energy_mj": images * backward_mj,
         "calibration_energy_mj": calibration,
+        "digital_energy_mj": None if None in digital else images * sum(mj for mj in digital if mj is not None),
+        "forward_conversions": images * forward,
+        "backward_conversions": images * transposed if analog else 0,
         "array_time_ms": images * (cost.pipelined_latency_ms + backward_ms),
         "calibrations": chosen,
     }
+
+
+def _conversions(artifact: Artifact) -> tuple[int, int]:
+    """Conversions of one image, in forward and in transposed reads: of every line in use, read and phase."""
+    chip, forward, transposed = artifact.chip, 0, 0
+    for layer in artifact.mapping.layers:
+        of_line = layer.positions * chip.physical_per_array
+        phases = phases_of(layer, chip) * chip.input.conversions
+        forward += of_line * phases * len(layer.read_bounds) * layer.columns * chip.columns_per_weight
+        transposed += of_line * 2 * layer.rows * chip.rows_per_weight * len(layer.column_bounds)
+    return forward, transposed
 
 
 def _transposed_reads(mapping: Mapping) -> tuple[float, float]:
@@ -115,11 +153,11 @@ def _learnt(loss: float, blind: float | None) -> list[str]:
 def _warnings(share: float, threshold: float, options: TrainingOptions) -> list[str]:
     """share: updates a weight and step."""
     now = f"now {threshold:.3g} of the weight range"
+    accumulates = "threshold" in {option.name for option in fields(options.policy.rule.options)}
     if not share:
-        return [
-            f"no weight was ever written: no update passed the threshold; lower --threshold ({now}) or train longer"
-        ]
-    if share > OFTEN and options.policy.method != "naive":
+        what = f"no update passed the threshold; lower --threshold ({now})" if accumulates else "raise --lr"
+        return [f"no weight was ever written: {what} or train longer"]
+    if share > OFTEN and accumulates:
         return [
             f"a weight is written in {share:.0%} of all steps, so that the accumulator saves little; raise --threshold "
             f"({now}) or lower --lr"

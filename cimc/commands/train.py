@@ -63,13 +63,14 @@ def train(
             "--update",
             "--method",
             metavar="NAME",
-            help="Update policy: mixed-precision, naive (every step is programmed), one of a plug-in; or what writes "
-            "no device: float (no arrays), quantisation-aware, hardware-aware.",
+            help="Update policy: mixed-precision, naive (every step is programmed), sign, eapu, eapu-accumulator, "
+            "pulsed-sgd, tiki-taka, tiki-taka-v2, chopped-tiki-taka-v2, agad, residual-learning, multi-tile, one of a "
+            "plug-in; or what writes no device: float (no arrays), quantisation-aware, hardware-aware.",
         ),
     ] = "mixed-precision",
     settings: Annotated[
         list[str] | None,
-        typer.Option("--set", metavar="FIELD=VALUE", help="An option of the update policy; repeatable."),
+        typer.Option("--set", metavar="FIELD=VALUE", help="An option of the update policy; a wrong one lists them."),
     ] = None,
     threshold: Annotated[
         float | None,
@@ -94,6 +95,43 @@ def train(
             "distill: to say what the original network says."
         ),
     ] = Loss.auto,
+    gradient: Annotated[
+        Gradient,
+        typer.Option(
+            rich_help_panel="Gradients",
+            help="backward; or forward only, along random tangents: on weights (their mean, or projected), or on what "
+            "layers put out (activities).",
+        ),
+    ] = Gradient.backward,
+    tangents: Annotated[
+        int, typer.Option(min=1, rich_help_panel="Gradients", help="Random tangents a step, of forward gradients.")
+    ] = 1,
+    constraint: Annotated[
+        Constraint,
+        typer.Option(rich_help_panel="Optimiser", help="Set within which Frank-Wolfe keeps a layer's weights."),
+    ] = Constraint.box,
+    radius: Annotated[
+        float,
+        typer.Option(
+            min=0,
+            callback=require_finite,
+            rich_help_panel="Optimiser",
+            help="Size of that set, of the weight range; of l2-ball also above 1.",
+        ),
+    ] = 1.0,
+    density: Annotated[
+        float,
+        typer.Option(min=0, max=1, rich_help_panel="Optimiser", help="Of k-sparse: share of the weights in a step."),
+    ] = 0.1,
+    averaging: Annotated[
+        float | None,
+        typer.Option(
+            min=0,
+            max=1,
+            rich_help_panel="Optimiser",
+            help="Of Frank-Wolfe: weight of a new gradient in their average. Default: falls with the steps.",
+        ),
+    ] = None,
     label_smoothing: Annotated[
         float, typer.Option(callback=require_finite, help="Of cross-entropy.", rich_help_panel="Optimiser")
     ] = 0.0,
@@ -101,7 +139,7 @@ def train(
         Optimizer,
         typer.Option(
             help="adam: decoupled weight decay of crossbar weights; adamw: of all parameters; momentum (0.9), sgd: in "
-            "the gradient; frank-wolfe: within a set.",
+            "the gradient; frank-wolfe: weights within --constraint.",
             rich_help_panel="Optimiser",
         ),
     ] = Optimizer.adam,
@@ -156,43 +194,16 @@ def train(
             rich_help_panel="Fine-tuning",
         ),
     ] = False,
-    gradient: Annotated[
-        Gradient,
+    write_budget: Annotated[
+        str | None,
         typer.Option(
-            rich_help_panel="Gradients",
-            help="backward; or forward only, along random tangents: on weights (their mean, or projected), or on what "
-            "layers put out (activities).",
-        ),
-    ] = Gradient.backward,
-    tangents: Annotated[
-        int, typer.Option(min=1, rich_help_panel="Gradients", help="Random tangents a step, of forward gradients.")
-    ] = 1,
-    constraint: Annotated[
-        Constraint,
-        typer.Option(rich_help_panel="Optimiser", help="Set within which Frank-Wolfe keeps a layer's weights."),
-    ] = Constraint.box,
-    radius: Annotated[
-        float,
-        typer.Option(
-            min=0,
-            callback=require_finite,
-            rich_help_panel="Optimiser",
-            help="Size of that set, of the weight range; of l2-ball also above 1.",
-        ),
-    ] = 1.0,
-    density: Annotated[
-        float,
-        typer.Option(min=0, max=1, rich_help_panel="Optimiser", help="Of k-sparse: share of the weights in a step."),
-    ] = 0.1,
-    averaging: Annotated[
-        float | None,
-        typer.Option(
-            min=0,
-            max=1,
-            rich_help_panel="Optimiser",
-            help="Of Frank-Wolfe: weight of a new gradient in their average. Default: falls with the steps.",
+            metavar="AMOUNT",
+            rich_help_panel="Writes",
+            help="Most row writes a step: a number (40), a share of those that are due (10%), a time (20us) or an "
+            "energy (5nJ). The rest waits in the accumulator. Default: all that is due.",
         ),
     ] = None,
+    write_every: Annotated[int, typer.Option(min=1, rich_help_panel="Writes", help="Write in each n-th batch.")] = 1,
     seed: Seed = 0,
     resume: Annotated[bool, typer.Option("--resume", help="Go on from the checkpoint in OUTPUT, if any.")] = False,
     checkpoint_seconds: Annotated[
@@ -228,6 +239,9 @@ def train(
         weight_decay=weight_decay,
         seed=seed,
         loss=loss,
+        gradient=gradient,
+        tangents=tangents,
+        frank_wolfe=cimc.FrankWolfe(constraint=constraint, radius=radius, density=density, averaging=averaging),
         label_smoothing=label_smoothing,
         optimizer=optimizer,
         warmup=warmup,
@@ -237,9 +251,8 @@ def train(
         keep=keep,
         freeze=listed("--freeze", freeze),
         reestimate_statistics=reestimate_statistics,
-        gradient=gradient,
-        tangents=tangents,
-        frank_wolfe=cimc.FrankWolfe(constraint=constraint, radius=radius, density=density, averaging=averaging),
+        write_budget=write_budget,
+        write_every=write_every,
     )
     dataset = load_data(data, data_dir, mean=mean, std=std, channels_last=channels_last)
     notes, note = noting("train")
@@ -290,6 +303,7 @@ def show(trained: "Trained", data: str, output: Path) -> None:
     figures = trained.figures
     training_table.show_epochs(trained.run.history, figures["weights"], data)
     training_table.show_figures(figures)
+    training_table.show_writes(figures)
     training_table.show_layers(figures["layers"])
     for warning in figures["warnings"]:
         warn(warning)

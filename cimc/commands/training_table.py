@@ -26,6 +26,7 @@ def show(artifact: Artifact) -> None:
     if training.epochs:
         show_epochs(training.epochs, training.figures["weights"], data_label(training))
     show_figures(training.figures)
+    show_writes(training.figures)
     print_figures("training options", option_texts(training))
     show_layers(training.last_layers)
 
@@ -64,3 +65,22 @@ def show_layers(layers: Mapping[str, Mapping[str, float]]) -> None:
     if rows:
         note = "as last seen on a few training images; the shares are of all inputs and of all ADC codes of the layer"
         print_table("ranges by layer", head, rows, note)
+
+
+def show_writes(closing: Mapping[str, Any]) -> None:
+    """The table of row writes by layer, and what they add to a step; nothing where none are recorded."""
+    if not closing.get("write_layers"):
+        return
+    rows = [
+        [name, f"{layer['rows']:,}", f"{layer['phases']:,}", f"{layer['pulses']:,}", f"{layer['us_per_step']:.4g}"]
+        for name, layer in closing["write_layers"].items()
+    ]
+    stalls = closing["step"]["stall_us"]
+    note = (
+        f"writes add {stalls['apart']:.4g} us to a step of {closing['step']['forward_us']:.4g} us forward when nothing "
+        f"else goes on, {stalls['overlapped']:.4g} us when layers are written while others compute, "
+        f"{stalls['double_buffered']:.4g} us with every array twice"
+    )
+    if closing["write_assumed"]:
+        note += f"; assumed, as the chip file does not state them: {', '.join(closing['write_assumed'])}"
+    print_table("row writes by layer", ["layer", "row writes", "phases", "pulses in a row", "us a step"], rows, note)

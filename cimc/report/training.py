@@ -7,6 +7,7 @@ from cimc.artifact import Artifact
 from cimc.report.drawings import Line, line_chart
 from cimc.report.html import section, table
 from cimc.report.svg import BLUE, ORANGE
+from cimc.report.writes import writes_section
 from cimc.training_record import (
     CLIPPING,
     RANGES,
@@ -30,7 +31,11 @@ def training_section(artifact: Artifact) -> str:
         return ""
     tables = (_named(figure_texts(training.figures), "result"), _named(option_texts(training), "option"))
     note = progress_line(training)
-    return section("Training", f"{note[0].upper()}{note[1:]}.", _courses(training), _side(*tables)) + _layers(training)
+    return (
+        section("Training", f"{note[0].upper()}{note[1:]}.", _courses(training), _side(*tables))
+        + _layers(training)
+        + writes_section(training.figures)
+    )
 
 
 def _named(texts: Mapping[str, str], name: str) -> str:

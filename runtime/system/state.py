@@ -36,6 +36,7 @@ from runtime.network.network import Network
 #   seen          of devices whose blind writes are noisy: what conductance has beside what the device holds, uS
 #   the memory of its update policy, like the weights (accumulator)
 #   updates       times a device of a weight was written [rows, columns]; writes, trials: [2, rows, columns], a device
+#   schedule      what the row writes took (`runtime.training.writes.Scheduled`)
 State = dict[str, dict[str, Array]]
 
 
@@ -43,13 +44,15 @@ State = dict[str, dict[str, Array]]
 class System:
     """All that is fixed while a network trains or runs.
 
-    crossbars: each layer on its arrays. bias_names: the bias initializer of each layer that has one.
+    crossbars: each layer on its arrays. bias_names: the bias initializer of each layer that has one. mapping: where all
+    of it lies.
     """
 
     network: Network
     chip: Chip
     crossbars: dict[str, Crossbar]
     bias_names: dict[str, str]
+    mapping: Mapping
 
 
 _LAYER_GROUPS = ("weight", "conductance", "weight_range", "input_range", "input_factor", "gain", "bias")
@@ -85,7 +88,7 @@ def build_system(network: Network, mapping: Mapping, chip: Chip, backward: Backw
             backward=backward,
         )
     biases = {node.name: node.inputs[2] for node in network.layers() if len(node.inputs) > 2}
-    return System(network, chip, crossbars, biases)
+    return System(network, chip, crossbars, biases, mapping)
 
 
 # The weight of a fully programmed pair, for weights [rows, columns] on a chip: scalar or [columns].
@@ -160,11 +163,17 @@ def traits_of(system: System, state: State, layer: str) -> dict[str, Array]:
     return {trait: state[trait][layer] for trait in names if layer in state.get(trait, {})}
 
 
-def program(system: System, state: State, key: Array) -> tuple[State, dict[str, Array]]:
+def program(
+    system: System,
+    state: State,
+    key: Array,
+    count: Callable[[str, Array], Array] = lambda name, trials: jnp.sum(trials, dtype=jnp.int32),
+) -> tuple[State, dict[str, Array]]:
     """Write every device to the target of the digital copy, with the chip's programming error.
 
     Returns:
-        The new state, and the trials that this took by layer, for one copy of each.
+        The new state, and by layer the trials that this took, for one copy of each: `count` of the layer's name and
+        the trials of its devices [2, rows, columns].
     """
     conductance, trials = {}, {}
     for index, (name, weight) in enumerate(state["weight"].items()):
@@ -172,9 +181,7 @@ def program(system: System, state: State, key: Array) -> tuple[State, dict[str, 
         targets = jax.block_until_ready(pair_targets(weight, state["weight_range"][name], system.chip))
         traits = traits_of(system, state, name)
         written = device_of(system.chip.cell).write(targets, jax.random.fold_in(key, index), traits)
-        conductance[name], trials[name] = jax.block_until_ready(
-            (written.conductance, jnp.sum(written.trials, dtype=jnp.int32))
-        )
+        conductance[name], trials[name] = jax.block_until_ready((written.conductance, count(name, written.trials)))
         del targets, written
     return {**state, "conductance": conductance}, trials
 

@@ -32,7 +32,7 @@ from runtime.crossbar.xla import jit
 from runtime.network.scan import Product
 from runtime.system.state import State, System, bias_of, gain_of
 from runtime.system.weight_range import LEAST_COLUMN
-from runtime.training.compute import Compute, add_step, plain_rate
+from runtime.training.compute import Compute, add_steps, plain_rate
 
 Scale = Literal["column", "layer"]
 Share = Annotated[float, Field(ge=0, lt=1)]
@@ -74,7 +74,7 @@ def _compute(options: HardwareAware) -> Compute:
         on_arrays=False,
         product=partial(_product, options),
         unit=plain_rate,
-        apply=add_step,
+        apply=add_steps,
         held=partial(_held, options.scale),
         clip=partial(_clipped, options) if options.clip_sigma else None,
     )

@@ -21,6 +21,7 @@ from cimc.options import (
     check_whole,
     listed,
 )
+from cimc.write_budget import parse_budget
 from runtime.training.compute import ARRAYS, Compute
 from runtime.training.frank_wolfe import FrankWolfe
 from runtime.training.policies import find_policy, make_rule
@@ -125,8 +126,10 @@ class TrainingOptions:
     epochs without a lower one after which the run ends. keep: the state it ends with. freeze: patterns of layers and
     digital parameters that stay as they are. reestimate_statistics: of batch normalisation, after every epoch.
     gradient: backward, or forward only, along so many random tangents a step (`runtime.training.gradients`).
-    frank_wolfe: the options of that optimizer, which moves crossbar weights only, by the rate `lr` without weight
-    decay, while Adam moves the digital parameters.
+    frank_wolfe: options of that optimiser, which moves crossbar weights only, by the rate `lr` without weight decay,
+    while Adam moves the digital parameters.
+    write_budget: what may be written in a step (`cimc.write_budget.parse_budget`); None: all that is due. write_every:
+    writes are made in each n-th step.
     """
 
     policy: Policy = field(default_factory=Policy)
@@ -150,6 +153,8 @@ class TrainingOptions:
     gradient: Gradient = Gradient.backward
     tangents: int = 1
     frank_wolfe: FrankWolfe = field(default_factory=FrankWolfe)
+    write_budget: str | None = None
+    write_every: int = 1
 
     def __post_init__(self) -> None:
         """The name of a rate schedule becomes it. Raises CimcError for a value that is none."""
@@ -172,10 +177,18 @@ class TrainingOptions:
             self._require_validation("--patience")
         if checked["keep"] is Keep.best:
             self._require_validation("--keep best")
+        if self.write_budget is not None:
+            parse_budget(self.write_budget)
+            checked["write_budget"] = str(self.write_budget)
+        if (self.write_budget is not None or self.write_every != 1) and not self.policy.compute.on_arrays:
+            raise CimcError(
+                f"--update {self.policy.method} writes no devices; leave out --write-budget and --write-every"
+            )
         if self.steps_per_epoch is not None:
             checked["steps_per_epoch"] = check_whole("steps_per_epoch", self.steps_per_epoch, 1)
         checked |= {
-            field: check_whole(field, getattr(self, field), 1) for field in ("epochs", "batch_size", "tangents")
+            field: check_whole(field, getattr(self, field), 1)
+            for field in ("epochs", "batch_size", "tangents", "write_every")
         }
         checked |= {field: check_number(field, getattr(self, field), least=0) for field in ("lr", "weight_decay")}
         checked["seed"] = check_whole("seed", self.seed, 0)

@@ -6,33 +6,32 @@ from functools import partial
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 import optax
 from jax import Array
 
 from cimc.dataset import Preprocess
-from cimc.options import Augment, Gradient, Optimizer
+from cimc.options import Augment, Gradient
 from runtime.crossbar.xla import jit
 from runtime.devices.device import device_of
 from runtime.network.run import run_network
 from runtime.network.scan import Product
 from runtime.system.inputs import input_shapes, network_inputs
 from runtime.system.state import State, System
-from runtime.training import frank_wolfe
 from runtime.training.augmentation import augment_images
 from runtime.training.compute import Compute
-from runtime.training.frank_wolfe import FrankWolfe
 from runtime.training.gradients import ForwardPass, Parameters, find_gradients
+from runtime.training.layer_groups import packed_layers, unpacked_layers, what_is_read
 from runtime.training.losses import OutputLoss, total_loss
-from runtime.training.optimizers import optimizer_of
+from runtime.training.optimizers import Scale, Steps
 from runtime.training.policies.mixed_precision import ACCUMULATOR
-from runtime.training.policies.policy import Change, LayerState, UpdateRule
+from runtime.training.policies.policy import Change, LayerState, Place, UpdateRule
+from runtime.training.row_writes import Lines
 from runtime.training.vectors import Packing, pack, packing, spread, unpack
-from runtime.training.writes import word_lines
+from runtime.training.writes import Scheduled, Scheduler
 
-# Counts of a run, by weight and by device.
-COUNTS = ("updates", "writes", "trials")
-AUGMENTATION = 1  # below the key of a step, beside its halves
 TANGENTS = 1 << 20  # number of their key below that of the forward pass, which numbers its operators
+AUGMENTATION = 1  # below the key of a step, beside its halves
 
 
 @dataclass(frozen=True)
@@ -45,15 +44,14 @@ class Recipe:
     system: System
     compute: Compute
     rule: UpdateRule
-    weight_decay: float
+    steps: Steps
     preprocess: Preprocess
     losses: tuple[OutputLoss, ...]
-    optimizer: Optimizer = Optimizer.adam
-    augment: tuple[Augment, ...] = ()
-    frozen: tuple[str, ...] = ()
+    scheduler: Scheduler
     gradient: Gradient = Gradient.backward
     tangents: int = 1
-    frank_wolfe: FrankWolfe | None = None
+    augment: tuple[Augment, ...] = ()
+    frozen: tuple[str, ...] = ()
 
 
 @partial(jit, static_argnums=(0,), donate_argnums=(1,))
@@ -62,6 +60,7 @@ def train_steps(
     carried: tuple[State, Any, Array],
     stored: Mapping[str, Array],
     targets: Mapping[str, Array],
+    lines: Lines,
     batches: Array,
     rates: Array,
     key: Array,
@@ -84,7 +83,7 @@ def train_steps(
         weights, {name: compute.unit(w, state["weight_range"][name]) for name, w in trained["weight"].items()}
     )
     traits = {name: pack(weights, state[name]) for name in device_of(system.chip.cell).trait_names if state.get(name)}
-    beside = _Beside(state, ranges, units, pack(weights, word_lines(system, state["weight"])), traits)
+    beside = _Beside(state, ranges, units, _places(weights, trained["weight"], lines), lines, traits)
 
     def one(n: Array, carried: _Carried) -> _Carried:
         step_key = jax.random.fold_in(key, first + n)
@@ -100,40 +99,35 @@ def train_steps(
             {name: array[batches[n]] for name, array in targets.items()},
             rates[n],
             step_key,
+            first + n,
         )
 
-    seen = ("seen",) if "seen" in state else ()
-    groups = {
-        group: pack(weights, state[group]) for group in ("weight", "conductance", *COUNTS, *rule.policy.memory, *seen)
-    }
-    layers = tuple(
-        LayerState(
-            groups["weight"][index],
-            {name: groups[name][index] for name in rule.policy.memory},
-            groups["conductance"][index],
-            *(groups[name][index] for name in (*COUNTS, *seen)),
-        )
-        for index in range(len(weights))
+    start = _Carried(
+        packed_layers(rule, system.chip, weights, state),
+        pack(digital, trained["digital"]),
+        state["statistics"],
+        optimizer,
+        loss_sum,
+        state["schedule"],
     )
-    start = _Carried(layers, pack(digital, trained["digital"]), state["statistics"], optimizer, loss_sum)
     end = jax.lax.fori_loop(0, count, one, start)
     new: State = {**state, "statistics": end.statistics, "digital": state["digital"] | unpack(digital, end.digital)}
-    for group in ("weight", "conductance", *COUNTS, *seen):
-        new[group] = state[group] | unpack(weights, [getattr(layer, group) for layer in end.layers])
-    for group in rule.policy.memory:
-        new[group] = state[group] | unpack(weights, [layer.memory[group] for layer in end.layers])
+    new["schedule"] = end.schedule
+    for group, arrays in unpacked_layers(rule, system.chip, weights, end.layers).items():
+        new[group] = state[group] | arrays
     return new, end.optimizer, end.loss_sum
 
 
 class _Beside(NamedTuple):
     """What steps read and do not change: the state, and of the packed weights the range, the unit of their steps, the
-    word line, and the traits of the devices by name.
+    word lines, and the traits of the devices by name.
     """
 
     fixed: State
     ranges: tuple[Array, ...]
     units: tuple[Array, ...]
-    word_lines: tuple[Array, ...]
+    places: tuple[Place, ...]
+    lines: Lines
     traits: dict[str, tuple[Array, ...]]
 
 
@@ -145,6 +139,7 @@ class _Carried(NamedTuple):
     statistics: dict[str, Array]
     optimizer: Any
     loss_sum: Array
+    schedule: Scheduled
 
 
 def _train_step(
@@ -156,18 +151,19 @@ def _train_step(
     targets: Mapping[str, Array],
     lr: Array,
     key: Array,
+    number: Array,
 ) -> _Carried:
-    """One step; packings of the weights and of the digital parameters."""
+    """The step of that number; packings of the weights and of the digital parameters."""
     forward_key, update_key = jax.random.split(key)
     loss, statistics, gradients = _gradients(recipe, packings, beside, carried, feeds, targets, forward_key)
     gradient = packed(*packings, gradients)
     steps, optimizer = _steps(recipe, packings[0], beside, carried, gradient, lr)
-    layers = _write(recipe, beside, carried.layers, steps["weight"], gradient["weight"], update_key)
+    changes = _changes(packings[0], beside, steps["weight"], gradient["weight"], lr, number)
+    layers, schedule = _write(recipe, beside, carried, changes, update_key)
     if recipe.compute.clip is not None:
         layers = _clipped(recipe.compute.clip, packings[0], layers)
-    return _Carried(
-        layers, optax.apply_updates(carried.digital, steps["digital"]), statistics, optimizer, carried.loss_sum + loss
-    )
+    new_digital = optax.apply_updates(carried.digital, steps["digital"])
+    return _Carried(layers, new_digital, statistics, optimizer, carried.loss_sum + loss, schedule)
 
 
 def _gradients(
@@ -181,11 +177,11 @@ def _gradients(
 ) -> tuple[Array, dict[str, Array], Parameters]:
     """Loss, statistics, and gradients of weights and digital parameters by layer."""
     weights, digital = packings
-    system, conductance = recipe.system, unpack(weights, [layer.conductance for layer in carried.layers])
+    system, conductance = recipe.system, unpack(weights, what_is_read(recipe.rule, recipe.system.chip, carried.layers))
 
     def product(parameters: Parameters) -> Product:
         changed = {"conductance": conductance, **parameters}
-        trial = {**beside.fixed, **{group: beside.fixed[group] | new for group, new in changed.items()}}
+        trial: State = {**beside.fixed, **{group: beside.fixed[group] | new for group, new in changed.items()}}
         return recipe.compute.product(system, trial)
 
     def run(parameters: Parameters, product: Product) -> tuple[dict[str, Array], dict[str, Array]]:
@@ -204,15 +200,6 @@ def _gradients(
     return find_gradients(recipe.gradient, recipe.tangents, forward, apart, jax.random.fold_in(key, TANGENTS))
 
 
-def new_optimizer(
-    name: Optimizer, weight_decay: float, steps: FrankWolfe | None, parameters: dict[str, tuple[Array, ...]]
-) -> Any:
-    """What the optimiser remembers before the first step; parameters packed. steps: how Frank-Wolfe does them."""
-    if steps is None:
-        return optimizer_of(name, weight_decay).init(parameters)
-    return optax.scale_by_adam().init(parameters["digital"]), frank_wolfe.init(parameters["weight"])
-
-
 def _steps(
     recipe: Recipe,
     weights: Packing,
@@ -221,45 +208,63 @@ def _steps(
     gradient: dict[str, tuple[Array, ...]],
     lr: Array,
 ) -> tuple[dict[str, tuple[Array, ...]], Any]:
-    """What weights and digital parameters should change by, and the optimiser's state.
-
-    Frank-Wolfe is of the crossbar weights: Adam moves the others.
-    """
-    if recipe.frank_wolfe is not None:
-        adam, memory = carried.optimizer
-        directions, adam = optax.scale_by_adam().update(gradient["digital"], adam)
-        theta = tuple(layer.weight + layer.memory.get(ACCUMULATOR, 0) for layer in carried.layers)
-        ranges = beside.fixed["weight_range"]
-        steps, memory = frank_wolfe.update(recipe.frank_wolfe, weights, gradient["weight"], memory, theta, ranges, lr)
-        return {"weight": steps, "digital": tuple(-lr * direction for direction in directions)}, (adam, memory)
+    """What weights and digital parameters should change by, and the optimiser's state."""
     parameters = {"weight": tuple(layer.weight for layer in carried.layers), "digital": carried.digital}
-    rule = optimizer_of(recipe.optimizer, recipe.weight_decay)
-    directions, optimizer = rule.update(gradient, carried.optimizer, parameters, units=beside.units)
-    return jax.tree.map(lambda direction: -lr * direction, directions), optimizer
+    waiting = tuple(layer.memory.get(ACCUMULATOR, 0) for layer in carried.layers)
+    scale = Scale(beside.units, weights, beside.fixed["weight_range"], waiting)
+    return recipe.steps.update(gradient, carried.optimizer, parameters, scale, lr)
+
+
+def _changes(
+    weights: Packing,
+    beside: _Beside,
+    steps: tuple[Array, ...],
+    gradients: tuple[Array, ...],
+    lr: Array,
+    number: Array,
+) -> tuple[Change, ...]:
+    """What the step of that number asks of each vector of weights."""
+    largest = [
+        spread(weights, {name: jnp.max(jnp.abs(array)) for name, array in unpack(weights, vectors).items()})
+        for vectors in (steps, gradients)
+    ]
+    return tuple(
+        Change(step, gradient, largest_step, largest_gradient, lr, number, place)
+        for step, gradient, largest_step, largest_gradient, place in zip(
+            steps, gradients, *largest, beside.places, strict=True
+        )
+    )
 
 
 def _write(
     recipe: Recipe,
     beside: _Beside,
-    layers: tuple[LayerState, ...],
-    steps: tuple[Array, ...],
-    gradients: tuple[Array, ...],
+    carried: _Carried,
+    changes: tuple[Change, ...],
     key: Array,
-) -> tuple[LayerState, ...]:
-    """The layers after the update rule has taken the step."""
-    return tuple(
-        recipe.compute.apply(
-            recipe.rule,
-            recipe.system.chip,
-            layer,
-            Change(steps[index], gradients[index]),
-            weight_range=beside.ranges[index],
-            word_line=beside.word_lines[index],
-            traits={name: vectors[index] for name, vectors in beside.traits.items()},
-            key=jax.random.fold_in(key, index),
-        )
-        for index, layer in enumerate(layers)
+) -> tuple[tuple[LayerState, ...], Scheduled]:
+    """The layers after the update rule has taken the step, and what was written."""
+    return recipe.compute.apply(
+        recipe.rule,
+        recipe.system.chip,
+        carried.layers,
+        changes,
+        ranges=beside.ranges,
+        traits=[
+            {name: vectors[index] for name, vectors in beside.traits.items()} for index in range(len(carried.layers))
+        ],
+        lines=beside.lines,
+        scheduler=recipe.scheduler,
+        schedule=carried.schedule,
+        key=key,
     )
+
+
+def _places(weights: Packing, arrays: Mapping[str, Array], lines: Lines) -> tuple[Place, ...]:
+    """Where the packed weights lie."""
+    rows = {name: jnp.broadcast_to(jnp.arange(len(a), dtype=jnp.int32)[:, None], a.shape) for name, a in arrays.items()}
+    counts = spread(weights, {name: jnp.int32(len(a)) for name, a in arrays.items()})
+    return tuple(Place(*given) for given in zip(pack(weights, rows), counts, lines.line, strict=True))
 
 
 def _clipped(

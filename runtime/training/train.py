@@ -22,20 +22,24 @@ from runtime.system.inputs import match_data
 from runtime.system.state import State, System, draw_chip, program, read_back
 from runtime.system.watch import Watch, follow, new_watch, steps_to_look
 from runtime.training.augmentation import check_augmentation
-from runtime.training.frank_wolfe import FrankWolfe
 from runtime.training.frozen import frozen_names
 from runtime.training.gradients import check_gradient
+from runtime.training.layer_groups import COUNTS, add_tiles
 from runtime.training.learning_rate import course, is_best, plateau_factor, stops_early
 from runtime.training.logits import logits
 from runtime.training.losses import total_loss
 from runtime.training.objective import Objective, accuracy_of, measure_test, objective_of
+from runtime.training.optimizers import Steps
 from runtime.training.options import TrainingOptions
 from runtime.training.parallel import in_parts, mesh_for, on_all
 from runtime.training.policies.policy import UpdateRule
+from runtime.training.row_writes import Lines, lines_of
+from runtime.training.row_writes import total as sum_of
 from runtime.training.statistics import BATCHES, check_statistics, estimate_statistics
-from runtime.training.step import COUNTS, Recipe, new_optimizer, packed, train_steps, trained_part
+from runtime.training.step import Recipe, packed, train_steps, trained_part
 from runtime.training.validation import split_validation
-from runtime.training.vectors import packing
+from runtime.training.vectors import packing, unpack
+from runtime.training.writes import Scheduler, first_programming, no_schedule, scheduler_of
 
 STEPS_PER_CALL = 20  # steps that run without Python between them
 
@@ -60,7 +64,8 @@ class Clock(NamedTuple):
 class Run:
     """A training run between two steps: what is needed to go on exactly as if it had not stopped.
 
-    history: one record an epoch (epoch, loss, accuracy, lr, updates, writes, trials; layers: of each its ranges and
+    history: one record an epoch (epoch, loss, accuracy, lr, updates, writes, trials; row_writes and write_us where
+    devices are written; layers: of each its ranges and
     clipping shares; measures: where the test set is not measured by an accuracy alone; accuracy: then None or one of
     them). loss_sum: of the current epoch. watch: the input ranges. first_trials: by layer, of the first
     programming before step 0, which the counters of the state leave out. clock: of this process. best: the state of the
@@ -94,30 +99,65 @@ def start(system: System, state: State, options: TrainingOptions, programmed: bo
     options.policy.check(system.chip)
     check_gradient(options.gradient, options.policy.backward, system)
     write = options.policy.compute.on_arrays and not programmed
-    transform = options.optimizer, options.weight_decay, _frank_wolfe(options)
     frozen = frozen_names(system, options.freeze)
-    state, optimizer, trials = _start(system, options.policy.rule, transform, frozen, write, state, _key(options, 0, 0))
+    setting = _Start(system, options.policy.rule, _steps(options), _scheduler(system, options), frozen, write)
+    lines = lines_of_weights(system, state), lines_of_weights(system, state, frozen)
+    state, optimizer, trials = _start(setting, state, lines, _key(options, 0, 0))
     return Run(state, optimizer, 0, jax.device_put(np.float32(0)), (), new_watch(system), trials)
 
 
-TRAITS = 3  # beside the two keys of the first write
+TRAITS, TILES = 3, 4  # beside the two keys of the first write
 
 
-def _frank_wolfe(options: TrainingOptions) -> FrankWolfe | None:
-    """How Frank-Wolfe steps, where the options ask for it."""
-    return options.frank_wolfe if options.optimizer is Optimizer.frank_wolfe else None
+def recipe_of(system: System, options: TrainingOptions, data: Dataset, objective: Objective) -> Recipe:
+    """What the steps are compiled for."""
+    return Recipe(
+        system,
+        options.policy.compute,
+        options.policy.rule,
+        _steps(options),
+        data.preprocess,
+        tuple(objective.losses),
+        _scheduler(system, options),
+        options.gradient,
+        options.tangents,
+        options.augment,
+        frozen_names(system, options.freeze),
+    )
 
 
-@partial(jit, static_argnums=(0, 1, 2, 3, 4))
+def _steps(options: TrainingOptions) -> Steps:
+    """How the options make steps of gradients."""
+    frank_wolfe = options.frank_wolfe if options.optimizer is Optimizer.frank_wolfe else None
+    return Steps(options.optimizer, options.weight_decay, frank_wolfe)
+
+
+def lines_of_weights(system: System, state: State, frozen: tuple[str, ...] = ()) -> Lines:
+    """The word lines of all weights that are not frozen."""
+    return lines_of(system.mapping, system.chip, packing(trained_part(state, frozen)["weight"]))
+
+
+def _scheduler(system: System, options: TrainingOptions) -> Scheduler:
+    return scheduler_of(options.policy.rule, system.chip, system.mapping, options.write_budget, options.write_every)
+
+
+@dataclass(frozen=True)
+class _Start:
+    """What the beginning of a run is compiled for; write: whether devices are programmed first."""
+
+    system: System
+    rule: UpdateRule
+    steps: Steps
+    scheduler: Scheduler
+    frozen: tuple[str, ...]
+    write: bool
+
+
+@partial(jit, static_argnums=(0,))
 def _start(
-    system: System,
-    rule: UpdateRule,
-    transform: tuple[Optimizer, float, FrankWolfe | None],
-    frozen: tuple[str, ...],
-    write: bool,
-    state: State,
-    key: Array,
+    setting: _Start, state: State, lines: tuple[Lines, Lines], key: Array
 ) -> tuple[State, Any, dict[str, Array]]:
+    system, rule, (every_line, trained_lines) = setting.system, setting.rule, lines
     weights, pairs = state["weight"], state["conductance"]
     state = {**state, "updates": {name: jnp.zeros(a.shape, jnp.int32) for name, a in weights.items()}}
     for group in ("writes", "trials"):
@@ -128,14 +168,23 @@ def _start(
     for group in rule.policy.memory:
         state[group] = {name: jnp.zeros_like(a) for name, a in weights.items()}
     trials = {name: jnp.int32(0) for name in state["weight"]}
-    if write:
+    state["schedule"] = no_schedule(setting.scheduler, trained_lines)
+    if setting.write:
         program_key, read_key = jax.random.split(key)
         state |= draw_chip(system, pairs, jax.random.fold_in(key, TRAITS))
-        state, trials = program(system, state, program_key)
+        of_line, line = {}, unpack(packing(weights), every_line.line)
+
+        def longest(name: str, of_devices: Array) -> Array:
+            of_line[name] = jnp.max(of_devices, axis=0), line[name]
+            return jnp.sum(of_devices, dtype=jnp.int32)
+
+        state, trials = program(system, state, program_key, longest)
+        state["schedule"] |= first_programming(setting.scheduler, every_line, list(of_line.values()))
         state = read_back(system, state, read_key)
-    parameters = trained_part(state, frozen)
+    state, trials = add_tiles(rule, system, state, trials, jax.random.fold_in(key, TILES))
+    parameters = trained_part(state, setting.frozen)
     vectors = packed(packing(parameters["weight"]), packing(parameters["digital"]), parameters)
-    return state, new_optimizer(*transform, vectors), trials
+    return state, setting.steps.init(vectors), trials
 
 
 def train(
@@ -183,20 +232,8 @@ def train(
     began = saved = time.monotonic()
     started, clock = False, Clock()
     policy = options.policy
-    recipe = Recipe(
-        system,
-        policy.compute,
-        policy.rule,
-        options.weight_decay,
-        data.preprocess,
-        tuple(objective.losses),
-        options.optimizer,
-        options.augment,
-        frozen_names(system, options.freeze),
-        options.gradient,
-        options.tangents,
-        _frank_wolfe(options),
-    )
+    recipe = recipe_of(system, options, data, objective)
+    lines = lines_of_weights(system, run.state, recipe.frozen)
     lr = course(options, total, per_epoch)
     compute = policy.compute
     order_epoch, order = -1, np.empty(0, np.int64)
@@ -221,6 +258,7 @@ def train(
             carried if mesh is None else on_all(mesh, carried),
             stored,
             targets,
+            lines,
             in_parts(mesh, batches),
             rates,
             step_key,
@@ -300,6 +338,7 @@ def _end_epoch(
         "layers": _ranges(run, run.state if compute.held is None else compute.held(system, run.state))
         if compute.converts
         else {},
+        **(_written(run) if compute.on_arrays else {}),
     }
     run = replace(run, loss_sum=jax.device_put(np.float32(0)), history=(*run.history, record))
     if options.keep is Keep.best and is_best(run.history):
@@ -319,6 +358,15 @@ def _validation(
     figures = measure_test(replace(objective, test=objective.validation), computed)
     loss = float(total_loss(objective.losses, computed, objective.validation))
     return {"loss": loss, "accuracy": accuracy_of(figures)}
+
+
+def _written(run: Run) -> dict[str, float]:
+    """Row writes since the start, of all copies, and the time of the busiest port of every step."""
+    schedule = run.state["schedule"]
+    return {
+        "row_writes": float(sum_of(schedule["layers"])[:, 0].sum()),
+        "write_us": float(sum_of(schedule["steps"])[0]),
+    }
 
 
 def _ranges(run: Run, held: State) -> dict[str, dict[str, float]]:

@@ -1,54 +1,96 @@
 """One step of the devices: the policy wishes, the scheduler grants, devices are written, the policy settles."""
 
+from collections.abc import Sequence
+
 import jax
 import jax.numpy as jnp
 from jax import Array
 
 from cimc.chip import Chip
 from runtime.crossbar.xla import once
-from runtime.devices.device import NONE, device_of
+from runtime.devices.device import device_of
 from runtime.devices.traits import Traits
 from runtime.training.policies.policy import Change, LayerState, UpdateRule, Wish
-from runtime.training.writes import Beside, grant, write_due
+from runtime.training.row_writes import PHASES, Lines
+from runtime.training.writes import Beside, Scheduled, Scheduler, grant, settle_schedule, write_due
 
 
-def update_layer(
+def update_layers(
     rule: UpdateRule,
     chip: Chip,
-    layer: LayerState,
-    change: Change,
+    layers: Sequence[LayerState],
+    changes: Sequence[Change],
     *,
-    weight_range: Array,
-    word_line: Array,
+    ranges: Sequence[Array],
+    traits: Sequence[Traits],
+    lines: Lines,
+    scheduler: Scheduler,
+    schedule: Scheduled,
     key: Array,
-    traits: Traits = NONE,
-) -> LayerState:
-    """Let a policy take a step: remember it, and program the devices that are due.
+) -> tuple[tuple[LayerState, ...], Scheduled]:
+    """Let a policy take a step: remember it, and program the devices that are due as far as they are granted.
 
     Args:
         rule: the policy and its options.
         chip: the chip.
-        layer: weights [..], devices [2, ..].
-        change: what the step asks for [..].
-        weight_range: scalar or [..]; targets stay within +-weight_range.
-        word_line: of every weight [..] (`runtime.training.writes.word_lines`).
+        layers: or vectors of several; each weights [..], devices [2, ..].
+        changes: what the step asks of each [..].
+        ranges: of each, scalar or [..]; targets stay within +-range.
+        traits: of the devices of each, [2, ..] (`runtime.devices.traits`).
+        lines: the word line of every weight.
+        scheduler: what may be written in a step.
+        schedule: totals of the steps before.
         key: for programming and read errors.
-        traits: of the devices, each [2, ..] (`runtime.devices.traits`).
     """
-    wish_key, write_key = jax.random.split(key)
-    layer = layer._replace(conductance=device_of(chip.cell).leak(layer.conductance, traits))
-    wish = rule.policy.update(rule.options, chip, layer, change, weight_range, wish_key)
-    wish = grant(wish, word_line)
-    layer = layer._replace(memory=wish.memory)
+    keys = [jax.random.split(jax.random.fold_in(key, index)) for index in range(len(layers))]
+    wished = [
+        _wish(rule, chip, layer, changes[index], ranges[index], traits[index], keys[index][0])
+        for index, layer in enumerate(layers)
+    ]
+    due = [wish.due for _, wish in wished]
+    granted = grant([wish for _, wish in wished], ranges, lines, scheduler, schedule)
+    longest = jnp.zeros((PHASES, len(lines.layer)), jnp.int32)
 
-    def write(some: LayerState, wish: Wish, beside: Beside, key: Array) -> LayerState:
+    def write(some: LayerState, wish: Wish, beside: Beside, key: Array) -> tuple[LayerState, Array]:
         return _write(rule, chip, some, wish, beside, key)
 
-    return write_due(write, layer, wish, Beside(weight_range, traits), write_key)
+    written = []
+    for index, (layer, _) in enumerate(wished):
+        beside = Beside(ranges[index], traits[index], lines.line[index])
+        # The further devices of a policy are pulsed by itself; what is written here is the pair of each weight.
+        tiles, wish = granted[index].tiles, granted[index]._replace(tiles={})
+        layer, longest = write_due(write, layer._replace(tiles={}), wish, beside, longest, keys[index][1])
+        layer = layer._replace(tiles=tiles)
+        if rule.policy.combine is not None:
+            layer = layer._replace(weight=rule.policy.combine(rule.options, chip, layer) * ranges[index])
+        written.append(layer)
+    return tuple(written), settle_schedule(schedule, scheduler, lines, longest, due, [wish.due for wish in granted])
 
 
-def _write(rule: UpdateRule, chip: Chip, layer: LayerState, wish: Wish, beside: Beside, key: Array) -> LayerState:
-    """Write weights [..], those of them that are due, and let the policy settle."""
+def _wish(
+    rule: UpdateRule, chip: Chip, layer: LayerState, change: Change, weight_range: Array, traits: Traits, key: Array
+) -> tuple[LayerState, Wish]:
+    """A layer whose devices have leaked and whose memory has the step in it, and what it should write."""
+    device = device_of(chip.cell)
+    layer = layer._replace(
+        conductance=device.leak(layer.conductance, traits),
+        tiles={
+            name: tile._replace(conductance=device.leak(tile.conductance, tile.traits))
+            for name, tile in layer.tiles.items()
+        },
+    )
+    wish = rule.policy.update(rule.options, chip, layer, change, weight_range, key)
+    return layer._replace(memory=wish.memory), wish
+
+
+def _write(
+    rule: UpdateRule, chip: Chip, layer: LayerState, wish: Wish, beside: Beside, key: Array
+) -> tuple[LayerState, Array]:
+    """Write weights [..], those of them that are due, and let the policy settle.
+
+    Returns:
+        The layer, and the SET and RESET pulses (or trials) of the longer device of each weight [2, ..].
+    """
     write_key, settle_key, aim_key = jax.random.split(key, 3)
     device, weight_range, traits = device_of(chip.cell), beside.weight_range, beside.traits
     aim = rule.policy.aim(rule.options, chip, layer, wish, weight_range, aim_key)
@@ -56,10 +98,11 @@ def _write(rule: UpdateRule, chip: Chip, layer: LayerState, wish: Wish, beside: 
         assert aim.pulses is not None
         pulses = jnp.where(aim.selected, aim.pulses, 0)
         held, seen, trials = layer.conductance, layer.seen, jnp.abs(pulses).astype(jnp.int32)
+        up, first_resets = pulses > 0, jnp.int32(0)
         if aim.reset is not None:
             held = jnp.where(aim.reset, jnp.float32(chip.cell.conductance_min_uS), held)
             seen = None if seen is None else jnp.where(aim.reset, 0, seen)
-            trials += aim.reset
+            first_resets = aim.reset.astype(jnp.int32)
         if seen is not None:
             traits = {**traits, "seen": seen}
             layer = layer._replace(seen=device.seen(seen, pulses, write_key))
@@ -67,13 +110,18 @@ def _write(rule: UpdateRule, chip: Chip, layer: LayerState, wish: Wish, beside: 
     else:
         written = once(device.write(aim.goal, write_key, traits, layer.conductance))
         conductance = jnp.where(aim.selected, written.conductance, layer.conductance)
-        trials = jnp.where(aim.selected, written.trials, 0)
+        trials, first_resets = jnp.where(aim.selected, written.trials, 0), jnp.int32(0)
+        up = aim.goal > layer.conductance
         if layer.seen is not None:
             layer = layer._replace(seen=jnp.where(aim.selected, 0, layer.seen))
+    longest = jnp.stack(
+        [jnp.max(jnp.where(up, trials, 0), axis=0), jnp.max(jnp.where(up, 0, trials), axis=0) + first_resets]
+    )
+    trials += first_resets
     layer = layer._replace(
         conductance=device.wear(layer.conductance, conductance, layer.trials, trials, traits),
         updates=layer.updates + (wish.due & jnp.any(aim.selected, axis=0)),
         writes=layer.writes + aim.selected,
         trials=layer.trials + trials,
     )
-    return rule.policy.settle(rule.options, chip, layer, wish, aim, weight_range, settle_key)
+    return rule.policy.settle(rule.options, chip, layer, wish, aim, weight_range, settle_key), longest

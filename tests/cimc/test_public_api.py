@@ -64,8 +64,8 @@ CLASSES = {
     "Samples": "inputs labels",
     "Trained": "artifact run figures",
     "TrainingOptions": "policy epochs steps_per_epoch batch_size lr schedule weight_decay seed loss optimizer "
-    "warmup label_smoothing augment validation patience keep freeze reestimate_statistics gradient tangents "
-    "frank_wolfe",
+    "warmup label_smoothing augment validation patience keep freeze reestimate_statistics "
+    "gradient tangents frank_wolfe write_budget write_every",
 }
 CHOICES = {
     "Augment": ["crop", "flip", "cutout"],
@@ -340,7 +340,7 @@ def test_a_wrong_training_option_is_refused_when_it_is_given(field: str, value: 
         (
             "method",
             "Naive",
-            r"method is 'Naive', no update policy; choose .*, hardware-aware; did you mean naive\?",
+            r"method is 'Naive', no update policy; choose mixed-precision, naive, .*float, .*; did you mean naive\?",
         ),
         ("residual", "reset", "residual is 'reset'; choose keep, drop"),
         ("write", "pulses", r"did you mean pulse\?"),

@@ -12,23 +12,20 @@ from pathlib import Path
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
 from jax.extend.core import jaxprs_in_params
 
 from cimc.api.compile import compile_model
-from cimc.dataset import Dataset, Preprocess, Samples
-from cimc.options import Loss
+from cimc.dataset import Dataset, Preprocess
 from runtime.network.load import load_network
 from runtime.system import watch
-from runtime.system.calibration import calibrate
 from runtime.system.state import System, build_system, initial_state
 from runtime.training import train as training
-from runtime.training.losses import OutputLoss
 from runtime.training.options import TrainingOptions
-from runtime.training.step import Recipe, train_steps
-from runtime.training.train import STEPS_PER_CALL, start, train
+from runtime.training.step import train_steps
+from runtime.training.train import start, train
+from tests.training_step import trace_steps
 
 BATCH = 64
 PIXELS = Preprocess(1 / 255)
@@ -56,30 +53,7 @@ def data() -> Dataset:
 
 
 def lowered_step(system: System) -> Any:
-    options = TrainingOptions(batch_size=BATCH)
-    run = start(system, initial_state(system), options)
-    images = jnp.asarray(data().train.inputs[""])
-    name, (output,) = system.network.input, system.network.logits
-    state = calibrate(system, run.state, Samples({name: np.asarray(images[:128])}), PIXELS, jax.random.key(0))
-    batches, rates = np.zeros((STEPS_PER_CALL, BATCH), np.int32), np.zeros(STEPS_PER_CALL, np.float32)
-    return train_steps.trace(
-        Recipe(
-            system,
-            options.policy.compute,
-            options.policy.rule,
-            options.weight_decay,
-            PIXELS,
-            (OutputLoss(output, Loss.cross_entropy),),
-        ),
-        (state, run.optimizer, run.loss_sum),
-        {name: images},
-        {output: jnp.asarray(data().train.labels)},
-        batches,
-        rates,
-        jax.random.key(0),
-        np.int32(0),
-        np.int32(STEPS_PER_CALL),
-    )
+    return trace_steps(system, data(), TrainingOptions(batch_size=BATCH))
 
 
 def equations(jaxpr: Any) -> int:

@@ -18,6 +18,7 @@ from cimc.units import pair_targets, pair_weight
 from runtime.training.options import Policy
 from runtime.training.policies.policy import Change, LayerState
 from runtime.training.vectors import pack, packing, spread, unpack
+from tests.runtime.one_layer import update_one
 
 Floats = npt.NDArray[np.float32]
 
@@ -28,10 +29,8 @@ def change_layer(
     policy: Policy, chip: Chip, layer: LayerState, step: Array, weight_range: Array, key: Array
 ) -> LayerState:
     """One step as training takes it; the gradient is not looked at."""
-    line = jnp.zeros(step.shape, jnp.int32)
     change = Change(step, step * jnp.nan)
-    given = {"weight_range": weight_range, "word_line": line, "key": key}
-    return policy.compute.apply(policy.rule, chip, layer, change, **given)
+    return update_one(policy.rule, chip, layer, change, weight_range=weight_range, key=key, compute=policy.compute)
 
 
 update = jax.jit(change_layer, static_argnums=(0, 1))
@@ -373,7 +372,11 @@ NO_PULSE = COARSE.model_copy(update={"cell": COARSE.cell.model_copy(update={"pul
         (COARSE, {"threshold": 1.0}, r"--threshold 1 .*0 to below 1"),
         (COARSE, {"threshold": -0.1}, r"--threshold is -0\.1, .*; give one from 0 on"),
         (COARSE, {"threshold": float("nan")}, r"--threshold is nan, .*; give one from 0 on"),
-        (COARSE, {"method": "Naive"}, r"no update policy; choose mixed-precision, naive, float; did you mean naive\?"),
+        (
+            COARSE,
+            {"method": "Naive"},
+            r"no update policy; choose mixed-precision, naive, .*float, .*; did you mean naive\?",
+        ),
         (COARSE, {"residual": "zero"}, r"residual is 'zero'; choose keep, drop$"),
     ],
 )

@@ -6,11 +6,39 @@ from typing import Any
 
 from cimc.errors import CimcError
 from cimc.plugins import plugins
-from runtime.training.policies import mixed_precision, naive
+from runtime.training.policies import (
+    agad,
+    eapu,
+    eapu_accumulator,
+    mixed_precision,
+    multi_tile,
+    naive,
+    pulsed_sgd,
+    residual_learning,
+    sign,
+    tiki_taka,
+    tiki_taka_v2,
+)
 from runtime.training.policies.policy import UpdatePolicy, UpdateRule
 from runtime.training.policies.settings import make_options
 
-POLICIES: dict[str, UpdatePolicy] = {policy.name: policy for policy in (mixed_precision.POLICY, naive.POLICY)}
+POLICIES: dict[str, UpdatePolicy] = {
+    policy.name: policy
+    for policy in (
+        mixed_precision.POLICY,
+        naive.POLICY,
+        sign.POLICY,
+        eapu.POLICY,
+        eapu_accumulator.POLICY,
+        pulsed_sgd.POLICY,
+        tiki_taka.POLICY,
+        tiki_taka_v2.POLICY,
+        tiki_taka_v2.CHOPPED,
+        agad.POLICY,
+        residual_learning.POLICY,
+        multi_tile.POLICY,
+    )
+}
 
 
 def find_policy(name: str, *, also: Iterable[str] = ()) -> UpdatePolicy:

@@ -5,9 +5,12 @@ copy becomes the target, is read back, or is left alone, and what the write left
 """
 
 from dataclasses import dataclass
+from typing import Annotated
 
+import jax
 import jax.numpy as jnp
 from jax import Array
+from pydantic import Field
 
 from cimc.chip import Chip
 from cimc.chip_cell import MOST_STEP
@@ -20,11 +23,13 @@ from runtime.devices.device import device_of
 from runtime.devices.pulse_laws import bounds_uS
 from runtime.devices.pulse_plan import staircase
 from runtime.training.policies.policy import Aim, Change, LayerState, UpdatePolicy, Wish
+from runtime.training.policies.rounding import round_randomly
 
 ACCUMULATOR = "accumulator"
 # Of what a write missed, at most this part of the threshold stays in the accumulator: a device that cannot reach its
 # goal (stuck, or beside one that is) is not due again until the network asks for as much more.
 KEPT_MISS = 0.5
+HEADROOM = 2.0  # thresholds that an accumulator of few bits holds: a due weight may have to wait
 NO_ROOM = 0.5  # of the window
 SWITCHES = 0.5  # of the weight range: where a binary device stands for the nearer of its two states
 # Origins of a granularity that the description of a device states (`Cell.granularity_origin`).
@@ -40,12 +45,18 @@ class MixedPrecision:
     part of a pulse or of a level, and with `readback` the error of the device as it was read, up to half a threshold.
     write: closed-loop write-verify to the target, or blind pulses. sync: the digital copy becomes the target, or is
     read back from the device, or is left alone (`none`: targets then start from a read of the device); auto: `sync_of`.
+    accumulator_bits: of a signed fixed-point accumulator from -2 to 2 thresholds, into which steps are rounded
+    stochastically; None: float32. gradient_bits: each step is rounded stochastically to so many bits, sign included, of
+    the largest in its layer (with `write` pulse the rule of Nandakumar et al. 2020, Front. Neurosci. 14:406, which
+    quantises the outer product of a sample: here it is the optimiser's step of a batch); None: float32.
     """
 
     threshold: float | None = None
     residual: Residual = Residual.keep
     write: Write = Write.verify
     sync: Sync = Sync.auto
+    accumulator_bits: Annotated[int, Field(ge=2, le=24)] | None = None
+    gradient_bits: Annotated[int, Field(ge=2, le=24)] | None = None
 
 
 def check(options: MixedPrecision, chip: Chip) -> None:
@@ -66,6 +77,8 @@ def check(options: MixedPrecision, chip: Chip) -> None:
             f"{given} is not a fraction of the weight range that a weight can pass on {chip.name}; "
             f"give {'one' if stated else '--threshold'} from 0 to below {reach(options, chip):.3g}"
         )
+    if options.accumulator_bits is not None and threshold(options, chip) == 0:
+        raise CimcError("an accumulator of some bits has its scale from the threshold; give --threshold above 0")
 
 
 def synchronised(options: MixedPrecision, chip: Chip) -> Sync:
@@ -111,7 +124,11 @@ def update(
     options: MixedPrecision, chip: Chip, layer: LayerState, change: Change, weight_range: Array, key: Array
 ) -> Wish:
     """Accumulate; due are the weights whose accumulated change is beyond the threshold."""
-    return accumulate(options, chip, layer, change.step, weight_range, threshold(options, chip), key)
+    step, due_at = change.step, threshold(options, chip)
+    if options.gradient_bits is not None:
+        unit = change.largest_step / (2 ** (options.gradient_bits - 1) - 1)
+        step = round_randomly(step, jnp.maximum(unit, jnp.finfo(jnp.float32).tiny), jax.random.fold_in(key, 1))
+    return accumulate(options, chip, layer, step, weight_range, due_at, key)
 
 
 def accumulate(
@@ -131,7 +148,12 @@ def accumulate(
     # What lies beyond the range can never be programmed and must not keep a device due for ever.
     edge, limit = weight_range * min(reach(options, chip), 1.0), weight_range * reach(options, chip)
     base = jnp.clip(base, -edge, edge)
-    total = jnp.clip(layer.memory[ACCUMULATOR] + step, -limit - base, limit - base)
+    total = layer.memory[ACCUMULATOR] + step
+    if options.accumulator_bits is not None:
+        unit = HEADROOM * threshold * weight_range / 2 ** (options.accumulator_bits - 1)
+        most = HEADROOM * threshold * weight_range
+        total = jnp.clip(round_randomly(total, unit, jax.random.fold_in(key, 2)), -most, most)
+    total = jnp.clip(total, -limit - base, limit - base)
     due = jnp.abs(total) > threshold * weight_range
     return Wish(due, base, held, {ACCUMULATOR: total})
 
@@ -253,4 +275,5 @@ POLICY = UpdatePolicy(
     update=update,
     aim=aim,
     settle=settle,
+    waits=True,
 )

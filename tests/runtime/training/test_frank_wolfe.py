@@ -1,5 +1,7 @@
 """Frank-Wolfe: three steps by hand for each set, NumPy's sets, and no target outside of the window."""
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -16,7 +18,7 @@ from runtime.training.vectors import pack, packing, unpack
 SETS = pytest.mark.parametrize("constraint", list(Constraint))
 
 
-def walk(options: FrankWolfe, start: np.ndarray, gradients: list[np.ndarray], weight_range: float, rate: float):
+def walk(options: FrankWolfe, start: np.ndarray, gradients: list[np.ndarray], weight_range: float, rate: float) -> Any:
     """The weights of one layer after each step."""
     weights = {"layer": jnp.asarray(start, jnp.float32)}
     packed, course = packing(weights), []
@@ -135,7 +137,7 @@ def test_no_target_ever_leaves_the_window(
         ({"constraint": "l2-ball", "radius": float("inf")}, "--radius is inf"),
     ],
 )
-def test_wrong_options_are_refused(given: dict, message: str) -> None:  # type: ignore[type-arg]
+def test_wrong_options_are_refused(given: dict[str, Any], message: str) -> None:
     with pytest.raises(CimcError, match=message):
         FrankWolfe(**given)
 
@@ -149,6 +151,7 @@ def test_layers_packed_together_keep_sets_of_their_own() -> None:
     ranges = {"a": jnp.float32(1), "b": jnp.asarray([1.0, 2.0, 3.0])}
     options = FrankWolfe(Constraint.k_sparse, density=0.5, averaging=1.0)
     theta = pack(packed, weights)
-    step = jax.jit(lambda: frank_wolfe.update(options, packed, g, frank_wolfe.init(theta), theta, ranges, 1.0))
+    memory, rate = frank_wolfe.init(theta), jnp.float32(1)
+    step = jax.jit(lambda: frank_wolfe.update(options, packed, g, memory, theta, ranges, rate))
     moved = {name: np.count_nonzero(array) for name, array in unpack(packed, step()[0]).items()}
     assert moved == {"a": 8, "b": 3}

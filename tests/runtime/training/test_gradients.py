@@ -1,4 +1,4 @@
-"""Forward gradients: each estimate against the backward pass, finite differences and NumPy; what is refused."""
+"""Forward gradients against the backward pass, finite differences and NumPy; what has none is refused."""
 
 from collections.abc import Callable
 from typing import Any
@@ -54,7 +54,12 @@ def branched() -> ir.Model:
         helper.make_node("Gemm", ["t", "w2", "b2"], ["y"], name="classes"),
         helper.make_node("Gemm", ["t", "w3"], ["z"], name="numbers"),
     ]
-    constants = {"w1": weights(4, 4), "slope": np.float32([0.25]), "w2": weights(4, 3, seed=1), "b2": weights(3)}
+    constants = {
+        "w1": weights(4, 4),
+        "slope": np.array([0.25], np.float32),
+        "w2": weights(4, 3, seed=1),
+        "b2": weights(3),
+    }
     constants["w3"] = weights(4, 2, seed=2)
     return network(nodes, {"x": ["N", 4]}, {"y": ["N", 3], "z": ["N", 2]}, constants)
 
@@ -109,7 +114,7 @@ def forward_of(
 ) -> tuple[ForwardPass, Parameters]:
     """The forward pass of random samples, and the parameters."""
     random, ((name, sizes),) = np.random.default_rng(0), system.network.inputs.items()
-    feeds = {name: jnp.asarray(random.uniform(-1, 1, (samples, *map(int, sizes[1:]))), jnp.float32)}
+    feeds = {name: jnp.asarray(random.uniform(-1, 1, (samples, *(int(size or 1) for size in sizes[1:]))), jnp.float32)}
     targets = {"y": jnp.asarray(random.integers(0, 2, samples), jnp.int32)}
     targets["z"] = jnp.asarray(random.uniform(-1, 1, (samples, 2)), jnp.float32)
 

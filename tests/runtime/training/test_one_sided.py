@@ -12,6 +12,7 @@ from cimc.options import Backward, Sync, Write
 from cimc.units import pair_targets
 from runtime.training.options import Policy
 from runtime.training.policies.policy import Change, LayerState
+from tests.runtime.one_layer import update_one
 
 WEIGHTS = 256
 LAWS = [
@@ -35,13 +36,12 @@ def test_weights_follow_what_is_asked_over_many_refreshes(pulse: Pulse, sync: Sy
     layer = LayerState(zeros, {"accumulator": zeros}, pairs, counts, pair_counts, pair_counts)
     asked, random = np.zeros(WEIGHTS), np.random.default_rng(0)
     step = jax.jit(
-        lambda layer, change, key: policy.compute.apply(
+        lambda layer, change, key: update_one(
             policy.rule,
             chip,
             layer,
             Change(change, change),
             weight_range=jnp.float32(1),
-            word_line=counts,
             key=key,
         )
     )

@@ -1,6 +1,8 @@
 """Update policies: found by name, options checked, a new one without touching the others."""
 
-from dataclasses import dataclass, replace
+import re
+from dataclasses import dataclass, fields, replace
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -15,9 +17,9 @@ from runtime.training.options import Policy
 from runtime.training.policies import POLICIES, make_rule, mixed_precision
 from runtime.training.policies.mixed_precision import MixedPrecision
 from runtime.training.policies.policy import Change, LayerState, Wish
-from runtime.training.update import update_layer
+from tests.runtime.one_layer import update_one
 
-COARSE = load_chip("brram-256x64")
+COARSE, FEW_STATES = load_chip("brram-256x64"), load_chip("ideal", "soft-bounds-10")
 
 
 def test_every_policy_is_found_by_its_name_with_default_options() -> None:
@@ -27,7 +29,23 @@ def test_every_policy_is_found_by_its_name_with_default_options() -> None:
         assert rule.policy is policy
         assert isinstance(rule.options, policy.options)
         hash(rule)  # a compiled step is made for it
-        rule.policy.check(rule.options, COARSE)
+        rule.policy.check(rule.options, FEW_STATES)
+
+
+def test_the_help_and_the_page_name_every_policy_and_its_options() -> None:
+    root = Path(__file__).parents[3]
+    page, command = (
+        (root / name).read_text(encoding="utf-8") for name in ("docs/policies.md", "cimc/commands/train.py")
+    )
+    rows = {line.split("`")[1]: line for line in page.splitlines() if line.startswith("| `")}
+    inherited = {field.name for field in fields(POLICIES["tiki-taka-v2"].options)}
+    assert rows.keys() == POLICIES.keys()
+    for name, policy in POLICIES.items():
+        assert re.search(rf"[ \"]{name}[ ,]", command), name
+        own = [field.name for field in fields(policy.options)]
+        if name in ("chopped-tiki-taka-v2", "agad"):  # their rows say: and
+            own = [option for option in own if option not in inherited]
+        assert [option for option in own if f"`{option}`" not in rows[name]] == []
 
 
 def test_options_are_given_as_values_or_texts_and_checked() -> None:
@@ -101,13 +119,12 @@ def test_a_policy_with_a_memory_and_options_of_its_own_is_one_record(monkeypatch
     layer = LayerState(zeros, {"accumulator": zeros, "count": zeros}, idle, counts, counts[None] + idle * 0, idle * 0)
     gradient = jnp.asarray(np.arange(32).reshape(shape) % 2, jnp.float32)
     for step in range(2):
-        layer = update_layer(
+        layer = update_one(
             rule,
             COARSE,
             layer,
             Change(gradient * 0.2, gradient),
             weight_range=jnp.float32(1),
-            word_line=counts,
             key=jax.random.key(step),
         )
         np.testing.assert_array_equal(layer.updates, gradient * step)
@@ -143,8 +160,6 @@ def test_a_weight_of_fine_steps_does_not_walk_with_the_noise_of_its_reads() -> N
         layer = LayerState(jnp.zeros(500), memory, pairs, counts[0], counts, counts)
         for step in range(40):  # up and down by two steps each time: nothing is left at the end
             change = Change(jnp.full(500, 0.002 * (-1) ** step), jnp.zeros(500))
-            layer = update_layer(
-                rule, chip, layer, change, weight_range=jnp.float32(1), word_line=counts[0], key=jax.random.key(step)
-            )
+            layer = update_one(rule, chip, layer, change, weight_range=jnp.float32(1), key=jax.random.key(step))
         walked[sync] = float(jnp.std(layer.conductance[0] - layer.conductance[1]))
     assert walked[Sync.auto] < 0.2 < 2.0 < walked[Sync.readback]  # uS; one read has 2 uS

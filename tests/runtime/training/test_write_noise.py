@@ -10,6 +10,7 @@ from cimc.device_pulse import Linear
 from cimc.options import Sync, Write
 from runtime.training.options import Policy
 from runtime.training.policies.policy import Change, LayerState
+from tests.runtime.one_layer import update_one
 
 WEIGHTS, NOISE = 4096, 0.01
 
@@ -23,13 +24,12 @@ def test_the_spread_after_many_writes_is_that_of_one() -> None:
     pairs, zeros = jnp.stack([weight, weight * 0]), jnp.zeros((2, WEIGHTS), jnp.int32)
     layer = LayerState(weight, {"accumulator": weight * 0}, pairs, counts, zeros, zeros, seen=pairs * 0)
     step = jax.jit(
-        lambda layer, change, key: policy.compute.apply(
+        lambda layer, change, key: update_one(
             policy.rule,
             chip,
             layer,
             Change(change, change),
             weight_range=jnp.float32(1),
-            word_line=counts,
             key=key,
         )
     )

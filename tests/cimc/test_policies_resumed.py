@@ -1,0 +1,94 @@
+"""Every update policy learns a small problem, and a run taken up again from its file ends with the same bits."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+from onnx import helper
+
+import cimc
+from cimc.api.checkpoint import checkpoint, load_run
+from cimc.api.system_of import state_of, system_of
+from cimc.artifact import Artifact, read_artifact, write_artifact
+from cimc.chip import load_chip
+from cimc.chip_to_toml import chip_to_toml
+from cimc.data.load import load
+from cimc.dataset import Dataset
+from cimc.options import Write
+from runtime.system.state import flatten_state
+from runtime.system.weight_range import training_weight_range
+from runtime.training.options import Policy, TrainingOptions
+from runtime.training.policies import POLICIES
+from runtime.training.train import Run, start, train
+from tests.networks import network_proto, weights
+
+STEPS = 60
+# What each needs to learn within 120 steps; the rest is by default. Blind pulses where there is a choice.
+SETTINGS: dict[str, dict[str, Any]] = {
+    "sign": {"share": 2},
+    "tiki-taka": {"rate": 30, "sweep": 2},
+    "tiki-taka-v2": {"sweep": 2},
+    "chopped-tiki-taka-v2": {"sweep": 2},
+    "agad": {"sweep": 2, "chop_every": 4},
+    "residual-learning": {"rate": 30, "sweep": 2, "least": 0.5},
+}
+CLOSED_LOOP = ("naive",)
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Artifact, Dataset]:
+    """A layer of eight inputs on devices of ten states, each with a step and bounds of its own, and its data."""
+    folder = tmp_path_factory.mktemp("policies")
+    random = np.random.default_rng(0)
+    x = random.normal(size=(400, 8)).astype(np.float32)
+    y = (x @ random.normal(size=8) > 0).astype(np.int32)
+    np.savez(folder / "data.npz", x_train=x, y_train=y, x_test=x, y_test=y)
+    nodes = [helper.make_node("MatMul", ["x", "w"], ["y"], name="fc")]
+    proto = network_proto(nodes, {"x": ["N", 8]}, {"y": ["N", 2]}, {"w": weights(8, 2)})
+    onnx.save(proto, folder / "small.onnx")
+    spreads = {"step_d2d": 0.1, "asymmetry_d2d": 0.02, "high_d2d": 0.05, "c2c": 0.1, "write_noise_uS": 0.5}
+    chip = load_chip("ideal", "soft-bounds-10", settings={"cell": {"pulse": spreads, "read_noise_uS": 0.5}})
+    (folder / "chip.toml").write_text(chip_to_toml(chip), encoding="utf-8")
+    cimc.compile(folder / "small.onnx", str(folder / "chip.toml"), output=folder / "small.cim", verify=False)
+    return folder, read_artifact(folder / "small.cim"), load(str(folder / "data.npz"))
+
+
+def options_of(name: str) -> TrainingOptions:
+    settings = tuple(SETTINGS.get(name, {}).items())
+    write = Write.verify if name in CLOSED_LOOP else Write.pulse
+    policy = Policy(method=name, write=write, settings=settings)
+    return TrainingOptions(policy=policy, epochs=2, steps_per_epoch=STEPS, lr=0.05, batch_size=16)
+
+
+@pytest.mark.parametrize("name", POLICIES)
+def test_a_policy_learns_and_its_run_goes_on_to_the_same_bits(
+    place: tuple[Path, Artifact, Dataset], name: str, tmp_path: Path
+) -> None:
+    _, artifact, data = place
+    options, system = options_of(name), system_of(artifact)
+    saved: list[Artifact] = []
+
+    def fresh() -> Run:
+        state, programmed = state_of(artifact, system, "small.cim", weight_range=training_weight_range)
+        return start(system, state, options, programmed)
+
+    def save(run: Run, total: int) -> None:
+        saved.append(checkpoint(artifact, run, total=total, options=options, data=data))
+
+    ended = train(system, fresh(), options, data, save)
+    write_artifact(tmp_path / "half.cim", saved[0])
+    half = read_artifact(tmp_path / "half.cim")
+    run = load_run(half, fresh(), source=artifact, options=options, data=data, path=tmp_path / "half.cim")
+    assert run.step == STEPS
+    again = train(system, run, options, data)
+    one, two = flatten_state(ended.state), flatten_state(again.state)
+    assert one.keys() == two.keys()
+    for array in one:
+        np.testing.assert_array_equal(one[array], two[array], err_msg=array)
+    assert any((one[array] != half.state[array]).any() for array in one), "the second half must change something"
+    assert ended.history[-1]["accuracy"] > 0.8, "half of all is chance"
+    for tile in options.policy.rule.tiles:
+        assert one[f"{tile}_trials/fc"].any(), "its devices take pulses"
+        assert (one[f"{tile}_step_up/fc"] != one["step_up/fc"]).all(), "its devices are others than those beside them"

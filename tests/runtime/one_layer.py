@@ -1,0 +1,47 @@
+"""One layer takes a step as training lets it, all of it at one word line and without a budget."""
+
+import jax.numpy as jnp
+from jax import Array
+
+from cimc.chip import Chip
+from cimc.row_cost import row_cost
+from runtime.devices.device import NONE
+from runtime.devices.traits import Traits
+from runtime.training.compute import ARRAYS, Compute
+from runtime.training.policies.policy import Change, LayerState, UpdateRule
+from runtime.training.row_writes import Lines
+from runtime.training.writes import Scheduler, no_schedule
+
+
+def one_line(shape: tuple[int, ...]) -> Lines:
+    """Weights of that shape at one word line of one array."""
+    none, zeros = jnp.zeros(1, jnp.int32), jnp.zeros(shape, jnp.int32)
+    return Lines((zeros,), none, none + 1, none, none, none, jnp.zeros(1), jnp.zeros(1))
+
+
+def update_one(
+    rule: UpdateRule,
+    chip: Chip,
+    layer: LayerState,
+    change: Change,
+    *,
+    weight_range: Array,
+    key: Array,
+    traits: Traits = NONE,
+    compute: Compute = ARRAYS,
+) -> LayerState:
+    """The layer after the step; arguments as `runtime.training.update.update_layers` takes them of one layer."""
+    lines, scheduler = one_line(change.step.shape), Scheduler(row_cost(chip, blind=False, row_reads=0))
+    (layer,), _ = compute.apply(
+        rule,
+        chip,
+        (layer,),
+        (change,),
+        ranges=(weight_range,),
+        traits=(traits,),
+        lines=lines,
+        scheduler=scheduler,
+        schedule=no_schedule(scheduler, lines),
+        key=key,
+    )
+    return layer
