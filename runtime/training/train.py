@@ -31,6 +31,7 @@ from runtime.training.losses import total_loss
 from runtime.training.objective import Objective, accuracy_of, measure_test, objective_of
 from runtime.training.optimizers import Steps
 from runtime.training.options import TrainingOptions
+from runtime.training.parallel import in_parts, mesh_for, on_all
 from runtime.training.policies.policy import UpdateRule
 from runtime.training.row_writes import Lines, lines_of
 from runtime.training.row_writes import total as sum_of
@@ -222,7 +223,8 @@ def train(
     check_augmentation(options.augment, system.network, objective.losses, objective.train)
     note(f"loss: {objective.text}")
     samples = len(data.train)
-    stored, targets = (dict(jax.device_put(arrays)) for arrays in (data.train.inputs, objective.train))
+    mesh = mesh_for(options.batch_size)
+    stored, targets = (on_all(mesh, dict(arrays)) for arrays in (data.train.inputs, objective.train))
     calibration = jax.device_put(dict(data.train.take(calibration_index(options.seed, samples)).inputs))
     per_epoch = options.steps(samples)
     total = per_epoch * options.epochs
@@ -250,13 +252,14 @@ def train(
         batches[:count] = order[position * options.batch_size :][: count * options.batch_size].reshape(count, -1)
         rates = np.zeros(STEPS_PER_CALL, np.float32)
         rates[:count] = lr[run.step :][:count] * plateau_factor(options, run.history)
+        carried = run.state, run.optimizer, run.loss_sum
         state, optimizer, loss_sum = train_steps(
             recipe,
-            (run.state, run.optimizer, run.loss_sum),
+            carried if mesh is None else on_all(mesh, carried),
             stored,
             targets,
             lines,
-            batches,
+            in_parts(mesh, batches),
             rates,
             step_key,
             np.int32(run.step),
@@ -280,7 +283,9 @@ def train(
                 note(f"no lower validation loss for {options.patience} epochs: ends after epoch {len(run.history)}")
                 total = run.step
             if run.step == total and run.best is not None:
-                run = replace(run, state={**run.best, **{name: run.state[name] for name in COUNTS}}, best=None)
+                run = replace(
+                    run, state={**run.best, **{name: run.state[name] for name in (*COUNTS, "schedule")}}, best=None
+                )
             checkpoint(run, total)
             began = saved = time.monotonic()
         elif time.monotonic() - saved > checkpoint_seconds:

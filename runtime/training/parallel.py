@@ -1,0 +1,31 @@
+"""Data-parallel training: every device that JAX sees takes an equal part of each batch.
+
+The program is one, of the whole batch (`jax.sharding`): draws do not depend on how many devices there are, and
+gradients differ only by the order in which they are summed. What the chip holds is the same on all of them.
+"""
+
+from typing import Any
+
+import jax
+import numpy as np
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+
+BATCH = "batch"
+
+
+def mesh_for(batch_size: int) -> Mesh | None:
+    """The devices that share a batch; None: one has all of it, because there are no others or it does not divide."""
+    devices = jax.local_devices()
+    if len(devices) == 1 or batch_size % len(devices):
+        return None
+    return Mesh(np.array(devices), (BATCH,))
+
+
+def on_all(mesh: Mesh | None, arrays: Any) -> Any:
+    """The arrays, whole on every device."""
+    return jax.device_put(arrays, None if mesh is None else NamedSharding(mesh, PartitionSpec()))
+
+
+def in_parts(mesh: Mesh | None, batches: Any) -> Any:
+    """Batches [steps, batch size], a part of each on every device."""
+    return batches if mesh is None else jax.device_put(batches, NamedSharding(mesh, PartitionSpec(None, BATCH)))
