@@ -59,7 +59,7 @@ def scheduler_of(rule: UpdateRule, chip: Chip, mapping: Mapping, budget: str | N
     Raises:
         CimcError: the policy loses what waits, or the budget is less than a row write takes.
     """
-    blind = getattr(rule.options, "write", Write.verify) == Write.pulse
+    blind = getattr(rule.options, "write", Write.pulse) == Write.pulse  # a policy without the choice pulses
     sync, reads = getattr(rule.options, "sync", None), 0
     if sync is not None:
         sync = sync_of(Sync(sync), Write.pulse if blind else Write.verify, chip.cell)
