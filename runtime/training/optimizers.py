@@ -82,7 +82,7 @@ def _in_units() -> Any:
         weights = tuple(unit * one for unit, one in zip(units, directions["weight"], strict=True))
         return {**directions, "weight": weights}, state
 
-    return optax.GradientTransformationExtraArgs(optax.init_empty_state, update)
+    return optax.GradientTransformationExtraArgs(lambda _: optax.EmptyState(), update)
 
 
 def _decay(weight_decay: float) -> Any:
