@@ -26,6 +26,9 @@ CELLS_IN_RANGE = 10.0  # fully-on cells in the ADC's range, as the reference sys
 READ_NOISE = 0.02  # of the window, likewise
 CONVERTERS = ("ideal", "8-bit")
 PARTS = ("states", "pcm", "presets")
+# Of a pulse of pcm-pair over the window, as a fraction of it: 0.005 (1 + 27.235 (1 - exp(-5)) / 5); Nandakumar's
+# threshold is the mean step.
+MEAN_STEP = 0.032
 LENET5 = ("--batch-size", "64", "--lr", "0.003", "--weight-decay", "0.1")
 PULSES = ("--write", "pulse", "--residual", "keep")
 
@@ -55,7 +58,8 @@ def cases(parts: list[str], epochs: int) -> Iterator[Case]:
             for converters in CONVERTERS:
                 yield Case("states", f"soft-bounds-{states}", converters, "lenet5", (*long, *PULSES), "pulse")
     if "pcm" in parts:
-        yield Case("pcm", "pcm-pair", "8-bit", "mlp", ("--batch-size", "64", "--epochs", str(epochs), *PULSES), "pulse")
+        length = ("--batch-size", "64", "--epochs", str(epochs), "--threshold", str(MEAN_STEP))
+        yield Case("pcm", "pcm-pair", "8-bit", "mlp", (*length, *PULSES), "pulse")
     if "presets" in parts:
         short = (*LENET5, "--epochs", "5", "--steps-per-epoch", "400")
         for name in device_names():
