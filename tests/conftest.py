@@ -1,7 +1,4 @@
-"""One compilation cache for a whole run of tests: what one test or worker compiles, the others find.
-
-Most of the time of the tests is XLA's: a lower level of its machine-code optimiser takes a fifth off that.
-"""
+"""One compilation cache for a whole run of tests: what one test or worker compiles, the others find."""
 
 import os
 import tempfile
@@ -15,7 +12,6 @@ def pytest_configure(config: pytest.Config) -> None:
         return
     folder = tempfile.TemporaryDirectory(prefix="cimc-tests-")
     config.add_cleanup(folder.cleanup)
-    os.environ.setdefault("XLA_FLAGS", "--xla_backend_optimization_level=1")
     os.environ["XDG_CACHE_HOME"] = folder.name
     os.environ["JAX_COMPILATION_CACHE_DIR"] = f"{folder.name}/cimc/xla"
     os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0.1"
