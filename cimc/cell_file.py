@@ -35,7 +35,7 @@ class CellFile:
 
     what: the kind, in errors. whole: the array of all cells in an NPZ. kinds: uS by name, of a column `kind`; none:
     only conductances. arrays, rows, columns: how many arrays there are, and their size. least: arrays that must be
-    told of. largest_uS: G_max of the chip, to tell other units.
+    told of. expected_uS: where the largest conductance and the median lie, if the unit is right.
     """
 
     what: str
@@ -45,7 +45,7 @@ class CellFile:
     rows: int
     columns: int
     least: int
-    largest_uS: float
+    expected_uS: tuple[float, float]
 
     @property
     def heads(self) -> list[str]:
@@ -64,16 +64,12 @@ def read_cells(path: str | Path, form: CellFile) -> Floats:
     """
     is_archive = Path(path).suffix.lower() == ".npz"
     values = _read_archive(path, form) if is_archive else _place(path, form, *_read_table(path, form))
-    told = values[values > 0]
-    if told.size and float(np.median(told)) > 100 * form.largest_uS:
+    told, (least, most) = values[values > 0], form.expected_uS
+    if told.size and not (float(np.max(told)) >= least and float(np.median(told)) <= most):
         raise CimcError(
-            f"{form.what} {path}: half of the conductances are above {float(np.median(told)):.3g} uS, where the chip's "
-            f"largest is {form.largest_uS:g} uS; give uS"
-        )
-    if told.size and float(np.max(told)) < 1e-5 * form.largest_uS:
-        raise CimcError(
-            f"{form.what} {path}: the largest conductance is {float(np.max(told)):.3g} uS, where the chip's largest is "
-            f"{form.largest_uS:g} uS: they look like siemens; give uS"
+            f"{form.what} {path}: the conductances reach {float(np.max(told)):.3g} uS, half of them "
+            f"{float(np.median(told)):.3g} uS, and the chip's lie from {least:.3g} to {most:.3g} uS: they look like "
+            "another unit; give uS"
         )
     return values
 

@@ -5,7 +5,7 @@ all cells is called `stuck_uS` in a fault map and `conductance_uS` in a measurem
 """
 
 from collections.abc import Mapping as Dictionary
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from cimc.cell_file import CellFile, Floats, read_cells
@@ -14,6 +14,8 @@ from cimc.errors import CimcError
 from cimc.mapping import Mapping
 
 SUFFIXES = (".csv", ".npz")
+# Of G_max: how far the conductances of a file may lie from it, before its unit must be another one.
+OPEN, SHORT, NEAR = 1e-5, 100.0, 20.0
 
 
 @dataclass(frozen=True, eq=False)
@@ -38,17 +40,22 @@ def read_dies(folder: str | Path, mapping: Mapping, *, chip: Chip, arrays: int |
     Raises:
         CimcError: there is none, two have one name, or as `read_fault_map`.
     """
+    return [read_die(file, mapping, chip=chip, arrays=arrays) for file in map_files(folder)]
+
+
+def map_files(folder: str | Path) -> list[Path]:
+    """The CSV and NPZ files of a folder, one a die, in the order of their names. Raises CimcError as `read_dies`."""
     place = Path(folder)
     if not place.is_dir():
-        raise CimcError(f"{folder} is no folder of fault maps; of one fault map use --faults")
+        raise CimcError(f"{folder} is no folder with a file a die; give a folder")
     files = sorted(file for file in place.iterdir() if file.suffix.lower() in SUFFIXES)
     if not files:
-        raise CimcError(f"folder {folder} holds no fault map; put one CSV or NPZ file a die there")
+        raise CimcError(f"folder {folder} holds no CSV or NPZ file; put one a die there")
     stems = [file.stem for file in files]
     twice = next((stem for stem in stems if stems.count(stem) > 1), None)
     if twice is not None:
         raise CimcError(f"folder {folder} holds two files of die {twice}; leave one out")
-    return [read_die(file, mapping, chip=chip, arrays=arrays) for file in files]
+    return files
 
 
 def read_fault_map(path: str | Path, mapping: Mapping, *, chip: Chip, arrays: int | None = None) -> Floats:
@@ -70,7 +77,9 @@ def read_fault_map(path: str | Path, mapping: Mapping, *, chip: Chip, arrays: in
     low = cell.conductance_min_uS if faults is None or faults.low_uS is None else faults.low_uS
     high = cell.conductance_max_uS if faults is None or faults.high_uS is None else faults.high_uS
     kinds = {"stuck-low": low, "stuck-high": high}
-    return read_cells(path, _form("fault map", "stuck_uS", kinds, mapping, chip, arrays or mapping.arrays))
+    form = _form("fault map", "stuck_uS", kinds, mapping, chip, arrays or mapping.arrays)
+    largest = cell.conductance_max_uS  # a stuck cell may be an open or a short one
+    return read_cells(path, replace(form, expected_uS=(OPEN * largest, SHORT * largest)))
 
 
 def read_measured(path: str | Path, mapping: Mapping, *, chip: Chip, arrays: int) -> Floats:
@@ -97,5 +106,5 @@ def _form(what: str, whole: str, kinds: Dictionary[str, float], mapping: Mapping
         rows=chip.array.rows,
         columns=chip.array.columns,
         least=least,
-        largest_uS=chip.cell.conductance_max_uS,
+        expected_uS=(chip.cell.conductance_max_uS / NEAR, chip.cell.conductance_max_uS * NEAR),
     )
