@@ -58,8 +58,8 @@ class Measured:
 def measure(
     package: str | Path | Package,
     measured: str | Path,
-    data: Dataset,
     *,
+    data: Dataset,
     metric: str | None = None,
     memory: int | None = None,
     carry: Carry = MappingProxyType({}),

@@ -56,7 +56,7 @@ def measure(
         found = cimc.measure(
             package,
             measured,
-            dataset,
+            data=dataset,
             metric=metric,
             memory=size,
             carry=parse_carry(carry),
