@@ -2,8 +2,8 @@
 
     python -m tests.benchmarks.placement --data-dir DIR [--out placement] [--seeds 0 1 2] [--dies 10]
 
-Each training is exported for each of the dies, without and with placement; every die is programmed once. What is done is
-kept in the output folder, so that an interrupted measurement goes on where it was. About an hour of two cores.
+Each training is exported for each of the dies, without and with placement; every die is programmed once. What is done
+is kept in the output folder, so that an interrupted measurement goes on where it was.
 """
 
 import json
