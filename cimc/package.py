@@ -193,7 +193,7 @@ def read_package(folder: str | Path) -> Package:
             network=contents["network.onnx"],
             chip_network=contents["model.onnx"],
             notes=dict(manifest["notes"]),
-            die=_die(contents, manifest["notes"]),
+            die=_die(contents, manifest["notes"], targets),
             wiring=wiring,
         )
     except FileNotFoundError as error:
@@ -242,12 +242,15 @@ def _stuck_in_use(die: Die, targets: Floats) -> npt.NDArray[np.int64]:
     return np.count_nonzero(used, axis=(1, 2))
 
 
-def _die(contents: dict[str, bytes], notes: dict[str, Any]) -> Die | None:
+def _die(contents: dict[str, bytes], notes: dict[str, Any], targets: Floats) -> Die | None:
     """The die that the package was made for."""
     if "program/stuck.npz" not in contents:
         return None
     with np.load(io.BytesIO(contents["program/stuck.npz"]), allow_pickle=False) as file:
-        return Die(str(notes["die"]["name"]), file["stuck_uS"])
+        stuck = file["stuck_uS"]
+    if stuck.shape[1:] != targets.shape[1:] or len(stuck) < len(targets):
+        raise ValueError("the stuck cells are not of these arrays")
+    return Die(str(notes["die"]["name"]), stuck)
 
 
 def _wiring(contents: dict[str, bytes], arrays: int) -> Wiring | None:

@@ -15,7 +15,7 @@ import numpy.typing as npt
 from cimc.addresses import take_from_arrays
 from cimc.mapping import Mapping
 
-Indices = npt.NDArray[np.int32]
+Indices = npt.NDArray[np.integer[Any]]
 Values = npt.NDArray[Any]
 
 

@@ -77,7 +77,7 @@ def best_order(wanted: Wanted, found: Found) -> Order:
     """The order of rows and columns, by turns."""
     order = as_mapped(*wanted.weight.shape)
     best = error(wanted, found, order)
-    for _ in range(MOST_TURNS):
+    for _ in range(MOST_TURNS if best else 0):
         tried = order_rows(wanted, found, order_columns(wanted, found, order))
         reached = error(wanted, found, tried)
         if reached >= best * (1 - BETTER):

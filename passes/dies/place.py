@@ -5,6 +5,7 @@ their columns' scales, over the same of the weights themselves: the noise that t
 takes inputs for uncorrelated, and leaves out what converters clip.
 """
 
+from collections.abc import Callable
 from collections.abc import Mapping as Dictionary
 from dataclasses import dataclass, replace
 from typing import Any
@@ -148,31 +149,33 @@ def _wire(
         Wanted(*(_in_units(part, mapping, chip)[0, 0] for part in parts))
         for parts in zip(*(lay_on_arrays(mapping, of, chip=chip, fill=0) for of in (sums, costs)), strict=True)
     ]
-    found = [found_of(_in_units(stuck, mapping, chip), counts, cell) for stuck in die.stuck]
-    if not any(one.faulty.any() for one in found[: len(wanted)]):
+    if np.isnan(die.stuck[: len(wanted)]).all():
         return None, 0.0
-    array = _choose_arrays(wanted, found, mapping)
-    orders, least = [], 0.0
+
+    def array_of_die(number: int) -> Found:
+        return found_of(_in_units(die.stuck[number], mapping, chip), counts, cell)
+
+    array = _choose_arrays(wanted, len(die.stuck), array_of_die, mapping)
+    lines, least = [], 0.0
     for one, place in zip(wanted, array.tolist(), strict=True):
-        straight = as_mapped(*one.weight.shape)
-        orders.append(best_order(one, found[place]) if found[place].faulty.any() else straight)
-        least += bound(one, found[place])
-    lines = [_lines(order, mapping, chip) for order in orders]
+        found = array_of_die(place)
+        lines.append(_lines(best_order(one, found), mapping, chip))
+        least += bound(one, found)
     word_lines, bit_lines = (np.stack(side).astype(np.int32) for side in zip(*lines, strict=True))
     return Wiring(array.astype(np.int32), word_lines, bit_lines, int(array.max()) + 1), least
 
 
-def _choose_arrays(wanted: list[Wanted], found: list[Found], mapping: Mapping) -> Any:
+def _choose_arrays(wanted: list[Wanted], arrays: int, array_of_die: Callable[[int], Found], mapping: Mapping) -> Any:
     """The array of the die for each array of the mapping, of the same chip, by the error with its lines as mapped."""
-    costs = np.full((len(wanted), len(found)), np.inf)
-    for number, one in enumerate(wanted):
-        chip = mapping.place_of(number)[0]
-        straight = as_mapped(*one.weight.shape)
-        for place, other in enumerate(found):
-            if place // mapping.arrays_per_chip == chip:
-                costs[number, place] = error(one, other, straight) if other.faulty.any() else 0.0
-    finite = costs[np.isfinite(costs)]
-    costs += MOVED * float(finite.max()) * (1 - np.eye(*costs.shape))
+    costs = np.full((len(wanted), arrays), np.inf)
+    chips = [mapping.place_of(number)[0] for number in range(len(wanted))]
+    straight = as_mapped(*wanted[0].weight.shape)
+    for place in range(arrays):
+        found = array_of_die(place)
+        for number, one in enumerate(wanted):
+            if place // mapping.arrays_per_chip == chips[number]:
+                costs[number, place] = error(one, found, straight)
+    costs += MOVED * (float(costs[np.isfinite(costs)].max()) or 1.0) * (1 - np.eye(*costs.shape))
     return linear_sum_assignment(costs)[1]
 
 

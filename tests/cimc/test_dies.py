@@ -98,8 +98,8 @@ def placed(place: Path, data: Dataset, die: Path) -> Package:
 def draw_wiring(random: np.random.Generator, package: Package) -> Wiring:
     """Arrays of the chip and orders of lines, drawn."""
     arrays = package.mapping.arrays
-    lines = [np.stack([random.permutation(n) for _ in range(arrays)]) for n in (ROWS, COLUMNS)]
-    return Wiring(random.permutation(ARRAYS)[:arrays], *lines, ARRAYS)
+    rows, columns = (np.stack([random.permutation(n) for _ in range(arrays)]) for n in (ROWS, COLUMNS))
+    return Wiring(random.permutation(ARRAYS)[:arrays], rows, columns, ARRAYS)
 
 
 def products_on_die(package: Package, targets: np.ndarray, layer: str, x: np.ndarray) -> np.ndarray:

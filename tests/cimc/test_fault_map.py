@@ -100,7 +100,7 @@ def test_archives_hold_the_same_as_tables(place: Path) -> None:
     stored = read_artifact("small.cim")
     table = write_map("0,3,4,stuck-high", "1,5,7,stuck-low")
     of_table = read_fault_map(table, stored.mapping, chip=stored.chip)
-    places = {"array": [0, 1], "row": [3, 5], "column": [4, 7]}
+    places: dict[str, Any] = {"array": [0, 1], "row": [3, 5], "column": [4, 7]}
     np.savez("kinds.npz", **places, kind=["stuck-high", "stuck-low"])
     np.savez("values.npz", **places, conductance_uS=[70.0, 10.0])
     np.savez("whole.npz", stuck_uS=of_table)
