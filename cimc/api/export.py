@@ -26,7 +26,7 @@ from cimc.fault_map import read_die
 from cimc.options import Correct, DiePlacement, Weights, check_choice, check_whole
 from cimc.package import Package, require_package_place, write_package
 from passes.chip_network import chip_network
-from passes.dies.place import place_on_die
+from passes.dies.place import place_on_die, require_placeable
 from passes.leave_digital import leave_digital, matching_layers
 from passes.set_constants import set_constants
 from runtime.crossbar.keys import new_key
@@ -111,6 +111,10 @@ def export(
     lowered = leave_digital(artifact.network, dict.fromkeys(names, "--digital"))
     onto = None if chip is None else target
     mapping = remap(artifact, lowered, chip=onto, rows_per_read=rows, groups_per_read=groups)
+    on_die = None
+    if die is not None:
+        require_placeable(mapping, target)
+        on_die = read_die(die, mapping, chip=target)
     for line in note_without_groups(mapping, groups):
         note(line)
     system = build_system(load_network(lowered), mapping, target)
@@ -149,8 +153,7 @@ def export(
             notes["correction"] = figures_of(found, correction)
     result = program_of(system, state)
     placed = None
-    if die is not None:
-        on_die = read_die(die, mapping, chip=target)
+    if on_die is not None:
         powers = {} if known is None else input_powers(system, state, *known, carry=carry)
         placed = place_on_die(result, mapping, target, on_die, placement=chosen_placement, powers=powers)
         result, notes["die"] = placed.program, placed.figures

@@ -46,6 +46,20 @@ class Placed:
     figures: dict[str, Any]
 
 
+def require_placeable(mapping: Mapping, chip: Chip) -> None:
+    """Raises CimcError where layers have several copies, or bit slices lie in arrays of their own."""
+    copied = next((layer.name for layer in mapping.layers if layer.copies > 1), None)
+    if copied is not None:
+        raise CimcError(
+            f"{copied} has {mapping.layer(copied).copies} copies on the chip, and each would need targets of its own "
+            "on a die; compile it with one copy, without --objective"
+        )
+    if mapping.physical_per_array > 1:
+        raise CimcError(
+            f"the bit slices of {chip.name} lie in arrays of their own; --die takes those of one array only"
+        )
+
+
 def place_on_die(
     program: Program,
     mapping: Mapping,
@@ -59,27 +73,14 @@ def place_on_die(
 
     Args:
         program: of the network on perfect arrays.
-        mapping: of the network.
+        mapping: of the network, as `require_placeable` wants it.
         chip: the chip.
         die: what is stuck.
         placement: none: targets stay, and stuck cells hold what they hold; pairs: the good devices of a weight take up
             the error of its stuck ones; full: before that arrays and lines are chosen.
         powers: by layer, the mean square of the inputs of each weight row [rows], or of grouped ones [rows, groups], in
             any unit; 1 of all layers that are not there.
-
-    Raises:
-        CimcError: layers have several copies, or bit slices lie in arrays of their own.
     """
-    copied = next((layer.name for layer in mapping.layers if layer.copies > 1), None)
-    if copied is not None:
-        raise CimcError(
-            f"{copied} has {mapping.layer(copied).copies} copies on the chip, and each would need targets of its own "
-            "on a die; compile it with one copy, without --objective"
-        )
-    if mapping.physical_per_array > 1:
-        raise CimcError(
-            f"the bit slices of {chip.name} lie in arrays of their own; --die takes those of one array only"
-        )
     counts = coefficients(chip, mapping.rows_per_weight * mapping.columns_per_weight)
     cell = programmable(chip)
     importance = {name: _importance(layer, chip, powers.get(name)) for name, layer in program.layers.items()}

@@ -21,6 +21,7 @@ from cimc.package import Package, read_package, write_package
 from cimc.program_files import address_map, array_targets
 from cimc.units import pair_weight
 from cimc.wiring import Wiring, layers_on_die
+from passes.dies.place import require_placeable
 from runtime.network.load import load_network
 from runtime.system.inference import predict
 from runtime.system.inputs import match_data
@@ -263,6 +264,16 @@ def test_spare_columns_take_the_place_of_bad_ones(place: Path, data: Dataset, st
     assert package.notes["die"]["expected_error"]["none"] > 0.1
     assert package.notes["die"]["expected_error"]["full"] == 0
     assert package.notes["die"]["stuck"] == 0
+
+
+def test_copies_and_slices_in_arrays_of_their_own_are_refused(straight: Package) -> None:
+    first, *rest = straight.mapping.layers
+    copied = straight.mapping.model_copy(update={"layers": (first.model_copy(update={"copies": 2}), *rest)})
+    with pytest.raises(CimcError, match="first has 2 copies on the chip"):
+        require_placeable(copied, straight.chip)
+    with pytest.raises(CimcError, match="bit slices of brram-256x64 lie in arrays of their own"):
+        require_placeable(straight.mapping.model_copy(update={"physical_per_array": 2}), straight.chip)
+    require_placeable(straight.mapping, straight.chip)
 
 
 # --- Chips ---
