@@ -4,6 +4,7 @@ The files are those of `cimc.cell_file`: CSV or NPZ, with `kind` (stuck-low, stu
 all cells is called `stuck_uS` in a fault map and `conductance_uS` in a measurement.
 """
 
+from collections.abc import Iterator
 from collections.abc import Mapping as Dictionary
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -34,13 +35,14 @@ def read_die(path: str | Path, mapping: Mapping, *, chip: Chip, arrays: int | No
     return Die(Path(path).stem, read_fault_map(path, mapping, chip=chip, arrays=arrays))
 
 
-def read_dies(folder: str | Path, mapping: Mapping, *, chip: Chip, arrays: int | None = None) -> list[Die]:
+def read_dies(folder: str | Path, mapping: Mapping, *, chip: Chip, arrays: int | None = None) -> Iterator[Die]:
     """The die of every fault map (.csv, .npz) in a folder, in the order of their names.
 
     Raises:
         CimcError: there is none, two have one name, or as `read_fault_map`.
     """
-    return [read_die(file, mapping, chip=chip, arrays=arrays) for file in map_files(folder)]
+    for file in map_files(folder):
+        yield read_die(file, mapping, chip=chip, arrays=arrays)
 
 
 def map_files(folder: str | Path) -> list[Path]:

@@ -1,6 +1,6 @@
 """Virtual chips programmed with a package."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -81,10 +81,12 @@ def deploy(
     seconds = tuple(dict.fromkeys(parse_time(time) for time in at))
     if chosen is not Compensate.none and not seconds:
         raise CimcError(f"compensate {chosen} makes up for what time does; say when with at, such as --at 1h,1y")
-    real = _dies(contents, faults, dies)
-    stuck = [layers_on_die(contents.mapping, contents.wiring, die.stuck) for die in real]
+    names, stuck = [], []
+    for die in _dies(contents, faults, dies):
+        names.append(die.name)
+        stuck.append(layers_on_die(contents.mapping, contents.wiring, die.stuck))
     if dies is not None:
-        chips *= len(real)
+        chips *= len(names)
     total = chips * len(data.test) * (1 + len(seconds))
     result = deploy_program(
         system,
@@ -110,10 +112,10 @@ def deploy(
         partial(errors_of_first_chip, system, contents.program, data, chips=chips, seed=seed, carry=carry, stuck=stuck),
         note,
     )
-    return result if dies is None else replace(result, dies=tuple(real[n % len(real)].name for n in range(chips)))
+    return result if dies is None else replace(result, dies=tuple(names * (chips // len(names))))
 
 
-def _dies(package: Package, faults: str | Path | None, folder: str | Path | None) -> list[Die]:
+def _dies(package: Package, faults: str | Path | None, folder: str | Path | None) -> Iterable[Die]:
     """The dies that the chips are in turn; none: virtual ones, as the chip's description says."""
     if faults is not None and folder is not None:
         raise CimcError("faults and dies were both given: the one is a map of every chip, the other a folder of maps")
