@@ -11,7 +11,7 @@ from jax import Array
 T = TypeVar("T")
 
 
-def _known(options: dict[str, str | int | bool]) -> dict[str, str | int | bool]:
+def _known(options: dict[str, bool]) -> dict[str, bool]:
     """The options, if this release of XLA knows them, else none."""
     try:
         jax.jit(lambda: 0, compiler_options=options).lower().compile()
