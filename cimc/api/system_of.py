@@ -18,7 +18,7 @@ def system_of(artifact: Artifact, backward: Backward = Backward.digital) -> Syst
     return _system_of(artifact.network, artifact.mapping, artifact.chip, backward)
 
 
-@lru_cache(maxsize=4)
+@lru_cache(maxsize=2)
 def _system_of(network: ir.Model, mapping: Mapping, chip: Chip, backward: Backward) -> System:
     return build_system(load_network(network), mapping, chip, backward)
 
