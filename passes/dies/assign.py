@@ -57,7 +57,8 @@ def found_of(stuck: npt.NDArray[np.float32], counts: Doubles, cell: Programmable
     both = []
     for rows in (stuck, stuck[::-1]):
         for lines in (rows, rows[:, ::-1]):
-            both.append(bounds(lines.reshape(-1, *stuck.shape[2:]), counts, cell))
+            by_device = lines.swapaxes(0, 1).reshape(-1, *stuck.shape[2:])  # numbered column by column
+            both.append(bounds(by_device, counts, cell))
     low, high = (np.stack(side).reshape(2, 2, *stuck.shape[2:]) for side in zip(*both, strict=True))
     return Found(low, high, np.any(~np.isnan(stuck), axis=(0, 1)))
 

@@ -81,8 +81,7 @@ def place_on_die(
         powers: by layer, the mean square of the inputs of each weight row [rows], or of grouped ones [rows, groups], in
             any unit; 1 of all layers that are not there.
     """
-    counts = coefficients(chip, mapping.rows_per_weight * mapping.columns_per_weight)
-    cell = programmable(chip)
+    counts, cell = coefficients(chip), programmable(chip)
     importance = {name: _importance(layer, chip, powers.get(name)) for name, layer in program.layers.items()}
 
     def targets_of(stuck: dict[str, Floats], *, compensated: bool) -> dict[str, Floats]:
@@ -139,8 +138,7 @@ def _wire(
     program: Program, mapping: Mapping, chip: Chip, die: Die, importance: Dictionary[str, Doubles]
 ) -> tuple[Wiring | None, float]:
     """The wiring, None where nothing is stuck in the arrays of the mapping; and the bound of the error."""
-    devices = mapping.rows_per_weight * mapping.columns_per_weight
-    counts, cell = coefficients(chip, devices), programmable(chip)
+    counts, cell = coefficients(chip), programmable(chip)
     sums = {
         name: np.broadcast_to(np.tensordot(counts, layer.targets, axes=1), layer.targets.shape)
         for name, layer in program.layers.items()

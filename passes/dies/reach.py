@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from cimc.chip import Chip
 from cimc.program import Floats
-from cimc.units import level_targets, pair_targets, pair_weight
+from cimc.units import level_targets, pair_targets
 
 Doubles = npt.NDArray[np.float64]
 
@@ -34,12 +34,9 @@ def programmable(chip: Chip) -> Programmable:
     return Programmable(float(extremes.min()), float(extremes.max()), step, None)
 
 
-def coefficients(chip: Chip, devices: int) -> Doubles:
+def coefficients(chip: Chip) -> Doubles:
     """What 1 uS of each device of a weight counts, [devices], in weights of a range of 1."""
-    single = np.zeros((devices + 1, devices, 1), np.float32)
-    single[1:, :, 0] = np.eye(devices, dtype=np.float32)
-    weights = [float(pair_weight(one[:, :, None], np.float32(1), chip)[0, 0]) for one in single]
-    return np.array(weights[1:]) - weights[0]
+    return np.array(chip.scheme.counts, np.float64) / chip.scheme.full_uS
 
 
 def bounds(stuck: Floats, counts: Doubles, cell: Programmable) -> tuple[Doubles, Doubles]:

@@ -206,11 +206,8 @@ def run_onnx(package: Package, x: np.ndarray) -> Any:
     return session.run(None, {session.get_inputs()[0].name: x})[0]
 
 
-@pytest.mark.parametrize("placement", ["none", "pairs", "full"])
-def test_the_runtime_with_the_stuck_cells_agrees_with_model_onnx(
-    place: Path, data: Dataset, die: Path, placement: str
-) -> None:
-    package = cimc.export(place / "small.cim", data=data, die=die, placement=placement)
+def check_agreement(package: Package, data: Dataset, x: np.ndarray) -> None:
+    """The runtime, with what the die of the package holds, gives what model.onnx gives in onnxruntime."""
     assert package.die is not None
     system = build_system(load_network(package.network), package.mapping, package.chip)
     state = programmed_state(system, package.program)
@@ -220,8 +217,37 @@ def test_the_runtime_with_the_stuck_cells_agrees_with_model_onnx(
         np.testing.assert_array_equal(held, targets, err_msg="the targets are what the die can hold")
     matched = match_data(system.network, data, free_batch=False)
     found = predict(system, state, matched.test, matched.preprocess)
-    x = np.load(place / "data.npz")["x_test"]
     np.testing.assert_allclose(next(iter(found.values())), run_onnx(package, x), rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("placement", ["none", "pairs", "full"])
+def test_the_runtime_with_the_stuck_cells_agrees_with_model_onnx(
+    place: Path, data: Dataset, die: Path, placement: str
+) -> None:
+    package = cimc.export(place / "small.cim", data=data, die=die, placement=placement)
+    check_agreement(package, data, np.load(place / "data.npz")["x_test"])
+
+
+@pytest.mark.parametrize(
+    "scheme",
+    [
+        {"scheme": "differential-rows"},
+        {"scheme": "differential", "bits": 4, "bits_per_cell": 2},
+        {"scheme": "offset", "offset_columns": 2},
+        {"scheme": "single", "bits": 4, "bits_per_cell": 1},
+    ],
+    ids=lambda scheme: "-".join(map(str, scheme.values())),
+)
+def test_a_die_of_every_scheme_is_placed_and_agrees(
+    place: Path, data: Dataset, tmp_path: Path, scheme: dict[str, Any]
+) -> None:
+    chip = load_chip("brram-256x64", settings={**QUIET, "weights": scheme})
+    compiled = cimc.compile(place / "small.onnx", chip, verify=False).artifact
+    draw_die(tmp_path / "die.npz", 0.2, 7, arrays=compiled.mapping.arrays)
+    package = cimc.export(compiled, data=data, die=tmp_path / "die.npz", output=tmp_path / "package")
+    errors = package.notes["die"]["expected_error"]
+    assert errors["bound"] <= errors["full"] < errors["pairs"] / 2 <= errors["none"] / 2
+    check_agreement(read_package(tmp_path / "package"), data, np.load(place / "data.npz")["x_test"])
 
 
 def test_placement_gains_step_by_step_and_says_what(place: Path, data: Dataset, die: Path, straight: Package) -> None:

@@ -23,7 +23,7 @@ from passes.dies.assign import (
 from passes.dies.reach import Programmable, bounds, coefficients, compensate, held, programmable
 
 CHIP = load_chip("brram-256x64")
-PAIR, ANALOG = coefficients(CHIP, 2), programmable(CHIP)
+PAIR, ANALOG = coefficients(CHIP), programmable(CHIP)
 LEVELS = Programmable(0.0, 3.0, 1.0, np.arange(4, dtype=np.float32))
 
 
