@@ -79,7 +79,7 @@ def read_fault_map(path: str | Path, mapping: Mapping, *, chip: Chip, arrays: in
     low = cell.conductance_min_uS if faults is None or faults.low_uS is None else faults.low_uS
     high = cell.conductance_max_uS if faults is None or faults.high_uS is None else faults.high_uS
     kinds = {"stuck-low": low, "stuck-high": high}
-    form = _form("fault map", "stuck_uS", kinds, mapping, chip, arrays or mapping.arrays)
+    form = _form("fault map", "stuck_uS", kinds, mapping, chip, arrays or mapping.arrays * mapping.physical_per_array)
     largest = cell.conductance_max_uS  # a stuck cell may be an open or a short one
     return read_cells(path, replace(form, expected_uS=(OPEN * largest, SHORT * largest)))
 
@@ -104,7 +104,7 @@ def _form(what: str, whole: str, kinds: Dictionary[str, float], mapping: Mapping
         what,
         whole,
         kinds,
-        arrays=mapping.chips * mapping.arrays_per_chip,
+        arrays=mapping.chips * mapping.arrays_per_chip * mapping.physical_per_array,
         rows=chip.array.rows,
         columns=chip.array.columns,
         least=least,

@@ -85,13 +85,13 @@ def block_table(mapping: Mapping) -> str:
 
 def blocks_by_array(mapping: Mapping, wiring: Wiring | None = None) -> list[list[tuple[MappedLayer, Block]]]:
     """The blocks in every physical array, in the order of the layers."""
-    held: list[list[tuple[MappedLayer, Block]]] = [[] for _ in range(mapping.arrays)]
+    arrays = range(mapping.arrays) if wiring is None else wiring.array.tolist()
+    held: list[list[tuple[MappedLayer, Block]]] = [
+        [] for _ in range(mapping.arrays if wiring is None else wiring.arrays)
+    ]
     for layer in mapping.layers:
         for block in layer.blocks:
-            held[block.array].append((layer, block))
-    if wiring is not None:
-        there = dict(zip(wiring.array.tolist(), held, strict=True))
-        return [there.get(array, []) for array in range(wiring.arrays)]
+            held[arrays[block.array]].append((layer, block))
     return [blocks for blocks in held for _ in range(mapping.physical_per_array)]
 
 
@@ -186,8 +186,7 @@ def _comments(
         *([] if levels is None else [f"levels: {levels}"]),
         f"order: a line is a word line (input), wl 0 to {rows - 1}, its index in the first field; "
         f"fields bl0 to bl{columns - 1} are the bit lines (outputs); row 0, bl0 is the cell at word line 0, bit line 0",
-        f"sign: {weight_text(chip)}{', on lines that addresses.npz names' if moved else ''}; README.md has the weight "
-        "ranges",
+        f"sign: {weight_text(chip, moved)}; README.md has the weight ranges",
         f"unused: {UNUSED}",
         f"tolerance: {tolerance}",
         f"most trials: {most_trials(chip)}",
@@ -197,12 +196,13 @@ def _comments(
     ]
 
 
-def weight_text(chip: Chip) -> str:
-    """How the devices of a weight lie and what they stand for, on one line."""
+def weight_text(chip: Chip, moved: bool = False) -> str:
+    """How the devices of a weight lie and what they stand for, on one line; moved: they are placed around faults."""
     if chip.scheme.has_pair and not chip.scheme.in_rows:
         return (
-            "a weight is a pair of neighbouring bit lines of one word line, G+ first, then G-; "
-            "weight = (G+ - G-) x weight range / (G_max - G_min)"
+            "a weight is a pair of neighbouring bit lines of one word line, "
+            + ("addresses.npz says which of them is G+; " if moved else "G+ first, then G-; ")
+            + "weight = (G+ - G-) x weight range / (G_max - G_min)"
         )
     counts = ", ".join(f"{count:g}" for count in chip.scheme.counts)
     rows, columns, arrays = chip.rows_per_weight, chip.columns_per_weight, chip.physical_per_array

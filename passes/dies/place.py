@@ -58,6 +58,8 @@ def require_placeable(mapping: Mapping, chip: Chip) -> None:
         raise CimcError(
             f"the bit slices of {chip.name} lie in arrays of their own; --die takes those of one array only"
         )
+    if chip.scheme.reference is not None:
+        raise CimcError(f"the arrays of {chip.name} have a reference column, which --die does not place around faults")
 
 
 def place_on_die(

@@ -13,8 +13,8 @@ from typer.testing import CliRunner
 
 import cimc
 from cimc.api.choose_layout import MEASURED
-from cimc.commands.main import app
 from cimc.chip import load_chip
+from cimc.commands.main import app
 from cimc.dataset import Dataset, Samples
 from cimc.errors import CimcError
 from cimc.report.page import report

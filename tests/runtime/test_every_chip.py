@@ -78,8 +78,8 @@ def test_the_exported_network_gives_what_the_arrays_give(name: str) -> None:
     x = np.random.default_rng(3).uniform(-1, 1, (4, 4, 5, 5)).astype(np.float32)
     batch = Batch(0, Samples({"x": x}), {"x": x})
     (on_arrays,) = outputs_on_arrays(system, state, batch, None).values()
-    (exported,) = run(chip_network(lowered, mapping, chip, program_of(system, state)), {"x": x})
-    (exact,) = run(lowered, {"x": x})
+    exported = np.asarray(run(chip_network(lowered, mapping, chip, program_of(system, state)), {"x": x})[0], np.float32)
+    exact = np.asarray(run(lowered, {"x": x})[0], np.float32)
     np.testing.assert_allclose(exported, on_arrays, atol=2e-5 * np.abs(exact).max())
     # What is compared is the network and not two times nothing.
     assert np.corrcoef(exported.ravel(), exact.ravel())[0, 1] > 0.6
