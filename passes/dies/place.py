@@ -47,7 +47,7 @@ class Placed:
 
 
 def require_placeable(mapping: Mapping, chip: Chip) -> None:
-    """Raises CimcError where layers have several copies, or bit slices lie in arrays of their own."""
+    """Raises CimcError of layers in copies, bit slices in arrays of their own, and arrays with a reference column."""
     copied = next((layer.name for layer in mapping.layers if layer.copies > 1), None)
     if copied is not None:
         raise CimcError(
@@ -188,9 +188,8 @@ def _in_units(array: Floats, mapping: Mapping, chip: Chip) -> Any:
 
 
 def _sizes(mapping: Mapping, chip: Chip) -> tuple[int, int]:
-    """Units of an array: spare columns are among them, the columns that hold the offset are not."""
-    columns = chip.array.columns - chip.weights.offset_columns
-    return chip.array.rows // mapping.rows_per_weight, columns // mapping.columns_per_weight
+    """Units of an array, those of spare columns among them."""
+    return chip.array.rows // mapping.rows_per_weight, chip.array.columns // mapping.columns_per_weight
 
 
 def _lines(order: Order, mapping: Mapping, chip: Chip) -> tuple[Any, Any]:

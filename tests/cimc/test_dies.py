@@ -233,7 +233,7 @@ def test_the_runtime_with_the_stuck_cells_agrees_with_model_onnx(
     [
         {"scheme": "differential-rows"},
         {"scheme": "differential", "bits": 4, "bits_per_cell": 2},
-        {"scheme": "offset", "offset_columns": 2},
+        {"scheme": "offset"},
         {"scheme": "single", "bits": 4, "bits_per_cell": 1},
     ],
     ids=lambda scheme: "-".join(map(str, scheme.values())),
