@@ -59,14 +59,11 @@ app.command()(quickstart)
 
 
 def main() -> None:
-    """Entry point: a problem of the user's is one line on stderr and exit status 1."""
+    """Run the command: a problem of the user's is one line on stderr and exit status 1."""
     try:
         app()
     except CimcError as error:
         _fail(str(error))
-    except KeyboardInterrupt:
-        print("interrupted", file=sys.stderr)
-        raise SystemExit(130) from None
     except BrokenPipeError:
         # The reader of our output has gone (`cimc ... | head`): nothing to report.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
