@@ -4,9 +4,10 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
-NonNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
-Finite = Annotated[float, Field(allow_inf_nan=False)]
+# In the units of the keys no part of a chip is beyond these; products of several are then numbers too, in float32.
+Positive = Annotated[float, Field(gt=0, ge=1e-12, le=1e12)]
+NonNegative = Annotated[float, Field(ge=0, le=1e12)]
+Finite = Annotated[float, Field(ge=-1e12, le=1e12)]
 
 
 class Section(BaseModel):
@@ -27,7 +28,7 @@ class Array(Section):
         description="bit lines that share an ADC: sets how many there are, and so their area; the time that sharing "
         "takes is part of cost.mvm_us",
     )
-    per_chip: int = Field(gt=0, description="physical arrays on one chip")
+    per_chip: int = Field(gt=0, le=1 << 30, description="physical arrays on one chip")
 
 
 class Weights(Section):
@@ -132,8 +133,8 @@ class Cores(Section):
     """Cores on a mesh, each with arrays, a vector unit and a memory. What is left out is not modelled: no time."""
 
     count: int = Field(default=1, gt=0, le=1 << 12, description="cores on one chip; arrays are shared out evenly")
-    mesh_rows: int = Field(default=1, gt=0, description="rows of the mesh of cores; rows x columns holds all cores")
-    mesh_columns: int = Field(default=1, gt=0, description="columns of the mesh of cores")
+    mesh_rows: int = Field(default=1, gt=0, le=1 << 12, description="rows of the mesh of cores; rows x columns holds all cores")
+    mesh_columns: int = Field(default=1, gt=0, le=1 << 12, description="columns of the mesh of cores")
     mvm_start_ns: Positive | None = Field(
         default=None,
         description="least time between two MVM starts of a core, ns; arrays of one core that share their inputs (the "

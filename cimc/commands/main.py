@@ -5,6 +5,7 @@ A command imports what is heavy when it is called, so that --help answers at onc
 
 import os
 import sys
+import warnings
 from typing import Annotated
 
 import typer
@@ -60,6 +61,8 @@ app.command()(quickstart)
 
 def main() -> None:
     """Run the command: a problem of the user's is one line on stderr and exit status 1."""
+    if not sys.warnoptions:
+        warnings.simplefilter("ignore")  # Python's are for developers; ours are lines of our own
     try:
         app()
     except CimcError as error:
