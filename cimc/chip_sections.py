@@ -2,12 +2,27 @@
 
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
-# In the units of the keys no part of a chip is beyond these; products of several are then numbers too, in float32.
-Positive = Annotated[float, Field(gt=0, ge=1e-12, le=1e12)]
-NonNegative = Annotated[float, Field(ge=0, le=1e12)]
-Finite = Annotated[float, Field(ge=-1e12, le=1e12)]
+# In the units of their keys no figures of a chip are beyond these; products of several are numbers then, in float32 too.
+LEAST, MOST = 1e-12, 1e12
+
+
+def _within(number: float) -> float:
+    if abs(number) > MOST:
+        raise ValueError(f"beyond what physics allows, {MOST:g} in the unit of the key")
+    return number
+
+
+def _above(number: float) -> float:
+    if number < LEAST:
+        raise ValueError(f"below what physics allows, {LEAST:g} in the unit of the key")
+    return _within(number)
+
+
+Positive = Annotated[float, Field(gt=0, allow_inf_nan=False), AfterValidator(_above)]
+NonNegative = Annotated[float, Field(ge=0, allow_inf_nan=False), AfterValidator(_within)]
+Finite = Annotated[float, Field(allow_inf_nan=False), AfterValidator(_within)]
 
 
 class Section(BaseModel):
@@ -133,7 +148,9 @@ class Cores(Section):
     """Cores on a mesh, each with arrays, a vector unit and a memory. What is left out is not modelled: no time."""
 
     count: int = Field(default=1, gt=0, le=1 << 12, description="cores on one chip; arrays are shared out evenly")
-    mesh_rows: int = Field(default=1, gt=0, le=1 << 12, description="rows of the mesh of cores; rows x columns holds all cores")
+    mesh_rows: int = Field(
+        default=1, gt=0, le=1 << 12, description="rows of the mesh of cores; rows x columns holds all cores"
+    )
     mesh_columns: int = Field(default=1, gt=0, le=1 << 12, description="columns of the mesh of cores")
     mvm_start_ns: Positive | None = Field(
         default=None,

@@ -5,9 +5,8 @@ from typing import Annotated, Any
 import numpy as np
 from pydantic import BeforeValidator, PlainValidator
 
-from cimc.chip_sections import Finite
+from cimc.chip_sections import MOST, Finite
 
-LARGEST = 1e12  # as of the other figures (`cimc.chip_sections`)
 # A stated error: one number, or the coefficients of a polynomial in x = g / G_max, constant first.
 Law = float | tuple[float, ...]
 
@@ -38,7 +37,7 @@ def _law(value: object) -> Law:
     numbers = [
         float(number)
         for number in (value if isinstance(value, list | tuple) else [value])
-        if isinstance(number, int | float) and not isinstance(number, bool) and abs(number) <= LARGEST
+        if isinstance(number, int | float) and not isinstance(number, bool) and abs(number) <= MOST
     ]
     if not numbers or (isinstance(value, list | tuple) and len(numbers) < len(value)):
         raise ValueError(

@@ -12,7 +12,7 @@ from cimc.dataset import Dataset
 from cimc.durations import parse_time
 from cimc.errors import CimcError
 from cimc.fault_map import read_fault_map
-from cimc.options import Compensate, check_choice, check_number, check_whole
+from cimc.options import Compensate, check_choice, check_number, check_seed, check_whole
 from cimc.package import Package, read_package
 from runtime.crossbar.xla import use_compilation_cache
 from runtime.deployment.deploy import Deployment, errors_of_first_chip
@@ -21,6 +21,8 @@ from runtime.network.load import load_network
 from runtime.system.carry import Carry, check_carry
 from runtime.system.inputs import check_range, match_data
 from runtime.system.state import build_system
+
+MOST_CHIPS = 10**6
 
 
 def deploy(
@@ -62,7 +64,7 @@ def deploy(
     Raises:
         CimcError: the package or the data do not fit, or an option is out of range.
     """
-    chips, seed = check_whole("chips", chips, 1), check_whole("seed", seed, 0)
+    chips, seed = check_whole("chips", chips, 1, MOST_CHIPS), check_seed(seed)
     required = check_number("required", required, least=0)
     if baseline is not None:
         baseline = check_number("baseline", baseline, least=0.001, most=1)

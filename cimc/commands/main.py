@@ -71,7 +71,11 @@ def main() -> None:
         # The reader of our output has gone (`cimc ... | head`): nothing to report.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         raise SystemExit(1) from None
+    except MemoryError as error:
+        _fail(f"not enough memory ({str(error).strip():.120}); give smaller batches or inputs, or --memory where it is")
     except Exception as error:
+        if "RESOURCE_EXHAUSTED" in str(error):  # XLA's error for it
+            _fail("not enough memory for the arrays of one step; give a smaller --batch-size, or --memory where it is")
         if os.environ.get("CIMC_TRACEBACK"):
             raise
         detail = str(error).strip().partition("\n")[0]

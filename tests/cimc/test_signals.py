@@ -69,6 +69,8 @@ print("a result")
 
 def test_the_entry_point_listens_before_it_imports() -> None:
     code = "import sys, signal, cimc.__main__ as m; sys.argv = ['cimc', '--version']\n"
-    code += "try: m.main()\nfinally: print(signal.getsignal(signal.SIGTERM) is not signal.SIG_DFL, 'jax' in sys.modules)"
+    code += (
+        "try: m.main()\nfinally: print(signal.getsignal(signal.SIGTERM) is not signal.SIG_DFL, 'jax' in sys.modules)"
+    )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.splitlines()[-1] == "True False"
