@@ -4,7 +4,7 @@ from typing import Annotated, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
-# In the units of their keys no figures of a chip are beyond these; products of several are numbers then, in float32 too.
+# In the units of their keys no figures of a chip are beyond these; products of several are then numbers in float32.
 LEAST, MOST = 1e-12, 1e12
 
 

@@ -1,6 +1,6 @@
 """The one path of Ctrl-C and SIGTERM: a line, status 130, and no result, whatever the signal interrupts.
 
-Nothing is raised: libraries swallow KeyboardInterrupt (JAX in a callback, an import, a destructor), and some crash of it.
+Nothing is raised: libraries swallow KeyboardInterrupt (JAX in a callback, an import, a destructor), or crash of it.
 A thread waits for the signal, removes the files that are being written, and ends the process. The files of the last
 checkpoint are whole: they were renamed when they were (`cimc.files`).
 """
