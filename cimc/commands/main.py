@@ -21,6 +21,7 @@ from cimc.commands.ops import ops
 from cimc.commands.quickstart import quickstart
 from cimc.commands.report import report
 from cimc.commands.train import train
+from cimc.commands.verify import verify
 from cimc.errors import CimcError
 from cimc.version import __version__
 
@@ -53,6 +54,7 @@ app.command()(export)
 app.command()(deploy)
 app.command()(inspect)
 app.command()(report)
+app.command()(verify)
 app.command()(chips)
 app.add_typer(devices)
 app.command()(ops)

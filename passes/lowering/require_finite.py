@@ -6,7 +6,7 @@ import onnx_ir as ir
 
 from cimc.errors import CimcError
 from passes.crossbar_functions import is_crossbar
-from passes.graph_edit import add_constant, constant, float_constant
+from passes.graph_edit import constant, float_constant
 
 LARGEST = 1e30  # of a weight: sums of products with inputs are numbers of float32
 LEAST = 1e-30  # of a weight beside 0: as a share of others, and divided by, it is a number of float32
@@ -29,11 +29,11 @@ class RequireFinite(ir.passes.InPlacePass):
                 if value is not None and array is not None and array.dtype.kind == "f" and np.isnan(array).any():
                     raise _refusal(value, node, "NaN")
             if is_crossbar(node) or node.op_type == "BatchNormalization":
-                modified |= _check_layer(model, node)
+                modified |= _check_layer(node)
         return ir.passes.PassResult(model, modified=modified)
 
 
-def _check_layer(model: ir.Model, node: ir.Node) -> bool:
+def _check_layer(node: ir.Node) -> bool:
     modified = False
     for index, value in enumerate(node.inputs[1:], 1):
         array = float_constant(value)
@@ -46,8 +46,7 @@ def _check_layer(model: ir.Model, node: ir.Node) -> bool:
         if node.op_type == "BatchNormalization" and index == 4:
             _check_variance(node, value, array)
         elif is_crossbar(node) and np.any((array != 0) & (np.abs(array) < LEAST)):
-            flushed = add_constant(model.graph, f"{value.name}.flushed", np.where(np.abs(array) < LEAST, 0, array))
-            value.replace_all_uses_with(flushed)
+            value.const_value = ir.tensor(np.where(np.abs(array) < LEAST, np.float32(0), array), name=value.name)
             modified = True
     return modified
 

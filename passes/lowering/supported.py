@@ -74,7 +74,7 @@ class CheckLayerSizes(ir.passes.InPlacePass):
             for value in node.outputs:
                 if math.prod(max(size, 1) for size in value.shape or () if isinstance(size, int)) > MOST_ELEMENTS:
                     raise CimcError(
-                        f"{describe(node)}: its output has the sizes {str(value.shape):.60}, more than {MOST_ELEMENTS:,} "
+                        f"{describe(node)}: its output has the sizes {value.shape!s:.60}, more than {MOST_ELEMENTS:,} "
                         f"elements; give smaller inputs with --shape"
                     )
             if body_of(node) is not None and steps_of(node) is None:

@@ -25,6 +25,7 @@ from cimc.errors import CimcError
 from cimc.package import FORMAT, Package, read_package, write_package
 from cimc.program import LayerProgram, Program
 from cimc.units import pair_targets, pair_weight
+from passes.chip_network import chip_network
 from passes.mapper.map_network import map_network
 from passes.pipeline import lower
 from passes.read import read_network
@@ -734,3 +735,13 @@ def test_a_package_programs_all_copies_and_packed_layers(tmp_path, monkeypatch):
             count += 2 * layer.rows * layer.columns * layer.copies
         assert np.isfinite(targets).sum() == count
     assert package.mapping.arrays == 2
+
+
+def test_a_package_is_verified_with_its_network(package, folder, tmp_path):
+    with pytest.raises(CimcError, match=r"model\.onnx differs by .* from what its targets compute"):
+        cimc.verify(folder)  # its model.onnx is the lowered network
+    network = ir.from_proto(onnx.ModelProto.FromString(package.network))
+    on_chip = chip_network(network, package.mapping, package.chip, Program(package.program.layers, {}))
+    good = replace(package, chip_network=ir.to_proto(on_chip).SerializeToString())
+    write_package(tmp_path / "good", good)
+    assert cimc.verify(tmp_path / "good")["model_onnx"] == 0

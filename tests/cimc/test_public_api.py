@@ -48,6 +48,7 @@ SIGNATURES = {
     "read_artifact": "path",
     "read_package": "folder",
     "train": "source data | options output resume checkpoint_seconds init_from progress note track",
+    "verify": "path",
     "write_artifact": "path artifact",
     "write_package": "folder package",
 }
