@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from cimc.api.measure import Measured, measure
     from cimc.api.plot_device import plot_device
     from cimc.api.train import Trained, train
+    from cimc.api.verify import verify
     from cimc.artifact import Artifact, read_artifact, write_artifact
     from cimc.chip import Chip, load_chip
     from cimc.data.load import load as load_data
@@ -109,6 +110,7 @@ _PUBLIC = {
     "read_artifact": "cimc.artifact",
     "read_package": "cimc.package",
     "train": "cimc.api.train",
+    "verify": "cimc.api.verify",
     "write_artifact": "cimc.artifact",
     "write_package": "cimc.package",
 }
@@ -162,6 +164,7 @@ __all__ = [
     "read_artifact",
     "read_package",
     "train",
+    "verify",
     "write_artifact",
     "write_package",
 ]

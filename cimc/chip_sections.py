@@ -2,11 +2,27 @@
 
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
-Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
-NonNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
-Finite = Annotated[float, Field(allow_inf_nan=False)]
+# In the units of their keys no figures of a chip are beyond these; products of several are then numbers in float32.
+LEAST, MOST = 1e-12, 1e12
+
+
+def _within(number: float) -> float:
+    if abs(number) > MOST:
+        raise ValueError(f"beyond what physics allows, {MOST:g} in the unit of the key")
+    return number
+
+
+def _above(number: float) -> float:
+    if number < LEAST:
+        raise ValueError(f"below what physics allows, {LEAST:g} in the unit of the key")
+    return _within(number)
+
+
+Positive = Annotated[float, Field(gt=0, allow_inf_nan=False), AfterValidator(_above)]
+NonNegative = Annotated[float, Field(ge=0, allow_inf_nan=False), AfterValidator(_within)]
+Finite = Annotated[float, Field(allow_inf_nan=False), AfterValidator(_within)]
 
 
 class Section(BaseModel):
@@ -27,7 +43,7 @@ class Array(Section):
         description="bit lines that share an ADC: sets how many there are, and so their area; the time that sharing "
         "takes is part of cost.mvm_us",
     )
-    per_chip: int = Field(gt=0, description="physical arrays on one chip")
+    per_chip: int = Field(gt=0, le=1 << 30, description="physical arrays on one chip")
 
 
 class Weights(Section):
@@ -161,8 +177,10 @@ class Cores(Section):
     """Cores on a mesh, each with arrays, a vector unit and a memory. What is left out is not modelled: no time."""
 
     count: int = Field(default=1, gt=0, le=1 << 12, description="cores on one chip; arrays are shared out evenly")
-    mesh_rows: int = Field(default=1, gt=0, description="rows of the mesh of cores; rows x columns holds all cores")
-    mesh_columns: int = Field(default=1, gt=0, description="columns of the mesh of cores")
+    mesh_rows: int = Field(
+        default=1, gt=0, le=1 << 12, description="rows of the mesh of cores; rows x columns holds all cores"
+    )
+    mesh_columns: int = Field(default=1, gt=0, le=1 << 12, description="columns of the mesh of cores")
     mvm_start_ns: Positive | None = Field(
         default=None,
         description="least time between two MVM starts of a core, ns; arrays of one core that share their inputs (the "

@@ -1,12 +1,11 @@
 """Stated errors of devices: one number, or a polynomial in x = g / G_max."""
 
-import sys
 from typing import Annotated, Any
 
 import numpy as np
 from pydantic import BeforeValidator, PlainValidator
 
-from cimc.chip_sections import Finite
+from cimc.chip_sections import MOST, Finite
 
 # A stated error: one number, or the coefficients of a polynomial in x = g / G_max, constant first.
 Law = float | tuple[float, ...]
@@ -38,10 +37,12 @@ def _law(value: object) -> Law:
     numbers = [
         float(number)
         for number in (value if isinstance(value, list | tuple) else [value])
-        if isinstance(number, int | float) and not isinstance(number, bool) and abs(number) <= sys.float_info.max
+        if isinstance(number, int | float) and not isinstance(number, bool) and abs(number) <= MOST
     ]
     if not numbers or (isinstance(value, list | tuple) and len(numbers) < len(value)):
-        raise ValueError("give a finite number, or a list of coefficients of a polynomial in g / G_max, constant first")
+        raise ValueError(
+            "give a finite number, at most 1e12, or a list of coefficients of a polynomial in g / G_max, constant first"
+        )
     return tuple(numbers) if isinstance(value, list | tuple) else numbers[0]
 
 

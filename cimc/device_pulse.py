@@ -137,9 +137,9 @@ class Power(Pulse):
         description="SET step (2 (high - g) / (high - low))^exponent, RESET with g - low: that at the middle is the "
         "stated one for every exponent"
     )
-    exponent: NonNegative = Field(description="exponent of SET pulses")
+    exponent: NonNegative = Field(le=20, description="exponent of SET pulses")
     exponent_down: NonNegative | None = Field(
-        default=None, description="exponent of RESET pulses. Left out: as exponent"
+        default=None, le=20, description="exponent of RESET pulses. Left out: as exponent"
     )
 
 

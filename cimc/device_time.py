@@ -32,7 +32,7 @@ class StateLaw(Section):
     constant: Finite = Field(default=0.0, description="the part that is the same for every state")
     log: Finite = Field(default=0.0, description="factor of ln x")
     scale: Finite = Field(default=0.0, description="factor of x^power")
-    power: Finite = Field(default=0.0, description="exponent of x, with scale")
+    power: Finite = Field(default=0.0, ge=-20, le=20, description="exponent of x, with scale")
     least: Finite | None = Field(default=None, description="not less than this. Left out: no bound")
     most: Finite | None = Field(default=None, description="not more than this. Left out: no bound")
     beyond: Positive | None = Field(default=None, description="from this x on, `polynomial`. Left out: nowhere")

@@ -1,7 +1,12 @@
 """Files appear whole or not at all: everything is written to a temporary name and renamed."""
 
+import ctypes
+import errno
+import fcntl
+import glob
 import os
 import shutil
+import stat
 import tempfile
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
@@ -9,33 +14,28 @@ from pathlib import Path
 
 from cimc.errors import CimcError
 
+_SUFFIX = ".cimc-part"
+_KEPT = 40  # characters of the name in that of its temporary file, which else becomes too long
+_AT_FDCWD, _RENAME_EXCHANGE = -100, 2  # of renameat2(2)
+
+_held: set[Path] = set()  # what this process is writing
+
 
 @contextmanager
 def replacing(target: Path) -> Iterator[Path]:
     """Yield a temporary path beside `target`; on success rename it to `target`, on any error remove it.
 
+    A link is followed. What a killed process left there for a file of that name is removed.
+
     Raises:
-        CimcError: the folder is missing or cannot be written, the disk is full, or `target` is a folder.
+        CimcError: the folder is missing or cannot be written, the disk is full, or `target` is a folder, a device, a
+            pipe or read-only.
     """
-    target = Path(target)
-    if target.is_dir():
-        raise CimcError(f"cannot write {target}: it is a folder; give a file name")
-    temporary: Path | None = None
-    try:
-        handle, name = tempfile.mkstemp(prefix=f".{target.name}.", dir=target.parent)
-        os.close(handle)
-        temporary = Path(name)
+    place = _file_place(target)
+    with _refusing(target), _temporary(place, _made_file) as temporary:
         yield temporary
-        temporary.chmod(0o666 & ~_umask())
-        temporary.replace(target)
-    except OSError as error:
-        raise CimcError(
-            f"cannot write {target}: {error.strerror or error}; check the folder and the free space"
-        ) from None
-    finally:
-        if temporary is not None:
-            with suppress(OSError):
-                temporary.unlink(missing_ok=True)
+        temporary.chmod(stat.S_IMODE(place.stat().st_mode) if place.exists() else 0o666 & ~_umask())
+        temporary.replace(place)
 
 
 @contextmanager
@@ -48,24 +48,112 @@ def replacing_folder(target: Path, replaceable: Callable[[Path], bool]) -> Itera
         CimcError: `target` holds something else, or the place cannot be written.
     """
     place = prepare_folder(target, replaceable)
-    temporary: Path | None = None
-    try:
-        temporary = Path(tempfile.mkdtemp(prefix=f".{place.name}.", dir=place.parent))
+    with _refusing(target), _temporary(place, _made_folder) as temporary:
         yield temporary
         temporary.chmod(0o777 & ~_umask())
-        if place.exists():
-            old = temporary.with_name(temporary.name + ".old")
-            place.rename(old)
-            temporary.rename(place)
-            shutil.rmtree(old, ignore_errors=True)
-        else:
-            temporary.rename(place)
+        put_in_place(temporary, place)
+
+
+@contextmanager
+def _refusing(target: Path) -> Iterator[None]:
+    """Tell what the operating system refuses as a CimcError about `target`."""
+    try:
+        yield
     except OSError as error:
         reason = error.strerror or error
         raise CimcError(f"cannot write {target}: {reason}; check the folder and the free space") from None
+
+
+@contextmanager
+def _temporary(place: Path, made: Callable[[str, Path], Path]) -> Iterator[Path]:
+    """A new temporary file or folder beside `place`, locked, and gone at the end; so are those that nobody holds."""
+    prefix = f".{place.name[:_KEPT]}."
+    for left in place.parent.glob(f"{glob.escape(prefix)}*{_SUFFIX}"):
+        lock = _locked(left)
+        if lock is not None:
+            _remove(left)
+            os.close(lock)
+    lock = None
+    for _ in range(3):
+        temporary = made(prefix, place.parent)
+        lock = _locked(temporary)
+        if lock is not None and temporary.exists():  # else another process took it for one that nobody holds
+            break
+    _held.add(temporary)
+    try:
+        yield temporary
     finally:
-        if temporary is not None:
-            shutil.rmtree(temporary, ignore_errors=True)
+        _remove(temporary)
+        _held.discard(temporary)
+        if lock is not None:
+            os.close(lock)
+
+
+def remove_temporaries() -> None:
+    """Remove what this process is writing: its last act where it cannot end in order."""
+    for temporary in list(_held):
+        _remove(temporary)
+
+
+def _made_file(prefix: str, folder: Path) -> Path:
+    handle, name = tempfile.mkstemp(prefix=prefix, suffix=_SUFFIX, dir=folder)
+    os.close(handle)
+    return Path(name)
+
+
+def _made_folder(prefix: str, folder: Path) -> Path:
+    return Path(tempfile.mkdtemp(prefix=prefix, suffix=_SUFFIX, dir=folder))
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        with suppress(OSError):
+            path.unlink(missing_ok=True)
+
+
+def _locked(path: Path) -> int | None:
+    """A descriptor of the file or folder, locked until it is closed or the process ends.
+
+    None: another process holds it, it is gone, or the file system knows no locks (then nothing there is left over).
+    """
+    try:
+        handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW)
+    except OSError:
+        return None
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        os.close(handle)
+        return None
+    return handle
+
+
+def put_in_place(folder: Path, place: Path) -> None:
+    """Give `folder` the name `place`; what had that name is removed. There is always a whole folder of that name.
+
+    Raises:
+        OSError: it cannot be renamed.
+    """
+    try:
+        folder.rename(place)  # nothing is there, or an empty folder
+    except OSError as error:
+        if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
+            raise
+        if not _exchanged(folder, place):
+            old = folder.with_name(f"{folder.name}.old{_SUFFIX}")
+            place.rename(old)
+            folder.rename(place)
+            _remove(old)
+
+
+def _exchanged(one: Path, two: Path) -> bool:
+    """Swap the names of two folders in one step, where the system can (Linux, most file systems)."""
+    rename = getattr(ctypes.CDLL(None, use_errno=True), "renameat2", None)
+    if rename is None:
+        return False
+    return bool(rename(_AT_FDCWD, os.fsencode(one), _AT_FDCWD, os.fsencode(two), _RENAME_EXCHANGE) == 0)
 
 
 def prepare_folder(target: str | Path, replaceable: Callable[[Path], bool]) -> Path:
@@ -74,7 +162,7 @@ def prepare_folder(target: str | Path, replaceable: Callable[[Path], bool]) -> P
     Raises:
         CimcError: as `replacing_folder`.
     """
-    place = Path(target).resolve()
+    place = Path(os.path.realpath(target))
     try:
         if place.exists() and not (place.is_dir() and (not any(place.iterdir()) or replaceable(place))):
             raise CimcError(f"cannot write {target}: it exists and is not a package of this tool; choose another name")
@@ -88,14 +176,20 @@ def prepare_folder(target: str | Path, replaceable: Callable[[Path], bool]) -> P
 
 def require_writable(target: str | Path) -> None:
     """Find out before a long run whether `target` can be written. Raises CimcError as `replacing` does."""
-    target = Path(target)
-    if target.is_dir():
+    with _refusing(Path(target)), tempfile.TemporaryFile(dir=_file_place(target).parent):
+        pass
+
+
+def _file_place(target: str | Path) -> Path:
+    """The file that `target` names, links followed. Raises CimcError for what no file may take the place of."""
+    place = Path(os.path.realpath(target))
+    if place.is_dir():
         raise CimcError(f"cannot write {target}: it is a folder; give a file name")
-    try:
-        with tempfile.TemporaryFile(dir=target.parent):
-            pass
-    except OSError as error:
-        raise CimcError(f"cannot write {target}: {error.strerror or error}; check the folder") from None
+    if place.exists() and not place.is_file():
+        raise CimcError(f"cannot write {target}: it is a device or a pipe; give a file name")
+    if place.exists() and not os.access(place, os.W_OK):
+        raise CimcError(f"cannot write {target}: it is read-only; give another name or change its mode")
+    return place
 
 
 def require_different(source: str | Path, output: str | Path) -> None:

@@ -2,6 +2,7 @@
 
 README.md                  for who programs and reads the arrays: files, addresses, how a code becomes a value
 manifest.json              what, for which chip, SHA-256 of every file
+manifest.sha256            its own SHA-256, as `sha256sum -c` reads it
 chip.toml, mapping.json    the chip and where every block sits
 program/targets.npy        target conductances [arrays, rows, columns] in uS; NaN: cell not used
 program/array_0000.csv     the same for a tester, one file an array, with what it needs to know in its first lines
@@ -54,6 +55,7 @@ FORMAT = 5
 # In format 4 lines lay on the arrays where the mapping has them.
 READABLE = (2, 3, 4, 5)
 WITHOUT_GRANULARITY = 2
+SEAL = "manifest.sha256"
 SCALES = ("weight_range", "input_range", "gain")
 PARTS = ("bias", "input_factor")  # where the layer has them
 
@@ -153,7 +155,9 @@ def write_package(folder: str | Path, package: Package) -> None:
             "notes": package.notes,
             "sha256": digests,
         }
-        (temporary / "manifest.json").write_text(json.dumps(manifest, indent=1), encoding="utf-8")
+        written = json.dumps(manifest, indent=1).encode()
+        (temporary / "manifest.json").write_bytes(written)
+        (temporary / SEAL).write_bytes(_seal(written))
 
 
 def read_package(folder: str | Path) -> Package:
@@ -164,7 +168,7 @@ def read_package(folder: str | Path) -> Package:
     """
     folder = Path(folder)
     try:
-        manifest = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
+        manifest = _sealed_manifest(folder)
         contents = {name: _checked(folder, name, manifest["sha256"][name]) for name in _READ}
         if manifest["format"] not in READABLE:
             readable = f"{READABLE[0]} to {READABLE[-1]}"
@@ -214,6 +218,20 @@ _READ = (
     "model.onnx",
 )
 _OF_DIES = ("program/stuck.npz", "program/wiring.npz")
+
+
+def _sealed_manifest(folder: Path) -> dict[str, Any]:
+    """The manifest, as its seal says; packages of earlier versions have none."""
+    text, seal = (folder / "manifest.json").read_bytes(), folder / SEAL
+    if seal.exists() and seal.read_bytes() != _seal(text):
+        raise CimcError(f"package {folder} is damaged: manifest.json does not match its SHA-256; export it again")
+    manifest: dict[str, Any] = json.loads(text)
+    return manifest
+
+
+def _seal(manifest: bytes) -> bytes:
+    """What `sha256sum -c` reads."""
+    return f"{_sha256(manifest)}  manifest.json\n".encode()
 
 
 def _is_package(folder: Path) -> bool:

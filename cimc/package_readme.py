@@ -34,7 +34,8 @@ FILES = {
     "mapping.json": "the mapping in full, as the tool reads it",
     "model.onnx": "the network as this chip computes it without noise, code by code; runs in any ONNX runtime",
     "network.onnx": "the network with the trained weights, before converters",
-    "manifest.json": "origin, and the SHA-256 of every file but itself",
+    "manifest.json": "origin, and the SHA-256 of every file but itself and the next",
+    "manifest.sha256": "that of `manifest.json`: `sha256sum -c manifest.sha256`",
 }
 
 

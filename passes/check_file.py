@@ -1,6 +1,7 @@
 """Check what the ONNX checker lets pass in a file: data that does not fit its sizes, sizes and types that cannot be."""
 
 import math
+import os
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
@@ -10,7 +11,9 @@ from onnx import TensorProto
 
 from cimc.errors import CimcError
 
-MOST_ELEMENTS = 2**31  # of one value, for a batch of one: 8 GiB of float32
+MOST_ELEMENTS = 2**28  # of one value, for a batch of one: 1 GiB of float32
+MOST_NODES = 100_000  # written out, where the file itself has fewer
+MOST_DEPTH = 100  # of functions that call each other
 
 _INT32_KINDS = ("INT32", "INT16", "INT8", "UINT16", "UINT8", "BOOL", "FLOAT16", "BFLOAT16")
 _FIELDS = {
@@ -36,6 +39,44 @@ def check_file(proto: onnx.ModelProto, path: Path) -> None:
             _check_value(value, path)
     for tensor in tensors(proto):
         _check_tensor(tensor, path)
+
+
+def check_expansion(proto: onnx.ModelProto, path: Path) -> None:
+    """Count the nodes that the model has when its functions are written out, before they are.
+
+    Raises:
+        CimcError: more than `$CIMC_MAX_NODES` (default: 100,000), more than a tenth of that where most of them are
+            copies, or functions that call themselves.
+    """
+    most = _most_nodes()
+    functions = {(one.domain, one.name): one for one in proto.functions}
+    sizes: dict[tuple[str, str], int] = {}
+
+    def size_of(key: tuple[str, str], depth: int) -> int:
+        if depth > MOST_DEPTH:
+            raise CimcError(f"{path}: the function '{key[1]:.60}' calls itself, or too many others in a row; inline it")
+        if key not in sizes:
+            sizes[key] = sum(cost(node, depth + 1) for node in _below(functions[key].node))
+        return sizes[key]
+
+    def cost(node: onnx.NodeProto, depth: int) -> int:
+        key = (node.domain, node.op_type)
+        return size_of(key, depth) if key in functions else 1
+
+    count = sum(cost(node, 0) for node in _below(proto.graph.node))
+    written = sum(1 for _ in _nodes(proto))
+    if count > most or count > most // 10 + 10 * written:
+        raise CimcError(
+            f"{path}: its {written:,} nodes become {count:.3g} where functions are written out, more than can be "
+            f"compiled in a sensible time; set CIMC_MAX_NODES={10 * count:.0f} to try"
+            if count < 10**9
+            else f"{path}: its functions expand to {count:.3g} nodes; export the network without them"
+        )
+
+
+def _most_nodes() -> int:
+    text = os.environ.get("CIMC_MAX_NODES", "")
+    return int(text) if text.isdecimal() and len(text) < 19 else MOST_NODES
 
 
 def tensors(proto: onnx.ModelProto) -> Iterator[onnx.TensorProto]:

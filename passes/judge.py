@@ -80,6 +80,34 @@ def disagreement(model: ir.Model, expected: Arrays, computed: Arrays, sensitivit
     return worst
 
 
+def require_numbers(model: ir.Model, feeds: Feeds, expected: Arrays) -> None:
+    """Raises CimcError where an output (`expected`) holds no number at all; it names the first node that makes none."""
+    if not any(map(_without_numbers, expected)):
+        return
+    nodes = [
+        (node, value.name)
+        for node in model.graph
+        for value in node.outputs
+        if value.name and value.dtype in (None, ir.DataType.FLOAT)  # as read, most types are not known
+    ]
+    first, last = 0, len(nodes) - 1
+    while first < last:  # what follows from no number is none
+        middle = (first + last) // 2
+        if any(map(_without_numbers, run(_with_outputs(model, [nodes[middle][1]]), feeds))):
+            last = middle
+        else:
+            first = middle + 1
+    where = describe(nodes[first][0]) if nodes else "the network"
+    raise CimcError(
+        f"{where}: on inputs within the range all it computes is NaN or infinite (a division by 0, an overflow); mend "
+        f"the network, or give the range of its inputs with --input-range"
+    )
+
+
+def _without_numbers(array: npt.NDArray[np.generic]) -> bool:
+    return array.dtype.kind == "f" and array.size > 0 and not np.isfinite(array).any()
+
+
 def size_of(array: npt.NDArray[np.generic]) -> float:
     """The largest finite absolute value; 0 where there is none."""
     numbers = np.abs(array.astype(np.float64))

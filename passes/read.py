@@ -7,7 +7,7 @@ import onnx_ir as ir
 from google.protobuf.message import DecodeError
 
 from cimc.errors import CimcError
-from passes.check_file import check_file, graphs, tensors
+from passes.check_file import check_expansion, check_file, graphs, tensors
 from passes.lowering.expand_qonnx import expand_qonnx
 from passes.messages import one_line
 
@@ -23,6 +23,7 @@ def read_network(path: Path) -> ir.Model:
     """
     path = Path(path)
     proto = _parse(path)
+    check_expansion(proto, path)
     try:
         onnx.checker.check_model(str(path))
     except (onnx.checker.ValidationError, ValueError, RuntimeError, OSError) as error:

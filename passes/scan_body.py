@@ -39,6 +39,8 @@ def nodes_with_steps(graph: ir.Graph) -> Iterator[tuple[ir.Node, int]]:
 
 def seen_from_outside(graph: ir.Graph, value: ir.Value) -> ir.Value:
     """`value`, or, where it is in the body of a Scan of `graph`, a new result of the Scan that stacks its steps."""
+    if value.graph is graph:
+        return value
     for scan in graph:
         body = body_of(scan)
         if body is not None and value.graph is body:

@@ -23,7 +23,15 @@ from cimc.units import pair_targets, pair_weight
 from passes.chip_network import chip_network
 from passes.crossbar_functions import crossbar_layers
 from passes.graph_edit import constant, float_constant, new_node
-from passes.judge import Sensitivity, disagreement, first_difference, move_by_rounding, sensitivity_of, size_of
+from passes.judge import (
+    Sensitivity,
+    disagreement,
+    first_difference,
+    move_by_rounding,
+    require_numbers,
+    sensitivity_of,
+    size_of,
+)
 from passes.scan_body import seen_from_outside
 from passes.set_constants import set_constants
 from passes.verify import Arrays, Feeds, differences, random_inputs, rms_share, run
@@ -60,11 +68,13 @@ def verify_mapping(
     Inputs are two images, or one where the values of two would take much memory.
 
     Raises:
-        CimcError: the lowered network, or the mapped one with ideal converters, differs by more than rounding.
+        CimcError: the network itself computes no numbers; or the lowered network, or the mapped one with ideal
+            converters, differs by more than rounding.
     """
     batch = 2 if _held_bytes(lowered, mapping, chip, 2) <= LARGEST_BYTES / 4 else 1
     feeds = random_inputs(reference, batch, seed, mapping.input_range)
     expected = run(reference, feeds)
+    require_numbers(reference, feeds, expected)
     sensitivity = sensitivity_of(reference, feeds, expected)
     computed = run(lowered, feeds)
     wrong = disagreement(reference, expected, computed, sensitivity)

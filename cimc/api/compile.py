@@ -38,6 +38,7 @@ if TYPE_CHECKING:
 
 MOST_DB = 120.0  # float32 has no more
 VERIFIED_BYTES = 2**30  # onnxruntime holds several copies of the weights
+VERIFIED_LAYERS = 3000  # with more, onnxruntime takes minutes to load the mapped network
 
 
 @dataclass(frozen=True)
@@ -110,7 +111,8 @@ def compile(
             all others); None: all rows.
         groups_per_read: as much of the groups of a convolution that lie in one array: with their rows driven at once, a
             column has the idle current of the rows of the others. None: all, and cells between them carry no current.
-        verify: run the comparison; None: unless the weights are larger than `VERIFIED_BYTES`.
+        verify: run the comparison; None: unless the weights are larger than `VERIFIED_BYTES`, or
+            there are more layers than `VERIFIED_LAYERS`.
         shapes: sizes of inputs by name, in place of those that are not static.
         constants: values of inputs by name, which are no inputs any more, such as a sample rate.
         verify_passes: compare after every network pass too, and name the first that changes the outputs.
@@ -211,7 +213,7 @@ def compile(
             lowered, mapping = lay_out(plain, description, options, filled, choice.reasons)
     said += note_without_groups(mapping, options.groups_per_read)
     if verify is None:
-        verify = _weight_bytes(lowered) <= VERIFIED_BYTES
+        verify = _weight_bytes(lowered) <= VERIFIED_BYTES and len(mapping.layers) <= VERIFIED_LAYERS
     verification = verify_mapping(network, lowered, mapping, description) if verify else None
     history = {} if layout is None else {"layout": layout.figures}
     artifact = Artifact(Path(model).stem, lowered, description, text, mapping, history=history)

@@ -12,7 +12,7 @@ from cimc.dataset import Dataset
 from cimc.durations import parse_time
 from cimc.errors import CimcError
 from cimc.fault_map import Die, read_die, read_dies
-from cimc.options import Compensate, check_choice, check_number, check_whole
+from cimc.options import Compensate, check_choice, check_number, check_seed, check_whole
 from cimc.package import Package, read_package
 from cimc.wiring import layers_on_die
 from runtime.crossbar.xla import use_compilation_cache
@@ -22,6 +22,8 @@ from runtime.network.load import load_network
 from runtime.system.carry import Carry, check_carry
 from runtime.system.inputs import check_range, match_data
 from runtime.system.state import build_system
+
+MOST_CHIPS = 10**6
 
 
 def deploy(
@@ -66,8 +68,8 @@ def deploy(
     Raises:
         CimcError: the package or the data do not fit, or an option is out of range.
     """
-    chips = check_whole("chips", (20 if dies is None else 1) if chips is None else chips, 1)
-    seed = check_whole("seed", seed, 0)
+    chips = check_whole("chips", (20 if dies is None else 1) if chips is None else chips, 1, MOST_CHIPS)
+    seed = check_seed(seed)
     required = check_number("required", required, least=0)
     if baseline is not None:
         baseline = check_number("baseline", baseline, least=0.001, most=1)

@@ -15,7 +15,7 @@ from cimc.api.system_of import state_of, system_of
 from cimc.artifact import Artifact
 from cimc.dataset import Dataset
 from cimc.errors import CimcError
-from cimc.options import check_whole
+from cimc.options import check_seed, check_whole
 from runtime.crossbar.keys import new_key
 from runtime.crossbar.xla import use_compilation_cache
 from runtime.deployment.deploy import program_chip
@@ -69,7 +69,7 @@ def evaluate(
     Raises:
         CimcError: the file or the data do not fit, or the chip is not simulated.
     """
-    seed = check_whole("seed", seed, 0)
+    seed = check_seed(seed)
     memory = None if memory is None else check_whole("memory", memory, 1)
     if layers and exact:
         raise CimcError("--layers compares the arrays with float32, and --exact leaves them out; give one of them")

@@ -23,7 +23,7 @@ from cimc.chip import Chip
 from cimc.dataset import Dataset, Preprocess, Samples
 from cimc.errors import CimcError
 from cimc.fault_map import read_die
-from cimc.options import Correct, DiePlacement, Weights, check_choice, check_whole
+from cimc.options import Correct, DiePlacement, Weights, check_choice, check_seed
 from cimc.package import Package, require_package_place, write_package
 from passes.chip_network import chip_network
 from passes.dies.place import place_on_die, require_placeable
@@ -97,7 +97,7 @@ def export(
     Raises:
         CimcError: the file or the chip do not fit, or no data sets the input ranges.
     """
-    chosen, seed = check_choice(Weights, "weights", weights), check_whole("seed", seed, 0)
+    chosen, seed = check_choice(Weights, "weights", weights), check_seed(seed)
     rows = check_by_layer("rows_per_read", rows_per_read, 1)
     groups = check_by_layer("groups_per_read", groups_per_read, 1)
     correction = check_choice(Correct, "correct", correct)

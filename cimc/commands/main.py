@@ -5,6 +5,7 @@ A command imports what is heavy when it is called, so that --help answers at onc
 
 import os
 import sys
+import warnings
 from typing import Annotated
 
 import typer
@@ -21,6 +22,7 @@ from cimc.commands.ops import ops
 from cimc.commands.quickstart import quickstart
 from cimc.commands.report import report
 from cimc.commands.train import train
+from cimc.commands.verify import verify
 from cimc.errors import CimcError
 from cimc.version import __version__
 
@@ -54,6 +56,7 @@ app.command()(deploy)
 app.command()(measure)
 app.command()(inspect)
 app.command()(report)
+app.command()(verify)
 app.command()(chips)
 app.add_typer(devices)
 app.command()(ops)
@@ -61,19 +64,22 @@ app.command()(quickstart)
 
 
 def main() -> None:
-    """Entry point: a problem of the user's is one line on stderr and exit status 1."""
+    """Run the command: a problem of the user's is one line on stderr and exit status 1."""
+    if not sys.warnoptions:
+        warnings.simplefilter("ignore")  # Python's are for developers; ours are lines of our own
     try:
         app()
     except CimcError as error:
         _fail(str(error))
-    except KeyboardInterrupt:
-        print("interrupted", file=sys.stderr)
-        raise SystemExit(130) from None
     except BrokenPipeError:
         # The reader of our output has gone (`cimc ... | head`): nothing to report.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         raise SystemExit(1) from None
+    except MemoryError as error:
+        _fail(f"not enough memory ({str(error).strip():.120}); give smaller batches or inputs, or --memory where it is")
     except Exception as error:
+        if "RESOURCE_EXHAUSTED" in str(error):  # XLA's error for it
+            _fail("not enough memory for the arrays of one step; give a smaller --batch-size, or --memory where it is")
         if os.environ.get("CIMC_TRACEBACK"):
             raise
         detail = str(error).strip().partition("\n")[0]

@@ -17,6 +17,7 @@ from passes.messages import describe
 from passes.notes import add_note
 
 MOST_NODES = 4096  # that one loop may become
+MOST_GROWN = 8192  # of a graph before another loop of it is written out
 
 _PREPARE = (
     common.LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0),
@@ -205,6 +206,11 @@ def _unroll_scan(model: ir.Model, node: ir.Node) -> bool:
 
 def _too_long(node: ir.Node, body: ir.Graph, steps: int) -> bool:
     """Whether the steps are too many to be written out; refused where weights hang on it."""
+    if len(owner(node)) > MOST_GROWN:
+        raise CimcError(
+            f"{describe(node)}: loops within loops have become {len(owner(node))} operators, more than {MOST_GROWN}; "
+            f"give shorter inputs with --shape, or export the recurrence as an LSTM, a GRU or an RNN"
+        )
     if steps * len(body) <= MOST_NODES:
         return False
     if any(one.op_type in CROSSBAR_SOURCES and any(map(_is_constant, one.inputs[1:])) for one in body.all_nodes()):

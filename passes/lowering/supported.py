@@ -1,11 +1,14 @@
 """Refuse what the runtime cannot execute: every node is a crossbar layer or a known digital operator."""
 
+import math
+
 import onnx
 import onnx_ir as ir
 from onnx_ir.passes import common
 
 from cimc.errors import CimcError
 from cimc.operators import CROSSBAR_DOMAIN, CROSSBAR_SOURCES, DIGITAL_OPERATORS, FAKE_QUANTIZE
+from passes.check_file import MOST_ELEMENTS
 from passes.crossbar_functions import is_crossbar
 from passes.graph_edit import constant
 from passes.messages import describe, one_line
@@ -56,15 +59,24 @@ class CheckOperators(ir.passes.InPlacePass):
 
 
 class CheckLayerSizes(ir.passes.InPlacePass):
-    """Check that the input and the output of every crossbar layer have static sizes apart from the batch."""
+    """Check that the input and the output of every crossbar layer have static sizes apart from the batch.
+
+    No value may be larger than a memory.
+    """
 
     def call(self, model: ir.Model) -> ir.passes.PassResult:
         """Check; nothing is changed.
 
         Raises:
-            CimcError: a size is not known.
+            CimcError: a size is not known, or a value has more than `MOST_ELEMENTS`.
         """
         for node in model.graph.all_nodes():
+            for value in node.outputs:
+                if math.prod(max(size, 1) for size in value.shape or () if isinstance(size, int)) > MOST_ELEMENTS:
+                    raise CimcError(
+                        f"{describe(node)}: its output has the sizes {value.shape!s:.60}, more than {MOST_ELEMENTS:,} "
+                        f"elements; give smaller inputs with --shape"
+                    )
             if body_of(node) is not None and steps_of(node) is None:
                 raise CimcError(f"{describe(node)}: the length of its sequence is not static; give it with --shape")
             if not is_crossbar(node):

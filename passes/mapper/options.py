@@ -5,8 +5,10 @@ from dataclasses import dataclass, field
 
 from cimc.by_layer import check_by_layer
 from cimc.errors import CimcError
-from cimc.options import RowSplit, check_choice, check_range, check_whole
+from cimc.options import RowSplit, check_choice, check_range, check_seed, check_whole
 from passes.mapper.objective import find_objective, objective_names
+
+MOST_ARRAYS = 2**31
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,9 +50,10 @@ class MappingOptions:
             checked["row_split"] = check_choice(RowSplit, "row_split", self.row_split)
         if self.objective is not None:
             find_objective(self.objective)
-        for name, least in (("max_chips", 1), ("arrays", 1), ("seed", 0)):
-            if getattr(self, name) is not None or name == "seed":
-                checked[name] = check_whole(name, getattr(self, name), least)
+        for name, least in (("max_chips", 1), ("arrays", 1)):
+            if getattr(self, name) is not None:
+                checked[name] = check_whole(name, getattr(self, name), least, MOST_ARRAYS)
+        checked["seed"] = check_seed(self.seed)
         for name, value in checked.items():
             object.__setattr__(self, name, value)
         if self.arrays is not None and self.objective is None:

@@ -18,6 +18,7 @@ from cimc.options import (
     Write,
     check_choice,
     check_number,
+    check_seed,
     check_whole,
     listed,
 )
@@ -30,6 +31,12 @@ from runtime.training.ways import WAYS, compute_by
 
 DEFAULT_LR = 0.005
 FLOAT_METHOD = "float"
+# Beyond these nothing is computed in a lifetime, or nothing fits a memory.
+MOST_STEPS = 10**9
+MOST_BATCH = 2**20
+MOST_EPOCH = 2**28  # samples: their order is drawn at once
+MOST_TANGENTS = 2**16
+MOST_RATE = 1e6
 COMMON = ("threshold", "residual", "write", "sync")  # options that several policies have
 
 
@@ -173,7 +180,7 @@ class TrainingOptions:
             "validation": check_number("validation", self.validation, least=0, most=0.99),
         }
         if self.patience is not None:
-            checked["patience"] = check_whole("patience", self.patience, 1)
+            checked["patience"] = check_whole("patience", self.patience, 1, MOST_STEPS)
             self._require_validation("--patience")
         if checked["keep"] is Keep.best:
             self._require_validation("--keep best")
@@ -185,13 +192,26 @@ class TrainingOptions:
                 f"--update {self.policy.method} writes no devices; leave out --write-budget and --write-every"
             )
         if self.steps_per_epoch is not None:
-            checked["steps_per_epoch"] = check_whole("steps_per_epoch", self.steps_per_epoch, 1)
+            checked["steps_per_epoch"] = check_whole("steps_per_epoch", self.steps_per_epoch, 1, MOST_STEPS)
         checked |= {
-            field: check_whole(field, getattr(self, field), 1)
-            for field in ("epochs", "batch_size", "tangents", "write_every")
+            field: check_whole(field, getattr(self, field), 1, most)
+            for field, most in (
+                ("epochs", MOST_STEPS),
+                ("batch_size", MOST_BATCH),
+                ("tangents", MOST_TANGENTS),
+                ("write_every", MOST_STEPS),
+            )
         }
-        checked |= {field: check_number(field, getattr(self, field), least=0) for field in ("lr", "weight_decay")}
-        checked["seed"] = check_whole("seed", self.seed, 0)
+        if (checked.get("steps_per_epoch") or 1) * checked["batch_size"] > MOST_EPOCH:
+            raise CimcError(
+                f"an epoch of {self.steps_per_epoch} steps of {self.batch_size} samples is more than {MOST_EPOCH} "
+                f"samples; give fewer steps and more --epochs"
+            )
+        checked |= {
+            field: check_number(field, getattr(self, field), least=0, most=MOST_RATE)
+            for field in ("lr", "weight_decay")
+        }
+        checked["seed"] = check_seed(self.seed)
         for name, value in checked.items():
             object.__setattr__(self, name, value)
 
@@ -218,4 +238,4 @@ def _check_warmup(value: Any) -> int | str:
     steps = int(value) if isinstance(value, str) and value.isdecimal() else value
     if isinstance(steps, str):
         raise CimcError(f"warmup is {value!r}; give a number of steps such as 500, or of epochs such as '3 epochs'")
-    return check_whole("warmup", steps, 0)
+    return check_whole("warmup", steps, 0, MOST_STEPS)

@@ -97,7 +97,7 @@ def test_conversions_are_those_of_every_column_once_a_step(compiled: cimc.Artifa
     ("given", "message"),
     [
         ({"gradient": "sideways"}, "gradient is 'sideways'; choose backward, weights, projected, activities"),
-        ({"tangents": 0}, "tangents is 0; give a whole number of at least 1"),
+        ({"tangents": 0}, "tangents is 0; give a whole number from 1 to"),
         ({"policy": cimc.Policy(backward=cimc.Backward.analog)}, "has no backward pass that --backward analog"),
     ],
 )

@@ -25,6 +25,7 @@ from cimc.errors import CimcError
 from cimc.package import FORMAT, Package, read_package, write_package
 from cimc.program import LayerProgram, Program
 from cimc.units import pair_targets, pair_weight
+from passes.chip_network import chip_network
 from passes.mapper.map_network import map_network
 from passes.pipeline import lower
 from passes.read import read_network
@@ -267,7 +268,9 @@ def test_block_table_lists_every_block_with_its_place(folder, package):
 
 def test_every_file_of_the_package_is_under_a_digest(folder):
     manifest = json.loads((folder / "manifest.json").read_text())
-    assert set(manifest["sha256"]) == set(contents(folder)) - {"manifest.json"}
+    assert set(manifest["sha256"]) == set(contents(folder)) - {"manifest.json", "manifest.sha256"}
+    digest = hashlib.sha256((folder / "manifest.json").read_bytes()).hexdigest()
+    assert (folder / "manifest.sha256").read_text() == f"{digest}  manifest.json\n"
 
 
 @pytest.mark.parametrize(
@@ -323,7 +326,14 @@ def rewrite_mapping(folder, change):
     path.write_text(changed)
     manifest = json.loads(manifest_path.read_text())
     manifest["sha256"]["mapping.json"] = hashlib.sha256(changed.encode()).hexdigest()
-    manifest_path.write_text(json.dumps(manifest))
+    write_manifest(folder, manifest)
+
+
+def write_manifest(folder, manifest):
+    """Write a manifest under a good seal."""
+    content = json.dumps(manifest).encode()
+    (folder / "manifest.json").write_bytes(content)
+    (folder / "manifest.sha256").write_text(f"{hashlib.sha256(content).hexdigest()}  manifest.json\n")
 
 
 @pytest.mark.parametrize("manifest", [b"", b"{", b"[]", b"{}", b'{"format": 2, "sha256": []}', b"\xff"])
@@ -333,9 +343,22 @@ def test_damaged_manifest_is_refused(copy, manifest):
         read_package(copy)
 
 
+def test_any_flipped_bit_of_the_manifest_is_found(copy):
+    for name in ("manifest.json", "manifest.sha256"):
+        path = copy / name
+        original = path.read_bytes()
+        for place in range(0, len(original), max(len(original) // 40, 1)):
+            changed = bytearray(original)
+            changed[place] ^= 1 << place % 8
+            path.write_bytes(changed)
+            with pytest.raises(CimcError, match="damaged"):
+                read_package(copy)
+        path.write_bytes(original)
+
+
 def test_other_format_says_what_to_do(copy):
     path = copy / "manifest.json"
-    path.write_text(json.dumps({**json.loads(path.read_text()), "format": FORMAT + 1}))
+    write_manifest(copy, {**json.loads(path.read_text()), "format": FORMAT + 1})
     with pytest.raises(CimcError, match=f"has format {FORMAT + 1}, this version reads 2 to {FORMAT}; export it again"):
         read_package(copy)
 
@@ -347,6 +370,7 @@ def test_package_of_format_2_is_read(copy, package):
     manifest = json.loads(path.read_text())
     del manifest["sha256"]["README.md"]
     path.write_text(json.dumps({**manifest, "format": 2}))
+    (copy / "manifest.sha256").unlink()  # earlier versions wrote none
     assert read_package(copy).mapping == package.mapping
 
 
@@ -355,7 +379,7 @@ def test_levels_of_format_2_were_the_update_step_alone(package, tmp_path, number
     text = chip_text("brram-256x64").replace("granularity_uS = 4.0 ", "levels = 4 ")
     write_package(tmp_path / "old", package_on(package, text))
     path = tmp_path / "old" / "manifest.json"
-    path.write_text(json.dumps({**json.loads(path.read_text()), "format": number}))
+    write_manifest(tmp_path / "old", {**json.loads(path.read_text()), "format": number})
     loaded = read_package(tmp_path / "old")
     assert (loaded.chip.cell.levels, loaded.chip.cell.granularity_uS) == (levels, step)
     assert loaded.chip_text == (text if step is None else text.replace("levels = 4 ", "granularity_uS = 20.0 "))
@@ -711,3 +735,13 @@ def test_a_package_programs_all_copies_and_packed_layers(tmp_path, monkeypatch):
             count += 2 * layer.rows * layer.columns * layer.copies
         assert np.isfinite(targets).sum() == count
     assert package.mapping.arrays == 2
+
+
+def test_a_package_is_verified_with_its_network(package, folder, tmp_path):
+    with pytest.raises(CimcError, match=r"model\.onnx differs by .* from what its targets compute"):
+        cimc.verify(folder)  # its model.onnx is the lowered network
+    network = ir.from_proto(onnx.ModelProto.FromString(package.network))
+    on_chip = chip_network(network, package.mapping, package.chip, Program(package.program.layers, {}))
+    good = replace(package, chip_network=ir.to_proto(on_chip).SerializeToString())
+    write_package(tmp_path / "good", good)
+    assert cimc.verify(tmp_path / "good")["model_onnx"] == 0

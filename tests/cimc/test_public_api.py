@@ -51,6 +51,7 @@ SIGNATURES = {
     "read_artifact": "path",
     "read_package": "folder",
     "train": "source data | options output resume checkpoint_seconds init_from progress note track",
+    "verify": "path",
     "write_artifact": "path artifact",
     "write_package": "folder package",
 }
@@ -270,8 +271,8 @@ def test_a_chip_written_as_toml_is_read_back_equal(name: str) -> None:
 @settings(deadline=None)  # other work on the machine is no fault of the tool
 @given(
     name=st.text(st.characters(exclude_categories=["Cs"]), min_size=1),
-    voltage=st.floats(min_value=0, exclude_min=True, allow_infinity=False),
-    law=st.lists(st.floats(allow_nan=False, allow_infinity=False), min_size=1, max_size=4),
+    voltage=st.floats(min_value=1e-12, max_value=1e12),
+    law=st.lists(st.floats(min_value=-1e12, max_value=1e12), min_size=1, max_size=4),
 )
 def test_any_text_and_number_of_a_chip_survives_toml(name: str, voltage: float, law: list[float]) -> None:
     chip = load_chip("ideal").model_dump()
@@ -319,16 +320,20 @@ def test_a_chip_in_memory_is_checked_as_a_file_is() -> None:
         ),
         ("schedule", None, "schedule is None; choose constant"),
         ("policy", "naive", "policy is 'naive'; give a Policy"),
-        ("epochs", 0, "epochs is 0; give a whole number of at least 1"),
+        ("epochs", 0, "epochs is 0; give a whole number from 1 to 1000000000"),
         ("epochs", 1.5, "epochs is 1.5"),
         ("epochs", True, "epochs is True"),
         ("steps_per_epoch", 0, "steps_per_epoch is 0"),
         ("batch_size", -1, "batch_size is -1"),
-        ("lr", float("nan"), "lr is nan, not a finite number in its range; give one from 0 on"),
+        ("lr", float("nan"), "lr is nan, not a finite number in its range; give one from 0 to "),
+        ("lr", 1e39, "lr is 1e.39"),
         ("lr", "0.1", "lr is '0.1'"),
         ("lr", -0.1, "lr is -0.1"),
         ("weight_decay", float("inf"), "weight_decay is inf"),
-        ("seed", -1, "seed is -1; give a whole number of at least 0"),
+        ("seed", -1, "seed is -1; give a whole number from 0 to 9223372036854775807"),
+        ("seed", 2**63, "seed is 9223372036854775808"),
+        ("batch_size", 10**9, "batch_size is 1000000000"),
+        ("steps_per_epoch", 10**9, "an epoch of 1000000000 steps of 64 samples is more than"),
     ],
 )
 def test_a_wrong_training_option_is_refused_when_it_is_given(field: str, value: Any, message: str) -> None:

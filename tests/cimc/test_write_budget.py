@@ -148,7 +148,7 @@ def test_the_timeline_hides_what_later_layers_leave_room_for(compiled: Artifact)
         ({"write_budget": "0"}, "--write-budget is '0', which lets nothing be written"),
         ({"write_budget": "ten"}, "--write-budget is 'ten'; give row writes a step"),
         ({"write_budget": "0.1us"}, "less than a row write can take"),
-        ({"write_every": 0}, "write_every is 0; give a whole number of at least 1"),
+        ({"write_every": 0}, "write_every is 0; give a whole number from 1 to"),
         ({"write_budget": "5", "policy": cimc.Policy(method="float")}, "--update float writes no devices"),
         ({"write_budget": "5", "policy": cimc.Policy(method="naive")}, "--update naive has none; leave it out"),
     ],
