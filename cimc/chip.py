@@ -11,6 +11,7 @@ from pydantic import Field, ValidationError, model_validator
 
 from cimc.chip_cell import Cell, Programming
 from cimc.chip_sections import Adc, Area, Array, Cores, Cost, Input, Section, Weights
+from cimc.chip_wires import Wires
 from cimc.chip_writes import RowWrites
 from cimc.device_file import merged, with_device
 from cimc.errors import CimcError
@@ -31,6 +32,7 @@ __all__ = [
     "Input",
     "Programming",
     "Weights",
+    "Wires",
     "chip_names",
     "chip_text",
     "load_chip",
@@ -50,6 +52,7 @@ class Chip(Section):
     weights: Weights = Field(default=Weights(), description="how one signed weight becomes devices")
     input: Input = Field(default=Input(), description="the input converter (DAC)")
     adc: Adc = Field(default=Adc(), description="the output converter")
+    wires: Wires = Field(default=Wires(), description="the resistance of word lines and bit lines")
     row_split: RowSplit = Field(
         default=RowSplit.channel,
         strict=False,
@@ -76,6 +79,12 @@ class Chip(Section):
             raise ValueError("an ADC with bits needs an input converter with bits")
         if self.adc.bits is not None and self.adc.range_uA is None and self.not_simulated is None:
             raise ValueError("adc: bits and range_uA go together")
+        return self
+
+    @model_validator(mode="after")
+    def _check_wires(self) -> "Chip":
+        if self.wires.ir_drop == "per-input" and (self.input.bits is None or self.input.signed == "one-phase"):
+            raise ValueError('wires.ir_drop = "per-input" needs input.bits and input.signed = "two-phase"')
         return self
 
     @model_validator(mode="after")

@@ -36,6 +36,7 @@ from runtime.system.choose_scales import choose_scales
 from runtime.system.correction import CORRECTION_SAMPLES, correct_layers, figures_of
 from runtime.system.inference import exact_parameters
 from runtime.system.inputs import check_range, input_shapes, match_data, match_inputs
+from runtime.system.products import state_as_read
 from runtime.system.program import program_of, retarget, without_targets
 from runtime.system.state import System, build_system, gain_name, leave_layers_digital, read_back
 
@@ -137,7 +138,7 @@ def export(
         state, found = correct_layers(system, state, *more, new_key(seed), correction, carry=carry)
         if found:
             notes["correction"] = figures_of(found, correction)
-    result = program_of(system, state)
+    result, seen = program_of(system, state), program_of(system, state_as_read(system, state))
     if known is not None:
         notes |= compare_export(
             system,
@@ -163,7 +164,7 @@ def export(
         mapping=mapping,
         program=result,
         network=ir.to_proto(set_constants(lowered, {**constants, **result.digital})).SerializeToString(),
-        chip_network=ir.to_proto(chip_network(lowered, mapping, target, result)).SerializeToString(),
+        chip_network=ir.to_proto(chip_network(lowered, mapping, target, seen)).SerializeToString(),
         notes=notes,
     )
     if output is not None:

@@ -9,8 +9,8 @@
     y        = (d + bias / s) s                                  s: weight and input scales times the layer's gain
 
 Planes are a table (`runtime.crossbar.planes`), and so are the devices of a weight (`cimc.scheme`); `currents` is the
-ideal product (`runtime.crossbar.currents`). All arrays, planes and devices of a layer are one batched product. Not
-modelled: IR drop, device-to-device read noise, settling.
+ideal product (`runtime.crossbar.currents`), or what wires leave of it (`runtime.crossbar.ir_drop`). All arrays, planes
+and devices of a layer are one batched product. Not modelled: device-to-device read noise, settling.
 """
 
 from dataclasses import dataclass, replace
@@ -27,10 +27,12 @@ from cimc.window import Window
 from runtime.crossbar.converters import adc, dac
 from runtime.crossbar.currents import currents
 from runtime.crossbar.groups import Sets, by_group, for_groups, split_groups
+from runtime.crossbar.ir_drop import less_ir_drop
 from runtime.crossbar.keys import derive
 from runtime.crossbar.planes import Planes, planes_of
 from runtime.crossbar.read_noise import with_noise
 from runtime.crossbar.unfold import unfold
+from runtime.crossbar.wiring import Wiring
 from runtime.crossbar.xla import once, rounded
 
 
@@ -45,6 +47,7 @@ class Crossbar:
     backward: how the input gradient is computed: with the digital copy, or by a transposed read of the arrays.
     groups: of a grouped convolution, each with its own inputs; rows count those of one group. groups_at_once: groups
         that are driven together, with the idle current of each in the columns of the others.
+    wiring: of arrays whose wires change what reads see of the devices (`as_read`).
     """
 
     chip: Chip
@@ -55,6 +58,7 @@ class Crossbar:
     backward: Backward = Backward.digital
     groups: int = 1
     groups_at_once: int = 1
+    wiring: Wiring | None = None
 
 
 def apply_inputs(
@@ -179,7 +183,10 @@ def _convert_blocks(chip: Chip, u: Array, conductance: Array, read_rows: int, ke
     rows, mvms = u.shape
     devices, _, columns = conductance.shape
     vectors = u.reshape(rows // read_rows, read_rows, mvms)
-    level = currents(vectors, conductance) * jnp.float32(levels_per_product(chip))
+    drawn = currents(vectors, conductance)
+    if chip.wires.ir_drop == "per-input" and chip.input.bits is not None:
+        drawn = less_ir_drop(drawn, vectors, conductance, chip.wires, top=2**chip.input.bits - 1)
+    level = drawn * jnp.float32(levels_per_product(chip))
     return adc(with_noise(chip, level, vectors, conductance, key), chip).reshape(-1, devices, columns, mvms)
 
 
