@@ -10,6 +10,7 @@ from typing import Any
 from pydantic import Field, ValidationError, model_validator
 
 from cimc.chip_cell import Cell, Programming
+from cimc.chip_energy import ReadEnergy
 from cimc.chip_sections import Adc, Area, Array, Cores, Cost, Input, Section, Weights
 from cimc.chip_wires import Wires
 from cimc.chip_writes import RowWrites
@@ -61,6 +62,7 @@ class Chip(Section):
     )
     cores: Cores = Field(default=Cores(), description="cores on a mesh or a bus")
     cost: Cost = Field(description="time and energy")
+    energy: ReadEnergy = Field(default=ReadEnergy(), description="energy of a read by its data")
     write: RowWrites = Field(default=RowWrites(), description="row writes and the ports for them")
     area: Area | None = Field(default=None, description="area of one of each component. Left out: not stated")
 
@@ -158,6 +160,14 @@ class Chip(Section):
         if self.input.signed == "one-phase":
             return 'input.signed = "one-phase"'
         return None
+
+    @property
+    def pulse_ns(self) -> float:
+        """How long a word line is driven for one cycle of an input, or for the largest input."""
+        if self.energy.pulse_ns is not None:
+            return self.energy.pulse_ns
+        serial = self.input.encoding in ("bit-serial", "bit-serial-accumulated")
+        return self.cost.mvm_us * 1e3 / (-(-(self.input.bits or 1) // self.input.bits_per_cycle) if serial else 1)
 
     @property
     def target_step_uS(self) -> float:

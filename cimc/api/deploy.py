@@ -37,6 +37,7 @@ def deploy(
     at: Sequence[str | float] = (),
     compensate: Compensate | str = Compensate.none,
     faults: str | Path | None = None,
+    energy: bool = False,
     progress: Progress = silent,
     note: Note = unsaid,
 ) -> Deployment:
@@ -56,6 +57,7 @@ def deploy(
         compensate: what the digital side makes up for at these times, by reads of the devices: none, global (a scale a
             layer) or column (one a column).
         faults: a fault map (`cimc.fault_map`): every chip has these stuck devices. None: as the description says.
+        energy: what the reads of each sample take on the first chip by their data (`runtime.system.read_energy`).
         progress: called with the samples done on all chips and at all times, of how many.
         note: called with a line for what the user should know of the data, and where the agreement is low.
 
@@ -96,6 +98,7 @@ def deploy(
         at=seconds,
         compensate=chosen,
         stuck=stuck,
+        energy=energy,
         progress=lambda done: progress(done, total),
     )
     if seconds and not contents.chip.cell.ages:
