@@ -94,7 +94,9 @@ def evaluate(
     reference = partial(outputs_exactly, network, exact_parameters(system, state))
     exactly = carried(network, carry, reference, artifact.mapping.input_range)
     meter = ReadEnergy(system, state) if energy else None
-    reads = partial(outputs_on_arrays, system, state, key=read_key if noise else None, seen=meter and meter.see)
+    reads = partial(
+        outputs_on_arrays, system, state, key=read_key if noise else None, seen=None if meter is None else meter.see
+    )
     on_arrays = carried(network, carry, reads)
     seconds, timed = 0.0, 0
     for batch in batches(network, data.test, data.preprocess, memory, steps=bool(carry)):

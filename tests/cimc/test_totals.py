@@ -37,7 +37,7 @@ def test_energy_is_that_of_arrays_digital_work_and_data_movement(lenet5, capsys)
     chip = load_chip("brram-256x64", settings={"cost": stated})
     mapping = cimc.compile(LENET5, chip, verify=False).artifact.mapping
     found, arrays = totals.figures(mapping), totals.figures(lenet5.artifact.mapping)["energy_mj"]
-    by_name = {part.name: part.energy_mj for part in mapping.cost.components}
+    by_name = {part.name: part.energy_mj or 0.0 for part in mapping.cost.components}
     beside = sum(by_name[name] for name in ("digital operators", "local memory", "shared memory"))
     assert found["array_energy_mj"] == pytest.approx(arrays)
     assert found["energy_mj"] == pytest.approx(arrays + beside)
