@@ -11,7 +11,9 @@ from typing import Any
 from pydantic import Field, ValidationError, model_validator
 
 from cimc.chip_cell import Cell, Programming
+from cimc.chip_energy import ReadEnergy
 from cimc.chip_sections import Adc, Area, Array, Cores, Cost, Input, Section, Weights
+from cimc.chip_wires import Wires
 from cimc.chip_writes import RowWrites
 from cimc.device_file import merged, with_device
 from cimc.errors import CimcError
@@ -32,6 +34,7 @@ __all__ = [
     "Input",
     "Programming",
     "Weights",
+    "Wires",
     "chip_names",
     "chip_text",
     "load_chip",
@@ -53,6 +56,7 @@ class Chip(Section):
     weights: Weights = Field(default=Weights(), description="how one signed weight becomes devices")
     input: Input = Field(default=Input(), description="the input converter (DAC)")
     adc: Adc = Field(default=Adc(), description="the output converter")
+    wires: Wires = Field(default=Wires(), description="the resistance of word lines and bit lines")
     row_split: RowSplit = Field(
         default=RowSplit.channel,
         strict=False,
@@ -61,6 +65,7 @@ class Chip(Section):
     )
     cores: Cores = Field(default=Cores(), description="cores on a mesh or a bus")
     cost: Cost = Field(description="time and energy")
+    energy: ReadEnergy = Field(default=ReadEnergy(), description="energy of a read by its data")
     write: RowWrites = Field(default=RowWrites(), description="row writes and the ports for them")
     area: Area | None = Field(default=None, description="area of one of each component. Left out: not stated")
 
@@ -79,6 +84,15 @@ class Chip(Section):
             raise ValueError("an ADC with bits needs an input converter with bits")
         if self.adc.sense == "voltage" and self.weights.scheme not in ("differential", "differential-rows"):
             raise ValueError('adc: sense = "voltage" needs pairs of devices: the mean of a column has no offset')
+        return self
+
+    @model_validator(mode="after")
+    def _check_wires(self) -> "Chip":
+        one_sign = self.input.bits is not None and not self.bipolar(True)
+        if self.wires.ir_drop == "per-input" and not one_sign:
+            raise ValueError(
+                'wires.ir_drop = "per-input" needs input.bits, and currents of one sign (two-phase inputs)'
+            )
         return self
 
     @model_validator(mode="after")
@@ -173,6 +187,12 @@ class Chip(Section):
         assert self.input.bits is not None
         return int(2 ** (self.input.bits - (signed and self.input.signed == "one-phase")) - 1)
 
+    def top_drive(self, signed: bool) -> int:
+        """The largest that drives a row at once, at the read voltage: of bit-serial inputs a digit, else a code."""
+        if self.input.encoding == "bit-serial" and self.input.bits is not None:
+            return int(2 ** min(self.input.bits_per_cycle, self.input.bits) - 1)
+        return self.top_input(signed)
+
     def top_code(self, signed: bool) -> int:
         """The ADC's largest code; the least is 0, or of a bipolar one the negative of this."""
         assert self.adc.bits is not None
@@ -190,19 +210,26 @@ class Chip(Section):
         if self.adc.sense == "voltage":
             assert self.adc.range_mV is not None
             return self.adc.range_mV * 1e-3 / self.top_code(signed) / cell.read_voltage_V * top
-        serial = self.input.encoding == "bit-serial"
-        digit = 2 ** min(self.input.bits_per_cycle, self.input.bits) - 1
+        serial, drive = self.input.encoding == "bit-serial", self.top_drive(signed)
         if self.adc.range_uA is not None:
             return (
                 self.adc.range_uA
                 / self.top_code(signed)
                 / cell.read_voltage_V
-                * (digit if serial else 2**self.input.bits)
+                * (drive if serial else 2**self.input.bits)
             )
         states = cell.levels if self.weights.bits_per_cell is None else 2**self.weights.bits_per_cell
         if serial and states is not None:
             return cell.window_uS / (states - 1)
-        return self.weight_rows * cell.conductance_max_uS * (digit if serial else top) / self.top_code(signed)
+        return self.weight_rows * cell.conductance_max_uS * drive / self.top_code(signed)
+
+    @property
+    def pulse_ns(self) -> float:
+        """How long a word line is driven for one cycle of an input, or for the largest input."""
+        if self.energy.pulse_ns is not None:
+            return self.energy.pulse_ns
+        serial = self.input.encoding in ("bit-serial", "bit-serial-accumulated")
+        return self.cost.mvm_us * 1e3 / (-(-(self.input.bits or 1) // self.input.bits_per_cycle) if serial else 1)
 
     @property
     def target_step_uS(self) -> float:

@@ -182,7 +182,9 @@ class Cost(Record):
 
     @property
     def spent_mj(self) -> float:
-        """Energy of one image in all components that state theirs."""
+        """Energy of one image in all components that state theirs; of a file without components, of its arrays."""
+        if not self.components:
+            return self.energy_mj
         return sum(part.energy_mj for part in self.components if part.energy_mj is not None)
 
 

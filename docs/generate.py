@@ -25,6 +25,8 @@ UNITS = {
     "ns": "ns",
     "nj": "nJ",
     "pj": "pJ",
+    "fj": "fJ",
+    "ohm": "ohm",
     "mm2": "mm²",
     "lsb": "codes",
     "bits": "bits",

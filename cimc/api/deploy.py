@@ -41,6 +41,7 @@ def deploy(
     compensate: Compensate | str = Compensate.none,
     faults: str | Path | None = None,
     dies: str | Path | None = None,
+    energy: bool = False,
     progress: Progress = silent,
     note: Note = unsaid,
 ) -> Deployment:
@@ -62,6 +63,7 @@ def deploy(
         faults: a fault map (`cimc.fault_map`): every chip has these stuck devices. None: those of the die that the
             package was made for, else as the description says.
         dies: a folder of fault maps, each of a real die.
+        energy: what the reads of each sample take on the first chip by their data (`runtime.system.read_energy`).
         progress: called with the samples done on all chips and at all times, of how many.
         note: called with a line for what the user should know of the data, and where the agreement is low.
 
@@ -105,6 +107,7 @@ def deploy(
         at=seconds,
         compensate=chosen,
         stuck=stuck,
+        energy=energy,
         progress=lambda done: progress(done, total),
     )
     if seconds and not contents.chip.cell.ages:

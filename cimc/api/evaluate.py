@@ -26,6 +26,7 @@ from runtime.system.inference import batches, exact_parameters, outputs_exactly,
 from runtime.system.inputs import check_range, match_data
 from runtime.system.layer_errors import LayerError, layer_errors
 from runtime.system.quality import new_quality
+from runtime.system.read_energy import ReadEnergy
 
 
 def evaluate(
@@ -38,6 +39,7 @@ def evaluate(
     layers: bool = False,
     memory: int | None = None,
     carry: Carry = MappingProxyType({}),
+    energy: bool = False,
     seed: int = 0,
     progress: Progress = silent,
     note: Note = unsaid,
@@ -57,6 +59,7 @@ def evaluate(
         memory: bytes for the values between layers; None: a share of what is free. It changes no result.
         carry: input by output that it takes in the next step: the samples in their order are the steps of a stream,
             which begins with the input's first sample, or with zeros where the data has none.
+        energy: what the reads of each sample take by their data (`runtime.system.read_energy`).
         seed: of programming, calibration and noise.
         progress: called with the samples done, of how many.
         note: called with a line for what the user should know of the data, and where the agreement is low.
@@ -64,15 +67,16 @@ def evaluate(
     Returns:
         The figures of the labelled outputs by their names (of several with `OUTPUT.` before them), such as accuracy;
         images_per_s; and unless `exact`, under `agreement`, by output how it agrees with the same weights in float32;
-        and with `layers`, under `layers`, by layer its figures.
+        and with `layers`, under `layers`, by layer its figures; with `energy`, under `energy_mj`, its figures.
 
     Raises:
         CimcError: the file or the data do not fit, or the chip is not simulated.
     """
     seed = check_seed(seed)
     memory = None if memory is None else check_whole("memory", memory, 1)
-    if layers and exact:
-        raise CimcError("--layers compares the arrays with float32, and --exact leaves them out; give one of them")
+    if exact and (layers or energy):
+        asked = "--layers compares the arrays with float32" if layers else "--energy is that of the arrays"
+        raise CimcError(f"{asked}, and --exact leaves them out; give one of them")
     use_compilation_cache()
     artifact, name = artifact_of(source)
     system = system_of(artifact)
@@ -89,7 +93,11 @@ def evaluate(
         state = {**state, "conductance": program_chip(system, state, program_key)}
     reference = partial(outputs_exactly, network, exact_parameters(system, state))
     exactly = carried(network, carry, reference, artifact.mapping.input_range)
-    on_arrays = carried(network, carry, partial(outputs_on_arrays, system, state, key=read_key if noise else None))
+    meter = ReadEnergy(system, state) if energy else None
+    reads = partial(
+        outputs_on_arrays, system, state, key=read_key if noise else None, seen=None if meter is None else meter.see
+    )
+    on_arrays = carried(network, carry, reads)
     seconds, timed = 0.0, 0
     for batch in batches(network, data.test, data.preprocess, memory, steps=bool(carry)):
         began = time.perf_counter()
@@ -116,4 +124,5 @@ def evaluate(
 
     note_low_agreement(quality.agreement(), errors, note)
     by_layer = {"layers": {error.name: error.figures for error in errors()}} if layers else {}
-    return {**named, "images_per_s": timed / seconds, **agreement, **by_layer}
+    spent = {"energy_mj": meter.figures()} if meter else {}
+    return {**named, "images_per_s": timed / seconds, **agreement, **by_layer, **spent}

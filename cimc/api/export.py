@@ -39,6 +39,7 @@ from runtime.system.correction import CORRECTION_SAMPLES, correct_layers, figure
 from runtime.system.inference import exact_parameters
 from runtime.system.input_power import input_powers
 from runtime.system.inputs import check_range, input_shapes, match_data, match_inputs
+from runtime.system.products import state_as_read
 from runtime.system.program import program_of, retarget, without_targets
 from runtime.system.state import System, build_system, gain_name, leave_layers_digital, read_back
 
@@ -158,6 +159,7 @@ def export(
         placed = place_on_die(result, mapping, target, on_die, placement=chosen_placement, powers=powers)
         result, notes["die"] = placed.program, placed.figures
         state = {**state, "conductance": {name: jnp.asarray(of.targets) for name, of in result.layers.items()}}
+    seen = program_of(system, state_as_read(system, state))
     if known is not None:
         notes |= compare_export(
             system,
@@ -184,7 +186,7 @@ def export(
         mapping=mapping,
         program=result,
         network=ir.to_proto(set_constants(lowered, {**constants, **result.digital})).SerializeToString(),
-        chip_network=ir.to_proto(chip_network(lowered, mapping, target, result)).SerializeToString(),
+        chip_network=ir.to_proto(chip_network(lowered, mapping, target, seen)).SerializeToString(),
         notes=notes,
         die=None if placed is None else placed.die,
         wiring=None if placed is None else placed.wiring,

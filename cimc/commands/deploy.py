@@ -10,6 +10,7 @@ from cimc.commands.options import (
     ChannelsLast,
     Data,
     DataDir,
+    Energy,
     Json,
     Mean,
     Memory,
@@ -22,6 +23,7 @@ from cimc.commands.options import (
     parse_memory,
     require_finite,
 )
+from cimc.commands.read_energy_table import show as show_energy
 from cimc.durations import time_text
 from cimc.options import Compensate
 
@@ -68,6 +70,7 @@ def deploy(
         Path | None, typer.Option(help="Fault map (CSV or NPZ): every chip has these stuck devices.")
     ] = None,
     dies: Annotated[Path | None, typer.Option(help="Folder of fault maps, each of a real die.")] = None,
+    energy: Energy = False,
     seed: Seed = 0,
     as_json: Json = False,
 ) -> None:
@@ -97,6 +100,7 @@ def deploy(
             compensate=compensate,
             faults=faults,
             dies=dies,
+            energy=energy,
             progress=lambda done, total: bar(done, total, ""),
             note=note,
         )
@@ -120,6 +124,8 @@ def show(result: "Deployment", data: str) -> None:
     )
     if result.aged:
         print_table(f"over time: {name}", ["after", "mean", "sd", "min", "5 %", "median", "yield"], aged_rows(result))
+    if result.energy_mj:
+        show_energy(result.energy_mj, "energy of one input, first chip")
     say(f"yield {result.yield_fraction:.0%} (chips with a normalised {name} of at least {result.required:g})")
 
 

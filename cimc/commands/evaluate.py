@@ -10,6 +10,7 @@ from cimc.commands.options import (
     ChannelsLast,
     Data,
     DataDir,
+    Energy,
     Json,
     Mean,
     Memory,
@@ -21,6 +22,9 @@ from cimc.commands.options import (
     parse_carry,
     parse_memory,
 )
+from cimc.commands.read_energy_table import show as show_energy
+
+NO_MEASURES = ("images_per_s", "agreement", "layers", "energy_mj")
 
 
 def evaluate(
@@ -38,6 +42,7 @@ def evaluate(
     ] = False,
     memory: Memory = None,
     carry: Carry = None,
+    energy: Energy = False,
     seed: Seed = 0,
     as_json: Json = False,
 ) -> None:
@@ -61,6 +66,7 @@ def evaluate(
             layers=layers,
             memory=size,
             carry=parse_carry(carry),
+            energy=energy,
             seed=seed,
             progress=lambda done, total: bar(done, total, ""),
             note=note,
@@ -76,13 +82,15 @@ def show(figures: "dict[str, Any]", samples: str) -> None:
     """The measures in one line, and below it the agreement of each output."""
     from cimc.commands.console import say
 
-    measured = {name: value for name, value in figures.items() if name not in ("images_per_s", "agreement", "layers")}
+    measured = {name: value for name, value in figures.items() if name not in NO_MEASURES}
     text = ", ".join(f"{name.replace('_', ' ')} {figure_text(name, value)}" for name, value in measured.items())
     say(f"{text or 'no labels:'} on {samples} ({figures['images_per_s']:.3g} a second)")
     if agreement := figures.get("agreement"):
         show_agreement("agreement with the same weights in float32", {"": agreement})
     if layers := figures.get("layers"):
         show_layers(layers)
+    if energy := figures.get("energy_mj"):
+        show_energy(energy)
 
 
 def show_agreement(title: str, agreements: "dict[str, dict[str, dict[str, float]]]") -> None:

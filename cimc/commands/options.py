@@ -33,6 +33,9 @@ Memory = Annotated[
         "free.",
     ),
 ]
+Energy = Annotated[
+    bool, typer.Option("--energy", help="Energy of the reads by their data: least, mean and largest over the inputs.")
+]
 Carry = Annotated[
     list[str] | None,
     typer.Option(

@@ -9,13 +9,17 @@ from cimc.mapping import Mapping
 def figures(mapping: Mapping) -> dict[str, float | None]:
     """JSON of the totals; None: the chip file states nothing that it could be counted from.
 
-    area_mm2: of all components that state one. power_w: energy of one input in all components that state one, over the
+    energy_mj: of one input, in all components that state theirs: arrays with converters, digital operators, data
+    movement, reprogramming; array_energy_mj: what the arrays take of it, reprogramming included. area_mm2: of all
+    components that state one. power_w: energy of one input in all components that state one, over the
     interval between inputs. operations: two (multiply, add) for every weight of a crossbar layer and MVM. tops: 1e12 of
     these a second, inputs following at the interval; tops_per_w: 1e12 of these a joule.
     """
     energy_mj, between_ms, operations = mapping.cost.spent_mj, interval_ms(mapping), mapping.cost.flops
     areas = [part.area_mm2 for part in mapping.cost.components if part.area_mm2 is not None]
     return {
+        "energy_mj": energy_mj,
+        "array_energy_mj": mapping.cost.energy_mj,
         "area_mm2": sum(areas) if areas else None,
         "power_w": energy_mj / between_ms if energy_mj and between_ms else None,
         "operations": operations,

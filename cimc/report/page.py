@@ -111,7 +111,7 @@ def _summary(artifact: Artifact) -> str:
         (f"{cost.devices:,}", "devices"),
         (duration(mapping.latency_ms * 1e6), "latency of one input"),
         (duration(schedule.interval_ns if schedule else cost.pipelined_latency_ms * 1e6), "interval between images"),
-        (energy(cost.spent_mj or cost.energy_mj), "energy of one input"),
+        (energy(cost.spent_mj), "energy of one input"),
     ]
     if area:
         tiles.append((f"{area:.3g} mm²", "area"))

@@ -22,6 +22,7 @@ from cimc.scheme import weighted_sum
 from cimc.units import levels_per_product, reference_target
 from runtime.crossbar.converters import adc
 from runtime.crossbar.currents import currents
+from runtime.crossbar.ir_drop import less_ir_drop
 from runtime.crossbar.keys import derive
 from runtime.crossbar.read_noise import sum_rows, with_noise
 
@@ -60,7 +61,11 @@ def convert(chip: Chip, signed: bool, applied: Applied, read_rows: int) -> Array
     per_product: Array | float = levels_per_product(chip, signed)
     if chip.adc.sense == "voltage":
         per_product = per_product / column_totals(chip, applied.conductance, len(vectors)).reshape(len(vectors), -1, 1)
-    level = currents(vectors, chip.scheme.net(applied.conductance)) * jnp.asarray(per_product, jnp.float32)
+    seen = chip.scheme.net(applied.conductance)
+    drawn = currents(vectors, seen)
+    if chip.wires.ir_drop == "per-input" and not chip.bipolar(signed):
+        drawn = less_ir_drop(drawn, vectors, seen, chip.wires, top=chip.top_drive(signed))
+    level = drawn * jnp.asarray(per_product, jnp.float32)
     level = with_noise(chip, level, vectors, applied.conductance, per_product, applied.key)
     columns, mvms = applied.conductance.shape[2], vectors.shape[2]
     return adc(level, chip, signed).reshape(len(vectors), -1, columns, mvms)

@@ -24,6 +24,7 @@ from cimc.window import Window, output_sizes
 from runtime.crossbar.keys import derive
 from runtime.crossbar.product import Crossbar, apply_inputs, clipped_conversions, read_vectors, scale_sums
 from runtime.crossbar.unfold import fold_output
+from runtime.crossbar.wiring import as_read
 from runtime.crossbar.xla import jit
 
 Floats = NDArray[np.float32]
@@ -81,6 +82,7 @@ def read_in_pieces(
     y = np.empty((len(x), *sizes, columns) if layer.window is None else (len(x), columns, *sizes), np.float32)
     if not y.size:
         return y
+    held = held._replace(conductance=as_read(layer.wiring, held.conductance))
     axis, cut = 1 if layer.window is None else 2, _cut(layer, x, held)
     piece, taken = _strips(layer, x, cut) if cut.strips > 1 else _samples(layer, x, cut)
     running: deque[tuple[Floats, Array]] = deque()
@@ -111,7 +113,8 @@ def clipped_share(layer: Crossbar, x: Floats, held: Held, key: Array | None) -> 
     piece, taken = _strips(layer, x, cut) if cut.strips > 1 else _samples(layer, x, cut)
     inputs = taken(0, 0)
     images = inputs.reshape(-1, inputs.shape[-1]).T if piece.window is None else np.moveaxis(inputs, 0, -1)
-    return float(_clipped(piece, images, held.conductance, held.input_range, key, held.input_factor))
+    seen = as_read(layer.wiring, held.conductance)
+    return float(_clipped(piece, images, seen, held.input_range, key, held.input_factor))
 
 
 _clipped = jit(clipped_conversions, static_argnums=0)

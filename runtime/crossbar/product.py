@@ -9,9 +9,9 @@
     y        = (d + bias / s) s                                  s: weight and input scales times the layer's gain
 
 Planes: `cimc.planes`; the devices of a weight and their conversions: `cimc.scheme`; what codes count:
-`runtime.crossbar.conversions`; `currents` is the ideal product (`runtime.crossbar.currents`), or its mean over the
-column (voltage). All arrays, planes and devices of a layer are one batched product. Not modelled: IR drop,
-device-to-device read noise, settling.
+`runtime.crossbar.conversions`; `currents` is the ideal product (`runtime.crossbar.currents`), what wires leave of it
+(`runtime.crossbar.ir_drop`), or its mean over the column (voltage). All arrays, planes and devices of a layer are one
+batched product. Not modelled: device-to-device read noise, settling.
 """
 
 from dataclasses import dataclass, replace
@@ -31,6 +31,7 @@ from runtime.crossbar.converters import dac
 from runtime.crossbar.groups import Sets, by_group, for_groups, split_groups
 from runtime.crossbar.keys import derive
 from runtime.crossbar.unfold import unfold
+from runtime.crossbar.wiring import Wiring
 from runtime.crossbar.xla import once, rounded
 
 
@@ -45,6 +46,7 @@ class Crossbar:
     backward: how the input gradient is computed: with the digital copy, or by a transposed read of the arrays.
     groups: of a grouped convolution, each with its own inputs; rows count those of one group. groups_at_once: groups
         that are driven together, with the idle current of each in the columns of the others.
+    wiring: of arrays whose wires change what reads see of the devices (`as_read`).
     """
 
     chip: Chip
@@ -55,6 +57,7 @@ class Crossbar:
     backward: Backward = Backward.digital
     groups: int = 1
     groups_at_once: int = 1
+    wiring: Wiring | None = None
 
 
 def apply_inputs(

@@ -22,6 +22,7 @@ from runtime.system.inference import batches, exact_parameters, outputs_exactly,
 from runtime.system.layer_errors import LayerError, layer_errors
 from runtime.system.program import programmed_state
 from runtime.system.quality import better, new_quality
+from runtime.system.read_energy import ReadEnergy
 from runtime.system.state import State, System
 
 # Keys beside those of the writes, which count the layers.
@@ -41,6 +42,7 @@ class Deployment:
     yield_fraction: chips whose normalised accuracy is at least `required`. agreement: by output that of the first chip
     with the package's own weights in float32 (`runtime.system.measures.agreement_of`). aged: the figure of every chip
     so many seconds after programming, of the times that were asked for. dies: the real die that each chip is, if any.
+    energy_mj: of the first chip's reads by their data, where it was asked for (`runtime.system.read_energy`).
     """
 
     accuracies: np.ndarray
@@ -50,10 +52,11 @@ class Deployment:
     agreement: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
     aged: Mapping[float, np.ndarray] = field(default_factory=dict)
     dies: tuple[str, ...] = ()
+    energy_mj: Mapping[str, Any] = field(default_factory=dict)
 
     def at(self, seconds: float) -> "Deployment":
         """The result so long after programming, one of the times that were asked for."""
-        return replace(self, accuracies=self.aged[seconds], agreement={}, aged={})
+        return replace(self, accuracies=self.aged[seconds], agreement={}, aged={}, energy_mj={})
 
     @property
     def normalized(self) -> np.ndarray:
@@ -82,6 +85,7 @@ def deploy(
     at: Sequence[float] = (),
     compensate: Compensate = Compensate.none,
     stuck: Sequence[Mapping[str, np.ndarray]] = (),
+    energy: bool = False,
     progress: Callable[[int], None] = lambda samples: None,
 ) -> Deployment:
     """Program virtual chips, each with its own programming errors and noise, and measure the test set on each.
@@ -101,6 +105,7 @@ def deploy(
         compensate: what the digital side makes up for at each of these times.
         stuck: by layer what its stuck devices hold [2, rows, columns] in uS, NaN of all others; of each chip in turn,
             in place of drawn faults. Empty: as the chip's description says.
+        energy: whether the energy of the first chip's reads is found.
         progress: called with the samples done on all chips and at all times so far.
     """
     state, network = programmed_state(system, program), system.network
@@ -109,6 +114,7 @@ def deploy(
     found = {(die, moment): new_quality(network, data.test, metric) for die in range(chips) for moment in moments}
     systems = {moment: aged_system(system, moment) for moment in moments}
     program_keys, read_keys = _keys(seed, chips)
+    meter: ReadEnergy | None = None
     done, at_once = 0, max(chips_at_once(state) // len(moments), 1)
     for first in range(0, chips, at_once):
         runs = {}
@@ -122,7 +128,11 @@ def deploy(
                     reads = jax.random.fold_in(read_keys[die], COMPENSATION)
                     chips_then = systems[None].chip, systems[moment].chip
                     held["gain"] = compensated_gains(compensate, chips_then, new, held, reads)
-                on_arrays = partial(outputs_on_arrays, systems[moment], held, key=read_keys[die])
+                seen = None
+                if energy and meter is None:
+                    meter = ReadEnergy(system, held)
+                    seen = meter.see
+                on_arrays = partial(outputs_on_arrays, systems[moment], held, key=read_keys[die], seen=seen)
                 runs[die, moment] = carried(network, carry, on_arrays)
         exactly = carried(network, carry, partial(outputs_exactly, network, parameters), input_range)
         for batch in batches(network, data.test, data.preprocess, memory, steps=bool(carry)):
@@ -142,6 +152,7 @@ def deploy(
         measure,
         found[0, None].agreement(),
         {moment: figures[moment] for moment in moments if moment is not None},
+        energy_mj={} if meter is None else meter.figures(),
     )
 
 
@@ -248,6 +259,7 @@ def summary(result: Deployment) -> dict[str, Any]:
         "accuracies": a.tolist(),
         **({"dies": list(result.dies)} if result.dies else {}),
         "agreement": result.agreement,
+        **({"energy_mj": dict(result.energy_mj)} if result.energy_mj else {}),
         **({"aged": [_at(result, seconds) for seconds in result.aged]} if result.aged else {}),
     }
 

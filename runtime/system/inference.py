@@ -2,7 +2,7 @@
 
 import math
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -51,10 +51,19 @@ def batches(
         yield Batch(first, some, feeds_of(network, some, preprocess, size))
 
 
-def outputs_on_arrays(system: System, state: State, batch: Batch, key: Array | None) -> Outputs:
-    """The network's outputs by name, on its arrays; key None: no noise."""
+def outputs_on_arrays(
+    system: System,
+    state: State,
+    batch: Batch,
+    key: Array | None,
+    *,
+    seen: Callable[[LayerStep, Floats, Batch], None] | None = None,
+) -> Outputs:
+    """The network's outputs by name, on its arrays; key None: no noise. seen: called with the inputs of each layer."""
 
     def layer(step: LayerStep, x: Floats) -> Floats:
+        if seen is not None:
+            seen(step, x, batch)
         held = held_of(system, state, step.layer)
         return read_layer(system, step, x, held, key, first=batch.first, samples=len(batch.samples))
 

@@ -14,7 +14,7 @@ from jax import Array
 from cimc.units import pair_weight
 from cimc.window import output_sizes
 from runtime.network.scan import Product, WatchingProduct
-from runtime.system.products import exact_layer, layer_on_arrays
+from runtime.system.products import exact_layer, layer_on_arrays, state_as_read
 from runtime.system.state import State, System
 
 # Input ranges tried, as multiples of the largest input in the calibration batch. No small fractions: with them, half
@@ -42,11 +42,12 @@ def calibrating_product(system: System, state: State, record: dict[str, Array]) 
     The error is taken against the exact product with the conductances as they are, converters and noise included. The
     ranges found are put into `record` by layer.
     """
+    seen = state_as_read(system, state)
 
     def product(name: str, x: Array, key: Array | None) -> Array:
         if system.chip.input.bits is None:
             record[name] = jnp.float32(1.0)
-            return layer_on_arrays(system, state, name, x, record[name], key)
+            return layer_on_arrays(system, seen, name, x, record[name], key)
         largest = jnp.maximum(jnp.max(jnp.abs(x)), jnp.float32(1e-6))
         candidates = largest * jnp.asarray(RANGE_FACTORS, jnp.float32)
         window, tried = system.crossbars[name].window, x
@@ -57,19 +58,19 @@ def calibrating_product(system: System, state: State, record: dict[str, Array]) 
         reference = exact_layer(system, state, name, tried, weight)
 
         def error(input_range: Array) -> Array:
-            return jnp.mean(jnp.square(layer_on_arrays(system, state, name, tried, input_range, key) - reference))
+            return jnp.mean(jnp.square(layer_on_arrays(system, seen, name, tried, input_range, key) - reference))
 
         # All of them: the error has more than one minimum, so that a search near the present range can be stuck.
         chosen = candidates[jnp.argmin(jax.lax.map(error, candidates))]
         # A layer used several times has one converter range: that of the use with the largest inputs.
         record[name] = jnp.maximum(chosen, record[name]) if name in record else chosen
-        return layer_on_arrays(system, state, name, x, record[name], key)
+        return layer_on_arrays(system, seen, name, x, record[name], key)
 
     def exact(name: str, x: Array, key: Array | None) -> Array:
         weight = pair_weight(state["conductance"][name], state["weight_range"][name], system.chip)
         return exact_layer(system, state, name, x, weight)
 
     def with_range(name: str, x: Array, key: Array | None) -> Array:
-        return layer_on_arrays(system, state, name, x, record[name], key)
+        return layer_on_arrays(system, seen, name, x, record[name], key)
 
     return WatchingProduct(product, exact, with_range)

@@ -30,6 +30,7 @@ from cimc.units import count_scale, dac_gain, idle_target, levels_per_product
 from runtime.crossbar.groups import Sets
 from runtime.crossbar.pieces import Floats, Held
 from runtime.crossbar.product import Crossbar, as_sets
+from runtime.crossbar.wiring import as_read
 from runtime.system.fit_scales import rows_of_channels
 
 MOST_MVMS, LEAST_MVMS = 256, 16  # of a layer; between them as many as take MOST_PRODUCTS
@@ -44,6 +45,7 @@ class Cause(StrEnum):
     input_rounding = "input rounding"
     weights = "weight range and grid"
     programming = "programming error"
+    ir_drop = "IR drop"
     read_noise = "read noise"
     idle_current = "idle current"
     adc_noise = "ADC noise"
@@ -56,6 +58,7 @@ REMEDIES = {
     Cause.input_rounding: "a chip with more input bits, or the layer left digital (compile --digital)",
     Cause.weights: "a chip with more levels, or the layer left digital (compile --digital)",
     Cause.programming: "rows held several times (compile --fill-rows), or correction on samples (export --correct)",
+    Cause.ir_drop: "correction on samples (export --correct), or training on the arrays with their wires",
     Cause.read_noise: "rows held several times (compile --fill-rows), or the layer left digital (compile --digital)",
     Cause.idle_current: "fewer rows driven at once (compile --rows-per-read)",
     Cause.adc_noise: "rows held several times (compile --fill-rows), or the layer left digital (compile --digital)",
@@ -133,9 +136,9 @@ class LayerCopy:
     """A layer as NumPy arrays, the groups of a grouped one first.
 
     x: inputs [groups, rows, MVMs]. exact: what the exact layer gives [groups, columns, MVMs]. asked, targets,
-    conductance: [groups, devices, rows, columns] in uS: what would hold the weights without bounds and grid, as they
-    were to be programmed, and as they are. input_range: [groups, rows, 1], with the factors of the inputs. scale: of
-    the digital sums, and bias [groups, columns, 1].
+    conductance, seen: [groups, devices, rows, columns] in uS: what would hold the weights without bounds and grid, as
+    they were to be programmed, as they are, and as reads see them through the wires. input_range: [groups, rows, 1],
+    with the factors of the inputs. scale: of the digital sums, and bias [groups, columns, 1].
     """
 
     chip: Chip
@@ -146,6 +149,7 @@ class LayerCopy:
     asked: Floats
     targets: Floats
     conductance: Floats
+    seen: Floats
     input_range: Floats
     scale: Floats
     bias: Floats
@@ -210,11 +214,12 @@ def _copy(
     factors = np.broadcast_to(row_factors(layer, held.input_factor, weight), (rows, columns))
     of_rows = factors[:, :: columns // layer.groups].T.reshape(-1, 1)
     conductance, exact_weight = np.asarray(held.conductance), exact[0]
+    seen = np.asarray(as_read(layer.wiring, held.conductance))
     if layer.groups_at_once > 1:
         sets = Sets(layer.groups, layer.groups_at_once, rows, layer.read_rows)
         idle = idle_target(layer.chip)
         layer, x, of_rows = as_sets(layer), sets.join_vectors(x), sets.join_vectors(of_rows)
-        targets, conductance = sets.join_cells(targets, idle), sets.join_cells(conductance, idle)
+        targets, conductance, seen = (sets.join_cells(cells, idle) for cells in (targets, conductance, seen))
         weight, exact_weight = sets.join_cells(weight, 0), sets.join_cells(exact_weight, 0)
     chip, groups = layer.chip, layer.groups
     devices, rows, columns = conductance.shape
@@ -250,6 +255,7 @@ def _copy(
         asked=np.float32(chip.cell.conductance_min_uS) + shares * np.float32(chip.cell.window_uS),
         targets=of(targets),
         conductance=of(conductance),
+        seen=of(seen),
         input_range=np.asarray(held.input_range, np.float32) * of_rows.reshape(groups, rows, 1)[taken_groups],
         scale=by_column(scale * np.asarray(held.gain)),
         bias=by_column(held.bias),
@@ -265,6 +271,7 @@ def _present(copy: LayerCopy, *, noise: bool) -> list[Cause]:
         Cause.input_rounding: has_dac,
         Cause.weights: True,
         Cause.programming: not np.array_equal(copy.targets, copy.conductance),
+        Cause.ir_drop: not np.array_equal(copy.seen, copy.conductance),
         Cause.read_noise: noise and chip.cell.reads_are_noisy,
         Cause.idle_current: has_adc and chip.cell.conductance_min_uS > 0 and not chip.bipolar(copy.signed),
         Cause.adc_noise: noise and chip.adc.noise_lsb > 0,
@@ -282,6 +289,8 @@ def _read(copy: LayerCopy, on: frozenset[Cause], random: np.random.Generator) ->
         conductance = conductance + (copy.targets - copy.asked)
     if Cause.programming in on:
         conductance = conductance + (copy.conductance - copy.targets)
+    if Cause.ir_drop in on:
+        conductance = conductance + (copy.seen - copy.conductance)
     bit_lines = conductance.swapaxes(2, 3)
     sums = []
     for applied in planes.split(_apply(copy, on)):

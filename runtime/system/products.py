@@ -6,13 +6,23 @@ from jax import Array
 from runtime.crossbar.groups import by_group, split_groups
 from runtime.crossbar.layer import layer_output
 from runtime.crossbar.unfold import fold_output, unfold
+from runtime.crossbar.wiring import as_read
 from runtime.network.network import Network
 from runtime.network.scan import Product
 from runtime.system.state import State, System, bias_of, gain_name, gain_of
 
 
+def state_as_read(system: System, state: State) -> State:
+    """The state with the conductances that reads see through the wires of the arrays."""
+    if not system.chip.wires.in_conductances:
+        return state
+    seen = {name: as_read(system.crossbars[name].wiring, held) for name, held in state["conductance"].items()}
+    return {**state, "conductance": seen}
+
+
 def array_product(system: System, state: State) -> Product:
     """Layers on the arrays, with all that `runtime.crossbar.product` models; noise when a key is given."""
+    state = state_as_read(system, state)
 
     def product(name: str, x: Array, key: Array | None) -> Array:
         return layer_on_arrays(system, state, name, x, state["input_range"][name], key)
@@ -55,7 +65,7 @@ def exact_layer(system: System, state: State, name: str, x: Array, weight: Array
 
 
 def layer_on_arrays(system: System, state: State, name: str, x: Array, input_range: Array, key: Array | None) -> Array:
-    """A layer on its arrays with this input range; key None: no noise."""
+    """A layer on its arrays with this input range, of `state_as_read`; key None: no noise."""
     crossbar = system.crossbars[name]
     y = layer_output(
         crossbar,

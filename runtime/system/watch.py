@@ -22,7 +22,7 @@ from runtime.network.run import run_network
 from runtime.network.scan import Product, WatchingProduct
 from runtime.system.input_ranges import calibrating_product, read_part
 from runtime.system.inputs import input_shapes, network_inputs
-from runtime.system.products import array_product, layer_on_arrays
+from runtime.system.products import array_product, layer_on_arrays, state_as_read
 from runtime.system.state import State, System
 
 WATCHED_IMAGES = 8  # of the calibration images
@@ -121,10 +121,11 @@ def _moved(now: Seen, then: Seen) -> Array:
 def look(system: System, state: State, stored: Stored, preprocess: Preprocess, key: Array) -> dict[str, Seen]:
     """What the converters of every layer see of stored inputs."""
     record: dict[str, Seen] = {}
+    read = state_as_read(system, state)
 
     def product(name: str, x: Array, layer_key: Array | None) -> Array:
         input_range = state["input_range"][name]
-        codes = clipped_conversions(system.crossbars[name], x, state["conductance"][name], input_range, layer_key)
+        codes = clipped_conversions(system.crossbars[name], x, read["conductance"][name], input_range, layer_key)
         size = jnp.sqrt(jnp.mean(jnp.square(x))) / input_range
         beyond = jnp.mean(jnp.abs(x) > input_range * 1.001, dtype=jnp.float32)
         if system.chip.input.bits is None:  # nothing is clipped
@@ -132,7 +133,7 @@ def look(system: System, state: State, stored: Stored, preprocess: Preprocess, k
         seen = Seen(size, beyond, codes)
         # Of a layer used several times, the use that clips most.
         record[name] = Seen(*map(jnp.maximum, seen, record[name])) if name in record else seen
-        return layer_on_arrays(system, state, name, x, input_range, layer_key)
+        return layer_on_arrays(system, read, name, x, input_range, layer_key)
 
     arrays = array_product(system, state)
     _run(system, state, stored, preprocess, WatchingProduct(product, arrays, arrays), key)

@@ -31,7 +31,9 @@ COMPILE = (
 )
 COMPILE += " constants verify_passes passes_folder objective arrays seed share_weights fill_rows digital digital_budget"
 COMPILE += " target_snr min_agreement curve note"
-DEPLOY = "package data | chips seed required baseline metric memory carry at compensate faults dies progress note"
+DEPLOY = (
+    "package data | chips seed required baseline metric memory carry at compensate faults dies energy progress note"
+)
 EXPORT = "source chip | output data weights noise layers digital correct carry rows_per_read groups_per_read"
 EXPORT += " die placement seed note"
 # Every public function: its parameters, those after the bar by keyword only.
@@ -39,7 +41,7 @@ SIGNATURES = {
     "compile": COMPILE,
     "compile_model": COMPILE,
     "deploy": DEPLOY,
-    "evaluate": "source data | exact noise metric layers memory carry seed progress note",
+    "evaluate": "source data | exact noise metric layers memory carry energy seed progress note",
     "explain": "chip",
     "export": EXPORT,
     "fit_device": "data output | name read_voltage_V up_only picture seed",
@@ -59,7 +61,7 @@ CLASSES = {
     "Artifact": "model network chip chip_text mapping state history",
     "Compiled": "artifact verification notes digital_choice layout_choice",
     "Dataset": "name train test synthetic classes preprocess validation",
-    "Deployment": "accuracies baseline_accuracy required measure agreement aged dies",
+    "Deployment": "accuracies baseline_accuracy required measure agreement aged dies energy_mj",
     "FittedDevice": "device text pulses drift",
     "FrankWolfe": "constraint radius density averaging",
     "Measured": "name chip deviation_uS beyond_tolerance",

@@ -32,6 +32,20 @@ def test_totals_are_operations_over_time_and_energy(lenet5):
     assert found["area_mm2"] is None
 
 
+def test_energy_is_that_of_arrays_digital_work_and_data_movement(lenet5, capsys):
+    stated = {"digital_op_pj": 0.5, "local_byte_pj": 2.0, "global_byte_pj": 30.0}
+    chip = load_chip("brram-256x64", settings={"cost": stated})
+    mapping = cimc.compile(LENET5, chip, verify=False).artifact.mapping
+    found, arrays = totals.figures(mapping), totals.figures(lenet5.artifact.mapping)["energy_mj"]
+    by_name = {part.name: part.energy_mj or 0.0 for part in mapping.cost.components}
+    beside = sum(by_name[name] for name in ("digital operators", "local memory", "shared memory"))
+    assert found["array_energy_mj"] == pytest.approx(arrays)
+    assert found["energy_mj"] == pytest.approx(arrays + beside)
+    assert beside > 0
+    totals._show_energy(mapping)
+    assert f"energy of one input: {found['energy_mj']:.2g} mJ (between cores: not stated)" in capsys.readouterr().out
+
+
 def test_area_is_that_of_all_components(lenet5):
     mapping = cimc.compile(LENET5, "isaac", verify=False).artifact.mapping
     stated = [part.area_mm2 for part in mapping.cost.components if part.area_mm2 is not None]
