@@ -36,7 +36,7 @@ def test_energy_is_that_of_arrays_digital_work_and_data_movement(lenet5, capsys)
     stated = {"digital_op_pj": 0.5, "local_byte_pj": 2.0, "global_byte_pj": 30.0}
     chip = load_chip("brram-256x64", settings={"cost": stated})
     mapping = cimc.compile(LENET5, chip, verify=False).artifact.mapping
-    found, arrays = totals.figures(mapping), totals.figures(lenet5.artifact.mapping)["energy_mj"]
+    found, arrays = totals.figures(mapping), lenet5.artifact.mapping.cost.energy_mj
     by_name = {part.name: part.energy_mj or 0.0 for part in mapping.cost.components}
     beside = sum(by_name[name] for name in ("digital operators", "local memory", "shared memory"))
     assert found["array_energy_mj"] == pytest.approx(arrays)
