@@ -8,6 +8,7 @@ import onnx_ir as ir
 import pytest
 from onnx import helper
 
+from cimc import chip_energy
 from cimc.chip import Chip, load_chip
 from cimc.dataset import Preprocess, Samples
 from passes.mapper.map_network import map_network
@@ -114,7 +115,7 @@ def test_energy_bit_by_bit_and_cell_by_cell(encoding: str) -> None:
 
 
 def test_what_a_chip_does_not_state_is_left_out() -> None:
-    chip = chip_of(energy={})
+    chip = chip_of(energy={}).model_copy(update={"energy": chip_energy.ReadEnergy()})
     system, state = system_of(chip)
     meter = ReadEnergy(system, state)
     for batch in batches(system.network, Samples({"x": X}), Preprocess()):
