@@ -129,7 +129,7 @@ def case_of(chip: Chip, signed: bool, seed: int, *, images: int = 3, rows: int =
     random = np.random.default_rng(seed)
     weight_range, input_range = float(random.uniform(0.3, 3)), float(random.uniform(0.3, 3))
     weight = random.uniform(-1.1, 1.1, (rows, columns)) * weight_range
-    weight[0, :3] = weight_range, -weight_range, 0.0
+    weight[0, :3] = np.array((weight_range, -weight_range, 0.0))[:columns]
     top = 1 if chip.input.bits is None else 2**chip.input.bits - 1
     codes = random.integers(-top if signed else 0, top + 1, (images, rows)) + random.uniform(0.05, 0.3, (images, rows))
     x = codes * (random.random((images, rows)) < 0.85) * input_range / top * 1.1

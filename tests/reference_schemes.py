@@ -245,10 +245,10 @@ def _cycles(codes: Sequence[int], bits: int, width: int, sign: int) -> list[tupl
 
 
 def code_bounds(chip: Chip, signed: bool) -> tuple[int, int]:
-    """The least and the largest code: of both signs where what is converted can be negative."""
+    """The least and the largest code: of both signs where what is converted can be negative, and of voltages."""
     assert chip.adc.bits is not None
     both_ways = is_one_phase(chip, signed) and not is_bit_serial(chip)
-    if chip.weights.scheme == "differential-rows" or both_ways:
+    if chip.weights.scheme == "differential-rows" or both_ways or senses_voltage(chip):
         top = 2 ** (chip.adc.bits - 1) - 1
         return -top, top
     return 0, 2**chip.adc.bits - 1

@@ -158,11 +158,11 @@ def test_an_offset_and_its_reference_column_are_subtracted_as_worked_out_by_hand
 
 
 def test_a_settled_voltage_is_the_mean_over_the_conductance_of_the_column_and_multiplied_back() -> None:
-    """(1 x 30 - 1 x -10) / 60 of 0.5 V is 333 mV: with 300 mV of 3 codes it is the third, and d = 3 x 60."""
+    """(30 - 10 + 15 - 5) / 60 of 0.5 V is 250 mV: with 280 mV of 3 codes 2.7, so the third, and d = 3 x 60."""
     chip = chip_of(
         weights={"scheme": "differential-rows"},
         inputs={"bits": 2, "encoding": "pulse-width", "signed": "one-phase"},
-        adc={"bits": 3, "sense": "voltage", "range_mV": 300.0},
+        adc={"bits": 3, "sense": "voltage", "range_mV": 280.0},
     )
     g = np.array([[30.0, 5.0], [10.0, 15.0]])[:, :, None]
     u = np.array([1.0, -1.0])[:, None, None]
