@@ -1,14 +1,16 @@
 """Addresses: which cell of which array each device of each weight is, and back, as index arrays.
 
-A weight has `devices` = rows_per_weight x columns_per_weight cells of one array, numbered row by row: of a differential
-pair, 0 is G+ and 1 is G-, as in every [2, rows, columns] of conductances. `array` counts the arrays of the mapping, as
-`Block.array` does; `Mapping.place_of` tells the chip, and `Mapping.address` the place of one weight. Where bit slices
-have arrays of their own, an array of the mapping is `physical_per_array` physical ones, with the same address in each.
+A weight has rows_per_weight x columns_per_weight cells of each of its arrays, numbered column by column: of a
+differential pair, 0 is G+ and 1 is G-, and of bit slices the most significant comes first, as in every [devices, rows,
+columns] of conductances. Where bit slices have arrays of their own, an array of the mapping (`Block.array`) is
+`physical_per_array` physical ones, one after the other; of all others the two are the same. `Mapping.place_of` tells
+the chip of an array of the mapping, and `Mapping.address` the place of one weight.
 
     cells = cell_addresses(mapping, "conv1")
     of_arrays[cells.array, cells.row, cells.column]      # what arrays hold, by weight: [devices, rows, columns]
 """
 
+import math
 from collections.abc import Mapping as Dictionary
 from typing import Any, NamedTuple
 
@@ -25,7 +27,7 @@ Values = npt.NDArray[Any]
 class Cells(NamedTuple):
     """Where the devices of a layer are, each [devices, rows, columns] int32, by weight row and column.
 
-    array: of the mapping. row: word line in it. column: bit line in it.
+    array: physical. row: word line in it. column: bit line in it.
     """
 
     array: Indices
@@ -56,23 +58,23 @@ def cell_addresses(mapping: Mapping, layer: str, *, copy: int = 0) -> Cells:
     mapped = mapping.layer(layer)
     if not 0 <= copy < mapped.copies:
         raise IndexError(f"{layer} has no copy {copy}, it has {mapped.copies}")
-    shape = (mapping.rows_per_weight, mapping.columns_per_weight, mapped.rows, mapped.columns)
+    shape = (*_cells_of_weight(mapping), mapped.rows, mapped.columns)
     array, row, column = (np.full(shape, -1, np.int32) for _ in range(3))
     for block in mapped.blocks:
         if block.copy == copy:
             weights = (..., *_weights_of(block))
             word_lines, bit_lines = mapping.lines_of(block)
-            array[weights] = block.array
-            row[weights] = np.array(word_lines).reshape(-1, shape[0]).T[:, None, :, None]
-            column[weights] = np.array(bit_lines).reshape(-1, shape[1]).T[:, None, :]
-    devices = (shape[0] * shape[1], *shape[2:])
+            array[weights] = _physical_arrays(block, mapping)[:, None, None, None, None]
+            row[weights] = np.array(word_lines).reshape(-1, shape[2]).T[:, :, None]
+            column[weights] = np.array(bit_lines).reshape(-1, shape[1]).T[:, None, None, :]
+    devices = (math.prod(shape[:3]), *shape[3:])
     return Cells(array.reshape(devices), row.reshape(devices), column.reshape(devices))
 
 
 def cell_owners(mapping: Mapping, chip: Chip) -> Owners:
     """The layer, copy, weight and device in every cell of every array: the inverse of `cell_addresses`."""
     owners = Owners(*(np.full(_shape(mapping, chip), -1, np.int32) for _ in Owners._fields))
-    devices = np.arange(mapping.rows_per_weight * mapping.columns_per_weight)
+    devices = np.arange(math.prod(_cells_of_weight(mapping))).reshape(*_cells_of_weight(mapping), 1, 1)
     for index, layer in enumerate(mapping.layers):
         for block in layer.blocks:
             rows, columns = np.arange(block.row_start, block.row_stop), np.arange(block.column_start, block.column_stop)
@@ -80,25 +82,26 @@ def cell_owners(mapping: Mapping, chip: Chip) -> Owners:
             _cells_of(owners.copy, block, mapping)[:] = block.copy
             _cells_of(owners.row, block, mapping)[:] = rows[:, None]
             _cells_of(owners.column, block, mapping)[:] = columns
-            _cells_of(owners.device, block, mapping)[:] = devices.reshape(mapping.rows_per_weight, -1, 1, 1)
+            _cells_of(owners.device, block, mapping)[:] = devices
     return owners
 
 
 def word_lines(mapping: Mapping, layer: str, *, chip: Chip, copy: int = 0) -> Indices:
     """The word lines of every weight of a copy, [rows_per_weight, rows, columns], numbered through all arrays.
 
-    Word line r of array a is a x (rows of an array) + r. A pair in columns has one, a pair in rows two.
+    Word line r of array a is a x (rows of an array) + r. A pair in columns has one, a pair in rows two. Of bit slices
+    in arrays of their own it is that of the mapping's array: all of them are written at once.
 
     Raises:
         KeyError, IndexError: as `cell_addresses`.
     """
     cells = cell_addresses(mapping, layer, copy=copy)
-    lines = cells.array * np.int32(chip.array.rows) + cells.row
-    return lines[:: mapping.columns_per_weight]
+    of_mapping = cells.array[: mapping.rows_per_weight] // np.int32(mapping.physical_per_array)
+    return of_mapping * np.int32(chip.array.rows) + cells.row[: mapping.rows_per_weight]
 
 
 def lay_on_arrays(mapping: Mapping, values: Dictionary[str, Values], *, chip: Chip, fill: float) -> Values:
-    """Values by weight as the arrays have them, [arrays, array rows, array columns]; all copies have the same.
+    """Values by weight as the physical arrays have them, [arrays, array rows, array columns]; all copies the same.
 
     Args:
         mapping: of the network.
@@ -122,28 +125,41 @@ def take_from_arrays(mapping: Mapping, layer: str, arrays: Values, *, copy: int 
         ValueError: the arrays are smaller than the mapping needs.
     """
     mapped = mapping.layer(layer)
-    shape = (mapping.rows_per_weight * mapping.columns_per_weight, mapped.rows, mapped.columns)
+    shape = (math.prod(_cells_of_weight(mapping)), mapped.rows, mapped.columns)
     if not 0 <= copy < mapped.copies:
         raise IndexError(f"{layer} has no copy {copy}, it has {mapped.copies}")
     values = np.zeros(shape, arrays.dtype)
     for block in mapped.blocks:
         if block.copy == copy:
             cells = _cells_of(arrays, block, mapping)
-            values[(..., *_weights_of(block))] = cells.reshape(shape[0], *cells.shape[2:])
+            values[(..., *_weights_of(block))] = cells.reshape(shape[0], *cells.shape[3:])
     return values
 
 
+def _cells_of_weight(mapping: Mapping) -> tuple[int, int, int]:
+    """Physical arrays, columns and rows of the cells of a weight, in the order in which they are numbered."""
+    return mapping.physical_per_array, mapping.columns_per_weight, mapping.rows_per_weight
+
+
+def _physical_arrays(block: Block, mapping: Mapping) -> Indices:
+    """The physical arrays of a block."""
+    first = block.array * mapping.physical_per_array
+    return np.arange(first, first + mapping.physical_per_array, dtype=np.int32)
+
+
 def _cells_of(arrays: Values, block: Block, mapping: Mapping) -> Values:
-    """The cells of a block, a view [rows_per_weight, columns_per_weight, block rows, block columns] of the arrays."""
+    """The cells of a block, a view [physical arrays, columns and rows of a weight, block rows, block columns]."""
     rows, columns = mapping.lines_of(block)
-    place = arrays[block.array, rows.start : rows.stop, columns.start : columns.stop]
+    physical = _physical_arrays(block, mapping)
+    place = arrays[physical[0] : physical[-1] + 1, rows.start : rows.stop, columns.start : columns.stop]
     split = place.reshape(
+        len(place),
         block.row_stop - block.row_start,
         mapping.rows_per_weight,
         block.column_stop - block.column_start,
         mapping.columns_per_weight,
     )
-    return split.transpose(1, 3, 0, 2)
+    return split.transpose(0, 4, 2, 1, 3)
 
 
 def _weights_of(block: Block) -> tuple[slice, slice]:
@@ -152,4 +168,4 @@ def _weights_of(block: Block) -> tuple[slice, slice]:
 
 
 def _shape(mapping: Mapping, chip: Chip) -> tuple[int, int, int]:
-    return mapping.arrays, chip.array.rows, chip.array.columns
+    return mapping.arrays * mapping.physical_per_array, chip.array.rows, chip.array.columns

@@ -3,6 +3,7 @@
 import math
 import tomllib
 from collections.abc import Mapping
+from functools import lru_cache
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -18,7 +19,7 @@ from cimc.explain_invalid import explain_invalid
 from cimc.named_text import named_text
 from cimc.options import RowSplit
 from cimc.plugins import plugins
-from cimc.scheme import FOOTPRINTS, SCHEMES, Scheme
+from cimc.scheme import FOOTPRINTS, DeviceWindow, Scheme, make_scheme
 
 __all__ = [
     "Adc",
@@ -38,6 +39,8 @@ __all__ = [
 ]
 
 CHIPS_FOLDER = Path(__file__).parent / "chips"
+# So many bits are whole numbers of float32, with room for sums.
+MOST_INPUT_BITS, MOST_WEIGHT_BITS = 23, 23
 
 
 class Chip(Section):
@@ -74,8 +77,8 @@ class Chip(Section):
     def _check_converters(self) -> "Chip":
         if self.adc.bits is not None and self.input.bits is None:
             raise ValueError("an ADC with bits needs an input converter with bits")
-        if self.adc.bits is not None and self.adc.range_uA is None and self.not_simulated is None:
-            raise ValueError("adc: bits and range_uA go together")
+        if self.adc.sense == "voltage" and self.weights.scheme not in ("differential", "differential-rows"):
+            raise ValueError('adc: sense = "voltage" needs pairs of devices: the mean of a column has no offset')
         return self
 
     @model_validator(mode="after")
@@ -132,23 +135,74 @@ class Chip(Section):
 
     @property
     def scheme(self) -> Scheme:
-        """How a weight becomes devices. KeyError where the runtime does not read it (see `not_simulated`)."""
-        return SCHEMES[self.weights.scheme]
+        """How a weight becomes devices."""
+        return _scheme_of(self)
+
+    @property
+    def weight_step(self) -> float | None:
+        """The widest distance between neighbouring weights, of the weight range; None: devices hold any conductance."""
+        if self.scheme.steps is not None:
+            return 1 / self.scheme.steps
+        if self.cell.programmable_uS is None:
+            return None
+        return self.cell.largest_spacing * self.cell.window_uS / self.scheme.full_uS
+
+    @property
+    def weight_granularity(self) -> float:
+        """The step at which an accumulated update is due, of the weight range."""
+        if self.scheme.steps is not None:
+            return 1 / self.scheme.steps
+        return self.cell.granularity * self.cell.window_uS / self.scheme.full_uS
 
     @property
     def not_simulated(self) -> str | None:
         """What of this chip the runtime does not simulate, in a few words; None: all is."""
-        if self.weights.scheme not in SCHEMES:
-            return f'weights.scheme = "{self.weights.scheme}"'
-        if self.weights.slices > 1:
-            return f"{self.weights.slices} bit slices a weight"
-        if self.weights.depthwise == "digital":
-            return 'weights.depthwise = "digital"'
-        if self.input.encoding == "bit-serial":
-            return 'input.encoding = "bit-serial"'
-        if self.input.signed == "one-phase":
-            return 'input.signed = "one-phase"'
+        if self.input.bits is not None and self.input.bits > MOST_INPUT_BITS:
+            return f"inputs of more than {MOST_INPUT_BITS} bits"
+        if self.weights.bits is not None and self.weights.bits > MOST_WEIGHT_BITS:
+            return f"weights of more than {MOST_WEIGHT_BITS} bits"
         return None
+
+    def bipolar(self, signed: bool) -> bool:
+        """Whether a conversion can be negative, and the ADC's codes lie on both sides of 0; signed: inputs may be."""
+        both_polarities = signed and self.input.signed == "one-phase" and self.input.encoding != "bit-serial"
+        return self.scheme.in_rows or (both_polarities and self.input.bits is not None) or self.adc.sense == "voltage"
+
+    def top_input(self, signed: bool) -> int:
+        """The largest input code: 2^bits - 1, of a converter with bits that count the sign 2^(bits - 1) - 1."""
+        assert self.input.bits is not None
+        return int(2 ** (self.input.bits - (signed and self.input.signed == "one-phase")) - 1)
+
+    def top_code(self, signed: bool) -> int:
+        """The ADC's largest code; the least is 0, or of a bipolar one the negative of this."""
+        assert self.adc.bits is not None
+        return int(2 ** (self.adc.bits - self.bipolar(signed)) - 1)
+
+    def lsb_uS(self, signed: bool) -> float:
+        """One code of the ADC, in uS times units of what drives a row: DAC codes, or digits of bit-serial inputs.
+
+        Of a converter with bits. Accumulating and halving the bit currents gives the current of u / 2^bits, and so does
+        a pulse of u of 2^bits steps; a digit of bit-serial inputs drives the read voltage at its largest.
+        """
+        assert self.adc.bits is not None
+        assert self.input.bits is not None
+        cell, top = self.cell, self.top_input(signed)
+        if self.adc.sense == "voltage":
+            assert self.adc.range_mV is not None
+            return self.adc.range_mV * 1e-3 / self.top_code(signed) / cell.read_voltage_V * top
+        serial = self.input.encoding == "bit-serial"
+        digit = 2 ** min(self.input.bits_per_cycle, self.input.bits) - 1
+        if self.adc.range_uA is not None:
+            return (
+                self.adc.range_uA
+                / self.top_code(signed)
+                / cell.read_voltage_V
+                * (digit if serial else 2**self.input.bits)
+            )
+        states = cell.levels if self.weights.bits_per_cell is None else 2**self.weights.bits_per_cell
+        if serial and states is not None:
+            return cell.window_uS / (states - 1)
+        return self.weight_rows * cell.conductance_max_uS * (digit if serial else top) / self.top_code(signed)
 
     @property
     def target_step_uS(self) -> float:
@@ -157,10 +211,26 @@ class Chip(Section):
         With it every product sum below the ADC's range is an exact float32 integer multiple of the step, in any
         order of addition: the exported network and the runtime then agree code by code.
         """
-        if self.adc.range_uA is None or self.input.bits is None:
+        if self.adc.bits is None or self.input.bits is None or self.adc.sense == "voltage":
             return 2.0 ** math.ceil(math.log2(self.cell.conductance_max_uS / 2**20))
-        range_uS = self.adc.range_uA / self.cell.read_voltage_V
-        return 2.0 ** math.ceil(math.log2(range_uS * 2**self.input.bits / 2**24))
+        range_uS = max(self.lsb_uS(signed) * self.top_code(signed) for signed in (False, True))
+        return 2.0 ** math.ceil(math.log2(range_uS / 2**24))
+
+
+@lru_cache(maxsize=256)
+def _scheme_of(chip: Chip) -> Scheme:
+    cell, weights = chip.cell, chip.weights
+    middle = cell.conductance_min_uS + cell.window_uS / 2
+    if cell.programmable_uS is not None:
+        middle = min(cell.programmable_uS, key=lambda state: abs(state - middle))
+    window = DeviceWindow(cell.conductance_min_uS, cell.window_uS, middle)
+    return make_scheme(
+        weights.scheme,
+        bits=weights.bits,
+        cell_bits=weights.bits_per_cell,
+        window=window,
+        reference=weights.offset_columns > 0,
+    )
 
 
 def chip_names() -> list[str]:

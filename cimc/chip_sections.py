@@ -37,23 +37,32 @@ class Weights(Section):
         default="differential",
         description="differential: G+ and G-, the idle one at G_min, in two columns side by side; differential-rows: "
         "in two rows one below the other, driven with opposite voltages; offset: one device holds weight + offset, and "
-        "offset_columns what is subtracted; single: one device holds the weight's stored code",
+        "offset_columns what is subtracted; single: one device holds the weight's stored code, two's complement in "
+        "one-bit cells, with the offset added in cells of more bits",
     )
     bits: int | None = Field(
         default=None,
         ge=1,
         le=64,
-        description="bits of a stored weight, cut into ceil(bits / bits_per_cell) bit slices, most significant first. "
-        "Left out: one device (or pair) takes the whole weight",
+        description="bits of a stored weight, sign included, cut into ceil(bits / bits_per_cell) bit slices, most "
+        "significant first. Left out: one device (or pair) takes the whole weight",
     )
-    bits_per_cell: int | None = Field(default=None, ge=1, le=16, description="bits that one device holds; with `bits`")
+    bits_per_cell: int | None = Field(
+        default=None,
+        ge=1,
+        le=16,
+        description="bits that one device holds, in 2^bits_per_cell states spread evenly over its window; with `bits`",
+    )
     slices_in: Literal["columns", "arrays"] = Field(
         default="columns",
         description="where the bit slices of a weight lie: side by side in columns of one array, or in as many arrays "
         "that are read together (an array of the mapping is then that many physical ones)",
     )
     offset_columns: int = Field(
-        default=0, ge=0, description='columns of each array that hold the offset of scheme = "offset"'
+        default=0,
+        ge=0,
+        description='columns of each array set aside for the offset of scheme = "offset"; the first of them is the '
+        "reference, read with the others. 0: the digital side subtracts the offset times the sum of the inputs",
     )
     depthwise: Literal["crossbar", "digital"] = Field(
         default="crossbar",
@@ -64,6 +73,10 @@ class Weights(Section):
     def _check_bits(self) -> "Weights":
         if (self.bits is None) != (self.bits_per_cell is None):
             raise ValueError("bits and bits_per_cell go together")
+        if self.bits == 1:
+            raise ValueError("bits is at least 2: one of them is the sign")
+        if self.scheme == "single" and self.bits is None:
+            raise ValueError('scheme = "single" holds the code of a weight and needs bits and bits_per_cell')
         if self.offset_columns and self.scheme != "offset":
             raise ValueError('offset_columns needs scheme = "offset"')
         return self
@@ -90,7 +103,8 @@ class Input(Section):
     signed: Literal["two-phase", "one-phase"] = Field(
         default="two-phase",
         description="a layer with negative inputs: two-phase reads the positive and the negative part one after the "
-        "other and subtracts digitally; one-phase: the converter applies both signs at once",
+        "other and subtracts digitally; one-phase: bits count the sign, and bit-serial inputs are two's complement, "
+        "whose sign bit has a cycle of its own that is subtracted, while others drive rows with both polarities",
     )
 
     @property
@@ -107,24 +121,39 @@ class Adc(Section):
     )
     range_uA: Positive | None = Field(
         default=None,
-        description="current of the largest code, uA; the range starts at 0 uA, currents beyond are clipped. With "
-        "`bits`; only a chip that is not simulated may leave it out",
+        description="current of the largest code, uA; currents beyond are clipped. The range starts at 0 uA, or is "
+        "as wide to the other side where currents can be negative (differential-rows; one-phase inputs with both "
+        "polarities). Left out: bit-serial reads of devices with states count exactly, one code for one state and one "
+        "unit of input; others reach to the largest current of a full array",
+    )
+    sense: Literal["current", "voltage"] = Field(
+        default="current",
+        description="current: the column's current is converted; voltage: the voltage at which the open column "
+        "settles, the mean of its rows' voltages weighted with their conductances. The digital side multiplies codes "
+        "by the column's total conductance, measured once it is programmed",
+    )
+    range_mV: Positive | None = Field(
+        default=None, description='voltage of the largest code of sense = "voltage", mV, to either side'
     )
     noise_lsb: NonNegative = Field(default=0.0, description="sd of the converter's own noise, codes")
 
     @model_validator(mode="after")
     def _check_range(self) -> "Adc":
-        if self.bits is None and self.range_uA is not None:
-            raise ValueError("bits and range_uA go together")
+        if self.bits is None and (self.range_uA is not None or self.range_mV is not None):
+            raise ValueError("a range needs bits")
         if self.bits is None and self.noise_lsb:
-            raise ValueError("noise_lsb needs bits and range_uA")
+            raise ValueError("noise_lsb needs bits")
+        if self.sense == "voltage" and (self.range_uA is not None or self.bits is None or self.range_mV is None):
+            raise ValueError('sense = "voltage" needs bits and range_mV, in place of range_uA')
+        if self.sense == "current" and self.range_mV is not None:
+            raise ValueError('range_mV needs sense = "voltage"')
         return self
 
     @property
     def lsb_uA(self) -> float:
-        """Step of one code: range / (2^bits - 1). Only for a converter with bits."""
+        """Step of one code of a converter with a stated range whose codes begin at 0: range / (2^bits - 1)."""
         if self.bits is None or self.range_uA is None:
-            raise ValueError("an ideal ADC has no LSB")
+            raise ValueError("no range is stated")
         return self.range_uA / (2**self.bits - 1)
 
 

@@ -13,7 +13,7 @@ from cimc.addresses import cell_owners, lay_on_arrays
 from cimc.chip import Chip
 from cimc.mapping import Block, MappedLayer, Mapping
 from cimc.program import Floats, Program
-from cimc.units import level_targets
+from cimc.units import level_targets, reference_target
 
 MOST_DECIMALS = 149  # of a float32
 MOST_LISTED = 64  # levels of a chip that are written out
@@ -27,44 +27,66 @@ UNUSED = "an empty cell is not used: bring it to G_min, the lowest state; its to
 
 
 def array_targets(mapping: Mapping, chip: Chip, program: Program) -> Floats:
-    """Target conductances as the arrays hold them: [arrays, rows, columns] in uS; NaN where a cell is not used."""
+    """Target conductances as the physical arrays hold them: [arrays, rows, columns] in uS; NaN: a cell is not used.
+
+    A reference column holds its conductance in every word line that the array's weights use.
+    """
     targets = {name: layer.targets for name, layer in program.layers.items()}
-    return lay_on_arrays(mapping, targets, chip=chip, fill=np.nan)
+    arrays = lay_on_arrays(mapping, targets, chip=chip, fill=np.nan)
+    if chip.scheme.reference is not None:
+        used = np.isfinite(arrays).any(axis=2)
+        arrays[:, :, reference_column(chip)] = np.where(used, reference_target(chip), np.float32(np.nan))
+    return arrays
+
+
+def reference_column(chip: Chip) -> int:
+    """The bit line of the reference column of every array: the first of its last `offset_columns`."""
+    return chip.array.columns - chip.weights.offset_columns
 
 
 def address_map(mapping: Mapping, chip: Chip) -> dict[str, npt.NDArray[Any]]:
-    """For every cell [arrays, rows, columns]: layer index, copy, weight row and column, and +1 (G+) or -1 (G-)."""
+    """For every cell [arrays, rows, columns]: layer index, copy, weight row and column, what it counts in the weight,
+    and the sign of that, +1 (G+) or -1 (G-)."""
     owners = cell_owners(mapping, chip)
+    counts = np.array([*chip.scheme.counts, 0.0], np.float32)[owners.device]  # the last one: not used
     return {
         "layers": np.array([layer.name for layer in mapping.layers]),
         "layer": owners.layer,
         "copy": owners.copy,
         "weight_row": owners.row,
         "weight_column": owners.column,
-        "sign": np.array([1, -1, 0], np.int8)[owners.device],  # the last one: not used
+        "sign": np.sign(counts).astype(np.int8),
+        "counts": counts,
     }
 
 
 def block_table(mapping: Mapping) -> str:
-    """CSV with a line a block: its place on chip, array, word line and bit line, its layer, copy and part of it."""
-    text = io.StringIO()
+    """CSV with a line a block and physical array: its place on chip, array, word line and bit line, its layer, copy and
+    part of it, and the bit slice, where these have arrays of their own.
+    """
+    text, slices = io.StringIO(), mapping.physical_per_array
     writer = csv.writer(text, lineterminator="\n")
-    header = "chip,array_on_chip,array,array_row,array_column,layer,copy,row_start,row_stop,column_start,column_stop"
+    header = (
+        "chip,array_on_chip,array,array_row,array_column,layer,copy,row_start,row_stop,column_start,column_stop,slice"
+    )
     writer.writerow(header.split(","))
     for layer in mapping.layers:
         for block in layer.blocks:
-            place = [*mapping.place_of(block.array), block.array, block.array_row, block.array_column]
-            writer.writerow([*place, layer.name, block.copy, *block[:4]])
+            chip, array = mapping.place_of(block.array)
+            for bit_slice in range(slices):
+                numbers = [chip, array * slices + bit_slice, block.array * slices + bit_slice]
+                place = [*numbers, block.array_row, block.array_column]
+                writer.writerow([*place, layer.name, block.copy, *block[:4], bit_slice])
     return text.getvalue()
 
 
 def blocks_by_array(mapping: Mapping) -> list[list[tuple[MappedLayer, Block]]]:
-    """The blocks in every array, in the order of the layers."""
+    """The blocks in every physical array, in the order of the layers."""
     held: list[list[tuple[MappedLayer, Block]]] = [[] for _ in range(mapping.arrays)]
     for layer in mapping.layers:
         for block in layer.blocks:
             held[block.array].append((layer, block))
-    return held
+    return [blocks for blocks in held for _ in range(mapping.physical_per_array)]
 
 
 def decimals_for(targets: Floats, chip: Chip) -> int:
@@ -83,7 +105,8 @@ def level_text(chip: Chip, decimals: int) -> str | None:
     targets = level_targets(chip)
     if targets is None:
         return None
-    spread = "evenly from G_min to G_max" if chip.cell.level_uS is None else "as chip.toml lists them"
+    listed = chip.cell.level_uS is not None and chip.scheme.steps is None
+    spread = "as chip.toml lists them" if listed else "evenly from G_min to G_max"
     text = f"every target is one of {len(targets)} levels, {spread}"
     if len(targets) > MOST_LISTED:
         return text
@@ -132,20 +155,22 @@ def _comments(
 ) -> list[str]:
     cell, programming = chip.cell, chip.cell.programming
     levels = level_text(chip, decimals)
-    on, place = mapping.place_of(index)
+    slices = mapping.physical_per_array
+    on, place = mapping.place_of(index // slices)
     rows, columns = array.shape
     tolerance = "not stated" if programming.tolerance_uS is None else f"+-{programming.tolerance_uS:g} uS of the target"
     return [
-        f"target conductances of array {index}: chip {on}, array {place} on that chip (all counted from 0)",
+        f"target conductances of array {index}: chip {on}, array {place * slices + index % slices} on that chip "
+        f"(all counted from 0)",
         f"chip: {_quoted(chip.name)}; device: {_quoted(cell.technology)}",
-        *(_holds(layer, block, mapping) for layer, block in blocks),
+        *(_holds(layer, block, mapping, chip) for layer, block in blocks),
+        *_slice_of(index, chip),
         "unit: uS",
         f"G_min: {cell.conductance_min_uS:g} uS; G_max: {cell.conductance_max_uS:g} uS",
         *([] if levels is None else [f"levels: {levels}"]),
         f"order: a line is a word line (input), wl 0 to {rows - 1}, its index in the first field; "
         f"fields bl0 to bl{columns - 1} are the bit lines (outputs); row 0, bl0 is the cell at word line 0, bit line 0",
-        "sign: a weight is a pair of neighbouring bit lines of one word line, G+ first, then G-; "
-        "weight = (G+ - G-) x weight range / (G_max - G_min); README.md has the weight ranges",
+        f"sign: {weight_text(chip)}; README.md has the weight ranges",
         f"unused: {UNUSED}",
         f"tolerance: {tolerance}",
         f"most trials: {most_trials(chip)}",
@@ -155,7 +180,34 @@ def _comments(
     ]
 
 
-def _holds(layer: MappedLayer, block: Block, mapping: Mapping) -> str:
+def weight_text(chip: Chip) -> str:
+    """How the devices of a weight lie and what they stand for, on one line."""
+    if chip.scheme.has_pair and not chip.scheme.in_rows:
+        return (
+            "a weight is a pair of neighbouring bit lines of one word line, G+ first, then G-; "
+            "weight = (G+ - G-) x weight range / (G_max - G_min)"
+        )
+    counts = ", ".join(f"{count:g}" for count in chip.scheme.counts)
+    rows, columns, arrays = chip.rows_per_weight, chip.columns_per_weight, chip.physical_per_array
+    offset = f" less {chip.scheme.offset_uS:.9g}" if chip.scheme.offset_uS else ""
+    return (
+        f"a weight is {chip.devices_per_weight} devices, in {rows} word lines x {columns} bit lines of {arrays} "
+        f"arrays, column by column; weight = (sum of counts x G{offset}) x weight range / "
+        f"{chip.scheme.full_uS:.9g}, with the counts {counts}"
+    )
+
+
+def _slice_of(index: int, chip: Chip) -> list[str]:
+    """Lines on the bit slice and the reference column of an array."""
+    lines = []
+    if chip.physical_per_array > 1:
+        lines.append(f"slice: bit slice {index % chip.physical_per_array} of every weight, 0 is the most significant")
+    if chip.scheme.reference is not None:
+        lines.append(f"reference: bit line {reference_column(chip)}, in every word line that is used")
+    return lines
+
+
+def _holds(layer: MappedLayer, block: Block, mapping: Mapping, chip: Chip) -> str:
     """Where a block lies: word lines, bit lines, which of them are G+, and its part of the layer's weights."""
     rows, columns = mapping.lines_of(block)
     first, last = columns[0], columns[-1]
@@ -163,10 +215,14 @@ def _holds(layer: MappedLayer, block: Block, mapping: Mapping) -> str:
         f"weight rows {block.row_start} to {block.row_stop - 1}, "
         f"weight columns {block.column_start} to {block.column_stop - 1}"
     )
+    pairs = (
+        f"; G+ in bl {_every_second(first, last - 1)}; G- in bl {_every_second(first + 1, last)}"
+        if chip.scheme.has_pair and not chip.scheme.in_rows
+        else ""
+    )
     return (
         f"holds: layer {_quoted(layer.name)}, copy {block.copy} (of {layer.copies}), {part} in wl "
-        f"{rows[0]} to {rows[-1]}, bl {first} to {last}; G+ in bl {_every_second(first, last - 1)}; "
-        f"G- in bl {_every_second(first + 1, last)}"
+        f"{rows[0]} to {rows[-1]}, bl {first} to {last}{pairs}"
     )
 
 

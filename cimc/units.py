@@ -12,21 +12,28 @@ import numpy as np
 import numpy.typing as npt
 
 from cimc.chip import Chip
-from cimc.scheme import AnyArray, weighted_sum
+from cimc.scheme import AnyArray
 
 TARGETS_AT_ONCE = 1 << 18  # weights; in NumPy
 
 
-def idle_target(chip: Chip) -> np.float32:
-    """The conductance in uS of a device that holds nothing."""
-    return np.float32(pair_targets(np.zeros((1, 1), np.float32), np.float32(1), chip)[0, 0, 0])
+def idle_target(chip: Chip) -> AnyArray:
+    """The conductances in uS of devices that hold a weight of 0 [devices, 1, 1]; of a pair G_min."""
+    return pair_targets(np.zeros((1, 1), np.float32), np.float32(1), chip)
+
+
+def reference_target(chip: Chip) -> np.float32:
+    """The conductance in uS that the cells of the reference column of a chip that has one are programmed to."""
+    assert chip.scheme.reference is not None
+    return np.float32(round(chip.scheme.reference.target_uS / chip.target_step_uS) * chip.target_step_uS)
 
 
 def pair_targets(weight: AnyArray, weight_range: AnyArray, chip: Chip) -> AnyArray:
-    """Target conductances of differential pairs, on the grid of `Chip.target_step_uS`.
+    """Target conductances of the devices of weights, on the grid of `Chip.target_step_uS`.
 
-    G+ = G_min + k max(w, 0), G- = G_min + k max(-w, 0), k = (G_max - G_min) / weight_range (arXiv 2305.14547); of a
-    chip with levels, the level nearest to that, so at most as many different targets as it has levels.
+    Of differential pairs G+ = G_min + k max(w, 0), G- = G_min + k max(-w, 0), k = (G_max - G_min) / weight_range
+    (arXiv 2305.14547); of a chip with levels, the level nearest to that, so at most as many different targets as it has
+    levels. Other schemes: `cimc.scheme`.
 
     Args:
         weight: [rows, columns], within +-weight_range (clipped to it).
@@ -34,12 +41,12 @@ def pair_targets(weight: AnyArray, weight_range: AnyArray, chip: Chip) -> AnyArr
         chip: the chip.
 
     Returns:
-        [2, rows, columns] float32 in uS.
+        [devices, rows, columns] float32 in uS.
     """
     if not isinstance(weight, np.ndarray) or weight.size <= TARGETS_AT_ONCE or np.ndim(weight_range) > 1:
         return _targets(weight, weight_range, chip)
     # The steps between would take several times the memory of the result.
-    targets = np.empty((len(chip.scheme.signs), *weight.shape), np.float32)
+    targets = np.empty((chip.scheme.devices, *weight.shape), np.float32)
     step = max(TARGETS_AT_ONCE * len(weight) // weight.size, 1)
     for first in range(0, len(weight), step):
         some = slice(first, first + step)
@@ -49,10 +56,15 @@ def pair_targets(weight: AnyArray, weight_range: AnyArray, chip: Chip) -> AnyArr
 
 def _targets(weight: AnyArray, weight_range: AnyArray, chip: Chip) -> AnyArray:
     xp = weight.__array_namespace__()
-    cell, step = chip.cell, chip.target_step_uS
     fraction = xp.clip(weight / weight_range, -1.0, 1.0)
-    shares = chip.scheme.shares(fraction)
-    levels = _level_targets(chip)
+    return nearest_targets(chip.scheme.shares(fraction, True), chip)
+
+
+def nearest_targets(shares: AnyArray, chip: Chip) -> AnyArray:
+    """The target conductances nearest to parts of the window, 0 to 1, in uS; the same shape."""
+    xp = shares.__array_namespace__()
+    cell, step = chip.cell, chip.target_step_uS
+    levels = None if chip.scheme.steps is not None else _level_targets(chip)
     if levels is not None:
         return xp.asarray(levels.targets_uS)[_nearest(shares, levels)]
     lowest, highest = _grid_bounds(chip)
@@ -62,6 +74,9 @@ def _targets(weight: AnyArray, weight_range: AnyArray, chip: Chip) -> AnyArray:
 
 def level_targets(chip: Chip) -> npt.NDArray[np.float32] | None:
     """The target conductances that `pair_targets` chooses from, ascending, in uS; None: all those on the grid."""
+    if chip.scheme.steps is not None:
+        states = 2 ** (chip.weights.bits_per_cell or 1)
+        return np.asarray(nearest_targets(np.linspace(0, 1, states, dtype=np.float32), chip))
     levels = _level_targets(chip)
     return None if levels is None else levels.targets_uS
 
@@ -103,40 +118,42 @@ def _grid_bounds(chip: Chip) -> tuple[int, int]:
 
 
 def pair_weight(conductance: AnyArray, weight_range: AnyArray, chip: Chip) -> AnyArray:
-    """Weights [rows, columns] that pairs of conductances [2, rows, columns] in uS stand for."""
-    return weighted_sum(conductance, chip.scheme.signs) * (weight_range / np.float32(chip.cell.window_uS))
+    """Weights [rows, columns] that devices of conductances [devices, rows, columns] in uS stand for."""
+    return chip.scheme.value(conductance) * (weight_range / np.float32(chip.scheme.full_uS))
 
 
-def dac_gain(input_range: AnyArray, chip: Chip) -> AnyArray:
-    """DAC units that an input of 1 makes: (2^bits - 1) / range; 1 for an ideal converter."""
+def dac_gain(input_range: AnyArray, chip: Chip, signed: bool) -> AnyArray:
+    """DAC units that an input of 1 makes: largest code / range; 1 for an ideal converter. signed: inputs may be < 0."""
     if chip.input.bits is None:
         return input_range * np.float32(0) + np.float32(1)
-    return np.float32(2**chip.input.bits - 1) / input_range
+    return np.float32(chip.top_input(signed)) / input_range
 
 
-def dac_step(input_range: AnyArray, chip: Chip) -> AnyArray:
-    """The input that one DAC unit stands for: range / (2^bits - 1); 1 for an ideal converter."""
+def dac_step(input_range: AnyArray, chip: Chip, signed: bool) -> AnyArray:
+    """The input that one DAC unit stands for: range / largest code; 1 for an ideal converter."""
     if chip.input.bits is None:
         return input_range * np.float32(0) + np.float32(1)
-    return input_range * np.float32(1.0 / (2**chip.input.bits - 1))
+    return input_range * np.float32(1.0 / chip.top_input(signed))
 
 
-def levels_per_product(chip: Chip) -> float:
-    """ADC levels (LSB) that one unit of u G (DAC integer times uS) makes: V / (2^input bits LSB); 1 for an ideal ADC.
+def levels_per_product(chip: Chip, signed: bool) -> float:
+    """ADC levels (LSB) that one unit of u G makes, u of what drives a row (`Chip.lsb_uS`); 1 for an ideal ADC.
 
-    Accumulating and halving the bit currents gives the current of u / 2^bits.
+    Of voltages, after the product is divided by the column's total conductance.
     """
     if chip.adc.bits is None or chip.input.bits is None:
         return 1.0
-    return chip.cell.read_voltage_V / (2**chip.input.bits * chip.adc.lsb_uA)
+    if chip.adc.range_uA is not None and chip.input.encoding != "bit-serial":
+        return chip.cell.read_voltage_V / (2**chip.input.bits * (chip.adc.range_uA / chip.top_code(signed)))
+    return 1.0 / chip.lsb_uS(signed)
 
 
-def count_scale(weight_range: AnyArray, input_range: AnyArray, chip: Chip) -> AnyArray:
-    """Value, in units of x W, of one unit of d: DAC step x weight range / (window x levels per product).
+def count_scale(weight_range: AnyArray, input_range: AnyArray, chip: Chip, signed: bool) -> AnyArray:
+    """Value, in units of x W, of one unit of d: DAC step x weight range / (full scale x levels per product).
 
     One constant and one order of products: every compiler rounds it the same way.
     """
-    per_unit = 1.0 / (chip.cell.window_uS * levels_per_product(chip))
+    per_unit = 1.0 / (chip.scheme.full_uS * levels_per_product(chip, signed))
     if chip.input.bits is None:
         return weight_range * np.float32(per_unit)
-    return input_range * weight_range * np.float32(per_unit / (2**chip.input.bits - 1))
+    return input_range * weight_range * np.float32(per_unit / chip.top_input(signed))

@@ -96,8 +96,11 @@ def verify_mapping(
 
 
 def _ideal(chip: Chip) -> Chip:
+    """The chip with ideal converters and devices that hold any conductance."""
     continuous = chip.cell.model_copy(update={"levels": None, "level_uS": None})
-    return chip.model_copy(update={"input": Input(), "adc": Adc(), "cell": continuous})
+    scheme = "offset" if chip.weights.scheme == "single" else chip.weights.scheme  # a code needs bits
+    whole = chip.weights.model_copy(update={"scheme": scheme, "bits": None, "bits_per_cell": None, "offset_columns": 0})
+    return chip.model_copy(update={"input": Input(), "adc": Adc(), "cell": continuous, "weights": whole})
 
 
 def _run_mapped(

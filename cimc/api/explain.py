@@ -11,7 +11,7 @@ import numpy as np
 
 from cimc.api.sources import chip_of
 from cimc.chip import Chip
-from cimc.units import levels_per_product, pair_targets
+from cimc.units import level_targets, levels_per_product, pair_targets
 
 STATES = (0.0, 0.25, 0.5, 0.75, 1.0)  # of the window; 0 is the idle device
 TYPICAL = "inputs uniform up to the range, half of them 0; weights normal, sd 1/3 of the range; all rows of an array"
@@ -115,14 +115,14 @@ def _beyond_window(chip: Chip) -> float:
 def _updates(chip: Chip) -> dict[str, Any]:
     """What can be programmed, and when an accumulated update is due."""
     cell = chip.cell
-    levels = cell.programmable_uS
+    levels = cell.programmable_uS if chip.scheme.steps is None else level_targets(chip)
     return {
         "levels": None if levels is None else len(levels),
         "levels_listed": cell.level_uS is not None,
         "granularity_uS": cell.granularity * cell.window_uS,
         "granularity_of_window": cell.granularity,
         "granularity_origin": cell.granularity_origin,
-        "threshold_of_weight_range": cell.granularity,
+        "threshold_of_weight_range": chip.weight_granularity,
     }
 
 
@@ -130,7 +130,7 @@ def _converters(chip: Chip) -> dict[str, Any]:
     """Steps and ranges of the converters, and how an array fills the ADC."""
     cell, adc = chip.cell, chip.adc
     figures: dict[str, Any] = {
-        "dac_step_of_input_range": None if chip.input.bits is None else 1 / (2**chip.input.bits - 1),
+        "dac_step_of_input_range": None if chip.input.bits is None else 1 / chip.top_input(False),
         "adc_lsb_uA": None,
         "adc_lsb_uS": None,
         "fully_on_cells_in_adc_range": None,
@@ -147,7 +147,7 @@ def _converters(chip: Chip) -> dict[str, Any]:
         "fully_on_cells_in_adc_range": adc.range_uA / (on_uA * cell.conductance_max_uS),
         "idle_column_of_adc_range": chip.array.rows * on_uA * cell.conductance_min_uS / adc.range_uA,
     }
-    if chip.not_simulated is None:
+    if chip.scheme.has_pair and not chip.bipolar(False) and chip.input.encoding != "bit-serial":
         figures["clipped_conversions"] = _clipped(chip)
     return figures
 
@@ -167,7 +167,7 @@ def _clipped(chip: Chip) -> float:
         weight = random.normal(0, WEIGHT_SD, shape).astype(np.float32)
         codes = np.round(x * (2**chip.input.bits - 1))
         products = np.einsum("rc,src->sc", codes, pair_targets(weight, np.float32(1), chip))
-        clipped += int(np.count_nonzero(np.round(products * levels_per_product(chip)) > top))
+        clipped += int(np.count_nonzero(np.round(products * levels_per_product(chip, False)) > top))
     return clipped / (2 * COLUMNS)
 
 

@@ -8,19 +8,20 @@ from cimc.units import dac_gain
 from runtime.crossbar.xla import rounded
 
 
-def dac(x: Array, input_range: Array, chip: Chip) -> Array:
-    """Integers applied to the word lines, as float32: round(x (2^bits - 1) / range), clipped to +-(2^bits - 1).
+def dac(x: Array, input_range: Array, chip: Chip, signed: bool) -> Array:
+    """Input codes, as float32: round(x top / range), clipped to +-top, the largest code; of an ideal converter x.
 
-    The sign is resolved later, by phases. An ideal converter passes x on.
+    Which of it drives the rows, and when, planes say (`cimc.planes`). signed: inputs may be negative.
     """
     if chip.input.bits is None:
         return x
-    top = float(2**chip.input.bits - 1)
-    return jnp.clip(jnp.round(x * rounded(dac_gain(input_range, chip))), -top, top)
+    top = float(chip.top_input(signed))
+    return jnp.clip(jnp.round(x * rounded(dac_gain(input_range, chip, signed))), -top, top)
 
 
-def adc(level: Array, chip: Chip) -> Array:
-    """Codes: clip(round(level), 0, 2^bits - 1), level being the column's current in LSB. Ideal: the level itself."""
+def adc(level: Array, chip: Chip, signed: bool) -> Array:
+    """Codes: round(level), level being what the column gives in LSB, clipped to the ADC's. Ideal: the level itself."""
     if chip.adc.bits is None:
         return level
-    return jnp.clip(jnp.round(level), 0.0, float(2**chip.adc.bits - 1))
+    top = float(chip.top_code(signed))
+    return jnp.clip(jnp.round(level), -top if chip.bipolar(signed) else 0.0, top)

@@ -48,12 +48,17 @@ class Sets:
         """Rows of all groups [rows, ...], in the order of the sets."""
         return vectors.reshape(-1, self.together * self.rows, *vectors.shape[1:])[:, self.order].reshape(vectors.shape)
 
-    def join_cells(self, matrix: AnyArray, idle: float | np.float32) -> AnyArray:
-        """[..., rows, columns of all groups] as [..., rows of a set, columns], with `idle` beside the groups."""
+    def join_cells(self, matrix: AnyArray, idle: AnyArray | float) -> AnyArray:
+        """[..., rows, columns of all groups] as [..., rows of a set, columns], with `idle` beside the groups.
+
+        idle: a number, or [..., 1, 1].
+        """
+        beside = np.asarray(idle, np.float32)
+        beside = beside.reshape(*beside.shape[:-2], *(1,) * 5) if beside.ndim else beside
         xp, kind = matrix.__array_namespace__(), matrix.shape[:-2]
         own = xp.moveaxis(matrix.reshape(*kind, self.rows, -1, self.together, matrix.shape[-1] // self.groups), -4, -2)
         diagonal = np.eye(self.together, dtype=bool)[:, None, :, None]
-        dense = xp.where(diagonal, own[..., None, :], xp.asarray(idle, dtype=matrix.dtype))
+        dense = xp.where(diagonal, own[..., None, :], xp.asarray(beside, dtype=matrix.dtype))
         dense = dense.reshape(*kind, self.groups // self.together, self.together * self.rows, -1)[..., self.order, :]
         return xp.moveaxis(dense, -3, -2).reshape(*kind, self.together * self.rows, -1)
 

@@ -13,11 +13,12 @@ import jax.numpy as jnp
 from jax import Array
 from jax.custom_derivatives import SymbolicZero, linear_call
 
+from cimc.planes import two_phases
 from cimc.units import count_scale, dac_step, pair_weight
+from runtime.crossbar.conversions import Applied, convert, row_blocks
 from runtime.crossbar.converters import dac
 from runtime.crossbar.groups import by_group, for_groups, split_groups
-from runtime.crossbar.planes import two_phases
-from runtime.crossbar.product import Crossbar, apply_inputs, convert, read_vectors, scale_sums
+from runtime.crossbar.product import Crossbar, apply_inputs, read_vectors, scale_sums
 from runtime.crossbar.unfold import unfold
 from runtime.crossbar.xla import once
 
@@ -64,7 +65,7 @@ def _straight_through(layer: Crossbar, primals: tuple[Any, ...], tangents: tuple
     terms = []
     # Scales go to the weights, which are small; vectors and y are large.
     if weight_dot is not None:
-        terms.append(_multiply(layer, weight_dot * (dac_step(input_range, layer.chip) * gain), vectors))
+        terms.append(_multiply(layer, weight_dot * (dac_step(input_range, layer.chip, layer.signed) * gain), vectors))
     if x_dot is not None:
         vectors_dot = unfold(once(x_dot), layer.window)
         if layer.backward == "digital":
@@ -150,7 +151,7 @@ def transposed_read(layer: Crossbar, y_bar: Array, conductance: Array, weight_ra
     """
     signs = layer.chip.scheme.signs
     largest = jnp.maximum(jnp.max(jnp.abs(y_bar)), jnp.float32(1e-30))
-    u = dac(y_bar, largest, layer.chip)
+    u = dac(y_bar, largest, layer.chip, True)
     plus, minus = two_phases(u)
     # The bit lines as rows of a transposed array: those of all devices of a weight in one array are driven at once.
     phases = [
@@ -160,7 +161,8 @@ def transposed_read(layer: Crossbar, y_bar: Array, conductance: Array, weight_ra
     transposed = jnp.moveaxis(conductance, 0, 2).reshape(conductance.shape[1], -1).T
     noise_key = None if key is None else jax.random.fold_in(key, 1)
     both = jnp.concatenate(phases, axis=1)
-    codes = convert(layer.chip, both, transposed[None], len(signs) * layer.column_block, noise_key)
-    sums = reduce(jnp.add, [block[0] for block in codes])
+    parts = row_blocks(Applied(both, transposed[None], None, noise_key), len(signs) * layer.column_block)
+    codes = [convert(layer.chip, True, part, len(signs) * layer.column_block) for part in parts]
+    sums = reduce(jnp.add, [block[0] for part in codes for block in part])
     d = sums[:, : u.shape[1]] - sums[:, u.shape[1] :]
-    return d * count_scale(weight_range, largest, layer.chip)
+    return d * count_scale(weight_range, largest, layer.chip, True)

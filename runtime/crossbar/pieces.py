@@ -19,9 +19,9 @@ import numpy as np
 from jax import Array
 from numpy.typing import NDArray
 
+from cimc.planes import planes_of
 from cimc.window import Window, output_sizes
 from runtime.crossbar.keys import derive
-from runtime.crossbar.planes import planes_of
 from runtime.crossbar.product import Crossbar, apply_inputs, clipped_conversions, read_vectors, scale_sums
 from runtime.crossbar.unfold import fold_output
 from runtime.crossbar.xla import jit

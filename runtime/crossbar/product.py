@@ -1,16 +1,17 @@
 """The read, and the order in which non-idealities apply. For one layer with inputs x and conductances G of its devices:
 
-    u        = clip(round(x / range (2^bits - 1)))               DAC
+    u        = clip(round(x / range top))                        DAC
     u_p      = planes of u, with weights a_p                     two phases: +1 max(u, 0), -1 max(-u, 0)
-    G_k      = devices of a weight, with signs s_k               a pair: +1 G+, -1 G-; G as written, and aged
-    level[c] = V / (2^bits LSB) currents(u_p, G_k)[c]            analog: sum_r u_p[r] (G_k[r, c] + noise(G_k[r, c]))
-    D[c]     = clip(round(level[c] + ADC noise), 0, 2^bits - 1)  one conversion for each column, plane and MVM
-    d        = sum over p a_p sum over reads sum over k s_k D   digital; sums are taken from the right
+    N_k      = what conversion k of a weight sees, signs s_k     a pair: +1 G+, -1 G-; G as written, and aged
+    level[c] = currents(u_p, N_k)[c] / LSB                       analog: sum_r u_p[r] (N_k[r, c] + noise(N_k[r, c]))
+    D[c]     = clip(round(level[c] + ADC noise))                 one conversion for each k, column, plane and MVM
+    d        = sum over p a_p sum over reads sum over k s_k (D - offset)   digital; sums are taken from the right
     y        = (d + bias / s) s                                  s: weight and input scales times the layer's gain
 
-Planes are a table (`runtime.crossbar.planes`), and so are the devices of a weight (`cimc.scheme`); `currents` is the
-ideal product (`runtime.crossbar.currents`). All arrays, planes and devices of a layer are one batched product. Not
-modelled: IR drop, device-to-device read noise, settling.
+Planes: `cimc.planes`; the devices of a weight and their conversions: `cimc.scheme`; what codes count:
+`runtime.crossbar.conversions`; `currents` is the ideal product (`runtime.crossbar.currents`), or its mean over the
+column (voltage). All arrays, planes and devices of a layer are one batched product. Not modelled: IR drop,
+device-to-device read noise, settling.
 """
 
 from dataclasses import dataclass, replace
@@ -21,15 +22,14 @@ from jax import Array
 
 from cimc.chip import Chip
 from cimc.options import Backward
+from cimc.planes import Planes, planes_of
 from cimc.scheme import weighted_sum
-from cimc.units import count_scale, idle_target, levels_per_product
+from cimc.units import count_scale, idle_target
 from cimc.window import Window
-from runtime.crossbar.converters import adc, dac
-from runtime.crossbar.currents import currents
+from runtime.crossbar.conversions import Applied, convert, count_codes, row_blocks
+from runtime.crossbar.converters import dac
 from runtime.crossbar.groups import Sets, by_group, for_groups, split_groups
 from runtime.crossbar.keys import derive
-from runtime.crossbar.planes import Planes, planes_of
-from runtime.crossbar.read_noise import with_noise
 from runtime.crossbar.unfold import unfold
 from runtime.crossbar.xla import once, rounded
 
@@ -66,7 +66,7 @@ def apply_inputs(
     """
     if input_factor is not None:
         input_range = (input_range * input_factor).reshape(-1, *(1,) * (x.ndim - 1))
-    u = once(dac(x, input_range, layer.chip))
+    u = once(dac(x, input_range, layer.chip, layer.signed))
     return u, once(unfold(u, layer.window))
 
 
@@ -75,7 +75,7 @@ def read_vectors(layer: Crossbar, vectors: Array, conductance: Array, key: Array
     layer, vectors, conductance = _as_driven(layer, vectors, conductance)
 
     def one(u: Array, g: Array, group_key: Array | None) -> Array:
-        return read(layer.chip, u, g, layer.read_rows, layer.signed, group_key)
+        return read(layer, u, g, group_key)
 
     if layer.groups == 1:
         return one(vectors, conductance, key)
@@ -103,7 +103,7 @@ def scale_sums(
     layer: Crossbar, d: Array, gain: Array, bias: Array | None, weight_range: Array, input_range: Array
 ) -> Array:
     """The output y [columns, MVMs] of digital sums."""
-    scale = rounded(count_scale(weight_range, input_range, layer.chip) * gain)
+    scale = rounded(count_scale(weight_range, input_range, layer.chip, layer.signed) * gain)
     shifted = d if bias is None else d + rounded(bias / scale)[:, None]
     return rounded(shifted * (scale[:, None] if scale.ndim else scale))
 
@@ -126,12 +126,13 @@ def clipped_conversions(
         return jnp.float32(0)
     _, vectors = apply_inputs(layer, x, input_range, input_factor)
     vectors = _side_by_side(planes_of(layer.chip, layer.signed).split(vectors))
-    top = float(2**layer.chip.adc.bits - 1)
+    top = float(layer.chip.top_code(layer.signed))
     layer, vectors, conductance = _as_driven(layer, vectors, conductance)
 
     def at_top(u: Array, g: Array, group_key: Array | None) -> Array:
-        codes = convert(layer.chip, u, g, layer.read_rows, group_key)
-        ends = [jnp.sum(code >= top, dtype=jnp.float32) for code in codes]
+        parts = row_blocks(Applied(u, g, None, group_key), layer.read_rows)
+        codes = [convert(layer.chip, layer.signed, part, layer.read_rows) for part in parts]
+        ends = [jnp.sum(jnp.abs(code) >= top, dtype=jnp.float32) for code in codes]
         return reduce(jnp.add, ends) / sum(code.size for code in codes)
 
     if layer.groups == 1:
@@ -139,48 +140,28 @@ def clipped_conversions(
     return jnp.mean(for_groups(at_top, (split_groups(vectors, layer.groups), by_group(conductance, layer.groups)), key))
 
 
-def read(chip: Chip, u: Array, conductance: Array, read_rows: int, signed: bool, key: Array | None) -> Array:
-    """MVMs of all row blocks, planes and devices, converted and summed digitally.
+def read(layer: Crossbar, u: Array, conductance: Array, key: Array | None, reference: Array | None = None) -> Array:
+    """MVMs of all row blocks, planes and devices of one group, converted and summed digitally.
 
     Args:
-        chip: planes, scheme, converters and read noise.
+        layer: planes, scheme, converters and read noise of its chip, and the rows that are driven at once.
         u: [rows, MVMs], DAC integers (float32).
         conductance: [devices, rows, columns] in uS.
-        read_rows: rows that are driven at once.
-        signed: whether u may be negative.
         key: for noise; None: none; a vector of keys: one a sample, whose MVMs follow one another.
+        reference: conductances of the reference columns [rows, column blocks] in uS; None: as they are to be.
 
     Returns:
         d: [columns, MVMs].
     """
-    planes, signs = planes_of(chip, signed), chip.scheme.signs
-    codes = convert(chip, _side_by_side(planes.split(u)), conductance, read_rows, _key_of_planes(key, planes))
-    d = reduce(jnp.add, [weighted_sum(block, signs) for block in codes])
+    chip, signed, planes = layer.chip, layer.signed, planes_of(layer.chip, layer.signed)
+    driven = Applied(_side_by_side(planes.split(u)), conductance, reference, _key_of_planes(key, planes))
+    sums = []
+    for part in row_blocks(driven, layer.read_rows):
+        codes = convert(chip, signed, part, layer.read_rows)
+        counted = count_codes(chip, signed, codes, part, layer.read_rows, layer.column_block)
+        sums += list(counted)
+    d = reduce(jnp.add, sums)
     return weighted_sum(_apart(d, len(planes.weights)), planes.weights)
-
-
-def convert(chip: Chip, u: Array, conductance: Array, read_rows: int, key: Array | None) -> list[Array]:
-    """ADC codes of MVMs with conductances [devices, rows, columns]: for each row block [devices, columns, MVMs].
-
-    The full row blocks are one batched product and a shorter last one is its own: to fill it up with zeros would copy
-    all inputs and, for 3 x 3 kernels, nearly double the product.
-    """
-    rows = len(u)
-    full = rows // read_rows * read_rows
-    if full in (0, rows):
-        return list(_convert_blocks(chip, u, conductance, min(read_rows, rows), key))
-    rest_key = None if key is None else derive(key, 2)
-    codes = _convert_blocks(chip, u[:full], conductance[:, :full], read_rows, key)
-    return [*codes, _convert_blocks(chip, u[full:], conductance[:, full:], rows - full, rest_key)[0]]
-
-
-def _convert_blocks(chip: Chip, u: Array, conductance: Array, read_rows: int, key: Array | None) -> Array:
-    """ADC codes [blocks, devices, columns, MVMs] of equal row blocks."""
-    rows, mvms = u.shape
-    devices, _, columns = conductance.shape
-    vectors = u.reshape(rows // read_rows, read_rows, mvms)
-    level = currents(vectors, conductance) * jnp.float32(levels_per_product(chip))
-    return adc(with_noise(chip, level, vectors, conductance, key), chip).reshape(-1, devices, columns, mvms)
 
 
 def _side_by_side(planes: list[Array]) -> Array:

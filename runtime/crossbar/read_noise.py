@@ -1,18 +1,20 @@
 """Noise on what the columns sum up: read noise of the cells and noise of the ADC, drawn once per column and MVM."""
 
+from collections.abc import Callable
 from functools import reduce
 
 import jax.numpy as jnp
 from jax import Array
 
 from cimc.chip import Chip
-from cimc.units import levels_per_product
 from runtime.crossbar.currents import currents
 from runtime.crossbar.normal import normal
 from runtime.crossbar.xla import once
 
 
-def with_noise(chip: Chip, level: Array, vectors: Array, conductance: Array, key: Array | None) -> Array:
+def with_noise(
+    chip: Chip, level: Array, vectors: Array, conductance: Array, per_product: Array | float, key: Array | None
+) -> Array:
     """Levels with read noise of the cells and noise of the ADC; without a key as they are.
 
     Read noise is Gaussian for each cell and MVM; its sum over a column is drawn at once with the exact variance
@@ -21,31 +23,40 @@ def with_noise(chip: Chip, level: Array, vectors: Array, conductance: Array, key
 
     Args:
         chip: read noise and ADC noise.
-        level: [blocks, columns, MVMs] in LSB.
+        level: [blocks, columns, MVMs] in LSB, columns of all conversions of a weight.
         vectors: what made them [blocks, rows, MVMs], DAC integers.
         conductance: what made them [devices, blocks * rows, columns], uS, as the devices hold it.
+        per_product: LSB that a unit of u G makes, one number or [blocks, columns, 1].
         key: for the draw; None: no noise.
     """
     if key is None or not (chip.cell.reads_are_noisy or chip.adc.noise_lsb):
         return level
     if chip.cell.reads_follow_state:
-        per_level = jnp.float32(levels_per_product(chip) ** 2)
-        power = once(currents(jnp.square(vectors), once(chip.cell.read_noise_variance(conductance) * per_level)))
-        sigma = once(jnp.sqrt(power + jnp.float32(chip.adc.noise_lsb**2)))
+        one = isinstance(per_product, float)  # then less is scaled
+        variance = chip.cell.read_noise_variance(conductance)
+        variance = once(variance * jnp.float32(per_product**2) if one else variance)
+        power = once(currents(jnp.square(vectors), chip.scheme.together(variance)))
+        variance = power if one else power * jnp.square(per_product)
     else:
-        per_cell = jnp.float32((chip.cell.read_noise_uS * levels_per_product(chip)) ** 2)
-        power = once(_power(vectors))
-        sigma = once(jnp.sqrt(power * per_cell + jnp.float32(chip.adc.noise_lsb**2)))
+        cells = 2 if chip.scheme.in_rows else 1  # of a conversion in each row
+        per_cell = jnp.asarray(cells * (chip.cell.read_noise_uS * per_product) ** 2, jnp.float32)
+        variance = once(_power(vectors)) * per_cell
+    sigma = once(jnp.sqrt(variance + jnp.float32(chip.adc.noise_lsb**2)))
     return level + sigma * normal(key, level.shape)
 
 
 def _power(vectors: Array) -> Array:
-    """Sum of squares over the rows of each block: [blocks, rows, n] -> [blocks, 1, n].
+    """Sum of squares over the rows of each block: [blocks, rows, n] -> [blocks, 1, n]."""
+    return sum_rows(vectors, jnp.square)
+
+
+def sum_rows(vectors: Array, function: Callable[[Array], Array] = lambda rows: rows) -> Array:
+    """Sum of a function of each element over the rows of each block: [blocks, rows, n] -> [blocks, 1, n].
 
     Up to 16 rows are added at a time and the rest by a product: XLA's own sum over a leading axis is ten times slower.
     """
     blocks, rows, n = vectors.shape
     terms = max(count for count in range(1, 17) if rows % count == 0)
     groups = vectors.reshape(blocks, terms, rows // terms, n)
-    partial_sums = reduce(jnp.add, [jnp.square(groups[:, term]) for term in range(terms)])
+    partial_sums = reduce(jnp.add, [function(groups[:, term]) for term in range(terms)])
     return jnp.ones((blocks, 1, rows // terms), jnp.float32) @ partial_sums

@@ -24,11 +24,11 @@ import numpy as np
 import numpy.typing as npt
 
 from cimc.chip import Chip
+from cimc.planes import planes_of
 from cimc.scheme import weighted_sum
 from cimc.units import count_scale, dac_gain, idle_target, levels_per_product
 from runtime.crossbar.groups import Sets
 from runtime.crossbar.pieces import Floats, Held
-from runtime.crossbar.planes import planes_of
 from runtime.crossbar.product import Crossbar, as_sets
 from runtime.system.fit_scales import rows_of_channels
 
@@ -239,8 +239,8 @@ def _copy(
     mvms = int(np.clip(MOST_PRODUCTS // max(products, 1), LEAST_MVMS, MOST_MVMS))
     inputs = np.asarray(x, np.float32).reshape(groups, rows, -1)[taken_groups][..., :mvms]
     ranges = by_column(held.weight_range).swapaxes(1, 2)
-    scale = count_scale(np.asarray(held.weight_range), np.asarray(held.input_range), chip)
-    shares = np.moveaxis(chip.scheme.shares(of_weight / ranges), 0, 1)
+    scale = count_scale(np.asarray(held.weight_range), np.asarray(held.input_range), chip, layer.signed)
+    shares = np.moveaxis(chip.scheme.shares(of_weight / ranges, False), 0, 1)
     return LayerCopy(
         chip=chip,
         signed=layer.signed,
@@ -266,7 +266,7 @@ def _present(copy: LayerCopy, *, noise: bool) -> list[Cause]:
         Cause.weights: True,
         Cause.programming: not np.array_equal(copy.targets, copy.conductance),
         Cause.read_noise: noise and chip.cell.reads_are_noisy,
-        Cause.idle_current: has_adc and chip.cell.conductance_min_uS > 0,
+        Cause.idle_current: has_adc and chip.cell.conductance_min_uS > 0 and not chip.bipolar(copy.signed),
         Cause.adc_noise: noise and chip.adc.noise_lsb > 0,
         Cause.adc_clipping: has_adc,
         Cause.adc_step: has_adc,
@@ -276,7 +276,7 @@ def _present(copy: LayerCopy, *, noise: bool) -> list[Cause]:
 
 def _read(copy: LayerCopy, on: frozenset[Cause], random: np.random.Generator) -> Floats:
     """The output [groups, columns, MVMs] with some effects on: the read of `runtime.crossbar.product`."""
-    chip, planes = copy.chip, planes_of(copy.chip, copy.signed)
+    planes = planes_of(copy.chip, copy.signed)
     conductance = copy.asked
     if Cause.weights in on:
         conductance = conductance + (copy.targets - copy.asked)
@@ -290,17 +290,17 @@ def _read(copy: LayerCopy, on: frozenset[Cause], random: np.random.Generator) ->
             for start in range(0, applied.shape[1], copy.read_rows)
             for rows in [slice(start, start + copy.read_rows)]
         ]
-        sums.append(sum(weighted_sum(np.moveaxis(code, 1, 0), chip.scheme.signs) for code in codes))
+        sums.append(sum(codes))
     return weighted_sum(sums, planes.weights) * copy.scale + copy.bias
 
 
 def _apply(copy: LayerCopy, on: frozenset[Cause]) -> Floats:
     """What drives the rows, in DAC units."""
-    u = copy.x * dac_gain(copy.input_range, copy.chip)
+    u = copy.x * dac_gain(copy.input_range, copy.chip, copy.signed)
     if Cause.input_rounding in on:
         u = np.round(u)
     if Cause.input_clipping in on and copy.chip.input.bits is not None:
-        top = np.float32(2**copy.chip.input.bits - 1)
+        top = np.float32(copy.chip.top_input(copy.signed))
         u = np.clip(u, -top, top)
     return u
 
@@ -308,35 +308,49 @@ def _apply(copy: LayerCopy, on: frozenset[Cause]) -> Floats:
 def _convert(
     copy: LayerCopy, applied: Floats, bit_lines: Floats, on: frozenset[Cause], random: np.random.Generator
 ) -> Floats:
-    """Codes [groups, devices, columns, MVMs] of rows [groups, rows, MVMs] that are driven at once.
+    """What codes count [groups, columns, MVMs], of rows [groups, rows, MVMs] that are driven at once.
 
-    Without idle current the ADC's range begins where the current of all driven cells at G_min ends.
+    As `runtime.crossbar.conversions`; a reference column counts as perfect. Without idle current the ADC's range begins
+    where the current of all driven cells at G_min ends.
     """
-    chip, per_product = copy.chip, np.float32(levels_per_product(copy.chip))
-    level = (bit_lines @ applied[:, None]) * per_product
+    chip, scheme = copy.chip, copy.chip.scheme
+    per_product: np.float32 | Floats = np.float32(levels_per_product(chip, copy.signed))
+    devices = np.moveaxis(bit_lines, 1, 0)
+    net = np.moveaxis(scheme.net(devices), 0, 1)
+    total = np.float32(1)
+    if chip.adc.sense == "voltage":
+        total = np.moveaxis(scheme.together(devices), 0, 1).sum(axis=-1)[..., None]
+        per_product = per_product / total
+    level = (net @ applied[:, None]) * per_product
     read_noise = chip.cell.reads_are_noisy and Cause.read_noise in on
     adc_noise = chip.adc.noise_lsb if Cause.adc_noise in on else 0.0
     if read_noise or adc_noise:
-        variance = _read_variance(chip, applied, bit_lines) if read_noise else np.float32(0)
-        sigma = np.sqrt(variance + np.float32(adc_noise) ** 2)
+        variance = _read_variance(chip, applied, devices) if read_noise else np.float32(0)
+        sigma = np.sqrt(variance * np.square(per_product) + np.float32(adc_noise) ** 2)
         level = level + sigma * random.standard_normal(level.shape, np.float32)
     if Cause.adc_step in on:
         level = np.round(level)
+    driven = applied.sum(axis=1)[:, None, None]
     if Cause.adc_clipping in on and chip.adc.bits is not None:
-        top = np.float32(2**chip.adc.bits - 1)
-        if Cause.idle_current not in on:
-            top = top + (applied.sum(axis=1) * np.float32(chip.cell.conductance_min_uS) * per_product)[:, None, None]
-        level = np.clip(level, 0, top)
-    return level
+        top, bipolar = np.float32(chip.top_code(copy.signed)), chip.bipolar(copy.signed)
+        if Cause.idle_current not in on and not bipolar:
+            top = top + driven * np.float32(chip.cell.conductance_min_uS) * per_product
+        level = np.clip(level, -top if bipolar else 0, top)
+    counted = weighted_sum(np.moveaxis(level * total, 1, 0), scheme.signs)
+    return counted - np.float32(scheme.offset_uS) * per_product * driven[:, 0] if scheme.offset_uS else counted
 
 
-def _read_variance(chip: Chip, applied: Floats, bit_lines: Floats) -> Floats:
-    """Variance, in LSB^2, of the read noise that columns sum up; arguments as `_convert`."""
-    per_product, power = np.float32(levels_per_product(chip)), np.square(applied)
+def _read_variance(chip: Chip, applied: Floats, devices: Floats) -> Floats:
+    """Variance [groups, conversions, columns, MVMs] of the read noise that columns sum up, in uS^2 times DAC units^2.
+
+    devices: conductances [devices, groups, columns, rows].
+    """
+    power = np.square(applied)
     if not chip.cell.reads_follow_state:
-        return power.sum(axis=1)[:, None, None] * np.float32(chip.cell.read_noise_uS * per_product) ** 2
-    per_cell: Floats = (chip.cell.read_noise_variance(bit_lines) * per_product**2).astype(np.float32)
-    return per_cell @ power[:, None]
+        each = 2 if chip.scheme.in_rows else 1
+        return each * power.sum(axis=1)[:, None, None] * np.float32(chip.cell.read_noise_uS) ** 2
+    per_cell = chip.scheme.together(chip.cell.read_noise_variance(devices).astype(np.float32))
+    return np.moveaxis(per_cell, 0, 1) @ power[:, None]
 
 
 def _power(array: npt.NDArray[np.floating]) -> float:

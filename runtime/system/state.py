@@ -21,7 +21,7 @@ from runtime.network.network import Network
 
 # Group -> name -> array, by who holds it.
 # The chip, by crossbar layer:
-#   conductance   G+ and G- [2, rows, columns], uS
+#   conductance   of the devices of each weight [devices, rows, columns], uS; of a pair G+ and G-
 #   step_up, ...  traits of its devices (`runtime.devices.traits`), of those that have any once they are written
 # The digital side:
 #   weight        digital copy of the weights [rows, columns], in the network's own unit
@@ -67,7 +67,7 @@ def build_system(network: Network, mapping: Mapping, chip: Chip, backward: Backw
     if chip.not_simulated is not None:
         raise CimcError(
             f"{chip.name} is not simulated ({chip.not_simulated}); compile and inspect take it, "
-            f"train, eval, export and deploy need a chip with differential pairs such as brram-256x64"
+            f"train, eval, export and deploy need fewer"
         )
     if mapping.segments:
         raise CimcError(
@@ -173,7 +173,7 @@ def program(
 
     Returns:
         The new state, and by layer the trials that this took, for one copy of each: `count` of the layer's name and
-        the trials of its devices [2, rows, columns].
+        the trials of its devices [devices, rows, columns].
     """
     conductance, trials = {}, {}
     for index, (name, weight) in enumerate(state["weight"].items()):
@@ -254,7 +254,7 @@ def _shapes(system: System) -> dict[str, dict[str, tuple[int, ...]]]:
     digital = {name: network.initializers[name].shape for name in network.trainable}
     return {
         "weight": weights,
-        "conductance": {name: (2, *shape) for name, shape in weights.items()},
+        "conductance": {name: (system.chip.scheme.devices, *shape) for name, shape in weights.items()},
         "weight_range": scalars,
         "input_range": scalars,
         "input_factor": {},

@@ -90,8 +90,8 @@ def _product(options: HardwareAware, system: System, state: State) -> Product:
         gain = gain_of(state, name)
         if key is not None and options.noise:
             error = options.noise * normal(jax.random.fold_in(key, 0), weight.shape)
+            pairs = _moved(pairs, weight / weight_range, error, system.chip)
             weight = weight + error * weight_range
-            pairs = _moved(pairs, error, system.chip)
         bias = bias_of(system, state, name)
         y = layer_output(crossbar, x, weight, gain, bias, pairs, weight_range, input_range, None)
         if key is not None and options.output_noise:
@@ -102,10 +102,15 @@ def _product(options: HardwareAware, system: System, state: State) -> Product:
     return product
 
 
-def _moved(pairs: Array, error: Array, chip: Chip) -> Array:
-    """Conductances of pairs whose weights are off by that part of the range; no device falls below what it holds."""
-    signs = jnp.asarray(chip.scheme.signs, jnp.float32).reshape(-1, 1, 1)
-    return pairs + jnp.maximum(signs * error, 0) * chip.cell.window_uS
+def _moved(devices: Array, fraction: Array, error: Array, chip: Chip) -> Array:
+    """Conductances of devices whose weights, parts of the range, are off by that part of it.
+
+    No device of a pair falls below what it holds; others hold the weight that is off, between their states too.
+    """
+    if chip.scheme.has_pair:
+        return devices + jnp.maximum(jnp.stack([error, -error]), 0) * chip.cell.window_uS
+    shares = chip.scheme.shares(jax.lax.stop_gradient(fraction) + error, False)
+    return chip.cell.conductance_min_uS + shares * chip.cell.window_uS
 
 
 def _largest(weight: Array, scale: Scale) -> Array:

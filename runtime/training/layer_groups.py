@@ -73,7 +73,7 @@ def what_is_read(rule: UpdateRule, chip: Chip, layers: Sequence[LayerState]) -> 
         return [layer.conductance for layer in layers]
     cell = chip.cell
     fractions = [jnp.clip(rule.policy.combine(rule.options, chip, layer), -1, 1) for layer in layers]
-    return [cell.conductance_min_uS + cell.window_uS * chip.scheme.shares(fraction) for fraction in fractions]
+    return [cell.conductance_min_uS + cell.window_uS * chip.scheme.shares(fraction, False) for fraction in fractions]
 
 
 def add_tiles(

@@ -86,9 +86,9 @@ def mapped(draw: st.DrawFn) -> Mapped:
 def test_a_device_of_a_weight_is_found_in_its_cell_and_no_two_share_one(case: Mapped) -> None:
     mapping, chip = case.mapping, case.chip
     owners = cell_owners(mapping, chip)
-    taken = np.zeros((mapping.arrays, chip.array.rows, chip.array.columns), np.int32)
+    taken = np.zeros((mapping.arrays * chip.physical_per_array, chip.array.rows, chip.array.columns), np.int32)
     for index, layer in enumerate(mapping.layers):
-        devices = chip.rows_per_weight * chip.columns_per_weight
+        devices = chip.devices_per_weight
         device, row, column = np.indices((devices, layer.rows, layer.columns))
         for copy in range(layer.copies):
             cells = cell_addresses(mapping, layer.name, copy=copy)
@@ -121,7 +121,9 @@ def test_the_cells_of_a_weight_are_those_that_its_block_says(case: Mapped) -> No
                 for column in range(block.column_start, block.column_stop):
                     top = block.array_row + down * (row - block.row_start)
                     left = block.array_column + right * (column - block.column_start)
-                    cells = [(block.array, top + i, left + k) for i in range(down) for k in range(right)]
+                    first = block.array * case.chip.physical_per_array
+                    arrays = range(first, first + case.chip.physical_per_array)
+                    cells = [(a, top + i, left + k) for a in arrays for k in range(right) for i in range(down)]
                     places = np.stack(found[block.copy])[:, :, row, column].T
                     assert [tuple(place) for place in places.tolist()] == cells
                     address = case.mapping.address(layer.name, row, column, block.copy)
@@ -136,7 +138,7 @@ def test_the_cells_of_a_weight_are_those_that_its_block_says(case: Mapped) -> No
 def test_values_laid_on_the_arrays_are_taken_from_every_copy(case: Mapped) -> None:
     mapping, chip = case.mapping, case.chip
     random = np.random.default_rng(0)
-    devices = chip.rows_per_weight * chip.columns_per_weight
+    devices = chip.devices_per_weight
     values = {
         layer.name: random.uniform(1, 2, (devices, layer.rows, layer.columns)).astype(np.float32)
         for layer in mapping.layers

@@ -88,8 +88,30 @@ def test_error_names_the_key(old, new, words):
         assert word in message
 
 
-def test_half_an_adc_is_refused():
-    assert "range_uA" in refusal(edited("range_uA = 30.0", ""))
+@pytest.mark.parametrize(
+    ("old", "new", "words"),
+    [
+        ("bits = 8\nrange_uA = 30.0", "range_uA = 30.0", "a range needs bits"),
+        ("range_uA = 30.0", 'sense = "voltage"', 'sense = "voltage" needs bits and range_mV'),
+        ("range_uA = 30.0", "range_uA = 30.0\nrange_mV = 3.0", 'range_mV needs sense = "voltage"'),
+        ("[input]", '[weights]\nscheme = "single"\n\n[input]', "needs bits and bits_per_cell"),
+        ("[input]", "[weights]\nbits = 1\nbits_per_cell = 1\n\n[input]", "bits is at least 2"),
+    ],
+)
+def test_half_an_adc_or_half_a_weight_is_refused(old, new, words):
+    assert words in refusal(edited(old, new))
+
+
+def test_an_adc_without_a_range_reaches_to_the_largest_current_of_a_full_array():
+    chip = parse_chip(edited("range_uA = 30.0", ""), "test")
+    cell, top = chip.cell, 255
+    assert chip.lsb_uS(False) * top == pytest.approx(chip.array.rows * cell.conductance_max_uS * top)
+
+
+def test_an_adc_without_a_range_counts_states_of_bit_serial_reads():
+    chip = load_chip("isaac")
+    assert chip.lsb_uS(False) == pytest.approx(1 / 3)  # of four states from 0 to 1 uS
+    assert (chip.top_input(False), chip.top_input(True), chip.top_code(True)) == (2**16 - 1, 2**15 - 1, 255)
 
 
 def test_adc_behind_an_ideal_input_is_refused():
@@ -345,11 +367,18 @@ def test_peers_constants():
     assert area == pytest.approx(2.2878, abs=1e-4)
 
 
-def test_what_the_runtime_does_not_simulate_is_named():
-    simulated = {name for name in chip_names() if load_chip(name).not_simulated is None}
-    assert simulated == {"brram-soc", "brram-256x64", "hermes", "ideal"}
-    assert load_chip("isaac").not_simulated == 'weights.scheme = "offset"'
-    assert load_chip("cimaq-256").not_simulated == "2 bit slices a weight"
+def test_every_chip_that_comes_with_the_tool_is_simulated():
+    assert [name for name in chip_names() if load_chip(name).not_simulated is not None] == []
+
+
+def test_codes_beyond_what_float32_counts_are_named():
+    chip = load_chip("isaac")
+    wide = (
+        {"input": chip.input.model_copy(update={"bits": 24})},
+        {"weights": chip.weights.model_copy(update={"bits": 24})},
+    )
+    for update in wide:
+        assert "more than 23 bits" in (chip.model_copy(update=update).not_simulated or "")
 
 
 @pytest.mark.parametrize(

@@ -28,9 +28,7 @@ def test_every_built_in_chip_explains_itself(name: str, capsys: pytest.CaptureFi
         assert state["mean_uS"] == pytest.approx(state["stated_mean_uS"], abs=1e-3 * chip.cell.window_uS)
         assert state["sd_uS"] == pytest.approx(state["stated_sd_uS"], rel=1e-3)
     assert figures["mvm"]["energy_nj"] >= 0
-    assert (figures["converters"]["clipped_conversions"] is None) == (
-        chip.not_simulated is not None or chip.adc.bits is None
-    )
+    assert (figures["converters"]["clipped_conversions"] is None) == (chip.adc.range_uA is None)
     show_explanations({name: explain(chip)})
     shown = capsys.readouterr().out
     for words in (name, "one trial", "granularity", "threshold", "ADC LSB", "energy", "time"):
@@ -97,7 +95,7 @@ def test_the_share_of_clipped_conversions_is_that_of_the_reference(name: str) ->
     for _ in range(300):
         codes = np.round(random.uniform(0, 255, chip.array.rows)) * (random.uniform(size=chip.array.rows) < 0.5)
         plus = np.array([pair_target(w, 1.0, chip)[0] for w in random.normal(0, 1 / 3, chip.array.rows).tolist()])
-        current = float(codes @ plus) * levels_per_product(chip) * chip.adc.lsb_uA
+        current = float(codes @ plus) * levels_per_product(chip, False) * chip.adc.lsb_uA
         clipped.append(round(current / chip.adc.lsb_uA) > top == conversion(current, chip, None)[0])
     spread = np.sqrt(0.25 / len(clipped))
     assert explain(chip)["converters"]["clipped_conversions"] == pytest.approx(np.mean(clipped), abs=4 * spread)
@@ -129,7 +127,7 @@ def test_updates_say_where_their_step_comes_from() -> None:
     for name, origin in cases.items():
         figures = explain(load_chip(name))["updates"]
         assert origin in figures["granularity_origin"]
-        assert figures["threshold_of_weight_range"] == load_chip(name).cell.granularity
+        assert figures["threshold_of_weight_range"] == load_chip(name).weight_granularity
         levels.append(figures["levels"])
     assert levels == [None, None, 4, None]
 

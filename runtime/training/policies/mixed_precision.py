@@ -61,6 +61,11 @@ class MixedPrecision:
 
 def check(options: MixedPrecision, chip: Chip) -> None:
     """Raises CimcError for options that do not fit the chip."""
+    if options.write == "pulse" and not chip.scheme.has_pair:
+        raise CimcError(
+            f"blind pulses need a weight in one pair of devices, and {chip.name} holds it otherwise "
+            f"([weights] of its file); use --write verify"
+        )
     if options.write == "pulse" and chip.cell.pulse is None:
         raise CimcError(f"chip {chip.name} has no pulse response; add [cell.pulse] or use --write verify")
     if options.write == "pulse" and one_sided(chip) and options.sync == "target":
@@ -100,7 +105,7 @@ def threshold(options: MixedPrecision, chip: Chip) -> float:
         return SWITCHES
     if options.write == "pulse" and cell.pulse is not None and cell.granularity_origin not in STATED:
         return min(max(cell.pulse.step_uS, cell.pulse.down_uS) / cell.window_uS, MOST_STEP)
-    return cell.granularity
+    return chip.weight_granularity
 
 
 def reach(options: MixedPrecision, chip: Chip) -> float:
@@ -110,6 +115,8 @@ def reach(options: MixedPrecision, chip: Chip) -> float:
     complete. Blind pulses that slow down towards the bound are asked for up to half a step before it.
     """
     cell, levels = chip.cell, chip.cell.programmable_uS
+    if not chip.scheme.has_pair:
+        return 1.0 + (chip.weight_step or 0.0) / 2
     if options.write == "pulse" and isinstance(cell.pulse, Binary):
         return 1.0
     if options.write == "pulse" and cell.pulse is not None and cell.pulse.law_name != "linear":
@@ -192,7 +199,7 @@ def aim_with(
         return Aim(None, pulses, selected, wanted, aimed, reset)
     goal, moves = _goals(chip, wish.base, wanted, weight_range, held, threshold)
     aimed = wanted
-    if chip.cell.programmable_uS is not None:  # a device that is left alone counts as it is
+    if chip.weight_step is not None:  # a device that is left alone counts as it is
         aimed = pair_weight(goal if held is None else jnp.where(moves, goal, held), weight_range, chip)
     return Aim(goal, None, wish.due & moves, wanted, aimed)
 
@@ -231,7 +238,7 @@ def _kept(options: MixedPrecision, chip: Chip, rest: Array, missed: Array, weigh
     if options.write == "pulse":
         return rest + jnp.clip(missed, -most * weight_range, most * weight_range)
     # What is missed makes no weight due again by itself; part of a level, which no write can take, is kept whole.
-    half_level = chip.cell.largest_spacing / 2
+    half_level = (chip.weight_step or 0.0) / 2
     if most < half_level * (1 - 1e-6):
         missed = jnp.clip(missed, -most * weight_range, most * weight_range)
     limit = max(most, half_level) * weight_range
@@ -250,7 +257,7 @@ def _goals(
     goal = pair_targets(target, weight_range, chip)
     # A device that is idle before and after, or whose target stays, is not touched: the weight accumulates on.
     moves = goal != pair_targets(base, weight_range, chip)
-    if held is None:
+    if held is None or not chip.scheme.has_pair:
         return goal, moves
     active = jnp.stack([target >= 0, target < 0])
     # What the other device holds, of the window, less what a write of this one adds on average.

@@ -77,8 +77,8 @@ def pulse_tile(chip: Chip, tile: Tile, pulses: Array, key: Array) -> Tile:
 def read_weight(chip: Chip, conductance: Array, key: Array) -> Array:
     """What pairs [2, ..] are read to stand for [..], a word line at a time: by the read noise and steps of the ADC."""
     held = once(device_of(chip.cell).read(conductance, key))
-    if chip.adc.bits is not None:
-        code = chip.adc.lsb_uA / chip.cell.read_voltage_V
+    if chip.adc.bits is not None and chip.adc.range_uA is not None:
+        code = chip.adc.range_uA / chip.top_code(False) / chip.cell.read_voltage_V
         held = jnp.round(held / code) * code
     return held_weight(held, chip)
 

@@ -46,7 +46,7 @@ def differentiable_sums(
     layer: Crossbar, x: Any, weight: Any, g: Any, weight_range: Any, input_range: Any, key: jax.Array | None
 ) -> jax.Array:
     """`layer_output` with the gain that makes the sums themselves its output."""
-    gain = 1 / count_scale(weight_range, input_range, layer.chip)
+    gain = 1 / count_scale(weight_range, input_range, layer.chip, layer.signed)
     y = layer_output(layer, channels_first(layer, x), weight, gain, None, g, weight_range, input_range, key)
     return by_image(y, len(x))
 
