@@ -90,9 +90,9 @@ def digits(number: int, chip: Chip) -> list[int]:
     return found[::-1]
 
 
-def device(polarity: int, slice_: int, chip: Chip) -> int:
-    """Which of a weight's devices holds a slice of G+ (polarity 0) or G- (1): all of G+ come before all of G-."""
-    return polarity * slices(chip) + slice_
+def device(polarity: int, slice_: int) -> int:
+    """Which of a weight's devices holds a slice of G+ (polarity 0) or G- (1): pair after pair."""
+    return 2 * slice_ + polarity
 
 
 def targets(weight: float, weight_range: float, chip: Chip) -> tuple[float, ...]:
@@ -107,7 +107,7 @@ def targets(weight: float, weight_range: float, chip: Chip) -> tuple[float, ...]
     integer, half = stored_integer(weight, weight_range, chip), 2 ** (chip.weights.bits - 1)
     if in_pairs:
         held = {
-            device(polarity, slice_, chip): digit
+            device(polarity, slice_): digit
             for polarity, side in enumerate((max(integer, 0), max(-integer, 0)))
             for slice_, digit in enumerate(digits(side, chip))
         }
@@ -134,11 +134,11 @@ def conversions(chip: Chip) -> list[Conversion]:
         powers[0] = -powers[0]
     match chip.weights.scheme:
         case "differential":
-            plus = [Conversion(((device(0, i, chip), 1),), power) for i, power in enumerate(powers)]
-            minus = [Conversion(((device(1, i, chip), 1),), -power) for i, power in enumerate(powers)]
+            plus = [Conversion(((device(0, i), 1),), power) for i, power in enumerate(powers)]
+            minus = [Conversion(((device(1, i), 1),), -power) for i, power in enumerate(powers)]
             return plus + minus
         case "differential-rows":
-            pairs = [((device(0, i, chip), 1), (device(1, i, chip), -1)) for i in range(count)]
+            pairs = [((device(0, i), 1), (device(1, i), -1)) for i in range(count)]
             return [Conversion(pair, power) for pair, power in zip(pairs, powers, strict=True)]
         case _:
             return [Conversion(((i, 1),), power) for i, power in enumerate(powers)]
@@ -260,7 +260,7 @@ def largest_applied(chip: Chip, signed: bool) -> int:
 
 
 def senses_voltage(chip: Chip) -> bool:
-    return getattr(chip.adc, "sense", "current") == "voltage"
+    return chip.adc.sense == "voltage"
 
 
 def signal_per_product(chip: Chip, signed: bool) -> float:
@@ -283,7 +283,8 @@ def lsb(chip: Chip, signed: bool) -> float:
         return 1.0
     top = code_bounds(chip, signed)[1]
     if senses_voltage(chip):
-        return getattr(chip.adc, "range_mV") / 1000 / top  # noqa: B009
+        assert chip.adc.range_mV is not None
+        return chip.adc.range_mV / 1000 / top
     if chip.adc.range_uA is not None:
         return chip.adc.range_uA / top
     unit = digit_uS(chip)

@@ -1,6 +1,6 @@
 """Speed beside aihwkit, CrossSim, plain PyTorch and plain JAX: one table, each row measured in turn.
 
-    python -m tests.benchmarks.peers --aihwkit-python /path/to/python [--crosssim DIR] [--rounds 5] [--only TEXT] [--cpu]
+    python -m tests.benchmarks.peers --aihwkit-python PY [--crosssim DIR] [--rounds 5] [--only TEXT] [--cpu]
 
 Every tool runs in a process of its own, prepares, and then measures rounds of about two seconds, one tool after the
 other, so that all see the same minutes; each at one thread and at two, of which the better counts. Ratios are taken

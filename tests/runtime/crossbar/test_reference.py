@@ -20,8 +20,8 @@ FOUR_BITS = {"bits": 4, "bits_per_cell": 2}
     ("weights", "cell", "weight", "expected"),
     [
         # -6 = -(1 x 4 + 2): digits 1, 2 in G-.
-        ({"scheme": "differential", **FOUR_BITS}, {}, -6 / 7, (0, 0, 10, 20)),
-        ({"scheme": "differential-rows", **FOUR_BITS}, {"conductance_min_uS": 6.0}, 7 / 7, (14, 30, 6, 6)),
+        ({"scheme": "differential", **FOUR_BITS}, {}, -6 / 7, (0, 10, 0, 20)),
+        ({"scheme": "differential-rows", **FOUR_BITS}, {"conductance_min_uS": 6.0}, 7 / 7, (14, 6, 30, 6)),
         # -6 + 8 = 2: digits 0, 2; 5 + 8 = 13 = 3 x 4 + 1.
         ({"scheme": "offset", **FOUR_BITS}, {}, -6 / 7, (0, 20)),
         ({"scheme": "offset", **FOUR_BITS}, {}, 5 / 7, (30, 10)),
@@ -45,7 +45,7 @@ def test_targets_of_a_weight_are_those_worked_out_by_hand(
 
 def test_what_conversions_count_and_what_is_subtracted_are_those_worked_out_by_hand() -> None:
     columns = chip_of(weights={"scheme": "differential", **FOUR_BITS})
-    plus, minus = [(((0, 1),), 4.0), (((1, 1),), 1.0)], [(((2, 1),), -4.0), (((3, 1),), -1.0)]
+    plus, minus = [(((0, 1),), 4.0), (((2, 1),), 1.0)], [(((1, 1),), -4.0), (((3, 1),), -1.0)]
     assert schemes.conversions(columns) == [Conversion(*each) for each in plus + minus]
     rows = chip_of(weights={"scheme": "differential-rows"})
     assert schemes.conversions(rows) == [Conversion(((0, 1), (1, -1)), 1.0)]
