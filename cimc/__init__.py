@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from cimc.api.explain import explain
     from cimc.api.export import export
     from cimc.api.fit_device import FittedDevice, fit_device
+    from cimc.api.measure import Measured, measure
     from cimc.api.plot_device import plot_device
     from cimc.api.train import Trained, train
     from cimc.artifact import Artifact, read_artifact, write_artifact
@@ -41,6 +42,7 @@ if TYPE_CHECKING:
         Augment,
         Backward,
         Constraint,
+        DiePlacement,
         Gradient,
         Keep,
         Loss,
@@ -70,12 +72,14 @@ _PUBLIC = {
     "Dataset": "cimc.dataset",
     "Deployment": "runtime.deployment.deploy",
     "DeviceFile": "cimc.device_file",
+    "DiePlacement": "cimc.options",
     "FittedDevice": "cimc.api.fit_device",
     "FrankWolfe": "runtime.training.frank_wolfe",
     "Gradient": "cimc.options",
     "Keep": "cimc.options",
     "Loss": "cimc.options",
     "Mapping": "cimc.mapping",
+    "Measured": "cimc.api.measure",
     "Optimizer": "cimc.options",
     "Package": "cimc.package",
     "Policy": "runtime.training.options",
@@ -100,6 +104,7 @@ _PUBLIC = {
     "load_chip": "cimc.chip",
     "load_data": "cimc.data.load:load",
     "load_device": "cimc.device_file",
+    "measure": "cimc.api.measure",
     "plot_device": "cimc.api.plot_device",
     "read_artifact": "cimc.artifact",
     "read_package": "cimc.package",
@@ -119,12 +124,14 @@ __all__ = [
     "Dataset",
     "Deployment",
     "DeviceFile",
+    "DiePlacement",
     "FittedDevice",
     "FrankWolfe",
     "Gradient",
     "Keep",
     "Loss",
     "Mapping",
+    "Measured",
     "Optimizer",
     "Package",
     "Policy",
@@ -150,6 +157,7 @@ __all__ = [
     "load_chip",
     "load_data",
     "load_device",
+    "measure",
     "plot_device",
     "read_artifact",
     "read_package",

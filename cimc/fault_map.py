@@ -1,99 +1,112 @@
-"""A fault map: the stuck devices of a die, from a CSV file of a tester.
+"""Dies: the stuck devices of real chips from the fault maps of a tester, and the conductances that one has programmed.
 
-    array,row,column,kind              or         array,row,column,conductance_uS
-    0,17,4,stuck-low                              0,17,4,3.2
-
-One line a cell; arrays, rows (word lines) and columns (bit lines) are counted from 0, as in a package's `program/`.
+The files are those of `cimc.cell_file`: CSV or NPZ, with `kind` (stuck-low, stuck-high) or `conductance_uS`. An NPZ of
+all cells is called `stuck_uS` in a fault map and `conductance_uS` in a measurement.
 """
 
-import csv
-import io
-import math
+from collections.abc import Iterator
+from collections.abc import Mapping as Dictionary
+from dataclasses import dataclass, replace
 from pathlib import Path
 
-import numpy as np
-import numpy.typing as npt
-
+from cimc.cell_file import CellFile, Floats, read_cells
 from cimc.chip import Chip
 from cimc.errors import CimcError
 from cimc.mapping import Mapping
 
-Floats = npt.NDArray[np.float32]
-PLACE = ("array", "row", "column")
-KINDS = ("stuck-low", "stuck-high")
-LARGEST_uS = 1e6  # a siemens, a short
+SUFFIXES = (".csv", ".npz")
+# Of G_max: how far the conductances of a file may lie from it, before its unit must be another one.
+OPEN, SHORT, NEAR = 1e-5, 100.0, 20.0
 
 
-def read_fault_map(path: str | Path, mapping: Mapping, *, chip: Chip) -> Floats:
-    """What each stuck cell holds, uS, [arrays, array rows, array columns]; NaN of all others.
+@dataclass(frozen=True, eq=False)
+class Die:
+    """A die. stuck: what each stuck cell holds, uS [arrays, array rows, array columns]; NaN of all others.
 
-    Stuck low and high are what `[cell.faults]` says, else G_min and G_max. A cell that holds no weight may be listed.
+    It has as many arrays as its fault map tells of, at least those of the mapping: those beyond are spare.
+    """
 
-    Args:
-        path: the CSV file.
-        mapping: of the network on the chip.
-        chip: the chip.
+    name: str
+    stuck: Floats
+
+
+def read_die(path: str | Path, mapping: Mapping, *, chip: Chip, arrays: int | None = None) -> Die:
+    """The die of a fault map, named as the file is. Arguments and errors as `read_fault_map`."""
+    return Die(Path(path).stem, read_fault_map(path, mapping, chip=chip, arrays=arrays))
+
+
+def read_dies(folder: str | Path, mapping: Mapping, *, chip: Chip, arrays: int | None = None) -> Iterator[Die]:
+    """The die of every fault map (.csv, .npz) in a folder, in the order of their names.
 
     Raises:
-        CimcError: the file cannot be read, its head line is another, or a line names no cell of these arrays, a cell
-            twice, or no state; file and line are named.
+        CimcError: there is none, two have one name, or as `read_fault_map`.
     """
-    try:
-        text = Path(path).read_text(encoding="utf-8-sig")
-    except (OSError, UnicodeDecodeError) as error:
-        reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8 text"
-        raise CimcError(f"cannot read fault map {path}: {reason}; check the path") from None
-    try:
-        lines = list(csv.reader(io.StringIO(text, newline="")))
-    except csv.Error as error:
-        raise CimcError(f"fault map {path} is no CSV file: {error}; correct it") from None
-    head = [name.strip() for name in (lines or [[]])[0]]
-    if tuple(head[:3]) != PLACE or head[3:] not in (["kind"], ["conductance_uS"]):
-        raise CimcError(
-            f"the head line of fault map {path} is {','.join(head)!r:.60}; make it array,row,column,kind or "
-            f"array,row,column,conductance_uS"
-        )
-    shape = (mapping.arrays, chip.array.rows, chip.array.columns)
-    stuck = np.full(shape, np.nan, np.float32)
-    for number, line in enumerate(lines[1:], 2):
-        if not line:
-            continue
-        where = f"fault map {path}, line {number}"
-        if len(line) != len(head):
-            raise CimcError(f"{where}: {len(line)} fields in place of {len(head)}; correct the line")
-        cell = _cell(line[:3], shape, where)
-        if not np.isnan(stuck[cell]):
-            raise CimcError(f"{where}: array {cell[0]}, row {cell[1]}, column {cell[2]} comes twice; leave one out")
-        stuck[cell] = _state(line[3].strip(), head[3], chip, where)
-    return stuck
+    for file in map_files(folder):
+        yield read_die(file, mapping, chip=chip, arrays=arrays)
 
 
-def _cell(fields: list[str], shape: tuple[int, int, int], where: str) -> tuple[int, int, int]:
-    """The cell of a line, within the arrays."""
-    place = []
-    for name, field, size in zip(PLACE, fields, shape, strict=True):
-        text = field.strip()
-        if not (text.isascii() and text.isdigit() and len(text) < 10):
-            raise CimcError(f"{where}: {name} is {text!r:.40}; give a whole number from 0 to {size - 1}")
-        if int(text) >= size:
-            raise CimcError(f"{where}: there is no {name} {int(text)}; it is from 0 to {size - 1}")
-        place.append(int(text))
-    return place[0], place[1], place[2]
+def map_files(folder: str | Path) -> list[Path]:
+    """The CSV and NPZ files of a folder, one a die, in the order of their names. Raises CimcError as `read_dies`."""
+    place = Path(folder)
+    if not place.is_dir():
+        raise CimcError(f"{folder} is no folder with a file a die; give a folder")
+    files = sorted(file for file in place.iterdir() if file.suffix.lower() in SUFFIXES)
+    if not files:
+        raise CimcError(f"folder {folder} holds no CSV or NPZ file; put one a die there")
+    stems = [file.stem for file in files]
+    twice = next((stem for stem in stems if stems.count(stem) > 1), None)
+    if twice is not None:
+        raise CimcError(f"folder {folder} holds two files of die {twice}; leave one out")
+    return files
 
 
-def _state(text: str, column: str, chip: Chip, where: str) -> float:
-    """What a stuck cell holds, uS."""
-    if column == "kind":
-        if text not in KINDS:
-            raise CimcError(f"{where}: kind is {text!r:.40}; give {' or '.join(KINDS)}")
-        faults, cell = chip.cell.faults, chip.cell
-        if text == "stuck-low":
-            return cell.conductance_min_uS if faults is None or faults.low_uS is None else faults.low_uS
-        return cell.conductance_max_uS if faults is None or faults.high_uS is None else faults.high_uS
-    try:
-        value = float(text)
-    except ValueError:
-        value = math.nan
-    if not 0 <= value <= LARGEST_uS:
-        raise CimcError(f"{where}: conductance_uS is {text!r:.40}; give uS, a number from 0 to {LARGEST_uS:g}")
-    return value
+def read_fault_map(path: str | Path, mapping: Mapping, *, chip: Chip, arrays: int | None = None) -> Floats:
+    """What each stuck cell holds, uS, [arrays, array rows, array columns]; NaN of all others.
+
+    Stuck low and high are what `[cell.faults]` says, else G_min and G_max. A cell that holds no weight may be listed,
+    and so may arrays of the chips that the network does not use.
+
+    Args:
+        path: the file.
+        mapping: of the network on the chip.
+        chip: the chip.
+        arrays: of a die, up to the last that is in use; None: those of the mapping.
+
+    Raises:
+        CimcError: as `read_cells`.
+    """
+    faults, cell = chip.cell.faults, chip.cell
+    low = cell.conductance_min_uS if faults is None or faults.low_uS is None else faults.low_uS
+    high = cell.conductance_max_uS if faults is None or faults.high_uS is None else faults.high_uS
+    kinds = {"stuck-low": low, "stuck-high": high}
+    form = _form("fault map", "stuck_uS", kinds, mapping, chip, arrays or mapping.arrays * mapping.physical_per_array)
+    largest = cell.conductance_max_uS  # a stuck cell may be an open or a short one
+    return read_cells(path, replace(form, expected_uS=(OPEN * largest, SHORT * largest)))
+
+
+def read_measured(path: str | Path, mapping: Mapping, *, chip: Chip, arrays: int) -> Floats:
+    """Conductances that were measured on a chip, uS [arrays, array rows, array columns]; NaN of cells left out.
+
+    Args:
+        path: the file.
+        mapping: of the network on the chip.
+        chip: the chip.
+        arrays: that must be there.
+
+    Raises:
+        CimcError: as `read_cells`.
+    """
+    return read_cells(path, _form("measurement", "conductance_uS", {}, mapping, chip, arrays))
+
+
+def _form(what: str, whole: str, kinds: Dictionary[str, float], mapping: Mapping, chip: Chip, least: int) -> CellFile:
+    return CellFile(
+        what,
+        whole,
+        kinds,
+        arrays=mapping.chips * mapping.arrays_per_chip * mapping.physical_per_array,
+        rows=chip.array.rows,
+        columns=chip.array.columns,
+        least=least,
+        expected_uS=(chip.cell.conductance_max_uS / NEAR, chip.cell.conductance_max_uS * NEAR),
+    )

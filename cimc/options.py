@@ -160,6 +160,16 @@ class Compensate(StrEnum):
     column = "column"
 
 
+class DiePlacement(StrEnum):
+    """How a package is made for a die with stuck cells. none: its weights stay where and what they are. pairs: the good
+    devices of each weight take up what the stuck ones lack. full: before that, arrays, rows and columns are chosen.
+    """
+
+    none = "none"
+    pairs = "pairs"
+    full = "full"
+
+
 class ShareWeights(StrEnum):
     """Whether a weight that several products of a network use is one crossbar layer.
 

@@ -8,6 +8,8 @@ program/array_0000.csv     the same for a tester, one file an array, with what i
 program/addresses.npz      for every cell: layer (index into `layers`, -1: not used), copy, weight_row, weight_column,
                            sign
 program/blocks.csv         the same, block by block
+program/stuck.npz          of a package for one die: what its stuck cells hold, `stuck_uS` [arrays, rows, columns]
+program/wiring.npz         of a die on which lines were moved: `array`, `word_line`, `bit_line` (`cimc.wiring`)
 digital.safetensors        scales and input ranges by layer, digital constants
 model.onnx                 the chip-exact network (noise-free), runs in plain onnxruntime
 network.onnx               the lowered network with the trained weights
@@ -28,6 +30,7 @@ import safetensors.numpy
 from cimc.addresses import take_from_arrays
 from cimc.chip import Chip, parse_chip
 from cimc.errors import CimcError
+from cimc.fault_map import Die
 from cimc.files import prepare_folder, replacing_folder
 from cimc.mapping import Mapping, parse_mapping
 from cimc.migrate import with_granularity
@@ -42,12 +45,14 @@ from cimc.program_files import (
     decimals_for,
 )
 from cimc.version import __version__
+from cimc.wiring import Wiring
 
-FORMAT = 4
+FORMAT = 5
 # In format 2 the tables of arrays have no first lines, there is no README.md, and the chip's levels were the update
 # step alone (`cimc.migrate`).
 # In format 3 weight ranges and gains were one number a layer, and inputs had no factors.
-READABLE = (2, 3, 4)
+# In format 4 lines lay on the arrays where the mapping has them.
+READABLE = (2, 3, 4, 5)
 WITHOUT_GRANULARITY = 2
 SCALES = ("weight_range", "input_range", "gain")
 PARTS = ("bias", "input_factor")  # where the layer has them
@@ -55,7 +60,11 @@ PARTS = ("bias", "input_factor")  # where the layer has them
 
 @dataclass(frozen=True)
 class Package:
-    """Contents of a package. network, chip_network: serialised ONNX. notes: origin and training settings (JSON)."""
+    """Contents of a package. network, chip_network: serialised ONNX. notes: origin and training settings (JSON).
+
+    die: the one it was made for; None: any. wiring: where the lines of the mapping are on it; None: as the mapping
+    says.
+    """
 
     model: str
     chip: Chip
@@ -65,6 +74,13 @@ class Package:
     network: bytes
     chip_network: bytes
     notes: dict[str, Any]
+    die: Die | None = None
+    wiring: Wiring | None = None
+
+    @property
+    def arrays(self) -> int:
+        """Arrays of a die that its files list, those in use among them."""
+        return self.mapping.arrays if self.wiring is None else self.wiring.arrays
 
 
 def require_package_place(folder: str | Path) -> None:
@@ -82,18 +98,32 @@ def write_package(folder: str | Path, package: Package) -> None:
             array: Floats | None = getattr(layer, part)
             if array is not None:
                 digital[f"{part}/{name}"] = array
-    targets = array_targets(package.mapping, package.chip, package.program)
-    decimals, held = decimals_for(targets, package.chip), blocks_by_array(package.mapping)
+    wiring = package.wiring
+    targets = array_targets(package.mapping, package.chip, package.program, wiring)
+    decimals, held = decimals_for(targets, package.chip), blocks_by_array(package.mapping, wiring)
+    stuck = np.zeros(len(targets), int) if package.die is None else _stuck_in_use(package.die, targets)
     with replacing_folder(Path(folder), _is_package) as temporary:
         program = temporary / "program"
         program.mkdir()
         np.save(program / "targets.npy", targets)
         for index, held_targets in enumerate(targets):
             table = array_table(
-                index, held_targets, mapping=package.mapping, chip=package.chip, blocks=held[index], decimals=decimals
+                index,
+                held_targets,
+                mapping=package.mapping,
+                chip=package.chip,
+                blocks=held[index],
+                decimals=decimals,
+                moved=wiring is not None,
+                stuck=int(stuck[index]),
             )
             (program / f"array_{index:04d}.csv").write_text(table, encoding="ascii")
-        np.savez_compressed(program / "addresses.npz", **address_map(package.mapping, package.chip))  # type: ignore[arg-type]
+        np.savez_compressed(program / "addresses.npz", **address_map(package.mapping, package.chip, wiring))  # type: ignore[arg-type]
+        if package.die is not None:
+            np.savez_compressed(program / "stuck.npz", stuck_uS=package.die.stuck)
+        if wiring is not None:
+            lines = {"array": wiring.array, "word_line": wiring.word_lines, "bit_line": wiring.bit_lines}
+            np.savez_compressed(program / "wiring.npz", **lines)  # type: ignore[arg-type]
         (program / "blocks.csv").write_text(block_table(package.mapping), encoding="utf-8")
         (temporary / "chip.toml").write_text(package.chip_text, encoding="utf-8")
         (temporary / "mapping.json").write_text(package.mapping.model_dump_json(), encoding="utf-8")
@@ -108,6 +138,8 @@ def write_package(folder: str | Path, package: Package) -> None:
             program=package.program,
             notes=package.notes,
             digests=digests,
+            die=package.die,
+            wiring=wiring,
         )
         (temporary / "README.md").write_text(readme, encoding="utf-8")
         digests["README.md"] = _sha256(readme.encode())
@@ -116,7 +148,7 @@ def write_package(folder: str | Path, package: Package) -> None:
             "tool": f"cimc {__version__}",
             "model": package.model,
             "chip": package.chip.name,
-            "arrays": package.mapping.arrays,
+            "arrays": package.arrays,
             "layers": list(layers),
             "notes": package.notes,
             "sha256": digests,
@@ -139,7 +171,9 @@ def read_package(folder: str | Path) -> Package:
             raise CimcError(f"{folder} has format {manifest['format']}, this version reads {readable}; export it again")
         for name, digest in manifest["sha256"].items():
             if name not in contents and ".." not in name:
-                _checked(folder, name, digest)
+                data = _checked(folder, name, digest)
+                if name in _OF_DIES:
+                    contents[name] = data
         chip_text = contents["chip.toml"].decode()
         if manifest["format"] <= WITHOUT_GRANULARITY:
             chip_text = with_granularity(chip_text, f"in {folder}")
@@ -149,15 +183,18 @@ def read_package(folder: str | Path) -> Package:
             raise ValueError("the mapping is not one of this chip")
         digital = safetensors.numpy.load(contents["digital.safetensors"])
         targets = np.load(io.BytesIO(contents["program/targets.npy"]), allow_pickle=False)
+        wiring = _wiring(contents, len(targets))
         return Package(
             model=str(manifest["model"]),
             chip=chip,
             chip_text=chip_text,
             mapping=mapping,
-            program=_program(mapping, targets, digital),
+            program=_program(mapping, targets if wiring is None else wiring.from_die(targets), digital),
             network=contents["network.onnx"],
             chip_network=contents["model.onnx"],
             notes=dict(manifest["notes"]),
+            die=_die(contents, manifest["notes"], targets),
+            wiring=wiring,
         )
     except FileNotFoundError as error:
         missing = Path(error.filename or folder).name
@@ -176,6 +213,7 @@ _READ = (
     "network.onnx",
     "model.onnx",
 )
+_OF_DIES = ("program/stuck.npz", "program/wiring.npz")
 
 
 def _is_package(folder: Path) -> bool:
@@ -196,6 +234,31 @@ def _program(mapping: Mapping, targets: Floats, digital: dict[str, npt.NDArray[A
         layers[layer.name] = LayerProgram(targets=pair, **values)
     constants = {key.removeprefix("digital/"): array for key, array in digital.items() if key.startswith("digital/")}
     return Program(layers, constants)
+
+
+def _stuck_in_use(die: Die, targets: Floats) -> npt.NDArray[np.int64]:
+    """How many cells of each array are stuck and have a target."""
+    used = np.isfinite(targets) & ~np.isnan(die.stuck[: len(targets)])
+    return np.count_nonzero(used, axis=(1, 2))
+
+
+def _die(contents: dict[str, bytes], notes: dict[str, Any], targets: Floats) -> Die | None:
+    """The die that the package was made for."""
+    if "program/stuck.npz" not in contents:
+        return None
+    with np.load(io.BytesIO(contents["program/stuck.npz"]), allow_pickle=False) as file:
+        stuck = file["stuck_uS"]
+    if stuck.shape[1:] != targets.shape[1:] or len(stuck) < len(targets):
+        raise ValueError("the stuck cells are not of these arrays")
+    return Die(str(notes["die"]["name"]), stuck)
+
+
+def _wiring(contents: dict[str, bytes], arrays: int) -> Wiring | None:
+    """Where the lines of the mapping are on the die."""
+    if "program/wiring.npz" not in contents:
+        return None
+    with np.load(io.BytesIO(contents["program/wiring.npz"]), allow_pickle=False) as file:
+        return Wiring(file["array"], file["word_line"], file["bit_line"], arrays)
 
 
 def _digests(folder: Path) -> dict[str, str]:

@@ -8,12 +8,14 @@ import numpy as np
 import numpy.typing as npt
 
 from cimc.chip import Chip
+from cimc.fault_map import Die
 from cimc.mapping import Mapping
 from cimc.package_equation import LayerScale, equation, layer_scales, text_of, worked_example
 from cimc.planes import planes_of
 from cimc.program import Floats, Program
 from cimc.program_files import ORDER, UNUSED, decimals_for, level_text, most_trials, weight_text
 from cimc.version import __version__
+from cimc.wiring import Wiring
 
 FILES = {
     "program/array_0000.csv, ...": "target conductances, a file an array; lines that begin with `#` say what it holds",
@@ -37,7 +39,15 @@ FILES = {
 
 
 def package_readme(
-    model: str, *, chip: Chip, mapping: Mapping, program: Program, notes: Dictionary[str, Any], digests: dict[str, str]
+    model: str,
+    *,
+    chip: Chip,
+    mapping: Mapping,
+    program: Program,
+    notes: Dictionary[str, Any],
+    digests: dict[str, str],
+    die: Die | None = None,
+    wiring: Wiring | None = None,
 ) -> str:
     """The text, in Markdown.
 
@@ -48,6 +58,7 @@ def package_readme(
         program: targets and digital values.
         notes: origin of the weights.
         digests: SHA-256 of the other files.
+        die, wiring: as of `cimc.package.Package`.
     """
     scales = layer_scales(chip, mapping, program)
     origin = notes.get("trained_on")
@@ -60,6 +71,7 @@ def package_readme(
         _table(["file", "holds"], [[name if "," in name else f"`{name}`", text] for name, text in FILES.items()]),
         "## Programming the arrays",
         _programming(chip, mapping),
+        *_of_die(die, wiring),
         "## Finding a weight",
         _finding(mapping, chip),
         "## From codes to values",
@@ -80,6 +92,26 @@ def package_readme(
         ),
     ]
     return "\n\n".join(parts) + "\n"
+
+
+def _of_die(die: Die | None, wiring: Wiring | None) -> list[str]:
+    """What is other on the die that the package was made for."""
+    if die is None:
+        return []
+    text = (
+        f"This package is for die {text_of(die.name)} alone. `program/stuck.npz` has what its stuck cells hold, "
+        "`stuck_uS` [arrays, rows, columns], NaN of all others. Their targets are what they hold, and the good devices "
+        "of their weights may have other targets than on a die without faults: a weight is what its devices make "
+        "together."
+    )
+    if wiring is not None:
+        text += (
+            " Its lines are not where the mapping has them. The digital side sends the input of word line r of array a "
+            "of the mapping to word line `word_line[a, r]` of array `array[a]` of the die, and takes what bit line c "
+            "gives from `bit_line[a, c]` (`program/wiring.npz`). The array files, `program/targets.npy` and "
+            "`program/addresses.npz` are as the die is; `program/blocks.csv`, and the places below, as the mapping is."
+        )
+    return ["## This die", text]
 
 
 def _programming(chip: Chip, mapping: Mapping) -> str:

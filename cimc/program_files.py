@@ -9,11 +9,12 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from cimc.addresses import cell_owners, lay_on_arrays
+from cimc.addresses import Owners, cell_owners, lay_on_arrays
 from cimc.chip import Chip
 from cimc.mapping import Block, MappedLayer, Mapping
 from cimc.program import Floats, Program
 from cimc.units import level_targets, reference_target
+from cimc.wiring import Wiring
 
 MOST_DECIMALS = 149  # of a float32
 MOST_LISTED = 64  # levels of a chip that are written out
@@ -26,7 +27,7 @@ ORDER = (
 UNUSED = "an empty cell is not used: bring it to G_min, the lowest state; its tolerance does not matter"
 
 
-def array_targets(mapping: Mapping, chip: Chip, program: Program) -> Floats:
+def array_targets(mapping: Mapping, chip: Chip, program: Program, wiring: Wiring | None = None) -> Floats:
     """Target conductances as the physical arrays hold them: [arrays, rows, columns] in uS; NaN: a cell is not used.
 
     A reference column holds its conductance in every word line that the array's weights use.
@@ -36,7 +37,7 @@ def array_targets(mapping: Mapping, chip: Chip, program: Program) -> Floats:
     if chip.scheme.reference is not None:
         used = np.isfinite(arrays).any(axis=2)
         arrays[:, :, reference_column(chip)] = np.where(used, reference_target(chip), np.float32(np.nan))
-    return arrays
+    return arrays if wiring is None else wiring.to_die(arrays, fill=np.nan)
 
 
 def reference_column(chip: Chip) -> int:
@@ -44,10 +45,12 @@ def reference_column(chip: Chip) -> int:
     return chip.array.columns - chip.weights.offset_columns
 
 
-def address_map(mapping: Mapping, chip: Chip) -> dict[str, npt.NDArray[Any]]:
+def address_map(mapping: Mapping, chip: Chip, wiring: Wiring | None = None) -> dict[str, npt.NDArray[Any]]:
     """For every cell [arrays, rows, columns]: layer index, copy, weight row and column, what it counts in the weight,
     and the sign of that, +1 (G+) or -1 (G-)."""
     owners = cell_owners(mapping, chip)
+    if wiring is not None:
+        owners = Owners(*(wiring.to_die(part, fill=-1) for part in owners))
     counts = np.array([*chip.scheme.counts, 0.0], np.float32)[owners.device]  # the last one: not used
     return {
         "layers": np.array([layer.name for layer in mapping.layers]),
@@ -80,12 +83,15 @@ def block_table(mapping: Mapping) -> str:
     return text.getvalue()
 
 
-def blocks_by_array(mapping: Mapping) -> list[list[tuple[MappedLayer, Block]]]:
+def blocks_by_array(mapping: Mapping, wiring: Wiring | None = None) -> list[list[tuple[MappedLayer, Block]]]:
     """The blocks in every physical array, in the order of the layers."""
-    held: list[list[tuple[MappedLayer, Block]]] = [[] for _ in range(mapping.arrays)]
+    arrays = range(mapping.arrays) if wiring is None else wiring.array.tolist()
+    held: list[list[tuple[MappedLayer, Block]]] = [
+        [] for _ in range(mapping.arrays if wiring is None else wiring.arrays)
+    ]
     for layer in mapping.layers:
         for block in layer.blocks:
-            held[block.array].append((layer, block))
+            held[arrays[block.array]].append((layer, block))
     return [blocks for blocks in held for _ in range(mapping.physical_per_array)]
 
 
@@ -127,6 +133,8 @@ def array_table(
     chip: Chip,
     blocks: list[tuple[MappedLayer, Block]],
     decimals: int,
+    moved: bool = False,
+    stuck: int = 0,
 ) -> str:
     """The CSV of one array: comment lines (`#`), a head line, and a line a word line with its index first.
 
@@ -137,8 +145,15 @@ def array_table(
         chip: the chip.
         blocks: what the array holds.
         decimals: of every number.
+        moved: whether its lines are not where the mapping has them (`cimc.wiring`).
+        stuck: how many of the cells in use are stuck.
     """
-    lines = [f"# {line}" for line in _comments(index, array, mapping, chip, blocks, decimals)]
+    comments = _comments(index, array, mapping, chip, blocks, decimals, moved)
+    if stuck:
+        comments.append(
+            f"stuck: {stuck} of these cells hold what stands here and take nothing else: leave out those in stuck.npz"
+        )
+    lines = [f"# {line}" for line in comments]
     lines.append("row," + ",".join(f"bl{column}" for column in range(array.shape[1])))
     for row, values in enumerate(array.tolist()):
         lines.append(f"{row}," + ",".join("" if math.isnan(g) else f"{g:.{decimals}f}" for g in values))
@@ -152,6 +167,7 @@ def _comments(
     chip: Chip,
     blocks: list[tuple[MappedLayer, Block]],
     decimals: int,
+    moved: bool,
 ) -> list[str]:
     cell, programming = chip.cell, chip.cell.programming
     levels = level_text(chip, decimals)
@@ -163,14 +179,14 @@ def _comments(
         f"target conductances of array {index}: chip {on}, array {place * slices + index % slices} on that chip "
         f"(all counted from 0)",
         f"chip: {_quoted(chip.name)}; device: {_quoted(cell.technology)}",
-        *(_holds(layer, block, mapping, chip) for layer, block in blocks),
+        *(_holds(layer, block, mapping, chip, moved) for layer, block in blocks),
         *_slice_of(index, chip),
         "unit: uS",
         f"G_min: {cell.conductance_min_uS:g} uS; G_max: {cell.conductance_max_uS:g} uS",
         *([] if levels is None else [f"levels: {levels}"]),
         f"order: a line is a word line (input), wl 0 to {rows - 1}, its index in the first field; "
         f"fields bl0 to bl{columns - 1} are the bit lines (outputs); row 0, bl0 is the cell at word line 0, bit line 0",
-        f"sign: {weight_text(chip)}; README.md has the weight ranges",
+        f"sign: {weight_text(chip, moved)}; README.md has the weight ranges",
         f"unused: {UNUSED}",
         f"tolerance: {tolerance}",
         f"most trials: {most_trials(chip)}",
@@ -180,12 +196,13 @@ def _comments(
     ]
 
 
-def weight_text(chip: Chip) -> str:
-    """How the devices of a weight lie and what they stand for, on one line."""
+def weight_text(chip: Chip, moved: bool = False) -> str:
+    """How the devices of a weight lie and what they stand for, on one line; moved: they are placed around faults."""
     if chip.scheme.has_pair and not chip.scheme.in_rows:
         return (
-            "a weight is a pair of neighbouring bit lines of one word line, G+ first, then G-; "
-            "weight = (G+ - G-) x weight range / (G_max - G_min)"
+            "a weight is a pair of neighbouring bit lines of one word line, "
+            + ("addresses.npz says which of them is G+; " if moved else "G+ first, then G-; ")
+            + "weight = (G+ - G-) x weight range / (G_max - G_min)"
         )
     counts = ", ".join(f"{count:g}" for count in chip.scheme.counts)
     rows, columns, arrays = chip.rows_per_weight, chip.columns_per_weight, chip.physical_per_array
@@ -207,7 +224,7 @@ def _slice_of(index: int, chip: Chip) -> list[str]:
     return lines
 
 
-def _holds(layer: MappedLayer, block: Block, mapping: Mapping, chip: Chip) -> str:
+def _holds(layer: MappedLayer, block: Block, mapping: Mapping, chip: Chip, moved: bool) -> str:
     """Where a block lies: word lines, bit lines, which of them are G+, and its part of the layer's weights."""
     rows, columns = mapping.lines_of(block)
     first, last = columns[0], columns[-1]
@@ -215,15 +232,15 @@ def _holds(layer: MappedLayer, block: Block, mapping: Mapping, chip: Chip) -> st
         f"weight rows {block.row_start} to {block.row_stop - 1}, "
         f"weight columns {block.column_start} to {block.column_stop - 1}"
     )
+    whole = f"holds: layer {_quoted(layer.name)}, copy {block.copy} (of {layer.copies}), {part}"
+    if moved:
+        return f"{whole}, on lines that addresses.npz and wiring.npz name"
     pairs = (
         f"; G+ in bl {_every_second(first, last - 1)}; G- in bl {_every_second(first + 1, last)}"
         if chip.scheme.has_pair and not chip.scheme.in_rows
         else ""
     )
-    return (
-        f"holds: layer {_quoted(layer.name)}, copy {block.copy} (of {layer.copies}), {part} in wl "
-        f"{rows[0]} to {rows[-1]}, bl {first} to {last}{pairs}"
-    )
+    return f"{whole} in wl {rows[0]} to {rows[-1]}, bl {first} to {last}{pairs}"
 
 
 def _every_second(first: int, last: int) -> str:

@@ -7,11 +7,13 @@ among their metadata (`LEFT_DIGITAL`).
 
 import difflib
 import fnmatch
+import math
 from collections.abc import Collection, Mapping, Sequence
 
 import numpy as np
 import onnx_ir as ir
 
+from cimc.chip import Chip
 from cimc.errors import CimcError
 from cimc.operators import LEFT_DIGITAL
 from passes.crossbar_functions import crossbar_layers
@@ -37,6 +39,22 @@ def matching_layers(model: ir.Model, patterns: Sequence[str]) -> list[str]:
                 "(`cimc compile` and `cimc inspect` list all)"
             )
     return [name for name in names if any(fnmatch.fnmatchcase(name, pattern) for pattern in patterns)]
+
+
+def left_by_chip(model: ir.Model, chip: Chip) -> dict[str, str]:
+    """The layers of a lowered network that the chip leaves to its vector unit, and why: depthwise convolutions."""
+    if chip.weights.depthwise == "crossbar":
+        return {}
+    reason = f"{chip.name} leaves depthwise convolutions to its vector unit"
+    return {name: reason for name, nodes in crossbar_layers(model).items() if _is_depthwise(nodes[0])}
+
+
+def _is_depthwise(node: ir.Node) -> bool:
+    """Whether a crossbar layer has one input channel a group."""
+    weight = node.inputs[1]
+    if node.op_type != "CrossbarConv" or node.attributes.get_int("group", 1) == 1 or weight is None:
+        return False
+    return weight.shape is not None and weight.shape[0] == math.prod(node.attributes["kernel_shape"].as_ints())
 
 
 def leave_digital(model: ir.Model, reasons: Mapping[str, str]) -> ir.Model:

@@ -6,6 +6,7 @@ from types import MappingProxyType
 from typing import Any
 
 import jax
+import numpy as np
 from jax import Array
 
 from cimc.api.progress import Note
@@ -40,6 +41,7 @@ def compare_export(
     carry: Carry,
     input_range: tuple[float, float] | None,
     layers: bool,
+    stuck: Mapping[str, np.ndarray] = MappingProxyType({}),
     note: Note,
 ) -> dict[str, Any]:
     """How a program agrees with the float network: the notes of a package, as JSON values.
@@ -53,10 +55,11 @@ def compare_export(
         exact: parameters of the float network (`exact_parameters`).
         carry, input_range: as of `runtime.system.carry.carried`.
         layers: whether what each layer loses is among the notes, in any case.
+        stuck: as of `runtime.deployment.deploy.program_chip`.
         note: takes a line where the agreement is low.
     """
     program_key, read_key = jax.random.split(key)
-    chip = {**state, "conductance": program_chip(system, state, program_key)}
+    chip = {**state, "conductance": program_chip(system, state, program_key, stuck)}
     agreement = compare_outputs(
         system, state, chip, samples, preprocess, read_key, exact=exact, carry=carry, input_range=input_range
     )

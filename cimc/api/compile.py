@@ -20,7 +20,7 @@ from cimc.dataset import Dataset
 from cimc.errors import CimcError
 from cimc.files import require_different
 from cimc.options import RowSplit, ShareWeights, check_choice, check_number
-from passes.leave_digital import leave_digital, matching_layers
+from passes.leave_digital import leave_digital, left_by_chip, matching_layers
 from passes.mapper.options import MappingOptions
 from passes.notes import notes_of
 from passes.pipeline import lower
@@ -183,7 +183,8 @@ def compile(
         lower(network, share_weights=sharing)  # what is wrong with the network itself is said before a pass is blamed
         watches.append(verify_each(network, random_inputs(network, 2, 0, options.input_range)))
     lowered = lower(network, all_of(watches) if watches else None, share_weights=sharing)
-    plain = leave_digital(lowered, dict.fromkeys(matching_layers(lowered, digital), "--digital"))
+    reasons = left_by_chip(lowered, description) | dict.fromkeys(matching_layers(lowered, digital), "--digital")
+    plain = leave_digital(lowered, reasons)
     layout = choice = None
     if wanted and calibrate is not None:
         from cimc.api.choose_layout import Target, choose_layout  # needs JAX

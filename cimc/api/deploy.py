@@ -1,19 +1,20 @@
 """Virtual chips programmed with a package."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from types import MappingProxyType
 
-from cimc.addresses import take_from_arrays
 from cimc.api.agreement import note_low_agreement
 from cimc.api.progress import Note, Progress, silent, unsaid
 from cimc.dataset import Dataset
 from cimc.durations import parse_time
 from cimc.errors import CimcError
-from cimc.fault_map import read_fault_map
+from cimc.fault_map import Die, read_die, read_dies
 from cimc.options import Compensate, check_choice, check_number, check_whole
 from cimc.package import Package, read_package
+from cimc.wiring import layers_on_die
 from runtime.crossbar.xla import use_compilation_cache
 from runtime.deployment.deploy import Deployment, errors_of_first_chip
 from runtime.deployment.deploy import deploy as deploy_program
@@ -27,7 +28,7 @@ def deploy(
     package: str | Path | Package,
     data: Dataset,
     *,
-    chips: int = 20,
+    chips: int | None = None,
     seed: int = 0,
     required: float = 0.99,
     baseline: float | None = None,
@@ -37,6 +38,7 @@ def deploy(
     at: Sequence[str | float] = (),
     compensate: Compensate | str = Compensate.none,
     faults: str | Path | None = None,
+    dies: str | Path | None = None,
     progress: Progress = silent,
     note: Note = unsaid,
 ) -> Deployment:
@@ -45,7 +47,7 @@ def deploy(
     Args:
         package: a package folder, or its contents.
         data: the test set is used.
-        chips: how many.
+        chips: how many; with `dies` how often each is programmed. None: 20, with `dies` 1.
         seed: of all draws.
         required: normalised accuracy that a good chip reaches, for the yield.
         baseline: accuracy to normalise by, above 0; None: that of the package's weights in float32.
@@ -55,14 +57,17 @@ def deploy(
             (s, min, h, d, w, y).
         compensate: what the digital side makes up for at these times, by reads of the devices: none, global (a scale a
             layer) or column (one a column).
-        faults: a fault map (`cimc.fault_map`): every chip has these stuck devices. None: as the description says.
+        faults: a fault map (`cimc.fault_map`): every chip has these stuck devices. None: those of the die that the
+            package was made for, else as the description says.
+        dies: a folder of fault maps, each of a real die.
         progress: called with the samples done on all chips and at all times, of how many.
         note: called with a line for what the user should know of the data, and where the agreement is low.
 
     Raises:
         CimcError: the package or the data do not fit, or an option is out of range.
     """
-    chips, seed = check_whole("chips", chips, 1), check_whole("seed", seed, 0)
+    chips = check_whole("chips", (20 if dies is None else 1) if chips is None else chips, 1)
+    seed = check_whole("seed", seed, 0)
     required = check_number("required", required, least=0)
     if baseline is not None:
         baseline = check_number("baseline", baseline, least=0.001, most=1)
@@ -76,10 +81,12 @@ def deploy(
     seconds = tuple(dict.fromkeys(parse_time(time) for time in at))
     if chosen is not Compensate.none and not seconds:
         raise CimcError(f"compensate {chosen} makes up for what time does; say when with at, such as --at 1h,1y")
-    stuck = {}
-    if faults is not None:
-        cells = read_fault_map(faults, contents.mapping, chip=contents.chip)
-        stuck = {name: take_from_arrays(contents.mapping, name, cells) for name in contents.program.layers}
+    names, stuck = [], []
+    for die in _dies(contents, faults, dies):
+        names.append(die.name)
+        stuck.append(layers_on_die(contents.mapping, contents.wiring, die.stuck))
+    if dies is not None:
+        chips *= len(names)
     total = chips * len(data.test) * (1 + len(seconds))
     result = deploy_program(
         system,
@@ -102,7 +109,18 @@ def deploy(
         note(f"the devices of {contents.chip.name} state no drift, relaxation or retention: no time changes them")
     note_low_agreement(
         result.agreement,
-        partial(errors_of_first_chip, system, contents.program, data, chips=chips, seed=seed, carry=carry),
+        partial(errors_of_first_chip, system, contents.program, data, chips=chips, seed=seed, carry=carry, stuck=stuck),
         note,
     )
-    return result
+    return result if dies is None else replace(result, dies=tuple(names * (chips // len(names))))
+
+
+def _dies(package: Package, faults: str | Path | None, folder: str | Path | None) -> Iterable[Die]:
+    """The dies that the chips are in turn; none: virtual ones, as the chip's description says."""
+    if faults is not None and folder is not None:
+        raise CimcError("faults and dies were both given: the one is a map of every chip, the other a folder of maps")
+    if folder is not None:
+        return read_dies(folder, package.mapping, chip=package.chip, arrays=package.arrays)
+    if faults is not None:
+        return [read_die(faults, package.mapping, chip=package.chip, arrays=package.arrays)]
+    return [] if package.die is None else [package.die]

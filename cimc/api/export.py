@@ -22,9 +22,11 @@ from cimc.by_layer import check_by_layer
 from cimc.chip import Chip
 from cimc.dataset import Dataset, Preprocess, Samples
 from cimc.errors import CimcError
-from cimc.options import Correct, Weights, check_choice, check_whole
+from cimc.fault_map import read_die
+from cimc.options import Correct, DiePlacement, Weights, check_choice, check_whole
 from cimc.package import Package, require_package_place, write_package
 from passes.chip_network import chip_network
+from passes.dies.place import place_on_die, require_placeable
 from passes.leave_digital import leave_digital, matching_layers
 from passes.set_constants import set_constants
 from runtime.crossbar.keys import new_key
@@ -35,6 +37,7 @@ from runtime.system.carry import Carry, check_carry
 from runtime.system.choose_scales import choose_scales
 from runtime.system.correction import CORRECTION_SAMPLES, correct_layers, figures_of
 from runtime.system.inference import exact_parameters
+from runtime.system.input_power import input_powers
 from runtime.system.inputs import check_range, input_shapes, match_data, match_inputs
 from runtime.system.program import program_of, retarget, without_targets
 from runtime.system.state import System, build_system, gain_name, leave_layers_digital, read_back
@@ -57,6 +60,8 @@ def export(
     carry: Carry = MappingProxyType({}),
     rows_per_read: int | Mapping[str, int] | None = None,
     groups_per_read: int | Mapping[str, int] | None = None,
+    die: str | Path | None = None,
+    placement: DiePlacement | str = DiePlacement.full,
     seed: int = 0,
     note: Note = unsaid,
 ) -> Package:
@@ -78,12 +83,16 @@ def export(
             held out. The package's notes say what it brought.
         carry: as of `evaluate`; then `data` is needed, whose first steps set the input ranges.
         rows_per_read, groups_per_read: as of `compile`, in place of what the `.cim` says; None: that.
+        die: a fault map (`cimc.fault_map`): the package is for this die alone.
+        placement: what is done about its stuck cells: none, pairs (the good devices of a weight take up what the stuck
+            ones lack) or full (before that arrays, rows and columns are chosen; `passes.dies.place`).
         seed: of the noise of reads and calibration.
         note: called with a line for what the user should know of the data, and where the agreement is low.
 
     Returns:
         The package; of its notes, `agreement` is that of the chip network with the same weights in float32 on the
-        samples that set the input ranges (`noise_off`; `noise_on`: of one virtual chip), `layers` what each loses.
+        samples that set the input ranges (`noise_off`; `noise_on`: of one virtual chip), `layers` what each loses,
+        `die` what its placement brought.
 
     Raises:
         CimcError: the file or the chip do not fit, or no data sets the input ranges.
@@ -92,6 +101,7 @@ def export(
     rows = check_by_layer("rows_per_read", rows_per_read, 1)
     groups = check_by_layer("groups_per_read", groups_per_read, 1)
     correction = check_choice(Correct, "correct", correct)
+    chosen_placement = check_choice(DiePlacement, "placement", placement)
     use_compilation_cache()
     if output is not None:
         require_package_place(output)
@@ -101,6 +111,10 @@ def export(
     lowered = leave_digital(artifact.network, dict.fromkeys(names, "--digital"))
     onto = None if chip is None else target
     mapping = remap(artifact, lowered, chip=onto, rows_per_read=rows, groups_per_read=groups)
+    on_die = None
+    if die is not None:
+        require_placeable(mapping, target)
+        on_die = read_die(die, mapping, chip=target)
     for line in note_without_groups(mapping, groups):
         note(line)
     system = build_system(load_network(lowered), mapping, target)
@@ -138,6 +152,12 @@ def export(
         if found:
             notes["correction"] = figures_of(found, correction)
     result = program_of(system, state)
+    placed = None
+    if on_die is not None:
+        powers = {} if known is None else input_powers(system, state, *known, carry=carry)
+        placed = place_on_die(result, mapping, target, on_die, placement=chosen_placement, powers=powers)
+        result, notes["die"] = placed.program, placed.figures
+        state = {**state, "conductance": {name: jnp.asarray(of.targets) for name, of in result.layers.items()}}
     if known is not None:
         notes |= compare_export(
             system,
@@ -148,6 +168,7 @@ def export(
             carry=carry,
             input_range=mapping.input_range,
             layers=layers,
+            stuck={} if placed is None else placed.stuck,
             note=note,
         )
     # Where the gain is the chip's own, the network's weights hold the network's.
@@ -165,6 +186,8 @@ def export(
         network=ir.to_proto(set_constants(lowered, {**constants, **result.digital})).SerializeToString(),
         chip_network=ir.to_proto(chip_network(lowered, mapping, target, result)).SerializeToString(),
         notes=notes,
+        die=None if placed is None else placed.die,
+        wiring=None if placed is None else placed.wiring,
     )
     if output is not None:
         write_package(output, package)

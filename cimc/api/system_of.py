@@ -1,6 +1,12 @@
 """The system and the state of a `.cim` file."""
 
+from functools import lru_cache
+
+import onnx_ir as ir
+
 from cimc.artifact import Artifact
+from cimc.chip import Chip
+from cimc.mapping import Mapping
 from cimc.options import OFF_ARRAYS, Backward
 from runtime.network.load import load_network
 from runtime.system.program import retarget, without_targets
@@ -8,8 +14,13 @@ from runtime.system.state import RangeRule, State, System, build_system, initial
 
 
 def system_of(artifact: Artifact, backward: Backward = Backward.digital) -> System:
-    """The network of a `.cim` file on its chip."""
-    return build_system(load_network(artifact.network), artifact.mapping, artifact.chip, backward)
+    """The network of a `.cim` file on its chip; the same object for the same contents: it keeps what is compiled."""
+    return _system_of(artifact.network, artifact.mapping, artifact.chip, backward)
+
+
+@lru_cache(maxsize=2)
+def _system_of(network: ir.Model, mapping: Mapping, chip: Chip, backward: Backward) -> System:
+    return build_system(load_network(network), mapping, chip, backward)
 
 
 def state_of(artifact: Artifact, system: System, name: str, *, weight_range: RangeRule | None) -> tuple[State, bool]:

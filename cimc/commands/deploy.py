@@ -38,7 +38,10 @@ def deploy(
     mean: Mean = None,
     std: Std = None,
     channels_last: ChannelsLast = False,
-    chips: Annotated[int, typer.Option(min=1, help="Virtual chips to program.")] = 20,
+    chips: Annotated[
+        int | None,
+        typer.Option(min=1, help="Virtual chips to program; with --dies how often each. Default: 20, with --dies 1."),
+    ] = None,
     required: Annotated[
         float, typer.Option(min=0, callback=require_finite, help="Normalised accuracy of a good chip, for the yield.")
     ] = 0.99,
@@ -62,8 +65,9 @@ def deploy(
         typer.Option(help="What the digital side makes up for at these times: a scale a layer, or one a column."),
     ] = Compensate.none,
     faults: Annotated[
-        Path | None, typer.Option(help="Fault map (CSV: array,row,column,kind): every chip has these stuck devices.")
+        Path | None, typer.Option(help="Fault map (CSV or NPZ): every chip has these stuck devices.")
     ] = None,
+    dies: Annotated[Path | None, typer.Option(help="Folder of fault maps, each of a real die.")] = None,
     seed: Seed = 0,
     as_json: Json = False,
 ) -> None:
@@ -92,6 +96,7 @@ def deploy(
             at=() if at is None else at.split(","),
             compensate=compensate,
             faults=faults,
+            dies=dies,
             progress=lambda done, total: bar(done, total, ""),
             note=note,
         )
@@ -104,8 +109,11 @@ def show(result: "Deployment", data: str) -> None:
 
     name = result.measure.replace("_", " ")
     rows = [[name, *spread_of(result.accuracies)], ["normalised", *spread_of(result.normalized)]]
+    if result.dies:
+        of_dies = [[die, f"{value:.4f}"] for die, value in zip(result.dies, result.accuracies.tolist(), strict=True)]
+        print_table(f"dies on {data}", ["die", name], of_dies)
     print_table(
-        f"{len(result.accuracies)} virtual chips on {data}",
+        f"{len(result.accuracies)} {'programmed dies' if result.dies else 'virtual chips'} on {data}",
         ["", "mean", "sd", "min", "5 %", "median"],
         rows,
         f"normalised by {result.baseline_accuracy:.4f}",

@@ -21,7 +21,7 @@ from cimc.commands.options import (
     parse_by_layer,
     parse_carry,
 )
-from cimc.options import Correct, Weights
+from cimc.options import Correct, DiePlacement, Weights
 
 if TYPE_CHECKING:
     from cimc.package import Package
@@ -60,6 +60,14 @@ def export(
     carry: Carry = None,
     rows_per_read: RowsPerRead = None,
     groups_per_read: GroupsPerRead = None,
+    die: Annotated[Path | None, typer.Option(help="Fault map (CSV or NPZ) of the die that the package is for.")] = None,
+    placement: Annotated[
+        DiePlacement,
+        typer.Option(
+            help="With --die: good devices take up what stuck ones of their weights lack; before that arrays, rows and "
+            "columns are chosen."
+        ),
+    ] = DiePlacement.full,
     seed: Seed = 0,
     as_json: Json = False,
 ) -> None:
@@ -86,6 +94,8 @@ def export(
         carry=parse_carry(carry),
         rows_per_read=parse_by_layer("--rows-per-read", rows_per_read),
         groups_per_read=parse_by_layer("--groups-per-read", groups_per_read),
+        die=die,
+        placement=placement,
         seed=seed,
         note=note,
     )
@@ -107,7 +117,7 @@ def figures(package: "Package", output: Path) -> dict[str, Any]:
         "chips": package.mapping.chips,
         "devices": cost.devices,
         "correction": package.notes.get("correction"),
-        **{name: package.notes[name] for name in ("agreement", "layers") if name in package.notes},
+        **{name: package.notes[name] for name in ("agreement", "layers", "die") if name in package.notes},
     }
 
 
@@ -127,6 +137,8 @@ def show(package: "Package", output: Path, data: str) -> None:
     )
     if correction is not None:
         say(_corrected(correction))
+    if die := package.notes.get("die"):
+        say(_placed(die))
     if agreement := package.notes.get("agreement"):
         conditions = {"no noise": agreement["noise_off"], "programmed, with noise": agreement["noise_on"]}
         show_agreement(f"agreement with float32 on {agreement['samples']} calibration samples", conditions)
@@ -146,3 +158,20 @@ def _corrected(correction: dict[str, Any]) -> str:
     )
     where = f"taken by {taken} of {len(layers)} layers"
     return f"correction {correction['method']}: {where}; outputs {before} to {after}, with noise, on samples held out"
+
+
+def _placed(die: dict[str, Any]) -> str:
+    """What the placement on a die brought, in one line."""
+    errors = die["expected_error"]
+    words = {
+        "none": "with the targets as they are",
+        "pairs": "made up for within weights",
+        "full": "on the lines chosen",
+        "bound": "no order of the lines on these arrays has less than",
+    }
+    text = ", ".join(f"{words[name]} {value:.2e}" for name, value in errors.items())
+    share = die["stuck"] / max(die["devices"], 1)
+    return (
+        f"die {die['name']}: {die['stuck']} of the {die['devices']} devices in use are stuck ({share:.1%}); "
+        f"expected error of the layers' outputs, of their power: {text}"
+    )

@@ -16,6 +16,7 @@ from cimc.commands.devices import devices
 from cimc.commands.evaluate import evaluate
 from cimc.commands.export import export
 from cimc.commands.inspect import inspect
+from cimc.commands.measure import measure
 from cimc.commands.ops import ops
 from cimc.commands.quickstart import quickstart
 from cimc.commands.report import report
@@ -50,6 +51,7 @@ app.command()(train)
 app.command("eval")(evaluate)
 app.command()(export)
 app.command()(deploy)
+app.command()(measure)
 app.command()(inspect)
 app.command()(report)
 app.command()(chips)

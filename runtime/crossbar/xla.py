@@ -10,13 +10,28 @@ from jax import Array
 
 T = TypeVar("T")
 
+
+def _known(options: dict[str, bool]) -> dict[str, bool]:
+    """The options, if this release of XLA knows them, else none."""
+    try:
+        jax.jit(lambda: 0, compiler_options=options).lower().compile()
+    except jax.errors.JaxRuntimeError:  # no such compile option
+        return {}
+    return options
+
+
 # XLA's CPU compiler drops optimisation barriers before it fuses, and then computes a shared intermediate again for each
 # of its users. Kept, they do what `once` and `rounded` say: a training step of LeNet-5 takes a third of the time.
 # Vectors of 512 bits, where the machine has them, take a twentieth less than the default 256.
 _CPU_OPTIONS = {"xla_disable_hlo_passes": "cse_barrier_expander", "xla_cpu_prefer_vector_width": 512}
+# Its older way to make code of merged operations takes two thirds of the time to compile, to code as fast. Newer
+# releases may drop it.
+_OLD_EMITTERS = {"xla_cpu_use_fusion_emitters": False}
 
 # `jax.jit` for functions that are called from Python; those called from a jitted function stay plain.
-jit = partial(jax.jit, compiler_options=_CPU_OPTIONS if jax.default_backend() == "cpu" else None)
+jit = partial(
+    jax.jit, compiler_options=_CPU_OPTIONS | _known(_OLD_EMITTERS) if jax.default_backend() == "cpu" else None
+)
 
 # Elsewhere JAX rounds the factors of float32 products to 10 bits of mantissa and fewer, which moves codes.
 if jax.default_backend() != "cpu":

@@ -40,7 +40,7 @@ class Deployment:
     the package's own weights, computed exactly). normalized: accuracies / baseline, the other way round for errors.
     yield_fraction: chips whose normalised accuracy is at least `required`. agreement: by output that of the first chip
     with the package's own weights in float32 (`runtime.system.measures.agreement_of`). aged: the figure of every chip
-    so many seconds after programming, of the times that were asked for.
+    so many seconds after programming, of the times that were asked for. dies: the real die that each chip is, if any.
     """
 
     accuracies: np.ndarray
@@ -49,6 +49,7 @@ class Deployment:
     measure: str = "accuracy"
     agreement: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
     aged: Mapping[float, np.ndarray] = field(default_factory=dict)
+    dies: tuple[str, ...] = ()
 
     def at(self, seconds: float) -> "Deployment":
         """The result so long after programming, one of the times that were asked for."""
@@ -80,7 +81,7 @@ def deploy(
     input_range: tuple[float, float] | None = None,
     at: Sequence[float] = (),
     compensate: Compensate = Compensate.none,
-    stuck: Mapping[str, np.ndarray] = MappingProxyType({}),
+    stuck: Sequence[Mapping[str, np.ndarray]] = (),
     progress: Callable[[int], None] = lambda samples: None,
 ) -> Deployment:
     """Program virtual chips, each with its own programming errors and noise, and measure the test set on each.
@@ -98,8 +99,8 @@ def deploy(
         carry, input_range: as `runtime.system.carry.carried`; each chip has its own states.
         at: seconds after programming; each chip is measured right after it, and as it is at each of these times.
         compensate: what the digital side makes up for at each of these times.
-        stuck: by layer what its stuck devices hold [2, rows, columns] in uS, NaN of all others; of every chip in place
-            of drawn faults. Empty: as the chip's description says.
+        stuck: by layer what its stuck devices hold [2, rows, columns] in uS, NaN of all others; of each chip in turn,
+            in place of drawn faults. Empty: as the chip's description says.
         progress: called with the samples done on all chips and at all times so far.
     """
     state, network = programmed_state(system, program), system.network
@@ -112,10 +113,11 @@ def deploy(
     for first in range(0, chips, at_once):
         runs = {}
         for die in range(first, min(first + at_once, chips)):
-            written = program_chip(system, state, program_keys[die], stuck)
+            held_fast = stuck[die % len(stuck)] if stuck else {}
+            written = program_chip(system, state, program_keys[die], held_fast)
             new = {**state, "conductance": written}
             for moment in moments:
-                held = {**state, "conductance": age_chip(system, written, moment, program_keys[die], stuck)}
+                held = {**state, "conductance": age_chip(system, written, moment, program_keys[die], held_fast)}
                 if moment is not None and compensate is not Compensate.none:
                     reads = jax.random.fold_in(read_keys[die], COMPENSATION)
                     chips_then = systems[None].chip, systems[moment].chip
@@ -181,12 +183,20 @@ def _age(device: Device, conductance: Array, seconds: Array, key: Array, stuck: 
 
 
 def errors_of_first_chip(
-    system: System, program: Program, data: Dataset, *, chips: int, seed: int, carry: Carry
+    system: System,
+    program: Program,
+    data: Dataset,
+    *,
+    chips: int,
+    seed: int,
+    carry: Carry,
+    stuck: Sequence[Mapping[str, np.ndarray]] = (),
 ) -> list[LayerError]:
     """What each layer of the first chip loses on some of the test set, and why; arguments as `deploy`."""
     state = programmed_state(system, program)
     program_keys, read_keys = _keys(seed, chips)
-    chip, targets = {**state, "conductance": program_chip(system, state, program_keys[0])}, state["conductance"]
+    written = program_chip(system, state, program_keys[0], stuck[0] if stuck else {})
+    chip, targets = {**state, "conductance": written}, state["conductance"]
     return layer_errors(system, chip, data.test, data.preprocess, read_keys[0], carry=carry, targets=targets)
 
 
@@ -205,7 +215,7 @@ def chips_at_once(state: State) -> int:
 def program_chip(
     system: System, state: State, key: Array, stuck: Mapping[str, np.ndarray] = MappingProxyType({})
 ) -> dict[str, Array]:
-    """Conductances [2, rows, columns] of every layer of a chip, written closed-loop; stuck: as of `deploy`."""
+    """Conductances [2, rows, columns] of every layer of a chip, written closed-loop; stuck: its, as of `deploy`."""
     device = device_of(system.chip.cell)
     return {
         name: _write(device, targets, jax.random.fold_in(key, index), stuck.get(name))
@@ -236,6 +246,7 @@ def summary(result: Deployment) -> dict[str, Any]:
         "baseline_accuracy": result.baseline_accuracy,
         "normalized_accuracy": _distribution(n),
         "accuracies": a.tolist(),
+        **({"dies": list(result.dies)} if result.dies else {}),
         "agreement": result.agreement,
         **({"aged": [_at(result, seconds) for seconds in result.aged]} if result.aged else {}),
     }

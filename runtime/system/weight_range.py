@@ -48,13 +48,16 @@ def best_weight_range(weight: npt.NDArray[np.floating], chip: Chip) -> np.float3
 
 def _least_error(magnitude: Doubles, share: Doubles, largest: float, chip: Chip) -> np.float32:
     """The best range of weights of these magnitudes and shares."""
+    scheme = chip.scheme
+    if not scheme.has_pair:  # weights of either sign have errors of their own
+        magnitude, share = np.concatenate([magnitude, -magnitude]), np.concatenate([share, share]) / 2
     ranges = (largest * CANDIDATES).astype(np.float32)[:, None]
     targets = np.asarray(pair_targets(magnitude.astype(np.float32)[None], ranges, chip), np.float64)
     mean, sd = write_errors(targets, chip.cell)
-    per_uS = ranges.astype(np.float64) / chip.cell.window_uS
-    held = targets + mean
-    bias = per_uS * (held[0] - held[1]) - magnitude
-    variance = np.square(per_uS) * (np.square(sd) + chip.cell.read_noise_variance(targets)).sum(axis=0)
+    per_uS = ranges.astype(np.float64) / scheme.full_uS
+    bias = per_uS * scheme.value(targets + mean) - magnitude
+    counts = np.square(np.array(scheme.counts))
+    variance = np.square(per_uS) * np.tensordot(counts, np.square(sd) + chip.cell.read_noise_variance(targets), 1)
     errors = (np.square(bias) + variance) @ share
     return ranges[int(np.argmin(errors)), 0]
 
@@ -81,7 +84,7 @@ def training_weight_range(weight: npt.NDArray[np.floating], chip: Chip) -> np.fl
         weight: [rows, columns], in the network's own unit.
         chip: the chip.
     """
-    if chip.cell.programmable_uS is not None:
+    if chip.weight_step is not None:
         return best_weight_range(weight, chip)
     he = math.sqrt(2 / max(len(weight), 1))
     spread = float(np.sqrt(np.mean(np.square(weight, dtype=np.float64)))) if weight.size else 0.0
@@ -97,16 +100,26 @@ def range_in_sds(chip: Chip) -> float:
     t, up to which an update waits, all of the window. Where s or n follow the state, their squares are the means over
     the devices of normal weights at that r.
     """
-    cell = chip.cell
-    error = _pair_variance(cell) / cell.window_uS**2 + cell.granularity**2 / 3
+    error = _error_variance(chip) / chip.scheme.full_uS**2 + chip.weight_granularity**2 / 3
     r = TRIED_SDS
     density, beyond = np.exp(-(r**2) / 2) / math.sqrt(2 * math.pi), erfc(r / math.sqrt(2)) / 2
     clipped = 2 * ((1 + r**2) * beyond - r * density)
     return float(r[np.argmin(ERROR_WEIGHT * error * r**2 + clipped)])
 
 
+def _error_variance(chip: Chip) -> float | Doubles:
+    """Variance, uS^2, of what writes and reads err in a weight, one number or for each of `TRIED_SDS`."""
+    if chip.scheme.has_pair:
+        return _pair_variance(chip.cell)
+    z = np.linspace(-4, 4, 2 * STATES - 1)
+    share = np.exp(-(z**2) / 2) / np.exp(-(z**2) / 2).sum()
+    targets = np.asarray(pair_targets((z / TRIED_SDS[:, None]).astype(np.float32), np.float32(1), chip), np.float64)
+    variance = np.square(write_errors(targets, chip.cell)[1]) + chip.cell.read_noise_variance(targets)
+    return np.asarray(np.tensordot(np.square(chip.scheme.counts), variance, 1) @ share)
+
+
 def _pair_variance(cell: Cell) -> float | Doubles:
-    """Variance, uS^2, of what writes and reads err in a pair, one number or for each of `TRIED_SDS`."""
+    """`_error_variance` of a pair."""
     if not (cell.programming.follows_state or cell.reads_follow_state):
         return 2 * (cell.largest_error_sd_uS**2 + cell.read_noise_uS**2)
     z = np.linspace(0, 4, STATES)

@@ -127,7 +127,8 @@ def test_the_cells_of_a_weight_are_those_that_its_block_says(case: Mapped) -> No
                     places = np.stack(found[block.copy])[:, :, row, column].T
                     assert [tuple(place) for place in places.tolist()] == cells
                     address = case.mapping.address(layer.name, row, column, block.copy)
-                    assert [(r, c) for r in address.rows for c in address.columns] == [cell[1:] for cell in cells]
+                    in_one = [(r, c) for c in address.columns for r in address.rows]
+                    assert in_one * case.chip.physical_per_array == [cell[1:] for cell in cells]
                     assert lines[block.copy][:, row, column].tolist() == [
                         block.array * case.chip.array.rows + top + i for i in range(down)
                     ]
@@ -151,6 +152,10 @@ def test_values_laid_on_the_arrays_are_taken_from_every_copy(case: Mapped) -> No
             cells = cell_addresses(mapping, layer.name, copy=copy)
             np.testing.assert_array_equal(arrays[tuple(cells)], values[layer.name])
             np.testing.assert_array_equal(take_from_arrays(mapping, layer.name, arrays, copy=copy), values[layer.name])
+    # What `passes.dies` moves as one: the lines that a weight takes.
+    for layer in mapping.layers:
+        for block in layer.blocks:
+            assert block.array_row % mapping.rows_per_weight == block.array_column % mapping.columns_per_weight == 0
 
 
 def test_the_weights_of_a_word_line_are_those_that_one_row_write_reaches() -> None:

@@ -14,6 +14,7 @@ from typer.testing import CliRunner
 
 import cimc
 from cimc.api.choose_digital import Candidate, choose_within
+from cimc.chip import load_chip
 from cimc.commands.main import app
 from cimc.dataset import Dataset, Samples
 from cimc.errors import CimcError
@@ -28,6 +29,7 @@ from tests.networks import network_proto, weights
 IMAGES = np.random.default_rng(0).random((40, 2, 6, 6), np.float32)
 LABELS = np.arange(40) % 3
 DATA = Dataset("mine", Samples({"": IMAGES}, LABELS), Samples({"": IMAGES[:16]}, LABELS[:16]))
+WIDE = load_chip("isaac", settings={"input": {"bits": 32}})  # more than the runtime counts exactly
 SHARES = {"first": 4 * 36 * 18, "second": 4 * 16 * 36, "last": 64 * 3}
 
 
@@ -197,7 +199,7 @@ def test_one_layer_at_least_stays_on_the_arrays() -> None:
         ({"digital": ["*"]}, "all 3 layers of the network are left digital"),
         ({"digital_budget": 0.05}, "give it data with --calibrate"),
         ({"digital_budget": 5.0, "calibrate": DATA}, "--digital-budget is 5.0"),
-        ({"digital_budget": 0.5, "calibrate": DATA, "chip": "packing-256"}, "packing-256 is not simulated"),
+        ({"digital_budget": 0.5, "calibrate": DATA, "chip": WIDE}, "isaac is not simulated"),
     ],
 )
 def test_what_cannot_be_is_told_in_one_line(options: dict[str, Any], said: str) -> None:

@@ -16,7 +16,8 @@ import pytest
 from onnx import helper
 
 from cimc.artifact import read_artifact, write_artifact
-from cimc.chip import chip_text
+from cimc.chip import chip_text, load_chip
+from cimc.chip_to_toml import chip_to_toml
 from cimc.commands import main as cli
 from tests.networks import network_proto, weights
 
@@ -198,15 +199,17 @@ def test_eval_of_a_network_with_two_outputs(place):
 
 @pytest.mark.parametrize(
     "command",
-    [["train", "isaac.cim", "-o", "new.cim"], ["eval", "isaac.cim"], ["export", "isaac.cim", "-o", "new"]],
+    [["train", "wide.cim", "-o", "new.cim"], ["eval", "wide.cim"], ["export", "wide.cim", "-o", "new"]],
     ids=lambda command: command[0],
 )
 def test_chip_that_is_not_simulated(place, command):
-    assert cimc("compile", "small.onnx", "--chip", "isaac", "-o", "isaac.cim")[0] == 0
-    assert cimc("inspect", "isaac.cim")[0] == 0
+    chip = load_chip("isaac", settings={"input": {"bits": 32}})
+    Path("wide.toml").write_text(chip_to_toml(chip), encoding="utf-8")
+    assert cimc("compile", "small.onnx", "--chip", "wide.toml", "-o", "wide.cim")[0] == 0
+    assert cimc("inspect", "wide.cim")[0] == 0
     message = refused(*command, "--data", "data.npz")
-    assert 'isaac is not simulated (weights.scheme = "offset")' in message
-    assert "need a chip with differential pairs" in message
+    assert "isaac is not simulated (inputs of more than 23 bits)" in message
+    assert "need fewer" in message
 
 
 def test_budget_without_an_objective(place):

@@ -1,6 +1,7 @@
 """Fault maps: the stuck devices of a die reach the weights that lie on them, and wrong files get one line."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -72,7 +73,7 @@ def test_kinds_stand_for_the_states_of_the_chip(place: Path) -> None:
     [
         (["0,0,0,stuck"], "line 2: kind is 'stuck'; give stuck-low or stuck-high"),
         (["0,0,0,stuck-low", "0,0,0,stuck-high"], "line 3: array 0, row 0, column 0 comes twice"),
-        (["9,0,0,stuck-low"], "line 2: there is no array 9; it is from 0 to 1"),
+        (["2048,0,0,stuck-low"], "line 2: there is no array 2048; it is from 0 to 2047"),
         (["0,256,0,stuck-low"], "line 2: there is no row 256; it is from 0 to 255"),
         (["0,-1,0,stuck-low"], "line 2: row is '-1'; give a whole number from 0 to 255"),
         (["0," + "9" * 5000 + ",0,stuck-low"], "line 2: row is '9+"),
@@ -84,6 +85,66 @@ def test_a_wrong_line_is_named(place: Path, lines: list[str], message: str) -> N
     stored = read_artifact("small.cim")
     with pytest.raises(CimcError, match=message):
         read_fault_map(write_map(*lines), stored.mapping, chip=stored.chip)
+
+
+def test_the_arrays_of_a_die_are_those_that_its_map_tells_of(place: Path) -> None:
+    """At least those in use, and spare ones up to the last that is listed."""
+    stored = read_artifact("small.cim")
+    assert len(read_fault_map(write_map(), stored.mapping, chip=stored.chip)) == 2
+    stuck = read_fault_map(write_map("5,0,1,stuck-low"), stored.mapping, chip=stored.chip)
+    assert len(stuck) == 6
+    assert np.argwhere(~np.isnan(stuck)).tolist() == [[5, 0, 1]]
+
+
+def test_archives_hold_the_same_as_tables(place: Path) -> None:
+    stored = read_artifact("small.cim")
+    table = write_map("0,3,4,stuck-high", "1,5,7,stuck-low")
+    of_table = read_fault_map(table, stored.mapping, chip=stored.chip)
+    places: dict[str, Any] = {"array": [0, 1], "row": [3, 5], "column": [4, 7]}
+    np.savez("kinds.npz", **places, kind=["stuck-high", "stuck-low"])
+    np.savez("values.npz", **places, conductance_uS=[70.0, 10.0])
+    np.savez("whole.npz", stuck_uS=of_table)
+    for name in ("kinds.npz", "values.npz", "whole.npz"):
+        np.testing.assert_array_equal(read_fault_map(name, stored.mapping, chip=stored.chip), of_table)
+
+
+@pytest.mark.parametrize(
+    ("arrays", "message"),
+    [
+        ({"stuck_uS": np.zeros((2, 64, 256))}, "is 2 x 64 x 256; the package has arrays of 256 x 64.*another package"),
+        ({"stuck_uS": np.full((1, 256, 64), np.nan)}, "is 1 x 256 x 64; the package .* 2 in use"),
+        ({"stuck_uS": np.full((2, 256, 64), -1.0)}, "array 0, row 0, column 0 is -1; give uS, a number from 0"),
+        ({"stuck_uS": np.full((2, 256, 64), np.inf)}, "array 0, row 0, column 0 is inf; give uS, a number from 0"),
+        ({"stuck_uS": np.full((2, 256, 64), "x")}, "stuck_uS holds <U1; give numbers in uS"),
+        ({"stuck_uS": np.full((2, 256, 64), 7e-5)}, "reach 7e-05 uS.* look like another unit; give uS"),
+        ({"stuck_uS": np.full((2, 256, 64), 7e4)}, "reach 7e[+]04 uS.* look like another unit; give uS"),
+        (
+            {"array": [0, 0], "row": [1, 1], "column": [2, 2], "kind": ["stuck-low"] * 2},
+            "entry 1: array 0.*comes twice",
+        ),
+        ({"array": [0.5], "row": [1], "column": [2], "kind": ["stuck-low"]}, "entry 0: array is '0.5'; give a whole"),
+        ({"array": [0, 1], "row": [1], "column": [2], "kind": ["stuck-low"]}, "must be lists of one length"),
+        ({"array": [0], "row": [1], "column": [2]}, "holds array, column, row; give stuck_uS .* or array, row, column"),
+        ({"stuck_uS": np.array([{}], dtype=object)}, "is no NPZ file of arrays; save it with np.savez"),
+    ],
+)
+def test_a_wrong_archive_is_told_in_one_line(place: Path, arrays: dict[str, Any], message: str) -> None:
+    stored = read_artifact("small.cim")
+    np.savez("map.npz", **arrays)
+    with pytest.raises(CimcError, match=message):
+        read_fault_map("map.npz", stored.mapping, chip=stored.chip)
+
+
+def test_what_is_no_archive_is_told(place: Path) -> None:
+    stored = read_artifact("small.cim")
+    Path("text.npz").write_text("array,row,column,kind\n")
+    np.save("single.npy", np.zeros(3))
+    Path("single.npy").rename("single.npz")
+    for name in ("text.npz", "single.npz"):
+        with pytest.raises(CimcError, match=f"{name} is no NPZ file of arrays"):
+            read_fault_map(name, stored.mapping, chip=stored.chip)
+    with pytest.raises(CimcError, match=r"cannot read fault map none.npz: No such file"):
+        read_fault_map("none.npz", stored.mapping, chip=stored.chip)
 
 
 def test_wrong_units_and_files_are_named(place: Path) -> None:

@@ -38,7 +38,7 @@ def data() -> Dataset:
 
 
 @pytest.fixture(scope="module")
-def compiled(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def compiled(tmp_path_factory: pytest.TempPathFactory) -> cimc.Artifact:
     nodes = [
         helper.make_node("Gemm", ["x", "w1", "b1"], ["h"], name="fc1"),
         helper.make_node("Relu", ["h"], ["r"]),
@@ -48,7 +48,7 @@ def compiled(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("forward")
     onnx.save(network_proto(nodes, {"x": ["N", 4]}, {"y": ["N", 2]}, constants), folder / "m.onnx")
     cimc.compile(folder / "m.onnx", "brram-soc", output=folder / "m.cim", verify=False, input_range=(-6, 6))
-    return folder / "m.cim"
+    return cimc.read_artifact(folder / "m.cim")  # once: the steps are compiled for what was read
 
 
 class KilledError(Exception):
@@ -60,7 +60,7 @@ def kill(run: Any, total: int) -> None:
         raise KilledError
 
 
-def test_a_run_that_was_killed_ends_with_the_same_bytes(compiled: Path, data: Dataset, tmp_path: Path) -> None:
+def test_a_run_that_was_killed_ends_with_the_same_bytes(compiled: cimc.Artifact, data: Dataset, tmp_path: Path) -> None:
     whole, cut = tmp_path / "whole.cim", tmp_path / "cut.cim"
     trained = cimc.train(compiled, data, options=OPTIONS, output=whole)
     with pytest.raises(KilledError):
@@ -78,7 +78,7 @@ def test_a_run_that_was_killed_ends_with_the_same_bytes(compiled: Path, data: Da
     assert trained.figures["accuracy"] > 0.9
 
 
-def test_conversions_are_those_of_every_column_once_a_step(compiled: Path, data: Dataset) -> None:
+def test_conversions_are_those_of_every_column_once_a_step(compiled: cimc.Artifact, data: Dataset) -> None:
     """fc1 sees both signs and is read in two phases, fc2 follows a Relu; two columns hold a weight."""
     images = 2 * STEPS * 16
     forward = cimc.train(compiled, data, options=OPTIONS).figures
@@ -102,7 +102,7 @@ def test_conversions_are_those_of_every_column_once_a_step(compiled: Path, data:
     ],
 )
 def test_what_does_not_go_together_is_refused(
-    given: dict[str, Any], message: str, compiled: Path, data: Dataset
+    given: dict[str, Any], message: str, compiled: cimc.Artifact, data: Dataset
 ) -> None:
     with pytest.raises(cimc.CimcError, match=message) as caught:
         cimc.train(compiled, data, options=replace(OPTIONS, **given))

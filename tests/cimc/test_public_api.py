@@ -31,12 +31,14 @@ COMPILE = (
 )
 COMPILE += " constants verify_passes passes_folder objective arrays seed share_weights fill_rows digital digital_budget"
 COMPILE += " target_snr min_agreement curve note"
-EXPORT = "source chip | output data weights noise layers digital correct carry rows_per_read groups_per_read seed note"
+DEPLOY = "package data | chips seed required baseline metric memory carry at compensate faults dies progress note"
+EXPORT = "source chip | output data weights noise layers digital correct carry rows_per_read groups_per_read"
+EXPORT += " die placement seed note"
 # Every public function: its parameters, those after the bar by keyword only.
 SIGNATURES = {
     "compile": COMPILE,
     "compile_model": COMPILE,
-    "deploy": "package data | chips seed required baseline metric memory carry at compensate faults progress note",
+    "deploy": DEPLOY,
     "evaluate": "source data | exact noise metric layers memory carry seed progress note",
     "explain": "chip",
     "export": EXPORT,
@@ -44,6 +46,7 @@ SIGNATURES = {
     "load_chip": "name_or_path device | settings",
     "load_data": "name_or_path data_dir | mean std channels_last",
     "load_device": "name_or_path",
+    "measure": "package measured | data metric memory carry seed progress note",
     "plot_device": "device output | devices cycles seed",
     "read_artifact": "path",
     "read_package": "folder",
@@ -55,10 +58,11 @@ CLASSES = {
     "Artifact": "model network chip chip_text mapping state history",
     "Compiled": "artifact verification notes digital_choice layout_choice",
     "Dataset": "name train test synthetic classes preprocess validation",
-    "Deployment": "accuracies baseline_accuracy required measure agreement aged",
+    "Deployment": "accuracies baseline_accuracy required measure agreement aged dies",
     "FittedDevice": "device text pulses drift",
     "FrankWolfe": "constraint radius density averaging",
-    "Package": "model chip chip_text mapping program network chip_network notes",
+    "Measured": "name chip deviation_uS beyond_tolerance",
+    "Package": "model chip chip_text mapping program network chip_network notes die wiring",
     "Policy": "method threshold residual write backward sync settings",
     "Preprocess": "scale mean std channels_last",
     "Samples": "inputs labels",
@@ -71,6 +75,7 @@ CHOICES = {
     "Augment": ["crop", "flip", "cutout"],
     "Backward": ["digital", "analog"],
     "Constraint": ["box", "l2-ball", "k-sparse"],
+    "DiePlacement": ["none", "pairs", "full"],
     "Gradient": ["backward", "weights", "projected", "activities"],
     "Keep": ["last", "best"],
     "Loss": ["auto", "cross-entropy", "mse", "binary", "distill"],

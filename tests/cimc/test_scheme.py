@@ -57,7 +57,7 @@ def test_the_digits_of_a_weight_are_its_code(name: str, bits: int, cell_bits: in
     else:
         assert number(digits) == code + 2 ** (bits - 1)
     value = scheme.value(np.float32(WINDOW.least_uS) + shares * np.float32(WINDOW.width_uS))
-    assert value / scheme.full_uS == pytest.approx(code / steps, abs=2e-6 * 2**slices)
+    assert value / scheme.full_uS == pytest.approx(code / steps, abs=1e-6 * base**slices / steps)
 
 
 def test_what_is_between_two_codes_stays_in_the_last_digit() -> None:

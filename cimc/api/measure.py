@@ -1,0 +1,142 @@
+"""Chips that were programmed with a package and read back: the accuracy of each."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any
+
+import numpy as np
+
+from cimc.api.progress import Note, Progress, silent, unsaid
+from cimc.dataset import Dataset
+from cimc.errors import CimcError
+from cimc.fault_map import map_files, read_measured
+from cimc.options import check_whole
+from cimc.package import Package, read_package
+from cimc.program import Floats
+from cimc.program_files import array_targets
+from cimc.wiring import layers_on_die
+from runtime.crossbar.xla import use_compilation_cache
+from runtime.deployment.measured import MeasuredChip, evaluate_measured
+from runtime.network.load import load_network
+from runtime.system.carry import Carry, check_carry
+from runtime.system.inputs import check_range, match_data
+from runtime.system.state import build_system
+
+LEAST_CORRELATION = 0.5  # of what was measured with the targets; below it a file is that of another package, or no chip
+
+
+@dataclass(frozen=True)
+class Measured:
+    """What was measured of a chip.
+
+    name: of its file. chip: its accuracy, agreement and layers. deviation_uS: mean, sd and largest of what its devices
+    are off their targets. beyond_tolerance: share of them that are off by more than the chip's tolerance; None: it
+    states none.
+    """
+
+    name: str
+    chip: MeasuredChip
+    deviation_uS: dict[str, float]
+    beyond_tolerance: float | None
+
+    @property
+    def figures(self) -> dict[str, Any]:
+        """As JSON values."""
+        return {
+            "name": self.name,
+            self.chip.measure: self.chip.value,
+            "baseline": self.chip.baseline,
+            "normalized": self.chip.normalized,
+            "deviation_uS": self.deviation_uS,
+            "beyond_tolerance": self.beyond_tolerance,
+            "agreement": self.chip.agreement,
+            "layers": {error.name: error.figures for error in self.chip.layers},
+        }
+
+
+def measure(
+    package: str | Path | Package,
+    measured: str | Path,
+    *,
+    data: Dataset,
+    metric: str | None = None,
+    memory: int | None = None,
+    carry: Carry = MappingProxyType({}),
+    seed: int = 0,
+    progress: Progress = silent,
+    note: Note = unsaid,
+) -> list[Measured]:
+    """The accuracy of chips that were really programmed, from the conductances read back from them.
+
+    Args:
+        package: what they were programmed with: a folder, or its contents.
+        measured: a file of conductances (`cimc.fault_map.read_measured`), or a folder with a file a chip.
+        data: the test set is used.
+        metric, memory, carry: as of `deploy`.
+        seed: of the noise of reads.
+        progress: called with the samples done, of how many.
+        note: called with a line for what the user should know of the data or of a chip.
+
+    Raises:
+        CimcError: the package, the data or a file do not fit, or a cell in use was not measured.
+    """
+    seed = check_whole("seed", seed, 0)
+    memory = None if memory is None else check_whole("memory", memory, 1)
+    use_compilation_cache()
+    contents = package if isinstance(package, Package) else read_package(package)
+    mapping, targets = (
+        contents.mapping,
+        array_targets(contents.mapping, contents.chip, contents.program, contents.wiring),
+    )
+    files = map_files(measured) if Path(measured).is_dir() else [Path(measured)]
+    read = {file: _read(file, contents, targets, note) for file in files}
+    system = build_system(load_network(contents.network), mapping, contents.chip)
+    check_carry(system.network, carry)
+    data = match_data(system.network, data, free_batch=False, carried=carry.values())
+    check_range(data, system.network, mapping.input_range, note)
+    found, samples = [], len(data.test)
+    for number, (file, values) in enumerate(read.items()):
+        before = number * samples
+        chip = evaluate_measured(
+            system,
+            contents.program,
+            layers_on_die(mapping, contents.wiring, values),
+            data,
+            seed=seed,
+            metric=metric,
+            memory=memory,
+            carry=carry,
+            input_range=mapping.input_range,
+            progress=lambda done, before=before: progress(before + done, len(files) * samples),  # type: ignore[misc]
+        )
+        found.append(Measured(file.stem, chip, *_deviation(contents, values, targets)))
+    return found
+
+
+def _read(file: Path, package: Package, targets: Floats, note: Note) -> Floats:
+    """The conductances of all cells of a chip, those in use all measured."""
+    values = read_measured(file, package.mapping, chip=package.chip, arrays=len(targets))[: len(targets)]
+    used = np.isfinite(targets)
+    missing = np.argwhere(used & ~np.isfinite(values))
+    if len(missing):
+        array, row, column = missing[0].tolist()
+        raise CimcError(
+            f"measurement {file}: {len(missing)} of the {np.count_nonzero(used)} cells in use were not measured, the "
+            f"first at array {array}, row {row}, column {column}; measure all that program/targets.npy has"
+        )
+    alike = np.corrcoef(values[used], targets[used])[0, 1] if np.ptp(values[used]) else 0.0
+    if alike < LEAST_CORRELATION:
+        note(
+            f"{file}: what was measured does not follow the package's targets (correlation {alike:.2f}): is it of "
+            "another package or die, or are arrays, rows or columns in another order?"
+        )
+    return values
+
+
+def _deviation(package: Package, values: Floats, targets: Floats) -> tuple[dict[str, float], float | None]:
+    """What the devices of a chip are off their targets, and the share of those beyond the tolerance."""
+    used, tolerance = np.isfinite(targets), package.chip.cell.programming.tolerance_uS
+    off = values[used].astype(np.float64) - targets[used]
+    figures = {"mean": float(off.mean()), "sd": float(off.std()), "largest": float(np.abs(off).max())}
+    return figures, None if tolerance is None else float(np.mean(np.abs(off) > tolerance))

@@ -1,0 +1,207 @@
+"""A program on a die: arrays, lines and targets by least expected output error, around the cells that are stuck.
+
+The expected error of a layer is that of its weights, squared, times the mean square of their inputs and the square of
+their columns' scales, over the same of the weights themselves: the noise that the stuck cells bring, of the signal. It
+takes inputs for uncorrelated, and leaves out what converters clip.
+"""
+
+from collections.abc import Callable
+from collections.abc import Mapping as Dictionary
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+from scipy.optimize import linear_sum_assignment
+
+from cimc.addresses import lay_on_arrays
+from cimc.chip import Chip
+from cimc.errors import CimcError
+from cimc.fault_map import Die
+from cimc.mapping import Mapping
+from cimc.options import DiePlacement
+from cimc.program import Floats, LayerProgram, Program
+from cimc.units import pair_weight
+from cimc.wiring import Wiring, layers_on_die
+from passes.dies.assign import Found, Order, Wanted, as_mapped, best_order, bound, error, found_of
+from passes.dies.reach import Doubles, coefficients, compensate, held, programmable
+
+MOVED = 1e-9  # of the error: what an array of its own is worth, so that none moves for nothing
+
+
+@dataclass(frozen=True, eq=False)
+class Placed:
+    """A program on a die.
+
+    program: targets as the mapping has them, of stuck cells what they hold. die: the die. wiring: where the lines of
+    the mapping are on it; None: as the mapping says. stuck: by layer what its stuck devices hold, uS [devices, rows,
+    columns]; NaN of all others. figures: what it brought, as JSON: `expected_error` with `none` (targets as they are),
+    `pairs` (compensated where they are), `full` (placed, and then compensated), `bound` (no order of rows and columns
+    on these arrays has less), all of the signal and summed over the layers; `layers`: the same of each.
+    """
+
+    program: Program
+    die: Die
+    wiring: Wiring | None
+    stuck: dict[str, Floats]
+    figures: dict[str, Any]
+
+
+def require_placeable(mapping: Mapping, chip: Chip) -> None:
+    """Raises CimcError of layers in copies, bit slices in arrays of their own, and arrays with a reference column."""
+    copied = next((layer.name for layer in mapping.layers if layer.copies > 1), None)
+    if copied is not None:
+        raise CimcError(
+            f"{copied} has {mapping.layer(copied).copies} copies on the chip, and each would need targets of its own "
+            "on a die; compile it with one copy, without --objective"
+        )
+    if mapping.physical_per_array > 1:
+        raise CimcError(
+            f"the bit slices of {chip.name} lie in arrays of their own; --die takes those of one array only"
+        )
+    if chip.scheme.reference is not None:
+        raise CimcError(f"the arrays of {chip.name} have a reference column, which --die does not place around faults")
+
+
+def place_on_die(
+    program: Program,
+    mapping: Mapping,
+    chip: Chip,
+    die: Die,
+    *,
+    placement: DiePlacement,
+    powers: Dictionary[str, Floats],
+) -> Placed:
+    """Place a program on a die.
+
+    Args:
+        program: of the network on perfect arrays.
+        mapping: of the network, as `require_placeable` wants it.
+        chip: the chip.
+        die: what is stuck.
+        placement: none: targets stay, and stuck cells hold what they hold; pairs: the good devices of a weight take up
+            the error of its stuck ones; full: before that arrays and lines are chosen.
+        powers: by layer, the mean square of the inputs of each weight row [rows], or of grouped ones [rows, groups], in
+            any unit; 1 of all layers that are not there.
+    """
+    counts, cell = coefficients(chip), programmable(chip)
+    importance = {name: _importance(layer, chip, powers.get(name)) for name, layer in program.layers.items()}
+
+    def targets_of(stuck: dict[str, Floats], *, compensated: bool) -> dict[str, Floats]:
+        layers = program.layers.items()
+        if not compensated:
+            return {name: held(layer.targets, stuck[name], cell) for name, layer in layers}
+        return {name: compensate(layer.targets, stuck[name], counts, cell) for name, layer in layers}
+
+    def errors_of(targets: dict[str, Floats]) -> dict[str, float]:
+        found = {}
+        for name, layer in program.layers.items():
+            missed = np.tensordot(counts, targets[name].astype(np.float64) - layer.targets, axes=1)
+            found[name] = float(np.sum(importance[name] * np.square(missed)))
+        return found
+
+    straight, wiring, least = layers_on_die(mapping, None, die.stuck), None, None
+    stuck = straight
+    made = {"none": targets_of(straight, compensated=False)}
+    if placement is not DiePlacement.none:
+        made["pairs"] = targets_of(straight, compensated=True)
+    if placement is DiePlacement.full:
+        wiring, least = _wire(program, mapping, chip, die, importance)
+        stuck = layers_on_die(mapping, wiring, die.stuck)
+        made["full"] = targets_of(stuck, compensated=True)
+    errors = {name: errors_of(targets) for name, targets in made.items()}
+    final = made[placement.value]
+    figures: dict[str, Any] = {
+        "name": die.name,
+        "placement": placement.value,
+        "stuck": int(sum(np.count_nonzero(~np.isnan(part)) for part in stuck.values())),
+        "devices": int(sum(part.size for part in stuck.values())),
+        "expected_error": {name: sum(found.values()) for name, found in errors.items()},
+        "layers": {name: {mode: found[name] for mode, found in errors.items()} for name in program.layers},
+    }
+    if least is not None:
+        figures["expected_error"]["bound"] = least
+    if wiring is not None:
+        figures["moved_arrays"] = int(np.count_nonzero(wiring.array != np.arange(len(wiring.array))))
+    layers = {name: replace(layer, targets=final[name]) for name, layer in program.layers.items()}
+    return Placed(Program(layers, program.digital), die, wiring, stuck, figures)
+
+
+def _importance(layer: LayerProgram, chip: Chip, power: Floats | None) -> Doubles:
+    """What the squared error of each weight [rows, columns] costs, of the signal; weights are of a range of 1."""
+    weight = np.asarray(pair_weight(layer.targets, np.float32(1), chip), np.float64)
+    rows, columns = weight.shape
+    scale = np.square(np.asarray(layer.weight_range, np.float64) * np.asarray(layer.gain, np.float64))
+    each = np.ones((rows, 1)) if power is None else np.asarray(power, np.float64).reshape(rows, -1)
+    cost = np.repeat(each, columns // each.shape[1], axis=1) * scale
+    return cost / (float(np.sum(cost * np.square(weight))) or 1.0)
+
+
+def _wire(
+    program: Program, mapping: Mapping, chip: Chip, die: Die, importance: Dictionary[str, Doubles]
+) -> tuple[Wiring | None, float]:
+    """The wiring, None where nothing is stuck in the arrays of the mapping; and the bound of the error."""
+    counts, cell = coefficients(chip), programmable(chip)
+    sums = {
+        name: np.broadcast_to(np.tensordot(counts, layer.targets, axes=1), layer.targets.shape)
+        for name, layer in program.layers.items()
+    }
+    costs = {name: np.broadcast_to(importance[name], sums[name].shape) for name in sums}
+    wanted = [
+        Wanted(*(_in_units(part, mapping, chip)[0, 0] for part in parts))
+        for parts in zip(*(lay_on_arrays(mapping, of, chip=chip, fill=0) for of in (sums, costs)), strict=True)
+    ]
+    if np.isnan(die.stuck[: len(wanted)]).all():
+        return None, 0.0
+
+    def array_of_die(number: int) -> Found:
+        return found_of(_in_units(die.stuck[number], mapping, chip), counts, cell)
+
+    array = _choose_arrays(wanted, len(die.stuck), array_of_die, mapping)
+    lines, least = [], 0.0
+    for one, place in zip(wanted, array.tolist(), strict=True):
+        found = array_of_die(place)
+        lines.append(_lines(best_order(one, found), mapping, chip))
+        least += bound(one, found)
+    word_lines, bit_lines = (np.stack(side).astype(np.int32) for side in zip(*lines, strict=True))
+    return Wiring(array.astype(np.int32), word_lines, bit_lines, int(array.max()) + 1), least
+
+
+def _choose_arrays(wanted: list[Wanted], arrays: int, array_of_die: Callable[[int], Found], mapping: Mapping) -> Any:
+    """The array of the die for each array of the mapping, of the same chip, by the error with its lines as mapped."""
+    costs = np.full((len(wanted), arrays), np.inf)
+    chips = [mapping.place_of(number)[0] for number in range(len(wanted))]
+    straight = as_mapped(*wanted[0].weight.shape)
+    for place in range(arrays):
+        found = array_of_die(place)
+        for number, one in enumerate(wanted):
+            if place // mapping.arrays_per_chip == chips[number]:
+                costs[number, place] = error(one, found, straight)
+    costs += MOVED * (float(costs[np.isfinite(costs)].max()) or 1.0) * (1 - np.eye(*costs.shape))
+    return linear_sum_assignment(costs)[1]
+
+
+def _in_units(array: Floats, mapping: Mapping, chip: Chip) -> Any:
+    """An array [rows, columns] as [rows of a unit, columns of a unit, rows, columns]; what is over is left out."""
+    rows, columns = _sizes(mapping, chip)
+    high, wide = mapping.rows_per_weight, mapping.columns_per_weight
+    return array[: rows * high, : columns * wide].reshape(rows, high, columns, wide).transpose(1, 3, 0, 2)
+
+
+def _sizes(mapping: Mapping, chip: Chip) -> tuple[int, int]:
+    """Units of an array, those of spare columns among them."""
+    return chip.array.rows // mapping.rows_per_weight, chip.array.columns // mapping.columns_per_weight
+
+
+def _lines(order: Order, mapping: Mapping, chip: Chip) -> tuple[Any, Any]:
+    """The word line and the bit line of the die's array for each of the mapping's."""
+    sides = (
+        (order.row, order.row_reversed, mapping.rows_per_weight, chip.array.rows),
+        (order.column, order.column_reversed, mapping.columns_per_weight, chip.array.columns),
+    )
+    found = []
+    for unit, turned, size, count in sides:
+        lines, within = np.arange(count), np.arange(size)
+        offset = np.where(turned[:, None] == 1, within[::-1], within)
+        lines[: len(unit) * size] = (unit[:, None] * size + offset).reshape(-1)
+        found.append(lines)
+    return found[0], found[1]
