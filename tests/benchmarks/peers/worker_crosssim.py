@@ -65,6 +65,7 @@ def prepare(work: Work) -> Runner:
         hook.remove()
     parameters = [_parameters(work, value) for value in largest]
     if work.serial:
+        assert work.adc_bits is not None
         for p in parameters:
             p.xbar.adc.mvm.model = "QuantizerADC"
             adc = p.xbar.adc.mvm

@@ -183,7 +183,7 @@ def test_a_settled_voltage_of_single_bits_is_that_of_the_plain_model() -> None:
     g, u = np.array([[30.0, 5.0], [10.0, 15.0]], np.float32)[:, :, None], np.array([1.0, 0.0], np.float32)[:, None]
     expected = reference.sums(chip, u[:, :, None].astype(np.float64), g, [(0, 2)], False, None).d
     assert expected.item() == pytest.approx(120.0)  # 20 / 60 of 0.5 V is 167 mV, 1.8 of 93 mV: the second code
-    assert np.asarray(read(Crossbar(chip, 2, 1, False), u, jnp.asarray(g), None)).item() == expected.item()
+    assert np.asarray(read(Crossbar(chip, 2, 1, False), jnp.asarray(u), jnp.asarray(g), None)).item() == expected.item()
 
 
 @pytest.mark.xfail(strict=True, reason="of two states as near to the middle, weights of 0 take the other one")
