@@ -1,31 +1,49 @@
 """The crossbar product cell by cell: plain loops in float64, written from the equations and from nothing of `runtime`.
 
-Slow on purpose. Every current is a sum over single cells, every conversion is a Python integer.
+Slow on purpose. Every current is a sum over single cells, every conversion is rounded by itself. What a scheme makes of
+weights and inputs is in `tests/reference_schemes.py`.
 """
 
 import itertools
 import math
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
 from cimc.chip import Chip
 from cimc.device_time import StateLaw, state_law_at
+from tests.reference_schemes import (
+    code_bounds,
+    conversions,
+    dac_code,
+    largest_input,
+    lsb,
+    pair_target,
+    planes,
+    senses_voltage,
+    signal_per_product,
+    subtracted,
+    weight_per_uS,
+)
+
+__all__ = ["dac_code", "pair_target"]
 
 Floats = npt.NDArray[np.float64]
 Bounds = list[tuple[int, int]]
 
-# A level this close to a rounding threshold may fall on either side of it in float32.
-TIE = 1e-4
+# A level this close to a rounding threshold, and a part of the level, may fall on either side of it in float32.
+TIE, TIE_OF_LEVEL = 1e-4, 1e-6
 
 
 class Sums(NamedTuple):
-    """Digital sums d [columns, images, positions], and how many of the conversions in each lie on a rounding tie."""
+    """Digital sums d [columns, images, positions], with `draws` in a last axis, and by how much conversions on a
+    rounding tie may change each.
+    """
 
     d: Floats
-    ties: npt.NDArray[np.int64]
+    ties: Floats
 
 
 class ConvWindow(NamedTuple):
@@ -45,38 +63,10 @@ def row_bounds(rows: int, kernel_size: int, chip: Chip) -> Bounds:
     return [(start, min(start + step, rows)) for start in range(0, rows, step)]
 
 
-def nearest_level(g: float, chip: Chip) -> float:
-    """The conductance in uS that can be programmed nearest to g; g itself on a chip without levels."""
-    cell = chip.cell
-    if cell.level_uS is not None:
-        return min(cell.level_uS, key=lambda level: abs(level - g))
-    if cell.levels is None:
-        return g
-    spacing = (cell.conductance_max_uS - cell.conductance_min_uS) / (cell.levels - 1)
-    return cell.conductance_min_uS + spacing * round((g - cell.conductance_min_uS) / spacing)
-
-
-def pair_target(weight: float, weight_range: float, chip: Chip) -> tuple[float, float]:
-    """Targets (G+, G-) in uS of a weight, clipped to the range."""
-    cell = chip.cell
-    fraction = max(-1.0, min(1.0, weight / weight_range))
-    window = cell.conductance_max_uS - cell.conductance_min_uS
-    plus, minus = (cell.conductance_min_uS + window * max(side, 0.0) for side in (fraction, -fraction))
-    return nearest_level(plus, chip), nearest_level(minus, chip)
-
-
-def dac_code(x: float, input_range: float, chip: Chip) -> float:
-    """What is applied to a word line for the input x; negative codes take the second phase."""
-    if chip.input.bits is None:
-        return float(x)
-    top = 2**chip.input.bits - 1
-    return max(-top, min(top, round(float(x) / float(input_range) * top)))
-
-
-def dac_codes(x: npt.ArrayLike, input_range: float, chip: Chip) -> Floats:
+def dac_codes(x: npt.ArrayLike, input_range: float, chip: Chip, signed: bool = False) -> Floats:
     """`dac_code` of every input."""
     x = np.asarray(x, np.float64)
-    return np.array([dac_code(value, input_range, chip) for value in x.ravel()], np.float64).reshape(x.shape)
+    return np.array([dac_code(value, input_range, chip, signed) for value in x.ravel()], np.float64).reshape(x.shape)
 
 
 def vectors(x: npt.ArrayLike, window: ConvWindow | None) -> Floats:
@@ -131,81 +121,117 @@ def read_sd(conductance: float, chip: Chip) -> float:
 
 
 def column_current(
-    u: Sequence[float], conductance: Sequence[float], chip: Chip, random: np.random.Generator | None
-) -> float:
-    """Current in uA at the ADC of one column in one MVM, with the read noise of every cell.
+    u: Sequence[float],
+    conductance: Sequence[float],
+    chip: Chip,
+    random: np.random.Generator | None,
+    *,
+    signed: bool = False,
+    draws: int | None = None,
+) -> Any:
+    """Current in uA at the ADC of one column in one MVM, with the read noise of every cell; one of each draw.
 
     Without an ADC the products are summed as they are.
     """
-    total = 0.0
+    total: Any = 0.0
     for code, g in zip(u, conductance, strict=True):
-        noise = 0.0 if random is None else random.normal(0.0, read_sd(float(g), chip))
+        noise = 0.0 if random is None else random.normal(0.0, read_sd(float(g), chip), draws)
         total += code * (g + noise)
-    if chip.adc.bits is None or chip.input.bits is None:
-        return total
-    return total * chip.cell.read_voltage_V / 2**chip.input.bits
+    return total * signal_per_product(chip, signed)
 
 
-def conversion(current: float, chip: Chip, random: np.random.Generator | None) -> tuple[float, int]:
-    """The ADC's code for a current, and 1 if its level lies on a rounding tie."""
-    if chip.adc.bits is None or chip.adc.range_uA is None:
+def conversion(
+    current: Any, chip: Chip, random: np.random.Generator | None, *, signed: bool = False, draws: int | None = None
+) -> tuple[Any, Any]:
+    """The ADC's code for a current, and 1 if its level lies on a rounding tie; of every draw."""
+    if chip.adc.bits is None:
         return current, 0
-    top = 2**chip.adc.bits - 1
-    level = current / (chip.adc.range_uA / top)
+    low, top = code_bounds(chip, signed)
+    level = current / lsb(chip, signed)
     if random is not None:
-        level += random.normal(0.0, chip.adc.noise_lsb)
-    tie = abs(level - math.floor(level) - 0.5) < TIE and level < top + 1
-    return max(0, min(top, round(level))), int(tie)
+        level = level + random.normal(0.0, chip.adc.noise_lsb, draws)
+    within = (level > low - 1) & (level < top + 1)
+    tie = (np.abs(level - np.floor(level) - 0.5) < TIE + TIE_OF_LEVEL * np.abs(level)) & within
+    return np.clip(np.rint(level), low, top), np.asarray(tie, np.int64)
 
 
 def sums(
-    chip: Chip, u: Floats, conductance: npt.ArrayLike, bounds: Bounds, signed: bool, random: np.random.Generator | None
+    chip: Chip,
+    u: Floats,
+    conductance: npt.ArrayLike,
+    bounds: Bounds,
+    signed: bool,
+    random: np.random.Generator | None,
+    *,
+    reference_column: npt.ArrayLike | None = None,
+    draws: int | None = None,
 ) -> Sums:
-    """d of every MVM.
+    """d of every MVM, of columns in one array.
 
     Args:
         chip: the chip.
         u: [rows, images, positions] DAC codes.
-        conductance: [2, rows, columns] in uS, G+ and G-.
+        conductance: [devices, rows, columns] in uS, devices in the order of `reference_schemes.device`.
         bounds: the row blocks.
-        signed: whether inputs may be negative: then two phases.
+        signed: whether inputs may be negative.
         random: for noise; None: no noise.
+        reference_column: [rows] in uS, what the array's reference column holds, where the chip has one.
+        draws: repeat every MVM so often, each with noise of its own.
     """
     g = np.asarray(conductance, np.float64)
     _, images, positions = u.shape
-    columns = g.shape[2]
-    d = np.zeros((columns, images, positions))
-    ties = np.zeros(d.shape, np.int64)
+    taken, exact = subtracted(chip), signal_per_product(chip, signed) / lsb(chip, signed)
+    d = np.zeros((g.shape[2], images, positions, draws or 1))
+    ties = np.zeros(d.shape)
+
+    def convert(cells: list[tuple[float, float]]) -> tuple[Any, Any]:
+        """What the cells (applied, conductance) of one column make, and what a tie may change."""
+        applied, held = [cell[0] for cell in cells], [cell[1] for cell in cells]
+        total = sum(held) if senses_voltage(chip) else 1.0
+        current = column_current(applied, held, chip, random, signed=signed, draws=draws) / total
+        code, tie = conversion(current, chip, random, signed=signed, draws=draws)
+        return code * total, tie * total
+
     for image, position, (start, stop) in itertools.product(range(images), range(positions), bounds):
         vector = u[start:stop, image, position].tolist()
-        phases = [(1, [max(c, 0) for c in vector]), (-1, [max(-c, 0) for c in vector])] if signed else [(1, vector)]
-        for (sign, codes), column, (device, device_sign) in itertools.product(
-            phases, range(columns), ((0, 1), (1, -1))
-        ):
-            current = column_current(codes, g[device, start:stop, column].tolist(), chip, random)
-            code, tie = conversion(current, chip, random)
-            d[column, image, position] += sign * device_sign * code
-            ties[column, image, position] += tie
-    return Sums(d, ties)
+        for weight, applied in planes(vector, chip, signed):
+            reference, reference_tie = 0.0, 0.0
+            if taken.reference_codes:
+                held = np.asarray(reference_column, np.float64)[start:stop].tolist()
+                reference, reference_tie = convert(list(zip(applied, held, strict=True)))
+            for column in range(g.shape[2]):
+                place = column, image, position
+                for devices, counts in conversions(chip):
+                    cells = [
+                        (sign * code, held)
+                        for device, sign in devices
+                        for code, held in zip(applied, g[device, start:stop, column].tolist(), strict=True)
+                    ]
+                    code, tie = convert(cells)
+                    d[place] += weight * counts * code
+                    ties[place] += abs(weight * counts) * tie
+                d[place] -= weight * (taken.reference_codes * reference + taken.exactly_uS * exact * sum(applied))
+                ties[place] += abs(weight) * taken.reference_codes * reference_tie
+    return Sums(d, ties) if draws else Sums(d[..., 0], ties[..., 0])
 
 
-def output_scale(weight_range: float, input_range: float, chip: Chip) -> float:
+def output_scale(weight_range: float, input_range: float, chip: Chip, signed: bool = False) -> float:
     """The value of one unit of d in units of x W."""
-    weight_per_uS = float(weight_range) / (chip.cell.conductance_max_uS - chip.cell.conductance_min_uS)
-    if chip.input.bits is None:
-        return weight_per_uS
-    input_per_code = float(input_range) / (2**chip.input.bits - 1)
-    if chip.adc.bits is None or chip.adc.range_uA is None:
-        return weight_per_uS * input_per_code
-    lsb = chip.adc.range_uA / (2**chip.adc.bits - 1)
-    return weight_per_uS * input_per_code * lsb * 2**chip.input.bits / chip.cell.read_voltage_V
+    scale = weight_per_uS(float(weight_range), chip) * lsb(chip, signed) / signal_per_product(chip, signed)
+    return scale if chip.input.bits is None else scale * float(input_range) / largest_input(chip, signed)
 
 
 def layer(
-    d: Floats, weight_range: float, input_range: float, gain: float, bias: npt.ArrayLike | None, chip: Chip
+    d: Floats,
+    weight_range: float,
+    input_range: float,
+    gain: float,
+    bias: npt.ArrayLike | None,
+    chip: Chip,
+    signed: bool = False,
 ) -> Floats:
     """The layer's output [columns, images, positions]: d in the network's own unit, times the gain, plus the bias."""
-    y = d * output_scale(weight_range, input_range, chip) * gain
+    y = d * output_scale(weight_range, input_range, chip, signed) * gain
     return y if bias is None else y + np.asarray(bias, np.float64)[:, None, None]
 
 

@@ -1,6 +1,6 @@
 """Speed beside aihwkit, CrossSim, plain PyTorch and plain JAX: one table, each row measured in turn.
 
-    python -m tests.benchmarks.peers --aihwkit-python /path/to/python [--crosssim DIR] [--rounds 5] [--only TEXT]
+    python -m tests.benchmarks.peers --aihwkit-python PY [--crosssim DIR] [--rounds 5] [--only TEXT] [--cpu]
 
 Every tool runs in a process of its own, prepares, and then measures rounds of about two seconds, one tool after the
 other, so that all see the same minutes; each at one thread and at two, of which the better counts. Ratios are taken
@@ -44,6 +44,9 @@ def rows() -> list[Row]:
     cross = replace(ours, tool="crosssim")
     table.append(("LeNet-5 inference, 256 x 256, 8/8 bit, no noise", ours, {"crosssim": cross}))
     table.append(("LeNet-5 inference, as above, peer in 4 slices", ours, {"crosssim": replace(cross, slices=4)}))
+    sliced = replace(ours, adc_bits=10, slices=4, serial=True)
+    cross_sliced = replace(sliced, tool="crosssim")
+    table.append(("LeNet-5 inference, 4 slices of 2 bits, inputs bit by bit", sliced, {"crosssim": cross_sliced}))
     small, cross = replace(ours, array=64), replace(cross, array=64)
     table.append(("LeNet-5 inference, 64 x 64, 8/8 bit, no noise", small, {"crosssim": cross}))
     for network, mode in (("vgg8", "train"), ("vgg8", "infer"), ("resnet18", "infer")):
@@ -61,7 +64,10 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--only", default="", help="rows whose title holds this text")
     parser.add_argument("--threads", type=int, nargs="+", default=[1, len(os.sched_getaffinity(0))])
+    parser.add_argument("--cpu", action="store_true", help="time of the processes, one thread each: a busy machine")
     options = parser.parse_args()
+    if options.cpu:
+        options.threads = [1]
     print("| work | tool | threads | images/s: median (min-max) | peak MB | cimc is faster by: median (min-max) |")
     print("|---|---|---|---|---|---|", flush=True)
     for title, ours, peers in rows():
@@ -84,7 +90,7 @@ def _measure(title: str, works: list[Work], options: argparse.Namespace) -> None
         for threads in sorted(set(options.threads)):
             if work.tool == "crosssim" and threads > 1:
                 continue
-            worker = _start(replace(work, threads=threads), options)
+            worker = _start(replace(work, threads=threads, cpu=options.cpu), options)
             if worker is not None:
                 workers[index, threads], runs[index, threads] = worker, []
     for _ in range(options.rounds):

@@ -20,7 +20,8 @@ class Work:
 
     tool: module worker_<tool>. network: lenet5, vgg8, resnet18. mode: train or infer. array: rows of square arrays that
     layers are split over, None: one array a layer. bits: of inputs and ADC, None: float. noise: of reads and ADC.
-    slices: arrays that share the bits of a weight.
+    slices: arrays that share the bits of a weight. serial: inputs bit by bit, each converted, and weights of 8 bits
+    with an offset that is subtracted digitally. cpu: counts the time of the process, for a busy machine, not the clock.
     """
 
     tool: str
@@ -32,6 +33,8 @@ class Work:
     adc_bits: int | None = 9
     noise: bool = True
     slices: int = 1
+    serial: bool = False
+    cpu: bool = False
     threads: int = 1
 
     def dumps(self) -> str:
@@ -49,19 +52,20 @@ def serve(prepare: Callable[[Work], Runner]) -> None:
         os.sched_setaffinity(0, {max(os.sched_getaffinity(0))})
     run = prepare(work)
     run(2)
-    step_seconds = _timed(run, 3)
+    clock = time.process_time if work.cpu else time.perf_counter
+    step_seconds = _timed(run, 3, clock)
     _answer(answers, ready=True)
     for _ in sys.stdin:
-        step_seconds = _timed(run, max(2, round(ROUND_SECONDS / step_seconds)))
+        step_seconds = _timed(run, max(2, round(ROUND_SECONDS / step_seconds)), clock)
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
         _answer(answers, rate=work.batch / step_seconds, peak_mb=peak)
 
 
-def _timed(run: Runner, steps: int) -> float:
+def _timed(run: Runner, steps: int, clock: Callable[[], float]) -> float:
     """Seconds a step."""
-    began = time.perf_counter()
+    began = clock()
     done = run(steps)
-    return (time.perf_counter() - began) / done
+    return (clock() - began) / done
 
 
 def _answer(file: Any, **figures: Any) -> None:

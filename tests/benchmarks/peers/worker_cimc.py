@@ -44,14 +44,29 @@ bits = {adc_bits}
 range_uA = 70.0
 noise_lsb = {adc_noise}
 """
+# One code for one unit of a digit and one bit of the inputs.
+SERIAL = """
+[weights]
+scheme = "offset"
+bits = 8
+bits_per_cell = {cell_bits}
+[input]
+bits = {input_bits}
+encoding = "bit-serial"
+[adc]
+bits = {adc_bits}
+"""
 
 
 def system_for(work: Work) -> System:
     """The network on its arrays."""
     rows = work.array or WHOLE_LAYER
-    # One weight takes two columns; aihwkit and CrossSim count a pair as one column.
-    text = CHIP.format(rows=rows, columns=2 * rows, read_noise=1.2 if work.noise else 0)
-    if work.input_bits:
+    # One weight takes two columns, or one for each slice; aihwkit and CrossSim count them as one.
+    each = work.slices if work.serial else 2
+    text = CHIP.format(rows=rows, columns=each * rows, read_noise=1.2 if work.noise else 0)
+    if work.serial:
+        text += SERIAL.format(cell_bits=8 // work.slices, input_bits=work.input_bits, adc_bits=work.adc_bits)
+    elif work.input_bits:
         noise = 2.0 if work.noise else 0
         text += CONVERTERS.format(input_bits=work.input_bits, adc_bits=work.adc_bits, adc_noise=noise)
     with tempfile.TemporaryDirectory() as folder:

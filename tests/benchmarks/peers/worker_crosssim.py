@@ -1,7 +1,8 @@
 """CrossSim 3: inference with balanced cores, 8-bit devices, quantising DAC and ADC, without noise or parasitics.
 
 Input and ADC ranges are those of 64 other images, found by CrossSim's own profiling. With `slices` the weight's bits
-are spread over that many arrays with an ADC each.
+are spread over that many arrays with an ADC each. `serial`: offset cores, inputs bit by bit, each converted by an ADC
+of one code for one unit of a digit and one bit.
 """
 
 import math
@@ -24,7 +25,11 @@ def _parameters(work: Work, input_max: float) -> CrossSimParameters:
     p.core.weight_bits = 8
     p.core.balanced.subtract_current_in_xbar = True
     p.xbar.device.infinite_on_off_ratio = True
-    if work.slices > 1:
+    if work.serial:
+        p.core.style, p.core.bit_sliced.style, p.core.bit_sliced.num_slices = "BITSLICED", "OFFSET", work.slices
+        p.core.offset.style = "DIGITAL_OFFSET"
+        p.xbar.dac.mvm.input_bitslicing = p.xbar.adc.mvm.adc_per_ibit = True
+    elif work.slices > 1:
         p.core.style, p.core.bit_sliced.style, p.core.bit_sliced.num_slices = "BITSLICED", "BALANCED", work.slices
     else:
         p.core.style, p.core.balanced.style, p.xbar.device.cell_bits = "BALANCED", "ONE_SIDED", 8
@@ -59,6 +64,15 @@ def prepare(work: Work) -> Runner:
     for hook in hooks:
         hook.remove()
     parameters = [_parameters(work, value) for value in largest]
+    if work.serial:
+        assert work.adc_bits is not None
+        for p in parameters:
+            p.xbar.adc.mvm.model = "QuantizerADC"
+            adc = p.xbar.adc.mvm
+            adc.bits, adc.signed, adc.adc_per_ibit, adc.adc_range_option = work.adc_bits, False, True, "CALIBRATED"
+            digit = 2 ** (p.core.weight_bits // work.slices) - 1
+            adc.calibrated_range = [[0.0, (2**work.adc_bits - 1) / digit]] * work.slices
+        return runner(from_torch(model, parameters), None, work.network, work.batch)
     profiled = [p.copy() for p in parameters]
     for p in profiled:
         p.simulation.analytics.profile_adc_inputs = True
