@@ -72,6 +72,8 @@ def read_on_chips(
         if missing := cut.samples - part.shape[1]:
             part = np.pad(part, [(0, 0), (0, missing), *[(0, 0)] * (part.ndim - 2)])
         made = _read(layer, len(x) == 1, held.own, part, held.held, keys, np.int32(number), np.int32(first + start))
+        if cut.samples >= samples:
+            return np.asarray(made)[:, :samples]
         running.append((target, made))
         if len(running) == PIECES_AT_ONCE:
             _take(*running.popleft())

@@ -72,7 +72,7 @@ def digital_numbers(system: System, kinds: Sequence[Compensate]) -> dict[str, in
 def calibration_of(
     system: System, state: State, samples: Samples, preprocess: Preprocess, *, chips: int, carry: Carry
 ) -> Calibration:
-    """The outputs of the exact network's layers on some of the samples.
+    """The outputs of the exact network's layers on samples, of which there are few (`samples_for_compensation`).
 
     Args:
         system, state: the network and what its digital side holds.
@@ -82,8 +82,7 @@ def calibration_of(
         carry: the samples are the steps of a stream.
     """
     network, parameters = system.network, exact_parameters(system, state)
-    some = samples.take(slice(samples_for_compensation(network)))
-    every = batches(network, some, preprocess, MOST_BYTES, steps=bool(carry), times=chips)
+    every = batches(network, samples, preprocess, MOST_BYTES, steps=bool(carry), times=chips)
     looked_at = list(with_states(network, carry, islice(every, MOST_BATCHES * chips), parameters))
     found = []
     for batch in looked_at:

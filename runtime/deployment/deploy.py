@@ -15,7 +15,13 @@ from cimc.options import BY_SAMPLES, Compensate
 from cimc.program import Program
 from runtime.crossbar.keys import new_key
 from runtime.deployment.chips import Chips, chips_side_by_side, outputs_on_chips
-from runtime.deployment.compensation import Calibration, calibration_of, compensate_chips, digital_numbers
+from runtime.deployment.compensation import (
+    Calibration,
+    calibration_of,
+    compensate_chips,
+    digital_numbers,
+    samples_for_compensation,
+)
 from runtime.deployment.programming import (
     age_chips,
     aged_system,
@@ -26,6 +32,7 @@ from runtime.deployment.programming import (
     stuck_shares,
 )
 from runtime.deployment.result import Deployment, Details, WorstChip
+from runtime.system.calibration import calibration_index
 from runtime.system.carry import Carry, carried
 from runtime.system.confidence import calibration_error, class_accuracy, confidence_sums
 from runtime.system.inference import Batch, Outputs, batches, exact_parameters, outputs_exactly
@@ -162,7 +169,9 @@ def deploy(
     calibration = None
     if any(kind in BY_SAMPLES for kind in compensate):
         samples, preprocess = calibrate or (data.train, data.preprocess)
-        calibration = calibration_of(system, state, samples, preprocess, chips=together, carry=carry)
+        most = samples_for_compensation(network)
+        some = samples.take(calibration_index(seed, len(samples), stream=bool(carry), most=most))
+        calibration = calibration_of(system, state, some, preprocess, chips=together, carry=carry)
     order = Order(systems, state, stuck, _keys(seed, chips), compensate, calibration)
     found: list[Group] = []
     shares, done = np.zeros(chips), 0

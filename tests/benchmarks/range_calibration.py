@@ -3,7 +3,7 @@
     python -m tests.benchmarks.range_calibration --data-dir DIR [--out results/ranges] [--seeds 0 1 2] [--dies 5]
 
 The chips are `brram-256x64` with programming errors of 0 to 1 level (4 uS). Without calibration every layer takes its
-largest weight as weight range and the input range that its training had; a network whose training knew no converters has
+largest weight as weight range and the input range that its training had; one whose training knew no converters has
 none, and takes 1, that of its images. With it, ranges and scales are those that `cimc export` chooses on 32 images.
 """
 

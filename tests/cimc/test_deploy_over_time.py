@@ -1,5 +1,7 @@
 """Virtual chips after a time: each is the same chip at every time, its devices as their laws say."""
 
+import csv
+import json
 from pathlib import Path
 
 import jax
@@ -7,15 +9,18 @@ import numpy as np
 import onnx
 import pytest
 from onnx import helper
+from typer.testing import CliRunner
 
 import cimc
 from cimc.chip import Chip, load_chip
+from cimc.commands.main import app
 from cimc.data.load import load
 from cimc.device_time import Drift, Faults, Flicker, StateLaw
 from cimc.durations import parse_time, time_text
 from cimc.errors import CimcError
 from cimc.options import Compensate
 from cimc.package import read_package
+from runtime.crossbar.chips import _read
 from runtime.deployment.chips import Chips
 from runtime.deployment.compensation import compensated_gains
 from runtime.deployment.programming import age_chip, aged_system, program_chip
@@ -160,3 +165,48 @@ def test_a_time_that_is_too_long_is_refused(text: str | float) -> None:
 def test_what_is_no_time_is_refused(text: str) -> None:
     with pytest.raises(CimcError, match="no span of time; give a number and a unit"):
         parse_time(text)
+
+
+def test_any_number_of_chips_is_one_program_and_a_chip_does_not_depend_on_how_many_there_are(place: Path) -> None:
+    export(load_chip("brram-256x64"))
+    data = load("data.npz")
+    few = cimc.deploy("package", data, chips=9)
+    compiled = _read._cache_size()
+    many = cimc.deploy("package", data, chips=19)
+    assert _read._cache_size() == compiled, "the read of chips was compiled anew for another number of them"
+    np.testing.assert_array_equal(many.accuracies[:9], few.accuracies)
+    alone = cimc.deploy("package", data, chips=1)
+    np.testing.assert_array_equal(many.accuracies[:1], alone.accuracies)
+
+
+def test_what_a_deployment_says_of_its_chips(place: Path) -> None:
+    export(chip_with(drift=DRIFT, faults=Faults(stuck_low=0.2)))
+    options = ["--data", "data.npz", "--chips", "3", "--at", "1h", "--compensate", "global+affine", "--layers"]
+    result = CliRunner().invoke(app, ["deploy", "package", *options, "--csv", "chips.csv", "--json"])
+    assert result.exit_code == 0, result.output
+    Path("found.json").write_text(result.stdout)
+    found = json.loads(result.stdout)
+    assert found["compensation"] == {"global": 1, "affine": 8}
+    assert isinstance(found["iso_accuracy"], bool)
+    worst = found["worst"]
+    assert found["aged"][0]["accuracies"][worst["chip"]] == found["aged"][0]["accuracy"]["min"]
+    assert 0.1 < worst["stuck_share"] < 0.3
+    assert set(worst["layers"]) == set(worst["sensitivity"]) == {"fc"}
+    with Path("chips.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert [row["seconds"] for row in rows] == [""] * 3 + ["3600.0"] * 3
+    assert float(rows[3]["accuracy"]) == found["aged"][0]["accuracies"][0]
+    shown = CliRunner().invoke(app, ["report", "package", "--deployed", "found.json", "-o", "page.html"])
+    assert shown.exit_code == 0, shown.output
+    page = Path("page.html").read_text()
+    assert "Virtual chips" in page
+    assert "global+affine" in page
+    assert "Layers of the worst chip" in page
+
+
+def test_a_file_that_is_no_deployment_is_named(place: Path) -> None:
+    export(load_chip("brram-256x64"))
+    Path("other.json").write_text("[]")
+    shown = CliRunner().invoke(app, ["report", "package", "--deployed", "other.json", "-o", "page.html"])
+    assert shown.exit_code == 1
+    assert "other.json is no deployment" in shown.output
