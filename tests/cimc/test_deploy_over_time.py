@@ -20,6 +20,7 @@ from cimc.durations import parse_time, time_text
 from cimc.errors import CimcError
 from cimc.options import Compensate
 from cimc.package import read_package
+from cimc.report.deployment import read_deployments
 from runtime.crossbar.chips import _read
 from runtime.deployment.chips import Chips
 from runtime.deployment.compensation import compensated_gains
@@ -204,9 +205,7 @@ def test_what_a_deployment_says_of_its_chips(place: Path) -> None:
     assert "Layers of the worst chip" in page
 
 
-def test_a_file_that_is_no_deployment_is_named(place: Path) -> None:
-    export(load_chip("brram-256x64"))
-    Path("other.json").write_text("[]")
-    shown = CliRunner().invoke(app, ["report", "package", "--deployed", "other.json", "-o", "page.html"])
-    assert shown.exit_code == 1
-    assert "other.json is no deployment" in shown.output
+def test_a_file_that_is_no_deployment_is_named(tmp_path: Path) -> None:
+    (tmp_path / "other.json").write_text("[]")
+    with pytest.raises(CimcError, match=r"other.json is no deployment; give what `cimc deploy --json` printed"):
+        read_deployments([tmp_path / "other.json"])
