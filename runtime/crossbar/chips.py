@@ -9,6 +9,7 @@ from functools import partial
 from typing import NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
@@ -35,7 +36,7 @@ class HeldByChips(NamedTuple):
 
     def of(self, chip: int) -> Held:
         """What one of them holds."""
-        return Held(*(v[chip] if n in self.own else v for n, v in zip(Held._fields, self.held, strict=True)))
+        return self.held._replace(**{name: getattr(self.held, name)[chip] for name in self.own})
 
 
 def read_on_chips(
@@ -100,8 +101,8 @@ def _read(
 ) -> Array:
     """A piece of samples from number `first` on: [chips, samples, ...]; shared: x is [1, ...]."""
 
-    def one(x: Array, held: Held, key: Array) -> Array:
-        return read_piece(layer, x, held, key, number, first, np.int32(0))
+    def one(x: Array, of_chip: dict[str, Array], key: Array) -> Array:
+        return read_piece(layer, x, held._replace(**of_chip), key, number, first, jnp.int32(0))
 
-    of_chips = Held(*(0 if name in own else None for name in Held._fields))
-    return jax.vmap(one, in_axes=(None if shared else 0, of_chips, 0))(x[0] if shared else x, held, keys)
+    of_chips = {name: getattr(held, name) for name in sorted(own)}
+    return jax.vmap(one, in_axes=(None if shared else 0, 0, 0))(x[0] if shared else x, of_chips, keys)

@@ -165,13 +165,13 @@ def _compensate_by_samples(kinds: Sequence[Compensate], chips: Chips, calibratio
     uses = Counter(node.layer for node in with_bodies(chips.system.network.nodes))
     runs = [start_on_chips(chips, batch) for batch in calibration.batches]
     while (step := runs[0].step) is not None:
-        fitted = isinstance(step, LayerStep) and uses[step.layer] == 1
-        if fitted and Compensate.ranges in kinds:
-            chips = _choose_ranges(chips, step, runs[0])
+        layer = step if isinstance(step, LayerStep) and uses[step.layer] == 1 else None
+        if layer is not None and Compensate.ranges in kinds:
+            chips = _choose_ranges(chips, layer, runs[0])
         made = [read_step(chips, step, run, batch) for run, batch in zip(runs, calibration.batches, strict=True)]
-        if fitted and len(kinds) > (Compensate.ranges in kinds):
-            wanted = [found[step.number] for found in calibration.wanted]
-            chips, made = _fit(kinds, chips, step, wanted, [y for (y,) in made])
+        if layer is not None and len(kinds) > (Compensate.ranges in kinds):
+            wanted = [found[layer.number] for found in calibration.wanted]
+            chips, made = _fit(kinds, chips, layer, wanted, [y for (y,) in made])
         for run, y in zip(runs, made, strict=True):
             run.go_on(y)
     return chips
@@ -188,7 +188,7 @@ def _choose_ranges(chips: Chips, step: LayerStep, run: Run) -> Chips:
 
 def _fit(
     kinds: Sequence[Compensate], chips: Chips, step: LayerStep, wanted: Sequence[Floats], made: Sequence[Floats]
-) -> tuple[Chips, list[list[Floats]]]:
+) -> tuple[Chips, list[Sequence[Floats]]]:
     """With the layer's scales and shifts; and its outputs by batch, scaled and shifted."""
     layer, state, count = chips.system.crossbars[step.layer], chips.state, len(chips)
     parts = [by_chip(y, count) if count > 1 else y[None] for y in made]
@@ -201,7 +201,9 @@ def _fit(
     biases = shifts if bias is None else np.asarray(bias) * scales + shifts
     chips = _with_own(chips, "gain", {step.layer: jnp.asarray(gains, jnp.float32)})
     chips = _with_own(chips, "bias", {step.layer: jnp.asarray(biases, jnp.float32)})
-    scaled = [[_scaled(layer, part, scales, shifts).reshape(y.shape)] for part, y in zip(parts, made, strict=True)]
+    scaled: list[Sequence[Floats]] = [
+        [_scaled(layer, part, scales, shifts).reshape(y.shape)] for part, y in zip(parts, made, strict=True)
+    ]
     return chips, scaled
 
 

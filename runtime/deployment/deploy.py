@@ -113,9 +113,9 @@ class Group:
             quality.add(outputs, batch.samples, reference)
         one = self.quality[0].labelled[0] if self.quality[0].labelled else None
         if one is not None and one.name in ("top1", "accuracy"):
-            labels, outputs = batch.samples.labels_of(one.output), np.stack([part[one.output] for part in made])
-            if labels is not None and outputs.ndim == 3 and labels.ndim == 1:
-                sums = confidence_sums(outputs, labels, softmax=one.softmax)
+            labels, scores = batch.samples.labels_of(one.output), np.stack([part[one.output] for part in made])
+            if labels is not None and scores.ndim == 3 and labels.ndim == 1:
+                sums = confidence_sums(scores, labels, softmax=one.softmax)
                 self.confidence = merge(self.confidence, sums)
 
 

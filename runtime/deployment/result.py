@@ -91,7 +91,7 @@ class Deployment:
 
     def at(self, seconds: float) -> "Deployment":
         """The result so long after programming, one of the times that were asked for."""
-        details = {None: self.details[seconds]} if seconds in self.details else {}
+        details: dict[float | None, Details] = {None: self.details[seconds]} if seconds in self.details else {}
         return replace(self, accuracies=self.aged[seconds], agreement={}, aged={}, details=details, worst=None)
 
     @property
@@ -101,11 +101,14 @@ class Deployment:
 
     @property
     def a_star(self) -> np.ndarray | None:
-        """A*: how far the accuracy of every chip lies from guessing (0) to the baseline (1); None without classes."""
-        if self.classes is None:
+        """A*: how far the accuracy of every chip lies from guessing (0) to the baseline (1).
+
+        None without classes, and where the baseline guesses.
+        """
+        if self.classes is None or self.baseline_accuracy <= 1 / self.classes:
             return None
         guess = 1 / self.classes
-        return (self.accuracies - guess) / max(self.baseline_accuracy - guess, 1e-9)
+        return (self.accuracies - guess) / (self.baseline_accuracy - guess)
 
     @property
     def good(self) -> int:

@@ -12,6 +12,7 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
+import jax
 import numpy as np
 
 import cimc
@@ -52,7 +53,7 @@ def without_calibration(package: Package, artifact: Artifact) -> Package:
     state = initial_state(system)
     for name in state["input_range"]:
         known = float(artifact.state.get(f"input_range/{name}", np.float32(0)))
-        state["input_range"][name] = np.float32(known if known > 0 else 1.0)
+        state["input_range"][name] = jax.device_put(np.float32(known if known > 0 else 1.0))
     return replace(package, program=program_of(system, state))
 
 

@@ -37,6 +37,7 @@ def test_a_star_is_0_for_guesses_and_1_for_the_baseline() -> None:
     result = deployment(accuracies=np.array([0.1, 0.96, 0.53]))
     assert result.a_star == pytest.approx([0, 1, 0.5])
     assert deployment(classes=None).a_star is None
+    assert deployment(baseline_accuracy=0.1).a_star is None, "no way from guessing to a baseline that guesses"
 
 
 def test_iso_accuracy_is_asked_one_hour_after_programming() -> None:
