@@ -59,7 +59,8 @@ CLASSES = {
     "Artifact": "model network chip chip_text mapping state history",
     "Compiled": "artifact verification notes digital_choice layout_choice",
     "Dataset": "name train test synthetic classes preprocess validation",
-    "Deployment": "accuracies baseline_accuracy required measure agreement aged dies",
+    "Deployment": "accuracies baseline_accuracy required measure agreement aged dies details classes compensation "
+    "stuck_shares worst",
     "FittedDevice": "device text pulses drift",
     "FrankWolfe": "constraint radius density averaging",
     "Measured": "name chip deviation_uS beyond_tolerance",
