@@ -57,7 +57,7 @@ if TYPE_CHECKING:
         Write,
     )
     from cimc.package import Package, read_package, write_package
-    from runtime.deployment.deploy import Deployment
+    from runtime.deployment.result import Deployment
     from runtime.training.frank_wolfe import FrankWolfe
     from runtime.training.options import Policy, TrainingOptions
 
@@ -71,7 +71,7 @@ _PUBLIC = {
     "Compiled": "cimc.api.compile",
     "Constraint": "cimc.options",
     "Dataset": "cimc.dataset",
-    "Deployment": "runtime.deployment.deploy",
+    "Deployment": "runtime.deployment.result",
     "DeviceFile": "cimc.device_file",
     "DiePlacement": "cimc.options",
     "FittedDevice": "cimc.api.fit_device",

@@ -206,11 +206,10 @@ class Chip(Section):
         """
         assert self.adc.bits is not None
         assert self.input.bits is not None
-        cell, top = self.cell, self.top_input(signed)
+        cell, drive, serial = self.cell, self.top_drive(signed), self.input.encoding == "bit-serial"
         if self.adc.sense == "voltage":
             assert self.adc.range_mV is not None
-            return self.adc.range_mV * 1e-3 / self.top_code(signed) / cell.read_voltage_V * top
-        serial, drive = self.input.encoding == "bit-serial", self.top_drive(signed)
+            return self.adc.range_mV * 1e-3 / self.top_code(signed) / cell.read_voltage_V * drive
         if self.adc.range_uA is not None:
             return (
                 self.adc.range_uA
@@ -248,8 +247,10 @@ class Chip(Section):
 def _scheme_of(chip: Chip) -> Scheme:
     cell, weights = chip.cell, chip.weights
     middle = cell.conductance_min_uS + cell.window_uS / 2
-    if cell.programmable_uS is not None:
-        middle = min(cell.programmable_uS, key=lambda state: abs(state - middle))
+    if cell.levels is not None:
+        middle = cell.conductance_min_uS + cell.window_uS * round((cell.levels - 1) / 2) / (cell.levels - 1)
+    elif cell.level_uS is not None:
+        middle = min(cell.level_uS, key=lambda state: abs(state - middle))
     window = DeviceWindow(cell.conductance_min_uS, cell.window_uS, middle)
     return make_scheme(
         weights.scheme,

@@ -3,6 +3,8 @@
 import difflib
 import math
 import operator
+import re
+from collections.abc import Sequence
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -151,13 +153,33 @@ class Correct(StrEnum):
 
 
 class Compensate(StrEnum):
-    """What the digital side makes up for when devices have drifted. global: a scale of each layer; column: of each of
-    its columns.
+    """What the digital side makes up for when devices have drifted, in the order in which it does.
+
+    By reads of the devices: global: a scale of each layer; column: of each of its columns. By samples, layer after
+    layer: ranges: the input ranges are chosen again; bn: mean and sd of each channel become those of the exact network;
+    affine: scale and shift of each column by regression of what the exact network gives on what the chip gives.
     """
 
     none = "none"
     global_ = "global"
     column = "column"
+    ranges = "ranges"
+    bn = "bn"
+    affine = "affine"
+
+
+BY_SAMPLES = (Compensate.ranges, Compensate.bn, Compensate.affine)
+
+
+def parse_compensate(given: str | Sequence[str]) -> tuple[Compensate, ...]:
+    """The compensations that are named, with `+` or `,` between or one by one, in the order in which they are done.
+
+    Raises:
+        CimcError: one is none.
+    """
+    names = re.split("[+,]", given) if isinstance(given, str) else given
+    chosen = {check_choice(Compensate, "compensate", name.strip()) for name in names}
+    return tuple(kind for kind in Compensate if kind in chosen and kind is not Compensate.none)
 
 
 class DiePlacement(StrEnum):

@@ -11,7 +11,7 @@ from jax import Array
 
 from cimc.api.progress import Note
 from cimc.dataset import Preprocess, Samples
-from runtime.deployment.deploy import program_chip
+from runtime.deployment.programming import program_chip
 from runtime.network.stepwise import Arrays
 from runtime.system.carry import Carry, carried
 from runtime.system.inference import batches, outputs_exactly, outputs_on_arrays
@@ -55,7 +55,7 @@ def compare_export(
         exact: parameters of the float network (`exact_parameters`).
         carry, input_range: as of `runtime.system.carry.carried`.
         layers: whether what each layer loses is among the notes, in any case.
-        stuck: as of `runtime.deployment.deploy.program_chip`.
+        stuck: as of `runtime.deployment.programming.program_chip`.
         note: takes a line where the agreement is low.
     """
     program_key, read_key = jax.random.split(key)

@@ -21,7 +21,7 @@ from cimc.mapping import Mapping
 from passes.mapper.options import MappingOptions
 from runtime.crossbar.keys import new_key
 from runtime.crossbar.xla import use_compilation_cache
-from runtime.deployment.deploy import program_chip
+from runtime.deployment.programming import program_chip
 from runtime.network.load import load_network
 from runtime.system.calibration import calibration_index
 from runtime.system.choose_scales import choose_scales

@@ -12,12 +12,13 @@ from cimc.dataset import Dataset
 from cimc.durations import parse_time
 from cimc.errors import CimcError
 from cimc.fault_map import Die, read_die, read_dies
-from cimc.options import Compensate, check_choice, check_number, check_seed, check_whole
+from cimc.options import BY_SAMPLES, check_number, check_seed, check_whole, parse_compensate
 from cimc.package import Package, read_package
 from cimc.wiring import layers_on_die
 from runtime.crossbar.xla import use_compilation_cache
-from runtime.deployment.deploy import Deployment, errors_of_first_chip
 from runtime.deployment.deploy import deploy as deploy_program
+from runtime.deployment.deploy import errors_of_first_chip
+from runtime.deployment.result import Deployment
 from runtime.network.load import load_network
 from runtime.system.carry import Carry, check_carry
 from runtime.system.inputs import check_range, match_data
@@ -38,10 +39,12 @@ def deploy(
     memory: int | None = None,
     carry: Carry = MappingProxyType({}),
     at: Sequence[str | float] = (),
-    compensate: Compensate | str = Compensate.none,
+    compensate: str | Sequence[str] = "none",
+    calibrate: Dataset | None = None,
     faults: str | Path | None = None,
     dies: str | Path | None = None,
     energy: bool = False,
+    layers: bool = False,
     progress: Progress = silent,
     note: Note = unsaid,
 ) -> Deployment:
@@ -58,12 +61,15 @@ def deploy(
             counts.
         at: times after programming at which every chip is measured too: seconds, or a text such as `"1h"`
             (s, min, h, d, w, y).
-        compensate: what the digital side makes up for at these times, by reads of the devices: none, global (a scale a
-            layer) or column (one a column).
+        compensate: what the digital side makes up for at these times; several with `+` between or one by one. By reads
+            of the devices global (a scale a layer) or column (one a column); by samples ranges (input ranges), bn (mean
+            and sd of every channel) and affine (scale and shift of every column): `runtime.deployment.compensation`.
+        calibrate: the samples for that, its training split; no labels needed. None: the training split of `data`.
         faults: a fault map (`cimc.fault_map`): every chip has these stuck devices. None: those of the die that the
             package was made for, else as the description says.
         dies: a folder of fault maps, each of a real die.
         energy: what the reads of each sample take on the first chip by their data (`runtime.system.read_energy`).
+        layers: find what each layer of the worst chip loses, and what it costs the outputs.
         progress: called with the samples done on all chips and at all times, of how many.
         note: called with a line for what the user should know of the data, and where the agreement is low.
 
@@ -81,16 +87,20 @@ def deploy(
     check_carry(system.network, carry)
     data = match_data(system.network, data, free_batch=False, carried=carry.values())
     check_range(data, system.network, contents.mapping.input_range, note)
-    chosen = check_choice(Compensate, "compensate", compensate)
+    chosen = parse_compensate(compensate)
     seconds = tuple(dict.fromkeys(parse_time(time) for time in at))
-    if chosen is not Compensate.none and not seconds:
-        raise CimcError(f"compensate {chosen} makes up for what time does; say when with at, such as --at 1h,1y")
-    names, stuck = [], []
-    for die in _dies(contents, faults, dies):
-        names.append(die.name)
-        stuck.append(layers_on_die(contents.mapping, contents.wiring, die.stuck))
+    if chosen and not seconds:
+        names = "+".join(chosen)
+        raise CimcError(f"compensate {names} makes up for what time does; say when with at, such as --at 1h,1y")
+    if calibrate is not None:
+        calibrate = match_data(system.network, calibrate, free_batch=False, carried=carry.values())
+    samples = calibrate or data
+    if any(kind in BY_SAMPLES for kind in chosen) and not len(samples.train):
+        raise CimcError(f"{samples.name} has no training samples to compensate by; give some with --calibrate")
+    real = list(_dies(contents, faults, dies))
+    stuck = [layers_on_die(contents.mapping, contents.wiring, die.stuck) for die in real]
     if dies is not None:
-        chips *= len(names)
+        chips *= len(real)
     total = chips * len(data.test) * (1 + len(seconds))
     result = deploy_program(
         system,
@@ -106,8 +116,10 @@ def deploy(
         input_range=contents.mapping.input_range,
         at=seconds,
         compensate=chosen,
+        calibrate=(samples.train, samples.preprocess),
         stuck=stuck,
         energy=energy,
+        layers=layers,
         progress=lambda done: progress(done, total),
     )
     if seconds and not contents.chip.cell.ages:
@@ -117,7 +129,7 @@ def deploy(
         partial(errors_of_first_chip, system, contents.program, data, chips=chips, seed=seed, carry=carry, stuck=stuck),
         note,
     )
-    return result if dies is None else replace(result, dies=tuple(names * (chips // len(names))))
+    return result if dies is None else replace(result, dies=tuple([die.name for die in real] * (chips // len(real))))
 
 
 def _dies(package: Package, faults: str | Path | None, folder: str | Path | None) -> Iterable[Die]:

@@ -18,7 +18,7 @@ from cimc.errors import CimcError
 from cimc.options import check_seed, check_whole
 from runtime.crossbar.keys import new_key
 from runtime.crossbar.xla import use_compilation_cache
-from runtime.deployment.deploy import program_chip
+from runtime.deployment.programming import program_chip
 from runtime.system.calibration import calibration_index
 from runtime.system.carry import Carry, carried, check_carry
 from runtime.system.choose_scales import choose_scales

@@ -25,12 +25,11 @@ from cimc.commands.options import (
 )
 from cimc.commands.read_energy_table import show as show_energy
 from cimc.durations import time_text
-from cimc.options import Compensate
 
 if TYPE_CHECKING:
     import numpy as np
 
-    from runtime.deployment.deploy import Deployment
+    from runtime.deployment.result import Deployment
 
 
 def deploy(
@@ -63,14 +62,25 @@ def deploy(
         str | None, typer.Option(help="Times after programming to measure at too, such as 1s,1h,1d,1y.")
     ] = None,
     compensate: Annotated[
-        Compensate,
-        typer.Option(help="What the digital side makes up for at these times: a scale a layer, or one a column."),
-    ] = Compensate.none,
+        str,
+        typer.Option(
+            metavar="KIND[+KIND...]",
+            help="What the digital side makes up for at these times: by reads global (a scale a layer) or column; by "
+            "samples ranges (input ranges), bn (mean and sd of channels), affine (scale and shift of columns).",
+        ),
+    ] = "none",
+    calibrate: Annotated[
+        str | None, typer.Option(help="Samples for that, as --data; no labels needed. Default: its training samples.")
+    ] = None,
     faults: Annotated[
         Path | None, typer.Option(help="Fault map (CSV or NPZ): every chip has these stuck devices.")
     ] = None,
     dies: Annotated[Path | None, typer.Option(help="Folder of fault maps, each of a real die.")] = None,
     energy: Energy = False,
+    layers: Annotated[
+        bool, typer.Option("--layers", help="What each layer of the worst chip loses, and what it costs the outputs.")
+    ] = False,
+    csv: Annotated[Path | None, typer.Option(help="Table to write: a row for every chip and time.")] = None,
     seed: Seed = 0,
     as_json: Json = False,
 ) -> None:
@@ -79,11 +89,13 @@ def deploy(
     Example: cimc deploy package/ --data mnist --chips 100 --at 1h,1d,1y --compensate global
     """
     import cimc
+    from cimc.commands.chip_rows import write_rows
     from cimc.commands.console import noting, progress_bar
-    from runtime.deployment.deploy import summary
+    from runtime.deployment.result import rows_of_chips, summary
 
     size = parse_memory(memory)
     dataset = load_data(data, data_dir, mean=mean, std=std, channels_last=channels_last)
+    others = calibrate and load_data(calibrate, data_dir, mean=mean, std=std, channels_last=channels_last)
     notes, note = noting("deploy")
     with progress_bar("deploy") as bar:
         result = cimc.deploy(
@@ -98,12 +110,16 @@ def deploy(
             carry=parse_carry(carry),
             at=() if at is None else at.split(","),
             compensate=compensate,
+            calibrate=others or None,
             faults=faults,
             dies=dies,
             energy=energy,
+            layers=layers,
             progress=lambda done, total: bar(done, total, ""),
             note=note,
         )
+    if csv is not None:
+        write_rows(csv, rows_of_chips(result))
     emit({**summary(result), "notes": notes}, lambda: show(result, dataset.label), as_json=as_json)
 
 
@@ -112,21 +128,61 @@ def show(result: "Deployment", data: str) -> None:
     from cimc.commands.console import print_table, say
 
     name = result.measure.replace("_", " ")
-    rows = [[name, *spread_of(result.accuracies)], ["normalised", *spread_of(result.normalized)]]
     if result.dies:
         of_dies = [[die, f"{value:.4f}"] for die, value in zip(result.dies, result.accuracies.tolist(), strict=True)]
         print_table(f"dies on {data}", ["die", name], of_dies)
     print_table(
         f"{len(result.accuracies)} {'programmed dies' if result.dies else 'virtual chips'} on {data}",
         ["", "mean", "sd", "min", "5 %", "median"],
-        rows,
+        measured_rows(result),
         f"normalised by {result.baseline_accuracy:.4f}",
     )
     if result.aged:
         print_table(f"over time: {name}", ["after", "mean", "sd", "min", "5 %", "median", "yield"], aged_rows(result))
     if result.energy_mj:
         show_energy(result.energy_mj, "energy of one input, first chip")
-    say(f"yield {result.yield_fraction:.0%} (chips with a normalised {name} of at least {result.required:g})")
+    for line in (*lines_of(result), yield_line(result)):
+        say(line)
+
+
+def measured_rows(result: "Deployment") -> list[list[str]]:
+    """A row a figure: over the chips."""
+    rows = [[result.measure.replace("_", " "), *spread_of(result.accuracies)]]
+    rows.append(["normalised", *spread_of(result.normalized)])
+    if result.a_star is not None:
+        rows.append(["A*", *spread_of(result.a_star)])
+    if (details := result.details.get(None)) is not None:
+        rows.append(["agreement with float32", *spread_of(details.agreement)])
+        if details.calibration_error is not None:
+            rows.append(["calibration error", *spread_of(details.calibration_error)])
+    return rows
+
+
+def lines_of(result: "Deployment") -> list[str]:
+    """What else there is to say: what compensation costs, iso-accuracy, the worst chip and why."""
+    lines = [f"compensation {kind}: {number:,} digital numbers a chip" for kind, number in result.compensation.items()]
+    if result.iso_accuracy is not None:
+        lines.append(f"iso-accuracy (mean A* above 99 % after 1 h): {'yes' if result.iso_accuracy else 'no'}")
+    worst = result.worst
+    if worst is not None:
+        stuck = f", {worst.stuck_share:.2%} of its devices stuck" if worst.stuck_share else ""
+        lines.append(f"worst chip: number {worst.chip}, {worst.value:.4f}{stuck}")
+        powers = sorted(worst.layers, key=lambda one: one.own_error / (one.signal or 1.0), reverse=True)
+        lines += [f"  {one.name}: {one.figures['own_snr_db']:.1f} dB by itself" for one in powers[:3] if one.own_error]
+        costs = sorted(worst.sensitivities, key=lambda one: -one.error)
+        lines += [
+            f"  {'+'.join(one.layers)} alone on its arrays: outputs {one.snr_db:.1f} dB, {one.agreement:.1%} agree"
+            for one in costs[:3]
+            if one.snr_db is not None
+        ]
+    return lines
+
+
+def yield_line(result: "Deployment") -> str:
+    """The yield with its interval."""
+    low, high = result.yield_interval
+    required = f"chips with a normalised {result.measure.replace('_', ' ')} of at least {result.required:g}"
+    return f"yield {result.yield_fraction:.0%} ({required}; 95 % interval {low:.0%} to {high:.0%})"
 
 
 def aged_rows(result: "Deployment") -> list[list[str]]:

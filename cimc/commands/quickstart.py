@@ -40,7 +40,7 @@ def walk(folder: Path, seed: int, *, quiet: bool) -> dict[str, Any]:
     import cimc
     from cimc.commands.console import progress_bar
     from cimc.report.pictures import arrays_picture, training_picture
-    from runtime.deployment.deploy import summary
+    from runtime.deployment.result import summary
 
     began = time.perf_counter()
     try:

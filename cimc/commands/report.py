@@ -11,24 +11,36 @@ from cimc.commands.options import Json, emit
 def report(
     artifact: Annotated[Path, typer.Argument(help="Compiled or trained .cim file, or a package folder.")],
     output: Annotated[Path, typer.Option("-o", "--output", help="HTML page to write.")],
+    deployed: Annotated[
+        list[Path] | None,
+        typer.Option(metavar="FILE", help="Of a package: what cimc deploy --json printed; repeatable, to compare."),
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """Write one self-contained page: network, array floor plan, pipeline, cost, conductance histograms.
 
-    Of a package: how it agrees with float32, and what each of its layers loses (export --layers).
+    Of a package: how it agrees with float32, what each of its layers loses (export --layers), and its virtual chips.
 
     Example: cimc report lenet1.cim -o report.html
     """
     from cimc.artifact import read_artifact
     from cimc.commands.console import say
+    from cimc.errors import CimcError
     from cimc.files import require_different
     from cimc.package import Package, read_package
+    from cimc.report.deployment import read_deployments
     from cimc.report.losses import package_report
     from cimc.report.page import report as artifact_report
     from cimc.report.page import write_page
 
     require_different(artifact, output)
     contents = read_package(artifact) if artifact.is_dir() else read_artifact(artifact)
-    write_page(package_report(contents) if isinstance(contents, Package) else artifact_report(contents), output)
+    if isinstance(contents, Package):
+        page = package_report(contents, read_deployments(deployed or []))
+    elif deployed:
+        raise CimcError(f"--deployed goes with a package folder, and {artifact} is a .cim file")
+    else:
+        page = artifact_report(contents)
+    write_page(page, output)
     figures = {"model": contents.model, "chip": contents.chip.name, "report": str(output)}
     emit(figures, lambda: say(f"wrote {output}; open it in a browser"), as_json=as_json)

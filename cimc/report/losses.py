@@ -2,9 +2,11 @@
 
 from collections.abc import Mapping
 from html import escape
+from types import MappingProxyType
 from typing import Any
 
 from cimc.package import Package
+from cimc.report.deployment import Deployed, deployment_section
 from cimc.report.drawings import NAMES, PAGE
 from cimc.report.html import section, table
 from cimc.report.page import page_of
@@ -14,8 +16,11 @@ CONDITIONS = {"noise_off": "without noise", "noise_on": "one virtual chip, with 
 LANE = 20  # pixels a layer
 
 
-def package_report(package: Package) -> str:
-    """The page: HTML without scripts and without any reference to another file."""
+def package_report(package: Package, deployments: Mapping[str, Deployed] = MappingProxyType({})) -> str:
+    """The page: HTML without scripts and without any reference to another file.
+
+    deployments: of the package, by name (`cimc.report.deployment.read_deployments`).
+    """
     notes, title = package.notes, f"{package.model} for {package.chip.name}"
     return page_of(
         title,
@@ -23,6 +28,7 @@ def package_report(package: Package) -> str:
             f"<h1>{escape(title)}</h1><p class=note>{escape(package.chip.description)}</p>",
             _agreement(notes["agreement"]) if "agreement" in notes else "",
             _layers(notes.get("layers")),
+            deployment_section(deployments),
         ],
     )
 

@@ -9,7 +9,6 @@ import math
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
 from itertools import product
 from typing import NamedTuple
 
@@ -21,10 +20,10 @@ from numpy.typing import NDArray
 
 from cimc.planes import planes_of
 from cimc.window import Window, output_sizes
+from runtime.crossbar.cell_wires import as_read
 from runtime.crossbar.keys import derive
 from runtime.crossbar.product import Crossbar, apply_inputs, clipped_conversions, read_vectors, scale_sums
 from runtime.crossbar.unfold import fold_output
-from runtime.crossbar.wiring import as_read
 from runtime.crossbar.xla import jit
 
 Floats = NDArray[np.float32]
@@ -78,11 +77,10 @@ def read_in_pieces(
     Returns:
         [samples, columns, *spatial], or [samples, vectors, columns].
     """
-    sizes, columns = _sizes(layer, x), held.conductance.shape[-1]
-    y = np.empty((len(x), *sizes, columns) if layer.window is None else (len(x), columns, *sizes), np.float32)
+    y = np.empty((len(x), *output_shape(layer, x, held.conductance.shape[-1])), np.float32)
     if not y.size:
         return y
-    held = held._replace(conductance=as_read(layer.wiring, held.conductance))
+    held = held._replace(conductance=as_read(layer.wires, held.conductance))
     axis, cut = 1 if layer.window is None else 2, _cut(layer, x, held)
     piece, taken = _strips(layer, x, cut) if cut.strips > 1 else _samples(layer, x, cut)
     running: deque[tuple[Floats, Array]] = deque()
@@ -113,7 +111,7 @@ def clipped_share(layer: Crossbar, x: Floats, held: Held, key: Array | None) -> 
     piece, taken = _strips(layer, x, cut) if cut.strips > 1 else _samples(layer, x, cut)
     inputs = taken(0, 0)
     images = inputs.reshape(-1, inputs.shape[-1]).T if piece.window is None else np.moveaxis(inputs, 0, -1)
-    seen = as_read(layer.wiring, held.conductance)
+    seen = as_read(layer.wires, held.conductance)
     return float(_clipped(piece, images, seen, held.input_range, key, held.input_factor))
 
 
@@ -123,6 +121,12 @@ _clipped = jit(clipped_conversions, static_argnums=0)
 def _cut(layer: Crossbar, x: Floats, held: Held) -> Cut:
     limit = max(PIECE_BYTES, 2 * 4 * held.conductance.size)
     return cut_layer(limit // bytes_of_mvm(layer, *held.conductance.shape), _sizes(layer, x), len(x))
+
+
+def output_shape(layer: Crossbar, x: Floats, columns: int) -> tuple[int, ...]:
+    """Sizes of the output of a sample of inputs [samples, ...]: columns first, or the number of vectors."""
+    sizes = _sizes(layer, x)
+    return (*sizes, columns) if layer.window is None else (columns, *sizes)
 
 
 def _sizes(layer: Crossbar, x: Floats) -> tuple[int, ...]:
@@ -197,8 +201,7 @@ def keys_of_samples(key: Array, number: Array | int, first: Array | int, samples
     return jax.vmap(lambda sample: jax.random.fold_in(use, sample))(first + jnp.arange(samples, dtype=jnp.int32))
 
 
-@partial(jit, static_argnums=0)
-def _read_piece(
+def read_piece(
     layer: Crossbar, x: Array, held: Held, key: Array | None, number: Array, first: Array, strip: Array
 ) -> Array:
     """A piece of samples from number `first` on, whose images come second here: patches copy whole rows of an image."""
@@ -215,6 +218,9 @@ def _read_piece(
     if layer.window is None:
         return y.T.reshape(*x.shape[:-1], -1)
     return jnp.moveaxis(fold_output(y, inputs.shape, layer.window)[..., 0], 0, 1)
+
+
+_read_piece = jit(read_piece, static_argnums=0)
 
 
 def _over_images(window: Window) -> Window:

@@ -26,12 +26,12 @@ from cimc.planes import Planes, planes_of
 from cimc.scheme import weighted_sum
 from cimc.units import count_scale, idle_target
 from cimc.window import Window
+from runtime.crossbar.cell_wires import CellWires
 from runtime.crossbar.conversions import Applied, convert, count_codes, row_blocks
 from runtime.crossbar.converters import dac
 from runtime.crossbar.groups import Sets, by_group, for_groups, split_groups
 from runtime.crossbar.keys import derive
 from runtime.crossbar.unfold import unfold
-from runtime.crossbar.wiring import Wiring
 from runtime.crossbar.xla import once, rounded
 
 
@@ -46,7 +46,7 @@ class Crossbar:
     backward: how the input gradient is computed: with the digital copy, or by a transposed read of the arrays.
     groups: of a grouped convolution, each with its own inputs; rows count those of one group. groups_at_once: groups
         that are driven together, with the idle current of each in the columns of the others.
-    wiring: of arrays whose wires change what reads see of the devices (`as_read`).
+    wires: of arrays whose wires change what reads see of the devices (`as_read`).
     """
 
     chip: Chip
@@ -57,7 +57,7 @@ class Crossbar:
     backward: Backward = Backward.digital
     groups: int = 1
     groups_at_once: int = 1
-    wiring: Wiring | None = None
+    wires: CellWires | None = None
 
 
 def apply_inputs(

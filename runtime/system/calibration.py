@@ -79,7 +79,7 @@ def calibrate(
             fitted[step.layer] = found._replace(bias=bias_of(system, state, step.layer))
             best = np.float32(fitted[step.layer].input_range)
         else:
-            best = _best_range(system, step, x, fitted.get(step.layer) or held_of(system, state, step.layer), key)
+            best = best_range(system, step, x, fitted.get(step.layer) or held_of(system, state, step.layer), key)
         chosen[step.layer] = max(best, chosen.get(step.layer, best))
         held = fitted.get(step.layer) or held_of(system, state, step.layer)
         held = held._replace(input_range=jnp.asarray(chosen[step.layer]))
@@ -152,8 +152,17 @@ def _looked_at(system: System, state: State, samples: Samples, preprocess: Prepr
     return steps[:: -(-len(steps) // CALIBRATION_BATCHES)]
 
 
-def _best_range(system: System, step: LayerStep, x: Floats, held: Held, key: Array | None) -> np.float32:
-    """As `calibrating_product` chooses it, with the programs that inference itself uses."""
+def best_range(system: System, step: LayerStep, x: Floats, held: Held, key: Array | None) -> np.float32:
+    """The input range with which a layer's outputs err least from the products with the conductances as they are.
+
+    As `calibrating_product` chooses it, with the programs that inference itself uses.
+
+    Args:
+        system, step: the layer.
+        x: its input.
+        held: what chip and digital side hold of it.
+        key: for noise; None: none.
+    """
     if system.chip.input.bits is None:
         return np.float32(1)
     crossbar, (inputs, _) = system.crossbars[step.layer], samples_first(system, step, x)

@@ -154,7 +154,7 @@ class _Trial:
     def __init__(self, case: Case, seen: Seen) -> None:
         groups, (rows, columns) = case.layer.groups, case.weight.shape
         # Some of the columns lie on no wires; what these take is the digital side's to correct.
-        self._case, self._layer = case, replace(case.layer, window=None, wiring=None)
+        self._case, self._layer = case, replace(case.layer, window=None, wires=None)
         self._vectors = seen.vectors[None]
         by_group = seen.vectors.reshape(-1, groups, rows).swapaxes(0, 1)
         weight = case.weight.reshape(rows, groups, -1).swapaxes(0, 1)

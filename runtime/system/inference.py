@@ -38,14 +38,20 @@ class Batch:
 
 
 def batches(
-    network: Network, samples: Samples, preprocess: Preprocess, memory: int | None = None, *, steps: bool = False
+    network: Network,
+    samples: Samples,
+    preprocess: Preprocess,
+    memory: int | None = None,
+    *,
+    steps: bool = False,
+    times: int = 1,
 ) -> Iterator[Batch]:
     """All samples in batches that fit into the memory; arguments as `predict`.
 
-    steps: the samples are the steps of a stream, so that a free batch is 1.
+    steps: the samples are the steps of a stream, so that a free batch is 1. times: that a free batch is run at once.
     """
     single = has_whole_calls(network, samples) or (steps and fixed_batch(network) is None)
-    size = 1 if single else batch_size(network, memory)
+    size = 1 if single else max(batch_size(network, memory) // times, 1)
     for first in range(0, len(samples), size):
         some = samples.take(slice(first, min(first + size, len(samples))))
         yield Batch(first, some, feeds_of(network, some, preprocess, size))

@@ -27,10 +27,10 @@ from cimc.chip import Chip
 from cimc.planes import planes_of
 from cimc.scheme import weighted_sum
 from cimc.units import count_scale, dac_gain, idle_target, levels_per_product
+from runtime.crossbar.cell_wires import as_read
 from runtime.crossbar.groups import Sets
 from runtime.crossbar.pieces import Floats, Held
 from runtime.crossbar.product import Crossbar, as_sets
-from runtime.crossbar.wiring import as_read
 from runtime.system.fit_scales import rows_of_channels
 
 MOST_MVMS, LEAST_MVMS = 256, 16  # of a layer; between them as many as take MOST_PRODUCTS
@@ -214,7 +214,7 @@ def _copy(
     factors = np.broadcast_to(row_factors(layer, held.input_factor, weight), (rows, columns))
     of_rows = factors[:, :: columns // layer.groups].T.reshape(-1, 1)
     conductance, exact_weight = np.asarray(held.conductance), exact[0]
-    seen = np.asarray(as_read(layer.wiring, held.conductance))
+    seen = np.asarray(as_read(layer.wires, held.conductance))
     if layer.groups_at_once > 1:
         sets = Sets(layer.groups, layer.groups_at_once, rows, layer.read_rows)
         idle = idle_target(layer.chip)

@@ -3,10 +3,10 @@
 import jax.numpy as jnp
 from jax import Array
 
+from runtime.crossbar.cell_wires import as_read
 from runtime.crossbar.groups import by_group, split_groups
 from runtime.crossbar.layer import layer_output
 from runtime.crossbar.unfold import fold_output, unfold
-from runtime.crossbar.wiring import as_read
 from runtime.network.network import Network
 from runtime.network.scan import Product
 from runtime.system.state import State, System, bias_of, gain_name, gain_of
@@ -16,7 +16,7 @@ def state_as_read(system: System, state: State) -> State:
     """The state with the conductances that reads see through the wires of the arrays."""
     if not system.chip.wires.in_conductances:
         return state
-    seen = {name: as_read(system.crossbars[name].wiring, held) for name, held in state["conductance"].items()}
+    seen = {name: as_read(system.crossbars[name].wires, held) for name, held in state["conductance"].items()}
     return {**state, "conductance": seen}
 
 

@@ -17,11 +17,11 @@ import optax
 from jax import Array
 
 from cimc.units import pair_targets, pair_weight
+from runtime.crossbar.cell_wires import as_read
 from runtime.crossbar.layer import layer_output
 from runtime.crossbar.pieces import Floats, Held
 from runtime.crossbar.product import Crossbar
 from runtime.crossbar.unfold import unfold
-from runtime.crossbar.wiring import as_read
 from runtime.crossbar.xla import jit
 
 STEPS, VECTORS_A_STEP = 200, 256
@@ -89,7 +89,7 @@ def _descend(layer: Crossbar, vectors: Array, wanted: Array, held: Held, free: A
             fitted.weight * held.weight_range,
             held.gain * jnp.exp(fitted.scale),
             fitted.bias * sd,
-            as_read(layer.wiring, targets(fitted)),
+            as_read(layer.wires, targets(fitted)),
             held.weight_range,
             held.input_range,
             noise,

@@ -15,8 +15,8 @@ from cimc.errors import CimcError
 from cimc.mapping import Mapping
 from cimc.options import Backward
 from cimc.units import pair_targets, pair_weight
+from runtime.crossbar.cell_wires import cell_wires_of
 from runtime.crossbar.product import Crossbar
-from runtime.crossbar.wiring import wiring_of
 from runtime.devices.device import device_of
 from runtime.network.network import Network
 
@@ -87,7 +87,7 @@ def build_system(network: Network, mapping: Mapping, chip: Chip, backward: Backw
             groups_at_once=layer.groups_per_read or 1,
             window=network.windows[layer.name],
             backward=backward,
-            wiring=wiring_of(mapping, layer.name, chip),
+            wires=cell_wires_of(mapping, layer.name, chip),
         )
     biases = {node.name: node.inputs[2] for node in network.layers() if len(node.inputs) > 2}
     return System(network, chip, crossbars, biases, mapping)

@@ -25,10 +25,10 @@ from pydantic import Field
 
 from cimc.chip import Chip
 from cimc.units import pair_targets
+from runtime.crossbar.cell_wires import as_read
 from runtime.crossbar.layer import layer_output
 from runtime.crossbar.normal import normal
 from runtime.crossbar.unfold import fold_output
-from runtime.crossbar.wiring import as_read
 from runtime.crossbar.xla import jit
 from runtime.network.scan import Product
 from runtime.system.state import State, System, bias_of, gain_of
@@ -93,7 +93,7 @@ def _product(options: HardwareAware, system: System, state: State) -> Product:
             error = options.noise * normal(jax.random.fold_in(key, 0), weight.shape)
             pairs = _moved(pairs, weight / weight_range, error, system.chip)
             weight = weight + error * weight_range
-        bias, pairs = bias_of(system, state, name), as_read(crossbar.wiring, pairs)
+        bias, pairs = bias_of(system, state, name), as_read(crossbar.wires, pairs)
         y = layer_output(crossbar, x, weight, gain, bias, pairs, weight_range, input_range, None)
         if key is not None and options.output_noise:
             sd = jax.lax.stop_gradient(options.output_noise * input_range * weight_range * gain)

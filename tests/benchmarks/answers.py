@@ -29,7 +29,7 @@ from passes.mapper.options import MappingOptions
 from passes.repeat_rows import repeat_rows
 from runtime.crossbar.keys import new_key
 from runtime.crossbar.xla import use_compilation_cache
-from runtime.deployment.deploy import program_chip
+from runtime.deployment.programming import program_chip
 from runtime.network.load import load_network
 from runtime.system.calibration import calibrate, calibration_index
 from runtime.system.inference import batches, exact_parameters, outputs_exactly, outputs_on_arrays

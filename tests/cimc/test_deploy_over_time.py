@@ -1,28 +1,37 @@
 """Virtual chips after a time: each is the same chip at every time, its devices as their laws say."""
 
+import csv
+import json
 from pathlib import Path
+from typing import Any
 
 import jax
 import numpy as np
 import onnx
 import pytest
 from onnx import helper
+from typer.testing import CliRunner
 
 import cimc
 from cimc.chip import Chip, load_chip
+from cimc.commands.main import app
 from cimc.data.load import load
 from cimc.device_time import Drift, Faults, Flicker, StateLaw
 from cimc.durations import parse_time, time_text
 from cimc.errors import CimcError
 from cimc.options import Compensate
 from cimc.package import read_package
+from cimc.report.deployment import read_deployments
+from runtime.crossbar.chips import _read
+from runtime.deployment.chips import Chips
 from runtime.deployment.compensation import compensated_gains
-from runtime.deployment.deploy import age_chip, aged_system, program_chip
+from runtime.deployment.programming import age_chip, aged_system, program_chip
 from runtime.network.load import load_network
 from runtime.system.program import programmed_state
 from runtime.system.state import build_system, gain_of
 from tests.networks import network_proto, weights
 
+KEYS = jax.random.split(jax.random.key(1), 1)
 DRIFT = Drift(start_s=20.0, exponent=StateLaw(constant=0.05), exponent_sd=StateLaw(constant=0.02))
 
 
@@ -127,11 +136,13 @@ def test_a_drift_that_all_devices_share_is_compensated_whole(place: Path) -> Non
     contents = read_package(Path("package"))
     system = build_system(load_network(contents.network), contents.mapping, contents.chip)
     state = programmed_state(system, contents.program)
-    new = {**state, "conductance": program_chip(system, state, jax.random.key(0))}
-    old = {**state, "conductance": age_chip(system, new["conductance"], year, jax.random.key(0))}
+    written = program_chip(system, state, jax.random.key(0))
+    later = age_chip(system, written, year, jax.random.key(0))
+    new, old = (Chips(system, state, {"conductance": {"fc": held["fc"][None]}}, KEYS) for held in (written, later))
     for kind in (Compensate.global_, Compensate.column):
-        gains = compensated_gains(kind, (system.chip, system.chip), new, old, jax.random.key(1))["fc"]
-        np.testing.assert_allclose(gains, gain_of(state, "fc") * (year / 20) ** 0.08, rtol=1e-4)
+        gains = compensated_gains(kind, new, old, KEYS)["fc"]
+        factor = np.asarray(gains) / np.asarray(gain_of(state, "fc"))
+        np.testing.assert_allclose(factor, np.full(factor.shape, (year / 20) ** 0.08), rtol=1e-4)
 
 
 def test_compensation_needs_a_time(place: Path) -> None:
@@ -156,3 +167,47 @@ def test_a_time_that_is_too_long_is_refused(text: str | float) -> None:
 def test_what_is_no_time_is_refused(text: str) -> None:
     with pytest.raises(CimcError, match="no span of time; give a number and a unit"):
         parse_time(text)
+
+
+def test_any_number_of_chips_is_one_program_and_a_chip_does_not_depend_on_how_many_there_are(place: Path) -> None:
+    export(load_chip("brram-256x64"))
+    data = load("data.npz")
+    few = cimc.deploy("package", data, chips=9)
+    compiled: Any = _read  # what jax.jit returns counts what it compiled
+    before = compiled._cache_size()
+    many = cimc.deploy("package", data, chips=19)
+    assert compiled._cache_size() == before, "the read of chips was compiled anew for another number of them"
+    np.testing.assert_array_equal(many.accuracies[:9], few.accuracies)
+    alone = cimc.deploy("package", data, chips=1)
+    np.testing.assert_array_equal(many.accuracies[:1], alone.accuracies)
+
+
+def test_what_a_deployment_says_of_its_chips(place: Path) -> None:
+    export(chip_with(drift=DRIFT, faults=Faults(stuck_low=0.2)))
+    options = ["--data", "data.npz", "--chips", "3", "--at", "1h", "--compensate", "global+affine", "--layers"]
+    result = CliRunner().invoke(app, ["deploy", "package", *options, "--csv", "chips.csv", "--json"])
+    assert result.exit_code == 0, result.output
+    Path("found.json").write_text(result.stdout)
+    found = json.loads(result.stdout)
+    assert found["compensation"] == {"global": 1, "affine": 8}
+    assert isinstance(found["iso_accuracy"], bool)
+    worst = found["worst"]
+    assert found["aged"][0]["accuracies"][worst["chip"]] == found["aged"][0]["accuracy"]["min"]
+    assert 0.1 < worst["stuck_share"] < 0.3
+    assert set(worst["layers"]) == set(worst["sensitivity"]) == {"fc"}
+    with Path("chips.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert [row["seconds"] for row in rows] == [""] * 3 + ["3600.0"] * 3
+    assert float(rows[3]["accuracy"]) == found["aged"][0]["accuracies"][0]
+    shown = CliRunner().invoke(app, ["report", "package", "--deployed", "found.json", "-o", "page.html"])
+    assert shown.exit_code == 0, shown.output
+    page = Path("page.html").read_text()
+    assert "Virtual chips" in page
+    assert "global+affine" in page
+    assert "Layers of the worst chip" in page
+
+
+def test_a_file_that_is_no_deployment_is_named(tmp_path: Path) -> None:
+    (tmp_path / "other.json").write_text("[]")
+    with pytest.raises(CimcError, match=r"other.json is no deployment; give what `cimc deploy --json` printed"):
+        read_deployments([tmp_path / "other.json"])

@@ -14,7 +14,7 @@ from cimc.chip import Chip, load_chip
 from cimc.data.load import load
 from cimc.device_pulse import Linear
 from cimc.device_time import Endurance, Faults, Leak
-from runtime.deployment.deploy import program_chip
+from runtime.deployment.programming import program_chip
 from runtime.network.load import load_network
 from runtime.system.state import build_system, restore_state
 from runtime.training.options import TrainingOptions

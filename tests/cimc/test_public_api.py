@@ -31,9 +31,8 @@ COMPILE = (
 )
 COMPILE += " constants verify_passes passes_folder objective arrays seed share_weights fill_rows digital digital_budget"
 COMPILE += " target_snr min_agreement curve note"
-DEPLOY = (
-    "package data | chips seed required baseline metric memory carry at compensate faults dies energy progress note"
-)
+DEPLOY = "package data | chips seed required baseline metric memory carry at compensate calibrate faults dies"
+DEPLOY += " energy layers progress note"
 EXPORT = "source chip | output data weights noise layers digital correct carry rows_per_read groups_per_read"
 EXPORT += " die placement seed note"
 # Every public function: its parameters, those after the bar by keyword only.
@@ -61,7 +60,8 @@ CLASSES = {
     "Artifact": "model network chip chip_text mapping state history",
     "Compiled": "artifact verification notes digital_choice layout_choice",
     "Dataset": "name train test synthetic classes preprocess validation",
-    "Deployment": "accuracies baseline_accuracy required measure agreement aged dies energy_mj",
+    "Deployment": "accuracies baseline_accuracy required measure agreement aged dies details classes compensation "
+    "stuck_shares worst energy_mj",
     "FittedDevice": "device text pulses drift",
     "FrankWolfe": "constraint radius density averaging",
     "Measured": "name chip deviation_uS beyond_tolerance",

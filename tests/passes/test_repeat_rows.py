@@ -19,7 +19,7 @@ from passes.pipeline import lower
 from passes.repeat_rows import repeat_rows
 from passes.verify import run
 from runtime.crossbar.keys import new_key
-from runtime.deployment.deploy import program_chip
+from runtime.deployment.programming import program_chip
 from runtime.network.load import load_network
 from runtime.system.calibration import calibrate
 from runtime.system.inference import predict

@@ -173,7 +173,6 @@ def test_noise_of_any_chip_has_the_mean_and_the_sd_of_cells_drawn_one_by_one(nam
     assert (np.abs(d.mean(axis=1) - cells.mean(axis=1)) < 5 * cells.std(axis=1) * np.sqrt(2 / DRAWS)).all()
 
 
-@pytest.mark.xfail(strict=True, reason="a bit drives the voltage of the largest input code, not the whole read voltage")
 def test_a_settled_voltage_of_single_bits_is_that_of_the_plain_model() -> None:
     chip = chip_of(
         weights={"scheme": "differential-rows"},
@@ -186,7 +185,6 @@ def test_a_settled_voltage_of_single_bits_is_that_of_the_plain_model() -> None:
     assert np.asarray(read(Crossbar(chip, 2, 1, False), jnp.asarray(u), jnp.asarray(g), None)).item() == expected.item()
 
 
-@pytest.mark.xfail(strict=True, reason="of two states as near to the middle, weights of 0 take the other one")
 def test_a_reference_column_holds_what_a_weight_of_0_holds() -> None:
     chip = chip_of(weights={"scheme": "offset", "offset_columns": 1}, cell={"levels": 4})
     zero = np.asarray(pair_targets(np.zeros((1, 1), np.float32), np.float32(1), chip)).item()

@@ -18,8 +18,8 @@ from passes.mapper.map_network import map_network
 from passes.mapper.options import MappingOptions
 from passes.pipeline import lower
 from passes.verify import run
+from runtime.crossbar.cell_wires import as_read
 from runtime.crossbar.pieces import read_in_pieces
-from runtime.crossbar.wiring import as_read
 from runtime.network.load import load_network
 from runtime.system.layers import held_of
 from runtime.system.loss_causes import Cause, loss_causes
@@ -111,13 +111,13 @@ def test_the_exported_network_reads_through_the_wires() -> None:
     program = program_of(system, state_as_read(system, state))
     (exported,) = run(chip_network(lowered, system.mapping, chip, program), {"x": x})
     np.testing.assert_array_equal(y, exported)
-    ideal = read_in_pieces(replace(system.crossbars["fc"], wiring=None), x[None], held, None)[0]
+    ideal = read_in_pieces(replace(system.crossbars["fc"], wires=None), x[None], held, None)[0]
     assert np.abs(y - ideal).max() > 0.05
 
 
 def test_what_reads_see_is_found_once_for_a_programming() -> None:
     _, system = system_of(chip_of())
-    wiring, held = system.crossbars["fc"].wiring, initial_state(system)["conductance"]["fc"]
+    wiring, held = system.crossbars["fc"].wires, initial_state(system)["conductance"]["fc"]
     assert as_read(wiring, held) is as_read(wiring, held)
     other = held * 0.5
     assert np.asarray(as_read(wiring, other)).max() < 0.6 * np.asarray(as_read(wiring, held)).max()

@@ -23,7 +23,7 @@ from runtime.crossbar.xla import jit
 
 
 @dataclass(frozen=True)
-class Wiring:
+class CellWires:
     """The cells of a layer on the wires of its arrays.
 
     size: arrays, their rows and their columns. places: of each device of each weight [devices, rows, columns] in
@@ -38,8 +38,8 @@ class Wiring:
     step_uS: float
 
 
-def wiring_of(mapping: Mapping, layer: str, chip: Chip) -> Wiring | None:
-    """The wiring of a layer's first copy; None where reads see what the devices hold."""
+def cell_wires_of(mapping: Mapping, layer: str, chip: Chip) -> CellWires | None:
+    """The cells of a layer's first copy; None where reads see what the devices hold."""
     if not chip.wires.in_conductances:
         return None
     cells = cell_addresses(mapping, layer)
@@ -47,33 +47,43 @@ def wiring_of(mapping: Mapping, layer: str, chip: Chip) -> Wiring | None:
     size = (len(arrays), chip.array.rows, chip.array.columns)
     places = np.ravel_multi_index((array.reshape(cells.row.shape), cells.row, cells.column), size)
     most = max(chip.cell.conductance_max_uS, 1e-9)
-    return Wiring(chip.wires, size, places.astype(np.int32).tobytes(), most, chip.target_step_uS)
+    return CellWires(chip.wires, size, places.astype(np.int32).tobytes(), most, chip.target_step_uS)
 
 
-def as_read(wiring: Wiring | None, conductance: Array) -> Array:
+def as_read(cells: CellWires | None, conductance: Array) -> Array:
     """The conductances [devices, rows, columns] in uS that reads see, from those that the devices hold.
 
     Outside of compiled programs they are kept as long as the devices' own, for each read to come.
     """
-    if wiring is None:
+    if cells is None:
         return conductance
     if isinstance(conductance, jax.core.Tracer):
-        return _seen(wiring, conductance)
+        return _seen(cells, conductance)
     key = id(conductance)
     known = _known.get(key)
-    if known is None or known[0] != wiring:
+    if known is None or known[0] != cells:
         forget = weakref.ref(conductance, lambda _: _known.pop(key, None))
-        known = _known[key] = (wiring, forget, _seen(wiring, conductance))
+        known = _known[key] = (cells, forget, _seen(cells, conductance))
     return known[2]
 
 
+def as_read_each(cells: CellWires | None, conductance: Array) -> Array:
+    """`as_read` of several chips: [chips, devices, rows, columns]."""
+    return conductance if cells is None else _seen_each(cells, conductance)
+
+
 # By the id of an array that still lives.
-_known: dict[int, tuple[Wiring, "weakref.ref[Array]", Array]] = {}
+_known: dict[int, tuple[CellWires, "weakref.ref[Array]", Array]] = {}
 
 
 @partial(jit, static_argnums=0)
-def _seen(wiring: Wiring, conductance: Array) -> Array:
-    places = np.frombuffer(wiring.places, np.int32)
-    cells = jnp.zeros(np.prod(wiring.size), jnp.float32).at[places].set(conductance.ravel(), unique_indices=True)
-    seen = effective_conductances(cells.reshape(wiring.size), wiring.wires, most_uS=wiring.most_uS)
-    return jnp.round(seen.ravel()[places] / wiring.step_uS).reshape(conductance.shape) * wiring.step_uS
+def _seen(cells: CellWires, conductance: Array) -> Array:
+    places = np.frombuffer(cells.places, np.int32)
+    held = jnp.zeros(np.prod(cells.size), jnp.float32).at[places].set(conductance.ravel(), unique_indices=True)
+    seen = effective_conductances(held.reshape(cells.size), cells.wires, most_uS=cells.most_uS)
+    return jnp.round(seen.ravel()[places] / cells.step_uS).reshape(conductance.shape) * cells.step_uS
+
+
+@partial(jit, static_argnums=0)
+def _seen_each(cells: CellWires, conductance: Array) -> Array:
+    return jax.vmap(partial(_seen, cells))(conductance)

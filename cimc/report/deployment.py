@@ -1,0 +1,144 @@
+"""The report's section on deployments: chips by accuracy, accuracy over time, layers of the worst chip."""
+
+import json
+import math
+from collections.abc import Mapping, Sequence
+from html import escape
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from cimc.durations import time_text
+from cimc.errors import CimcError
+from cimc.report.drawings import PAGE, bars, histogram
+from cimc.report.html import section, table
+from cimc.report.svg import BLUE, INK, MUTED, dot, drawing, layer_colour, line, polyline, text, ticks_between
+
+BINS = 20
+WIDTH, HEIGHT, LEFT, TOP, BASE = PAGE, 300, 60, 30, 250
+NEEDED = ("measure", "accuracies", "accuracy", "yield")
+
+Deployed = Mapping[str, Any]  # what `cimc deploy --json` prints
+
+
+def read_deployments(paths: Sequence[Path]) -> dict[str, Deployed]:
+    """Deployments by name, as `cimc deploy --json` printed them: their compensation, else the file's name.
+
+    Raises:
+        CimcError: a file is none, or two measure different things.
+    """
+    found: dict[str, Deployed] = {}
+    for path in paths:
+        try:
+            given = json.loads(path.read_text(encoding="utf-8"))
+        except (OSError, ValueError) as error:
+            raise CimcError(f"cannot read {path} ({error}); give what `cimc deploy --json` printed") from None
+        if not isinstance(given, dict) or any(name not in given for name in NEEDED):
+            raise CimcError(f"{path} is no deployment; give what `cimc deploy --json` printed")
+        name = "+".join(given.get("compensation", {})) or "no compensation"
+        found[name if name not in found else f"{name} ({path.stem})"] = given
+    measures = sorted({one["measure"] for one in found.values()})
+    if len(measures) > 1:
+        raise CimcError(f"the deployments measure {' and '.join(measures)}; report one of them at a time")
+    return found
+
+
+def deployment_section(deployments: Mapping[str, Deployed]) -> str:
+    """The section as HTML; nothing without deployments."""
+    if not deployments:
+        return ""
+    first = next(iter(deployments.values()))
+    measure = first["measure"].replace("_", " ")
+    chips = sorted({len(one["accuracies"]) for one in deployments.values()})
+    note = (
+        f"{' and '.join(map(str, chips))} virtual chips; {measure} on the test set, as `cimc deploy --json` found it."
+    )
+    parts = [_histograms(deployments, measure)]
+    if any(one.get("aged") for one in deployments.values()):
+        parts += [over_time(deployments, measure), _table(deployments, measure)]
+    return section("Virtual chips", note, *parts) + _worst(deployments)
+
+
+def _histograms(deployments: Mapping[str, Deployed], measure: str) -> str:
+    """A histogram a deployment and time, all over the same range."""
+    moments = [("as programmed", next(iter(deployments.values()))["accuracies"])]
+    for name, one in deployments.items():
+        moments += [(f"{time_text(at['seconds'])}, {name}", at["accuracies"]) for at in one.get("aged", ())]
+    low, high = (pick(pick(values) for _, values in moments) for pick in (min, max))
+    high = high if high > low else low + 1e-3
+    drawn = []
+    for index, (title, values) in enumerate(moments):
+        counts, _ = np.histogram(values, BINS, (low, high))
+        drawn.append(f"<div>{histogram(title, counts, low, high, '', index)}</div>")
+    return f"<p>Chips by {escape(measure)}</p><div class=cells>{''.join(drawn)}</div>"
+
+
+def over_time(deployments: Mapping[str, Deployed], measure: str) -> str:
+    """A line a deployment over the logarithm of time: the mean, with a bar from the worst to the best chip."""
+    courses = {
+        name: [(math.log10(at["seconds"]), at["accuracies"], at["seconds"]) for at in one.get("aged", ())]
+        for name, one in deployments.items()
+    }
+    times = {x: seconds for course in courses.values() for x, _, seconds in course}
+    values = [value for course in courses.values() for _, found, _ in course for value in found]
+    marks = ticks_between(min(values), max(values), 5)
+    first, last, low, high = min(times), max(times), marks[0], marks[-1]
+
+    def place(x: float, y: float) -> tuple[float, float]:
+        across = (x - first) / (last - first) if last > first else 0.5
+        return LEFT + 20 + across * (WIDTH - LEFT - 260), BASE - (y - low) / ((high - low) or 1.0) * (BASE - TOP)
+
+    parts = [text(4, 14, f"{measure} over time: mean, and from the worst to the best chip", 12)]
+    for mark in marks:
+        y = place(first, mark)[1]
+        parts += [line(LEFT, y, WIDTH - 220, y), text(LEFT - 6, y + 4, f"{mark:.4g}", 10, "end", MUTED)]
+    for x, seconds in times.items():
+        parts.append(text(place(x, low)[0], BASE + 18, time_text(seconds), 10, "middle", MUTED))
+    for index, (name, course) in enumerate(courses.items()):
+        colour, shift = layer_colour(index), 3.0 * (index - (len(courses) - 1) / 2)
+        points = [place(x, float(np.mean(found))) for x, found, _ in course]
+        points = [(x + shift, y) for x, y in points]
+        if len(points) > 1:
+            parts.append(polyline(points, colour))
+        for (x, y), (at, found, seconds) in zip(points, course, strict=True):
+            ends = [place(at, end)[1] for end in (min(found), max(found))]
+            parts += [line(x, ends[0], x, ends[1], colour, 2)]
+            parts.append(dot(x, y, 3.5, colour, f"{name}, {time_text(seconds)}: {np.mean(found):.4f}"))
+        parts += [dot(WIDTH - 200, TOP + 8 + 20 * index, 4, colour, name)]
+        parts.append(text(WIDTH - 190, TOP + 12 + 20 * index, name, 11, "start", INK))
+    return drawing(WIDTH, HEIGHT, parts, f"{measure} over time")
+
+
+def _table(deployments: Mapping[str, Deployed], measure: str) -> str:
+    rows = [
+        (
+            f"{escape(name)}, {time_text(at['seconds'])}",
+            *(f"{at['accuracy'][figure]:.4f}" for figure in ("mean", "std", "min", "median")),
+            f"{at['a_star']['mean']:.4f}" if "a_star" in at else "-",
+            f"{at['yield']:.0%}",
+        )
+        for name, one in deployments.items()
+        for at in one.get("aged", ())
+    ]
+    return table([f"{escape(measure)}", "mean", "sd", "worst", "median", "A*", "yield"], rows)
+
+
+def _worst(deployments: Mapping[str, Deployed]) -> str:
+    """By layer, the worst chip's share of the error that each layer makes by itself; where it was looked for."""
+    parts = []
+    for name, one in deployments.items():
+        layers = (one.get("worst") or {}).get("layers") or {}
+        shown = [
+            (layer, 10 ** (-found["own_snr_db"] / 20), f"{found['own_snr_db']:.1f} dB")
+            for layer, found in layers.items()
+            if found.get("own_snr_db") is not None
+        ]
+        if shown:
+            worst = one["worst"]
+            title = f"{escape(name)}: chip {worst['chip']}, {worst['value']:.4f}, {worst['stuck_share']:.2%} stuck"
+            parts.append(f"<div><p>{title}</p>{bars(shown, BLUE)}</div>")
+    if not parts:
+        return ""
+    note = "The error that each layer makes by itself, relative to its output, and its SNR."
+    return section("Layers of the worst chip", note, f"<div class=side>{''.join(parts)}</div>")

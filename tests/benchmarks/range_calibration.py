@@ -1,0 +1,98 @@
+"""Figure 7 of arXiv 2305.14547 rebuilt: LeNet-1 by four trainings on other chips, ranges calibrated or not, real MNIST.
+
+    python -m tests.benchmarks.range_calibration --data-dir DIR [--out results/ranges] [--seeds 0 1 2] [--dies 5]
+
+The chips are `brram-256x64` with programming errors of 0 to 1 level (4 uS). Without calibration every layer takes its
+largest weight as weight range and the input range that its training had; one whose training knew no converters has
+none, and takes 1, that of its images. With it, ranges and scales are those that `cimc export` chooses on 32 images.
+"""
+
+import json
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+
+import jax
+import numpy as np
+
+import cimc
+from cimc.artifact import Artifact, read_artifact
+from cimc.chip import Chip, load_chip
+from cimc.dataset import Dataset
+from cimc.package import Package
+from runtime.network.load import load_network
+from runtime.system.program import program_of
+from runtime.system.state import build_system, initial_state
+from tests.benchmarks.deployment_over_time import AWARE, some_images
+from tests.benchmarks.runs import MODELS, Runs, add_shortening, arguments, runs_of, spread
+
+LEVEL_US, LEVELS = 4.0, (0.0, 0.25, 0.5, 0.75, 1.0)
+RECIPE = ("--epochs", "5", "--steps-per-epoch", "400", "--batch-size", "64", "--lr", "0.004")
+TRAININGS = ("float", "quantisation-aware", "hardware-aware", "mixed-precision")
+
+
+def trained(runs: Runs, training: str, seed: int) -> str:
+    """The path of the network after that training."""
+    options: tuple[str, ...] = ("--update", training)
+    if training == "hardware-aware":
+        options = (*AWARE, trained(runs, "float", seed))
+    run = f"lenet1-{training}-{seed}"
+    return runs.compile_and_train(run, str(MODELS / "lenet1.onnx"), "brram-256x64", seed, *RECIPE, *options)
+
+
+def chip_with(level: float) -> Chip:
+    """The chip with a programming error of so many levels."""
+    chip = load_chip("brram-256x64")
+    programming = chip.cell.programming.model_copy(update={"error_sd_uS": level * LEVEL_US})
+    return chip.model_copy(update={"cell": chip.cell.model_copy(update={"programming": programming})})
+
+
+def without_calibration(package: Package, artifact: Artifact) -> Package:
+    """The package with weight ranges of the largest weights and the input ranges of training, or 1."""
+    system = build_system(load_network(package.network), package.mapping, package.chip)
+    state = initial_state(system)
+    for name in state["input_range"]:
+        known = float(artifact.state.get(f"input_range/{name}", np.float32(0)))
+        state["input_range"][name] = jax.device_put(np.float32(known if known > 0 else 1.0))
+    return replace(package, program=program_of(system, state))
+
+
+def deployed(runs: Runs, data: Dataset, dies: int, training: str, seed: int, calibrated: bool) -> list[float]:
+    """By level, the median accuracy over the dies, over that of the float training."""
+    result = runs.out / f"lenet1-{training}-{seed}-{'calibrated' if calibrated else 'as-trained'}.json"
+    if not result.exists():
+        found = []
+        path = trained(runs, training, seed)
+        for level in LEVELS:
+            package = cimc.export(path, chip_with(level))
+            if not calibrated:
+                package = without_calibration(package, read_artifact(Path(path)))
+            found.append(float(np.median(cimc.deploy(package, data, chips=dies, seed=seed).accuracies)))
+        result.write_text(json.dumps(found), encoding="utf-8")
+        print(result.name, flush=True)
+    medians: list[float] = json.loads(result.read_text(encoding="utf-8"))
+    return medians
+
+
+def main() -> None:
+    """Measure what is missing, then print the table."""
+    parser = arguments(__doc__, Path("results/ranges"))
+    parser.add_argument("--dies", type=int, default=5)
+    parser.add_argument("--images", type=int, default=10_000)
+    add_shortening(parser)
+    options = parser.parse_args()
+    runs, data = runs_of(options), some_images(options.data_dir, options.images)
+    measure = partial(deployed, runs, data, options.dies)
+    exact = [cimc.evaluate(trained(runs, "float", seed), data, exact=True)["accuracy"] for seed in options.seeds]
+    print(f"\n| training | ranges | {' | '.join(f'{level:g} level' for level in LEVELS)} |")
+    print(f"|{'---|' * (2 + len(LEVELS))}")
+    for training in TRAININGS:
+        for calibrated in (False, True):
+            found = [measure(training, seed, calibrated) for seed in options.seeds]
+            shares = np.array(found) / np.array(exact)[:, None]
+            cells = " | ".join(spread(list(column), ".3f") for column in shares.T)
+            print(f"| {training} | {'calibrated' if calibrated else 'as trained'} | {cells} |")
+
+
+if __name__ == "__main__":
+    main()

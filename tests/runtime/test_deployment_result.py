@@ -1,0 +1,63 @@
+"""The figures of a deployment over its chips, against their definitions."""
+
+import numpy as np
+import pytest
+from scipy.stats import norm
+
+from runtime.deployment.result import Deployment, Details, WorstChip, rows_of_chips, summary
+
+HOUR, YEAR = 3600.0, 31557600.0
+
+
+def deployment(**changed: object) -> Deployment:
+    details = Details(np.array([0.9, 0.8, 0.7]), np.array([20.0, 15.0, 10.0]))
+    given: dict[str, object] = {
+        "accuracies": np.array([0.96, 0.95, 0.90]),
+        "baseline_accuracy": 0.96,
+        "required": 0.98,
+        "classes": 10,
+        "aged": {HOUR: np.array([0.958, 0.957, 0.9565]), YEAR: np.array([0.5, 0.4, 0.3])},
+        "details": {None: details, HOUR: details, YEAR: details},
+        "stuck_shares": np.array([0.0, 0.01, 0.02]),
+        "worst": WorstChip(2, 0.3, 0.02),
+    }
+    return Deployment(**{**given, **changed})  # type: ignore[arg-type]
+
+
+def test_the_yield_has_the_interval_of_wilson() -> None:
+    result = deployment()
+    share, n, z = result.yield_fraction, 3, norm.ppf(0.975)
+    assert share == pytest.approx(2 / 3)
+    middle = (share + z**2 / (2 * n)) / (1 + z**2 / n)
+    half = z / (1 + z**2 / n) * np.sqrt(share * (1 - share) / n + z**2 / (4 * n**2))
+    assert result.yield_interval == pytest.approx((middle - half, middle + half))
+
+
+def test_a_star_is_0_for_guesses_and_1_for_the_baseline() -> None:
+    result = deployment(accuracies=np.array([0.1, 0.96, 0.53]))
+    assert result.a_star == pytest.approx([0, 1, 0.5])
+    assert deployment(classes=None).a_star is None
+    assert deployment(baseline_accuracy=0.1).a_star is None, "no way from guessing to a baseline that guesses"
+
+
+def test_iso_accuracy_is_asked_one_hour_after_programming() -> None:
+    assert deployment().iso_accuracy is True
+    assert deployment(aged={HOUR: np.array([0.95])}).iso_accuracy is False
+    assert deployment(aged={YEAR: np.array([0.96])}).iso_accuracy is None
+
+
+def test_a_row_for_every_chip_and_time() -> None:
+    rows = rows_of_chips(deployment())
+    assert [(row["chip"], row["seconds"]) for row in rows] == [(k, t) for t in ("", HOUR, YEAR) for k in range(3)]
+    assert len({tuple(row) for row in rows}) == 1, "every row has the same columns"
+    assert rows[-1]["accuracy"] == 0.3
+    assert rows[-1]["stuck_share"] == 0.02
+    assert rows[4]["agreement"] == 0.8
+
+
+def test_json_keeps_its_names_and_says_which_chip_is_worst() -> None:
+    found = summary(deployment())
+    assert {"chips", "accuracy", "yield", "baseline_accuracy", "normalized_accuracy"} <= set(found)
+    assert found["worst"]["chip"] == 2
+    assert found["aged"][1]["accuracy"]["min"] == 0.3
+    assert found["aged"][1]["yield"] == 0
