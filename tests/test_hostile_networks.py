@@ -11,6 +11,7 @@ from onnx import helper
 
 from cimc.api.compile import compile_model
 from cimc.artifact import read_artifact
+from cimc.commands.main import app
 from cimc.errors import CimcError
 from tests.networks import network_proto, weights
 
@@ -124,7 +125,18 @@ def test_weights_of_almost_nothing_are_nothing(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["a" * 10_000, "\x1b[2J[/b]<script>alert(1)</script>"])
-def test_hostile_names_compile(name: str, tmp_path: Path) -> None:
+def test_hostile_names_are_text_in_files_tables_and_reports(
+    name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     nodes = [helper.make_node("MatMul", [a, "w"], [b], name=f"{b}{name}") for a, b in (("x", name), (name, "y"))]
     onnx.save(network_proto(nodes, {"x": ["N", 4]}, {"y": ["N", 4]}, {"w": weights(4, 4)}), tmp_path / "net.onnx")
-    compile_model(tmp_path / "net.onnx", CHIP, output=tmp_path / "net.cim")
+    for line in (
+        f"compile {tmp_path}/net.onnx --chip {CHIP} -o {tmp_path}/net.cim",
+        f"inspect {tmp_path}/net.cim",
+        f"report {tmp_path}/net.cim -o {tmp_path}/page.html",
+    ):
+        app(line.split(), standalone_mode=False)
+    printed = capsys.readouterr().out
+    assert "\x1b" not in printed
+    assert "[/b]" in printed or "[/b]" not in name
+    assert "<script>alert" not in (tmp_path / "page.html").read_text()
