@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 import onnx
 import pytest
 from onnx import helper
@@ -88,7 +89,7 @@ def test_a_digital_operator_that_makes_no_numbers_is_named(
         helper.make_node(operator, ["h", "c"], ["b"], name="bad"),
         helper.make_node("Neg", ["b"], ["y"], name="after"),
     ]
-    constants = {"w": weights(4, 3), "c": np.array(constant, np.float32)}
+    constants: dict[str, npt.ArrayLike] = {"w": weights(4, 3), "c": np.array(constant, np.float32)}
     assert words in _refusal(network_proto(nodes, {"x": ["N", 4]}, {"y": ["N", 3]}, constants), tmp_path)
 
 
