@@ -73,7 +73,7 @@ def test_a_value_as_large_as_a_memory_that_nothing_declares(tmp_path: Path) -> N
         helper.make_node("Expand", ["h", "sizes"], ["large"], name="swell"),
         helper.make_node("ReduceMax", ["large"], ["y"], keepdims=0, name="most"),
     ]
-    constants = {"w": weights(4, 3), "sizes": np.array([1, 2**29, 3], np.int64)}
+    constants: dict[str, npt.ArrayLike] = {"w": weights(4, 3), "sizes": np.array([1, 2**29, 3], np.int64)}
     assert "swell" in _refusal(network_proto(nodes, {"x": ["N", 1, 4]}, {"y": []}, constants), tmp_path)
 
 
