@@ -5,12 +5,14 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 import onnx
 import pytest
 from onnx import helper
 
 from cimc.api.compile import compile_model
 from cimc.artifact import read_artifact
+from cimc.commands.main import app
 from cimc.errors import CimcError
 from tests.networks import network_proto, weights
 
@@ -71,7 +73,7 @@ def test_a_value_as_large_as_a_memory_that_nothing_declares(tmp_path: Path) -> N
         helper.make_node("Expand", ["h", "sizes"], ["large"], name="swell"),
         helper.make_node("ReduceMax", ["large"], ["y"], keepdims=0, name="most"),
     ]
-    constants = {"w": weights(4, 3), "sizes": np.array([1, 2**29, 3], np.int64)}
+    constants: dict[str, npt.ArrayLike] = {"w": weights(4, 3), "sizes": np.array([1, 2**29, 3], np.int64)}
     assert "swell" in _refusal(network_proto(nodes, {"x": ["N", 1, 4]}, {"y": []}, constants), tmp_path)
 
 
@@ -87,7 +89,7 @@ def test_a_digital_operator_that_makes_no_numbers_is_named(
         helper.make_node(operator, ["h", "c"], ["b"], name="bad"),
         helper.make_node("Neg", ["b"], ["y"], name="after"),
     ]
-    constants = {"w": weights(4, 3), "c": np.array(constant, np.float32)}
+    constants: dict[str, npt.ArrayLike] = {"w": weights(4, 3), "c": np.array(constant, np.float32)}
     assert words in _refusal(network_proto(nodes, {"x": ["N", 4]}, {"y": ["N", 3]}, constants), tmp_path)
 
 
@@ -124,7 +126,18 @@ def test_weights_of_almost_nothing_are_nothing(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["a" * 10_000, "\x1b[2J[/b]<script>alert(1)</script>"])
-def test_hostile_names_compile(name: str, tmp_path: Path) -> None:
+def test_hostile_names_are_text_in_files_tables_and_reports(
+    name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     nodes = [helper.make_node("MatMul", [a, "w"], [b], name=f"{b}{name}") for a, b in (("x", name), (name, "y"))]
     onnx.save(network_proto(nodes, {"x": ["N", 4]}, {"y": ["N", 4]}, {"w": weights(4, 4)}), tmp_path / "net.onnx")
-    compile_model(tmp_path / "net.onnx", CHIP, output=tmp_path / "net.cim")
+    for line in (
+        f"compile {tmp_path}/net.onnx --chip {CHIP} -o {tmp_path}/net.cim",
+        f"inspect {tmp_path}/net.cim",
+        f"report {tmp_path}/net.cim -o {tmp_path}/page.html",
+    ):
+        app(line.split(), standalone_mode=False)
+    printed = capsys.readouterr().out
+    assert "\x1b" not in printed
+    assert "[/b]" in printed or "[/b]" not in name
+    assert "<script>alert" not in (tmp_path / "page.html").read_text()

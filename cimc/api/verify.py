@@ -28,7 +28,7 @@ def verify(path: str | Path) -> dict[str, Any]:
     """
     path = Path(path)
     contents = read_package(path) if path.is_dir() else read_artifact(path)
-    figures = {
+    figures: dict[str, Any] = {
         "kind": "package" if path.is_dir() else "artifact",
         "model": contents.model,
         "chip": contents.chip.name,

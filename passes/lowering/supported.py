@@ -71,10 +71,10 @@ class CheckLayerSizes(ir.passes.InPlacePass):
             CimcError: a size is not known, or a value has more than `MOST_ELEMENTS`.
         """
         for node in model.graph.all_nodes():
-            for value in node.outputs:
-                if math.prod(max(size, 1) for size in value.shape or () if isinstance(size, int)) > MOST_ELEMENTS:
+            for output in node.outputs:
+                if math.prod(max(size, 1) for size in output.shape or () if isinstance(size, int)) > MOST_ELEMENTS:
                     raise CimcError(
-                        f"{describe(node)}: its output has the sizes {value.shape!s:.60}, more than {MOST_ELEMENTS:,} "
+                        f"{describe(node)}: its value has the sizes {output.shape!s:.60}, more than {MOST_ELEMENTS:,} "
                         f"elements; give smaller inputs with --shape"
                     )
             if body_of(node) is not None and steps_of(node) is None:
