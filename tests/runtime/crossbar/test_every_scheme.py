@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import numpy.typing as npt
 import pytest
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from cimc.chip import Chip
@@ -78,7 +78,7 @@ def test_every_sum_of_any_chip_is_that_of_the_plain_model(chip: Chip, signed: bo
     d = np.asarray(jitted_read(layer, vectors, jnp.asarray(g), None, jnp.asarray(column)), np.float64)
     expected = expected_sums(case, codes, g, column)
     assert (np.abs(d - expected.d) <= expected.ties * (1 + 1e-6) + rounding(case, codes, g)).all()
-    assert np.count_nonzero(expected.ties) <= 1, "the comparison would mean little"
+    assume(np.count_nonzero(expected.ties) <= 1)  # else the comparison means little, and the example does not count
     scale = count_scale(np.float32(case.weight_range), np.float32(case.input_range), chip, signed)
     assert scale == pytest.approx(reference.output_scale(case.weight_range, case.input_range, chip, signed), rel=1e-6)
 
