@@ -78,8 +78,7 @@ def cell_tables(draw: st.DrawFn, weights: Mapping[str, Any]) -> dict[str, Any]:
     if "bits" not in weights:
         kind = draw(st.sampled_from(("any", "levels", "listed")))
         if kind == "levels":
-            # An odd number with a reference column: no two states are equally near to the middle of the window.
-            table["levels"] = draw(st.sampled_from((3, 5, 9)) if weights.get("offset_columns") else st.integers(2, 12))
+            table["levels"] = draw(st.integers(2, 12))
         elif kind == "listed":
             table["level_uS"] = [least, 6.0, 11.0, 29.0]
     return table
@@ -102,7 +101,7 @@ def input_tables(draw: st.DrawFn) -> dict[str, Any]:
 def adc_tables(draw: st.DrawFn, scheme: str, cell: Mapping[str, Any], inputs: Mapping[str, Any]) -> dict[str, Any]:
     """`[adc]`: none, a range that some columns go beyond, the range that follows from the chip, or voltages."""
     kinds = ["none"] if "bits" not in inputs else ["none", "stated", "stated", "exact", "exact"]
-    if scheme == "differential-rows" and inputs.get("encoding") not in (None, "bit-serial") and "bits" in inputs:
+    if scheme == "differential-rows" and inputs.get("encoding") is not None and "bits" in inputs:
         kinds.append("voltage")
     kind = draw(st.sampled_from(kinds))
     if kind == "none":
