@@ -82,6 +82,12 @@ class Chip(Section):
     def _check_converters(self) -> "Chip":
         if self.adc.bits is not None and self.input.bits is None:
             raise ValueError("an ADC with bits needs an input converter with bits")
+        if self.adc.bits == 1 and self.bipolar(True):
+            raise ValueError("adc: one bit has no codes on both sides of 0, which this chip's conversions need")
+        if self.input.bits == 1 and self.input.signed == "one-phase":
+            raise ValueError('input: one bit holds no sign; signed = "one-phase" needs two')
+        if self.adc.sense == "voltage" and self.wires.in_conductances:
+            raise ValueError('wires: ir_drop is that of bit lines held at 0 V, which sense = "voltage" leaves open')
         if self.adc.sense == "voltage" and self.weights.scheme not in ("differential", "differential-rows"):
             raise ValueError('adc: sense = "voltage" needs pairs of devices: the mean of a column has no offset')
         return self
@@ -227,15 +233,16 @@ class Chip(Section):
         """How long a word line is driven for one cycle of an input, or for the largest input."""
         if self.energy.pulse_ns is not None:
             return self.energy.pulse_ns
-        serial = self.input.encoding in ("bit-serial", "bit-serial-accumulated")
-        return self.cost.mvm_us * 1e3 / (-(-(self.input.bits or 1) // self.input.bits_per_cycle) if serial else 1)
+        bits, step = self.input.bits or 1, self.input.bits_per_cycle
+        cycles = {"bit-serial": -(-bits // step), "bit-serial-accumulated": bits}.get(self.input.encoding, 1)
+        return self.cost.mvm_us * 1e3 / cycles
 
     @property
     def target_step_uS(self) -> float:
         """Resolution of conductance targets: a power of two, so fine that it never matters to a device.
 
-        With it every product sum below the ADC's range is an exact float32 integer multiple of the step, in any
-        order of addition: the exported network and the runtime then agree code by code.
+        With it every product sum below the range of an ADC whose codes begin at 0 is an exact float32 integer multiple
+        of the step, in any order of addition: the exported network and the runtime then agree code by code.
         """
         if self.adc.bits is None or self.input.bits is None or self.adc.sense == "voltage":
             return 2.0 ** math.ceil(math.log2(self.cell.conductance_max_uS / 2**20))

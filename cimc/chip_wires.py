@@ -26,7 +26,8 @@ class Wires(Section):
     ir_drop: Literal["none", "static", "per-input", "exact"] = Field(
         default="none",
         description="none: wires are ideal; static: each cell carries what it carries when all word lines are driven "
-        "alike, found once a programming; per-input: columns lose a fraction that follows their current, in each read "
+        "alike, found once a programming (too much for rows driven with both polarities, where exact is due); "
+        "per-input: columns lose a fraction that follows their current, in each read "
         "(bit lines alone, as aihwkit has it); exact: nodal analysis once a programming, slow",
     )
 
@@ -34,6 +35,8 @@ class Wires(Section):
     def _check_drop(self) -> "Wires":
         if self.ir_drop != "none" and not (self.word_line_ohm or self.bit_line_ohm):
             raise ValueError(f'ir_drop = "{self.ir_drop}" needs word_line_ohm or bit_line_ohm above 0')
+        if self.ir_drop == "per-input" and not self.bit_line_ohm:
+            raise ValueError('ir_drop = "per-input" is that of bit lines and needs bit_line_ohm above 0')
         if self.ir_drop == "per-input" and self.sensed_at != "last":
             raise ValueError('ir_drop = "per-input" needs sensed_at = "last"')
         return self

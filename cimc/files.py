@@ -77,8 +77,9 @@ def _temporary(place: Path, made: Callable[[str, Path], Path]) -> Iterator[Path]
     for _ in range(3):
         temporary = made(prefix, place.parent)
         lock = _locked(temporary)
-        if lock is not None and temporary.exists():  # else another process took it for one that nobody holds
+        if lock is None or temporary.exists():  # else another process took it for one that nobody holds
             break
+        os.close(lock)
     _held.add(temporary)
     try:
         yield temporary

@@ -39,7 +39,8 @@ def equation(chip: Chip) -> str:
 
 def _plain_pairs(chip: Chip) -> bool:
     """Whether a weight is one pair in columns, inputs are converted once and each sign has a phase."""
-    return chip.scheme.has_pair and not chip.bipolar(True) and not planes_of(chip, True).widths
+    ranged = chip.adc.bits is None or chip.adc.range_uA is not None
+    return ranged and chip.scheme.has_pair and not chip.bipolar(True) and not planes_of(chip, True).widths
 
 
 def _pair_equation(chip: Chip) -> str:

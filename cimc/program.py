@@ -14,7 +14,7 @@ Floats = npt.NDArray[np.float32]
 class LayerProgram:
     """One crossbar layer on a chip.
 
-    targets: conductances [2, rows, columns] in uS (G+ and G-). weight_range: the weight of a fully programmed pair,
+    targets: conductances [devices, rows, columns] in uS. weight_range: the largest weight that devices hold,
     scalar or [columns]. input_range: the input of the DAC's largest code. gain: the layer's digital scale, scalar or
     [columns]. bias: [columns] or None. input_factor: [channels], of a product [rows], by which inputs are divided
     before the DAC and the weights of their rows multiplied; None: 1.

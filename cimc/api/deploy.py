@@ -90,17 +90,20 @@ def deploy(
     chosen = parse_compensate(compensate)
     seconds = tuple(dict.fromkeys(parse_time(time) for time in at))
     if chosen and not seconds:
-        names = "+".join(chosen)
-        raise CimcError(f"compensate {names} makes up for what time does; say when with at, such as --at 1h,1y")
+        raise CimcError(
+            f"compensate {'+'.join(chosen)} makes up for what time does; say when with at, such as --at 1h,1y"
+        )
     if calibrate is not None:
         calibrate = match_data(system.network, calibrate, free_batch=False, carried=carry.values())
     samples = calibrate or data
     if any(kind in BY_SAMPLES for kind in chosen) and not len(samples.train):
         raise CimcError(f"{samples.name} has no training samples to compensate by; give some with --calibrate")
-    real = list(_dies(contents, faults, dies))
-    stuck = [layers_on_die(contents.mapping, contents.wiring, die.stuck) for die in real]
+    names, stuck = [], []
+    for die in _dies(contents, faults, dies):
+        names.append(die.name)
+        stuck.append(layers_on_die(contents.mapping, contents.wiring, die.stuck))
     if dies is not None:
-        chips *= len(real)
+        chips *= len(names)
     total = chips * len(data.test) * (1 + len(seconds))
     result = deploy_program(
         system,
@@ -129,7 +132,7 @@ def deploy(
         partial(errors_of_first_chip, system, contents.program, data, chips=chips, seed=seed, carry=carry, stuck=stuck),
         note,
     )
-    return result if dies is None else replace(result, dies=tuple([die.name for die in real] * (chips // len(real))))
+    return result if dies is None else replace(result, dies=tuple(names * (chips // len(names))))
 
 
 def _dies(package: Package, faults: str | Path | None, folder: str | Path | None) -> Iterable[Die]:

@@ -139,11 +139,12 @@ def _converters(chip: Chip) -> dict[str, Any]:
     }
     if adc.range_uA is None or chip.input.bits is None:
         return figures
-    # A row driven by the largest code applies (2^bits - 1) / 2^bits of the read voltage.
-    on_uA = cell.read_voltage_V * (1 - 2.0**-chip.input.bits)
+    # A row driven by the largest code applies (2^bits - 1) / 2^bits of the read voltage, by a digit all of it.
+    on_uA = cell.read_voltage_V * (1 if chip.input.encoding == "bit-serial" else 1 - 2.0**-chip.input.bits)
+    lsb_uA = adc.range_uA / chip.top_code(False)
     figures |= {
-        "adc_lsb_uA": adc.lsb_uA,
-        "adc_lsb_uS": adc.lsb_uA / cell.read_voltage_V,
+        "adc_lsb_uA": lsb_uA,
+        "adc_lsb_uS": lsb_uA / cell.read_voltage_V,
         "fully_on_cells_in_adc_range": adc.range_uA / (on_uA * cell.conductance_max_uS),
         "idle_column_of_adc_range": chip.array.rows * on_uA * cell.conductance_min_uS / adc.range_uA,
     }

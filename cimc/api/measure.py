@@ -90,13 +90,15 @@ def measure(
         array_targets(contents.mapping, contents.chip, contents.program, contents.wiring),
     )
     files = map_files(measured) if Path(measured).is_dir() else [Path(measured)]
-    read = {file: _read(file, contents, targets, note) for file in files}
+    for file in files:  # a fault of the last is told before the first is evaluated
+        _read(file, contents, targets, unsaid)
     system = build_system(load_network(contents.network), mapping, contents.chip)
     check_carry(system.network, carry)
     data = match_data(system.network, data, free_batch=False, carried=carry.values())
     check_range(data, system.network, mapping.input_range, note)
     found, samples = [], len(data.test)
-    for number, (file, values) in enumerate(read.items()):
+    for number, file in enumerate(files):
+        values = _read(file, contents, targets, note)
         before = number * samples
         chip = evaluate_measured(
             system,

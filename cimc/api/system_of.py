@@ -14,7 +14,7 @@ from runtime.system.state import RangeRule, State, System, build_system, initial
 
 
 def system_of(artifact: Artifact, backward: Backward = Backward.digital) -> System:
-    """The network of a `.cim` file on its chip; the same object for the same contents: it keeps what is compiled."""
+    """The network of a `.cim` file on its chip; the same object for the same artifact: it keeps what is compiled."""
     return _system_of(artifact.network, artifact.mapping, artifact.chip, backward)
 
 

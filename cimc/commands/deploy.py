@@ -91,8 +91,10 @@ def deploy(
     import cimc
     from cimc.commands.chip_rows import write_rows
     from cimc.commands.console import noting, progress_bar
+    from cimc.files import require_outputs
     from runtime.deployment.result import rows_of_chips, summary
 
+    require_outputs([package], [csv])
     size = parse_memory(memory)
     dataset = load_data(data, data_dir, mean=mean, std=std, channels_last=channels_last)
     others = calibrate and load_data(calibrate, data_dir, mean=mean, std=std, channels_last=channels_last)

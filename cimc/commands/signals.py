@@ -28,7 +28,8 @@ def listen() -> None:
 
 
 def _end(heard: int) -> None:
-    os.read(heard, 1)
+    while os.read(heard, 1)[0] not in (signal.SIGINT, signal.SIGTERM):
+        pass  # a signal that a library has a handler for
     with suppress(OSError):
         os.write(2, (_SHOW_CURSOR if sys.__stderr__ and sys.__stderr__.isatty() else b"") + b"interrupted\n")
     files = sys.modules.get("cimc.files")  # not loaded: nothing is being written

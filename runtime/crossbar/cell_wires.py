@@ -6,6 +6,7 @@ those that the devices hold: once a programming, not in each read.
 """
 
 import weakref
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
 
@@ -58,32 +59,39 @@ def as_read(cells: CellWires | None, conductance: Array) -> Array:
     if cells is None:
         return conductance
     if isinstance(conductance, jax.core.Tracer):
-        return _seen(cells, conductance)
-    key = id(conductance)
-    known = _known.get(key)
-    if known is None or known[0] != cells:
-        forget = weakref.ref(conductance, lambda _: _known.pop(key, None))
-        known = _known[key] = (cells, forget, _seen(cells, conductance))
-    return known[2]
+        return _see(cells, conductance)
+    return _kept(cells, conductance, _seen)
 
 
 def as_read_each(cells: CellWires | None, conductance: Array) -> Array:
     """`as_read` of several chips: [chips, devices, rows, columns]."""
-    return conductance if cells is None else _seen_each(cells, conductance)
+    return conductance if cells is None else _kept(cells, conductance, _seen_each)
+
+
+def _kept(cells: CellWires, conductance: Array, seen: Callable[[CellWires, Array], Array]) -> Array:
+    """What reads see of an array, found once in its life."""
+    key = id(conductance)
+    known = _known.get(key)
+    if known is None or known[0] != cells:
+        forget = weakref.ref(conductance, lambda _: _known.pop(key, None))
+        known = _known[key] = (cells, forget, seen(cells, conductance))
+    return known[2]
 
 
 # By the id of an array that still lives.
 _known: dict[int, tuple[CellWires, "weakref.ref[Array]", Array]] = {}
 
 
-@partial(jit, static_argnums=0)
-def _seen(cells: CellWires, conductance: Array) -> Array:
+def _see(cells: CellWires, conductance: Array) -> Array:
     places = np.frombuffer(cells.places, np.int32)
     held = jnp.zeros(np.prod(cells.size), jnp.float32).at[places].set(conductance.ravel(), unique_indices=True)
     seen = effective_conductances(held.reshape(cells.size), cells.wires, most_uS=cells.most_uS)
     return jnp.round(seen.ravel()[places] / cells.step_uS).reshape(conductance.shape) * cells.step_uS
 
 
+_seen = jit(_see, static_argnums=0)
+
+
 @partial(jit, static_argnums=0)
 def _seen_each(cells: CellWires, conductance: Array) -> Array:
-    return jax.vmap(partial(_seen, cells))(conductance)
+    return jax.vmap(partial(_see, cells))(conductance)

@@ -3,9 +3,9 @@
 Of one read (row block) and plane, with the conversions k of a weight (`cimc.scheme`), in the unit of d, one LSB of a
 current,
 
-    sum over k  s_k D_k  -  offset / LSB sum_r u[r]                              the offset is known exactly
-    sum over k  s_k D_k  -  t D_ref  -  (offset - t G_ref) / LSB sum_r u[r]      with a reference column, which errs too
-    sum over k  s_k D_k sum_r (G+ + G-)[r, c]                                    of a voltage, the mean over the column
+    sum over k  s_k D_k  -  offset / LSB sum_r u[r]                            the offset is known exactly
+    sum over k  s_k D_k  -  t D_ref  -  (offset - t G_ref) / LSB sum_r u[r]    with a reference column: reads of it err
+    sum over k  s_k D_k sum_r (G+ + G-)[r, c]                                  of a voltage, the mean over the column
 
 The total conductance of a column is the one that it has: measured once, when it is programmed.
 """
@@ -25,6 +25,7 @@ from runtime.crossbar.currents import currents
 from runtime.crossbar.ir_drop import less_ir_drop
 from runtime.crossbar.keys import derive
 from runtime.crossbar.read_noise import sum_rows, with_noise
+from runtime.crossbar.xla import rounded
 
 
 class Applied(NamedTuple):
@@ -59,13 +60,14 @@ def convert(chip: Chip, signed: bool, applied: Applied, read_rows: int) -> Array
     """ADC codes [blocks, conversions of a weight, columns, MVMs] of equal row blocks of `read_rows`, or of one."""
     vectors = _by_block(applied.u, read_rows)
     per_product: Array | float = levels_per_product(chip, signed)
-    if chip.adc.sense == "voltage":
-        per_product = per_product / column_totals(chip, applied.conductance, len(vectors)).reshape(len(vectors), -1, 1)
     seen = chip.scheme.net(applied.conductance)
     drawn = currents(vectors, seen)
     if chip.wires.ir_drop == "per-input" and not chip.bipolar(signed):
         drawn = less_ir_drop(drawn, vectors, seen, chip.wires, top=chip.top_drive(signed))
-    level = drawn * jnp.asarray(per_product, jnp.float32)
+    if chip.adc.sense == "voltage":
+        totals = column_totals(chip, applied.conductance, len(vectors)).reshape(len(vectors), -1, 1)
+        drawn, per_product = rounded(drawn / totals), per_product / totals
+    level = drawn * jnp.float32(levels_per_product(chip, signed))
     level = with_noise(chip, level, vectors, applied.conductance, per_product, applied.key)
     columns, mvms = applied.conductance.shape[2], vectors.shape[2]
     return adc(level, chip, signed).reshape(len(vectors), -1, columns, mvms)

@@ -1,7 +1,7 @@
 """Virtual chips side by side: each with its own devices, scales and noise, all on the same samples at once."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -45,14 +45,18 @@ class Chips:
     state: State
     own: Mapping[str, Mapping[str, Array]]
     keys: Array
+    states: dict[int, State] = field(default_factory=dict, repr=False)  # of single chips, once they are asked for
 
     def __len__(self) -> int:
         return len(self.keys)
 
     def state_of(self, chip: int) -> State:
         """What one chip and its digital side hold."""
-        of_chip = {group: {name: a[chip] for name, a in arrays.items()} for group, arrays in self.own.items()}
-        return {**self.state, **{group: {**self.state[group], **arrays} for group, arrays in of_chip.items()}}
+        if chip not in self.states:
+            of_chip = {group: {name: a[chip] for name, a in arrays.items()} for group, arrays in self.own.items()}
+            own = {group: {**self.state[group], **arrays} for group, arrays in of_chip.items()}
+            self.states[chip] = {**self.state, **own}
+        return self.states[chip]
 
     def held(self, layer: str) -> HeldByChips:
         """What they hold of a layer."""

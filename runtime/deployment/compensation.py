@@ -221,12 +221,12 @@ def fit_scale_and_shift(kinds: Sequence[Compensate], wanted: Floats, found: Floa
 def match_moments(wanted: Floats, found: Floats) -> tuple[Floats, Floats]:
     """Scale and shift [columns] that give outputs [outputs, columns] the mean and the sd of those wanted.
 
-    A column that does not vary keeps its scale.
+    A column that does not vary, or is not to, keeps its scale.
     """
     goal, goal_sd, mean, sd = (
         moment(y, axis=0, dtype=np.float64) for y in (wanted, found) for moment in (np.mean, np.std)
     )
-    scale = np.divide(goal_sd, sd, out=np.ones_like(sd), where=sd > 0)
+    scale = np.divide(goal_sd, sd, out=np.ones_like(sd), where=(sd > 0) & (goal_sd > 0))
     return scale.astype(np.float32), (goal - scale * mean).astype(np.float32)
 
 

@@ -158,8 +158,8 @@ def deploy(
         at: seconds after programming; each chip is measured right after it, and as it is at each of these times.
         compensate: what the digital side makes up for at each of these times.
         calibrate: samples for it, inputs alone; None: the training samples of the data.
-        stuck: by layer what its stuck devices hold [2, rows, columns] in uS, NaN of all others; of each chip in turn,
-            in place of drawn faults. Empty: as the chip's description says.
+        stuck: by layer what its stuck devices hold [devices, rows, columns] in uS, NaN of all others; of each chip in
+            turn, in place of drawn faults. Empty: as the chip's description says.
         energy: find what the reads of each sample take on the first chip by their data.
         layers: find what each layer of the worst chip loses, and what it costs the outputs.
         progress: called with the samples done on all chips and at all times so far.

@@ -39,7 +39,7 @@ def age_chip(
     key: Array,
     stuck: Mapping[str, np.ndarray] = MappingProxyType({}),
 ) -> dict[str, Array]:
-    """Conductances [2, rows, columns] of every layer of a chip so long after programming; None: right after it.
+    """Conductances [devices, rows, columns] of every layer of a chip so long after programming; None: right after it.
 
     key, stuck: of `program_chip`; the same key is the same chip at every time.
     """
@@ -102,7 +102,7 @@ def chips_at_once(state: State) -> int:
 def program_chip(
     system: System, state: State, key: Array, stuck: Mapping[str, np.ndarray] = MappingProxyType({})
 ) -> dict[str, Array]:
-    """Conductances [2, rows, columns] of every layer of a chip, written closed-loop; stuck: its, as of `deploy`."""
+    """Conductances [devices, rows, columns] of every layer of a chip, written closed-loop; stuck: as of `deploy`."""
     device = device_of(system.chip.cell)
     return {
         name: _write(device, targets, jax.random.fold_in(key, index), stuck.get(name))

@@ -39,7 +39,7 @@ def draw_traits(key: Array, shape: tuple[int, ...], *, cell: Cell) -> dict[str, 
 
     Args:
         key: a `jax.random` key of the chip (and layer).
-        shape: of the devices, such as [2, rows, columns].
+        shape: of the devices, such as [devices, rows, columns].
         cell: the device.
     """
     names, traits = trait_names(cell), dict[str, Array]()

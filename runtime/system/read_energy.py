@@ -6,7 +6,7 @@
     conversions  2^bits x energy of a step          or a number of the chip file; the same for every sample
 
 Conductances are those that the devices hold, at the whole read voltage, without noise and IR drop. Layers in loops
-(Scan) are not counted.
+(Scan) and reference columns are not counted.
 """
 
 from dataclasses import dataclass, field
@@ -152,7 +152,7 @@ def pulses_of(u: AnyArray, chip: Chip) -> AnyArray:
     if chip.input.bits is None:  # a voltage
         return u * u
     if chip.input.encoding == "bit-serial":  # a plane is one digit
-        return (u / np.float32(2**chip.input.bits_per_cycle - 1)) ** 2
+        return (u / np.float32(chip.top_drive(False))) ** 2
     if chip.input.encoding == "bit-serial-accumulated":
         return sum(_bits(u, chip))
     return abs(u) / np.float32(2**chip.input.bits - 1)

@@ -14,6 +14,7 @@ from cimc.chip import Chip
 from cimc.errors import CimcError
 from cimc.mapping import Mapping
 from cimc.options import Backward
+from cimc.planes import planes_of
 from cimc.units import pair_targets, pair_weight
 from runtime.crossbar.cell_wires import cell_wires_of
 from runtime.crossbar.product import Crossbar
@@ -36,7 +37,7 @@ from runtime.network.network import Network
 # A training run adds (`runtime.training.train.start`):
 #   seen          of devices whose blind writes are noisy: what conductance has beside what the device holds, uS
 #   the memory of its update policy, like the weights (accumulator)
-#   updates       times a device of a weight was written [rows, columns]; writes, trials: [2, rows, columns], a device
+#   updates       times a device of a weight was written [rows, columns]; writes, trials: [devices, rows, columns]
 #   schedule      what the row writes took (`runtime.training.writes.Scheduled`)
 State = dict[str, dict[str, Array]]
 
@@ -69,6 +70,13 @@ def build_system(network: Network, mapping: Mapping, chip: Chip, backward: Backw
         raise CimcError(
             f"{chip.name} is not simulated ({chip.not_simulated}); compile and inspect take it, "
             f"train, eval, export and deploy need fewer"
+        )
+    scheme, planes = chip.scheme, planes_of(chip, True)
+    plain_pairs = scheme.has_pair and not scheme.in_rows and chip.adc.sense == "current" and not planes.widths
+    if backward is Backward.analog and not plain_pairs:
+        raise CimcError(
+            f"gradients by transposed reads need pairs of devices in columns whose currents are converted once, and "
+            f"{chip.name} has others; use --backward digital"
         )
     if mapping.segments:
         raise CimcError(
