@@ -11,6 +11,7 @@ import cimc
 from cimc.chip import load_chip
 from cimc.dataset import Dataset, Samples
 from cimc.errors import CimcError
+from cimc.options import Backward
 from runtime.training.options import Policy, TrainingOptions
 from tests.networks import network_proto, weights
 
@@ -54,5 +55,5 @@ def test_transposed_reads_are_of_pairs_in_columns(compiled: Path) -> None:
         cimc.train(
             compiled / "rows.cim",
             DATA,
-            options=TrainingOptions(epochs=1, steps_per_epoch=1, policy=Policy(backward="analog")),
+            options=TrainingOptions(epochs=1, steps_per_epoch=1, policy=Policy(backward=Backward.analog)),
         )
