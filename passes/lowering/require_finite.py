@@ -41,8 +41,10 @@ def _check_layer(node: ir.Node) -> bool:
             continue
         if not np.isfinite(array).all():
             raise _refusal(value, node, "NaN or infinity")
-        if np.max(np.abs(array), initial=0.0) > LARGEST:
-            raise _refusal(value, node, f"{np.max(np.abs(array)):.3g}, more than {LARGEST:g}, whose products overflow")
+        # A mask that hides entries, added to a product as its bias, is as negative as float32 allows.
+        size = array if is_crossbar(node) and index == 2 else np.abs(array)
+        if np.max(size, initial=0.0) > LARGEST:
+            raise _refusal(value, node, f"{np.max(size):.3g}, more than {LARGEST:g}, whose products overflow")
         if node.op_type == "BatchNormalization" and index == 4:
             _check_variance(node, value, array)
         elif is_crossbar(node) and np.any((array != 0) & (np.abs(array) < LEAST)):

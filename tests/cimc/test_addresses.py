@@ -22,7 +22,7 @@ KERNELS = st.sampled_from([1, 3])
 OBJECTIVES: list[str | None] = [None, "interval", "arrays"]
 SCHEMES: list[dict[str, Any]] = [
     {},
-    {"scheme": "single"},
+    {"scheme": "single", "bits": 4, "bits_per_cell": 4},
     {"scheme": "offset", "offset_columns": 1},
     {"scheme": "differential-rows"},
     {"scheme": "differential", "bits": 8, "bits_per_cell": 4},

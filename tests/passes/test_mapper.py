@@ -131,7 +131,7 @@ shapes = st.tuples(
 schemes = st.sampled_from(
     [
         {},
-        {"scheme": "single"},
+        {"scheme": "single", "bits": 4, "bits_per_cell": 4},
         {"scheme": "offset", "offset_columns": 1},
         {"scheme": "differential-rows"},
         {"scheme": "differential", "bits": 8, "bits_per_cell": 4},
