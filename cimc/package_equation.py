@@ -10,7 +10,7 @@ from cimc.mapping import MappedLayer, Mapping
 from cimc.planes import planes_of
 from cimc.program import Floats, LayerProgram, Program
 from cimc.program_files import reference_column, weight_text
-from cimc.units import count_scale, levels_per_product, pair_weight, reference_target
+from cimc.units import count_scale, levels_per_product, reference_target, weight_of
 
 
 @dataclass(frozen=True)
@@ -212,7 +212,7 @@ def _code_text(chip: Chip) -> str:
 
 def _any_example(chip: Chip, mapping: Mapping, one: LayerScale) -> str:
     """The place of a weight, its targets, and what its word lines alone make of the largest input."""
-    weights = pair_weight(one.program.targets, one.program.weight_range, chip)
+    weights = weight_of(one.program.targets, one.program.weight_range, chip)
     order = np.argsort(np.abs(weights), axis=None, kind="stable")
     row, column = (int(place) for place in np.unravel_index(order[order.size * 3 // 4], weights.shape))
     address, slices = mapping.address(one.layer.name, row, column), mapping.physical_per_array

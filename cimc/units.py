@@ -19,7 +19,7 @@ TARGETS_AT_ONCE = 1 << 18  # weights; in NumPy
 
 def idle_target(chip: Chip) -> AnyArray:
     """The conductances in uS of devices that hold a weight of 0 [devices, 1, 1]; of a pair G_min."""
-    return pair_targets(np.zeros((1, 1), np.float32), np.float32(1), chip)
+    return device_targets(np.zeros((1, 1), np.float32), np.float32(1), chip)
 
 
 def reference_target(chip: Chip) -> np.float32:
@@ -28,7 +28,7 @@ def reference_target(chip: Chip) -> np.float32:
     return np.float32(round(chip.scheme.reference.target_uS / chip.target_step_uS) * chip.target_step_uS)
 
 
-def pair_targets(weight: AnyArray, weight_range: AnyArray, chip: Chip) -> AnyArray:
+def device_targets(weight: AnyArray, weight_range: AnyArray, chip: Chip) -> AnyArray:
     """Target conductances of the devices of weights, on the grid of `Chip.target_step_uS`.
 
     Of differential pairs G+ = G_min + k max(w, 0), G- = G_min + k max(-w, 0), k = (G_max - G_min) / weight_range
@@ -73,7 +73,7 @@ def nearest_targets(shares: AnyArray, chip: Chip) -> AnyArray:
 
 
 def level_targets(chip: Chip) -> npt.NDArray[np.float32] | None:
-    """The target conductances that `pair_targets` chooses from, ascending, in uS; None: all those on the grid."""
+    """The target conductances that `device_targets` chooses from, ascending, in uS; None: all those on the grid."""
     if chip.scheme.steps is not None:
         states = 2 ** (chip.weights.bits_per_cell or 1)
         return np.asarray(nearest_targets(np.linspace(0, 1, states, dtype=np.float32), chip))
@@ -117,7 +117,7 @@ def _grid_bounds(chip: Chip) -> tuple[int, int]:
     return math.ceil(chip.cell.conductance_min_uS / step), math.floor(chip.cell.conductance_max_uS / step)
 
 
-def pair_weight(conductance: AnyArray, weight_range: AnyArray, chip: Chip) -> AnyArray:
+def weight_of(conductance: AnyArray, weight_range: AnyArray, chip: Chip) -> AnyArray:
     """Weights [rows, columns] that devices of conductances [devices, rows, columns] in uS stand for."""
     return chip.scheme.value(conductance) * (weight_range / np.float32(chip.scheme.full_uS))
 

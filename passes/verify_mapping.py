@@ -19,7 +19,7 @@ from cimc.chip import Adc, Chip, Input
 from cimc.errors import CimcError
 from cimc.mapping import Mapping as ChipMapping
 from cimc.program import Floats, LayerProgram, Program
-from cimc.units import pair_targets, pair_weight
+from cimc.units import device_targets, weight_of
 from passes.chip_network import chip_network
 from passes.crossbar_functions import crossbar_layers
 from passes.graph_edit import constant, float_constant, new_node
@@ -138,7 +138,7 @@ def _check_arrays(
     for name, program in programs.items():
         weight = programs.layers[name][0].inputs[1]
         assert weight is not None
-        held[weight.name or ""] = pair_weight(program.targets, program.weight_range, chip).astype(np.float32)
+        held[weight.name or ""] = weight_of(program.targets, program.weight_range, chip).astype(np.float32)
     on_grid, mapped = set_constants(lowered, held), chip_network(lowered, mapping, chip, Program(programs, {}))
 
     @cache
@@ -194,7 +194,7 @@ class _LayerPrograms(Mapping[str, LayerProgram]):
         assert weight is not None
         bias: Floats | None = float_constant(node.inputs[2]) if len(node.inputs) > 2 else None
         weight_range = np.float32(np.max(np.abs(weight))) or np.float32(1)
-        targets = pair_targets(weight, weight_range, self.chip)
+        targets = device_targets(weight, weight_range, self.chip)
         return LayerProgram(targets, weight_range, self.peaks[name], np.float32(1), bias)
 
     def __iter__(self) -> Iterator[str]:

@@ -11,7 +11,7 @@ import numpy as np
 
 from cimc.api.sources import chip_of
 from cimc.chip import Chip
-from cimc.units import level_targets, levels_per_product, pair_targets
+from cimc.units import device_targets, level_targets, levels_per_product
 
 STATES = (0.0, 0.25, 0.5, 0.75, 1.0)  # of the window; 0 is the idle device
 TYPICAL = "inputs uniform up to the range, half of them 0; weights normal, sd 1/3 of the range; all rows of an array"
@@ -167,7 +167,7 @@ def _clipped(chip: Chip) -> float:
         x = random.uniform(0, 1, shape) * (random.uniform(0, 1, shape) < 0.5)
         weight = random.normal(0, WEIGHT_SD, shape).astype(np.float32)
         codes = np.round(x * (2**chip.input.bits - 1))
-        products = np.einsum("rc,src->sc", codes, pair_targets(weight, np.float32(1), chip))
+        products = np.einsum("rc,src->sc", codes, device_targets(weight, np.float32(1), chip))
         clipped += int(np.count_nonzero(np.round(products * levels_per_product(chip, False)) > top))
     return clipped / (2 * COLUMNS)
 

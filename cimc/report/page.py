@@ -19,7 +19,7 @@ from cimc.report.svg import BLUE, INK, LINE, MUTED, ORANGE, duration, energy, la
 from cimc.report.tradeoff import tradeoff_section
 from cimc.report.training import training_section
 from cimc.schedule import Schedule
-from cimc.units import pair_targets
+from cimc.units import device_targets
 from runtime.system.weight_range import best_column_ranges
 
 BINS = 64
@@ -328,7 +328,7 @@ def distribution(artifact: Artifact, layer: str) -> Distribution | None:
             largest = float(np.max(np.abs(part), initial=0.0)) or 1.0
             counts, _ = np.histogram(part, BINS, (-largest, largest))
             return Distribution(counts, -largest, largest, "")
-        values = pair_targets(part, best_column_ranges(part, chip), chip)
+        values = device_targets(part, best_column_ranges(part, chip), chip)
     low, high = chip.cell.conductance_min_uS, chip.cell.conductance_max_uS
     low, high = min(low, float(values.min())), max(high, float(values.max()))
     counts, _ = np.histogram(values, BINS, (low, high))

@@ -20,7 +20,7 @@ from cimc.fault_map import Die
 from cimc.mapping import Mapping
 from cimc.options import DiePlacement
 from cimc.program import Floats, LayerProgram, Program
-from cimc.units import pair_weight
+from cimc.units import weight_of
 from cimc.wiring import Wiring, layers_on_die
 from passes.dies.assign import Found, Order, Wanted, as_mapped, best_order, bound, error, found_of
 from passes.dies.reach import Doubles, coefficients, compensate, held, programmable
@@ -128,7 +128,7 @@ def place_on_die(
 
 def _importance(layer: LayerProgram, chip: Chip, power: Floats | None) -> Doubles:
     """What the squared error of each weight [rows, columns] costs, of the signal; weights are of a range of 1."""
-    weight = np.asarray(pair_weight(layer.targets, np.float32(1), chip), np.float64)
+    weight = np.asarray(weight_of(layer.targets, np.float32(1), chip), np.float64)
     rows, columns = weight.shape
     scale = np.square(np.asarray(layer.weight_range, np.float64) * np.asarray(layer.gain, np.float64))
     each = np.ones((rows, 1)) if power is None else np.asarray(power, np.float64).reshape(rows, -1)

@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from cimc.chip import Chip
 from cimc.program import Floats
-from cimc.units import level_targets, pair_targets
+from cimc.units import device_targets, level_targets
 
 Doubles = npt.NDArray[np.float64]
 
@@ -30,7 +30,7 @@ def programmable(chip: Chip) -> Programmable:
     step, levels = chip.target_step_uS, level_targets(chip)
     if levels is not None:
         return Programmable(float(levels[0]), float(levels[-1]), step, levels)
-    extremes = pair_targets(np.array([[-1.0, 1.0]], np.float32), np.float32(1), chip)
+    extremes = device_targets(np.array([[-1.0, 1.0]], np.float32), np.float32(1), chip)
     return Programmable(float(extremes.min()), float(extremes.max()), step, None)
 
 

@@ -14,7 +14,7 @@ from jax import Array
 from jax.custom_derivatives import SymbolicZero, linear_call
 
 from cimc.planes import two_phases
-from cimc.units import count_scale, dac_step, pair_weight
+from cimc.units import count_scale, dac_step, weight_of
 from runtime.crossbar.conversions import Applied, convert, row_blocks
 from runtime.crossbar.converters import dac
 from runtime.crossbar.groups import by_group, for_groups, split_groups
@@ -109,7 +109,7 @@ def _multiply_by_devices(
     """
 
     def forward(held: tuple[Array, Array, Array | None], v: Array) -> Array:
-        return _multiply(layer, pair_weight(held[0], held[1], layer.chip), v)
+        return _multiply(layer, weight_of(held[0], held[1], layer.chip), v)
 
     def transpose(held: tuple[Array, Array, Array | None], y_bar: Array) -> Array:
         conductance, weight_range, key = held

@@ -27,7 +27,7 @@ from numpy.typing import NDArray
 from cimc.chip import Chip
 from cimc.dataset import Preprocess, Samples
 from cimc.options import BY_SAMPLES, Compensate
-from cimc.units import pair_weight
+from cimc.units import weight_of
 from runtime.crossbar.pieces import Floats
 from runtime.crossbar.product import Crossbar
 from runtime.crossbar.xla import jit
@@ -154,7 +154,7 @@ def _magnitudes(chip: Chip, per_column: bool, conductance: Array, keys: Array) -
     """Mean magnitude of the weights of conductances [chips, devices, rows, columns], as read: [chips(, columns)]."""
 
     def one(conductance: Array, key: Array) -> Array:
-        weight = pair_weight(device_of(chip.cell).read(conductance, key), np.float32(1), chip)
+        weight = weight_of(device_of(chip.cell).read(conductance, key), np.float32(1), chip)
         return jnp.maximum(jnp.mean(jnp.abs(weight), axis=0 if per_column else None), LEAST)
 
     return jax.vmap(one)(conductance, keys)

@@ -12,7 +12,7 @@ import numpy as np
 from jax import Array
 
 from cimc.dataset import Preprocess, Samples
-from cimc.units import pair_weight
+from cimc.units import weight_of
 from cimc.window import output_sizes
 from runtime.crossbar.pieces import Floats, Held, bytes_of_mvm, read_in_pieces
 from runtime.crossbar.product import Crossbar
@@ -185,7 +185,7 @@ def _expected(system: System, step: LayerStep, x: Floats, held: Held) -> Floats:
     """The exact product with the conductances as they are. The weights are let go with it: of a large layer they are as
     much as all that reads it.
     """
-    weight = pair_weight(np.asarray(held.conductance), np.asarray(held.weight_range), system.chip)
+    weight = weight_of(np.asarray(held.conductance), np.asarray(held.weight_range), system.chip)
     if held.input_factor is not None:
         weight /= rows_of_channels(np.asarray(held.input_factor), system.crossbars[step.layer], weight)
     return _exactly(system, step, x, weight, held)

@@ -18,7 +18,7 @@ import numpy as np
 from jax import Array
 from numpy.typing import NDArray
 
-from cimc.units import pair_targets
+from cimc.units import device_targets
 from runtime.crossbar.pieces import Floats, Held, read_in_pieces
 from runtime.crossbar.product import Crossbar
 from runtime.system.weight_range import best_column_ranges, write_errors
@@ -184,7 +184,7 @@ class _Trial:
         self, scales: Scales, weight_range: Floats, parts: Sequence[float], some: slice
     ) -> list[NDArray[np.float64]]:
         gain = self._case.gain[some] if self._case.gain.ndim else self._case.gain
-        targets = pair_targets(scales.weight[:, some], weight_range, self._layer.chip)
+        targets = device_targets(scales.weight[:, some], weight_range, self._layer.chip)
         factor = None if scales.factor is None else jax.device_put(self._of_rows(scales.factor))
         conductance, ranges, scale = jax.device_put((targets, weight_range, gain))
         written = self._write_powers(scales, targets, some) * np.square(weight_range * gain)
@@ -211,7 +211,7 @@ class _Trial:
 
 def _held(case: Case, scales: Scales, span: Floats | float, input_range: float) -> Held:
     weight_range = scales.weight_range(span)
-    targets = pair_targets(scales.weight, weight_range, case.layer.chip)
+    targets = device_targets(scales.weight, weight_range, case.layer.chip)
     factor = None if scales.factor is None else jax.device_put(scales.factor)
     conductance, ranges, largest, gain = jax.device_put((targets, weight_range, np.float32(input_range), case.gain))
     return Held(conductance, ranges, largest, gain, None, factor)

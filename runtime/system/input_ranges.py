@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from cimc.units import pair_weight
+from cimc.units import weight_of
 from cimc.window import output_sizes
 from runtime.network.scan import Product, WatchingProduct
 from runtime.system.products import exact_layer, layer_on_arrays, state_as_read
@@ -54,7 +54,7 @@ def calibrating_product(system: System, state: State, record: dict[str, Array]) 
         if window is not None:
             positions = math.prod(output_sizes(x.shape[1:-1], window))
             tried = x[..., : tried_images(positions)]
-        weight = pair_weight(state["conductance"][name], state["weight_range"][name], system.chip)
+        weight = weight_of(state["conductance"][name], state["weight_range"][name], system.chip)
         reference = exact_layer(system, state, name, tried, weight)
 
         def error(input_range: Array) -> Array:
@@ -67,7 +67,7 @@ def calibrating_product(system: System, state: State, record: dict[str, Array]) 
         return layer_on_arrays(system, seen, name, x, record[name], key)
 
     def exact(name: str, x: Array, key: Array | None) -> Array:
-        weight = pair_weight(state["conductance"][name], state["weight_range"][name], system.chip)
+        weight = weight_of(state["conductance"][name], state["weight_range"][name], system.chip)
         return exact_layer(system, state, name, x, weight)
 
     def with_range(name: str, x: Array, key: Array | None) -> Array:

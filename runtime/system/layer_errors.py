@@ -10,7 +10,7 @@ import numpy as np
 from jax import Array
 
 from cimc.dataset import Preprocess, Samples
-from cimc.units import pair_targets
+from cimc.units import device_targets
 from runtime.crossbar.pieces import Floats, clipped_share
 from runtime.network.network import Network
 from runtime.network.stepwise import Arrays, LayerStep, ScanStep, run_node_exactly, run_steps
@@ -109,7 +109,7 @@ def _losses(
     if held.input_factor is not None:
         weight = weight * row_factors(crossbar, held.input_factor, weight)
     if targets is None:
-        targets = pair_targets(weight, np.asarray(held.weight_range), system.chip)
+        targets = device_targets(weight, np.asarray(held.weight_range), system.chip)
     return loss_causes(
         crossbar,
         np.random.default_rng(0).permutation(np.concatenate(inputs, axis=1), axis=1),

@@ -6,7 +6,7 @@ import jax
 import numpy as np
 
 from cimc.program import LayerProgram, Program
-from cimc.units import pair_targets
+from cimc.units import device_targets
 from runtime.system.state import RangeRule, State, System, bias_of, gain_name, gain_of, initial_state
 from runtime.system.weight_range import best_column_ranges
 
@@ -30,7 +30,7 @@ def retarget(
     for name in state["weight"] if layers is None else layers:
         weight = state["weight"][name]
         chosen = weight_range(np.asarray(weight), system.chip)
-        new["conductance"][name] = jax.device_put(pair_targets(np.asarray(weight), chosen, system.chip))
+        new["conductance"][name] = jax.device_put(device_targets(np.asarray(weight), chosen, system.chip))
         new["weight_range"][name] = jax.device_put(chosen)
     return new
 

@@ -16,7 +16,7 @@ import numpy.typing as npt
 import optax
 from jax import Array
 
-from cimc.units import pair_targets, pair_weight
+from cimc.units import device_targets, weight_of
 from runtime.crossbar.cell_wires import as_read
 from runtime.crossbar.layer import layer_output
 from runtime.crossbar.pieces import Floats, Held
@@ -73,14 +73,14 @@ def _descend(layer: Crossbar, vectors: Array, wanted: Array, held: Held, free: A
     sd = jnp.maximum(jnp.std(wanted, axis=1), 1e-6 * jnp.max(jnp.abs(wanted)) + 1e-30)
     power = jnp.mean(jnp.square(wanted)) + 1e-30
     begin = Fitted(
-        pair_weight(held.conductance, held.weight_range, layer.chip) / held.weight_range,
+        weight_of(held.conductance, held.weight_range, layer.chip) / held.weight_range,
         jnp.zeros_like(held.gain),
         held.bias / sd,
     )
     adam = optax.chain(optax.scale_by_adam(), optax.scale_by_schedule(optax.cosine_decay_schedule(-1.0, STEPS)))
 
     def targets(fitted: Fitted) -> Array:
-        return jax.lax.stop_gradient(pair_targets(fitted.weight * held.weight_range, held.weight_range, layer.chip))
+        return jax.lax.stop_gradient(device_targets(fitted.weight * held.weight_range, held.weight_range, layer.chip))
 
     def error(fitted: Fitted, some: Array, noise: Array) -> Array:
         y = layer_output(

@@ -15,7 +15,7 @@ from cimc.errors import CimcError
 from cimc.mapping import Mapping
 from cimc.options import Backward
 from cimc.planes import planes_of
-from cimc.units import pair_targets, pair_weight
+from cimc.units import device_targets, weight_of
 from runtime.crossbar.cell_wires import cell_wires_of
 from runtime.crossbar.product import Crossbar
 from runtime.devices.device import device_of
@@ -133,7 +133,7 @@ def initial_state(system: System, *, weight_range: RangeRule | None = largest_we
         state["weight"][node.name] = jax.device_put(weight)
         if weight_range is not None:
             chosen = weight_range(weight, system.chip)
-            state["conductance"][node.name] = jax.device_put(pair_targets(weight, chosen, system.chip))
+            state["conductance"][node.name] = jax.device_put(device_targets(weight, chosen, system.chip))
             state["weight_range"][node.name] = jax.device_put(chosen)
         state["input_range"][node.name] = jax.device_put(np.float32(0.0))
         state["digital"][gain_name(node.name)] = jax.device_put(np.float32(1.0))
@@ -188,7 +188,7 @@ def program(
     conductance, trials = {}, {}
     for index, (name, weight) in enumerate(state["weight"].items()):
         # Step after step: what is only queued holds its memory already.
-        targets = jax.block_until_ready(pair_targets(weight, state["weight_range"][name], system.chip))
+        targets = jax.block_until_ready(device_targets(weight, state["weight_range"][name], system.chip))
         traits = traits_of(system, state, name)
         written = device_of(system.chip.cell).write(targets, jax.random.fold_in(key, index), traits)
         conductance[name], trials[name] = jax.block_until_ready((written.conductance, count(name, written.trials)))
@@ -201,7 +201,7 @@ def read_back(system: System, state: State, key: Array, reads: int = 1) -> State
     weight = {}
     for index, (name, conductance) in enumerate(state["conductance"].items()):
         pair = device_of(system.chip.cell).read(conductance, jax.random.fold_in(key, index), reads)
-        weight[name] = pair_weight(pair, state["weight_range"][name], system.chip)
+        weight[name] = weight_of(pair, state["weight_range"][name], system.chip)
     return {**state, "weight": weight}
 
 

@@ -9,7 +9,7 @@ import numpy.typing as npt
 from scipy.special import erfc
 
 from cimc.chip import Cell, Chip
-from cimc.units import pair_targets
+from cimc.units import device_targets
 from runtime.devices.write_law import error_left
 
 CANDIDATES = np.linspace(1.0, 0.05, 96)  # of the largest weight; few levels want far less than it
@@ -52,7 +52,7 @@ def _least_error(magnitude: Doubles, share: Doubles, largest: float, chip: Chip)
     if not scheme.has_pair:  # weights of either sign have errors of their own
         magnitude, share = np.concatenate([magnitude, -magnitude]), np.concatenate([share, share]) / 2
     ranges = (largest * CANDIDATES).astype(np.float32)[:, None]
-    targets = np.asarray(pair_targets(magnitude.astype(np.float32)[None], ranges, chip), np.float64)
+    targets = np.asarray(device_targets(magnitude.astype(np.float32)[None], ranges, chip), np.float64)
     mean, sd = write_errors(targets, chip.cell)
     per_uS = ranges.astype(np.float64) / scheme.full_uS
     bias = per_uS * scheme.value(targets + mean) - magnitude
@@ -113,7 +113,7 @@ def _error_variance(chip: Chip) -> float | Doubles:
         return _pair_variance(chip.cell)
     z = np.linspace(-4, 4, 2 * STATES - 1)
     share = np.exp(-(z**2) / 2) / np.exp(-(z**2) / 2).sum()
-    targets = np.asarray(pair_targets((z / TRIED_SDS[:, None]).astype(np.float32), np.float32(1), chip), np.float64)
+    targets = np.asarray(device_targets((z / TRIED_SDS[:, None]).astype(np.float32), np.float32(1), chip), np.float64)
     variance = np.square(write_errors(targets, chip.cell)[1]) + chip.cell.read_noise_variance(targets)
     return np.asarray(np.tensordot(np.square(chip.scheme.counts), variance, 1) @ share)
 

@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from cimc.chip import Chip
-from cimc.units import count_scale, pair_targets, pair_weight
+from cimc.units import count_scale, device_targets, weight_of
 from runtime.crossbar.product import Crossbar, apply_inputs, read, scale_sums
 from runtime.crossbar.xla import jit
 from tests.chips import chip_of
@@ -89,8 +89,8 @@ def peer(chip: Chip, signed: bool, noisy: bool) -> Any:
 
 def programmed(weight: Floats, chip: Chip) -> tuple[npt.NDArray[np.float32], Floats]:
     """Conductances of weights, and the weights that they stand for."""
-    g = np.asarray(pair_targets(weight.astype(np.float32), np.float32(1), chip))
-    return g, np.asarray(pair_weight(g.astype(np.float64), 1.0, chip))
+    g = np.asarray(device_targets(weight.astype(np.float32), np.float32(1), chip))
+    return g, np.asarray(weight_of(g.astype(np.float64), 1.0, chip))
 
 
 def outputs(chip: Chip, signed: bool, weight: Floats, x: Floats, key: jax.Array | None) -> tuple[Floats, float]:

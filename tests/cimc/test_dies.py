@@ -19,7 +19,7 @@ from cimc.dataset import Dataset
 from cimc.errors import CimcError
 from cimc.package import Package, read_package, write_package
 from cimc.program_files import address_map, array_targets
-from cimc.units import pair_weight
+from cimc.units import weight_of
 from cimc.wiring import Wiring, layers_on_die
 from passes.dies.place import require_placeable
 from runtime.network.load import load_network
@@ -259,7 +259,7 @@ def test_placement_gains_step_by_step_and_says_what(place: Path, data: Dataset, 
         package = cimc.export(place / "small.cim", data=data, die=die, placement=placement)
         errors = package.notes["die"]["expected_error"]
         before, after = (
-            pair_weight(of.program.layers["first"].targets, of.program.layers["first"].weight_range, of.chip)
+            weight_of(of.program.layers["first"].targets, of.program.layers["first"].weight_range, of.chip)
             for of in (straight, package)
         )
         # The samples that set the ranges are others of the same law, so the figures are near and not equal.

@@ -24,7 +24,7 @@ from cimc.dataset import Dataset
 from cimc.errors import CimcError
 from cimc.package import FORMAT, Package, read_package, write_package
 from cimc.program import LayerProgram, Program
-from cimc.units import pair_targets, pair_weight
+from cimc.units import device_targets, weight_of
 from passes.chip_network import chip_network
 from passes.mapper.map_network import map_network
 from passes.pipeline import lower
@@ -51,7 +51,7 @@ def package() -> Package:
         weight = random.uniform(-0.3, 0.3, (layer.rows, layer.columns)).astype(np.float32)
         weight_range, input_range, gain = (np.float32(index * scale) for scale in (0.3, 0.7, 1.1))
         bias = None if index == 1 else random.random(layer.columns, dtype=np.float32)
-        targets = pair_targets(weight, weight_range, chip)
+        targets = device_targets(weight, weight_range, chip)
         layers[layer.name] = LayerProgram(targets, weight_range, input_range, gain, bias)
     program = Program(layers, {"scale": np.arange(4, dtype=np.float32), "shape": np.array([2, 3])})
     model = ir.to_proto(network).SerializeToString()
@@ -65,8 +65,8 @@ def package_on(package: Package, text: str) -> Package:
     layers = {
         name: replace(
             layer,
-            targets=pair_targets(
-                pair_weight(layer.targets, layer.weight_range, package.chip), layer.weight_range, chip
+            targets=device_targets(
+                weight_of(layer.targets, layer.weight_range, package.chip), layer.weight_range, chip
             ),
         )
         for name, layer in package.program.layers.items()
@@ -488,7 +488,7 @@ def test_exported_networks_compute_in_onnxruntime_what_the_runtime_computes(tmp_
     assert {node.name for node in layers} == package.program.layers.keys()
     for node in layers:
         layer = package.program.layers[node.name]
-        expected = pair_targets(constants[node.input[1]], layer.weight_range, package.chip)
+        expected = device_targets(constants[node.input[1]], layer.weight_range, package.chip)
         np.testing.assert_array_equal(layer.targets, expected)
 
     exported = outputs_of(tmp_path / "package" / "model.onnx", images)

@@ -10,7 +10,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from cimc.chip import Cell, Chip, load_chip
-from cimc.units import pair_targets
+from cimc.units import device_targets
 from tests.reference import pair_target
 
 LISTED = (10.0, 11.5, 30.0, 64.0)
@@ -25,7 +25,7 @@ def chip_with(name: str = "brram-256x64", **changes: object) -> Chip:
 def all_targets(chip: Chip) -> np.ndarray:
     """The targets of weights spread over twice the range, both ends and all places between levels among them."""
     weight = np.linspace(-2, 2, 40_001, dtype=np.float32)[None]
-    return np.asarray(pair_targets(weight, np.float32(1), chip))
+    return np.asarray(device_targets(weight, np.float32(1), chip))
 
 
 @pytest.mark.parametrize("name", ["brram-256x64", "brram-soc", "hermes", "ideal"])
@@ -49,7 +49,7 @@ def test_listed_levels_are_the_targets_and_the_first_is_idle() -> None:
 def test_targets_are_those_of_the_reference(changes: dict[str, Any]) -> None:
     chip = chip_with(**changes)
     weight = np.random.default_rng(0).normal(0, 0.5, (40, 30)).astype(np.float32)
-    targets = pair_targets(weight, np.float32(0.7), chip)
+    targets = device_targets(weight, np.float32(0.7), chip)
     expected = np.array([[pair_target(w, 0.7, chip) for w in row] for row in weight.tolist()])
     np.testing.assert_allclose(np.moveaxis(targets, 0, 2), expected, atol=1.01 * chip.target_step_uS)
 
@@ -57,7 +57,7 @@ def test_targets_are_those_of_the_reference(changes: dict[str, Any]) -> None:
 @pytest.mark.parametrize("changes", [{"levels": 2}, {"levels": 3}, {"levels": 1000}, {"level_uS": list(LISTED)}])
 def test_numpy_and_jax_snap_alike(changes: dict[str, Any]) -> None:
     chip = chip_with(**changes)
-    snap = jax.jit(lambda weight, weight_range: pair_targets(weight, weight_range, chip))
+    snap = jax.jit(lambda weight, weight_range: device_targets(weight, weight_range, chip))
     held = np.linspace(0, 1, changes["levels"]) if "levels" in changes else (np.array(LISTED) - LISTED[0]) / 60
     middles = (held[1:] + held[:-1]) / 2
 
@@ -67,7 +67,7 @@ def test_numpy_and_jax_snap_alike(changes: dict[str, Any]) -> None:
     def check(seed: int, weight_range: float) -> None:
         weight = np.random.default_rng(seed).uniform(-12, 12, (50, 40)).astype(np.float32)
         weight[0, :3] = [0.0, weight_range, -weight_range]
-        here = pair_targets(weight, np.float32(weight_range), chip)
+        here = device_targets(weight, np.float32(weight_range), chip)
         there = snap(jnp.asarray(weight), jnp.float32(weight_range))
         assert here.dtype == there.dtype == np.float32
         # XLA may round the division otherwise, in the last bit: a weight halfway between two levels may take either.

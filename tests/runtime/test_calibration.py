@@ -13,7 +13,7 @@ from cimc.chip import load_chip
 from cimc.data.load import load
 from cimc.dataset import Preprocess, Samples
 from cimc.options import RateSchedule
-from cimc.units import pair_targets
+from cimc.units import device_targets
 from runtime.crossbar.product import Crossbar, clipped_conversions
 from runtime.network.load import load_network
 from runtime.system.calibration import calibrate
@@ -78,7 +78,7 @@ def test_clipped_conversions_are_those_of_the_reference() -> None:
     rows, columns, mvms, signed = 300, 6, 10, True
     random = np.random.default_rng(5)
     x = random.normal(0, 1, (rows, mvms)).astype(np.float32)
-    g = pair_targets(random.uniform(-1, 1, (rows, columns)).astype(np.float32), np.float32(1), QUIET)
+    g = device_targets(random.uniform(-1, 1, (rows, columns)).astype(np.float32), np.float32(1), QUIET)
     layer = Crossbar(QUIET, read_rows=256, column_block=32, signed=signed)
     for input_range in (1.0, 4.0, 12.0):
         share = float(clipped_conversions(layer, jnp.asarray(x), jnp.asarray(g), jnp.float32(input_range), None))

@@ -15,7 +15,7 @@ from cimc.chip import Chip, load_chip
 from cimc.dataset import Preprocess, Samples
 from cimc.errors import CimcError
 from cimc.options import Compensate, parse_compensate
-from cimc.units import pair_weight
+from cimc.units import weight_of
 from runtime.crossbar.keys import new_key
 from runtime.deployment.chips import Chips, outputs_on_chips
 from runtime.deployment.compensation import calibration_of, compensate_chips, digital_numbers
@@ -72,7 +72,7 @@ def held_weights(chips: Chips, chip: int) -> list[np.ndarray]:
     """What a chip's devices stand for, with the gains of the program."""
     state, made = chips.state_of(chip), []
     for name in ("first", "second"):
-        weight = pair_weight(np.asarray(state["conductance"][name]), np.asarray(state["weight_range"][name]), CHIP)
+        weight = weight_of(np.asarray(state["conductance"][name]), np.asarray(state["weight_range"][name]), CHIP)
         made.append(np.asarray(weight, np.float64) * np.asarray(chips.state["digital"][f"{name}.gain"], np.float64))
     return made
 

@@ -12,7 +12,7 @@ from onnx import helper
 from cimc.chip import Chip
 from cimc.mapping import MappedLayer
 from cimc.program import LayerProgram, Program
-from cimc.units import pair_targets
+from cimc.units import device_targets
 from passes.chip_network import chip_network
 from passes.mapper.map_network import map_network
 from passes.mapper.options import MappingOptions
@@ -48,7 +48,7 @@ def on_chip(
     options = MappingOptions(input_range=(-2.0, 2.0), rows_per_read={"": rows_per_read}, groups_per_read=groups)
     mapping = map_network(lowered, chip, options=options)
     (layer,) = mapping.layers
-    targets = pair_targets(constant(layers(lowered)[0].inputs[1]), ONE, chip)
+    targets = device_targets(constant(layers(lowered)[0].inputs[1]), ONE, chip)
     program = Program({layer.name: LayerProgram(targets, ONE, RANGE, ONE, None)}, {})
     (exported,) = run(chip_network(lowered, mapping, chip, program), {"x": x})
     system = build_system(load_network(ir.to_proto(lowered).SerializeToString()), mapping, chip)

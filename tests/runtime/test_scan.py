@@ -12,7 +12,7 @@ from onnx import TensorProto, helper
 
 from cimc.chip import Chip, load_chip
 from cimc.dataset import Preprocess, Samples
-from cimc.units import pair_targets
+from cimc.units import device_targets
 from passes.chip_network import chip_network
 from passes.mapper.map_network import map_network
 from passes.mapper.options import MappingOptions
@@ -184,7 +184,7 @@ def test_a_recurrent_layer_learns_on_noisy_arrays() -> None:
     def step(weight: dict[str, jax.Array], key: jax.Array) -> tuple[jax.Array, dict[str, jax.Array]]:
         def loss(weight: dict[str, jax.Array]) -> jax.Array:
             written = {
-                name: jax.lax.stop_gradient(pair_targets(array, jnp.float32(1), system.chip))
+                name: jax.lax.stop_gradient(device_targets(array, jnp.float32(1), system.chip))
                 for name, array in weight.items()
             }
             product = array_product(system, {**state, "weight": weight, "conductance": written})

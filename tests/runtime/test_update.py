@@ -14,7 +14,7 @@ from jax import Array
 from cimc.chip import Cell, Chip, load_chip
 from cimc.errors import CimcError
 from cimc.options import Backward, Residual, Sync, Write
-from cimc.units import pair_targets, pair_weight
+from cimc.units import device_targets, weight_of
 from runtime.training.options import Policy
 from runtime.training.policies.policy import Change, LayerState
 from runtime.training.vectors import pack, packing, spread, unpack
@@ -44,7 +44,7 @@ QUIET = COARSE.model_copy(update={"cell": COARSE.cell.model_copy(update={"read_n
 def layer_of(weight: npt.ArrayLike, chip: Chip, weight_range: float = 1.0) -> LayerState:
     """A layer whose devices sit at the targets of `weight`."""
     weight = jnp.asarray(weight, jnp.float32)
-    g = pair_targets(weight, jnp.float32(weight_range), chip)
+    g = device_targets(weight, jnp.float32(weight_range), chip)
     counts = (jnp.zeros(weight.shape, jnp.int32), jnp.zeros(g.shape, jnp.int32), jnp.zeros(g.shape, jnp.int32))
     return LayerState(weight, {"accumulator": jnp.zeros_like(weight)}, g, *counts)
 
@@ -166,7 +166,7 @@ def test_no_part_of_a_step_is_lost_where_the_residual_is_kept(write: Any, thresh
         expected = weight.astype(np.float64) + steps.sum(axis=0, dtype=np.float64)
         assert np.abs(total - expected).max() < 2e-6 * weight_range
         # The devices follow the digital copy: to the target grid, or to a pulse where G started between two.
-        stored = pair_weight(after.conductance, jnp.float32(weight_range), IDEAL)
+        stored = weight_of(after.conductance, jnp.float32(weight_range), IDEAL)
         allowed = 1e-6 if write == "verify" else 1.1 / 1024
         assert np.abs(stored - after.weight).max() < allowed * weight_range
 
@@ -224,7 +224,7 @@ def test_target_sync_stores_the_target_and_no_error(write: Any) -> None:
     after = apply(policy, COARSE, layer_of(weight, COARSE), step)
     aimed = step if write == "verify" else np.sign(step) * 2 / 15
     np.testing.assert_allclose(after.weight, weight + aimed, atol=1e-6)
-    assert np.abs(pair_weight(after.conductance, 1.0, COARSE) - after.weight).max() > 0.01
+    assert np.abs(weight_of(after.conductance, 1.0, COARSE) - after.weight).max() > 0.01
 
 
 def test_readback_sync_stores_one_noisy_read_of_both_devices() -> None:
@@ -236,7 +236,7 @@ def test_readback_sync_stores_one_noisy_read_of_both_devices() -> None:
         np.where(uniform(0, 1, 1, shape) < 0.9, 0.2, 0.0),
     )
     due = np.asarray(after.updates) == 1
-    error = np.asarray(after.weight - pair_weight(after.conductance, 1.0, COARSE), np.float64)
+    error = np.asarray(after.weight - weight_of(after.conductance, 1.0, COARSE), np.float64)
     expected = np.sqrt(2) * 1.2 / 60
     assert error[due].std() == pytest.approx(expected, rel=5 / np.sqrt(2 * due.sum()) + 2e-4)
     assert abs(error[due].mean()) < 5 * expected / np.sqrt(due.sum())
@@ -256,13 +256,13 @@ def test_without_sync_the_copy_stays_and_targets_start_from_the_devices() -> Non
     step = uniform(-0.4, 0.4, 1)
     after = apply(policy, IDEAL, stale, step)
     np.testing.assert_array_equal(after.weight, stale.weight)
-    np.testing.assert_allclose(pair_weight(after.conductance, 1.0, IDEAL), layer.weight + step, atol=2e-6)
+    np.testing.assert_allclose(weight_of(after.conductance, 1.0, IDEAL), layer.weight + step, atol=2e-6)
     # With read noise the target, and so the active device, carries that of its own read.
     shape = (300, 300)
     noisy = IDEAL.model_copy(update={"cell": IDEAL.cell.model_copy(update={"read_noise_uS": 0.01})})
     half = layer_of(np.full(shape, 0.5), noisy)
     moved = apply(policy, noisy, half, np.full(shape, 0.1))
-    error = np.asarray(pair_weight(moved.conductance, 1.0, noisy), np.float64) - 0.6
+    error = np.asarray(weight_of(moved.conductance, 1.0, noisy), np.float64) - 0.6
     assert error.std() == pytest.approx(0.01, rel=0.02)
 
 
@@ -272,10 +272,10 @@ def test_without_sync_the_copy_stays_and_targets_start_from_the_devices() -> Non
 def test_verify_leaves_written_devices_with_the_chips_programming_error() -> None:
     shape = (500, 500)
     after = apply(Policy(sync=Sync.target), SOC, layer_of(np.zeros(shape), SOC), np.full(shape, 0.5))
-    error = np.asarray(after.conductance[0], np.float64) - np.asarray(pair_targets(after.weight, 1.0, SOC)[0])
+    error = np.asarray(after.conductance[0], np.float64) - np.asarray(device_targets(after.weight, 1.0, SOC)[0])
     assert error.mean() == pytest.approx(1.0, abs=5 * 2.9 / 500)
     assert error.std() == pytest.approx(2.9, rel=0.01)
-    np.testing.assert_array_equal(after.conductance[1], pair_targets(after.weight, 1.0, SOC)[1])
+    np.testing.assert_array_equal(after.conductance[1], device_targets(after.weight, 1.0, SOC)[1])
 
 
 def test_pulses_on_the_ideal_chip_are_the_truncated_number_of_steps() -> None:
@@ -287,7 +287,7 @@ def test_pulses_on_the_ideal_chip_are_the_truncated_number_of_steps() -> None:
         before = layer_of(2 * weight, IDEAL, 2.0)
         after = apply(policy, IDEAL, before, 2 * step, weight_range=2.0)
         np.testing.assert_allclose(after.weight, 2 * (weight + pulses / 1024), atol=1e-6)
-        np.testing.assert_allclose(pair_weight(after.conductance, 2.0, IDEAL), after.weight, atol=1e-6)
+        np.testing.assert_allclose(weight_of(after.conductance, 2.0, IDEAL), after.weight, atol=1e-6)
         # Less than one pulse is never lost: it goes on accumulating under either rule.
         kept = (pulses == 0) | (residual == "keep")
         np.testing.assert_allclose(after.memory["accumulator"], 2 * (step - pulses / 1024) * kept, atol=1e-6)
@@ -425,7 +425,7 @@ def test_an_error_that_no_write_mends_is_not_written_for_ever(chip: Chip, stuck:
     off = jnp.linspace(-1, 3, count) * threshold * chip.cell.window_uS
     idle = jnp.minimum(layer.conductance[1] + off, chip.cell.conductance_max_uS)
     before = layer.conductance.at[1].set(idle)
-    start = layer._replace(conductance=before, weight=pair_weight(before, jnp.float32(1), chip))
+    start = layer._replace(conductance=before, weight=weight_of(before, jnp.float32(1), chip))
 
     @jax.jit
     def steps(layer: LayerState, size: Array) -> LayerState:
@@ -460,7 +460,7 @@ def test_the_active_device_makes_up_for_what_the_idle_one_holds() -> None:
         held = layer.conductance + jnp.array([[0.0], [off * chip.cell.window_uS]], jnp.float32)
         after = apply(Policy(), chip, layer._replace(conductance=held), np.full(count, 0.3))
         np.testing.assert_array_equal(after.writes[1], 0)
-        reached = np.asarray(pair_weight(after.conductance, jnp.float32(1), chip), np.float64)
+        reached = np.asarray(weight_of(after.conductance, jnp.float32(1), chip), np.float64)
         assert reached.mean() == pytest.approx(0.5, abs=1e-5 + 5 * error / 60 / np.sqrt(count))
 
 
@@ -471,7 +471,7 @@ def test_a_mean_error_of_writes_does_not_push_the_weight_outward() -> None:
         layer = layer_of(np.full(count, wanted - step), SOC)
         mean = jnp.float32(1.0)  # uS, the chip's
         after = apply(Policy(), SOC, layer._replace(conductance=layer.conductance + mean), np.full(count, step))
-        held = np.asarray(pair_weight(after.conductance, jnp.float32(1), SOC), np.float64)
+        held = np.asarray(weight_of(after.conductance, jnp.float32(1), SOC), np.float64)
         assert held.mean() == pytest.approx(wanted, abs=0.003)
 
 

@@ -14,7 +14,7 @@ import pytest
 from cimc.api.compile import compile_model
 from cimc.chip import Cell, Chip, load_chip
 from cimc.data.load import load
-from cimc.units import pair_targets, pair_weight
+from cimc.units import device_targets, weight_of
 from runtime.crossbar.keys import new_key
 from runtime.devices.device import device_of
 from runtime.network.load import load_network
@@ -48,12 +48,12 @@ def normal_weights(count: int = 20_000, outlier: float = 0.0) -> Floats:
 
 def squared_error(weight: Floats, weight_range: float, chip: Chip) -> float:
     """Mean squared error of weights that are written and read, over draws of both."""
-    targets = jnp.asarray(pair_targets(weight, np.float32(weight_range), chip))
+    targets = jnp.asarray(device_targets(weight, np.float32(weight_range), chip))
     errors = []
     for seed in range(4):
         held = np.asarray(write(targets, chip.cell, new_key(seed)), np.float64)
         held += np.random.default_rng(seed).normal(0, 1, held.shape) * np.sqrt(chip.cell.read_noise_variance(held))
-        errors.append(np.mean(np.square(pair_weight(held, weight_range, chip) - weight)))
+        errors.append(np.mean(np.square(weight_of(held, weight_range, chip) - weight)))
     return float(np.mean(errors))
 
 

@@ -17,7 +17,7 @@ from cimc.chip_cell import MOST_STEP
 from cimc.device_pulse import Binary
 from cimc.errors import CimcError
 from cimc.options import Residual, Sync, Write, sync_of
-from cimc.units import pair_targets, pair_weight
+from cimc.units import device_targets, weight_of
 from runtime.crossbar.xla import once
 from runtime.devices.device import device_of
 from runtime.devices.pulse_laws import bounds_uS
@@ -151,7 +151,7 @@ def accumulate(
     base, held = layer.weight, None
     if synchronised(options, chip) == "none":
         held = once(device_of(chip.cell).read(layer.conductance, key))
-        base = pair_weight(held, weight_range, chip)
+        base = weight_of(held, weight_range, chip)
     # What lies beyond the range can never be programmed and must not keep a device due for ever.
     edge, limit = weight_range * min(reach(options, chip), 1.0), weight_range * reach(options, chip)
     base = jnp.clip(base, -edge, edge)
@@ -200,7 +200,7 @@ def aim_with(
     goal, moves = _goals(chip, wish.base, wanted, weight_range, held, threshold)
     aimed = wanted
     if chip.weight_step is not None:  # a device that is left alone counts as it is
-        aimed = pair_weight(goal if held is None else jnp.where(moves, goal, held), weight_range, chip)
+        aimed = weight_of(goal if held is None else jnp.where(moves, goal, held), weight_range, chip)
     return Aim(goal, None, wish.due & moves, wanted, aimed)
 
 
@@ -215,7 +215,7 @@ def settle(
         weight = jnp.where(due, aim.aimed, weight)
     elif sync == "readback":
         read = once(device_of(chip.cell).read(layer.conductance, key))
-        weight = jnp.where(due, pair_weight(read, weight_range, chip), weight)
+        weight = jnp.where(due, weight_of(read, weight_range, chip), weight)
         missed = aim.aimed - weight
     kept = _kept(options, chip, aim.wanted - aim.aimed, missed, weight_range)
     accumulator = jnp.where(due, kept, wish.memory[ACCUMULATOR])
@@ -254,9 +254,9 @@ def _goals(
     an idle device that is off is made up for, not fought with for ever. An idle device is touched only when the sign
     changes, or when it is off by more than a threshold (at most `NO_ROOM`) and leaves the active one no room.
     """
-    goal = pair_targets(target, weight_range, chip)
+    goal = device_targets(target, weight_range, chip)
     # A device that is idle before and after, or whose target stays, is not touched: the weight accumulates on.
-    moves = goal != pair_targets(base, weight_range, chip)
+    moves = goal != device_targets(base, weight_range, chip)
     if held is None or not chip.scheme.has_pair:
         return goal, moves
     active = jnp.stack([target >= 0, target < 0])
@@ -266,10 +266,10 @@ def _goals(
     no_room = active & (fraction > 1) & (off > min(threshold, NO_ROOM))
     moves |= no_room[::-1] & jnp.any(moves, axis=0)
     makes_up = active & ~moves[::-1]
-    goal = jnp.where(makes_up, pair_targets(fraction, jnp.float32(1), chip)[0], goal)
+    goal = jnp.where(makes_up, device_targets(fraction, jnp.float32(1), chip)[0], goal)
     if chip.cell.programmable_uS is not None:  # a device that holds its level is left alone, or it is due for ever
         holds = (held - chip.cell.conductance_min_uS) / chip.cell.window_uS
-        moves &= goal != pair_targets(holds, jnp.float32(1), chip)[0]
+        moves &= goal != device_targets(holds, jnp.float32(1), chip)[0]
     return goal, moves
 
 

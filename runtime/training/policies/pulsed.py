@@ -12,7 +12,7 @@ from jax import Array
 
 from cimc.chip import Chip
 from cimc.errors import CimcError
-from cimc.units import pair_weight
+from cimc.units import weight_of
 from runtime.crossbar.xla import once
 from runtime.devices.device import device_of
 from runtime.training.policies.policy import Aim, Change, LayerState, Place, Tile, Wish
@@ -60,7 +60,7 @@ def pair_pulses(pulses: Array) -> Array:
 
 def held_weight(conductance: Array, chip: Chip) -> Array:
     """What pairs [2, ..] stand for [..]."""
-    return pair_weight(conductance, jnp.float32(1), chip)
+    return weight_of(conductance, jnp.float32(1), chip)
 
 
 def pulse_tile(chip: Chip, tile: Tile, pulses: Array, key: Array) -> Tile:

@@ -9,7 +9,7 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from cimc.chip import Chip
-from cimc.units import count_scale, pair_targets, reference_target
+from cimc.units import count_scale, device_targets, reference_target
 from runtime.crossbar.product import Crossbar, apply_inputs, read
 from runtime.crossbar.xla import jit
 from tests import reference
@@ -27,7 +27,7 @@ def block(chip: Chip, signed: bool) -> Crossbar:
 def held(case: Case, random: np.random.Generator) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
     """Conductances [devices, rows, columns] and those of reference columns [rows, arrays], with errors of writes."""
     chip = case.chip
-    g = np.asarray(pair_targets(case.weight, np.float32(case.weight_range), chip))
+    g = np.asarray(device_targets(case.weight, np.float32(case.weight_range), chip))
     column = np.full((len(case.weight), 2), schemes.reference_target(chip))
     return tuple((x + random.uniform(0, 1, x.shape)).astype(np.float32) for x in (g, column))  # type: ignore[return-value]
 
@@ -87,7 +87,7 @@ def test_every_sum_of_any_chip_is_that_of_the_plain_model(chip: Chip, signed: bo
 @given(chip=chips(), seed=st.integers(0, 2**32 - 1))
 def test_every_target_of_any_chip_is_that_of_the_plain_model(chip: Chip, seed: int) -> None:
     case = case_of(chip, False, seed)
-    g = np.asarray(pair_targets(case.weight, np.float32(case.weight_range), chip), np.float64)
+    g = np.asarray(device_targets(case.weight, np.float32(case.weight_range), chip), np.float64)
     expected = [[schemes.targets(w, case.weight_range, chip) for w in row] for row in case.weight.tolist()]
     # On the grid of targets, and within the window: its ends may lie a whole step off.
     np.testing.assert_allclose(g, np.moveaxis(np.array(expected), 2, 0), atol=chip.target_step_uS, rtol=2e-7)
@@ -187,5 +187,5 @@ def test_a_settled_voltage_of_single_bits_is_that_of_the_plain_model() -> None:
 
 def test_a_reference_column_holds_what_a_weight_of_0_holds() -> None:
     chip = chip_of(weights={"scheme": "offset", "offset_columns": 1}, cell={"levels": 4})
-    zero = np.asarray(pair_targets(np.zeros((1, 1), np.float32), np.float32(1), chip)).item()
+    zero = np.asarray(device_targets(np.zeros((1, 1), np.float32), np.float32(1), chip)).item()
     assert reference_target(chip) == zero == schemes.reference_target(chip)

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from cimc.chip import Chip
-from cimc.units import count_scale, dac_step, pair_targets
+from cimc.units import count_scale, dac_step, device_targets
 from cimc.window import Window, output_sizes
 from runtime.crossbar.layer import transposed_read
 from runtime.crossbar.product import Crossbar
@@ -35,7 +35,7 @@ def gradient_case(chip: Chip, backward: str) -> tuple[Crossbar, Any, Any, Any, A
     layer = crossbar(chip, True, 12, 4, GRADIENT_WINDOW, backward=backward)
     weight = weights(12, 3)
     x = inputs(np.random.default_rng(2), (2, 3, 4, 3), 0.9, True)
-    g = pair_targets(weight, np.float32(1.5), chip)
+    g = device_targets(weight, np.float32(1.5), chip)
     positions = int(np.prod(output_sizes(x.shape[2:], GRADIENT_WINDOW)))
     d_bar = weights(3, len(x), positions, seed=4)
     return layer, x, weight, g, d_bar
@@ -103,7 +103,7 @@ def test_a_transposed_read_is_that_of_the_plain_model(name: str, array_columns: 
     chip = small_chip(name, 7, array_columns)
     random = np.random.default_rng(6)
     weight = random.uniform(-1, 1, (5, 9)).astype(np.float32)
-    g = pair_targets(weight, np.float32(2), chip)
+    g = device_targets(weight, np.float32(2), chip)
     codes = random.integers(-255, 256, (9, 2, 3))
     codes[0, 0, 0] = 255
     y_bar = (codes * 0.003).astype(np.float32)
@@ -122,7 +122,7 @@ def test_analog_backward_with_noise_is_unbiased_within_the_range_of_the_adc() ->
     chip = small_chip("brram-256x64", 7)
     random = np.random.default_rng(7)
     weight = random.uniform(-1, 1, (4, 6)).astype(np.float32)
-    g = pair_targets(weight, np.float32(1), chip)
+    g = device_targets(weight, np.float32(1), chip)
     codes = random.choice([-1, 1], (6, 1, 3)) * random.integers(100, 256, (6, 1, 3))
     codes[0, 0, 0] = 255
     y_bar = (codes / 255).astype(np.float32)

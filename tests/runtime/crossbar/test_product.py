@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from onnx import helper
 
 from cimc.chip import Chip, load_chip
-from cimc.units import pair_targets
+from cimc.units import device_targets
 from cimc.window import Window, output_sizes
 from passes.mapper.map_network import map_network
 from passes.mapper.options import MappingOptions
@@ -69,7 +69,7 @@ def test_every_sum_of_a_matrix_product_is_that_of_the_plain_model(
         random = np.random.default_rng(seed)
         weight = (random.uniform(-1, 1, (rows, columns)) * weight_range).astype(np.float32)
         x = inputs(random, (3, rows), input_range, signed)
-        g = pair_targets(weight, np.float32(weight_range), chip)
+        g = device_targets(weight, np.float32(weight_range), chip)
         d = jitted_sums(layer, x, g, np.float32(input_range), None)
         u = reference.vectors(reference.dac_codes(x, input_range, chip), None)
         assert_same_sums(d, reference.sums(chip, u, g, bounds, signed, None), chip)
@@ -115,7 +115,7 @@ def test_every_sum_of_a_convolution_is_that_of_the_plain_model(
         random = np.random.default_rng(seed)
         weight = random.uniform(-1, 1, (rows, columns)).astype(np.float32)
         x = inputs(random, (2, channels, *spatial), 2.0, signed)
-        g = pair_targets(weight, np.float32(1), chip)
+        g = device_targets(weight, np.float32(1), chip)
         d = jitted_sums(layer, x, g, np.float32(2), None)
         u = reference.vectors(reference.dac_codes(x, 2.0, chip), plain_window)
         assert_same_sums(d, reference.sums(chip, u, g, bounds, signed, None), chip)
@@ -163,7 +163,7 @@ def test_the_adc_saturates_at_its_largest_code() -> None:
     chip = small_chip("brram-256x64", 64)
     layer = crossbar(chip, False, 64)
     weight = np.stack([np.ones(64), -np.ones(64)], axis=1).astype(np.float32)
-    g = pair_targets(weight, np.float32(1), chip)
+    g = device_targets(weight, np.float32(1), chip)
     # 64 cells of 70 uS and 64 of 10 uS at the largest input: 446 uA and 63.7 uA in a range of 70 uA.
     d = jitted_sums(layer, np.ones((1, 64), np.float32), g, np.float32(1), None)
     low = round(64 * 10 * 0.1 * 255 / 256 / (70 / 255))
@@ -176,7 +176,7 @@ def test_the_adc_saturates_at_its_largest_code() -> None:
 def test_inputs_beyond_the_range_are_clipped_and_negative_ones_of_an_unsigned_layer_not_wrapped() -> None:
     chip = small_chip("brram-256x64", 8)
     weight = np.full((1, 1), 1.0, np.float32)
-    g = pair_targets(weight, np.float32(1), chip)
+    g = device_targets(weight, np.float32(1), chip)
     x = np.array([[1.0], [1.7], [-1.0], [-9.0]], np.float32)
     d = jitted_sums(crossbar(chip, True, 1), x, g, np.float32(1), None)[0, :, 0]
     assert d[0] == d[1] == -d[2] == -d[3] > 0
@@ -188,7 +188,7 @@ def test_each_group_of_a_convolution_is_a_crossbar_of_its_own() -> None:
     x = np.abs(weights(2, 6, 4, 4))
     window = Window((2, 2), (1, 1), (0, 0, 0, 0), (1, 1))
     weight = weights(2 * 4, 9, seed=1)  # three groups of two channels and three columns
-    g = pair_targets(weight, np.float32(1), chip)
+    g = device_targets(weight, np.float32(1), chip)
     grouped = Crossbar(chip, 4, 3, signed=False, window=window, groups=3)
     single = Crossbar(chip, 4, 3, signed=False, window=window)
 
@@ -272,7 +272,7 @@ def test_array_product_is_that_of_the_plain_model(
     weight_range = np.abs(constants["w"]).max()
     u = reference.vectors(reference.dac_codes(x, 0.8, chip), window)
     matrix = constants["w"].reshape(4, -1).T if node is CONV else constants["w"]
-    g = pair_targets(matrix, weight_range, chip)
+    g = device_targets(matrix, weight_range, chip)
     expected = reference.sums(
         chip, u, g, reference.row_bounds(len(matrix), 4 if node is CONV else 1, chip), signed, None
     )

@@ -10,7 +10,7 @@ import pytest
 
 from cimc.chip import Chip
 from cimc.device_time import Flicker, StateLaw
-from cimc.units import pair_targets
+from cimc.units import device_targets
 from cimc.window import Window
 from runtime.crossbar.product import Crossbar
 from runtime.crossbar.xla import jit
@@ -39,7 +39,7 @@ def analog_draws() -> tuple[Chip, npt.NDArray[np.float64], npt.NDArray[np.float3
     random = np.random.default_rng(0)
     u = random.integers(-255, 256, (2, 2, 5)).astype(np.float64)
     window = Window((3,), (1,), (0, 0), (1,))
-    g = pair_targets(random.uniform(-1, 1, (6, 3)).astype(np.float32), np.float32(1), chip)
+    g = device_targets(random.uniform(-1, 1, (6, 3)).astype(np.float32), np.float32(1), chip)
     layer = crossbar(chip, True, 6, 3, window)
     vectors = reference.vectors(u, reference.ConvWindow((3,), (1,), (0, 0), (1,)))
     return chip, vectors, g, draws(layer, u, g, 40_000)
@@ -108,7 +108,7 @@ def test_noise_repeats_with_its_key_and_ends_without_one() -> None:
     chip = small_chip("brram-256x64", 8)
     layer = crossbar(chip, False, 8)
     weight = weights(8, 16)
-    g = pair_targets(weight, np.float32(1), chip)
+    g = device_targets(weight, np.float32(1), chip)
     x = np.abs(weights(4, 8, seed=1))
 
     def run(key: jax.Array | None) -> npt.NDArray[np.float32]:
@@ -124,7 +124,7 @@ def test_noise_repeats_with_its_key_and_ends_without_one() -> None:
 def test_a_chip_without_noise_gives_the_same_with_a_key() -> None:
     chip = small_chip("ideal", 4)
     weight, x = weights(6, 2), weights(3, 6, seed=1)
-    g = pair_targets(weight, np.float32(1), chip)
+    g = device_targets(weight, np.float32(1), chip)
     one, two = (jitted_sums(crossbar(chip, True, 6), x, g, np.float32(1), key) for key in (None, jax.random.key(0)))
     np.testing.assert_array_equal(one, two)
 

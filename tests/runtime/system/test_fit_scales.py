@@ -11,7 +11,7 @@ from onnx import helper
 
 from cimc.chip import Chip, load_chip
 from cimc.dataset import Preprocess, Samples
-from cimc.units import pair_targets
+from cimc.units import device_targets
 from passes.chip_network import chip_network
 from passes.mapper.map_network import map_network
 from passes.mapper.options import MappingOptions
@@ -59,7 +59,7 @@ def held_by_layer(case: Case) -> Held:
     """What one weight range of the layer's largest weight and its largest input give."""
     weight, chip = case.weight, case.layer.chip
     largest = np.float32(np.max(np.abs(weight)))
-    targets = jnp.asarray(pair_targets(weight, largest, chip))
+    targets = jnp.asarray(device_targets(weight, largest, chip))
     return Held(targets, jnp.asarray(largest), jnp.asarray(case.chosen_on.vectors.max()), jnp.float32(1), None)
 
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from cimc.chip import Chip, load_chip
-from cimc.units import pair_targets
+from cimc.units import device_targets
 from cimc.window import Window
 from runtime.crossbar.pieces import Held, read_in_pieces
 from runtime.crossbar.product import Crossbar
@@ -39,7 +39,7 @@ def coarse(**cell: object) -> Chip:
 
 def written(chip: Chip, weight: np.ndarray, weight_range: float) -> SimpleNamespace:
     """Targets of the weights, and devices with errors, [2, rows, columns]."""
-    targets = np.asarray(pair_targets(weight, np.float32(weight_range), chip))
+    targets = np.asarray(device_targets(weight, np.float32(weight_range), chip))
     errors = np.random.default_rng(5).normal(0, 2, targets.shape).astype(np.float32)
     return SimpleNamespace(targets=targets, conductance=np.maximum(targets + errors, 0))
 
@@ -229,7 +229,7 @@ def test_with_groups_column_ranges_and_input_factors_the_error_is_that_of_the_re
     ranges, gain = (1 + random.random(8)).astype(np.float32), (0.5 + random.random(8)).astype(np.float32)
     layer = Crossbar(chip, 5, 8, signed=True, window=window, groups=groups, groups_at_once=together)
     moved = weight * row_factors(layer, factor, weight)
-    targets = np.asarray(pair_targets(moved, ranges, chip))
+    targets = np.asarray(device_targets(moved, ranges, chip))
     factors_held = None if factor is None else jnp.asarray(factor)
     held = Held(jnp.asarray(targets), jnp.asarray(ranges), jnp.float32(1.5), jnp.asarray(gain), None, factors_held)
     exact = np.concatenate(

@@ -9,7 +9,7 @@ import pytest
 
 import cimc
 from cimc.dataset import Preprocess
-from cimc.units import pair_weight
+from cimc.units import weight_of
 from runtime.network.load import load_network
 from runtime.system.normalize import LEAST_GAIN, normalize_layers
 from runtime.system.products import array_product, exact_product
@@ -56,6 +56,6 @@ def test_a_layer_of_small_weights_is_held_at_he_s_size_and_computes_the_same(sca
         )
         np.testing.assert_allclose(now, before, rtol=1e-4, atol=1e-4)
     for name, pair in after["conductance"].items():
-        held = pair_weight(pair, after["weight_range"][name], system.chip) * after["digital"][gain_name(name)]
-        as_before = pair_weight(state["conductance"][name], state["weight_range"][name], system.chip)
+        held = weight_of(pair, after["weight_range"][name], system.chip) * after["digital"][gain_name(name)]
+        as_before = weight_of(state["conductance"][name], state["weight_range"][name], system.chip)
         np.testing.assert_allclose(held, as_before, rtol=1e-5, atol=1e-7)

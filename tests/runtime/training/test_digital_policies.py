@@ -9,7 +9,7 @@ import pytest
 
 from cimc.chip import Chip, load_chip
 from cimc.errors import CimcError
-from cimc.units import pair_targets
+from cimc.units import device_targets
 from runtime.training.policies import make_rule
 from runtime.training.policies.policy import Change, LayerState, UpdateRule
 from tests.runtime.one_layer import update_one
@@ -20,7 +20,7 @@ START = 0.3
 
 def start(rule: UpdateRule, shape: tuple[int, ...]) -> LayerState:
     weight = jnp.full(shape, START, jnp.float32)
-    pairs, zeros = pair_targets(weight, jnp.float32(1), EXACT), jnp.zeros((2, *shape), jnp.int32)
+    pairs, zeros = device_targets(weight, jnp.float32(1), EXACT), jnp.zeros((2, *shape), jnp.int32)
     memory = {name: jnp.zeros(shape, jnp.float32) for name in rule.policy.memory}
     return LayerState(weight, memory, pairs, zeros[0], zeros, zeros)
 

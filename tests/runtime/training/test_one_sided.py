@@ -9,7 +9,7 @@ from cimc.chip import Chip, load_chip
 from cimc.device_pulse import Linear, Pulse, SoftBounds
 from cimc.errors import CimcError
 from cimc.options import Backward, Sync, Write
-from cimc.units import pair_targets
+from cimc.units import device_targets
 from runtime.training.options import Policy
 from runtime.training.policies.policy import Change, LayerState
 from tests.runtime.one_layer import update_one
@@ -31,7 +31,7 @@ def chip_with(pulse: Pulse) -> Chip:
 def test_weights_follow_what_is_asked_over_many_refreshes(pulse: Pulse, sync: Sync) -> None:
     chip, policy = chip_with(pulse), Policy(write=Write.pulse, sync=sync, backward=Backward.analog)
     zeros, counts = jnp.zeros(WEIGHTS), jnp.zeros(WEIGHTS, jnp.int32)
-    pairs = pair_targets(zeros, jnp.float32(1), chip)
+    pairs = device_targets(zeros, jnp.float32(1), chip)
     pair_counts = jnp.zeros(pairs.shape, jnp.int32)
     layer = LayerState(zeros, {"accumulator": zeros}, pairs, counts, pair_counts, pair_counts)
     asked, random = np.zeros(WEIGHTS), np.random.default_rng(0)

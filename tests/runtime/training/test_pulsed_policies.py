@@ -12,7 +12,7 @@ import pytest
 
 from cimc.chip import Chip, load_chip
 from cimc.errors import CimcError
-from cimc.units import pair_targets
+from cimc.units import device_targets
 from runtime.devices.traits import draw_traits
 from runtime.training.layer_groups import what_is_read
 from runtime.training.policies import make_rule
@@ -74,7 +74,7 @@ def always_half(monkeypatch: pytest.MonkeyPatch) -> None:
 def layer_for(rule: UpdateRule, chip: Chip, shape: tuple[int, ...], weight: float = START) -> LayerState:
     """Weights as in training at first: their pairs at their targets, tiles in the middle of the window."""
     start = jnp.full(shape, weight, jnp.float32)
-    pairs, zeros = pair_targets(start, jnp.float32(1), chip), jnp.zeros((2, *shape), jnp.int32)
+    pairs, zeros = device_targets(start, jnp.float32(1), chip), jnp.zeros((2, *shape), jnp.int32)
     middle = jnp.full_like(pairs, (chip.cell.conductance_min_uS + chip.cell.conductance_max_uS) / 2)
     tiles = {name: Tile(middle, zeros, {}) for name in rule.tiles}
     memory = {name: jnp.zeros(shape, jnp.float32) for name in rule.policy.memory}

@@ -20,7 +20,7 @@ from cimc.chip import Chip, load_chip
 from cimc.errors import CimcError
 from cimc.mapping import Mapping
 from cimc.options import Sync, Write
-from cimc.units import pair_targets
+from cimc.units import device_targets
 from runtime.devices.device import NONE
 from runtime.training.options import Policy
 from runtime.training.policies.policy import Change, LayerState
@@ -116,7 +116,7 @@ def steps(
         LayerState(
             vector,
             {"accumulator": vector * 0},
-            pair_targets(vector, jnp.float32(RANGE), case.chip),
+            device_targets(vector, jnp.float32(RANGE), case.chip),
             jnp.zeros(vector.shape, jnp.int32),
             jnp.zeros((2, *vector.shape), jnp.int32),
             jnp.zeros((2, *vector.shape), jnp.int32),
@@ -275,7 +275,7 @@ def simulate(case: Case, budget: str | None, every: int, seed: int) -> None:
                 waiting[key] = waiting.get(key, 0) + 1
         for line in granted:
             name, row, columns = lines[line]
-            goal = np.asarray(pair_targets(jnp.asarray(after["weight"][name]), jnp.float32(RANGE), case.chip))
+            goal = np.asarray(device_targets(jnp.asarray(after["weight"][name]), jnp.float32(RANGE), case.chip))
             trials = (after["trials"][name] - before["trials"][name])[:, row, columns]
             up = (goal > before["conductance"][name])[:, row, columns]
             took = [int(trials[up].max(initial=0)), int(trials[~up].max(initial=0))]
