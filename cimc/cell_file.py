@@ -35,7 +35,8 @@ class CellFile:
 
     what: the kind, in errors. whole: the array of all cells in an NPZ. kinds: uS by name, of a column `kind`; none:
     only conductances. arrays, rows, columns: how many arrays there are, and their size. least: arrays that must be
-    told of. expected_uS: where the largest conductance and the median lie, if the unit is right.
+    told of. lowest_uS: the least that a cell may have. expected_uS: where the largest conductance and the median lie, if
+    the unit is right.
     """
 
     what: str
@@ -45,6 +46,7 @@ class CellFile:
     rows: int
     columns: int
     least: int
+    lowest_uS: float
     expected_uS: tuple[float, float]
 
     @property
@@ -133,12 +135,12 @@ def _check_whole(path: str | Path, form: CellFile, values: npt.NDArray[Any]) -> 
         )
     if values.dtype.kind not in "fiu":
         raise CimcError(f"{form.what} {path}: {form.whole} holds {values.dtype}; give numbers in uS")
-    wrong = np.argwhere((values < 0) | (values > LARGEST_uS))
+    wrong = np.argwhere((values < form.lowest_uS) | (values > LARGEST_uS))
     if len(wrong):
         array, row, column = (int(index) for index in wrong[0])
         raise CimcError(
             f"{form.what} {path}: array {array}, row {row}, column {column} is {values[array, row, column]:g}; "
-            f"give uS, a number from 0 to {LARGEST_uS:g}"
+            f"give uS, a number from {form.lowest_uS:g} to {LARGEST_uS:g}"
         )
     return values.astype(np.float32)
 
@@ -183,6 +185,7 @@ def _value(text: str, head: str, form: CellFile, where: str) -> float:
         value = float(text)
     except ValueError:
         value = math.nan
-    if not 0 <= value <= LARGEST_uS:
-        raise CimcError(f"{where}: conductance_uS is {text!r:.40}; give uS, a number from 0 to {LARGEST_uS:g}")
+    if not form.lowest_uS <= value <= LARGEST_uS:
+        span = f"from {form.lowest_uS:g} to {LARGEST_uS:g}"
+        raise CimcError(f"{where}: conductance_uS is {text!r:.40}; give uS, a number {span}")
     return value

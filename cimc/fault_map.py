@@ -108,5 +108,7 @@ def _form(what: str, whole: str, kinds: Dictionary[str, float], mapping: Mapping
         rows=chip.array.rows,
         columns=chip.array.columns,
         least=least,
+        # Reads of an idle cell fall below 0 by their noise and offset.
+        lowest_uS=-chip.cell.conductance_max_uS if what == "measurement" else 0.0,
         expected_uS=(chip.cell.conductance_max_uS / NEAR, chip.cell.conductance_max_uS * NEAR),
     )

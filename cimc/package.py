@@ -203,6 +203,8 @@ def read_package(folder: str | Path) -> Package:
     except FileNotFoundError as error:
         missing = Path(error.filename or folder).name
         raise CimcError(f"{folder} is not a package ({missing} is missing); make one with: cimc export") from None
+    except NotADirectoryError:
+        raise CimcError(f"{folder} is a file and no package; make one of a .cim file with: cimc export") from None
     except OSError as error:
         raise CimcError(f"cannot read package {folder}: {error.strerror or error}; check the path") from None
     except (ValueError, LookupError, TypeError, safetensors.SafetensorError):

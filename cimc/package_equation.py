@@ -34,7 +34,13 @@ def layer_scales(chip: Chip, mapping: Mapping, program: Program) -> list[LayerSc
 
 def equation(chip: Chip) -> str:
     """The equation of one MVM in the chip's numbers, in Markdown."""
-    return _pair_equation(chip) if _plain_pairs(chip) else _any_equation(chip)
+    wires = (
+        "\n\nThe wires of the arrays drop voltage (`[wires]` of `chip.toml`): `model.onnx` has G as reads see it "
+        "through them, which is less than the targets."
+        if chip.wires.in_conductances
+        else ""
+    )
+    return (_pair_equation(chip) if _plain_pairs(chip) else _any_equation(chip)) + wires
 
 
 def _plain_pairs(chip: Chip) -> bool:

@@ -33,7 +33,7 @@ FILES = {
     "chip.toml": "the description of the chip, with units and sources",
     "mapping.json": "the mapping in full, as the tool reads it",
     "model.onnx": "the network as this chip computes it without noise, code by code; runs in any ONNX runtime",
-    "network.onnx": "the network with the trained weights, before converters",
+    "network.onnx": "the network with the trained weights, before converters and without the layers' gains",
     "manifest.json": "origin, and the SHA-256 of every file but itself and the next",
     "manifest.sha256": "that of `manifest.json`: `sha256sum -c manifest.sha256`",
 }

@@ -144,7 +144,9 @@ def values_text(entry: Mapping[str, Any]) -> str:
     if low is None:
         return kind
     if high is not None:
-        return f"{kind}, {low + ('exclusiveMinimum' in one)} to {high}"
+        if one["type"] == "integer":
+            return f"{kind}, {low + ('exclusiveMinimum' in one)} to {high}"
+        return f"{kind}, {'above ' if 'exclusiveMinimum' in one else ''}{low:g} to {high:g}"
     return f"{kind} {'>' if 'exclusiveMinimum' in one else '≥'} {low:g}"
 
 

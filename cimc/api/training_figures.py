@@ -7,6 +7,7 @@ import numpy as np
 
 from cimc.api.write_figures import write_figures
 from cimc.artifact import Artifact
+from cimc.chip import Chip
 from cimc.mapping import Mapping
 from cimc.options import Gradient, Keep
 from cimc.programming_counts import programming_counts
@@ -74,14 +75,14 @@ def training_figures(artifact: Artifact, run: Run, options: TrainingOptions, obj
         forward_ms = artifact.mapping.cost.pipelined_latency_ms  # 0 on an ideal chip
         ratio = _transposed_reads(artifact.mapping)[1] / forward_ms if forward_ms else 0.0
         figures |= write_figures(artifact, run, options, figures, ratio if policy.backward == "analog" else 0.0)
-        figures |= _policy_work(figures, policy.rule, run.step)
+        figures |= _policy_work(figures, policy.rule, run.step, artifact.chip)
         figures["warnings"] += _warnings(updates / (run.step * weights), figures["threshold"], options)
     return figures
 
 
-def _policy_work(figures: dict[str, Any], rule: UpdateRule, steps: int) -> dict[str, Any]:
+def _policy_work(figures: dict[str, Any], rule: UpdateRule, steps: int, chip: Chip) -> dict[str, Any]:
     """The devices of a weight, and of a policy that keeps no digital copy the reads that it makes."""
-    made = {"devices_per_weight": 2 * (1 + len(rule.tiles))}
+    made = {"devices_per_weight": chip.devices_per_weight * (1 + len(rule.tiles))}
     if rule.policy.reads is not None:
         reads = rule.policy.reads(rule.options) * steps * figures["weights"]
         made["device_reads"] = figures["first_writes"] + round(reads)
