@@ -35,8 +35,8 @@ class CellFile:
 
     what: the kind, in errors. whole: the array of all cells in an NPZ. kinds: uS by name, of a column `kind`; none:
     only conductances. arrays, rows, columns: how many arrays there are, and their size. least: arrays that must be
-    told of. lowest_uS: the least that a cell may have. expected_uS: where the largest conductance and the median lie, if
-    the unit is right.
+    told of. lowest_uS: the least that a cell may have. expected_uS: where the largest conductance and the median lie,
+    if the unit is right.
     """
 
     what: str
