@@ -182,7 +182,6 @@ on array `array` (`array_on_chip` of `chip`); of bit slices in arrays of their o
 
 
 def _numbers(chip: Chip, scales: list[LayerScale]) -> str:
-    lsb = "ideal" if chip.adc.bits is None or chip.adc.range_uA is None else f"{chip.adc.lsb_uA:.9g}"
     rows = [
         [
             text_of(one.layer.name),
@@ -195,7 +194,7 @@ def _numbers(chip: Chip, scales: list[LayerScale]) -> str:
             _span(one.program.input_range * (1 if one.program.input_factor is None else one.program.input_factor)),
             _span(one.program.gain),
             _span(one.scale),
-            lsb,
+            _lsb(chip, one.layer.signed_input),
         ]
         for one in scales
     ]
@@ -208,6 +207,13 @@ def _numbers(chip: Chip, scales: list[LayerScale]) -> str:
         "a channel (the layer's, times the channel's input factor). "
         "These, and the biases, one a column, are in `digital.safetensors`."
     )
+
+
+def _lsb(chip: Chip, signed: bool) -> str:
+    """One code of the ADC in uA, whose codes may lie on both sides of 0; of one without a stated range its rule."""
+    if chip.adc.bits is None:
+        return "ideal"
+    return "by rule" if chip.adc.range_uA is None else f"{chip.adc.range_uA / chip.top_code(signed):.9g}"
 
 
 def _phases(chip: Chip, signed: bool) -> int:
