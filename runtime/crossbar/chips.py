@@ -39,6 +39,11 @@ class HeldByChips(NamedTuple):
         """What one of them holds."""
         return self.held._replace(**{name: getattr(self.held, name)[chip] for name in self.own})
 
+    def as_read(self, layer: Crossbar) -> "HeldByChips":
+        """With the conductances that reads see through the wires of the arrays."""
+        seen = as_read_each(layer.wires, self.held.conductance)
+        return HeldByChips(self.held._replace(conductance=seen), self.own)
+
 
 def read_on_chips(
     layer: Crossbar, x: Floats, held: HeldByChips, keys: Array, *, number: int = 0, first: int = 0
@@ -66,7 +71,7 @@ def read_on_chips(
             for chip in range(chips)
         ]
         return np.stack(alone)
-    seen = held.held._replace(conductance=as_read_each(layer.wires, conductance))
+    seen = held.as_read(layer).held
     y = np.empty((chips, samples, *sizes), np.float32)
     running: deque[tuple[Floats, Array]] = deque()
     for start in range(0, samples, cut.samples):
