@@ -4,7 +4,6 @@ import math
 from collections.abc import Callable
 from collections.abc import Mapping as Dictionary
 from dataclasses import dataclass
-from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -19,7 +18,6 @@ from cimc.planes import planes_of
 from cimc.units import device_targets, weight_of
 from runtime.crossbar.cell_wires import cell_wires_of
 from runtime.crossbar.crossbar import Crossbar
-from runtime.crossbar.xla import jit, rounded
 from runtime.devices.device import device_of
 from runtime.network.network import Network
 
@@ -200,18 +198,11 @@ def program(
 
 def read_back(system: System, state: State, key: Array, reads: int = 1) -> State:
     """Read every device that many times into the digital copy, with read noise. Returns a new state."""
-    weight = {
-        name: _read_weight(system.chip, reads, conductance, state["weight_range"][name], key, np.int32(index))
-        for index, (name, conductance) in enumerate(state["conductance"].items())
-    }
+    weight = {}
+    for index, (name, conductance) in enumerate(state["conductance"].items()):
+        pair = device_of(system.chip.cell).read(conductance, jax.random.fold_in(key, index), reads)
+        weight[name] = weight_of(pair, state["weight_range"][name], system.chip)
     return {**state, "weight": weight}
-
-
-@partial(jit, static_argnums=(0, 1))
-def _read_weight(chip: Chip, reads: int, conductance: Array, weight_range: Array, key: Array, index: Array) -> Array:
-    """The weights of a layer as so many reads of its devices show them."""
-    devices = device_of(chip.cell).read(conductance, jax.random.fold_in(key, index), reads)
-    return weight_of(rounded(devices), weight_range, chip)
 
 
 def leave_layers_digital(before: Network, state: State, network: Network) -> State:
