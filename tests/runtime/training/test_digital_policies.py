@@ -1,5 +1,6 @@
 """Sign, EaPU and the options of mixed precision against three steps of one weight in plain Python."""
 
+from collections.abc import Iterator
 from typing import Any
 
 import jax
@@ -51,11 +52,14 @@ def follow(rule: UpdateRule, *steps: float) -> list[tuple[float, float]]:
 
 
 @pytest.fixture
-def always_half(monkeypatch: pytest.MonkeyPatch) -> None:
+def always_half(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     def half(key: Any, shape: Any = (), dtype: Any = jnp.float32, **given: Any) -> jax.Array:
         return jnp.full(shape, 0.5, dtype)
 
     monkeypatch.setattr(jax.random, "uniform", half)
+    update_one.clear_cache()
+    yield
+    update_one.clear_cache()
 
 
 # Every draw is 0.5. Weight and accumulator after the steps 0.06, -0.03 and 0.25, or as stated.

@@ -1,6 +1,6 @@
 """Each rule by pulses against three steps of one weight in plain Python, and what pulses do where devices differ."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from math import floor
 from typing import Any
@@ -64,11 +64,14 @@ def whole(mean: float) -> int:
 
 
 @pytest.fixture
-def always_half(monkeypatch: pytest.MonkeyPatch) -> None:
+def always_half(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     def half(key: Any, shape: Any = (), dtype: Any = jnp.float32, **given: Any) -> jax.Array:
         return jnp.full(shape, 0.5, dtype)
 
     monkeypatch.setattr(jax.random, "uniform", half)
+    update_one.clear_cache()
+    yield
+    update_one.clear_cache()
 
 
 def layer_for(rule: UpdateRule, chip: Chip, shape: tuple[int, ...], weight: float = START) -> LayerState:
