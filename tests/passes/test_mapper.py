@@ -1,6 +1,5 @@
 """The mapper: copies, packing, groups, placement and segments keep every weight in its place and reach the figures."""
 
-import os
 from functools import cache
 from itertools import combinations, pairwise
 from pathlib import Path
@@ -32,8 +31,6 @@ from tests.networks import network, weights
 MODELS = Path(__file__).parents[2] / "models"
 
 OBJECTIVES = ("latency", "interval", "energy", "arrays")
-# Half a second each; with CIMC_ALL_CASES=1 in the environment four times as many.
-EXAMPLES = 12 * (4 if os.environ.get("CIMC_ALL_CASES") else 1)
 
 
 @cache
@@ -184,7 +181,7 @@ def check_cells(mapping: Mapping, chip: Chip) -> None:
     assert (cells.reshape(mapping.arrays, -1).max(axis=1) == 1).all(), "an array without a weight is counted"
 
 
-@settings(deadline=None, max_examples=EXAMPLES)
+@settings(deadline=None, max_examples=40)
 @given(shape=shapes, chip=chips(), objective=st.sampled_from(OBJECTIVES), extra=st.integers(0, 60))
 def test_every_weight_has_one_address_a_copy_and_budgets_and_bounds_hold(shape, chip, objective, extra):
     model = residual(*shape)
@@ -204,7 +201,7 @@ def test_every_weight_has_one_address_a_copy_and_budgets_and_bounds_hold(shape, 
         assert len(address.rows) == chip.rows_per_weight
 
 
-@settings(deadline=None, max_examples=EXAMPLES)
+@settings(deadline=None, max_examples=25)
 @given(
     shape=shapes, chip=chips(), objective=st.sampled_from(OBJECTIVES), steps=st.lists(st.integers(1, 40), max_size=4)
 )
@@ -220,7 +217,7 @@ def test_more_arrays_never_make_the_result_worse(shape, chip, objective, steps):
         before = result.value
 
 
-@settings(deadline=None, max_examples=EXAMPLES)
+@settings(deadline=None, max_examples=25)
 @given(shape=shapes, chip=chips(), objective=st.sampled_from(OBJECTIVES))
 def test_blocks_that_share_lines_are_not_read_together(shape, chip, objective):
     model = residual(*shape)
