@@ -11,7 +11,8 @@ from typing import Any
 
 import pytest
 
-GROWN_BYTES = 2 * 2**30  # of a worker: what it has compiled is dropped then; most of it is in the cache on disk
+GROWN_BYTES = 2**30  # of a worker since it last shrank: what it has compiled is dropped; most is in the cache on disk
+_small = [2**30]  # bytes of the worker after it last shrank
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -53,13 +54,16 @@ def pytest_runtest_teardown(item: pytest.Item, nextitem: pytest.Item | None) -> 
     """
     if nextitem is None or nextitem.path == item.path:
         return
-    if _resident_bytes() > GROWN_BYTES:
+    grown = _resident_bytes() > _small[0] + GROWN_BYTES
+    if grown:
         import jax
 
         gc.unfreeze()
         jax.clear_caches()
     gc.collect()
     gc.freeze()
+    if grown:
+        _small[0] = _resident_bytes()
 
 
 def _resident_bytes() -> int:
