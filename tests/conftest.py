@@ -35,7 +35,7 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
 
     So a file's fixtures are made once, and its tests find what the others of the file have compiled.
     """
-    from xdist.scheduler import WorkStealingScheduling
+    from xdist.scheduler import WorkStealingScheduling  # type: ignore[import-untyped, unused-ignore]
 
     return WorkStealingScheduling(config, log) if config.getvalue("dist") == "load" else None
 

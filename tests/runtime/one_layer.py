@@ -1,6 +1,7 @@
 """One layer takes a step as training lets it, all of it at one word line and without a budget."""
 
 from functools import partial
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -36,8 +37,8 @@ def update_one(
 ) -> LayerState:
     """The layer after the step; arguments as `runtime.training.update.update_layers` takes them of one layer.
 
-    One program for a rule, a chip and sizes, which outlives what a test puts in the place of a function of JAX:
-    `update_one.clear_cache()` then.
+    One program for a rule, a chip and sizes, which outlives what a test puts in the place of a function of JAX
+    (`forget_programs`).
     """
     lines, scheduler = one_line(change.step.shape), Scheduler(row_cost(chip, blind=False, row_reads=0))
     (layer,), _ = compute.apply(
@@ -53,3 +54,9 @@ def update_one(
         key=key,
     )
     return layer
+
+
+def forget_programs() -> None:
+    """Compile `update_one` anew."""
+    compiled: Any = update_one
+    compiled.clear_cache()

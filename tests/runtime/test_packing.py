@@ -19,8 +19,9 @@ shapes = st.lists(st.integers(1, 12), min_size=0, max_size=3).map(tuple)
 def test_arrays_come_back_as_they_were(sizes: dict[str, tuple[int, ...]], leading: int) -> None:
     random = np.random.default_rng(0)
     arrays = {name: random.random((2, 3)[:leading] + shape).astype(np.float32) for name, shape in sizes.items()}
-    packed = packing({name: np.zeros(shape, np.float32) for name, shape in sizes.items()})
-    scalars = {name: np.float32(index + 2) for index, name in enumerate(sizes)}
+    zeros: Any = {name: np.zeros(shape, np.float32) for name, shape in sizes.items()}
+    packed = packing(zeros)
+    scalars: Any = {name: np.float32(index + 2) for index, name in enumerate(sizes)}
 
     @jax.jit  # one program an example, not one for each operation
     def there_and_back(arrays: dict[str, jax.Array]) -> tuple[Any, ...]:

@@ -13,7 +13,7 @@ from cimc.errors import CimcError
 from cimc.units import device_targets
 from runtime.training.policies import make_rule
 from runtime.training.policies.policy import Change, LayerState, UpdateRule
-from tests.runtime.one_layer import update_one
+from tests.runtime.one_layer import forget_programs, update_one
 
 EXACT = load_chip("ideal", "soft-bounds-10")  # closed-loop writes without error, a granularity of 0.1
 START = 0.3
@@ -57,9 +57,9 @@ def always_half(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
         return jnp.full(shape, 0.5, dtype)
 
     monkeypatch.setattr(jax.random, "uniform", half)
-    update_one.clear_cache()
+    forget_programs()
     yield
-    update_one.clear_cache()
+    forget_programs()
 
 
 # Every draw is 0.5. Weight and accumulator after the steps 0.06, -0.03 and 0.25, or as stated.

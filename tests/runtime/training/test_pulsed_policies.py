@@ -18,7 +18,7 @@ from runtime.training.layer_groups import what_is_read
 from runtime.training.policies import make_rule
 from runtime.training.policies.policy import Change, LayerState, Place, Tile, UpdateRule
 from runtime.training.policies.pulsed import draw_for_lines
-from tests.runtime.one_layer import update_one
+from tests.runtime.one_layer import forget_programs, update_one
 
 CHIP = load_chip("ideal", "soft-bounds-10")
 STEP, WINDOW, HALF = 10.0, 100.0, 50.0  # uS, of that device
@@ -69,9 +69,9 @@ def always_half(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
         return jnp.full(shape, 0.5, dtype)
 
     monkeypatch.setattr(jax.random, "uniform", half)
-    update_one.clear_cache()
+    forget_programs()
     yield
-    update_one.clear_cache()
+    forget_programs()
 
 
 def layer_for(rule: UpdateRule, chip: Chip, shape: tuple[int, ...], weight: float = START) -> LayerState:
