@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import settings
 
 GROWN_BYTES = 2**30  # of a worker since it last shrank: what it has compiled is dropped; most is in the cache on disk
 _small = [2**30]  # bytes of the worker after it last shrank
@@ -17,6 +18,8 @@ _small = [2**30]  # bytes of the worker after it last shrank
 
 def pytest_configure(config: pytest.Config) -> None:
     """Set the cache before JAX is imported; the workers of pytest-xdist and all commands inherit it."""
+    settings.register_profile("cimc", deadline=None)  # other work on the machine is no fault of the tool
+    settings.load_profile("cimc")
     if "PYTEST_XDIST_WORKER" in os.environ:
         return
     folder = tempfile.TemporaryDirectory(prefix="cimc-tests-")
