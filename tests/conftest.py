@@ -28,7 +28,8 @@ def pytest_configure(config: pytest.Config) -> None:
     os.environ["JAX_COMPILATION_CACHE_DIR"] = f"{folder.name}/cimc/xla"
     os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0.1"
     os.environ["JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES"] = "-1"
-    # The code is the same; cut into parts that are compiled beside each other it takes a tenth longer in all.
+    # The code is the same; cut into parts that are compiled beside each other it takes a tenth longer in all. (XLA ends
+    # a process that gives it a flag which it does not know: drop this then.)
     os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} --xla_cpu_parallel_codegen_split_count=1".strip()
 
 
