@@ -1,10 +1,11 @@
 """The system and the state of a `.cim` file."""
 
+from dataclasses import dataclass, field
 from functools import lru_cache
 
 import onnx_ir as ir
 
-from cimc.artifact import Artifact
+from cimc.artifact import Artifact, network_digest
 from cimc.chip import Chip
 from cimc.mapping import Mapping
 from cimc.options import OFF_ARRAYS, Backward
@@ -13,14 +14,27 @@ from runtime.system.program import retarget, without_targets
 from runtime.system.state import RangeRule, State, System, build_system, initial_state, restore_state
 
 
+@dataclass(frozen=True)
+class _Network:
+    """A network that equals any other with the same digest, such as itself read from a file again."""
+
+    digest: bytes
+    model: ir.Model = field(compare=False)
+
+
 def system_of(artifact: Artifact, backward: Backward = Backward.digital) -> System:
-    """The network of a `.cim` file on its chip; the same object for the same artifact: it keeps what is compiled."""
-    return _system_of(artifact.network, artifact.mapping, artifact.chip, backward)
+    """The network of a `.cim` file on its chip; the same object for the same contents: it keeps what is compiled."""
+    return _system_of(_digested(artifact.network), artifact.mapping, artifact.chip, backward)
 
 
 @lru_cache(maxsize=2)
-def _system_of(network: ir.Model, mapping: Mapping, chip: Chip, backward: Backward) -> System:
-    return build_system(load_network(network), mapping, chip, backward)
+def _digested(network: ir.Model) -> _Network:
+    return _Network(network_digest(network), network)
+
+
+@lru_cache(maxsize=2)
+def _system_of(network: _Network, mapping: Mapping, chip: Chip, backward: Backward) -> System:
+    return build_system(load_network(network.model), mapping, chip, backward)
 
 
 def state_of(artifact: Artifact, system: System, name: str, *, weight_range: RangeRule | None) -> tuple[State, bool]:

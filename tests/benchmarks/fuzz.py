@@ -9,6 +9,7 @@ file opened outside the folder of the model (there lies a pipe, on which whoever
 
 import argparse
 import contextlib
+import gc
 import io
 import resource
 import selectors
@@ -60,6 +61,10 @@ def run_case(seed: int, folder: Path) -> str:
 def work(first: int, step: int, last: int) -> None:
     """A worker: run cases and print a line before and after each."""
     resource.setrlimit(resource.RLIMIT_AS, (MEMORY, MEMORY))
+    import cimc.api.compile  # noqa: F401  # what it imports is then out of the way of the collector
+
+    gc.collect()
+    gc.freeze()
     with tempfile.TemporaryDirectory() as name:
         for seed in range(first, last, step):
             print(f"{seed} start", flush=True)

@@ -119,16 +119,15 @@ def test_the_report_draws_every_setting_that_was_measured(folder: Path, every: d
     assert "MISSES the target" in part
 
 
-def test_all_are_measured_for_the_curve_and_else_no_more_than_is_enough(folder: Path) -> None:
-    for curve, measured in ((False, 1), (True, 2)):
-        compiled = cimc.compile(
-            folder / "net.onnx", CHIP, calibrate=DATA, min_agreement=0.0, fill_rows=128, curve=curve, digital_budget=0.0
-        )
-        choice = compiled.layout_choice
-        assert choice is not None
-        assert [str(one) for one in choice.settings] == ["128 rows filled", "128 rows filled, 64 rows a read"]
-        assert sum(one.noise_on is not None for one in choice.settings) == measured
-        assert choice.chosen is choice.settings[0]
+def test_all_are_measured_for_the_curve_though_the_first_is_enough(folder: Path) -> None:
+    compiled = cimc.compile(
+        folder / "net.onnx", CHIP, calibrate=DATA, min_agreement=0.0, fill_rows=128, curve=True, digital_budget=0.0
+    )
+    choice = compiled.layout_choice
+    assert choice is not None
+    assert [str(one) for one in choice.settings] == ["128 rows filled", "128 rows filled, 64 rows a read"]
+    assert all(one.noise_on is not None for one in choice.settings)
+    assert choice.chosen is choice.settings[0]
 
 
 def test_what_is_given_by_hand_is_all_that_is_tried(folder: Path) -> None:

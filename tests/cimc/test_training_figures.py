@@ -102,7 +102,16 @@ def test_the_energy_of_the_arrays_is_that_of_all_images_they_read(
 
 
 def test_every_copy_of_a_layer_is_written(data: Dataset, tmp_path: Path) -> None:
-    run, figures = train(tmp_path, data, objective="interval", arrays=24)
+    nodes = [
+        helper.make_node("Conv", ["image", "w1", "b1"], ["c"], name="conv1", strides=[7, 7]),
+        helper.make_node("Relu", ["c"], ["r"]),
+        helper.make_node("Flatten", ["r"], ["f"]),
+        helper.make_node("Gemm", ["f", "w2", "b2"], ["y"], name="fc1"),
+    ]
+    constants = {"w1": weights(4, 1, 7, 7), "b1": weights(4), "w2": 0.3 * weights(64, 10), "b2": weights(10)}
+    model = tmp_path / "small.onnx"
+    onnx.save(network_proto(nodes, {"image": ["N", 1, 28, 28]}, {"y": ["N", 10]}, constants), model)
+    run, figures = train(tmp_path, data, model=model, objective="interval", arrays=6)
     copies = {layer.name: layer.copies for layer in read_artifact(tmp_path / "m.cim").mapping.layers}
     assert max(copies.values()) > 1
     assert figures["device_writes"] == sum(int(np.sum(a)) * copies[name] for name, a in run.state["writes"].items())

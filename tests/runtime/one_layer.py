@@ -1,5 +1,9 @@
 """One layer takes a step as training lets it, all of it at one word line and without a budget."""
 
+from functools import partial
+from typing import Any
+
+import jax
 import jax.numpy as jnp
 from jax import Array
 
@@ -19,6 +23,7 @@ def one_line(shape: tuple[int, ...]) -> Lines:
     return Lines((zeros,), none, none + 1, none, none, none, jnp.zeros(1), jnp.zeros(1))
 
 
+@partial(jax.jit, static_argnums=(0, 1), static_argnames="compute")
 def update_one(
     rule: UpdateRule,
     chip: Chip,
@@ -30,7 +35,11 @@ def update_one(
     traits: Traits = NONE,
     compute: Compute = ARRAYS,
 ) -> LayerState:
-    """The layer after the step; arguments as `runtime.training.update.update_layers` takes them of one layer."""
+    """The layer after the step; arguments as `runtime.training.update.update_layers` takes them of one layer.
+
+    One program for a rule, a chip and sizes, which outlives what a test puts in the place of a function of JAX
+    (`forget_programs`).
+    """
     lines, scheduler = one_line(change.step.shape), Scheduler(row_cost(chip, blind=False, row_reads=0))
     (layer,), _ = compute.apply(
         rule,
@@ -45,3 +54,9 @@ def update_one(
         key=key,
     )
     return layer
+
+
+def forget_programs() -> None:
+    """Compile `update_one` anew."""
+    compiled: Any = update_one
+    compiled.clear_cache()

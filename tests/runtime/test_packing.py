@@ -1,5 +1,8 @@
 """Packing: arrays come back as they were, and each entry meets the scalar of its own array."""
 
+from typing import Any
+
+import jax
 import jax.numpy as jnp
 import numpy as np
 from hypothesis import given, settings
@@ -15,23 +18,24 @@ shapes = st.lists(st.integers(1, 12), min_size=0, max_size=3).map(tuple)
 @given(st.dictionaries(st.sampled_from("abcdefgh"), shapes, min_size=1), st.integers(0, 2))
 def test_arrays_come_back_as_they_were(sizes: dict[str, tuple[int, ...]], leading: int) -> None:
     random = np.random.default_rng(0)
-    arrays = {name: jnp.asarray(random.random((2, 3)[:leading] + shape)) for name, shape in sizes.items()}
-    packed = packing({name: jnp.zeros(shape) for name, shape in sizes.items()})
-    vectors = pack(packed, arrays)
-    back = unpack(packed, vectors)
+    arrays = {name: random.random((2, 3)[:leading] + shape).astype(np.float32) for name, shape in sizes.items()}
+    zeros: Any = {name: np.zeros(shape, np.float32) for name, shape in sizes.items()}
+    packed = packing(zeros)
+    scalars: Any = {name: np.float32(index + 2) for index, name in enumerate(sizes)}
+
+    @jax.jit  # one program an example, not one for each operation
+    def there_and_back(arrays: dict[str, jax.Array]) -> tuple[Any, ...]:
+        vectors = pack(packed, arrays)
+        met = [jnp.broadcast_to(s, v.shape[-1:]) for s, v in zip(spread(packed, scalars), vectors, strict=True)]
+        return vectors, unpack(packed, vectors), unpack(packed, met)
+
+    vectors, back, met = there_and_back(arrays)
     assert back.keys() == arrays.keys()
     for name, array in arrays.items():
         np.testing.assert_array_equal(back[name], array)
     assert all(vector.shape[-1] % STRIP == 0 for vector in vectors)
-    scalars = {name: jnp.float32(index + 2) for index, name in enumerate(sizes)}
-    for name, spread_out in unpack(
-        packed, [jnp.broadcast_to(s, v.shape[-1:]) for s, v in both(packed, scalars, vectors)]
-    ).items():
+    for name, spread_out in met.items():
         assert (np.asarray(spread_out) == scalars[name]).all()
-
-
-def both(packed: module.Packing, scalars: dict, vectors: tuple) -> zip:
-    return zip(spread(packed, scalars), vectors, strict=True)
 
 
 def test_large_arrays_are_alone_and_not_copied_together() -> None:

@@ -12,7 +12,10 @@ from runtime.crossbar.keys import new_key
 from runtime.crossbar.normal import normal
 
 COUNT = 1 << 16
-new_keys: Any = jax.vmap(new_key)  # of an array of seeds
+# One program each, not one for each of its operations.
+new_keys: Any = jax.jit(jax.vmap(new_key))  # of an array of seeds
+draws: Any = jax.jit(jax.vmap(lambda key: normal(key, (4096,))))
+folded_into: Any = jax.jit(jax.vmap(jax.random.fold_in, (None, 0)))
 
 
 def words(keys: jax.Array) -> npt.NDArray[np.uint64]:
@@ -22,7 +25,7 @@ def words(keys: jax.Array) -> npt.NDArray[np.uint64]:
 
 
 def folded(key: jax.Array, count: int) -> jax.Array:
-    return jax.vmap(lambda number: jax.random.fold_in(key, number))(jnp.arange(count))
+    return folded_into(key, np.arange(count))
 
 
 def test_no_two_ways_of_deriving_keys_meet() -> None:
@@ -79,7 +82,8 @@ def test_draws_of_neighbouring_numbers_seeds_and_splits_are_uncorrelated() -> No
         new_keys(jnp.arange(count)),
         folded(jax.random.fold_in(root, 2), count),
     ):
-        z = np.asarray(jax.vmap(lambda key: normal(key, (size,)))(keys), np.float64)
+        z = np.asarray(draws(keys), np.float64)
+        assert z.shape == (count, size)
         for power in (1, 2):
             values = z**power
             values = (values - values.mean(axis=1, keepdims=True)) / values.std(axis=1, keepdims=True)

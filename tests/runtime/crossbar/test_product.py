@@ -123,6 +123,9 @@ def test_every_sum_of_a_convolution_is_that_of_the_plain_model(
     check()
 
 
+UNFOLDED = jax.jit(unfold, static_argnums=1)  # one program an example, not one for each of its operations
+
+
 @settings(deadline=None, max_examples=25)
 @given(data=st.data())
 def test_patches_are_those_of_plain_loops(data: st.DataObject) -> None:
@@ -139,7 +142,7 @@ def test_patches_are_those_of_plain_loops(data: st.DataObject) -> None:
     spatial = tuple(low + data.draw(st.integers(0, 3)) for low in least)
     x = np.arange(1, 1 + 2 * 2 * np.prod(spatial), dtype=np.float32).reshape(2, 2, *spatial)
     expected = reference.vectors(x, reference.ConvWindow(window.kernel, window.strides, window.pads, window.dilations))
-    np.testing.assert_array_equal(by_image(unfold(jnp.moveaxis(jnp.asarray(x), 0, -1), window), 2), expected)
+    np.testing.assert_array_equal(by_image(UNFOLDED(np.moveaxis(x, 0, -1), window), 2), expected)
     assert int(np.prod(output_sizes(spatial, window))) == expected.shape[2]
 
 
@@ -192,28 +195,26 @@ def test_each_group_of_a_convolution_is_a_crossbar_of_its_own() -> None:
     grouped = Crossbar(chip, 4, 3, signed=False, window=window, groups=3)
     single = Crossbar(chip, 4, 3, signed=False, window=window)
 
-    bar = jnp.asarray(np.random.default_rng(0).random((9, 2, 9), np.float32))
+    bar = np.random.default_rng(0).random((9, 2, 9), np.float32)
 
-    def total(layer: Crossbar, x: Any, weight: Any, g: Any) -> Any:
+    def total(layer: Crossbar, x: Any, weight: Any, g: Any, bar: Any) -> Any:
         d = differentiable_sums(layer, x, weight, g, jnp.float32(1), jnp.float32(1), None)
         return jnp.sum(d * bar), d
 
-    (_, d), (x_bar, weight_bar) = jax.value_and_grad(partial(total, grouped), (0, 1), has_aux=True)(x, weight, g)
+    def values_and_gradients(layer: Crossbar) -> Any:
+        return jit(jax.value_and_grad(partial(total, layer), (0, 1), has_aux=True))
+
+    (_, d), (x_bar, weight_bar) = values_and_gradients(grouped)(x, weight, g, bar)
     assert d.shape == (9, 2, 9)
+    of_one = values_and_gradients(single)
     for group in range(3):
         channels, columns = slice(2 * group, 2 * group + 2), slice(3 * group, 3 * group + 3)
-        alone = differentiable_sums(
-            single, x[:, channels], weight[:, columns], g[..., columns], np.float32(1), np.float32(1), None
-        )
+        (_, alone), bars = of_one(x[:, channels], weight[:, columns], g[..., columns], bar[columns])
         np.testing.assert_array_equal(d[columns], alone)
-        _, pull = jax.vjp(
-            lambda x, w, g=g[..., columns]: differentiable_sums(single, x, w, g, jnp.float32(1), jnp.float32(1), None),
-            x[:, channels],
-            weight[:, columns],
-        )
-        for whole, part in zip((x_bar[:, channels], weight_bar[:, columns]), pull(bar[columns]), strict=True):
+        for whole, part in zip((x_bar[:, channels], weight_bar[:, columns]), bars, strict=True):
             np.testing.assert_allclose(whole, part, rtol=1e-5, atol=1e-5)
-    noisy = differentiable_sums(grouped, x, weight, g, np.float32(1), np.float32(1), jax.random.key(0))
+    read = jit(partial(differentiable_sums, grouped))
+    noisy = read(x, weight, g, np.float32(1), np.float32(1), jax.random.key(0))
     assert not np.array_equal(noisy, d)
 
 

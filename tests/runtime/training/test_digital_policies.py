@@ -1,5 +1,6 @@
 """Sign, EaPU and the options of mixed precision against three steps of one weight in plain Python."""
 
+from collections.abc import Iterator
 from typing import Any
 
 import jax
@@ -12,7 +13,7 @@ from cimc.errors import CimcError
 from cimc.units import device_targets
 from runtime.training.policies import make_rule
 from runtime.training.policies.policy import Change, LayerState, UpdateRule
-from tests.runtime.one_layer import update_one
+from tests.runtime.one_layer import forget_programs, update_one
 
 EXACT = load_chip("ideal", "soft-bounds-10")  # closed-loop writes without error, a granularity of 0.1
 START = 0.3
@@ -51,11 +52,14 @@ def follow(rule: UpdateRule, *steps: float) -> list[tuple[float, float]]:
 
 
 @pytest.fixture
-def always_half(monkeypatch: pytest.MonkeyPatch) -> None:
+def always_half(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     def half(key: Any, shape: Any = (), dtype: Any = jnp.float32, **given: Any) -> jax.Array:
         return jnp.full(shape, 0.5, dtype)
 
     monkeypatch.setattr(jax.random, "uniform", half)
+    forget_programs()
+    yield
+    forget_programs()
 
 
 # Every draw is 0.5. Weight and accumulator after the steps 0.06, -0.03 and 0.25, or as stated.

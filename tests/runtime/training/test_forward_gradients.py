@@ -128,8 +128,9 @@ def forward_of(
     return forward, {group: state[group] for group in ("weight", "digital")}
 
 
-def loss_of(forward: ForwardPass, parameters: Parameters) -> float:
-    return float(forward.loss(forward.run(parameters, forward.product(parameters))[0]))
+def loss_of(forward: ForwardPass) -> Callable[[Parameters], jax.Array]:
+    """The loss of parameters, compiled."""
+    return jax.jit(lambda parameters: forward.loss(forward.run(parameters, forward.product(parameters))[0]))
 
 
 def finder(gradient: Gradient, tangents: int, forward: ForwardPass, parameters: Parameters) -> Callable[..., Any]:
@@ -155,10 +156,10 @@ def test_one_tangent_gives_the_finite_difference_along_it() -> None:
     estimate = found(Gradient.weights, 1, forward, parameters)[2]
     # The estimate is c u, with u of signs: c is its magnitude, u its signs, up to a sign of both.
     (c,) = np.unique(np.abs(flat(estimate)))
-    direction = jax.tree.map(jnp.sign, estimate)
-    step = 1e-3
-    ends = [jax.tree.map(lambda p, u, s=s: p + s * step * u, parameters, direction) for s in (1, -1)]
-    slope = (loss_of(forward, ends[0]) - loss_of(forward, ends[1])) / (2 * step)
+    direction = jax.tree.map(np.sign, estimate)
+    step, loss = np.float32(1e-3), loss_of(forward)
+    ends = [jax.tree.map(lambda p, u, s=s: np.asarray(p) + s * step * u, parameters, direction) for s in (1, -1)]
+    slope = (float(loss(ends[0])) - float(loss(ends[1]))) / (2 * step)
     assert slope == pytest.approx(c, rel=5e-3)
 
 
@@ -225,8 +226,9 @@ def test_the_projection_is_the_least_squares_solution_of_numpy() -> None:
     forward, parameters = forward_of(*system_of(convolutional()), exact_product)
     true = flat(found(Gradient.backward, 1, forward, parameters)[2])
     tangents = 6
+    drawn = jax.jit(signs, static_argnums=1)
     rows = np.stack(
-        [np.concatenate([np.ravel(signs(jax.random.fold_in(key, n), leaf.shape)) for n, leaf in enumerate(leaves)])
+        [np.concatenate([np.ravel(drawn(jax.random.fold_in(key, n), leaf.shape)) for n, leaf in enumerate(leaves)])
          for leaves in [jax.tree.leaves(parameters)] for key in jax.random.split(new_key(0), tangents)]
     )  # fmt: skip
     wanted, *_ = np.linalg.lstsq(rows.astype(np.float64), rows @ true.astype(np.float64), rcond=None)

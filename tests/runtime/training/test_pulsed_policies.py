@@ -1,6 +1,6 @@
 """Each rule by pulses against three steps of one weight in plain Python, and what pulses do where devices differ."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from math import floor
 from typing import Any
@@ -18,7 +18,7 @@ from runtime.training.layer_groups import what_is_read
 from runtime.training.policies import make_rule
 from runtime.training.policies.policy import Change, LayerState, Place, Tile, UpdateRule
 from runtime.training.policies.pulsed import draw_for_lines
-from tests.runtime.one_layer import update_one
+from tests.runtime.one_layer import forget_programs, update_one
 
 CHIP = load_chip("ideal", "soft-bounds-10")
 STEP, WINDOW, HALF = 10.0, 100.0, 50.0  # uS, of that device
@@ -64,11 +64,14 @@ def whole(mean: float) -> int:
 
 
 @pytest.fixture
-def always_half(monkeypatch: pytest.MonkeyPatch) -> None:
+def always_half(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     def half(key: Any, shape: Any = (), dtype: Any = jnp.float32, **given: Any) -> jax.Array:
         return jnp.full(shape, 0.5, dtype)
 
     monkeypatch.setattr(jax.random, "uniform", half)
+    forget_programs()
+    yield
+    forget_programs()
 
 
 def layer_for(rule: UpdateRule, chip: Chip, shape: tuple[int, ...], weight: float = START) -> LayerState:
