@@ -5,6 +5,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import jax
+
 from cimc.api.begin_from import begin_from
 from cimc.api.checkpoint import checkpoint, load_run
 from cimc.api.progress import Note, unsaid
@@ -106,7 +108,7 @@ def train(
         return checkpoint(artifact, run, total=total, options=options, data=data, figures=closing)
 
     def save(run: Run, total: int) -> None:
-        if output is not None:
+        if output is not None and jax.process_index() == 0:  # of several processes (`cimc.api.join`) one writes
             write_artifact(output, contents(run, total))
 
     with tracking(track, len(run.history)) as tracked:

@@ -209,12 +209,25 @@ def train(
     checkpoint_seconds: Annotated[
         float, typer.Option(min=0, callback=require_finite, help="Between checkpoints within an epoch.")
     ] = 60.0,
+    distributed: Annotated[
+        str | None,
+        typer.Option(
+            metavar="HOST:PORT,PROCESSES,INDEX",
+            help="Share each batch among processes on several hosts: the same command on each with its index from 0, "
+            "at whose host the address is; or auto, under Slurm, Open MPI or Kubernetes. Process 0 writes and prints.",
+        ),
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """Train a compiled network on its arrays: analog forward pass, digital accumulation, devices written when due.
 
     Example: cimc train lenet1.cim --data mnist --epochs 13 --steps-per-epoch 400 --lr 0.004 -o trained.cim
     """
+    index = 0
+    if distributed is not None:
+        from cimc.api.join import join
+
+        index = join(distributed)  # before anything computes
     import cimc
     from cimc.commands.console import noting, progress_table
     from cimc.commands.training_table import epoch_columns, epoch_row
@@ -272,9 +285,10 @@ def train(
             checkpoint_seconds=checkpoint_seconds,
             progress=lambda run, total: advance(run.step, total, epoch_note(run.history), rows(run)),
             note=note,
-            track=track,
+            track=track if index == 0 else None,
         )
-    emit({**trained.figures, "notes": notes}, lambda: show(trained, dataset.label, output), as_json=as_json)
+    if index == 0:
+        emit({**trained.figures, "notes": notes}, lambda: show(trained, dataset.label, output), as_json=as_json)
 
 
 def _setting(text: str) -> tuple[str, str]:

@@ -31,7 +31,7 @@ from runtime.training.losses import total_loss
 from runtime.training.objective import Objective, accuracy_of, measure_test, objective_of
 from runtime.training.optimizers import Steps
 from runtime.training.options import TrainingOptions
-from runtime.training.parallel import in_parts, mesh_for, on_all
+from runtime.training.parallel import in_parts, mesh_for, on_all, on_own
 from runtime.training.policies.policy import UpdateRule
 from runtime.training.row_writes import Lines, lines_of
 from runtime.training.row_writes import total as sum_of
@@ -265,6 +265,7 @@ def train(
             np.int32(run.step),
             np.int32(count),
         )
+        state, optimizer, loss_sum = on_own((state, optimizer, loss_sum))
         run = replace(run, state=state, optimizer=optimizer, loss_sum=loss_sum, step=run.step + count)
         # Time is read where the steps are waited for anyway, and once after the first of them.
         if started:
