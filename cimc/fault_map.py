@@ -4,10 +4,12 @@ The files are those of `cimc.cell_file`: CSV or NPZ, with `kind` (stuck-low, stu
 all cells is called `stuck_uS` in a fault map and `conductance_uS` in a measurement.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from collections.abc import Mapping as Dictionary
 from dataclasses import dataclass, replace
 from pathlib import Path
+
+import numpy as np
 
 from cimc.cell_file import CellFile, Floats, read_cells
 from cimc.chip import Chip
@@ -43,6 +45,12 @@ def read_dies(folder: str | Path, mapping: Mapping, *, chip: Chip, arrays: int |
     """
     for file in map_files(folder):
         yield read_die(file, mapping, chip=chip, arrays=arrays)
+
+
+def note_without_faults(die: Die, note: Callable[[str], None]) -> None:
+    """A line where a fault map lists no stuck cell: a file of its head alone may be one that a tester left unwritten."""
+    if np.isnan(die.stuck).all():
+        note(f"the fault map of die {die.name} lists no stuck cell: its devices are all taken for good")
 
 
 def map_files(folder: str | Path) -> list[Path]:

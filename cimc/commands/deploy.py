@@ -21,10 +21,12 @@ from cimc.commands.options import (
     load_data,
     parse_carry,
     parse_memory,
+    parsed,
     require_finite,
 )
 from cimc.commands.read_energy_table import show as show_energy
-from cimc.durations import time_text
+from cimc.durations import parse_time, time_text
+from cimc.options import parse_compensate
 
 if TYPE_CHECKING:
     import numpy as np
@@ -94,6 +96,8 @@ def deploy(
     from cimc.files import require_outputs
     from runtime.deployment.result import rows_of_chips, summary
 
+    times = () if at is None else parsed("--at", lambda text: [parse_time(time) for time in text.split(",")], at)
+    kinds = parsed("--compensate", parse_compensate, compensate)
     require_outputs([package], [csv])
     size = parse_memory(memory)
     dataset = load_data(data, data_dir, mean=mean, std=std, channels_last=channels_last)
@@ -110,8 +114,8 @@ def deploy(
             metric=metric,
             memory=size,
             carry=parse_carry(carry),
-            at=() if at is None else at.split(","),
-            compensate=compensate,
+            at=times,
+            compensate=kinds,
             calibrate=others or None,
             faults=faults,
             dies=dies,
@@ -127,14 +131,14 @@ def deploy(
 
 def show(result: "Deployment", data: str) -> None:
     """The accuracies over the chips, and the yield."""
-    from cimc.commands.console import print_table, say
+    from cimc.commands.console import counted, print_table, say
 
     name = result.measure.replace("_", " ")
     if result.dies:
         of_dies = [[die, f"{value:.4f}"] for die, value in zip(result.dies, result.accuracies.tolist(), strict=True)]
         print_table(f"dies on {data}", ["die", name], of_dies)
     print_table(
-        f"{len(result.accuracies)} {'programmed dies' if result.dies else 'virtual chips'} on {data}",
+        f"{counted(len(result.accuracies), 'programmed die' if result.dies else 'virtual chip')} on {data}",
         ["", "mean", "sd", "min", "5 %", "median"],
         measured_rows(result),
         f"normalised by {result.baseline_accuracy:.4f}",
@@ -168,7 +172,9 @@ def lines_of(result: "Deployment") -> list[str]:
     worst = result.worst
     if worst is not None:
         stuck = f", {worst.stuck_share:.2%} of its devices stuck" if worst.stuck_share else ""
-        lines.append(f"worst chip: number {worst.chip}, {worst.value:.4f}{stuck}")
+        name = f"die: {result.dies[worst.chip]}" if result.dies else f"chip: number {worst.chip}"
+        when = f" {time_text(list(result.aged)[-1])} after programming" if result.aged else ""
+        lines.append(f"worst {name}, {worst.value:.4f}{when}{stuck}")
         powers = sorted(worst.layers, key=lambda one: one.own_error / (one.signal or 1.0), reverse=True)
         lines += [f"  {one.name}: {one.figures['own_snr_db']:.1f} dB by itself" for one in powers[:3] if one.own_error]
         costs = sorted(worst.sensitivities, key=lambda one: -one.error)

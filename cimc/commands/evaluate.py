@@ -17,6 +17,7 @@ from cimc.commands.options import (
     Metric,
     Seed,
     Std,
+    complete_files,
     emit,
     load_data,
     parse_carry,
@@ -28,7 +29,9 @@ NO_MEASURES = ("images_per_s", "agreement", "layers", "energy_mj")
 
 
 def evaluate(
-    artifact: Annotated[Path, typer.Argument(help="Compiled or trained .cim file.")],
+    artifact: Annotated[
+        Path, typer.Argument(help="Compiled or trained .cim file.", autocompletion=complete_files(".cim"))
+    ],
     data: Data = "digits",
     data_dir: DataDir = None,
     mean: Mean = None,
