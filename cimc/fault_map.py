@@ -48,7 +48,7 @@ def read_dies(folder: str | Path, mapping: Mapping, *, chip: Chip, arrays: int |
 
 
 def note_without_faults(die: Die, note: Callable[[str], None]) -> None:
-    """A line where a fault map lists no stuck cell: a file of its head alone may be one that a tester left unwritten."""
+    """A line where a fault map lists no stuck cell: the file may be one that was never filled."""
     if np.isnan(die.stuck).all():
         note(f"the fault map of die {die.name} lists no stuck cell: its devices are all taken for good")
 

@@ -16,7 +16,7 @@ def chips(
     names: Annotated[
         list[str] | None,
         typer.Argument(
-            metavar="[NAME]...",
+            metavar="NAME",
             help="Print the description with its sources; or a TOML file. Several with --explain or --compare.",
             autocompletion=complete_chip,
         ),

@@ -76,13 +76,16 @@ def compare_files(files: Sequence[Path]) -> dict[str, Any]:
 def _figures(contents: "Artifact | Package") -> Figures:
     from cimc.package import Package
 
-    packaged = isinstance(contents, Package)
     sections: Figures = {
-        "file": {"kind": "package" if packaged else "compiled", "model": contents.model, "chip": contents.chip.name},
+        "file": {
+            "kind": "package" if isinstance(contents, Package) else "compiled",
+            "model": contents.model,
+            "chip": contents.chip.name,
+        },
         "chip": {key: value for key, value in _flat(contents.chip.model_dump()) if key not in ("name", "description")},
         **_mapping(contents),
     }
-    if packaged:
+    if isinstance(contents, Package):
         options = contents.notes["training"]
         sections["package"] = dict(_package(contents.notes))
     else:

@@ -69,7 +69,7 @@ def show(compared: dict[str, Any]) -> None:
         None
         if operations is None
         else f"of one input, {operations:,} operations, two for every weight and MVM; one copy of each layer; mJ: all "
-        "components that the chip file states energy of; off-chip: inputs, outputs, values between chips; -: not stated",
+        "components whose energy is stated; off-chip: inputs, outputs, values between chips; -: not stated",
     )
     for chip, row in compared["chips"].items():
         if "refused" in row:

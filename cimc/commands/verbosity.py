@@ -15,6 +15,7 @@ class TakesVerbosity(TyperGroup):
     """A group whose options `ANYWHERE` may also stand behind the command."""
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Options of the group come first, wherever they stood."""
         own = args[: args.index("--")] if "--" in args else args
         moved = [word for word in own if word in ANYWHERE]
         return super().parse_args(ctx, [*moved, *(word for word in own if word not in ANYWHERE), *args[len(own) :]])
@@ -46,13 +47,13 @@ def _tell_of_compilations() -> None:
     def hit(event: str, **about: Any) -> None:
         cached[0] |= event == "/jax/compilation_cache/cache_hits"
 
-    def compiled(event: str, seconds: float, **about: Any) -> None:
+    def compiled(event: str, duration_secs: float, **about: str | int) -> None:
         if event != "/jax/core/compile/backend_compile_duration":
             return
-        if seconds >= LEAST_SECONDS or cached[0]:
+        if duration_secs >= LEAST_SECONDS or cached[0]:
             what = about.get("fun_name", "a function")
             how = "read from the cache" if cached[0] else "compiled"
-            inform(f"{what}: {how} in {seconds:.2f} s", detail=Detail.verbose)
+            inform(f"{what}: {how} in {duration_secs:.2f} s", detail=Detail.verbose)
         cached[0] = False
 
     monitoring.register_event_listener(hit)
