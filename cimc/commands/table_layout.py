@@ -29,7 +29,7 @@ def fit(columns: Sequence[str], rows: Sequence[Sequence[str]], width: int, texts
         texts: columns of sentences, which may be broken between any words.
     """
     cells = [[column, *(row[place] for row in rows)] for place, column in enumerate(columns)]
-    most = [max(map(_longest_line, column)) for column in cells]
+    most = [max(1, *map(_longest_line, column)) for column in cells]
     sentences = [place > 0 and column in texts for place, column in enumerate(columns)]
     broken = [_broken(column, place == 0, sentences[place]) for place, column in enumerate(cells)]
     whole = [
