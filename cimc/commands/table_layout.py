@@ -29,23 +29,27 @@ def fit(columns: Sequence[str], rows: Sequence[Sequence[str]], width: int, texts
         texts: columns of sentences, which may be broken between any words.
     """
     cells = [[column, *(row[place] for row in rows)] for place, column in enumerate(columns)]
-    most = [max(1, *map(_longest_line, column)) for column in cells]
     sentences = [place > 0 and column in texts for place, column in enumerate(columns)]
     broken = [_broken(column, place == 0, sentences[place]) for place, column in enumerate(cells)]
+    bodies = [max(1, *map(_longest_line, column[1:])) if rows else 1 for column in cells]
+    wanted = [
+        [max(pair) for pair in zip(broken, bodies, strict=True)],
+        [max(1, *map(_longest_line, column)) for column in cells],
+    ]
     whole = [
-        narrow if place == 0 or sentences[place] else max(narrow, *map(_longest_line, cells[place][1:]), 1)
+        narrow if sentences[place] else max(narrow, min(bodies[place], LONGEST_NAME) if place == 0 else bodies[place])
         for place, narrow in enumerate(broken)
     ]
     for widths, frame in ((whole, BORDERS), (whole, LIGHT), (broken, BORDERS), (broken, LIGHT), (broken, TIGHT)):
         if _framed(widths, frame) <= width:
-            return [_part(range(len(columns)), widths, most, frame, width)]
+            return [_part(range(len(columns)), widths, wanted, frame, width)]
     parts, held = [], [0]
     for place in range(1, len(columns)):
         if len(held) > 1 and _framed([broken[one] for one in (*held, place)], LIGHT) > width:
             parts.append(held)
             held = [0]
         held.append(place)
-    return [_part(part, broken, most, LIGHT, width) for part in (*parts, held)]
+    return [_part(part, broken, wanted, LIGHT, width) for part in (*parts, held)]
 
 
 def _framed(widths: Sequence[int], frame: tuple[int, int]) -> int:
@@ -53,15 +57,18 @@ def _framed(widths: Sequence[int], frame: tuple[int, int]) -> int:
     return sum(widths) + between * (len(widths) - 1) + ends
 
 
-def _part(held: Sequence[int], least: Sequence[int], most: Sequence[int], frame: tuple[int, int], width: int) -> Part:
-    """Every column as wide as it would be, or as there is room: those that need least more get it first."""
+def _part(
+    held: Sequence[int], least: Sequence[int], wanted: Sequence[Sequence[int]], frame: tuple[int, int], width: int
+) -> Part:
+    """Columns as wide as each of the wanted widths in turn, as there is room: what needs least more gets it first."""
     widths = {place: least[place] for place in held}
     free = width - _framed(list(widths.values()), frame)
-    wanting = sorted(held, key=lambda place: most[place] - least[place])
-    for index, place in enumerate(wanting):
-        more = min(most[place] - least[place], max(free, 0) // (len(wanting) - index))
-        widths[place] += more
-        free -= more
+    for most in wanted:
+        waiting = sorted(held, key=lambda place: most[place] - widths[place])
+        for index, place in enumerate(waiting):
+            more = max(min(most[place] - widths[place], free // (len(waiting) - index)), 0)
+            widths[place] += more
+            free -= more
     return Part(tuple(held), tuple(widths[place] for place in held), frame)
 
 
