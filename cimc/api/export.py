@@ -1,6 +1,7 @@
 """From a `.cim` file to the package for an inference chip."""
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -30,7 +31,7 @@ from passes.dies.place import place_on_die, require_placeable
 from passes.leave_digital import leave_digital, matching_layers
 from passes.set_constants import set_constants
 from runtime.crossbar.keys import new_key
-from runtime.crossbar.xla import use_compilation_cache
+from runtime.crossbar.xla import jit, use_compilation_cache
 from runtime.network.load import load_network
 from runtime.system.calibration import CALIBRATION_IMAGES, calibration_index
 from runtime.system.carry import Carry, check_carry
@@ -123,7 +124,8 @@ def export(
     trained_on = system_of(artifact)
     state, programmed = state_of(artifact, trained_on, name, weight_range=None)
     if programmed and chosen is Weights.devices:
-        state = read_back(trained_on, state, jax.random.fold_in(new_key(seed), 1), EXPORT_READS)
+        read = jit(partial(read_back, trained_on, reads=EXPORT_READS))
+        state = read(state, jax.random.fold_in(new_key(seed), 1))
     state = leave_layers_digital(trained_on.network, state, system.network)
     state = without_targets(state)
     exact = exact_parameters(system, state)

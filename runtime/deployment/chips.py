@@ -11,6 +11,7 @@ from jax import Array
 from cimc.operators import CROSSBAR_DOMAIN
 from runtime.crossbar.chips import HeldByChips, read_on_chips
 from runtime.crossbar.pieces import Floats
+from runtime.deployment.one_program import outputs_in_one_program, samples_in_one_program
 from runtime.network.network import Network
 from runtime.network.stepwise import LayerStep, Run, ScanStep
 from runtime.system.carry import Carry
@@ -83,6 +84,14 @@ def outputs_on_chips(chips: Chips, batch: Batch) -> list[Outputs]:
     """The network's outputs by name on each of the chips."""
     if len(chips) == 1:
         return [outputs_on_arrays(chips.system, chips.state_of(0), batch, chips.keys[0])]
+    network, crossbars = chips.system.network, chips.system.crossbars
+    if samples := samples_in_one_program(network, crossbars, len(chips), LEAST_SAMPLES // 2):
+        held = {name: chips.held(name) for name in crossbars}
+        seen = {name: of_layer.as_read(crossbars[name]) for name, of_layer in held.items()}
+        whole = outputs_in_one_program(
+            network, crossbars, batch.feeds, seen, chips.keys, samples=samples, first=batch.first
+        )
+        return [{name: output[chip] for name, output in whole.items()} for chip in range(len(chips))]
     run = start_on_chips(chips, batch)
     while (step := run.step) is not None:
         run.go_on(read_step(chips, step, run, batch))

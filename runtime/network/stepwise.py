@@ -90,7 +90,7 @@ class Run:
 
     def __init__(self, network: Network, feeds: Arrays, parameters: Arrays) -> None:
         """Go to the first such step; arguments as `run_steps`."""
-        steps, uses = _steps_of(network)
+        steps, uses = steps_of(network)
         self._network, self._left, self._todo = network, dict(uses), deque(steps)
         self._constant = network.initializers.keys() - parameters.keys()
         self._values = {**network.initializers, **parameters, **feeds}
@@ -163,7 +163,7 @@ def bytes_at_once(network: Network, elements: Callable[[str], int]) -> int:
         network: the network.
         elements: how many elements a value has, by its name.
     """
-    steps, uses = _steps_of(network)
+    steps, uses = steps_of(network)
     left, held, most = dict(uses), {name: elements(name) for name in network.inputs}, 0
     for step in steps:
         nodes = step.nodes if isinstance(step, DigitalStep) else (step.node,)
@@ -200,7 +200,7 @@ def _once_a_network(make: Callable[[Network, *Ts], T]) -> Callable[[Network, *Ts
 
 
 @_once_a_network
-def _steps_of(network: Network) -> tuple[tuple[Step, ...], Mapping[str, int]]:
+def steps_of(network: Network) -> tuple[tuple[Step, ...], Mapping[str, int]]:
     """The steps, and how often each value is used by steps or is an output."""
     groups: list[list[onnx.NodeProto]] = []
     for node in network.protos:
