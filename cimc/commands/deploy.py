@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from cimc.commands.options import (
+    MEASURING,
     Carry,
     ChannelsLast,
     Data,
@@ -17,6 +18,7 @@ from cimc.commands.options import (
     Metric,
     Seed,
     Std,
+    complete_data,
     emit,
     load_data,
     parse_carry,
@@ -33,6 +35,8 @@ if TYPE_CHECKING:
 
     from runtime.deployment.result import Deployment
 
+OVER_TIME, DIES = "Over time", "Real dies"
+
 
 def deploy(
     package: Annotated[Path, typer.Argument(help="Package folder.")],
@@ -46,7 +50,13 @@ def deploy(
         typer.Option(min=1, help="Virtual chips to program; with --dies how often each. Default: 20, with --dies 1."),
     ] = None,
     required: Annotated[
-        float, typer.Option(min=0, callback=require_finite, help="Normalised accuracy of a good chip, for the yield.")
+        float,
+        typer.Option(
+            min=0,
+            callback=require_finite,
+            help="Normalised accuracy of a good chip, for the yield.",
+            rich_help_panel=MEASURING,
+        ),
     ] = 0.99,
     baseline: Annotated[
         float | None,
@@ -54,6 +64,7 @@ def deploy(
             min=0.001,
             max=1,
             callback=require_finite,
+            rich_help_panel=MEASURING,
             help="Accuracy to normalise by. Default: the package's weights in float32.",
         ),
     ] = None,
@@ -61,26 +72,41 @@ def deploy(
     memory: Memory = None,
     carry: Carry = None,
     at: Annotated[
-        str | None, typer.Option(help="Times after programming to measure at too, such as 1s,1h,1d,1y.")
+        str | None,
+        typer.Option(help="Times after programming to measure at too, such as 1s,1h,1d,1y.", rich_help_panel=OVER_TIME),
     ] = None,
     compensate: Annotated[
         str,
         typer.Option(
             metavar="KIND[+KIND...]",
+            rich_help_panel=OVER_TIME,
             help="What the digital side makes up for at these times: by reads global (a scale a layer) or column; by "
             "samples ranges (input ranges), bn (mean and sd of channels), affine (scale and shift of columns).",
         ),
     ] = "none",
     calibrate: Annotated[
-        str | None, typer.Option(help="Samples for that, as --data; no labels needed. Default: its training samples.")
+        str | None,
+        typer.Option(
+            help="Samples for that, as --data; no labels needed. Default: its training samples.",
+            rich_help_panel=OVER_TIME,
+            autocompletion=complete_data,
+        ),
     ] = None,
     faults: Annotated[
-        Path | None, typer.Option(help="Fault map (CSV or NPZ): every chip has these stuck devices.")
+        Path | None,
+        typer.Option(help="Fault map (CSV, NPZ or NPY): every chip has these stuck devices.", rich_help_panel=DIES),
     ] = None,
-    dies: Annotated[Path | None, typer.Option(help="Folder of fault maps, each of a real die.")] = None,
+    dies: Annotated[
+        Path | None, typer.Option(help="Folder of fault maps, each of a real die.", rich_help_panel=DIES)
+    ] = None,
     energy: Energy = False,
     layers: Annotated[
-        bool, typer.Option("--layers", help="What each layer of the worst chip loses, and what it costs the outputs.")
+        bool,
+        typer.Option(
+            "--layers",
+            help="What each layer of the worst chip loses, and what it costs the outputs.",
+            rich_help_panel=MEASURING,
+        ),
     ] = False,
     csv: Annotated[Path | None, typer.Option(help="Table to write: a row for every chip and time.")] = None,
     seed: Seed = 0,

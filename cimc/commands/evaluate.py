@@ -6,6 +6,7 @@ from typing import Annotated, Any
 import typer
 
 from cimc.commands.options import (
+    MEASURING,
     Carry,
     ChannelsLast,
     Data,
@@ -41,7 +42,10 @@ def evaluate(
     noise: Annotated[bool, typer.Option(help="Read and ADC noise.")] = True,
     metric: Metric = None,
     layers: Annotated[
-        bool, typer.Option("--layers", help="What each layer loses against float32, and by which effects.")
+        bool,
+        typer.Option(
+            "--layers", help="What each layer loses against float32, and by which effects.", rich_help_panel=MEASURING
+        ),
     ] = False,
     memory: Memory = None,
     carry: Carry = None,
