@@ -4,7 +4,8 @@
     0,17,4,stuck-low                              0,17,4,3.2
 
 Arrays, rows (word lines) and columns (bit lines) are counted from 0, as in a package's `program/`. An NPZ may hold one
-array of all cells instead, [arrays, rows, columns] in uS with NaN where nothing is said.
+array of all cells instead, [arrays, rows, columns] in uS with NaN where nothing is said; an NPY is such an array, as
+a package's `program/targets.npy` is.
 """
 
 import csv
@@ -64,8 +65,8 @@ def read_cells(path: str | Path, form: CellFile) -> Floats:
         CimcError: the file cannot be read, its columns are others, or an entry names no cell of these arrays, a cell
             twice, or no value in uS; file and line are named.
     """
-    is_archive = Path(path).suffix.lower() == ".npz"
-    values = _read_archive(path, form) if is_archive else _place(path, form, *_read_table(path, form))
+    is_numpy = Path(path).suffix.lower() in (".npz", ".npy")
+    values = _read_arrays(path, form) if is_numpy else _place(path, form, *_read_table(path, form))
     told, (least, most) = values[values > 0], form.expected_uS
     if told.size and not (float(np.max(told)) >= least and float(np.median(told)) <= most):
         raise CimcError(
@@ -81,8 +82,8 @@ def _read_table(path: str | Path, form: CellFile) -> tuple[str, list[tuple[str, 
     try:
         text = Path(path).read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
-        reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8 text"
-        raise CimcError(f"cannot read {form.what} {path}: {reason}; check the path") from None
+        reason = error.strerror if isinstance(error, OSError) else "it is no text in UTF-8"
+        raise CimcError(f"cannot read {form.what} {path}: {reason}; give CSV, NPZ or NPY") from None
     try:
         lines = list(csv.reader(io.StringIO(text, newline="")))
     except csv.Error as error:
@@ -100,15 +101,18 @@ def _read_table(path: str | Path, form: CellFile) -> tuple[str, list[tuple[str, 
     return head[3], entries
 
 
-def _read_archive(path: str | Path, form: CellFile) -> Floats:
-    """The values of an NPZ: of all cells in one array, or of those that its columns list."""
+def _read_arrays(path: str | Path, form: CellFile) -> Floats:
+    """The values of an NPZ or NPY: of all cells in one array, or of an NPZ of those that its columns list."""
     try:
-        with np.load(path, allow_pickle=False) as file:
+        file = np.load(path, allow_pickle=False)
+        if isinstance(file, np.ndarray):
+            return _check_whole(path, form, file)
+        with file:
             arrays = {name: file[name] for name in file.files}
     except OSError as error:
         raise CimcError(f"cannot read {form.what} {path}: {error.strerror or error}; check the path") from None
     except (*_ERRORS, AttributeError, TypeError):
-        raise CimcError(f"{form.what} {path} is no NPZ file of arrays; save it with np.savez") from None
+        raise CimcError(f"{form.what} {path} is no NPZ file of arrays; save it with numpy.savez") from None
     if form.whole in arrays and not set(PLACE) & arrays.keys():
         return _check_whole(path, form, arrays[form.whole])
     given = [name for name in form.heads if name in arrays]

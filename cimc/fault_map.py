@@ -1,20 +1,22 @@
 """Dies: the stuck devices of real chips from the fault maps of a tester, and the conductances that one has programmed.
 
-The files are those of `cimc.cell_file`: CSV or NPZ, with `kind` (stuck-low, stuck-high) or `conductance_uS`. An NPZ of
-all cells is called `stuck_uS` in a fault map and `conductance_uS` in a measurement.
+The files are those of `cimc.cell_file`: CSV, NPZ or NPY, with `kind` (stuck-low, stuck-high) or `conductance_uS`. An
+NPZ of all cells is called `stuck_uS` in a fault map and `conductance_uS` in a measurement.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from collections.abc import Mapping as Dictionary
 from dataclasses import dataclass, replace
 from pathlib import Path
+
+import numpy as np
 
 from cimc.cell_file import CellFile, Floats, read_cells
 from cimc.chip import Chip
 from cimc.errors import CimcError
 from cimc.mapping import Mapping
 
-SUFFIXES = (".csv", ".npz")
+SUFFIXES = (".csv", ".npz", ".npy")
 # Of G_max: how far the conductances of a file may lie from it, before its unit must be another one.
 OPEN, SHORT, NEAR = 1e-5, 100.0, 20.0
 
@@ -36,7 +38,7 @@ def read_die(path: str | Path, mapping: Mapping, *, chip: Chip, arrays: int | No
 
 
 def read_dies(folder: str | Path, mapping: Mapping, *, chip: Chip, arrays: int | None = None) -> Iterator[Die]:
-    """The die of every fault map (.csv, .npz) in a folder, in the order of their names.
+    """The die of every fault map (.csv, .npz, .npy) in a folder, in the order of their names.
 
     Raises:
         CimcError: there is none, two have one name, or as `read_fault_map`.
@@ -45,14 +47,20 @@ def read_dies(folder: str | Path, mapping: Mapping, *, chip: Chip, arrays: int |
         yield read_die(file, mapping, chip=chip, arrays=arrays)
 
 
+def note_without_faults(die: Die, note: Callable[[str], None]) -> None:
+    """A line where a fault map lists no stuck cell: the file may be one that was never filled."""
+    if np.isnan(die.stuck).all():
+        note(f"the fault map of die {die.name} lists no stuck cell: its devices are all taken for good")
+
+
 def map_files(folder: str | Path) -> list[Path]:
-    """The CSV and NPZ files of a folder, one a die, in the order of their names. Raises CimcError as `read_dies`."""
+    """The files (`SUFFIXES`) of a folder, one a die, in the order of their names. Raises CimcError as `read_dies`."""
     place = Path(folder)
     if not place.is_dir():
         raise CimcError(f"{folder} is no folder with a file a die; give a folder")
     files = sorted(file for file in place.iterdir() if file.suffix.lower() in SUFFIXES)
     if not files:
-        raise CimcError(f"folder {folder} holds no CSV or NPZ file; put one a die there")
+        raise CimcError(f"folder {folder} holds no CSV, NPZ or NPY file; put one a die there")
     stems = [file.stem for file in files]
     twice = next((stem for stem in stems if stems.count(stem) > 1), None)
     if twice is not None:

@@ -79,6 +79,7 @@ def test_options_that_pages_name_exist() -> None:
     context = group.make_context("cimc", [], resilient_parsing=True)
     commands = [group.get_command(context, name) for name in group.list_commands(context)]
     commands += [one for own in commands if isinstance(own, typer.core.TyperGroup) for one in own.commands.values()]
+    commands.append(group)
     known = {option for one in commands if one for parameter in one.params for option in parameter.opts}
     known |= {option for one in commands if one for parameter in one.params for option in parameter.secondary_opts}
     assert "--objective" in known

@@ -68,7 +68,7 @@ def compare_export(
     def errors() -> list[LayerError]:
         return layer_errors(system, chip, samples, preprocess, read_key, carry=carry, targets=state["conductance"])
 
-    note_low_agreement(agreement["noise_on"], errors, note)
+    note_low_agreement(agreement["noise_on"], errors, note, where=f" with noise{_without_noise(agreement)}")
     by_layer = {"layers": {error.name: error.figures for error in errors()}} if layers else {}
     return {"agreement": {"samples": len(samples), **agreement}, **by_layer}
 
@@ -121,17 +121,30 @@ def low_agreement(agreement: Agreement) -> str | None:
     return worst and worst[1]
 
 
-def note_low_agreement(agreement: Agreement, layers: Callable[[], Sequence[LayerError]], note: Note) -> None:
+def _without_noise(agreement: Mapping[str, Agreement]) -> str:
+    """What the outputs agree without noise, in words: whether the noise is to blame."""
+    found = [
+        (output, figures.get("argmax_agreement"), figures["snr_db"])
+        for output, figures in agreement["noise_off"].items()
+    ]
+    texts = [f"{output} {snr:.1f} dB" if same is None else f"{output} {same:.1%}" for output, same, snr in found]
+    return f", without {', '.join(texts)}" if texts else ""
+
+
+def note_low_agreement(
+    agreement: Agreement, layers: Callable[[], Sequence[LayerError]], note: Note, *, where: str = ""
+) -> None:
     """Where the agreement is low, one line that says so, where most is lost, why, and what would help most.
 
     Args:
         agreement: by output.
         layers: finds the errors of all layers and their causes; called where the agreement is low.
         note: takes the line.
+        where: of what the figures are, behind them.
     """
     text = low_agreement(agreement)
     if text is not None:
-        note(f"LOW AGREEMENT: {text}{worst_layer(layers())}")
+        note(f"LOW AGREEMENT: {text}{where}{worst_layer(layers())}")
 
 
 def worst_layer(layers: Sequence[LayerError]) -> str:

@@ -6,13 +6,13 @@ from functools import lru_cache, partial
 from pathlib import Path
 from types import MappingProxyType
 
-from cimc.api.agreement import note_low_agreement
+from cimc.api.agreement import LOW_AGREEMENT, note_low_agreement
 from cimc.api.progress import Note, Progress, silent, unsaid
 from cimc.api.run_tasks import run_tasks
 from cimc.dataset import Dataset
 from cimc.durations import parse_time
 from cimc.errors import CimcError
-from cimc.fault_map import Die, read_die, read_dies
+from cimc.fault_map import Die, note_without_faults, read_die, read_dies
 from cimc.options import BY_SAMPLES, check_number, check_seed, check_whole, parse_compensate
 from cimc.package import Package, read_package
 from cimc.wiring import layers_on_die
@@ -88,18 +88,18 @@ def deploy(
     required = check_number("required", required, least=0)
     if baseline is not None:
         baseline = check_number("baseline", baseline, least=0.001, most=1)
-    use_compilation_cache()
-    contents = package if isinstance(package, Package) else read_package(package)
-    system = build_system(load_network(contents.network), contents.mapping, contents.chip)
-    check_carry(system.network, carry)
-    data = match_data(system.network, data, free_batch=False, carried=carry.values())
-    check_range(data, system.network, contents.mapping.input_range, note)
     chosen = parse_compensate(compensate)
     seconds = tuple(dict.fromkeys(parse_time(time) for time in at))
     if chosen and not seconds:
         raise CimcError(
             f"compensate {'+'.join(chosen)} makes up for what time does; say when with at, such as --at 1h,1y"
         )
+    use_compilation_cache()
+    contents = package if isinstance(package, Package) else read_package(package)
+    system = build_system(load_network(contents.network), contents.mapping, contents.chip)
+    check_carry(system.network, carry)
+    data = match_data(system.network, data, free_batch=False, carried=carry.values())
+    check_range(data, system.network, contents.mapping.input_range, note)
     if calibrate is not None:
         calibrate = match_data(system.network, calibrate, free_batch=False, carried=carry.values())
     samples = calibrate or data
@@ -108,6 +108,7 @@ def deploy(
     names, stuck = [], []
     for die in _dies(contents, faults, dies):
         names.append(die.name)
+        note_without_faults(die, note)
         stuck.append(layers_on_die(contents.mapping, contents.wiring, die.stuck))
     if dies is not None:
         chips *= len(names)
@@ -129,8 +130,19 @@ def deploy(
     result = deployment_of(population, parts, required=required, baseline=baseline, energy=energy, layers=layers)
     if seconds and not contents.chip.cell.ages:
         note(f"the devices of {contents.chip.name} state no drift, relaxation or retention: no time changes them")
-    note_low_agreement(result.agreement, partial(errors_of_first_chip, population), note)
+    where = _where(result, names[0] if dies is not None else None)
+    note_low_agreement(result.agreement, partial(errors_of_first_chip, population), note, where=where)
     return result if dies is None else replace(result, dies=tuple(names * (chips // len(names))))
+
+
+def _where(result: Deployment, die: str | None) -> str:
+    """Of which chip a low agreement is told, and on how many it is as low."""
+    chips, details = len(result.accuracies), result.details.get(None)
+    if chips == 1:
+        return "" if die is None else f" on die {die}"
+    first = "the first chip" if die is None else f"the first die, {die}"
+    low = None if details is None else int((details.agreement < LOW_AGREEMENT).sum())
+    return f" on {first}" + ("" if low is None else f"; below {LOW_AGREEMENT:.0%} on {low} of {chips}")
 
 
 def _dies(package: Package, faults: str | Path | None, folder: str | Path | None) -> Iterable[Die]:

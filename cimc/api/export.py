@@ -23,7 +23,7 @@ from cimc.by_layer import check_by_layer
 from cimc.chip import Chip
 from cimc.dataset import Dataset, Preprocess, Samples
 from cimc.errors import CimcError
-from cimc.fault_map import read_die
+from cimc.fault_map import note_without_faults, read_die
 from cimc.options import Correct, DiePlacement, Weights, check_choice, check_seed
 from cimc.package import Package, require_package_place, write_package
 from passes.chip_network import chip_network
@@ -117,6 +117,7 @@ def export(
     if die is not None:
         require_placeable(mapping, target)
         on_die = read_die(die, mapping, chip=target)
+        note_without_faults(on_die, note)
     for line in note_without_groups(mapping, groups):
         note(line)
     system = build_system(load_network(lowered), mapping, target)

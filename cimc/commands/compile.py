@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from cimc.commands.options import (
+    DATA,
+    MAPPING,
     ChannelsLast,
     DataDir,
     DeviceName,
@@ -19,6 +21,9 @@ from cimc.commands.options import (
     RowsPerRead,
     Seed,
     Std,
+    complete_chip,
+    complete_data,
+    complete_files,
     emit,
     load_data,
     parse_by_layer,
@@ -30,28 +35,44 @@ if TYPE_CHECKING:
     from cimc.api.compile import Compiled
     from passes.verify_mapping import Verification
 
+NETWORK, TARGET, CHECKS = "Network", "Digital layers and accuracy targets", "Checks"
+
 
 def compile(
-    model: Annotated[Path, typer.Argument(help="ONNX file.")],
-    chip: Annotated[str, typer.Option(help="Chip name (see `cimc chips`) or path of a TOML file.")] = "brram-256x64",
+    model: Annotated[Path, typer.Argument(help="ONNX file.", autocompletion=complete_files(".onnx"))],
+    chip: Annotated[
+        str,
+        typer.Option(help="Chip name (see `cimc chips`) or path of a TOML file.", autocompletion=complete_chip),
+    ] = "brram-256x64",
     device: DeviceName = None,
     output: Annotated[Path | None, typer.Option("-o", "--output", help=".cim file to write.")] = None,
     input_range: Annotated[
         str | None,
         typer.Option(
-            metavar="LOW,HIGH", help="Least and greatest input; a negative one takes a second phase. Default: 0,1."
+            metavar="LOW,HIGH",
+            rich_help_panel=DATA,
+            help="Least and greatest input; a negative one takes a second phase. Default: 0,1.",
         ),
     ] = None,
     calibrate: Annotated[
         str | None,
-        typer.Option(metavar="DATA", help="Take the input range from this data (as --data of other commands)."),
+        typer.Option(
+            metavar="DATA",
+            rich_help_panel=DATA,
+            help="Take the input range from this data (as --data of other commands).",
+            autocompletion=complete_data,
+        ),
     ] = None,
     data_dir: DataDir = None,
     mean: Mean = None,
     std: Std = None,
     channels_last: ChannelsLast = False,
-    max_chips: Annotated[int | None, typer.Option(help="Refuse a network that needs more chips.", min=1)] = None,
-    row_split: Annotated[RowSplit | None, typer.Option(help="In place of the chip's own rule.")] = None,
+    max_chips: Annotated[
+        int | None, typer.Option(help="Refuse a network that needs more chips.", min=1, rich_help_panel=MAPPING)
+    ] = None,
+    row_split: Annotated[
+        RowSplit | None, typer.Option(help="In place of the chip's own rule.", rich_help_panel=MAPPING)
+    ] = None,
     fill_rows: FillRows = None,
     rows_per_read: RowsPerRead = None,
     groups_per_read: GroupsPerRead = None,
@@ -59,33 +80,51 @@ def compile(
         str | None,
         typer.Option(
             metavar="NAME",
+            rich_help_panel=MAPPING,
             help="What copies and packing are for: latency, interval, energy or arrays. "
             "Default: one copy, one block an array.",
         ),
     ] = None,
-    arrays: Annotated[int | None, typer.Option(help="Budget of the objective. Default: one chip.", min=1)] = None,
+    arrays: Annotated[
+        int | None,
+        typer.Option(help="Budget of the objective. Default: one chip.", min=1, rich_help_panel=MAPPING),
+    ] = None,
     seed: Seed = 0,
     shape: Annotated[
-        list[str] | None, typer.Option(help="Sizes of an input, such as input=1x3x224x224 or tokens=Nx128; repeatable.")
+        list[str] | None,
+        typer.Option(
+            help="Sizes of an input, such as input=1x3x224x224 or tokens=Nx128; repeatable.", rich_help_panel=NETWORK
+        ),
     ] = None,
     constants: Annotated[
         list[str] | None,
-        typer.Option("--set", metavar="NAME=VALUE", help="An input that is a constant, such as sr=16000; repeatable."),
+        typer.Option(
+            "--set",
+            metavar="NAME=VALUE",
+            help="An input that is a constant, such as sr=16000; repeatable.",
+            rich_help_panel=NETWORK,
+        ),
     ] = None,
     share_weights: Annotated[
         ShareWeights,
-        typer.Option(help="Whether a weight that several products use is one layer; auto: unless equal by chance."),
+        typer.Option(
+            help="Whether a weight that several products use is one layer; auto: unless equal by chance.",
+            rich_help_panel=NETWORK,
+        ),
     ] = ShareWeights.auto,
     digital: Annotated[
         list[str] | None,
         typer.Option(
-            metavar="LAYER", help="A layer left to the digital side, by name or pattern such as 'head*'; repeatable."
+            metavar="LAYER",
+            rich_help_panel=TARGET,
+            help="A layer left to the digital side, by name or pattern such as 'head*'; repeatable.",
         ),
     ] = None,
     digital_budget: Annotated[
         str | None,
         typer.Option(
             metavar="SHARE",
+            rich_help_panel=TARGET,
             help="Leave the layers digital that cost the outputs most, up to such a share of all multiply-accumulates "
             "as 5%; needs --calibrate.",
         ),
@@ -94,26 +133,50 @@ def compile(
         float | None,
         typer.Option(
             metavar="DB",
+            rich_help_panel=TARGET,
             help="Take the cheapest of some settings (rows filled, rows a read, digital layers) whose outputs have "
             "this SNR against float32 on one virtual chip; needs --calibrate.",
         ),
     ] = None,
     min_agreement: Annotated[
         str | None,
-        typer.Option(metavar="SHARE", help="The same for the share of cases with the same largest entry, such as 98%."),
+        typer.Option(
+            metavar="SHARE",
+            rich_help_panel=TARGET,
+            help="The same for the share of cases with the same largest entry, such as 98%.",
+        ),
     ] = None,
     curve: Annotated[
-        bool, typer.Option("--curve", help="For a target: measure all settings, although a cheap one is enough.")
+        bool,
+        typer.Option(
+            "--curve",
+            rich_help_panel=TARGET,
+            help="For a target: measure all settings, although a cheap one is enough.",
+        ),
     ] = False,
     verify: Annotated[
         bool | None,
-        typer.Option("--verify/--no-verify", help="Compare with onnxruntime on random inputs; default: up to 1 GiB."),
+        typer.Option(
+            "--verify/--no-verify",
+            rich_help_panel=CHECKS,
+            help="Compare with onnxruntime on random inputs; default: up to 1 GiB.",
+        ),
     ] = None,
     verify_each: Annotated[
-        bool, typer.Option("--verify-each", help="Compare after every network pass; name the first that errs.")
+        bool,
+        typer.Option(
+            "--verify-each",
+            rich_help_panel=CHECKS,
+            help="Compare after every network pass; name the first that errs.",
+        ),
     ] = False,
     save_passes: Annotated[
-        Path | None, typer.Option(metavar="DIR", help="Keep the network after every pass, to be opened in a viewer.")
+        Path | None,
+        typer.Option(
+            metavar="DIR",
+            rich_help_panel=CHECKS,
+            help="Keep the network after every pass, to be opened in a viewer.",
+        ),
     ] = None,
     as_json: Json = False,
 ) -> None:
@@ -205,7 +268,7 @@ def figures(compiled: "Compiled") -> dict[str, Any]:
 def show(compiled: "Compiled", output: Path | None, data: str | None = None) -> None:
     """Layer table, totals and verification of `compile`, and what to do next with `data` (options, None: not given)."""
     from cimc.commands import digital_table, layout_table, mapping_table, totals
-    from cimc.commands.console import say
+    from cimc.commands.console import next_step, say
     from cimc.commands.next_step import after_compile
 
     artifact = compiled.artifact
@@ -220,7 +283,7 @@ def show(compiled: "Compiled", output: Path | None, data: str | None = None) -> 
     if output is not None:
         simulated = artifact.chip.not_simulated is None and not artifact.mapping.segments
         then = after_compile(artifact.network, output, data) if simulated else f"cimc inspect {quote(str(output))}"
-        say(f"wrote {output}; next: {then}")
+        say(f"wrote {output}{next_step(then)}")
 
 
 def _verified(found: "Verification | None") -> str:

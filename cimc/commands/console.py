@@ -1,28 +1,80 @@
-"""What a user sees in the terminal: tables on stdout, progress on stderr."""
+"""What a user sees in the terminal: tables on stdout, progress on stderr.
 
+--quiet leaves results, warnings and errors; --verbose adds what is read and kept where. NO_COLOR and COLUMNS are
+honoured by rich.
+"""
+
+import os
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from enum import IntEnum
+from typing import Any
 
+from rich import box
 from rich.console import Console, Group
 from rich.live import Live
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
 from rich.text import Text
 
+from cimc.commands.table_layout import BORDERS, LIGHT, Part, fit
 from cimc.errors import printable
 
 
-def print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]], caption: str | None = None) -> None:
-    """A table on stdout; the first column is text, the others numbers. No text is taken for markup."""
-    table = Table(
-        title=_plain(title), caption=caption and _plain(caption), title_justify="left", caption_justify="left"
-    )
-    for index, column in enumerate(columns):
-        table.add_column(_plain(column), justify="left" if index == 0 else "right", overflow="fold")
-    for row in rows:
-        table.add_row(*map(_plain, row))
-    _stdout().print(table)
+class Detail(IntEnum):
+    """How much is said beside results."""
+
+    quiet = 0
+    usual = 1
+    verbose = 2
+
+
+_detail = Detail.usual
+
+
+def set_detail(detail: Detail) -> None:
+    """From now on so much is said."""
+    global _detail
+    _detail = detail
+
+
+def print_table(
+    title: str,
+    columns: Sequence[str],
+    rows: Sequence[Sequence[str]],
+    caption: str | None = None,
+    *,
+    texts: Collection[str] = (),
+) -> None:
+    """A table on stdout, in parts where the terminal is too narrow. No text is taken for markup.
+
+    The first column holds names, the others numbers, but for `texts`, which hold sentences.
+    """
+    console = _stdout()
+    cells = [[_printable_lines(cell) for cell in row] for row in (columns, *rows)]
+    parts = fit(cells[0], cells[1:], console.width, texts)
+    if len(parts) > 1:
+        console.print(Text(_printable_lines(title), style="italic"))
+    for part in parts:
+        table = Table(title_justify="left", caption_justify="left", **_frame(part))
+        if len(parts) == 1:
+            table.title, table.caption = _plain(title), caption and _plain(caption)
+        for place, width in zip(part.columns, part.widths, strict=True):
+            left = place == 0 or columns[place] in texts
+            table.add_column(Text(cells[0][place]), justify="left" if left else "right", overflow="fold", width=width)
+        for row in cells[1:]:
+            table.add_row(*(Text(row[place]) for place in part.columns))
+        console.print(table)
+    if len(parts) > 1 and caption:
+        console.print(Text(_printable_lines(caption), style="italic dim"))
+
+
+def _frame(part: Part) -> dict[str, Any]:
+    if part.frame == BORDERS:
+        return {}
+    light = {"box": box.SIMPLE_HEAD, "show_edge": False, "pad_edge": False}
+    return {**light, "padding": (0, 1, 0, 0) if part.frame == LIGHT else 0}
 
 
 def print_figures(title: str, figures: Mapping[str, str], caption: str | None = None) -> None:
@@ -46,14 +98,25 @@ def say(text: str) -> None:
     _stdout().print(_printable_lines(text), markup=False, highlight=False, soft_wrap=True)
 
 
+def counted(number: int, noun: str) -> str:
+    """The number with its noun: 1 chip, 2 chips."""
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"
+
+
+def next_step(text: str) -> str:
+    """The end of a line that tells what to do next; none where little is to be said."""
+    return f"; next: {text}" if _detail >= Detail.usual else ""
+
+
 def warn(text: str) -> None:
     """A line on stderr that begins with `warning:`."""
     print(f"warning: {_printable_lines(text)}", file=sys.stderr)
 
 
-def inform(text: str) -> None:
-    """A line on stderr, beside the progress."""
-    print(_printable_lines(text), file=sys.stderr, flush=True)
+def inform(text: str, *, detail: Detail = Detail.usual) -> None:
+    """A line on stderr, beside the progress, where as much or more is to be said."""
+    if _detail >= detail:
+        print(_printable_lines(text), file=sys.stderr, flush=True)
 
 
 def noting(label: str) -> tuple[list[str], Callable[[str], None]]:
@@ -84,6 +147,9 @@ Advance = Callable[[int, int, str, Sequence[Sequence[str]]], None]
 def progress_table(label: str, columns: Sequence[str]) -> Iterator[Advance]:
     """As `progress_bar`, under a table that grows; without columns there is none."""
     console = Console(file=sys.stderr)
+    if _detail is Detail.quiet:
+        yield lambda done, total, note, rows: None
+        return
     if not console.is_terminal:
         last = ""
 
@@ -121,5 +187,5 @@ def _printable_lines(text: str) -> str:
 
 
 def _stdout() -> Console:
-    # A pipe has no width: 120 columns keep tables whole there.
-    return Console(width=None if sys.stdout.isatty() else 120)
+    # A pipe has no width: 120 columns keep tables whole there, where COLUMNS does not say otherwise.
+    return Console(width=None if sys.stdout.isatty() or "COLUMNS" in os.environ else 120)

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from cimc.commands.options import (
+    MEASURING,
     Carry,
     ChannelsLast,
     Cluster,
@@ -19,19 +20,24 @@ from cimc.commands.options import (
     Seed,
     Std,
     Workers,
+    complete_data,
     emit,
     load_data,
     parse_carry,
     parse_memory,
+    parsed,
     require_finite,
 )
 from cimc.commands.read_energy_table import show as show_energy
-from cimc.durations import time_text
+from cimc.durations import parse_time, time_text
+from cimc.options import parse_compensate
 
 if TYPE_CHECKING:
     import numpy as np
 
     from runtime.deployment.result import Deployment
+
+OVER_TIME, DIES = "Over time", "Real dies"
 
 
 def deploy(
@@ -46,7 +52,13 @@ def deploy(
         typer.Option(min=1, help="Virtual chips to program; with --dies how often each. Default: 20, with --dies 1."),
     ] = None,
     required: Annotated[
-        float, typer.Option(min=0, callback=require_finite, help="Normalised accuracy of a good chip, for the yield.")
+        float,
+        typer.Option(
+            min=0,
+            callback=require_finite,
+            help="Normalised accuracy of a good chip, for the yield.",
+            rich_help_panel=MEASURING,
+        ),
     ] = 0.99,
     baseline: Annotated[
         float | None,
@@ -54,6 +66,7 @@ def deploy(
             min=0.001,
             max=1,
             callback=require_finite,
+            rich_help_panel=MEASURING,
             help="Accuracy to normalise by. Default: the package's weights in float32.",
         ),
     ] = None,
@@ -61,26 +74,41 @@ def deploy(
     memory: Memory = None,
     carry: Carry = None,
     at: Annotated[
-        str | None, typer.Option(help="Times after programming to measure at too, such as 1s,1h,1d,1y.")
+        str | None,
+        typer.Option(help="Times after programming to measure at too, such as 1s,1h,1d,1y.", rich_help_panel=OVER_TIME),
     ] = None,
     compensate: Annotated[
         str,
         typer.Option(
             metavar="KIND[+KIND...]",
+            rich_help_panel=OVER_TIME,
             help="What the digital side makes up for at these times: by reads global (a scale a layer) or column; by "
             "samples ranges (input ranges), bn (mean and sd of channels), affine (scale and shift of columns).",
         ),
     ] = "none",
     calibrate: Annotated[
-        str | None, typer.Option(help="Samples for that, as --data; no labels needed. Default: its training samples.")
+        str | None,
+        typer.Option(
+            help="Samples for that, as --data; no labels needed. Default: its training samples.",
+            rich_help_panel=OVER_TIME,
+            autocompletion=complete_data,
+        ),
     ] = None,
     faults: Annotated[
-        Path | None, typer.Option(help="Fault map (CSV or NPZ): every chip has these stuck devices.")
+        Path | None,
+        typer.Option(help="Fault map (CSV, NPZ or NPY): every chip has these stuck devices.", rich_help_panel=DIES),
     ] = None,
-    dies: Annotated[Path | None, typer.Option(help="Folder of fault maps, each of a real die.")] = None,
+    dies: Annotated[
+        Path | None, typer.Option(help="Folder of fault maps, each of a real die.", rich_help_panel=DIES)
+    ] = None,
     energy: Energy = False,
     layers: Annotated[
-        bool, typer.Option("--layers", help="What each layer of the worst chip loses, and what it costs the outputs.")
+        bool,
+        typer.Option(
+            "--layers",
+            help="What each layer of the worst chip loses, and what it costs the outputs.",
+            rich_help_panel=MEASURING,
+        ),
     ] = False,
     workers: Workers = 1,
     cluster: Cluster = None,
@@ -98,6 +126,8 @@ def deploy(
     from cimc.files import require_outputs
     from runtime.deployment.result import rows_of_chips, summary
 
+    times = () if at is None else parsed("--at", lambda text: [parse_time(time) for time in text.split(",")], at)
+    kinds = parsed("--compensate", parse_compensate, compensate)
     require_outputs([package], [csv])
     size = parse_memory(memory)
     dataset = load_data(data, data_dir, mean=mean, std=std, channels_last=channels_last)
@@ -114,8 +144,8 @@ def deploy(
             metric=metric,
             memory=size,
             carry=parse_carry(carry),
-            at=() if at is None else at.split(","),
-            compensate=compensate,
+            at=times,
+            compensate=kinds,
             calibrate=others or None,
             faults=faults,
             dies=dies,
@@ -133,14 +163,14 @@ def deploy(
 
 def show(result: "Deployment", data: str) -> None:
     """The accuracies over the chips, and the yield."""
-    from cimc.commands.console import print_table, say
+    from cimc.commands.console import counted, print_table, say
 
     name = result.measure.replace("_", " ")
     if result.dies:
         of_dies = [[die, f"{value:.4f}"] for die, value in zip(result.dies, result.accuracies.tolist(), strict=True)]
         print_table(f"dies on {data}", ["die", name], of_dies)
     print_table(
-        f"{len(result.accuracies)} {'programmed dies' if result.dies else 'virtual chips'} on {data}",
+        f"{counted(len(result.accuracies), 'programmed die' if result.dies else 'virtual chip')} on {data}",
         ["", "mean", "sd", "min", "5 %", "median"],
         measured_rows(result),
         f"normalised by {result.baseline_accuracy:.4f}",
@@ -174,7 +204,9 @@ def lines_of(result: "Deployment") -> list[str]:
     worst = result.worst
     if worst is not None:
         stuck = f", {worst.stuck_share:.2%} of its devices stuck" if worst.stuck_share else ""
-        lines.append(f"worst chip: number {worst.chip}, {worst.value:.4f}{stuck}")
+        name = f"die: {result.dies[worst.chip]}" if result.dies else f"chip: number {worst.chip}"
+        when = f" {time_text(list(result.aged)[-1])} after programming" if result.aged else ""
+        lines.append(f"worst {name}, {worst.value:.4f}{when}{stuck}")
         powers = sorted(worst.layers, key=lambda one: one.own_error / (one.signal or 1.0), reverse=True)
         lines += [f"  {one.name}: {one.figures['own_snr_db']:.1f} dB by itself" for one in powers[:3] if one.own_error]
         costs = sorted(worst.sensitivities, key=lambda one: -one.error)

@@ -133,7 +133,8 @@ def _show_list(described: Mapping[str, "DeviceFile"]) -> None:
 
     rows = [[name, device.description, *_summary(device)] for name, device in described.items()]
     head = ["name", "description", "law", "window uS", "states", "write sd uS", "drift", "stuck"]
-    print_table("devices", head, rows, caption="states: window / step of a pulse; write sd: the largest in the window")
+    caption = "states: window / step of a pulse; write sd: the largest in the window"
+    print_table("devices", head, rows, caption, texts=("description",))
 
 
 def _summary(device: "DeviceFile") -> list[str]:

@@ -6,6 +6,7 @@ from typing import Annotated, Any
 import typer
 
 from cimc.commands.options import (
+    MEASURING,
     Carry,
     ChannelsLast,
     Data,
@@ -17,6 +18,7 @@ from cimc.commands.options import (
     Metric,
     Seed,
     Std,
+    complete_files,
     emit,
     load_data,
     parse_carry,
@@ -28,7 +30,9 @@ NO_MEASURES = ("images_per_s", "agreement", "layers", "energy_mj")
 
 
 def evaluate(
-    artifact: Annotated[Path, typer.Argument(help="Compiled or trained .cim file.")],
+    artifact: Annotated[
+        Path, typer.Argument(help="Compiled or trained .cim file.", autocompletion=complete_files(".cim"))
+    ],
     data: Data = "digits",
     data_dir: DataDir = None,
     mean: Mean = None,
@@ -38,7 +42,10 @@ def evaluate(
     noise: Annotated[bool, typer.Option(help="Read and ADC noise.")] = True,
     metric: Metric = None,
     layers: Annotated[
-        bool, typer.Option("--layers", help="What each layer loses against float32, and by which effects.")
+        bool,
+        typer.Option(
+            "--layers", help="What each layer loses against float32, and by which effects.", rich_help_panel=MEASURING
+        ),
     ] = False,
     memory: Memory = None,
     carry: Carry = None,

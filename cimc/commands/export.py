@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from cimc.commands.options import (
+    DATA,
+    MAPPING,
     Carry,
     ChannelsLast,
     DataDir,
@@ -16,6 +18,9 @@ from cimc.commands.options import (
     RowsPerRead,
     Seed,
     Std,
+    complete_chip,
+    complete_data,
+    complete_files,
     emit,
     load_data,
     parse_by_layer,
@@ -26,13 +31,25 @@ from cimc.options import Correct, DiePlacement, Weights
 if TYPE_CHECKING:
     from cimc.package import Package
 
+DIE = "A certain die"
+
 
 def export(
-    artifact: Annotated[Path, typer.Argument(help=".cim file, trained or compiled.")],
+    artifact: Annotated[
+        Path, typer.Argument(help=".cim file, trained or compiled.", autocompletion=complete_files(".cim"))
+    ],
     output: Annotated[Path, typer.Option("-o", "--output", help="Package folder to write.")],
-    chip: Annotated[str | None, typer.Option(help="Inference chip. Default: the one it was compiled for.")] = None,
+    chip: Annotated[
+        str | None,
+        typer.Option(help="Inference chip. Default: the one it was compiled for.", autocompletion=complete_chip),
+    ] = None,
     data: Annotated[
-        str | None, typer.Option(help="Fit scales and input ranges to this data, not to the images kept from training.")
+        str | None,
+        typer.Option(
+            help="Fit scales and input ranges to this data, not to the images kept from training.",
+            rich_help_panel=DATA,
+            autocompletion=complete_data,
+        ),
     ] = None,
     data_dir: DataDir = None,
     mean: Mean = None,
@@ -47,7 +64,11 @@ def export(
     ] = False,
     digital: Annotated[
         list[str] | None,
-        typer.Option(metavar="LAYER", help="A layer left to the digital side, as of compile; repeatable."),
+        typer.Option(
+            metavar="LAYER",
+            help="A layer left to the digital side, as of compile; repeatable.",
+            rich_help_panel=MAPPING,
+        ),
     ] = None,
     correct: Annotated[
         Correct,
@@ -60,12 +81,16 @@ def export(
     carry: Carry = None,
     rows_per_read: RowsPerRead = None,
     groups_per_read: GroupsPerRead = None,
-    die: Annotated[Path | None, typer.Option(help="Fault map (CSV or NPZ) of the die that the package is for.")] = None,
+    die: Annotated[
+        Path | None,
+        typer.Option(help="Fault map (CSV or NPZ) of the die that the package is for.", rich_help_panel=DIE),
+    ] = None,
     placement: Annotated[
         DiePlacement,
         typer.Option(
+            rich_help_panel=DIE,
             help="With --die: good devices take up what stuck ones of their weights lack; before that arrays, rows and "
-            "columns are chosen."
+            "columns are chosen.",
         ),
     ] = DiePlacement.full,
     seed: Seed = 0,
@@ -123,14 +148,15 @@ def figures(package: "Package", output: Path) -> dict[str, Any]:
 
 def show(package: "Package", output: Path, data: str) -> None:
     """What the package holds, and what to do next with `data` (options): what set its input ranges or trained it."""
-    from cimc.commands.console import print_figures, say
+    from cimc.commands.console import counted, next_step, print_figures, say
     from cimc.commands.evaluate import show_agreement, show_layers
 
     cost, correction = package.mapping.cost, package.notes.get("correction")
     print_figures(
         f"{package.model} for {package.chip.name}",
         {
-            "program/": f"{cost.devices} target conductances on {cost.crossbars} arrays, {package.mapping.chips} chips",
+            "program/": f"{cost.devices} target conductances on {counted(cost.crossbars, 'array')}, "
+            f"{counted(package.mapping.chips, 'chip')}",
             "digital.safetensors": "scales, input ranges, biases",
             "model.onnx": "the chip-exact network, for any ONNX runtime",
         },
@@ -144,7 +170,7 @@ def show(package: "Package", output: Path, data: str) -> None:
         show_agreement(f"agreement with float32 on {agreement['samples']} calibration samples", conditions)
     if layers := package.notes.get("layers"):
         show_layers(layers)
-    say(f"wrote {output}; next: cimc deploy {quote(str(output))} {data} --chips 20")
+    say(f"wrote {output}{next_step(f'cimc deploy {quote(str(output))} {data} --chips 20')}")
 
 
 def _corrected(correction: dict[str, Any]) -> str:

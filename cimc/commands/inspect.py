@@ -5,11 +5,11 @@ from typing import Annotated
 
 import typer
 
-from cimc.commands.options import Json, emit, require_finite
+from cimc.commands.options import Json, complete_files, emit, require_finite
 
 
 def inspect(
-    artifact: Annotated[Path, typer.Argument(help=".cim file.")],
+    artifact: Annotated[Path, typer.Argument(help=".cim file.", autocompletion=complete_files(".cim"))],
     simulate: Annotated[
         bool, typer.Option("--simulate", help="Compare the schedule with an event-driven simulation.")
     ] = False,

@@ -10,10 +10,14 @@ from typing import Annotated
 
 import typer
 
+from cimc.commands.cache import cache
 from cimc.commands.chips import chips
+from cimc.commands.compare import compare
 from cimc.commands.compile import compile
+from cimc.commands.data import data
 from cimc.commands.deploy import deploy
 from cimc.commands.devices import devices
+from cimc.commands.doctor import doctor
 from cimc.commands.evaluate import evaluate
 from cimc.commands.export import export
 from cimc.commands.inspect import inspect
@@ -22,6 +26,7 @@ from cimc.commands.ops import ops
 from cimc.commands.quickstart import quickstart
 from cimc.commands.report import report
 from cimc.commands.train import train
+from cimc.commands.verbosity import TakesVerbosity, set_verbosity
 from cimc.commands.verify import verify
 from cimc.errors import CimcError
 from cimc.version import __version__
@@ -31,9 +36,9 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 app = typer.Typer(
     name="cimc",
+    cls=TakesVerbosity,
     help="From an ONNX network to trained conductances on a compute-in-memory chip.",
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode="rich",
     context_settings={"help_option_names": ["-h", "--help"]},
@@ -41,26 +46,40 @@ app = typer.Typer(
 
 
 @app.callback(invoke_without_command=True)
-def _version(version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False) -> None:
+def _options(
+    version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Results, warnings and errors alone.")] = False,
+    verbose: Annotated[
+        bool, typer.Option("--verbose", "-v", help="Also where caches and data are, and what is compiled how long.")
+    ] = False,
+) -> None:
     if version:
         typer.echo(f"cimc {__version__}")
         raise typer.Exit
+    if quiet and verbose:
+        raise typer.BadParameter("--quiet and --verbose exclude each other")
+    set_verbosity(quiet=quiet, verbose=verbose)
 
 
 # As the help lists them.
-app.command()(compile)
-app.command()(train)
-app.command("eval")(evaluate)
-app.command()(export)
-app.command()(deploy)
-app.command()(measure)
-app.command()(inspect)
-app.command()(report)
-app.command()(verify)
-app.command()(chips)
-app.add_typer(devices)
-app.command()(ops)
-app.command()(quickstart)
+_ROAD, _LOOK, _LISTS, _MACHINE = "The road", "Looking at results", "What there is", "This machine"
+app.command(rich_help_panel=_ROAD)(quickstart)
+app.command(rich_help_panel=_ROAD)(compile)
+app.command(rich_help_panel=_ROAD)(train)
+app.command("eval", rich_help_panel=_ROAD)(evaluate)
+app.command(rich_help_panel=_ROAD)(export)
+app.command(rich_help_panel=_ROAD)(deploy)
+app.command(rich_help_panel=_ROAD)(measure)
+app.command(rich_help_panel=_LOOK)(inspect)
+app.command(rich_help_panel=_LOOK)(compare)
+app.command(rich_help_panel=_LOOK)(report)
+app.command(rich_help_panel=_LOOK)(verify)
+app.command(rich_help_panel=_LISTS)(chips)
+app.add_typer(devices, rich_help_panel=_LISTS)
+app.command(rich_help_panel=_LISTS)(ops)
+app.add_typer(data, rich_help_panel=_MACHINE)
+app.add_typer(cache, rich_help_panel=_MACHINE)
+app.command(rich_help_panel=_MACHINE)(doctor)
 
 
 def main() -> None:

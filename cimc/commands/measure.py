@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 def measure(
     package: Annotated[Path, typer.Argument(help="Package folder that chips were programmed with.")],
     measured: Annotated[
-        Path, typer.Argument(help="Conductances read back (CSV or NPZ, uS), or a folder with a file a chip.")
+        Path, typer.Argument(help="Conductances read back (CSV, NPZ or NPY, uS), or a folder with a file a chip.")
     ],
     data: Data = "digits",
     data_dir: DataDir = None,

@@ -5,22 +5,82 @@ import math
 import tomllib
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import typer
+
+from cimc.errors import CimcError
 
 if TYPE_CHECKING:
     from cimc.dataset import Dataset
 
+T = TypeVar("T")
+
+# Panels of --help.
+DATA, MAPPING, MEASURING = "Data", "Mapping", "Measuring"
+
+
+def complete_chip(incomplete: str) -> list[str]:
+    """Names of chips that begin so, for the shell."""
+    from cimc.chip import chip_names
+
+    return [name for name in chip_names() if name.startswith(incomplete)]
+
+
+def complete_device(incomplete: str) -> list[str]:
+    """Names of devices that begin so, for the shell."""
+    from cimc.device_file import device_names
+
+    return [name for name in device_names() if name.startswith(incomplete)]
+
+
+def complete_data(incomplete: str) -> list[str]:
+    """Names of data sets, and files, that begin so, for the shell."""
+    names = [name for name in ("digits", "mnist", "fashion-mnist", "cifar10") if name.startswith(incomplete)]
+    return [*names, *complete_files(".npz")(incomplete)]
+
+
+def complete_files(*suffixes: str) -> Callable[[str], list[str]]:
+    """What completes files with such endings and folders; where there is none, the shell lists all files itself."""
+
+    def complete(incomplete: str) -> list[str]:
+        folder, _, start = incomplete.rpartition("/")
+        place = Path(folder or ("/" if incomplete.startswith("/") else "."))
+        try:
+            entries = sorted(place.iterdir())
+        except OSError:
+            return []
+        prefix = incomplete[: len(incomplete) - len(start)]
+        return [
+            f"{prefix}{entry.name}{'/' * entry.is_dir()}"
+            for entry in entries
+            if entry.name.startswith(start)
+            and (start or not entry.name.startswith("."))
+            and (entry.is_dir() or entry.name.endswith(suffixes))
+        ]
+
+    return complete
+
+
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout and nothing else.")]
 Data = Annotated[
-    str, typer.Option("--data", help="mnist, fashion-mnist, cifar10, digits, a FILE.npz, or a FOLDER of .npy files.")
+    str,
+    typer.Option(
+        "--data",
+        help="mnist, fashion-mnist, cifar10, digits, a FILE.npz, or a FOLDER of .npy files.",
+        rich_help_panel=DATA,
+        autocompletion=complete_data,
+    ),
 ]
-DataDir = Annotated[Path | None, typer.Option(help="Where the data lies; else $CIMC_DATA, else the user's cache.")]
+DataDir = Annotated[
+    Path | None,
+    typer.Option(help="Where the data lies; else $CIMC_DATA, else the user's cache.", rich_help_panel=DATA),
+]
 Metric = Annotated[
     str | None,
     typer.Option(
         metavar="NAME",
+        rich_help_panel=MEASURING,
         help="Measure: top1, top5, positions, edit, perplexity, mse, mae, cosine, binary, multilabel, miou, or a "
         "function MODULE:FUNCTION of outputs and labels. Default: by the labels; without, agreement with float32.",
     ),
@@ -29,17 +89,24 @@ Memory = Annotated[
     str | None,
     typer.Option(
         metavar="SIZE",
+        rich_help_panel=MEASURING,
         help="For the values between layers, such as 500M or 2G; no result depends on it. Default: a share of what is "
         "free.",
     ),
 ]
 Energy = Annotated[
-    bool, typer.Option("--energy", help="Energy of the reads by their data: least, mean and largest over the inputs.")
+    bool,
+    typer.Option(
+        "--energy",
+        help="Energy of the reads by their data: least, mean and largest over the inputs.",
+        rich_help_panel=MEASURING,
+    ),
 ]
 Carry = Annotated[
     list[str] | None,
     typer.Option(
         metavar="OUT=IN",
+        rich_help_panel=DATA,
         help="An input that takes an output of the step before, such as stateN=state: the samples are the steps of one "
         "stream; repeatable.",
     ),
@@ -48,6 +115,7 @@ FillRows = Annotated[
     list[str] | None,
     typer.Option(
         metavar="[LAYER=]N",
+        rich_help_panel=MAPPING,
         help="Word lines that layers with fewer rows fill, each row held as often as fits: more of the ADC's codes, "
         "less of the devices' errors, for more cells; of all layers, or of one; repeatable.",
     ),
@@ -56,6 +124,7 @@ RowsPerRead = Annotated[
     list[str] | None,
     typer.Option(
         metavar="[LAYER=]N",
+        rich_help_panel=MAPPING,
         help="Most weight rows of an array that are driven at once: of all layers, or of one; the others "
         "follow in further reads; repeatable.",
     ),
@@ -64,20 +133,34 @@ GroupsPerRead = Annotated[
     list[str] | None,
     typer.Option(
         metavar="[LAYER=]N",
+        rich_help_panel=MAPPING,
         help="Most groups of a convolution in one array that are driven at once, with the idle current of each in the "
         "others' columns; default: all, and none; repeatable.",
     ),
 ]
 Mean = Annotated[
-    str | None, typer.Option("--mean", metavar="NUMBERS", help="Taken off the inputs (pixels: of 0 to 1), by channel.")
+    str | None,
+    typer.Option(
+        "--mean",
+        metavar="NUMBERS",
+        help="Taken off the inputs (pixels: of 0 to 1), by channel.",
+        rich_help_panel=DATA,
+    ),
 ]
-Std = Annotated[str | None, typer.Option("--std", metavar="NUMBERS", help="What they are divided by then, by channel.")]
-ChannelsLast = Annotated[bool, typer.Option("--channels-last", help="The images are stored with their channels last.")]
+Std = Annotated[
+    str | None,
+    typer.Option("--std", metavar="NUMBERS", help="What they are divided by then, by channel.", rich_help_panel=DATA),
+]
+ChannelsLast = Annotated[
+    bool,
+    typer.Option("--channels-last", help="The images are stored with their channels last.", rich_help_panel=DATA),
+]
 DeviceName = Annotated[
     str | None,
     typer.Option(
         "--device",
         metavar="NAME",
+        autocompletion=complete_device,
         help="Device (see `cimc devices`) or path of its TOML file, in place of the whole of the chip's \\[cell].",
     ),
 ]
@@ -94,6 +177,14 @@ def require_finite(value: float | None) -> float | None:
     if value is not None and not math.isfinite(value):
         raise typer.BadParameter(f"{value} is not a finite number")
     return value
+
+
+def parsed(option: str, parse: Callable[[str], T], text: str) -> T:
+    """What `parse` makes of an option's text. Raises typer.BadParameter where it refuses it."""
+    try:
+        return parse(text)
+    except CimcError as error:
+        raise typer.BadParameter(str(error), param_hint=option) from None
 
 
 def parse_memory(text: str | None) -> int | None:

@@ -15,4 +15,7 @@ def show(energy: Mapping[str, Any], title: str = "energy of one input") -> None:
     names = {"cells": "cells", "word_lines": "word lines", "conversions": "conversions", "total": "these, by the data"}
     rows = [[name, *numbers(energy[key])] for key, name in names.items()]
     rows.append(["arrays, by the chip's figure", *numbers(energy["table"])])
-    print_table(f"{title}, mJ", ["", "least", "mean", "largest"], rows, "layers in loops are not counted")
+    caption = "layers in loops are not counted"
+    if any("-" in row for row in rows):
+        caption += "; -: the chip file does not state it"
+    print_table(f"{title}, mJ", ["", "least", "mean", "largest"], rows, caption)

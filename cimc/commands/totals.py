@@ -2,7 +2,7 @@
 
 from cimc.artifact import Artifact
 from cimc.commands import per_unit
-from cimc.commands.console import say
+from cimc.commands.console import counted, say
 from cimc.mapping import Mapping
 
 
@@ -49,12 +49,11 @@ def show(artifact: Artifact, inputs_per_second: float | None = None) -> None:
 
 def _show_size(artifact: Artifact) -> None:
     mapping, chip, cost = artifact.mapping, artifact.chip, artifact.mapping.cost
-    plural = "chips" if mapping.chips > 1 else "chip"
-    where = f"{len(mapping.segments)} segments on one chip" if mapping.segments else f"{mapping.chips} {plural}"
+    where = f"{len(mapping.segments)} segments on one chip" if mapping.segments else counted(mapping.chips, "chip")
     area = figures(mapping)["area_mm2"]
     say(
-        f"{cost.crossbars} arrays on {where} of {chip.array.per_chip}, {cost.devices} devices, {cost.utilization:.0%} "
-        f"of their places used; area {'not stated' if area is None else f'{area:.4g} mm2'}"
+        f"{counted(cost.crossbars, 'array')} on {where} of {chip.array.per_chip}, {cost.devices} devices, "
+        f"{cost.utilization:.0%} of their places used; area {'not stated' if area is None else f'{area:.4g} mm2'}"
     )
     if mapping.chips > 1 and not mapping.segments:
         say(f"note: one {chip.name} has {chip.array.per_chip} arrays, the network is spread over {mapping.chips} chips")

@@ -7,7 +7,20 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from cimc.commands.options import ChannelsLast, Data, DataDir, Json, Mean, Seed, Std, emit, load_data, require_finite
+from cimc.commands.options import (
+    DATA,
+    ChannelsLast,
+    Data,
+    DataDir,
+    Json,
+    Mean,
+    Seed,
+    Std,
+    complete_files,
+    emit,
+    load_data,
+    require_finite,
+)
 from cimc.options import (
     Augment,
     Backward,
@@ -29,33 +42,43 @@ if TYPE_CHECKING:
     from cimc.api.train import Trained
     from runtime.training.train import Run
 
+UPDATES, OPTIMISER, GRADIENTS, TUNING = "Updates of the devices", "Loss and optimiser", "Gradients", "Fine-tuning"
+RUN = "The run"
+
 
 def train(
-    artifact: Annotated[Path, typer.Argument(help="Compiled .cim file.")],
+    artifact: Annotated[Path, typer.Argument(help="Compiled .cim file.", autocompletion=complete_files(".cim"))],
     output: Annotated[Path, typer.Option("-o", "--output", help="Trained .cim file; holds checkpoints meanwhile.")],
     data: Data = "digits",
     data_dir: DataDir = None,
     mean: Mean = None,
     std: Std = None,
     channels_last: ChannelsLast = False,
-    epochs: Annotated[int, typer.Option(min=1)] = 10,
-    steps_per_epoch: Annotated[int | None, typer.Option(min=1, help="Default: the whole training set.")] = None,
-    batch_size: Annotated[int, typer.Option(min=1)] = 64,
+    epochs: Annotated[int, typer.Option(min=1, help="Passes over the training set.", rich_help_panel=RUN)] = 10,
+    steps_per_epoch: Annotated[
+        int | None, typer.Option(min=1, help="Default: the whole training set.", rich_help_panel=RUN)
+    ] = None,
+    batch_size: Annotated[int, typer.Option(min=1, help="Samples of a step.", rich_help_panel=RUN)] = 64,
     lr: Annotated[
         float,
         typer.Option(
-            min=0, callback=require_finite, help="For He's initial weights; other layers' steps follow their weights."
+            min=0,
+            callback=require_finite,
+            rich_help_panel=OPTIMISER,
+            help="For He's initial weights; other layers' steps follow their weights.",
         ),
     ] = 0.005,
     schedule: Annotated[
         RateSchedule,
         typer.Option(
+            rich_help_panel=OPTIMISER,
             help="Course of the learning rate: cosine and linear to 0, exponential to 1 %, step to a "
-            "tenth at 50 and 75 %, plateau halves it after five epochs without a lower loss."
+            "tenth at 50 and 75 %, plateau halves it after five epochs without a lower loss.",
         ),
     ] = RateSchedule.cosine,
     weight_decay: Annotated[
-        float, typer.Option(min=0, callback=require_finite, help="Decoupled, on crossbar weights.")
+        float,
+        typer.Option(min=0, callback=require_finite, help="Decoupled, on crossbar weights.", rich_help_panel=OPTIMISER),
     ] = 0.01,
     method: Annotated[
         str,
@@ -63,6 +86,7 @@ def train(
             "--update",
             "--method",
             metavar="NAME",
+            rich_help_panel=UPDATES,
             help="Update policy: mixed-precision, naive (every step is programmed), sign, eapu, eapu-accumulator, "
             "pulsed-sgd, tiki-taka, tiki-taka-v2, chopped-tiki-taka-v2, agad, residual-learning, multi-tile, one of a "
             "plug-in; or what writes no device: float (no arrays), quantisation-aware, hardware-aware.",
@@ -70,77 +94,89 @@ def train(
     ] = "mixed-precision",
     settings: Annotated[
         list[str] | None,
-        typer.Option("--set", metavar="FIELD=VALUE", help="An option of the update policy; a wrong one lists them."),
+        typer.Option(
+            "--set",
+            metavar="FIELD=VALUE",
+            help="An option of the update policy; a wrong one lists them.",
+            rich_help_panel=UPDATES,
+        ),
     ] = None,
     threshold: Annotated[
         float | None,
-        typer.Option(help="Fraction of the weight range. Default: the device's granularity."),
+        typer.Option(help="Fraction of the weight range. Default: the device's granularity.", rich_help_panel=UPDATES),
     ] = None,
     residual: Annotated[
-        Residual, typer.Option(help="What a write left undone: keep it in the accumulator, or drop it.")
+        Residual,
+        typer.Option(help="What a write left undone: keep it in the accumulator, or drop it.", rich_help_panel=UPDATES),
     ] = Residual.keep,
     reset: Annotated[Reset | None, typer.Option(hidden=True, help="Earlier name of --residual.")] = None,
-    write: Annotated[Write, typer.Option(help="Closed-loop write-verify or blind pulses.")] = Write.verify,
-    backward: Annotated[Backward, typer.Option(help="Input gradients: digital copy or transposed read.")] = (
-        Backward.digital
-    ),
+    write: Annotated[
+        Write, typer.Option(help="Closed-loop write-verify or blind pulses.", rich_help_panel=UPDATES)
+    ] = Write.verify,
+    backward: Annotated[
+        Backward, typer.Option(help="Input gradients: digital copy or transposed read.", rich_help_panel=GRADIENTS)
+    ] = Backward.digital,
     sync: Annotated[
         Sync,
-        typer.Option(help="Digital copy after a write. auto: readback, or target where a read is noisier than a step."),
+        typer.Option(
+            help="Digital copy after a write. auto: readback, or target where a read is noisier than a step.",
+            rich_help_panel=UPDATES,
+        ),
     ] = Sync.auto,
     loss: Annotated[
         Loss,
         typer.Option(
+            rich_help_panel=OPTIMISER,
             help="auto: cross-entropy for classes, binary for labels of 0 and 1, mse for other targets; without labels "
-            "distill: to say what the original network says."
+            "distill: to say what the original network says.",
         ),
     ] = Loss.auto,
     gradient: Annotated[
         Gradient,
         typer.Option(
-            rich_help_panel="Gradients",
+            rich_help_panel=GRADIENTS,
             help="backward; or forward only, along random tangents: on weights (their mean, or projected), or on what "
             "layers put out (activities).",
         ),
     ] = Gradient.backward,
     tangents: Annotated[
-        int, typer.Option(min=1, rich_help_panel="Gradients", help="Random tangents a step, of forward gradients.")
+        int, typer.Option(min=1, rich_help_panel=GRADIENTS, help="Random tangents a step, of forward gradients.")
     ] = 1,
     constraint: Annotated[
         Constraint,
-        typer.Option(rich_help_panel="Optimiser", help="Set within which Frank-Wolfe keeps a layer's weights."),
+        typer.Option(rich_help_panel=OPTIMISER, help="Set within which Frank-Wolfe keeps a layer's weights."),
     ] = Constraint.box,
     radius: Annotated[
         float,
         typer.Option(
             min=0,
             callback=require_finite,
-            rich_help_panel="Optimiser",
+            rich_help_panel=OPTIMISER,
             help="Size of that set, of the weight range; of l2-ball also above 1.",
         ),
     ] = 1.0,
     density: Annotated[
         float,
-        typer.Option(min=0, max=1, rich_help_panel="Optimiser", help="Of k-sparse: share of the weights in a step."),
+        typer.Option(min=0, max=1, rich_help_panel=OPTIMISER, help="Of k-sparse: share of the weights in a step."),
     ] = 0.1,
     averaging: Annotated[
         float | None,
         typer.Option(
             min=0,
             max=1,
-            rich_help_panel="Optimiser",
+            rich_help_panel=OPTIMISER,
             help="Of Frank-Wolfe: weight of a new gradient in their average. Default: falls with the steps.",
         ),
     ] = None,
     label_smoothing: Annotated[
-        float, typer.Option(callback=require_finite, help="Of cross-entropy.", rich_help_panel="Optimiser")
+        float, typer.Option(callback=require_finite, help="Of cross-entropy.", rich_help_panel=OPTIMISER)
     ] = 0.0,
     optimizer: Annotated[
         Optimizer,
         typer.Option(
             help="adam: decoupled weight decay of crossbar weights; adamw: of all parameters; momentum (0.9), sgd: in "
             "the gradient; frank-wolfe: weights within --constraint.",
-            rich_help_panel="Optimiser",
+            rich_help_panel=OPTIMISER,
         ),
     ] = Optimizer.adam,
     warmup: Annotated[
@@ -148,66 +184,68 @@ def train(
         typer.Option(
             metavar="STEPS|EPOCHS",
             help="Steps in which the rate rises from 0, or '3 epochs'.",
-            rich_help_panel="Optimiser",
+            rich_help_panel=OPTIMISER,
         ),
     ] = "0",
     augment: Annotated[
         str,
-        typer.Option(metavar="LIST", help="Of crop, flip, cutout: anew for every image.", rich_help_panel="Data"),
+        typer.Option(metavar="LIST", help="Of crop, flip, cutout: anew for every image.", rich_help_panel=DATA),
     ] = "",
     validation: Annotated[
         float,
         typer.Option(
             callback=require_finite,
             help="Share of the training set kept apart, for plateau, --patience and --keep.",
-            rich_help_panel="Data",
+            rich_help_panel=DATA,
         ),
     ] = 0.0,
     patience: Annotated[
         int | None,
         typer.Option(
-            min=1, help="Stop after so many epochs without a lower validation loss.", rich_help_panel="Optimiser"
+            min=1, help="Stop after so many epochs without a lower validation loss.", rich_help_panel=OPTIMISER
         ),
     ] = None,
     keep: Annotated[
-        Keep, typer.Option(help="The state to end with; best: by validation loss.", rich_help_panel="Optimiser")
+        Keep, typer.Option(help="The state to end with; best: by validation loss.", rich_help_panel=OPTIMISER)
     ] = Keep.last,
     init_from: Annotated[
         Path | None,
-        typer.Option(help="Begin with the weights of this .cim or ONNX file.", rich_help_panel="Fine-tuning"),
+        typer.Option(help="Begin with the weights of this .cim or ONNX file.", rich_help_panel=TUNING),
     ] = None,
     track: Annotated[
         Path | None,
-        typer.Option(metavar="DIR", help="Write TensorBoard events; needs cimc[track].", rich_help_panel="Data"),
+        typer.Option(metavar="DIR", help="Write TensorBoard events; needs cimc[track].", rich_help_panel=DATA),
     ] = None,
     freeze: Annotated[
         str,
-        typer.Option(
-            metavar="LAYER,..", help="Patterns of layers that stay as they are.", rich_help_panel="Fine-tuning"
-        ),
+        typer.Option(metavar="LAYER,..", help="Patterns of layers that stay as they are.", rich_help_panel=TUNING),
     ] = "",
     reestimate_statistics: Annotated[
         bool,
         typer.Option(
             "--reestimate-statistics",
             help="Of batch normalisation, on training samples after every epoch.",
-            rich_help_panel="Fine-tuning",
+            rich_help_panel=TUNING,
         ),
     ] = False,
     write_budget: Annotated[
         str | None,
         typer.Option(
             metavar="AMOUNT",
-            rich_help_panel="Writes",
+            rich_help_panel=UPDATES,
             help="Most row writes a step: a number (40), a share of those that are due (10%), a time (20us) or an "
             "energy (5nJ). The rest waits in the accumulator. Default: all that is due.",
         ),
     ] = None,
-    write_every: Annotated[int, typer.Option(min=1, rich_help_panel="Writes", help="Write in each n-th batch.")] = 1,
+    write_every: Annotated[int, typer.Option(min=1, rich_help_panel=UPDATES, help="Write in each n-th batch.")] = 1,
     seed: Seed = 0,
-    resume: Annotated[bool, typer.Option("--resume", help="Go on from the checkpoint in OUTPUT, if any.")] = False,
+    resume: Annotated[
+        bool,
+        typer.Option("--resume", help="Go on from the checkpoint in OUTPUT, if any.", rich_help_panel=RUN),
+    ] = False,
     checkpoint_seconds: Annotated[
-        float, typer.Option(min=0, callback=require_finite, help="Between checkpoints within an epoch.")
+        float,
+        typer.Option(min=0, callback=require_finite, help="Between checkpoints within an epoch.", rich_help_panel=RUN),
     ] = 60.0,
     distributed: Annotated[
         str | None,
@@ -312,7 +350,7 @@ def epoch_note(history: Sequence[Mapping[str, Any]]) -> str:
 def show(trained: "Trained", data: str, output: Path) -> None:
     """Epoch table and closing figures of `train`."""
     from cimc.commands import training_table
-    from cimc.commands.console import say, warn
+    from cimc.commands.console import next_step, say, warn
 
     figures = trained.figures
     training_table.show_epochs(trained.run.history, figures["weights"], data)
@@ -321,4 +359,4 @@ def show(trained: "Trained", data: str, output: Path) -> None:
     training_table.show_layers(figures["layers"])
     for warning in figures["warnings"]:
         warn(warning)
-    say(f"wrote {output}; next: cimc export {quote(str(output))} -o package/")
+    say(f"wrote {output}{next_step(f'cimc export {quote(str(output))} -o package/')}")

@@ -87,6 +87,15 @@ def places(data_dir: Path | None = None) -> list[Path]:
     return [*found, (Path(cache) if cache else _home(Path("~/.cache"))) / "cimc" / "data"]
 
 
+def find_set(name: str, data_dir: Path | None = None) -> Path | None:
+    """Return the folder in which the files of a named set are, all of them; None where they are not."""
+    files = _CIFAR_FILES if name == "cifar10" else _IDX_FILES
+    try:
+        return _find_files(name, data_dir, files)[0].parent
+    except CimcError:
+        return None
+
+
 def _home(path: Path) -> Path:
     """Expand a leading `~`, where there is such a home folder."""
     try:
@@ -144,6 +153,7 @@ def _find_files(name: str, data_dir: Path | None, files: tuple[str, ...]) -> lis
     raise CimcError(
         f"data set {name}: no {kind} {', '.join(files)} in {_listed(looked_in)} or in their folders "
         f"{', '.join(_FOLDERS[name])}: put the files there, or name their folder with --data-dir or $CIMC_DATA"
+        + ("" if name == "fashion-mnist" else f"; with a network: cimc data fetch {name}")
     )
 
 

@@ -14,7 +14,7 @@ from cimc.chip import Chip
 from cimc.mapping import Link, Placement
 from passes.mapper.plan import Plan
 from passes.mapper.reads import ReadTable
-from passes.mapper.traffic import bus_bytes, core_traffic, distances, link_bytes
+from passes.mapper.traffic import bus_bytes, distances, link_bytes, traffic_between
 
 SWEEPS = 8  # of the local search; it ends at the first sweep that finds nothing
 
@@ -168,9 +168,13 @@ def place(plan: Plan, *, seed: int = 0) -> Placement | None:
         return None
     cores, _ = assign_cores(units_of(table, chip), chip, moved=bus_bytes(plan.stages))
     bus = chip.cores.bus_bytes_per_ns is not None
-    traffic = np.zeros((chip.cores.count,) * 2) if bus else core_traffic(plan, cores)
-    hops = distances(mesh, chip.cores.count)
-    spots = _snake(mesh, chip.cores.count)
+    count, width = chip.cores.count, chip.cores.activation_bytes
+    if bus:
+        traffic = np.zeros((count, count))
+    else:
+        traffic = traffic_between(plan.layers, plan.stages, cores, count=count, width=width)
+    hops = distances(mesh, count)
+    spots = _snake(mesh, count)
     snake = _move_cores(traffic, spots)
     if not bus:
         spots = _search(traffic, hops, spots, np.random.default_rng(seed))

@@ -9,20 +9,31 @@ import numpy.typing as npt
 from cimc.chip import Chip
 from cimc.mapping import Block, MappedLayer
 from cimc.schedule import Stage
-from passes.mapper.plan import Plan
 
 Bytes = npt.NDArray[np.float64]
 
 
-def core_traffic(plan: Plan, cores: Mapping[int, int]) -> Bytes:
-    """Bytes of one image from core to core: [cores, cores]; the diagonal, what stays in a core, is 0.
+def traffic_between(
+    layers: Sequence[MappedLayer],
+    stages: Sequence[Stage],
+    cores: Mapping[int, int] | Sequence[int],
+    *,
+    count: int,
+    width: float,
+) -> Bytes:
+    """Bytes of one image from core to core: [count, count]; the diagonal, what stays in a core, is 0.
 
     A layer's output is spread over the cores of its columns; every core of the next layer takes what its rows and its
     copies' share of the positions need. Where row blocks of a copy lie in several cores, their partial sums go to the
-    core of the first one.
+    core of the first one. `cores` may stand for other places of the arrays, such as chips.
+
+    Args:
+        layers: with their blocks.
+        stages: of the whole network.
+        cores: of each array.
+        count: of the cores.
+        width: bytes of a value.
     """
-    layers, stages, chip = plan.layers, plan.stages, plan.chip
-    count = chip.cores.count
     traffic = np.zeros((count, count))
     by_name = {layer.name: layer for layer in layers}
     sources = {name: _outputs(layer, cores, count) for name, layer in by_name.items()}
@@ -38,13 +49,13 @@ def core_traffic(plan: Plan, cores: Mapping[int, int]) -> Bytes:
             wanted = needs[stage.layer] if stage.kind == "crossbar" else sources[stage.layer]
             traffic += source.bytes * np.outer(sources[home], wanted)
     for layer in layers:
-        for start, end, moved in partial_sums(layer, cores, width=chip.cores.activation_bytes):
+        for start, end, moved in partial_sums(layer, cores, width=width):
             traffic[start, end] += moved
     np.fill_diagonal(traffic, 0)
     return traffic
 
 
-def _outputs(layer: MappedLayer, cores: Mapping[int, int], count: int) -> Bytes:
+def _outputs(layer: MappedLayer, cores: Mapping[int, int] | Sequence[int], count: int) -> Bytes:
     """The fraction of the layer's output that each core makes (the first row block's core adds the partial sums)."""
     made = np.zeros(count)
     for block in layer.blocks:
@@ -53,7 +64,7 @@ def _outputs(layer: MappedLayer, cores: Mapping[int, int], count: int) -> Bytes:
     return made / made.sum()
 
 
-def _inputs(layer: MappedLayer, cores: Mapping[int, int], count: int) -> Bytes:
+def _inputs(layer: MappedLayer, cores: Mapping[int, int] | Sequence[int], count: int) -> Bytes:
     """The fraction of the layer's input that each core needs."""
     needed: dict[tuple[int, int, int, int], int] = {}
     for block in layer.blocks:

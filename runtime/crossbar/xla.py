@@ -1,12 +1,12 @@
 """How functions are compiled: the options that the crossbar products rely on, barriers, and the cache on disk."""
 
-import os
 from functools import partial
-from pathlib import Path
 from typing import TypeVar
 
 import jax
 from jax import Array
+
+from cimc.xla_cache import limit_cache, xla_cache
 
 T = TypeVar("T")
 
@@ -39,12 +39,12 @@ if jax.default_backend() != "cpu":
 
 
 def use_compilation_cache() -> None:
-    """Keep compiled functions in the user's cache folder (`$XDG_CACHE_HOME`, else ~/.cache), in cimc/xla.
+    """Keep compiled functions in the user's cache folder (`cimc.xla_cache`), within its limit.
 
     A folder that cannot be written is no error: JAX then compiles anew each time.
     """
-    root = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    jax.config.update("jax_compilation_cache_dir", str(root / "cimc" / "xla"))
+    limit_cache()
+    jax.config.update("jax_compilation_cache_dir", str(xla_cache()))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)
     jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
 

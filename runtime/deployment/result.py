@@ -153,9 +153,14 @@ def summary(result: Deployment) -> dict[str, Any]:
         **({"dies": list(result.dies)} if result.dies else {}),
         "agreement": result.agreement,
         **({"energy_mj": dict(result.energy_mj)} if result.energy_mj else {}),
-        "worst": None if result.worst is None else result.worst.figures,
+        "worst": result.worst and {**_die_of(result, result.worst.chip), **result.worst.figures},
         **({"aged": [_at(result, seconds) for seconds in result.aged]} if result.aged else {}),
     }
+
+
+def _die_of(result: Deployment, chip: int) -> dict[str, Any]:
+    """The die that a chip is, where the chips are dies."""
+    return {"die": result.dies[chip]} if result.dies else {}
 
 
 def _at(result: Deployment, seconds: float) -> dict[str, Any]:

@@ -337,7 +337,7 @@ def test_dies_of_a_folder_come_by_name_each_with_its_own_faults(
         cimc.deploy(straight, data, dies=tmp_path)
     with pytest.raises(CimcError, match="faults and dies were both given"):
         cimc.deploy(straight, data, dies=tmp_path, faults=tmp_path / "b.npz")
-    with pytest.raises(CimcError, match="holds no CSV or NPZ file"):
+    with pytest.raises(CimcError, match="holds no CSV, NPZ or NPY file"):
         cimc.deploy(straight, data, dies=tmp_path / "empty")
     with pytest.raises(CimcError, match="is no folder with a file a die"):
         cimc.deploy(straight, data, dies=tmp_path / "b.npz")
