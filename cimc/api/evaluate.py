@@ -2,7 +2,6 @@
 
 import time
 from functools import cache, partial
-from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
@@ -10,9 +9,8 @@ import jax
 
 from cimc.api.agreement import note_low_agreement
 from cimc.api.progress import Note, Progress, silent, unsaid
-from cimc.api.sources import artifact_of
+from cimc.api.sources import Source, artifact_of
 from cimc.api.system_of import state_of, system_of
-from cimc.artifact import Artifact
 from cimc.dataset import Dataset
 from cimc.errors import CimcError
 from cimc.options import check_seed, check_whole
@@ -30,7 +28,7 @@ from runtime.system.read_energy import ReadEnergy
 
 
 def evaluate(
-    source: str | Path | Artifact,
+    source: Source,
     data: Dataset,
     *,
     exact: bool = False,
@@ -50,7 +48,7 @@ def evaluate(
     are not needed.
 
     Args:
-        source: a compiled or trained `.cim` file, or its contents.
+        source: a compiled or trained `.cim` file, its contents, or what `compile` or `train` gave.
         data: the test set is used, and the training set of a network whose input ranges are not known yet.
         exact: float32 products, no arrays.
         noise: that of reads and converters.

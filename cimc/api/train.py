@@ -8,7 +8,7 @@ from typing import Any
 from cimc.api.begin_from import begin_from
 from cimc.api.checkpoint import checkpoint, load_run
 from cimc.api.progress import Note, unsaid
-from cimc.api.sources import artifact_of
+from cimc.api.sources import Source, artifact_of
 from cimc.api.system_of import state_of, system_of
 from cimc.api.track import tracking
 from cimc.api.training_figures import training_figures
@@ -41,14 +41,14 @@ class Trained:
 
 
 def train(
-    source: str | Path | Artifact,
+    source: Source,
     data: Dataset,
     *,
     options: TrainingOptions | None = None,
     output: str | Path | None = None,
     resume: bool = False,
     checkpoint_seconds: float = 60.0,
-    init_from: str | Path | Artifact | None = None,
+    init_from: Source | None = None,
     progress: Callable[[Run, int], None] = lambda run, total: None,
     note: Note = unsaid,
     track: str | Path | None = None,
@@ -56,7 +56,7 @@ def train(
     """Train a `.cim` file on its arrays.
 
     Args:
-        source: a `.cim` file or its contents; compiled, or trained (training goes on from its devices with a new
+        source: a `.cim` file, its contents, or what `compile` or `train` gave; compiled, or trained (training goes on from its devices with a new
             optimiser).
         data: training and test set.
         options: of the run; None: `TrainingOptions()`.
@@ -81,7 +81,7 @@ def train(
     use_compilation_cache()
     artifact, name = artifact_of(source)
     if output is not None:
-        if not isinstance(source, Artifact):
+        if isinstance(source, str | Path):
             require_different(source, output)
         require_writable(output)
     if init_from is not None:
