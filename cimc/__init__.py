@@ -28,10 +28,13 @@ if TYPE_CHECKING:
     from cimc.api.explain import explain
     from cimc.api.export import export
     from cimc.api.fit_device import FittedDevice, fit_device
+    from cimc.api.from_torch import from_torch
     from cimc.api.measure import Measured, measure
     from cimc.api.plot_device import plot_device
+    from cimc.api.to_torch_state import to_torch_state
     from cimc.api.train import Trained, train
     from cimc.api.verify import verify
+    from cimc.api.weights import weights
     from cimc.artifact import Artifact, read_artifact, write_artifact
     from cimc.chip import Chip, load_chip
     from cimc.data.load import load as load_data
@@ -102,6 +105,7 @@ _PUBLIC = {
     "explain": "cimc.api.explain",
     "export": "cimc.api.export",
     "fit_device": "cimc.api.fit_device",
+    "from_torch": "cimc.api.from_torch",
     "load_chip": "cimc.chip",
     "load_data": "cimc.data.load:load",
     "load_device": "cimc.device_file",
@@ -109,8 +113,10 @@ _PUBLIC = {
     "plot_device": "cimc.api.plot_device",
     "read_artifact": "cimc.artifact",
     "read_package": "cimc.package",
+    "to_torch_state": "cimc.api.to_torch_state",
     "train": "cimc.api.train",
     "verify": "cimc.api.verify",
+    "weights": "cimc.api.weights",
     "write_artifact": "cimc.artifact",
     "write_package": "cimc.package",
 }
@@ -156,6 +162,7 @@ __all__ = [
     "explain",
     "export",
     "fit_device",
+    "from_torch",
     "load_chip",
     "load_data",
     "load_device",
@@ -163,8 +170,10 @@ __all__ = [
     "plot_device",
     "read_artifact",
     "read_package",
+    "to_torch_state",
     "train",
     "verify",
+    "weights",
     "write_artifact",
     "write_package",
 ]

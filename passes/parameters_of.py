@@ -22,7 +22,7 @@ from passes.set_constants import set_constants
 from passes.set_shapes import set_shapes
 
 DIGIT = 2**20  # sums of two and their digits are exact in float32
-FACTORS = (0x9E3779B97F4A7C15, 0xD1B54A32D192ED03)
+FACTORS = (0x9E3779B97F4A7C15, 0xBF58476D1CE4E5B9, 0x94D049BB133111EB)
 TOLERANCE = 1e-6  # of the largest element: a sum may round
 
 Floats = npt.NDArray[np.float32]
@@ -171,8 +171,10 @@ def _elements(original: ir.Model, names: Collection[str] | None) -> tuple[_Eleme
 
 def _numbers(elements: Numbers) -> Numbers:
     """Numbers that name an element [4, elements], each above 0: two digits and two that look random."""
-    mixed = [elements.astype(np.uint64) * np.uint64(factor) >> np.uint64(40) for factor in FACTORS]
-    checks = [(one % np.uint64(DIGIT)).astype(np.int64) + 1 for one in mixed]
+    mixed = elements.astype(np.uint64)
+    for factor in FACTORS:  # the finaliser of splitmix64: sums of two say little of those of others
+        mixed = (mixed ^ (mixed >> np.uint64(31))) * np.uint64(factor)
+    checks = [(mixed >> np.uint64(bits)).astype(np.int64) % DIGIT + 1 for bits in (20, 43)]
     return np.stack([elements % DIGIT + 1, elements // DIGIT + 1, *checks])
 
 
