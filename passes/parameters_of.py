@@ -207,7 +207,9 @@ def _biases(elements: _Elements) -> Numbers:
 def _element(elements: _Elements, numbers: npt.NDArray[np.float64]) -> Numbers:
     """The element with these numbers; -1 where there is none."""
     number = numbers[0] - 1 + DIGIT * (numbers[1] - 1)
-    valid = (np.isfinite(number) & (number == np.floor(number)) & (numbers >= 1).all(axis=0)) & (number < elements.total)
+    valid = (np.isfinite(number) & (number == np.floor(number)) & (numbers >= 1).all(axis=0)) & (
+        number < elements.total
+    )
     whole = np.where(valid, number, 0).astype(np.int64)
     found: Numbers = np.where(valid & (_numbers(whole) == numbers).all(axis=0), whole, -1)
     return found

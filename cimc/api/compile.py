@@ -20,6 +20,7 @@ from cimc.chip import Chip
 from cimc.dataset import Dataset
 from cimc.errors import CimcError
 from cimc.files import require_different
+from cimc.html_table import html_table
 from cimc.options import RowSplit, ShareWeights, check_choice, check_number
 from passes.leave_digital import leave_digital, left_by_chip, matching_layers
 from passes.mapper.options import MappingOptions
@@ -64,6 +65,16 @@ class Compiled:
     def verify_chip(self) -> float | None:
         """The largest absolute difference with the chip's converters; None when not verified or not simulated."""
         return None if self.verification is None else self.verification.chip
+
+    def _repr_html_(self) -> str:
+        mapping, cost = self.artifact.mapping, self.artifact.mapping.cost
+        rows = [
+            (mapped.name, f"{mapped.rows} x {mapped.columns}", len(mapped.blocks), one.energy_mj)
+            for mapped, one in zip(mapping.layers, cost.layers, strict=True)
+        ]
+        total = ("total", f"{cost.weights:,}", cost.crossbars, cost.energy_mj)
+        title = f"{self.artifact.model} on {self.artifact.chip.name}, {cost.pipelined_latency_ms:.3g} ms an input"
+        return html_table(title, ("layer", "weights", "array blocks", "mJ an input"), [*rows, total])
 
 
 def compile(

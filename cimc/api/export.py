@@ -69,7 +69,8 @@ def export(
     """Remap a `.cim` file's weights to an inference chip: the package to program it.
 
     Args:
-        source: a `.cim` file, its contents, or what `train` or `compile` gave; trained, or compiled (then `data` is needed to set the input ranges).
+        source: a `.cim` file, its contents, or what `train` or `compile` gave; trained, or compiled (then `data` is
+            needed to set the input ranges).
         chip: name, path, or a chip in memory; None: the chip it was compiled for.
         output: the package folder to write; None: nothing is written.
         data: set the input ranges on its training samples rather than on those kept in the `.cim`; no labels needed.

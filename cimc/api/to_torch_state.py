@@ -22,7 +22,7 @@ OPEN_SIZE = 2  # of the example for sizes that are not static
 def to_torch_state(
     trained: Source, module: "torch.nn.Module", *, network: onnx.ModelProto | None = None
 ) -> "dict[str, torch.Tensor]":
-    """A state dict of the module with the trained weights: with it the module computes what `evaluate` with `exact` does.
+    """A state dict of the module with the trained weights: with it the module is as `evaluate` with `exact`.
 
     Gains of layers are in the weights; running statistics of batch normalisations are those of training. Where two
     biases are added up, as in an LSTM, the first has their sum and the second is 0. The module itself is left as it is:

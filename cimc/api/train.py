@@ -16,6 +16,7 @@ from cimc.artifact import Artifact, read_artifact, write_artifact
 from cimc.dataset import Dataset
 from cimc.errors import CimcError
 from cimc.files import require_different, require_writable
+from cimc.html_table import html_table
 from cimc.options import Backward, check_number
 from runtime.crossbar.xla import use_compilation_cache
 from runtime.system.inputs import check_range, match_data
@@ -39,6 +40,14 @@ class Trained:
     run: Run
     figures: dict[str, Any]
 
+    def _repr_html_(self) -> str:
+        rows = [
+            (record["epoch"], record["loss"], record["accuracy"], record["updates"] / self.figures["weights"])
+            for record in self.run.history
+        ]
+        title = f"{self.artifact.model} trained on {self.artifact.chip.name}"
+        return html_table(title, ("epoch", "loss", "test accuracy", "updates per weight"), rows)
+
 
 def train(
     source: Source,
@@ -56,8 +65,8 @@ def train(
     """Train a `.cim` file on its arrays.
 
     Args:
-        source: a `.cim` file, its contents, or what `compile` or `train` gave; compiled, or trained (training goes on from its devices with a new
-            optimiser).
+        source: a `.cim` file, its contents, or what `compile` or `train` gave; compiled, or trained (training goes on
+            from its devices with a new optimiser).
         data: training and test set.
         options: of the run; None: `TrainingOptions()`.
         output: the trained `.cim` to write, which holds the checkpoint while training goes on; None: nothing is

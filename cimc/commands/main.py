@@ -23,6 +23,7 @@ from cimc.commands.quickstart import quickstart
 from cimc.commands.report import report
 from cimc.commands.train import train
 from cimc.commands.verify import verify
+from cimc.commands.weights import weights
 from cimc.errors import CimcError
 from cimc.version import __version__
 
@@ -52,6 +53,7 @@ app.command()(compile)
 app.command()(train)
 app.command("eval")(evaluate)
 app.command()(export)
+app.command()(weights)
 app.command()(deploy)
 app.command()(measure)
 app.command()(inspect)
