@@ -13,8 +13,8 @@
 # %% [markdown]
 # # Comparing rules
 #
-# What decides when a device is written: every step (naive), when an accumulator says so (mixed precision), or by the sign
-# of the gradient. Accuracy against writes per device, on synthetic digits.
+# What decides when a device is written: every step (naive), when an accumulator says so (mixed precision), or by the
+# sign of the gradient. Accuracy against writes per device, on synthetic digits.
 
 # %%
 from matplotlib import pyplot as plt

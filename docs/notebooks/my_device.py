@@ -13,8 +13,8 @@
 # %% [markdown]
 # # My device
 #
-# A chip is a description in TOML: here a built-in one gets another memory cell, and the cell gets more read noise step by
-# step, to see what the network bears.
+# A chip is a description in TOML: here a built-in one gets another memory cell, and the cell gets more read noise step
+# by step, to see what the network bears.
 
 # %%
 import numpy as np
@@ -48,8 +48,8 @@ graph = helper.make_graph(
 network = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 21)], ir_version=10)
 
 # %% [markdown]
-# The device of another chip in the place of the cell: `device` takes the name of a built-in device (`cimc devices` lists
-# them) or the path of a TOML file of yours. What `cimc.fit_device` finds in measurements is such a file.
+# The device of another chip in the place of the cell: `device` takes the name of a built-in device (`cimc devices`
+# lists them) or the path of a TOML file of yours. What `cimc.fit_device` finds in measurements is such a file.
 
 # %%
 options = cimc.TrainingOptions(epochs=1, steps_per_epoch=60, lr=0.01)

@@ -13,8 +13,8 @@
 # %% [markdown]
 # # Quickstart
 #
-# From an ONNX network to virtual chips: compile, train on the arrays, export to an inference chip, program chips. Half a
-# minute on a laptop, with synthetic digits that are embedded in the package.
+# From an ONNX network to virtual chips: compile, train on the arrays, export to an inference chip, program chips. Half
+# a minute on a laptop, with synthetic digits that are embedded in the package.
 #
 # As a notebook: `jupytext --to ipynb quickstart.py`, or open this file in Jupyter with jupytext installed.
 
@@ -24,8 +24,8 @@ import cimc
 data = cimc.load_data("digits")
 
 # %% [markdown]
-# `compile` lowers the network to crossbar layers, cuts them into arrays and counts their cost. A result as the last line
-# of a cell shows itself as a table.
+# `compile` lowers the network to crossbar layers, cuts them into arrays and counts their cost. A result as the last
+# line of a cell shows itself as a table.
 
 # %%
 compiled = cimc.compile(cimc.example_model(), "brram-256x64")
