@@ -41,7 +41,7 @@ def to_torch_state(
     torch = import_torch()
     artifact, name = artifact_of(trained)
     plain = trained_network(artifact, name)
-    state: dict[str, torch.Tensor] = {key: value.detach().clone() for key, value in module.state_dict().items()}
+    state = {key: value.detach().clone() for key, value in module.state_dict().items()}
     kind = type(module).__name__
     if network is None:
         network = from_torch(module, tuple(_example(value) for value in plain.graph.inputs))
