@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from cimc.api.sources import Source, artifact_of
 from cimc.durations import time_text
@@ -18,7 +19,7 @@ DPI = 110
 BINS = 20
 
 
-class NotebookFigure(Figure):  # type: ignore[misc]  # matplotlib has no types
+class NotebookFigure(Figure):
     """A figure that notebooks show by themselves, without pyplot."""
 
     def _repr_png_(self) -> bytes:
@@ -50,7 +51,9 @@ def plot_training(source: Source) -> Figure:
         scores.plot(epochs, [100 * record["accuracy"] for record in history], "o-", color=BLUE)
         scores.set_ylabel("test accuracy (%)", color=BLUE)
     right.plot(epochs, [record["updates"] / artifact.mapping.cost.weights for record in history], "o-", color=BLUE)
-    right.set(xlabel="epoch", ylabel="updates per weight since the start")
+    right.set(xlabel="epoch", ylabel="updates per weight")
+    for axis in (left, right):
+        axis.xaxis.set_major_locator(MaxNLocator(integer=True))
     figure.suptitle(f"{artifact.model} on {artifact.chip.name}", fontsize=11)
     return figure
 
@@ -69,7 +72,7 @@ def plot_deployment(deployments: Deployment | Mapping[str, Deployment]) -> Figur
     axis = figure.subplots()
     if any(one.aged for one in named.values()):
         for label, one in named.items():
-            seconds = list(one.aged)
+            seconds = sorted(one.aged)
             means = np.array([np.mean(one.aged[at]) for at in seconds])
             ends = np.array([[np.min(one.aged[at]), np.max(one.aged[at])] for at in seconds]).reshape(-1, 2)
             axis.errorbar(
@@ -81,14 +84,15 @@ def plot_deployment(deployments: Deployment | Mapping[str, Deployment]) -> Figur
         axis.minorticks_off()
     else:
         values = np.concatenate([one.accuracies for one in named.values()])
-        bins = np.linspace(values.min(), max(values.max(), values.min() + 1e-3), BINS + 1)
+        bins = np.linspace(values.min(), max(values.max(), values.min() + 1e-3), BINS + 1).tolist()
         for label, one in named.items():
             axis.hist(one.accuracies, bins, alpha=0.7, label=label)
         first = next(iter(named.values()))
         axis.axvline(first.baseline_accuracy, color=ORANGE, linestyle="--", label="baseline")
         axis.set(xlabel=measure, ylabel="chips")
+        axis.yaxis.set_major_locator(MaxNLocator(integer=True))
     if len(named) > 1 or axis.get_legend_handles_labels()[1] == ["baseline"]:
-        axis.legend(frameon=False)
+        axis.legend()
     return figure
 
 
@@ -104,7 +108,7 @@ def plot_layers(result: Mapping[str, Any] | Package) -> Figure:
     layers = (result.notes if isinstance(result, Package) else result).get("layers")
     if not layers:
         raise CimcError("no layers were measured; call evaluate or export with layers=True")
-    figure = NotebookFigure(figsize=(7, 1 + 0.4 * len(layers)), layout="constrained")
+    figure = NotebookFigure(figsize=(7, 1.3 + 0.4 * len(layers)), layout="constrained")
     axis, places = figure.subplots(), np.arange(len(layers))
     for key, label, colour, shift in (("own_snr_db", "alone", BLUE, -0.2), ("snr_db", "up to here", GREY, 0.2)):
         values = [np.nan if found.get(key) is None else found[key] for found in layers.values()]
@@ -112,5 +116,5 @@ def plot_layers(result: Mapping[str, Any] | Package) -> Figure:
     axis.set_yticks(places, list(layers))
     axis.invert_yaxis()
     axis.set_xlabel("signal to noise against float32 (dB)")
-    axis.legend(frameon=False)
+    figure.legend(loc="outside upper right", ncols=2, frameon=False)
     return figure
