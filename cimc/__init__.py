@@ -1,15 +1,15 @@
 """cimc: from an ONNX network to trained conductances on a compute-in-memory chip.
 
 One function a command. Paths are `str` or `Path`; a chip is a name, a path or a `Chip` in memory. Files are written
-only where an output is named; each step takes the result of the last one from its file or from memory:
+only where an output is named; each step takes the result of the last one as it is, or its file:
 
     import cimc
 
     data = cimc.load_data("digits")
-    cimc.compile("model.onnx", "brram-256x64", output="model.cim")
+    compiled = cimc.compile("model.onnx", "brram-256x64", output="model.cim")
     options = cimc.TrainingOptions(epochs=2, lr=0.02, schedule=cimc.RateSchedule.plateau)
-    trained = cimc.train("model.cim", data, options=options, output="trained.cim")
-    package = cimc.export(trained.artifact, "hermes", output="package")
+    trained = cimc.train(compiled, data, options=options, output="trained.cim")
+    package = cimc.export(trained, "hermes", output="package")
     chips = cimc.deploy(package, data, chips=5)
     print(trained.figures["accuracy"], chips.accuracies.mean(), chips.yield_fraction)
 
@@ -24,14 +24,19 @@ from cimc.version import __version__
 if TYPE_CHECKING:
     from cimc.api.compile import Compiled, compile, compile_model
     from cimc.api.deploy import deploy
-    from cimc.api.evaluate import evaluate
+    from cimc.api.evaluate import Evaluation, evaluate
+    from cimc.api.example_model import example_model
     from cimc.api.explain import explain
     from cimc.api.export import export
     from cimc.api.fit_device import FittedDevice, fit_device
+    from cimc.api.from_torch import from_torch
     from cimc.api.measure import Measured, measure
     from cimc.api.plot_device import plot_device
+    from cimc.api.plots import plot_deployment, plot_layers, plot_training
+    from cimc.api.to_torch_state import to_torch_state
     from cimc.api.train import Trained, train
     from cimc.api.verify import verify
+    from cimc.api.weights import weights
     from cimc.artifact import Artifact, read_artifact, write_artifact
     from cimc.chip import Chip, load_chip
     from cimc.data.load import load as load_data
@@ -74,6 +79,7 @@ _PUBLIC = {
     "Deployment": "runtime.deployment.result",
     "DeviceFile": "cimc.device_file",
     "DiePlacement": "cimc.options",
+    "Evaluation": "cimc.api.evaluate",
     "FittedDevice": "cimc.api.fit_device",
     "FrankWolfe": "runtime.training.frank_wolfe",
     "Gradient": "cimc.options",
@@ -99,18 +105,25 @@ _PUBLIC = {
     "compile_model": "cimc.api.compile",
     "deploy": "cimc.api.deploy",
     "evaluate": "cimc.api.evaluate",
+    "example_model": "cimc.api.example_model",
     "explain": "cimc.api.explain",
     "export": "cimc.api.export",
     "fit_device": "cimc.api.fit_device",
+    "from_torch": "cimc.api.from_torch",
     "load_chip": "cimc.chip",
     "load_data": "cimc.data.load:load",
     "load_device": "cimc.device_file",
     "measure": "cimc.api.measure",
+    "plot_deployment": "cimc.api.plots",
     "plot_device": "cimc.api.plot_device",
+    "plot_layers": "cimc.api.plots",
+    "plot_training": "cimc.api.plots",
     "read_artifact": "cimc.artifact",
     "read_package": "cimc.package",
+    "to_torch_state": "cimc.api.to_torch_state",
     "train": "cimc.api.train",
     "verify": "cimc.api.verify",
+    "weights": "cimc.api.weights",
     "write_artifact": "cimc.artifact",
     "write_package": "cimc.package",
 }
@@ -127,6 +140,7 @@ __all__ = [
     "Deployment",
     "DeviceFile",
     "DiePlacement",
+    "Evaluation",
     "FittedDevice",
     "FrankWolfe",
     "Gradient",
@@ -153,18 +167,25 @@ __all__ = [
     "compile_model",
     "deploy",
     "evaluate",
+    "example_model",
     "explain",
     "export",
     "fit_device",
+    "from_torch",
     "load_chip",
     "load_data",
     "load_device",
     "measure",
+    "plot_deployment",
     "plot_device",
+    "plot_layers",
+    "plot_training",
     "read_artifact",
     "read_package",
+    "to_torch_state",
     "train",
     "verify",
+    "weights",
     "write_artifact",
     "write_package",
 ]

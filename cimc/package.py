@@ -33,6 +33,7 @@ from cimc.chip import Chip, parse_chip
 from cimc.errors import CimcError
 from cimc.fault_map import Die
 from cimc.files import prepare_folder, replacing_folder
+from cimc.html_table import html_figures
 from cimc.mapping import Mapping, parse_mapping
 from cimc.migrate import with_granularity
 from cimc.package_readme import package_readme
@@ -83,6 +84,20 @@ class Package:
     def arrays(self) -> int:
         """Arrays of a die that its files list, those in use among them."""
         return self.mapping.arrays if self.wiring is None else self.wiring.arrays
+
+    def _repr_html_(self) -> str:
+        figures: dict[str, object] = {
+            "arrays": self.mapping.arrays,
+            "layers": len(self.mapping.layers),
+            "devices": self.mapping.cost.devices,
+            "trained on": self.notes.get("trained_on"),
+            "for the die": None if self.die is None else self.die.name,
+        }
+        for condition, outputs in self.notes.get("agreement", {}).items():
+            for output, found in outputs.items() if isinstance(outputs, dict) else ():
+                figures |= {f"{key} of {output}, {condition}": value for key, value in found.items()}
+        named = {name.replace("_", " "): value for name, value in figures.items()}
+        return html_figures(f"package of {self.model} for {self.chip.name}", named)
 
 
 def require_package_place(folder: str | Path) -> None:

@@ -66,6 +66,11 @@ def leave_digital(model: ir.Model, reasons: Mapping[str, str]) -> ir.Model:
     if not reasons:
         return model
     _require_others(crossbar_layers(model), reasons)
+    return make_digital(model, reasons)
+
+
+def make_digital(model: ir.Model, reasons: Mapping[str, str]) -> ir.Model:
+    """The same, also where no layer is left for the arrays."""
     model = model.clone()
     for name, nodes in crossbar_layers(model).items():
         if name not in reasons:

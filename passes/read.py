@@ -22,10 +22,24 @@ def read_network(path: Path) -> ir.Model:
             data that is missing, too short or outside its folder.
     """
     path = Path(path)
-    proto = _parse(path)
+    return _checked(_parse(path), path, str(path))
+
+
+def read_proto(proto: onnx.ModelProto) -> ir.Model:
+    """A model in memory, checked as a file is. Raises CimcError as `read_network`; it has no external data."""
+    path = Path(proto.graph.name or "the network")
+    if any(tensor.external_data for tensor in tensors(proto)):
+        raise CimcError(f"{path} has its weights in files beside it; save it, and give the file")
+    copy = onnx.ModelProto()
+    copy.CopyFrom(proto)
+    return _checked(copy, path, copy)
+
+
+def _checked(proto: onnx.ModelProto, path: Path, checked: str | onnx.ModelProto) -> ir.Model:
+    """The network of a parsed file. checked: what the ONNX checker takes, a path for files beyond 2 GiB."""
     check_expansion(proto, path)
     try:
-        onnx.checker.check_model(str(path))
+        onnx.checker.check_model(checked)
     except (onnx.checker.ValidationError, ValueError, RuntimeError, OSError) as error:
         raise CimcError(f"{path} fails the ONNX checker: {one_line(error)}; export the network again") from None
     check_file(proto, path)

@@ -9,14 +9,14 @@ from jax import Array
 
 from cimc.api.compile import compile_model
 from cimc.api.progress import Note
-from cimc.api.sources import artifact_of
+from cimc.api.sources import Source, artifact_of
 from cimc.api.system_of import state_of, system_of
 from cimc.artifact import Artifact
 from cimc.errors import CimcError
 from runtime.system.state import State, System, flatten_state, gain_name, largest_weight
 
 
-def begin_from(artifact: Artifact, source: str | Path | Artifact, note: Note) -> Artifact:
+def begin_from(artifact: Artifact, source: Source, note: Note) -> Artifact:
     """The compiled file with the weights, biases and normalisation of another as a float-trained one would have them.
 
     Layers are found by their names, and so are digital parameters; what is not there or has another shape begins as
@@ -35,7 +35,7 @@ def begin_from(artifact: Artifact, source: str | Path | Artifact, note: Note) ->
             "--init-from begins with other weights, but the file to train is trained already; give a compiled one, or "
             "leave out --init-from"
         )
-    if not isinstance(source, Artifact) and Path(source).suffix == ".onnx":
+    if isinstance(source, str | Path) and Path(source).suffix == ".onnx":
         theirs, name = compile_model(source, artifact.chip, verify=False).artifact, str(source)
     else:
         theirs, name = artifact_of(source)

@@ -7,6 +7,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 import numpy.typing as npt
+import onnx
 import onnx_ir as ir
 
 from cimc.api.input_range import range_of
@@ -19,12 +20,13 @@ from cimc.chip import Chip
 from cimc.dataset import Dataset
 from cimc.errors import CimcError
 from cimc.files import require_different
+from cimc.html_table import html_table
 from cimc.options import RowSplit, ShareWeights, check_choice, check_number
 from passes.leave_digital import leave_digital, left_by_chip, matching_layers
 from passes.mapper.options import MappingOptions
 from passes.notes import notes_of
 from passes.pipeline import lower
-from passes.read import external_files, read_network
+from passes.read import external_files, read_network, read_proto
 from passes.set_float32 import set_float32
 from passes.set_inputs import set_inputs
 from passes.set_shapes import Sizes, set_shapes
@@ -64,9 +66,19 @@ class Compiled:
         """The largest absolute difference with the chip's converters; None when not verified or not simulated."""
         return None if self.verification is None else self.verification.chip
 
+    def _repr_html_(self) -> str:
+        mapping, cost = self.artifact.mapping, self.artifact.mapping.cost
+        rows = [
+            (mapped.name, f"{mapped.rows} x {mapped.columns}", len(mapped.blocks), one.energy_mj)
+            for mapped, one in zip(mapping.layers, cost.layers, strict=True)
+        ]
+        total = ("total", f"{cost.weights:,}", cost.crossbars, cost.energy_mj)
+        title = f"{self.artifact.model} on {self.artifact.chip.name}, {cost.pipelined_latency_ms:.3g} ms an input"
+        return html_table(title, ("layer", "weights", "array blocks", "mJ an input"), [*rows, total])
+
 
 def compile(
-    model: str | Path,
+    model: str | Path | onnx.ModelProto,
     chip: str | Path | Chip,
     *,
     device: str | Path | None = None,
@@ -97,7 +109,7 @@ def compile(
     """Lower an ONNX network, map it on a chip, and compare it with onnxruntime.
 
     Args:
-        model: the ONNX file.
+        model: the ONNX file, or the network in memory, such as `from_torch` gives.
         chip: name of a built-in chip, path of a TOML file, or a chip in memory.
         device: name or path of a device in place of the whole of the chip's `[cell]`.
         output: the `.cim` file to write; None: nothing is written.
@@ -138,7 +150,6 @@ def compile(
         CimcError: one line for everything that can be wrong with the options, the files and the network.
     """
     if output is not None:
-        require_different(model, output)
         for read in (chip, device):
             if isinstance(read, Path) or (isinstance(read, str) and read.endswith(".toml")):
                 require_different(read, output)
@@ -168,9 +179,7 @@ def compile(
     filled = check_by_layer("fill_rows", fill_rows, 1)
     sharing = check_choice(ShareWeights, "share_weights", share_weights)
     description, text = chip_of(chip, device)
-    network = read_network(Path(model))
-    if output is not None and Path(output).resolve() in external_files(Path(model)):
-        raise CimcError(f"cannot write {output}: it holds the weights of {model}; choose another name with -o")
+    network, name = _read(model, output)
     set_float32(network)
     set_inputs(network, constants)
     set_shapes(network, shapes)
@@ -216,13 +225,25 @@ def compile(
         verify = _weight_bytes(lowered) <= VERIFIED_BYTES and len(mapping.layers) <= VERIFIED_LAYERS
     verification = verify_mapping(network, lowered, mapping, description) if verify else None
     history = {} if layout is None else {"layout": layout.figures}
-    artifact = Artifact(Path(model).stem, lowered, description, text, mapping, history=history)
+    artifact = Artifact(name, lowered, description, text, mapping, history=history)
     if output is not None:
         write_artifact(output, artifact)
     return Compiled(artifact, verification, (*said, *notes_of(lowered)), choice, layout)
 
 
 compile_model = compile  # its earlier name
+
+
+def _read(model: str | Path | onnx.ModelProto, output: str | Path | None) -> tuple[ir.Model, str]:
+    """The network and its name. Raises CimcError: it cannot be read, or the output is one of its files."""
+    if isinstance(model, onnx.ModelProto):
+        return read_proto(model), model.graph.name or "network"
+    if output is not None:
+        require_different(model, output)
+    network = read_network(Path(model))
+    if output is not None and Path(output).resolve() in external_files(Path(model)):
+        raise CimcError(f"cannot write {output}: it holds the weights of {model}; choose another name with -o")
+    return network, Path(model).stem
 
 
 def _weight_bytes(model: ir.Model) -> int:

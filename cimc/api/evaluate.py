@@ -2,7 +2,6 @@
 
 import time
 from functools import cache, partial
-from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
@@ -10,11 +9,11 @@ import jax
 
 from cimc.api.agreement import note_low_agreement
 from cimc.api.progress import Note, Progress, silent, unsaid
-from cimc.api.sources import artifact_of
+from cimc.api.sources import Source, artifact_of
 from cimc.api.system_of import state_of, system_of
-from cimc.artifact import Artifact
 from cimc.dataset import Dataset
 from cimc.errors import CimcError
+from cimc.html_table import html_figures
 from cimc.options import check_seed, check_whole
 from runtime.crossbar.keys import new_key
 from runtime.crossbar.xla import use_compilation_cache
@@ -29,8 +28,18 @@ from runtime.system.quality import new_quality
 from runtime.system.read_energy import ReadEnergy
 
 
+class Evaluation(dict[str, Any]):
+    """The figures of `evaluate`, by name."""
+
+    def _repr_html_(self) -> str:
+        plain = {name: value for name, value in self.items() if isinstance(value, int | float)}
+        for output, found in self.get("agreement", {}).items():
+            plain |= {f"{name} of {output} with float32": value for name, value in found.items()}
+        return html_figures("on the test set", {name.replace("_", " "): value for name, value in plain.items()})
+
+
 def evaluate(
-    source: str | Path | Artifact,
+    source: Source,
     data: Dataset,
     *,
     exact: bool = False,
@@ -43,14 +52,14 @@ def evaluate(
     seed: int = 0,
     progress: Progress = silent,
     note: Note = unsaid,
-) -> dict[str, Any]:
+) -> Evaluation:
     """Measure a `.cim` file on the test set: on its arrays, without noise, or exactly (float32, no arrays).
 
     Weights that were never on the arrays are programmed first, and input ranges set on training samples, whose labels
     are not needed.
 
     Args:
-        source: a compiled or trained `.cim` file, or its contents.
+        source: a compiled or trained `.cim` file, its contents, or what `compile` or `train` gave.
         data: the test set is used, and the training set of a network whose input ranges are not known yet.
         exact: float32 products, no arrays.
         noise: that of reads and converters.
@@ -125,4 +134,4 @@ def evaluate(
     note_low_agreement(quality.agreement(), errors, note)
     by_layer = {"layers": {error.name: error.figures for error in errors()}} if layers else {}
     spent = {"energy_mj": meter.figures()} if meter else {}
-    return {**named, "images_per_s": timed / seconds, **agreement, **by_layer, **spent}
+    return Evaluation({**named, "images_per_s": timed / seconds, **agreement, **by_layer, **spent})

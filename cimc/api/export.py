@@ -16,7 +16,7 @@ from cimc.api.checkpoint import calibration_samples
 from cimc.api.lay_out import note_without_groups
 from cimc.api.progress import Note, unsaid
 from cimc.api.remap import remap
-from cimc.api.sources import artifact_of, chip_of
+from cimc.api.sources import Source, artifact_of, chip_of
 from cimc.api.system_of import state_of, system_of
 from cimc.artifact import Artifact
 from cimc.by_layer import check_by_layer
@@ -49,7 +49,7 @@ EXPORT_READS = 16
 
 
 def export(
-    source: str | Path | Artifact,
+    source: Source,
     chip: str | Path | Chip | None = None,
     *,
     output: str | Path | None = None,
@@ -70,7 +70,8 @@ def export(
     """Remap a `.cim` file's weights to an inference chip: the package to program it.
 
     Args:
-        source: a `.cim` file or its contents; trained, or compiled (then `data` is needed to set the input ranges).
+        source: a `.cim` file, its contents, or what `train` or `compile` gave; trained, or compiled (then `data` is
+            needed to set the input ranges).
         chip: name, path, or a chip in memory; None: the chip it was compiled for.
         output: the package folder to write; None: nothing is written.
         data: set the input ranges on its training samples rather than on those kept in the `.cim`; no labels needed.

@@ -4,18 +4,30 @@ import tomllib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any
+from typing import Any, Protocol
 
 from cimc.artifact import Artifact, read_artifact
 from cimc.chip import Chip, chip_text, parse_chip
 from cimc.chip_to_toml import chip_to_toml
 
 
-def artifact_of(source: str | Path | Artifact) -> tuple[Artifact, str]:
+class HasArtifact(Protocol):
+    """What `compile` or `train` gave."""
+
+    @property
+    def artifact(self) -> Artifact:
+        """What the `.cim` file holds."""
+
+
+Source = str | Path | Artifact | HasArtifact
+
+
+def artifact_of(source: Source) -> tuple[Artifact, str]:
     """The contents of a `.cim` file, and what errors call it. Raises CimcError as `read_artifact` does."""
-    if isinstance(source, Artifact):
-        return source, source.model
-    return read_artifact(source), str(source)
+    if isinstance(source, str | Path):
+        return read_artifact(source), str(source)
+    artifact = source if isinstance(source, Artifact) else source.artifact
+    return artifact, artifact.model
 
 
 def chip_of(

@@ -10,7 +10,7 @@ import jax
 from cimc.api.begin_from import begin_from
 from cimc.api.checkpoint import checkpoint, load_run
 from cimc.api.progress import Note, unsaid
-from cimc.api.sources import artifact_of
+from cimc.api.sources import Source, artifact_of
 from cimc.api.system_of import state_of, system_of
 from cimc.api.track import tracking
 from cimc.api.training_figures import training_figures
@@ -18,6 +18,7 @@ from cimc.artifact import Artifact, read_artifact, write_artifact
 from cimc.dataset import Dataset
 from cimc.errors import CimcError
 from cimc.files import require_different, require_writable
+from cimc.html_table import html_table
 from cimc.options import Backward, check_number
 from runtime.crossbar.xla import use_compilation_cache
 from runtime.system.inputs import check_range, match_data
@@ -41,16 +42,24 @@ class Trained:
     run: Run
     figures: dict[str, Any]
 
+    def _repr_html_(self) -> str:
+        rows = [
+            (record["epoch"], record["loss"], record["accuracy"], record["updates"] / self.figures["weights"])
+            for record in self.run.history
+        ]
+        title = f"{self.artifact.model} trained on {self.artifact.chip.name}"
+        return html_table(title, ("epoch", "loss", "test accuracy", "updates per weight"), rows)
+
 
 def train(
-    source: str | Path | Artifact,
+    source: Source,
     data: Dataset,
     *,
     options: TrainingOptions | None = None,
     output: str | Path | None = None,
     resume: bool = False,
     checkpoint_seconds: float = 60.0,
-    init_from: str | Path | Artifact | None = None,
+    init_from: Source | None = None,
     progress: Callable[[Run, int], None] = lambda run, total: None,
     note: Note = unsaid,
     track: str | Path | None = None,
@@ -58,8 +67,8 @@ def train(
     """Train a `.cim` file on its arrays.
 
     Args:
-        source: a `.cim` file or its contents; compiled, or trained (training goes on from its devices with a new
-            optimiser).
+        source: a `.cim` file, its contents, or what `compile` or `train` gave; compiled, or trained (training goes on
+            from its devices with a new optimiser).
         data: training and test set.
         options: of the run; None: `TrainingOptions()`.
         output: the trained `.cim` to write, which holds the checkpoint while training goes on; None: nothing is
@@ -83,7 +92,7 @@ def train(
     use_compilation_cache()
     artifact, name = artifact_of(source)
     if output is not None:
-        if not isinstance(source, Artifact):
+        if isinstance(source, str | Path):
             require_different(source, output)
         require_writable(output)
     if init_from is not None:

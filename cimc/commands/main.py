@@ -28,6 +28,7 @@ from cimc.commands.report import report
 from cimc.commands.train import train
 from cimc.commands.verbosity import TakesVerbosity, set_verbosity
 from cimc.commands.verify import verify
+from cimc.commands.weights import weights
 from cimc.errors import CimcError
 from cimc.version import __version__
 
@@ -68,6 +69,7 @@ app.command(rich_help_panel=_ROAD)(compile)
 app.command(rich_help_panel=_ROAD)(train)
 app.command("eval", rich_help_panel=_ROAD)(evaluate)
 app.command(rich_help_panel=_ROAD)(export)
+app.command(rich_help_panel=_ROAD)(weights)
 app.command(rich_help_panel=_ROAD)(deploy)
 app.command(rich_help_panel=_ROAD)(measure)
 app.command(rich_help_panel=_LOOK)(inspect)

@@ -2,7 +2,6 @@
 
 import time
 from contextlib import nullcontext
-from importlib import resources
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -13,7 +12,6 @@ from cimc.commands.options import Json, Seed, emit
 from cimc.commands.train import epoch_note
 from cimc.errors import CimcError
 
-MODEL = "lenet1.onnx"
 TRAINING_CHIP, INFERENCE_CHIP = "brram-soc", "brram-256x64"
 EPOCHS = 8
 BATCH_SIZE = 32
@@ -48,7 +46,7 @@ def walk(folder: Path, seed: int, *, quiet: bool) -> dict[str, Any]:
     except OSError as error:
         raise CimcError(f"cannot create folder {folder}: {error.strerror}; choose another with -o") from None
     data = cimc.load_data("digits")
-    compiled = cimc.compile(model_path(), TRAINING_CHIP, output=folder / "lenet1.cim")
+    compiled = cimc.compile(cimc.example_model(), TRAINING_CHIP, output=folder / "lenet1.cim")
     if not quiet:
         show_compiled(compiled, None)
     runs, figures = {}, {}
@@ -125,12 +123,6 @@ def show(figures: dict[str, Any]) -> None:
     )
     folder = figures["folder"]
     say(f"pictures: {folder}/training.png, {folder}/arrays.png; what to program: {folder}/package/program/")
-
-
-def model_path() -> Path:
-    """The embedded network: inside an installed package, or in the source tree."""
-    installed = Path(str(resources.files("cimc"))) / "models" / MODEL
-    return installed if installed.exists() else Path(__file__).parents[2] / "models" / MODEL
 
 
 def _silent(done: int, total: int, note: str) -> None:

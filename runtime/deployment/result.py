@@ -7,6 +7,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from cimc.durations import time_text
+from cimc.html_table import html_table
 from runtime.system.layer_errors import LayerError
 from runtime.system.quality import better
 from runtime.system.sensitivity import Sensitivity
@@ -138,6 +140,18 @@ class Deployment:
         if ISO_SECONDS not in self.aged or (a_star := self.at(ISO_SECONDS).a_star) is None:
             return None
         return bool(np.mean(a_star) > ISO_ACCURACY)
+
+    def _repr_html_(self) -> str:
+        rows = [_row("as programmed", self), *(_row(time_text(seconds), self.at(seconds)) for seconds in self.aged)]
+        title = (
+            f"{self.measure.replace('_', ' ')} of {len(self.accuracies)} chips, baseline {self.baseline_accuracy:.4f}"
+        )
+        return html_table(title, ("", "mean", "sd", "worst", "median", "yield"), rows)
+
+
+def _row(when: str, at: Deployment) -> list[object]:
+    spread = _distribution(at.accuracies)
+    return [when, *(spread[name] for name in ("mean", "std", "min", "median")), f"{at.yield_fraction:.0%}"]
 
 
 def summary(result: Deployment) -> dict[str, Any]:

@@ -16,11 +16,11 @@ from onnx import helper, save
 from typer.testing import CliRunner
 
 from cimc.api.checkpoint import CLOCKED
+from cimc.api.example_model import example_model as network_of_quickstart
 from cimc.artifact import read_artifact
 from cimc.chip import chip_names, load_chip, parse_chip
 from cimc.commands import main as cli
 from cimc.commands.console import print_figures, print_table
-from cimc.commands.quickstart import model_path as network_of_quickstart
 from cimc.data.digits import digits
 from cimc.version import __version__
 from tests.networks import network_proto, weights

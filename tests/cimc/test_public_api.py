@@ -41,18 +41,25 @@ SIGNATURES = {
     "compile_model": COMPILE,
     "deploy": DEPLOY,
     "evaluate": "source data | exact noise metric layers memory carry energy seed progress note",
+    "example_model": "",
     "explain": "chip",
     "export": EXPORT,
     "fit_device": "data output | name read_voltage_V up_only picture seed",
+    "from_torch": "module example | output",
     "load_chip": "name_or_path device | settings",
     "load_data": "name_or_path data_dir | mean std channels_last",
     "load_device": "name_or_path",
     "measure": "package measured | data metric memory carry seed progress note",
+    "plot_deployment": "deployments",
     "plot_device": "device output | devices cycles seed",
+    "plot_layers": "result",
+    "plot_training": "source",
     "read_artifact": "path",
     "read_package": "folder",
+    "to_torch_state": "trained module | network",
     "train": "source data | options output resume checkpoint_seconds init_from progress note track",
     "verify": "path",
+    "weights": "source original | output",
     "write_artifact": "path artifact",
     "write_package": "folder package",
 }
@@ -91,7 +98,7 @@ CHOICES = {
     "Weights": ["devices", "digital"],
     "Write": ["verify", "pulse"],
 }
-OTHERS = {"Chip", "CimcError", "DeviceFile", "Mapping", "__version__"}
+OTHERS = {"Chip", "CimcError", "DeviceFile", "Evaluation", "Mapping", "__version__"}
 
 
 def parameters_of(function: Any) -> str:
