@@ -20,12 +20,12 @@ from cimc.report.svg import GREY, MUTED, drawing, rectangle, text
 
 MODES = {
     "none": "targets as they are",
-    "pairs": "good devices take up the error of stuck ones",
-    "full": "on chosen arrays and lines",
-    "bound": "bound: no order of lines here has less",
+    "pairs": "with pairs",
+    "full": "on chosen lines, with pairs",
+    "bound": "bound of any order of lines",
 }
 MOST_MAPS = 24  # arrays drawn, those with the most stuck cells in use
-SIDE, LABEL, GAP = 150, 16, 18  # pixels: the longer side of an array; its name over it; between arrays
+SIDE, LABEL, GAP = 256, 16, 18  # pixels: the longer side of an array; its name over it; between arrays
 # Of a cell, by what it is, red, green, blue and opacity: seen on light and on dark paper.
 UNUSED, USED, IDLE, LOW, HIGH = range(5)
 COLOURS = ((0, 0, 0, 0), (128, 140, 152, 60), (128, 140, 152, 255), (58, 130, 216, 255), (222, 106, 30, 255))
@@ -43,7 +43,11 @@ def die_section(package: Package) -> str:
         "weights are; dark grey where none is, which harms nothing. Pale: cells in use. "
     )
     if package.wiring is not None:
-        note += "On the left the network as its mapping has it, on the right as it was placed."
+        note += (
+            "On the left the network as its mapping has it, on the right as it was placed; over them, how many stuck "
+            "cells are in use. "
+        )
+    note += "With pairs: the good devices of a weight take up the error of its stuck ones."
     errors = figures_of.get("expected_error", {})
     shown = [(MODES.get(mode, mode), float(error), f"{error:.3g}") for mode, error in errors.items()]
     return section(

@@ -19,12 +19,13 @@ def page_of(title: str, note: str, sections: Sequence[str]) -> str:
     body = "".join(sections)
     named = re.findall(r'<h2 id="([^"]*)">(.*?)</h2>', body)
     listed = "".join(f'<li><a href="#{name}">{text}</a></li>' for name, text in named)
+    said = f"<p class=note>{escape(note)}</p>" if note else ""
     nav = f"<nav aria-label=Sections><ul>{listed}</ul></nav>" if len(named) > FEW else ""
     return (
         '<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8">'
         '<meta name="viewport" content="width=device-width, initial-scale=1">'
         f"<title>{escape(title)}</title><style>{STYLE}</style></head>\n<body>\n"
-        f"<header><h1>{escape(title)}</h1><p class=note>{escape(note)}</p>{nav}</header>\n"
+        f"<header><h1>{escape(title)}</h1>{said}{nav}</header>\n"
         f"<main>{body}</main></body></html>\n"
     )
 

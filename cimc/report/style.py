@@ -51,6 +51,7 @@ details {{ margin: 8px 0; }} summary {{ cursor: pointer; color: var(--link); }}
 @media (max-width: 600px) {{ body {{ padding: 12px; }} .framed {{ padding: 4px; max-height: 460px; }}
   .cells {{ gap: 4px; justify-content: space-between; }}
   .cells figure {{ width: min(216px, 100%); }} th, td {{ padding: 3px 6px; }} }}
+@page {{ margin: 14mm; }}
 @media print {{ body {{ max-width: none; padding: 0; font-size: 10pt; }} nav, figcaption a {{ display: none; }}
   .plot, .table {{ overflow: visible; max-height: none; }} figure, .tile, tr {{ break-inside: avoid; }}
   h2 {{ break-after: avoid; }} svg {{ max-width: 100%; max-height: 240mm; height: auto; }}

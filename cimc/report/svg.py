@@ -1,6 +1,7 @@
 """Small pieces of SVG as text, and the colours and units that the drawings of the report share."""
 
 import math
+import re
 from collections.abc import Iterable, Sequence
 from html import escape
 
@@ -45,13 +46,18 @@ def _gamma(linear: float) -> float:
     return 12.92 * linear if linear <= 0.0031308 else 1.055 * linear ** (1 / 2.4) - 0.055
 
 
+def _escaped(content: str) -> str:
+    """Text as XML has it; a character that XML cannot hold is a question mark."""
+    return escape(re.sub(r"[\x00-\x08\x0b\x0c\x0e-\x1f\ud800-\udfff\ufffe\uffff]", "?", content))
+
+
 def drawing(width: float, height: float, parts: Iterable[str], label: str) -> str:
     """An SVG of that size in pixels; `label` is read out in place of the picture."""
     body = "\n".join(parts)
     return (
         f'<svg xmlns="http://www.w3.org/2000/svg" width="{width:.0f}" height="{height:.0f}" '
         f'viewBox="0 0 {width:.0f} {height:.0f}" font-family="Helvetica, Arial, sans-serif" role="img" '
-        f'aria-label="{escape(label)}">\n{body}\n</svg>'
+        f'aria-label="{_escaped(label)}">\n{body}\n</svg>'
     )
 
 
@@ -70,13 +76,13 @@ def rectangle(
     outline = (f' fill-opacity="{opacity:.3g}"' if opacity < 1 else "") + (f' stroke="{stroke}"' if stroke else "")
     corner = f' rx="{radius:g}"' if radius else ""
     shape = f'<rect x="{x:.2f}" y="{y:.2f}" width="{width:.2f}" height="{height:.2f}" fill="{fill}"{outline}{corner}'
-    return f"{shape}><title>{escape(title)}</title></rect>" if title else f"{shape}/>"
+    return f"{shape}><title>{_escaped(title)}</title></rect>" if title else f"{shape}/>"
 
 
 def text(x: float, y: float, content: str, size: float = 11, anchor: str = "start", fill: str = INK) -> str:
     """One line of text; y is its base line."""
     place = f' text-anchor="{anchor}"' if anchor != "start" else ""
-    return f'<text x="{x:.1f}" y="{y:.1f}" font-size="{size:g}"{place} fill="{fill}">{escape(content)}</text>'
+    return f'<text x="{x:.1f}" y="{y:.1f}" font-size="{size:g}"{place} fill="{fill}">{_escaped(content)}</text>'
 
 
 def line(x1: float, y1: float, x2: float, y2: float, stroke: str = LINE, width: float = 1) -> str:
@@ -93,7 +99,7 @@ def polyline(points: Sequence[tuple[float, float]], stroke: str, width: float = 
 def dot(x: float, y: float, radius: float, fill: str, title: str = "") -> str:
     """A filled circle; `title` shows under the pointer."""
     shape = f'<circle cx="{x:.1f}" cy="{y:.1f}" r="{radius:g}" fill="{fill}"'
-    return f"{shape}><title>{escape(title)}</title></circle>" if title else f"{shape}/>"
+    return f"{shape}><title>{_escaped(title)}</title></circle>" if title else f"{shape}/>"
 
 
 def shortened(content: str, characters: int) -> str:

@@ -70,8 +70,8 @@ def _courses(training: Training) -> str:
     updates = Line("updates per weight", BLUE, course("updates", weights))
     return figures(
         [
-            line_chart(f"{named} by epoch", [measure], show=show, from_zero=False),
-            line_chart("training loss by epoch", [loss], show=_short),
+            line_chart(named, [measure], show=show, from_zero=False),
+            line_chart("training loss", [loss], show=_short),
             line_chart("updates per weight, from the start", [updates], show=_short),
         ]
     )
