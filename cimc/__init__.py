@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from cimc.api.fit_device import FittedDevice, fit_device
     from cimc.api.measure import Measured, measure
     from cimc.api.plot_device import plot_device
+    from cimc.api.sweep import read_sweep, sweep
     from cimc.api.train import Trained, train
     from cimc.api.verify import verify
     from cimc.artifact import Artifact, read_artifact, write_artifact
@@ -57,6 +58,7 @@ if TYPE_CHECKING:
         Write,
     )
     from cimc.package import Package, read_package, write_package
+    from cimc.sweep_result import SweepResult
     from runtime.deployment.result import Deployment
     from runtime.training.frank_wolfe import FrankWolfe
     from runtime.training.options import Policy, TrainingOptions
@@ -90,6 +92,7 @@ _PUBLIC = {
     "RowSplit": "cimc.options",
     "Samples": "cimc.dataset",
     "ShareWeights": "cimc.options",
+    "SweepResult": "cimc.sweep_result",
     "Sync": "cimc.options",
     "Trained": "cimc.api.train",
     "TrainingOptions": "runtime.training.options",
@@ -109,6 +112,8 @@ _PUBLIC = {
     "plot_device": "cimc.api.plot_device",
     "read_artifact": "cimc.artifact",
     "read_package": "cimc.package",
+    "read_sweep": "cimc.api.sweep",
+    "sweep": "cimc.api.sweep",
     "train": "cimc.api.train",
     "verify": "cimc.api.verify",
     "write_artifact": "cimc.artifact",
@@ -143,6 +148,7 @@ __all__ = [
     "RowSplit",
     "Samples",
     "ShareWeights",
+    "SweepResult",
     "Sync",
     "Trained",
     "TrainingOptions",
@@ -163,6 +169,8 @@ __all__ = [
     "plot_device",
     "read_artifact",
     "read_package",
+    "read_sweep",
+    "sweep",
     "train",
     "verify",
     "write_artifact",

@@ -21,6 +21,7 @@ from cimc.commands.measure import measure
 from cimc.commands.ops import ops
 from cimc.commands.quickstart import quickstart
 from cimc.commands.report import report
+from cimc.commands.sweep import sweep
 from cimc.commands.train import train
 from cimc.commands.verify import verify
 from cimc.errors import CimcError
@@ -53,6 +54,7 @@ app.command()(train)
 app.command("eval")(evaluate)
 app.command()(export)
 app.command()(deploy)
+app.command()(sweep)
 app.command()(measure)
 app.command()(inspect)
 app.command()(report)
