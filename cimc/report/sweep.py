@@ -58,8 +58,8 @@ def sweep_sections(result: SweepResult) -> list[str]:
     head, rows = result.table()
     aims = ", ".join(map(str, result.aims()))
     note = (
-        f"{len(result.groups)} points, {len(result.rows)} rows; objectives: {aims or 'none'}. Lines and cells are means "
-        "over seeds and over the fields that are not shown, bars one standard deviation of them. "
+        f"{len(result.groups)} points, {len(result.rows)} rows; objectives: {aims or 'none'}. Lines and cells are "
+        "means over seeds and over the fields that are not shown, bars one standard deviation of them. "
         + ("" if result.complete else "The sweep is not complete: the same command goes on. ")
     )
     sections = [section("Pictures", note, f"<div class=side>{drawn}</div>")] if shown else []
