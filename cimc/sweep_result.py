@@ -138,7 +138,7 @@ def figure_text(name: str, group: Group) -> str:
     if name not in group.mean:
         return "-"
     mean, sd = group.mean[name], group.sd[name]
-    share = name.split(".")[-1] in ("accuracy", "agreement", "yield", "baseline", "worst", "mean")
+    share = any(word in name for word in ("accuracy", "agreement", "yield"))
     texts = [f"{100 * value:.2f}" if share else f"{value:.4g}" for value in (mean, sd)]
     return (f"{texts[0]} ± {texts[1]}" if group.count > 1 else texts[0]) + (" %" if share else "")
 

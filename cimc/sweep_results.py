@@ -122,24 +122,23 @@ def claimed(folder: Path, spec: Mapping[str, Any]) -> Iterator[Results]:
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        foreign = not is_sweep(folder) and any(path.name != FILES for path in folder.iterdir())
-        (folder / FILES).mkdir(exist_ok=True)
-        handle = os.open(folder / FILES, os.O_RDONLY)
+        handle = os.open(folder, os.O_RDONLY)
     except OSError as error:
         raise CimcError(f"cannot write {folder}: {error.strerror or error}; choose another folder with -o") from None
     try:
-        if foreign:
+        if not is_sweep(folder) and any(folder.iterdir()):
             raise CimcError(f"{folder} holds other files and no sweep; choose another folder with -o")
         try:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
             raise CimcError(f"another process sweeps into {folder}; wait for it, or choose another folder") from None
         stated = json.loads(json.dumps({"format": FORMAT, **spec}))
-        if is_sweep(folder):
+        if read_rows(folder):
             _require_same(read_spec(folder), stated, folder)
-        else:
+        else:  # of a sweep without rows, such as one that was typed wrong, nothing is lost
             with replacing(folder / SPEC) as temporary:
                 temporary.write_text(json.dumps(stated, indent=1), encoding="utf-8")
+        (folder / FILES).mkdir(exist_ok=True)
         results = Results(folder)
         try:
             yield results

@@ -257,7 +257,7 @@ def _digest(data: Dataset) -> str:
         for name, array in [*samples.inputs.items(), *labels.items()]:
             digest.update(f"{name} {None if array is None else (array.dtype, array.shape)}".encode())
             if array is not None:
-                digest.update(np.ascontiguousarray(array).data.cast("B") if array.dtype != object else b"")
+                digest.update(np.ascontiguousarray(array).reshape(-1).view(np.uint8).data)
     return digest.hexdigest()
 
 

@@ -186,10 +186,16 @@ def _deployed(work: Work, point: Point) -> dict[str, float]:
         package = _exported(work.files[point.file], point.chip, settings, point.seed, work.data)
     found = deploy(package, work.data, seed=point.seed, **options.get("deploy", {}))
     figures = summary(found)
-    spread, baseline = figures["accuracy"], figures["baseline_accuracy"]
-    named = {found.measure: spread["median"], "mean": spread["mean"], "worst": spread["min"]}
-    aged = {f"{found.measure}_after_{at['seconds']:g}s": at["accuracy"]["median"] for at in figures.get("aged", ())}
-    return {**named, "yield": figures["yield"], "baseline": baseline, **aged, **costs(package.mapping)}
+    name, spread = found.measure, figures["accuracy"]
+    return {
+        name: spread["median"],
+        f"{name}_mean": spread["mean"],
+        f"{name}_worst": spread["min"],
+        f"{name}_baseline": figures["baseline_accuracy"],
+        "yield": figures["yield"],
+        **{f"{name}_after_{at['seconds']:g}s": at["accuracy"]["median"] for at in figures.get("aged", ())},
+        **costs(package.mapping),
+    }
 
 
 def costs(mapping: Layout) -> dict[str, float]:

@@ -149,6 +149,15 @@ def test_what_does_not_fit_the_source_is_told_in_one_line(
         cimc.sweep(trained, data, fields, do=do)
 
 
+def test_a_folder_in_which_nothing_could_be_computed_takes_the_corrected_sweep(
+    trained: Path, data: cimc.Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sweep_module, "measure_point", pretend)
+    with pytest.raises(cimc.CimcError, match="no point could be computed: it is broken"):
+        cimc.sweep(trained, data, {"eval.metric": "broken"}, folder=tmp_path)
+    assert len(cimc.sweep(trained, data, {"eval.metric": [3]}, folder=tmp_path).rows) == 1
+
+
 # --- Folders ---
 
 
