@@ -255,6 +255,13 @@ class Cell(Section):
         return self.drift is not None or self.relaxation is not None or self.retention is not None
 
     @property
+    def as_read(self) -> "Cell":
+        """The cell with no more than its read noise depends on: of equal ones reads are equal."""
+        others = {name: f.default for name, f in Cell.model_fields.items() if not f.is_required()}
+        kept = {name: getattr(self, name) for name in ("read_noise_uS", "read_noise_polynomial_uS", "flicker")}
+        return self.model_copy(update={**others, **kept, "technology": ""})
+
+    @property
     def reads_follow_state(self) -> bool:
         """Whether read noise depends on the conductance."""
         return bool(self.read_noise_polynomial_uS) or self.flicker is not None

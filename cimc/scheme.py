@@ -76,16 +76,26 @@ class Scheme(NamedTuple):
 
     def net(self, devices: AnyArray) -> AnyArray:
         """What the conversions of a weight see: [devices, ..] -> [conversions, ..]."""
-        return devices[0::2] - devices[1::2] if self.in_rows else devices
+        return net(devices, self.in_rows)
 
     def together(self, devices: AnyArray) -> AnyArray:
         """The sum over the devices of each conversion: [devices, ..] -> [conversions, ..]."""
-        return devices[0::2] + devices[1::2] if self.in_rows else devices
+        return together(devices, self.in_rows)
 
     def value(self, devices: AnyArray) -> AnyArray:
         """The sum that the largest weight makes `full_uS` of: conductances [devices, ..] in uS -> [..]."""
         total = weighted_sum(self.net(devices), self.signs)
         return total - np.float32(self.offset_uS) if self.offset_uS else total
+
+
+def net(devices: AnyArray, in_rows: bool) -> AnyArray:
+    """`Scheme.net` of a scheme that has its pairs in rows, or not."""
+    return devices[0::2] - devices[1::2] if in_rows else devices
+
+
+def together(devices: AnyArray, in_rows: bool) -> AnyArray:
+    """`Scheme.together` of a scheme that has its pairs in rows, or not."""
+    return devices[0::2] + devices[1::2] if in_rows else devices
 
 
 class DeviceWindow(NamedTuple):

@@ -153,7 +153,11 @@ def count_scale(weight_range: AnyArray, input_range: AnyArray, chip: Chip, signe
 
     One constant and one order of products: every compiler rounds it the same way.
     """
+    ranges = weight_range if chip.input.bits is None else input_range * weight_range
+    return ranges * count_unit(chip, signed)
+
+
+def count_unit(chip: Chip, signed: bool) -> np.float32:
+    """`count_scale` of ranges of 1."""
     per_unit = 1.0 / (chip.scheme.full_uS * levels_per_product(chip, signed))
-    if chip.input.bits is None:
-        return weight_range * np.float32(per_unit)
-    return input_range * weight_range * np.float32(per_unit / chip.top_input(signed))
+    return np.float32(per_unit if chip.input.bits is None else per_unit / chip.top_input(signed))

@@ -14,6 +14,7 @@ import numpy as np
 from jax import Array
 
 from runtime.crossbar.cell_wires import as_read_each
+from runtime.crossbar.crossbar import Crossbar, Reading
 from runtime.crossbar.pieces import (
     PIECE_BYTES,
     PIECES_AT_ONCE,
@@ -25,7 +26,6 @@ from runtime.crossbar.pieces import (
     read_in_pieces,
     read_piece,
 )
-from runtime.crossbar.product import Crossbar
 from runtime.crossbar.xla import jit
 
 
@@ -74,7 +74,7 @@ def read_on_chips(
         target = y[:, start : start + cut.samples]
         if missing := cut.samples - part.shape[1]:
             part = np.pad(part, [(0, 0), (0, missing), *[(0, 0)] * (part.ndim - 2)])
-        made = _read(layer, len(x) == 1, held.own, part, seen, keys, np.int32(number), np.int32(first + start))
+        made = _read(len(x) == 1, held.own, layer.reading, part, seen, keys, np.int32(number), np.int32(first + start))
         if cut.samples >= samples:
             return np.asarray(made)[:, :samples]
         running.append((target, made))
@@ -90,11 +90,11 @@ def _take(target: Floats, made: Array) -> None:
     target[...] = np.asarray(made)[:, : target.shape[1]]
 
 
-@partial(jit, static_argnums=(0, 1, 2))
+@partial(jit, static_argnums=(0, 1))
 def _read(
-    layer: Crossbar,
     shared: bool,
     own: frozenset[str],
+    reading: Reading,
     x: Array,
     held: Held,
     keys: Array,
@@ -104,7 +104,7 @@ def _read(
     """A piece of samples from number `first` on: [chips, samples, ...]; shared: x is [1, ...]."""
 
     def one(x: Array, of_chip: dict[str, Array], key: Array) -> Array:
-        return read_piece(layer, x, held._replace(**of_chip), key, number, first, jnp.int32(0))
+        return read_piece(reading, x, held._replace(**of_chip), key, number, first, jnp.int32(0))
 
     of_chips = {name: getattr(held, name) for name in sorted(own)}
     return jax.vmap(one, in_axes=(None if shared else 0, 0, 0))(x[0] if shared else x, of_chips, keys)

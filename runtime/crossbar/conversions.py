@@ -17,10 +17,9 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from cimc.chip import Chip
-from cimc.scheme import weighted_sum
-from cimc.units import levels_per_product, reference_target
+from cimc.scheme import net, together, weighted_sum
 from runtime.crossbar.converters import adc
+from runtime.crossbar.crossbar import Reading
 from runtime.crossbar.currents import currents
 from runtime.crossbar.ir_drop import less_ir_drop
 from runtime.crossbar.keys import derive
@@ -56,53 +55,46 @@ def row_blocks(applied: Applied, read_rows: int) -> Iterator[Applied]:
     yield Applied(u[full:], conductance[:, full:], None if reference is None else reference[full:], rest_key)
 
 
-def convert(chip: Chip, signed: bool, applied: Applied, read_rows: int) -> Array:
-    """ADC codes [blocks, conversions of a weight, columns, MVMs] of equal row blocks of `read_rows`, or of one."""
-    vectors = _by_block(applied.u, read_rows)
-    per_product: Array | float = levels_per_product(chip, signed)
-    seen = chip.scheme.net(applied.conductance)
-    drawn = currents(vectors, seen)
-    if chip.wires.ir_drop == "per-input" and not chip.bipolar(signed):
-        drawn = less_ir_drop(drawn, vectors, seen, chip.wires, top=chip.top_drive(signed))
-    if chip.adc.sense == "voltage":
-        totals = column_totals(chip, applied.conductance, len(vectors)).reshape(len(vectors), -1, 1)
-        drawn, per_product = rounded(drawn / totals), per_product / totals
-    level = drawn * jnp.float32(levels_per_product(chip, signed))
-    level = with_noise(chip, level, vectors, applied.conductance, per_product, applied.key)
+def convert(reading: Reading, applied: Applied) -> Array:
+    """ADC codes [blocks, conversions of a weight, columns, MVMs] of equal row blocks, or of one."""
+    vectors = _by_block(applied.u, reading.read_rows)
+    seen = net(applied.conductance, reading.in_rows)
+    drawn, totals = currents(vectors, seen), None
+    if reading.ir_drop is not None:
+        wires, top = reading.ir_drop
+        drawn = less_ir_drop(drawn, vectors, seen, wires, top=top)
+    if reading.of_voltages:
+        totals = column_totals(reading, applied.conductance, len(vectors)).reshape(len(vectors), -1, 1)
+        drawn = rounded(drawn / totals)
+    level = drawn * reading.figures.per_product
+    level = with_noise(reading, level, vectors, applied.conductance, totals, applied.key)
     columns, mvms = applied.conductance.shape[2], vectors.shape[2]
-    return adc(level, chip, signed).reshape(len(vectors), -1, columns, mvms)
+    return adc(level, reading).reshape(len(vectors), -1, columns, mvms)
 
 
-def count_codes(chip: Chip, signed: bool, codes: Array, applied: Applied, read_rows: int, column_block: int) -> Array:
-    """What codes [blocks, conversions, columns, MVMs] count [blocks, columns, MVMs].
-
-    Arguments as `convert`, and the weight columns of a full array.
-    """
-    scheme, vectors = chip.scheme, _by_block(applied.u, read_rows)
-    if chip.adc.sense == "voltage":
-        codes = codes * column_totals(chip, applied.conductance, len(vectors))[..., None]
-    counted = weighted_sum(jnp.moveaxis(codes, 1, 0), scheme.signs)
-    if not scheme.offset_uS:
+def count_codes(reading: Reading, codes: Array, applied: Applied) -> Array:
+    """What codes [blocks, conversions, columns, MVMs] of `convert` count [blocks, columns, MVMs]."""
+    vectors, column_block = _by_block(applied.u, reading.read_rows), reading.column_block
+    if reading.of_voltages:
+        codes = codes * column_totals(reading, applied.conductance, len(vectors))[..., None]
+    counted = weighted_sum(jnp.moveaxis(codes, 1, 0), reading.signs)
+    if not reading.has_offset:
         return counted
-    exact_uS = scheme.offset_uS
-    if scheme.reference is not None:
-        times = scheme.reference.times
+    if reading.reference_times is not None:
         own = applied.reference
         if own is None:  # as programmed without errors
-            own = jnp.full((len(applied.u), -(-codes.shape[2] // column_block)), reference_target(chip), jnp.float32)
+            own = jnp.full((len(applied.u), -(-codes.shape[2] // column_block)), reading.figures.reference_uS)
         key = None if applied.key is None else derive(applied.key, 3)
-        read = convert(chip, signed, Applied(applied.u, own[None], None, key), read_rows)[:, 0]
-        counted -= jnp.repeat(read, column_block, axis=1)[:, : counted.shape[1]] * np.float32(times)
-        exact_uS -= times * scheme.reference.target_uS
-    exact = np.float32(exact_uS * levels_per_product(chip, signed))
-    return counted - exact * sum_rows(vectors) if exact else counted
+        read = convert(reading, Applied(applied.u, own[None], None, key))[:, 0]
+        counted -= jnp.repeat(read, column_block, axis=1)[:, : counted.shape[1]] * np.float32(reading.reference_times)
+    return counted - rounded(reading.figures.exact_offset * sum_rows(vectors))
 
 
-def column_totals(chip: Chip, conductance: Array, blocks: int) -> Array:
+def column_totals(reading: Reading, conductance: Array, blocks: int) -> Array:
     """Total conductances [blocks, conversions, columns] of the columns of equal row blocks."""
     devices, rows, columns = conductance.shape
     total = conductance.reshape(devices, blocks, rows // blocks, columns).sum(axis=2)
-    return jnp.moveaxis(chip.scheme.together(total), 0, 1)
+    return jnp.moveaxis(together(total, reading.in_rows), 0, 1)
 
 
 def _by_block(u: Array, read_rows: int) -> Array:

@@ -3,25 +3,23 @@
 import jax.numpy as jnp
 from jax import Array
 
-from cimc.chip import Chip
-from cimc.units import dac_gain
+from runtime.crossbar.crossbar import Reading
 from runtime.crossbar.xla import rounded
 
 
-def dac(x: Array, input_range: Array, chip: Chip, signed: bool) -> Array:
+def dac(x: Array, input_range: Array, reading: Reading) -> Array:
     """Input codes, as float32: round(x top / range), clipped to +-top, the largest code; of an ideal converter x.
 
-    Which of it drives the rows, and when, planes say (`cimc.planes`). signed: inputs may be negative.
+    Which of it drives the rows, and when, planes say (`cimc.planes`).
     """
-    if chip.input.bits is None:
+    if not reading.converts_inputs:
         return x
-    top = float(chip.top_input(signed))
-    return jnp.clip(jnp.round(x * rounded(dac_gain(input_range, chip, signed))), -top, top)
+    top = reading.figures.top_input
+    return jnp.clip(jnp.round(x * rounded(top / input_range)), -top, top)
 
 
-def adc(level: Array, chip: Chip, signed: bool) -> Array:
+def adc(level: Array, reading: Reading) -> Array:
     """Codes: round(level), level being what the column gives in LSB, clipped to the ADC's. Ideal: the level itself."""
-    if chip.adc.bits is None:
+    if not reading.converts_sums:
         return level
-    top = float(chip.top_code(signed))
-    return jnp.clip(jnp.round(level), -top if chip.bipolar(signed) else 0.0, top)
+    return jnp.clip(jnp.round(level), reading.figures.least_code, reading.figures.top_code)

@@ -53,12 +53,12 @@ class Sets:
 
         idle: a number, or [..., 1, 1].
         """
-        beside = np.asarray(idle, np.float32)
-        beside = beside.reshape(*beside.shape[:-2], *(1,) * 5) if beside.ndim else beside
         xp, kind = matrix.__array_namespace__(), matrix.shape[:-2]
+        beside = xp.asarray(idle, dtype=matrix.dtype)
+        beside = beside.reshape(*beside.shape[:-2], *(1,) * 5) if beside.ndim else beside
         own = xp.moveaxis(matrix.reshape(*kind, self.rows, -1, self.together, matrix.shape[-1] // self.groups), -4, -2)
         diagonal = np.eye(self.together, dtype=bool)[:, None, :, None]
-        dense = xp.where(diagonal, own[..., None, :], xp.asarray(beside, dtype=matrix.dtype))
+        dense = xp.where(diagonal, own[..., None, :], beside)
         dense = dense.reshape(*kind, self.groups // self.together, self.together * self.rows, -1)[..., self.order, :]
         return xp.moveaxis(dense, -3, -2).reshape(*kind, self.together * self.rows, -1)
 

@@ -5,6 +5,7 @@ outer product of the applied inputs and the gradient, and the input gradient use
 (`digital`) or a transposed read of the arrays (`analog`).
 """
 
+from dataclasses import replace
 from functools import partial, reduce
 from typing import Any
 
@@ -17,8 +18,9 @@ from cimc.planes import two_phases
 from cimc.units import count_scale, dac_step, weight_of
 from runtime.crossbar.conversions import Applied, convert, row_blocks
 from runtime.crossbar.converters import dac
+from runtime.crossbar.crossbar import Crossbar
 from runtime.crossbar.groups import by_group, for_groups, split_groups
-from runtime.crossbar.product import Crossbar, apply_inputs, read_vectors, scale_sums
+from runtime.crossbar.product import apply_inputs, read_vectors, scale_sums
 from runtime.crossbar.unfold import unfold
 from runtime.crossbar.xla import once
 
@@ -51,17 +53,18 @@ def layer_output(
     Returns:
         [columns, MVMs].
     """
-    d = read_vectors(layer, apply_inputs(layer, x, input_range)[1], conductance, key)
-    return scale_sums(layer, d, gain, bias, weight_range, input_range)
+    reading = layer.reading
+    d = read_vectors(reading, apply_inputs(reading, x, input_range)[1], conductance, key)
+    return scale_sums(reading, d, gain, bias, weight_range, input_range)
 
 
 def _straight_through(layer: Crossbar, primals: tuple[Any, ...], tangents: tuple[Any, ...]) -> tuple[Array, Array]:
     """The output and its tangent; the devices and the ranges count as constants."""
     x, weight, gain, bias, conductance, weight_range, input_range, key = primals
     x_dot, weight_dot, gain_dot, bias_dot = (None if isinstance(t, SymbolicZero) else t for t in tangents[:4])
-    _, vectors = apply_inputs(layer, x, input_range)
-    d = read_vectors(layer, vectors, conductance, key)
-    y = scale_sums(layer, d, gain, bias, weight_range, input_range)
+    _, vectors = apply_inputs(layer.reading, x, input_range)
+    d = read_vectors(layer.reading, vectors, conductance, key)
+    y = scale_sums(layer.reading, d, gain, bias, weight_range, input_range)
     terms = []
     # Scales go to the weights, which are small; vectors and y are large.
     if weight_dot is not None:
@@ -150,8 +153,10 @@ def transposed_read(layer: Crossbar, y_bar: Array, conductance: Array, weight_ra
         [rows, MVMs].
     """
     signs = layer.chip.scheme.signs
+    bit_lines = len(signs) * layer.column_block
+    reading = replace(layer, signed=True, read_rows=bit_lines).reading
     largest = jnp.maximum(jnp.max(jnp.abs(y_bar)), jnp.float32(1e-30))
-    u = dac(y_bar, largest, layer.chip, True)
+    u = dac(y_bar, largest, reading)
     plus, minus = two_phases(u)
     # The bit lines as rows of a transposed array: those of all devices of a weight in one array are driven at once.
     phases = [
@@ -161,8 +166,7 @@ def transposed_read(layer: Crossbar, y_bar: Array, conductance: Array, weight_ra
     transposed = jnp.moveaxis(conductance, 0, 2).reshape(conductance.shape[1], -1).T
     noise_key = None if key is None else jax.random.fold_in(key, 1)
     both = jnp.concatenate(phases, axis=1)
-    parts = row_blocks(Applied(both, transposed[None], None, noise_key), len(signs) * layer.column_block)
-    codes = [convert(layer.chip, True, part, len(signs) * layer.column_block) for part in parts]
+    codes = [convert(reading, part) for part in row_blocks(Applied(both, transposed[None], None, noise_key), bit_lines)]
     sums = reduce(jnp.add, [block[0] for part in codes for block in part])
     d = sums[:, : u.shape[1]] - sums[:, u.shape[1] :]
     return d * count_scale(weight_range, largest, layer.chip, True)

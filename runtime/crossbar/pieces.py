@@ -18,11 +18,11 @@ import numpy as np
 from jax import Array
 from numpy.typing import NDArray
 
-from cimc.planes import planes_of
 from cimc.window import Window, output_sizes
 from runtime.crossbar.cell_wires import as_read
+from runtime.crossbar.crossbar import Crossbar, Reading
 from runtime.crossbar.keys import derive
-from runtime.crossbar.product import Crossbar, apply_inputs, clipped_conversions, read_vectors, scale_sums
+from runtime.crossbar.product import apply_inputs, clipped_conversions, read_vectors, scale_sums
 from runtime.crossbar.unfold import fold_output
 from runtime.crossbar.xla import jit
 
@@ -87,7 +87,9 @@ def read_in_pieces(
     for start, strip in product(range(0, len(x), cut.samples), range(cut.strips)):
         inputs = taken(start, strip)
         padded = _pad(inputs, cut.samples)
-        found = _read_piece(piece, padded, held, key, np.int32(number), np.int32(first + start), np.int32(strip))
+        found = _read_piece(
+            piece.reading, padded, held, key, np.int32(number), np.int32(first + start), np.int32(strip)
+        )
         place = [slice(start, start + len(inputs)), *[slice(None)] * (y.ndim - 1)]
         place[axis] = slice(strip * cut.height, (strip + 1) * cut.height)
         running.append((y[tuple(place)], found))
@@ -112,10 +114,10 @@ def clipped_share(layer: Crossbar, x: Floats, held: Held, key: Array | None) -> 
     inputs = taken(0, 0)
     images = inputs.reshape(-1, inputs.shape[-1]).T if piece.window is None else np.moveaxis(inputs, 0, -1)
     seen = as_read(layer.wires, held.conductance)
-    return float(_clipped(piece, images, seen, held.input_range, key, held.input_factor))
+    return float(_clipped(piece.reading, images, seen, held.input_range, key, held.input_factor))
 
 
-_clipped = jit(clipped_conversions, static_argnums=0)
+_clipped = jit(clipped_conversions)
 
 
 def _cut(layer: Crossbar, x: Floats, held: Held) -> Cut:
@@ -154,7 +156,7 @@ def cut_layer(most: int, sizes: Sequence[int], samples: int) -> Cut:
 
 def bytes_of_mvm(layer: Crossbar, devices: int, rows: int, columns: int) -> int:
     """Bytes of the inputs and the currents of one MVM in all planes, of conductances [devices, rows, columns]."""
-    planes = len(planes_of(layer.chip, layer.signed).weights)
+    planes = len(layer.reading.planes.weights)
     return 4 * planes * (rows * layer.groups + -(-rows // layer.read_rows) * devices * columns)
 
 
@@ -202,25 +204,25 @@ def keys_of_samples(key: Array, number: Array | int, first: Array | int, samples
 
 
 def read_piece(
-    layer: Crossbar, x: Array, held: Held, key: Array | None, number: Array, first: Array, strip: Array
+    reading: Reading, x: Array, held: Held, key: Array | None, number: Array, first: Array, strip: Array
 ) -> Array:
     """A piece of samples from number `first` on, whose images come second here: patches copy whole rows of an image."""
     if key is not None:
         key = derive(keys_of_samples(key, number, first, len(x)), strip)
-    if layer.window is None:
+    if reading.window is None:
         inputs = x.reshape(-1, x.shape[-1]).T
     else:
-        layer = replace(layer, window=_over_images(layer.window))
+        reading = replace(reading, window=_over_images(reading.window))
         inputs = jnp.moveaxis(x, 0, 1)[..., None]
-    _, vectors = apply_inputs(layer, inputs, held.input_range, held.input_factor)
-    d = read_vectors(layer, vectors, held.conductance, key)
-    y = scale_sums(layer, d, held.gain, held.bias, held.weight_range, held.input_range)
-    if layer.window is None:
+    _, vectors = apply_inputs(reading, inputs, held.input_range, held.input_factor)
+    d = read_vectors(reading, vectors, held.conductance, key)
+    y = scale_sums(reading, d, held.gain, held.bias, held.weight_range, held.input_range)
+    if reading.window is None:
         return y.T.reshape(*x.shape[:-1], -1)
-    return jnp.moveaxis(fold_output(y, inputs.shape, layer.window)[..., 0], 0, 1)
+    return jnp.moveaxis(fold_output(y, inputs.shape, reading.window)[..., 0], 0, 1)
 
 
-_read_piece = jit(read_piece, static_argnums=0)
+_read_piece = jit(read_piece)
 
 
 def _over_images(window: Window) -> Window:

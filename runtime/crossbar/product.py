@@ -14,54 +14,28 @@ Planes: `cimc.planes`; the devices of a weight and their conversions: `cimc.sche
 batched product. Not modelled: device-to-device read noise, settling.
 """
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import reduce
+from typing import TypeVar
 
 import jax.numpy as jnp
 from jax import Array
 
-from cimc.chip import Chip
-from cimc.options import Backward
-from cimc.planes import Planes, planes_of
+from cimc.planes import Planes
 from cimc.scheme import weighted_sum
-from cimc.units import count_scale, idle_target
-from cimc.window import Window
-from runtime.crossbar.cell_wires import CellWires
 from runtime.crossbar.conversions import Applied, convert, count_codes, row_blocks
 from runtime.crossbar.converters import dac
+from runtime.crossbar.crossbar import Crossbar, Reading
 from runtime.crossbar.groups import Sets, by_group, for_groups, split_groups
 from runtime.crossbar.keys import derive
 from runtime.crossbar.unfold import unfold
 from runtime.crossbar.xla import once, rounded
 
-
-@dataclass(frozen=True)
-class Crossbar:
-    """Static description of a layer on arrays.
-
-    read_rows: rows that are driven at once (the last read may have fewer).
-    column_block: weight columns of a full array.
-    signed: inputs may be negative.
-    window: of a convolution; None: a matrix product.
-    backward: how the input gradient is computed: with the digital copy, or by a transposed read of the arrays.
-    groups: of a grouped convolution, each with its own inputs; rows count those of one group. groups_at_once: groups
-        that are driven together, with the idle current of each in the columns of the others.
-    wires: of arrays whose wires change what reads see of the devices (`as_read`).
-    """
-
-    chip: Chip
-    read_rows: int
-    column_block: int
-    signed: bool
-    window: Window | None = None
-    backward: Backward = Backward.digital
-    groups: int = 1
-    groups_at_once: int = 1
-    wires: CellWires | None = None
+OneLayer = TypeVar("OneLayer", Crossbar, Reading)
 
 
 def apply_inputs(
-    layer: Crossbar, x: Array, input_range: Array, input_factor: Array | None = None
+    reading: Reading, x: Array, input_range: Array, input_factor: Array | None = None
 ) -> tuple[Array, Array]:
     """DAC integers of the inputs [channels, ...], as the inputs lie and as vectors [rows, MVMs].
 
@@ -69,55 +43,56 @@ def apply_inputs(
     """
     if input_factor is not None:
         input_range = (input_range * input_factor).reshape(-1, *(1,) * (x.ndim - 1))
-    u = once(dac(x, input_range, layer.chip, layer.signed))
-    return u, once(unfold(u, layer.window))
+    u = once(dac(x, input_range, reading))
+    return u, once(unfold(u, reading.window))
 
 
-def read_vectors(layer: Crossbar, vectors: Array, conductance: Array, key: Array | None) -> Array:
+def read_vectors(reading: Reading, vectors: Array, conductance: Array, key: Array | None) -> Array:
     """The layer's digital sums d [columns, MVMs] of applied inputs [rows, MVMs]; all groups at once."""
-    layer, vectors, conductance = _as_driven(layer, vectors, conductance)
+    reading, vectors, conductance = _as_driven(reading, vectors, conductance)
 
     def one(u: Array, g: Array, group_key: Array | None) -> Array:
-        return read(layer, u, g, group_key)
+        return read(reading, u, g, group_key)
 
-    if layer.groups == 1:
+    if reading.groups == 1:
         return one(vectors, conductance, key)
-    d = for_groups(one, (split_groups(vectors, layer.groups), by_group(conductance, layer.groups)), key)
+    d = for_groups(one, (split_groups(vectors, reading.groups), by_group(conductance, reading.groups)), key)
     return d.reshape(-1, d.shape[-1])
 
 
-def as_sets(layer: Crossbar) -> Crossbar:
-    """The layer with the groups that are driven together as one group."""
+def as_sets(layer: OneLayer) -> OneLayer:
+    """The layer, or its reading, with the groups that are driven together as one group."""
     together = layer.groups_at_once
     return replace(layer, groups=layer.groups // together, groups_at_once=1, read_rows=together * layer.read_rows)
 
 
-def _as_driven(layer: Crossbar, vectors: Array, conductance: Array) -> tuple[Crossbar, Array, Array]:
+def _as_driven(reading: Reading, vectors: Array, conductance: Array) -> tuple[Reading, Array, Array]:
     """Groups that are driven together as one group."""
-    together = layer.groups_at_once
+    together = reading.groups_at_once
     if together == 1:
-        return layer, vectors, conductance
-    sets = Sets(layer.groups, together, conductance.shape[-2], layer.read_rows)
-    vectors, conductance = sets.join_vectors(vectors), sets.join_cells(conductance, idle_target(layer.chip))
-    return as_sets(layer), vectors, conductance
+        return reading, vectors, conductance
+    sets = Sets(reading.groups, together, conductance.shape[-2], reading.read_rows)
+    vectors, conductance = sets.join_vectors(vectors), sets.join_cells(conductance, reading.figures.idle_uS)
+    return as_sets(reading), vectors, conductance
 
 
 def scale_sums(
-    layer: Crossbar, d: Array, gain: Array, bias: Array | None, weight_range: Array, input_range: Array
+    reading: Reading, d: Array, gain: Array, bias: Array | None, weight_range: Array, input_range: Array
 ) -> Array:
     """The output y [columns, MVMs] of digital sums."""
-    scale = rounded(count_scale(weight_range, input_range, layer.chip, layer.signed) * gain)
+    ranges = input_range * weight_range if reading.converts_inputs else weight_range
+    scale = rounded(ranges * reading.figures.unit * gain)
     shifted = d if bias is None else d + rounded(bias / scale)[:, None]
     return rounded(shifted * (scale[:, None] if scale.ndim else scale))
 
 
-def counts(layer: Crossbar, x: Array, conductance: Array, input_range: Array, key: Array | None) -> Array:
+def counts(reading: Reading, x: Array, conductance: Array, input_range: Array, key: Array | None) -> Array:
     """The layer's digital sums d [columns, MVMs], integers for a chip with an ADC; arguments as `layer_output`."""
-    return read_vectors(layer, apply_inputs(layer, x, input_range)[1], conductance, key)
+    return read_vectors(reading, apply_inputs(reading, x, input_range)[1], conductance, key)
 
 
 def clipped_conversions(
-    layer: Crossbar,
+    reading: Reading,
     x: Array,
     conductance: Array,
     input_range: Array,
@@ -125,29 +100,28 @@ def clipped_conversions(
     input_factor: Array | None = None,
 ) -> Array:
     """Share of the layer's conversions that end at the ADC's largest code; 0 for an ideal ADC. As `layer_output`."""
-    if layer.chip.adc.bits is None:
+    if not reading.converts_sums:
         return jnp.float32(0)
-    _, vectors = apply_inputs(layer, x, input_range, input_factor)
-    vectors = _side_by_side(planes_of(layer.chip, layer.signed).split(vectors))
-    top = float(layer.chip.top_code(layer.signed))
-    layer, vectors, conductance = _as_driven(layer, vectors, conductance)
+    _, vectors = apply_inputs(reading, x, input_range, input_factor)
+    vectors = _side_by_side(reading.planes.split(vectors))
+    reading, vectors, conductance = _as_driven(reading, vectors, conductance)
 
     def at_top(u: Array, g: Array, group_key: Array | None) -> Array:
-        parts = row_blocks(Applied(u, g, None, group_key), layer.read_rows)
-        codes = [convert(layer.chip, layer.signed, part, layer.read_rows) for part in parts]
-        ends = [jnp.sum(jnp.abs(code) >= top, dtype=jnp.float32) for code in codes]
+        codes = [convert(reading, part) for part in row_blocks(Applied(u, g, None, group_key), reading.read_rows)]
+        ends = [jnp.sum(jnp.abs(code) >= reading.figures.top_code, dtype=jnp.float32) for code in codes]
         return reduce(jnp.add, ends) / sum(code.size for code in codes)
 
-    if layer.groups == 1:
+    groups = reading.groups
+    if groups == 1:
         return at_top(vectors, conductance, key)
-    return jnp.mean(for_groups(at_top, (split_groups(vectors, layer.groups), by_group(conductance, layer.groups)), key))
+    return jnp.mean(for_groups(at_top, (split_groups(vectors, groups), by_group(conductance, groups)), key))
 
 
-def read(layer: Crossbar, u: Array, conductance: Array, key: Array | None, reference: Array | None = None) -> Array:
+def read(reading: Reading, u: Array, conductance: Array, key: Array | None, reference: Array | None = None) -> Array:
     """MVMs of all row blocks, planes and devices of one group, converted and summed digitally.
 
     Args:
-        layer: planes, scheme, converters and read noise of its chip, and the rows that are driven at once.
+        reading: planes, scheme, converters and read noise, and the rows that are driven at once.
         u: [rows, MVMs], DAC integers (float32).
         conductance: [devices, rows, columns] in uS.
         key: for noise; None: none; a vector of keys: one a sample, whose MVMs follow one another.
@@ -156,13 +130,11 @@ def read(layer: Crossbar, u: Array, conductance: Array, key: Array | None, refer
     Returns:
         d: [columns, MVMs].
     """
-    chip, signed, planes = layer.chip, layer.signed, planes_of(layer.chip, layer.signed)
+    planes = reading.planes
     driven = Applied(_side_by_side(planes.split(u)), conductance, reference, _key_of_planes(key, planes))
     sums = []
-    for part in row_blocks(driven, layer.read_rows):
-        codes = convert(chip, signed, part, layer.read_rows)
-        counted = count_codes(chip, signed, codes, part, layer.read_rows, layer.column_block)
-        sums += list(counted)
+    for part in row_blocks(driven, reading.read_rows):
+        sums += list(count_codes(reading, convert(reading, part), part))
     d = reduce(jnp.add, sums)
     return weighted_sum(_apart(d, len(planes.weights)), planes.weights)
 

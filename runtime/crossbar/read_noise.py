@@ -6,14 +6,15 @@ from functools import reduce
 import jax.numpy as jnp
 from jax import Array
 
-from cimc.chip import Chip
+from cimc.scheme import together
+from runtime.crossbar.crossbar import Reading
 from runtime.crossbar.currents import currents
 from runtime.crossbar.normal import normal
 from runtime.crossbar.xla import once
 
 
 def with_noise(
-    chip: Chip, level: Array, vectors: Array, conductance: Array, per_product: Array | float, key: Array | None
+    reading: Reading, level: Array, vectors: Array, conductance: Array, totals: Array | None, key: Array | None
 ) -> Array:
     """Levels with read noise of the cells and noise of the ADC; without a key as they are.
 
@@ -22,26 +23,24 @@ def with_noise(
     columns.
 
     Args:
-        chip: read noise and ADC noise.
+        reading: read noise and ADC noise.
         level: [blocks, columns, MVMs] in LSB, columns of all conversions of a weight.
         vectors: what made them [blocks, rows, MVMs], DAC integers.
         conductance: what made them [devices, blocks * rows, columns], uS, as the devices hold it.
-        per_product: LSB that a unit of u G makes, one number or [blocks, columns, 1].
+        totals: by which the sums of columns are divided before they are converted [blocks, columns, 1]; None: by 1.
         key: for the draw; None: no noise.
     """
-    if key is None or not (chip.cell.reads_are_noisy or chip.adc.noise_lsb):
+    if key is None or not reading.noisy:
         return level
-    if chip.cell.reads_follow_state:
-        one = isinstance(per_product, float)  # then less is scaled
-        variance = chip.cell.read_noise_variance(conductance)
-        variance = once(variance * jnp.float32(per_product**2) if one else variance)
-        power = once(currents(jnp.square(vectors), chip.scheme.together(variance)))
-        variance = power if one else power * jnp.square(per_product)
+    figures = reading.figures
+    if reading.noise_by_state is not None:
+        of_cells = once(reading.noise_by_state.read_noise_variance(conductance) * figures.squared_per_product)
+        variance = once(currents(jnp.square(vectors), together(of_cells, reading.in_rows)))
     else:
-        cells = 2 if chip.scheme.in_rows else 1  # of a conversion in each row
-        per_cell = jnp.asarray(cells * (chip.cell.read_noise_uS * per_product) ** 2, jnp.float32)
-        variance = once(_power(vectors)) * per_cell
-    sigma = once(jnp.sqrt(variance + jnp.float32(chip.adc.noise_lsb**2)))
+        variance = once(_power(vectors)) * figures.read_variance
+    if totals is not None:
+        variance = variance / jnp.square(totals)
+    sigma = once(jnp.sqrt(variance + figures.adc_variance))
     return level + sigma * normal(key, level.shape)
 
 

@@ -28,8 +28,8 @@ from cimc.chip import Chip
 from cimc.dataset import Preprocess, Samples
 from cimc.options import BY_SAMPLES, Compensate
 from cimc.units import weight_of
+from runtime.crossbar.crossbar import Crossbar
 from runtime.crossbar.pieces import Floats
-from runtime.crossbar.product import Crossbar
 from runtime.crossbar.xla import jit
 from runtime.deployment.chips import Chips, by_chip, read_step, start_on_chips
 from runtime.devices.device import device_of

@@ -14,8 +14,8 @@ from jax import Array
 from cimc.dataset import Preprocess, Samples
 from cimc.units import weight_of
 from cimc.window import output_sizes
+from runtime.crossbar.crossbar import Crossbar
 from runtime.crossbar.pieces import Floats, Held, bytes_of_mvm, read_in_pieces
-from runtime.crossbar.product import Crossbar
 from runtime.network.network import with_bodies
 from runtime.network.stepwise import Arrays, LayerStep, ScanStep, run_node_exactly, run_steps
 from runtime.system.carry import Carry, with_states

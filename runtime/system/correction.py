@@ -20,8 +20,8 @@ from numpy.typing import NDArray
 
 from cimc.dataset import Preprocess, Samples
 from cimc.options import Correct
+from runtime.crossbar.crossbar import Crossbar
 from runtime.crossbar.pieces import Floats, Held
-from runtime.crossbar.product import Crossbar
 from runtime.network.network import with_bodies
 from runtime.network.stepwise import Arrays, LayerStep, Run, ScanStep, run_node_exactly
 from runtime.system.carry import Carry, with_states

@@ -19,8 +19,8 @@ from jax import Array
 from numpy.typing import NDArray
 
 from cimc.units import device_targets
+from runtime.crossbar.crossbar import Crossbar
 from runtime.crossbar.pieces import Floats, Held, read_in_pieces
-from runtime.crossbar.product import Crossbar
 from runtime.system.weight_range import best_column_ranges, write_errors
 
 # Share of the largest input in the factor of a channel: 0 no factor, 1 all channels fill the DAC.

@@ -24,8 +24,9 @@ from cimc.chip import Chip
 from cimc.planes import planes_of
 from cimc.scheme import AnyArray
 from cimc.units import idle_target
+from runtime.crossbar.crossbar import Crossbar
 from runtime.crossbar.pieces import Floats
-from runtime.crossbar.product import Crossbar, apply_inputs
+from runtime.crossbar.product import apply_inputs
 from runtime.crossbar.xla import jit
 from runtime.network.stepwise import LayerStep
 from runtime.system.inference import Batch, fixed_batch
@@ -139,7 +140,7 @@ def _driven(
     drive, and toggles, summed over all MVMs.
     """
     by_axis = jnp.moveaxis(x, 0, -1) if layer.window is not None else jnp.moveaxis(x, -1, 0)
-    u, _ = apply_inputs(layer, by_axis, input_range, input_factor)
+    u, _ = apply_inputs(layer.reading, by_axis, input_range, input_factor)
     parts = planes_of(layer.chip, layer.signed).split(u)
     of_rows = _conductance_of_rows(layer, conductance)
     pulses = _summed(layer, sum(pulses_of(part, layer.chip) for part in parts), of_rows)

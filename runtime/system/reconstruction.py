@@ -18,9 +18,9 @@ from jax import Array
 
 from cimc.units import device_targets, weight_of
 from runtime.crossbar.cell_wires import as_read
+from runtime.crossbar.crossbar import Crossbar
 from runtime.crossbar.layer import layer_output
 from runtime.crossbar.pieces import Floats, Held
-from runtime.crossbar.product import Crossbar
 from runtime.crossbar.unfold import unfold
 from runtime.crossbar.xla import jit
 

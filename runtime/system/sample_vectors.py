@@ -6,8 +6,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cimc.window import output_sizes
+from runtime.crossbar.crossbar import Crossbar
 from runtime.crossbar.pieces import Floats
-from runtime.crossbar.product import Crossbar
 
 
 def sample_vectors(layer: Crossbar, x: Floats, most: int, random: np.random.Generator) -> Floats:

@@ -125,7 +125,9 @@ def look(system: System, state: State, stored: Stored, preprocess: Preprocess, k
 
     def product(name: str, x: Array, layer_key: Array | None) -> Array:
         input_range = state["input_range"][name]
-        codes = clipped_conversions(system.crossbars[name], x, read["conductance"][name], input_range, layer_key)
+        codes = clipped_conversions(
+            system.crossbars[name].reading, x, read["conductance"][name], input_range, layer_key
+        )
         size = jnp.sqrt(jnp.mean(jnp.square(x))) / input_range
         beyond = jnp.mean(jnp.abs(x) > input_range * 1.001, dtype=jnp.float32)
         if system.chip.input.bits is None:  # nothing is clipped

@@ -17,7 +17,8 @@ import numpy.typing as npt
 
 from cimc.chip import Chip
 from cimc.units import count_scale, device_targets, weight_of
-from runtime.crossbar.product import Crossbar, apply_inputs, read, scale_sums
+from runtime.crossbar.crossbar import Crossbar
+from runtime.crossbar.product import apply_inputs, read, scale_sums
 from runtime.crossbar.xla import jit
 from tests.chips import chip_of
 
@@ -97,8 +98,8 @@ def outputs(chip: Chip, signed: bool, weight: Floats, x: Floats, key: jax.Array 
     """Ours, of inputs [rows, MVMs], and what one code counts."""
     layer = Crossbar(chip, len(weight), weight.shape[1], signed)
     one, g = jnp.float32(1), programmed(weight, chip)[0]
-    _, vectors = apply_inputs(layer, jnp.asarray(x, jnp.float32), one)
-    y = scale_sums(layer, jit(read, static_argnums=0)(layer, vectors, g, key), one, None, one, one)
+    _, vectors = apply_inputs(layer.reading, jnp.asarray(x, jnp.float32), one)
+    y = scale_sums(layer.reading, jit(read)(layer.reading, vectors, g, key), one, None, one, one)
     return np.asarray(y, np.float64), float(count_scale(np.float32(1), np.float32(1), chip, signed))
 
 

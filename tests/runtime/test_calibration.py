@@ -14,7 +14,8 @@ from cimc.data.load import load
 from cimc.dataset import Preprocess, Samples
 from cimc.options import RateSchedule
 from cimc.units import device_targets
-from runtime.crossbar.product import Crossbar, clipped_conversions
+from runtime.crossbar.crossbar import Crossbar
+from runtime.crossbar.product import clipped_conversions
 from runtime.network.load import load_network
 from runtime.system.calibration import calibrate
 from runtime.system.input_ranges import calibrating_product
@@ -81,7 +82,9 @@ def test_clipped_conversions_are_those_of_the_reference() -> None:
     g = device_targets(random.uniform(-1, 1, (rows, columns)).astype(np.float32), np.float32(1), QUIET)
     layer = Crossbar(QUIET, read_rows=256, column_block=32, signed=signed)
     for input_range in (1.0, 4.0, 12.0):
-        share = float(clipped_conversions(layer, jnp.asarray(x), jnp.asarray(g), jnp.float32(input_range), None))
+        share = float(
+            clipped_conversions(layer.reading, jnp.asarray(x), jnp.asarray(g), jnp.float32(input_range), None)
+        )
         codes = reference.dac_codes(x, input_range, QUIET)
         ends = [
             reference.conversion(reference.column_current(phase[rows_of], column[rows_of], QUIET, None), QUIET, None)[0]

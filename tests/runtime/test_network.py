@@ -31,7 +31,7 @@ from tests import reference
 from tests.networks import network, run_only, weights
 
 MODELS = Path(__file__).parents[2] / "models"
-jitted_counts = jit(counts, static_argnums=0)
+jitted_counts = jit(counts)
 SHIPPED = sorted(path.stem for path in MODELS.glob("*.onnx"))
 
 
@@ -107,7 +107,7 @@ def test_every_layer_of_lenet1_on_real_arrays_is_the_plain_model() -> None:
         level = np.asarray(fed[layer.name], np.float64) * 255 / input_range
         x = ((np.round(level) + np.clip(level - np.round(level), -0.45, 0.45)) * input_range / 255).astype(np.float32)
         g = np.asarray(state["conductance"][layer.name])
-        d = jitted_counts(crossbar, np.moveaxis(x, 0, -1), g, input_range, None)
+        d = jitted_counts(crossbar.reading, np.moveaxis(x, 0, -1), g, input_range, None)
         d = np.asarray(d).reshape(layer.columns, layer.positions, 2).swapaxes(1, 2)
         window = None
         if crossbar.window:
@@ -132,7 +132,7 @@ def test_several_row_blocks_of_lenet1_are_summed_as_in_the_plain_model() -> None
     codes = np.random.default_rng(1).integers(0, 256, (2, layer.rows))
     x = (codes / 255).astype(np.float32)
     g = np.asarray(state["conductance"][layer.name])
-    d = jitted_counts(system.crossbars[layer.name], x.T, g, jnp.float32(1), None)[..., None]
+    d = jitted_counts(system.crossbars[layer.name].reading, x.T, g, jnp.float32(1), None)[..., None]
     bounds = reference.row_bounds(layer.rows, layer.kernel_size, chip)
     expected = reference.sums(chip, codes.T[:, :, None].astype(float), g, bounds, False, None)
     assert (np.abs(np.asarray(d) - expected.d) <= expected.ties).all()

@@ -10,8 +10,9 @@ import numpy.typing as npt
 from cimc.chip import Chip, load_chip
 from cimc.units import count_scale
 from cimc.window import Window
+from runtime.crossbar.crossbar import Crossbar
 from runtime.crossbar.layer import layer_output
-from runtime.crossbar.product import Crossbar, counts
+from runtime.crossbar.product import counts
 from runtime.crossbar.xla import jit
 from tests import reference
 
@@ -36,7 +37,7 @@ def by_mvm(values: Any) -> jax.Array:
 
 def sums(layer: Crossbar, x: Any, g: Any, input_range: Any, key: jax.Array | None) -> jax.Array:
     """`counts` [columns, images, positions] of inputs in the order of ONNX."""
-    return by_image(counts(layer, channels_first(layer, x), g, input_range, key), len(x))
+    return by_image(counts(layer.reading, channels_first(layer, x), g, input_range, key), len(x))
 
 
 jitted_sums = jit(sums, static_argnums=0)

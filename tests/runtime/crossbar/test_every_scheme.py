@@ -10,13 +10,14 @@ from hypothesis import strategies as st
 
 from cimc.chip import Chip
 from cimc.units import count_scale, device_targets, reference_target
-from runtime.crossbar.product import Crossbar, apply_inputs, read
+from runtime.crossbar.crossbar import Crossbar
+from runtime.crossbar.product import apply_inputs, read
 from runtime.crossbar.xla import jit
 from tests import reference
 from tests import reference_schemes as schemes
 from tests.chips import ROWS, Case, case_of, chip_of, chips
 
-jitted_read = jit(read, static_argnums=0)
+jitted_read = jit(read)
 COLUMNS = 2  # of an array, so that three columns lie in two, each with a reference column of its own
 
 
@@ -72,10 +73,10 @@ def test_every_sum_of_any_chip_is_that_of_the_plain_model(chip: Chip, signed: bo
     case = case_of(chip, signed, seed)
     layer = block(chip, signed)
     g, column = held(case, np.random.default_rng(seed))
-    u, vectors = apply_inputs(layer, jnp.asarray(case.x.T), jnp.float32(case.input_range))
+    u, vectors = apply_inputs(layer.reading, jnp.asarray(case.x.T), jnp.float32(case.input_range))
     codes = reference.vectors(reference.dac_codes(case.x, case.input_range, chip, signed), None)
     np.testing.assert_allclose(u, codes[..., 0], rtol=1e-6)
-    d = np.asarray(jitted_read(layer, vectors, jnp.asarray(g), None, jnp.asarray(column)), np.float64)
+    d = np.asarray(jitted_read(layer.reading, vectors, jnp.asarray(g), None, jnp.asarray(column)), np.float64)
     expected = expected_sums(case, codes, g, column)
     assert (np.abs(d - expected.d) <= expected.ties * (1 + 1e-6) + rounding(case, codes, g)).all()
     assume(np.count_nonzero(expected.ties) <= 1)  # else the comparison means little, and the example does not count
@@ -160,9 +161,11 @@ def test_noise_of_any_chip_has_the_mean_and_the_sd_of_cells_drawn_one_by_one(nam
     case = case_of(chip, signed, 11, images=1, rows=ROWS, columns=COLUMNS)
     g, column = held(case, random)
     layer = block(chip, signed)
-    _, vectors = apply_inputs(layer, jnp.asarray(case.x.T), jnp.float32(case.input_range))
+    _, vectors = apply_inputs(layer.reading, jnp.asarray(case.x.T), jnp.float32(case.input_range))
     many = jnp.broadcast_to(vectors, (ROWS, DRAWS))
-    d = np.asarray(jitted_read(layer, many, jnp.asarray(g), jax.random.key(3), jnp.asarray(column[:, :1])), np.float64)
+    d = np.asarray(
+        jitted_read(layer.reading, many, jnp.asarray(g), jax.random.key(3), jnp.asarray(column[:, :1])), np.float64
+    )
     codes = reference.vectors(reference.dac_codes(case.x, case.input_range, chip, signed), None)
     cells = reference.sums(chip, codes, g, [(0, ROWS)], signed, random, reference_column=column[:, 0], draws=DRAWS).d[
         :, 0, 0
@@ -182,7 +185,10 @@ def test_a_settled_voltage_of_single_bits_is_that_of_the_plain_model() -> None:
     g, u = np.array([[30.0, 5.0], [10.0, 15.0]], np.float32)[:, :, None], np.array([1.0, 0.0], np.float32)[:, None]
     expected = reference.sums(chip, u[:, :, None].astype(np.float64), g, [(0, 2)], False, None).d
     assert expected.item() == pytest.approx(120.0)  # 20 / 60 of 0.5 V is 167 mV, 1.8 of 93 mV: the second code
-    assert np.asarray(read(Crossbar(chip, 2, 1, False), jnp.asarray(u), jnp.asarray(g), None)).item() == expected.item()
+    assert (
+        np.asarray(read(Crossbar(chip, 2, 1, False).reading, jnp.asarray(u), jnp.asarray(g), None)).item()
+        == expected.item()
+    )
 
 
 def test_a_reference_column_holds_what_a_weight_of_0_holds() -> None:

@@ -10,8 +10,8 @@ import pytest
 from cimc.chip import Chip
 from cimc.units import count_scale, dac_step, device_targets
 from cimc.window import Window, output_sizes
+from runtime.crossbar.crossbar import Crossbar
 from runtime.crossbar.layer import transposed_read
-from runtime.crossbar.product import Crossbar
 from runtime.crossbar.unfold import unfold
 from runtime.crossbar.xla import jit
 from tests import reference

@@ -8,10 +8,10 @@ import pytest
 
 from cimc.window import Window
 from runtime.crossbar import pieces
+from runtime.crossbar.crossbar import Crossbar
 from runtime.crossbar.keys import new_key
 from runtime.crossbar.layer import layer_output
 from runtime.crossbar.pieces import Cut, Held, cut_layer, read_in_pieces
-from runtime.crossbar.product import Crossbar
 from runtime.crossbar.unfold import fold_output
 from runtime.crossbar.xla import jit
 from tests.runtime.crossbar.cases import channels_first, small_chip

@@ -18,7 +18,7 @@ from cimc.window import Window, output_sizes
 from passes.mapper.map_network import map_network
 from passes.mapper.options import MappingOptions
 from passes.pipeline import lower
-from runtime.crossbar.product import Crossbar
+from runtime.crossbar.crossbar import Crossbar
 from runtime.crossbar.unfold import fold_output, unfold
 from runtime.crossbar.xla import jit
 from runtime.network.load import load_network

@@ -12,7 +12,7 @@ from cimc.chip import Chip
 from cimc.device_time import Flicker, StateLaw
 from cimc.units import device_targets
 from cimc.window import Window
-from runtime.crossbar.product import Crossbar
+from runtime.crossbar.crossbar import Crossbar
 from runtime.crossbar.xla import jit
 from tests import reference
 from tests.networks import weights

@@ -16,9 +16,9 @@ from passes.chip_network import chip_network
 from passes.mapper.map_network import map_network
 from passes.mapper.options import MappingOptions
 from passes.pipeline import lower
+from runtime.crossbar.crossbar import Crossbar
 from runtime.crossbar.keys import new_key
 from runtime.crossbar.pieces import Floats, Held, read_in_pieces
-from runtime.crossbar.product import Crossbar
 from runtime.network.load import load_network
 from runtime.system.calibration import calibrate
 from runtime.system.fit_scales import WEIGHTS_AT_ONCE, Case, Seen, fit_scales, largest_inputs

@@ -10,8 +10,8 @@ import pytest
 from cimc.chip import Chip, load_chip
 from cimc.units import device_targets
 from cimc.window import Window
+from runtime.crossbar.crossbar import Crossbar
 from runtime.crossbar.pieces import Held, read_in_pieces
-from runtime.crossbar.product import Crossbar
 from runtime.system.loss_causes import Cause, Losses, loss_causes, row_factors
 from runtime.system.sample_vectors import sample_vectors
 from tests import reference
