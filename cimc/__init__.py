@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from cimc.api.fit_device import FittedDevice, fit_device
     from cimc.api.measure import Measured, measure
     from cimc.api.plot_device import plot_device
+    from cimc.api.plot_sweep import plot_sweep
     from cimc.api.sweep import read_sweep, sweep
     from cimc.api.train import Trained, train
     from cimc.api.verify import verify
@@ -110,6 +111,7 @@ _PUBLIC = {
     "load_device": "cimc.device_file",
     "measure": "cimc.api.measure",
     "plot_device": "cimc.api.plot_device",
+    "plot_sweep": "cimc.api.plot_sweep",
     "read_artifact": "cimc.artifact",
     "read_package": "cimc.package",
     "read_sweep": "cimc.api.sweep",
@@ -167,6 +169,7 @@ __all__ = [
     "load_device",
     "measure",
     "plot_device",
+    "plot_sweep",
     "read_artifact",
     "read_package",
     "read_sweep",

@@ -218,7 +218,8 @@ def _by_section(fields: Fields) -> dict[str, dict[str, Any]]:
     for name, value in fields.items():
         section, _, option = name.partition(".")
         if section in options:
-            options[section][option] = value
+            one_of_several = option in ("digital", "at") and isinstance(value, str | int | float)
+            options[section][option] = [value] if one_of_several else value
     return options
 
 

@@ -92,7 +92,7 @@ def sweep(
         "devices": devices,
     }
     settings |= {name: value for name, value in given.items() if value is not None}
-    if not fields:
+    if not fields and settings.get("seeds") is None:
         raise CimcError("nothing is varied; give --vary FIELD=VALUES, or a sweep file with [vary]")
     dataset = load_data(data, data_dir, mean=mean, std=std, channels_last=channels_last)
     notes, note = noting("sweep")

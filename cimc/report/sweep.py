@@ -36,8 +36,9 @@ COLOURS = (BLUE, ORANGE, "#2f8557", "#8250c4", "#c03a4b", "#16808d")
 
 
 class Picture(NamedTuple):
-    """A drawing, and the numbers behind it as a table."""
+    """A drawing, and the numbers behind it as a table; kind: lines, cells or front."""
 
+    kind: str
     title: str
     svg: str
     head: list[str]
@@ -117,8 +118,8 @@ def lines(groups: Sequence[Group], field: str, figure: str, varied: Sequence[str
         if name:
             parts.append(text(RIGHT, TOP + 12 * index + 10, shortened(name, 34), 10, "end", colour))
     title = f"{figure.replace('_', ' ')} by {field}"
-    rows = [[name, value_text(value), mean, sd] for name, points in series.items() for value, mean, sd in points]
-    return Picture(title, drawing(WIDTH, HEIGHT, parts, title), ["line", field, figure, "sd"], rows)
+    rows = [[name, _plain(value), mean, sd] for name, points in series.items() for value, mean, sd in points]
+    return Picture("lines", title, drawing(WIDTH, HEIGHT, parts, title), ["line", field, figure, "sd"], rows)
 
 
 def heat_map(groups: Sequence[Group], across: str, up: str, figure: str) -> Picture:
@@ -148,8 +149,8 @@ def heat_map(groups: Sequence[Group], across: str, up: str, figure: str) -> Pict
         parts.append(text(NAMES + CELL * (column + 0.5), base + 12, label, 10, "middle", MUTED))
     parts.append(text(NAMES, base + 28, f"across: {across}; up: {up}", 10, "start", MUTED))
     svg = drawing(max(NAMES + CELL * len(columns), 300), base + 36, parts, title)
-    listed = [[value_text(columns[column]), value_text(rows[row]), value] for (row, column), value in found.items()]
-    return Picture(title, svg, [across, up, figure], listed)
+    listed = [[_plain(columns[column]), _plain(rows[row]), value] for (row, column), value in found.items()]
+    return Picture("cells", title, svg, [across, up, figure], listed)
 
 
 def front(groups: Sequence[Group], best: Sequence[Group], aims: Sequence[Objective]) -> Picture:
@@ -169,7 +170,9 @@ def front(groups: Sequence[Group], best: Sequence[Group], aims: Sequence[Objecti
         label = f"{point_text(group.fields)}: {figure_text(up.figure, group)}, {figure_text(along.figure, group)}"
         parts.append(dot(x, y, 4 if best_one else 3, ORANGE if best_one else GREY, label))
     rows = [[point_text(g.fields), g.mean[up.figure], g.mean[along.figure], canonical(g.fields) in on] for g in shown]
-    return Picture(title, drawing(WIDTH, HEIGHT, parts, title), ["point", up.figure, along.figure, "front"], rows)
+    return Picture(
+        "front", title, drawing(WIDTH, HEIGHT, parts, title), ["point", up.figure, along.figure, "front"], rows
+    )
 
 
 class _Across:
@@ -224,6 +227,11 @@ def _values(groups: Sequence[Group], field: str) -> list[Any]:
     found = list({canonical(group.fields.get(field)): group.fields.get(field) for group in groups}.values())
     numbers = all(isinstance(value, int | float) and not isinstance(value, bool) for value in found)
     return sorted(found) if numbers else found
+
+
+def _plain(value: Any) -> Any:
+    """Numbers as they are, all else as text."""
+    return value if isinstance(value, int | float) and not isinstance(value, bool) else value_text(value)
 
 
 def _is(group: Group, field: str, value: Any) -> bool:

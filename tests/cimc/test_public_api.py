@@ -50,6 +50,7 @@ SIGNATURES = {
     "load_device": "name_or_path",
     "measure": "package measured | data metric memory carry seed progress note",
     "plot_device": "device output | devices cycles seed",
+    "plot_sweep": "result output",
     "read_artifact": "path",
     "read_package": "folder",
     "read_sweep": "folder objective",

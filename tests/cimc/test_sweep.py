@@ -269,3 +269,9 @@ def test_the_command_shows_a_table_and_the_report_draws_it(
     assert page.count("<svg") >= 3
     assert "accuracy by eval.metric and eval.noise" in page
     assert CliRunner().invoke(app, ["sweep", str(trained)]).exit_code == 1
+    figure = cimc.plot_sweep(cimc.read_sweep("sweep", ["accuracy:max", "energy:min"]), "sweep.svg")
+    # Two figures by two fields, a pair of fields, a pair of figures.
+    assert len(figure.axes) == 6
+    means = {f"{1 / (1 + abs(value - 3)) + 0.005:.3g}" for value in (1, 2, 3)}
+    assert {text.get_text() for text in figure.axes[4].texts} == means
+    assert (tmp_path / "sweep.svg").read_text().count("<svg") == 1
