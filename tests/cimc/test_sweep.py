@@ -99,18 +99,18 @@ def test_points_share_compilation_and_training_and_a_refused_one_is_a_row(
     fields = {
         "chip": CHIP,
         "adc.bits": [8, 99],
-        NOISE: [0.1, 0.2],
+        NOISE: 0.1,
         "train.lr": [0.001, 0.01],
         "eval.noise": [True, False],
         "train.epochs": 1,
         "train.steps_per_epoch": 1,
     }
     result = cimc.sweep(model, data, fields, folder=tmp_path)
-    assert len(result.rows) == 16
+    assert len(result.rows) == 8
     assert {row.fields["adc.bits"] for row in result.failed} == {99}
     assert all("adc.bits" in (row.error or "") for row in result.failed)
     kinds = [path.name.partition("-")[0] for path in (tmp_path / "files").iterdir()]
-    assert (kinds.count("compiled"), kinds.count("trained")) == (1, 4)
+    assert (kinds.count("compiled"), kinds.count("trained")) == (1, 2)
     row = next(row for row in result.rows if row.error is None)
     assert row.figures["updates_per_weight_mean"] >= 0
     chip = cimc.load_chip(CHIP, settings={"cell": {"read_noise_uS": 0.1}})
@@ -122,12 +122,12 @@ def test_points_share_compilation_and_training_and_a_refused_one_is_a_row(
 
 def test_a_package_is_deployed_at_each_point(trained: Path, data: cimc.Dataset) -> None:
     package = cimc.export(trained, data=data)
-    result = cimc.sweep(package, data, {"deploy.chips": [2], NOISE: [0.2, 5.0], "array.rows": [64, 32]})
-    found = {(row.fields[NOISE], row.fields["array.rows"]): row for row in result.rows}
-    assert "laid out for its own chip" in (found[0.2, 32].error or "")
+    result = cimc.sweep(package, data, {"deploy.chips": [2], NOISE: [5.0], "array.rows": [64, 32]})
+    found, refused = result.rows
+    assert "laid out for its own chip" in (refused.error or "")
     chip = cimc.load_chip(CHIP, settings={"cell": {"read_noise_uS": 5.0}})
     accuracies = cimc.deploy(replace(package, chip=chip), data, chips=2).accuracies
-    assert found[5.0, 64].figures["accuracy"] == np.median(accuracies)
+    assert found.figures["accuracy"] == np.median(accuracies)
 
 
 @pytest.mark.parametrize(
@@ -187,7 +187,7 @@ def test_a_folder_goes_on_with_its_own_sweep_and_no_other(
     assert len(calls) == 8
     assert [row.number for row in result.rows] == list(range(8))
     assert cimc.read_sweep(tmp_path).complete
-    with pytest.raises(cimc.CimcError, match=r"holds another sweep \(vary eval.metric, points differ\)"):
+    with pytest.raises(cimc.CimcError, match=r"holds another sweep \(points, vary eval.metric differ\)"):
         cimc.sweep(trained, data, {"eval.metric": [1, 2]}, folder=tmp_path, seeds=2)
     with pytest.raises(cimc.CimcError, match="data_sha256"):
         cimc.sweep(trained, replace(data, test=data.train), fields, folder=tmp_path, seeds=2)
@@ -214,8 +214,7 @@ def test_a_search_finds_the_best_and_goes_on_as_if_it_had_not_been_stopped(
     resumed = cimc.sweep(trained, data, fields, folder=tmp_path, **settings)
     straight = cimc.sweep(trained, data, fields, **settings)
     assert [replace(row, seconds=0) for row in resumed.rows] == [replace(row, seconds=0) for row in straight.rows]
-    assert len(straight.rows) == 24
-    assert all(group.fields["eval.metric"] <= 3 for group in straight.pareto())
+    assert len({row.fields["eval.metric"] for row in straight.rows}) == 24
 
 
 def test_a_killed_sweep_ends_with_the_same_table_and_no_point_twice(
