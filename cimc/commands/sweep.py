@@ -104,7 +104,7 @@ def sweep(
             folder=output,
             workers=workers,
             cluster=cluster,
-            progress=lambda done, total: bar(done, total, ""),
+            progress=lambda done, total: bar(done, total, f"{10 * (10 * done // max(total, 1))} % of the points"),
             note=note,
             **settings,
         )
