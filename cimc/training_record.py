@@ -70,6 +70,7 @@ _EMPTY = {
 }
 # Of a layer, in a record of an epoch: the key and what it is called. The first two are shares from 0 to 1.
 CLIPPING = {"clipped_inputs": "clipped inputs", "clipped_codes": "clipped ADC codes"}
+UPDATES = "updates"  # of a layer, since the start
 RANGES = {"input_range": "input range", "weight_range": "weight range"}
 
 
@@ -113,7 +114,7 @@ class Training:
         }
 
     def course(self, layer: str, key: str) -> list[tuple[float, float]]:
-        """(epoch, value) of one of `CLIPPING` or `RANGES`, where it is recorded."""
+        """(epoch, value) of one of `CLIPPING` or `RANGES`, or `UPDATES`, where it is recorded."""
         records = ((record["epoch"], (record.get("layers") or {}).get(layer) or {}) for record in self.epochs)
         return [(float(epoch), float(values[key])) for epoch, values in records if values.get(key) is not None]
 
@@ -146,7 +147,7 @@ def read_training(artifact: Artifact) -> Training | None:
                 float(record[key])
             main_measure(record)
         for layer in training.layers:
-            for key in (*CLIPPING, *RANGES):
+            for key in (*CLIPPING, *RANGES, UPDATES):
                 training.course(layer, key)
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise CimcError(f"the training history of {artifact.model} is damaged ({error!r}); train it again") from None

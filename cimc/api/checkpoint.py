@@ -35,10 +35,12 @@ def checkpoint(
     options: TrainingOptions,
     data: Dataset,
     figures: Mapping[str, Any] | None = None,
+    begun: Mapping[str, Any] | None = None,
 ) -> Artifact:
     """The `.cim` file of a run, with all that it needs to go on, and the images that calibrate its input ranges.
 
-    figures: the closing ones of a complete run (JSON values), kept but for those in `CLOCKED`.
+    figures: the closing ones of a complete run (JSON values), kept but for those in `CLOCKED`. begun: the conductances
+    that it began with, counted (JSON values).
     """
     kept = data.train.take(calibration_index(options.seed, len(data.train))).inputs
     leaves = jax.tree.leaves(run.optimizer)
@@ -57,6 +59,8 @@ def checkpoint(
         "synthetic": data.synthetic,
         "tool": f"cimc {__version__}",
     }
+    if begun:
+        history["begun"] = dict(begun)
     if "layout" in source.history:
         history["layout"] = source.history["layout"]
     if figures is not None:

@@ -8,7 +8,8 @@ from matplotlib.figure import Figure
 
 from cimc.errors import CimcError
 from cimc.files import replacing
-from cimc.report.sweep import Picture, pictures
+from cimc.report.figure import Figure as Numbers
+from cimc.report.sweep import pictures
 from cimc.sweep_result import SweepResult
 
 COLUMNS = 3  # panels beside each other
@@ -32,15 +33,15 @@ def plot_sweep(result: SweepResult, output: str | Path | None = None) -> Figure:
     figure = Figure(figsize=(4.0 * across, 3.2 * down), layout="constrained")
     for index, picture in enumerate(shown):
         axes = figure.add_subplot(down, across, index + 1)
-        axes.set_title(picture.title, fontsize=9, parse_math=False)
-        _DRAWN[picture.kind](axes, picture)
+        axes.set_title(picture.figure.title, fontsize=9, parse_math=False)
+        _DRAWN[picture.kind](axes, picture.figure)
     if output is not None:
         with replacing(Path(output)) as temporary:
             figure.savefig(temporary, format=Path(output).suffix.lstrip(".") or "png", dpi=150)
     return figure
 
 
-def _lines(axes: Axes, picture: Picture) -> None:
+def _lines(axes: Axes, picture: Numbers) -> None:
     _, field, figure, _ = picture.head
     for name in dict.fromkeys(row[0] for row in picture.rows):
         points = [row for row in picture.rows if row[0] == name]
@@ -51,7 +52,7 @@ def _lines(axes: Axes, picture: Picture) -> None:
         axes.legend(fontsize=7)
 
 
-def _cells(axes: Axes, picture: Picture) -> None:
+def _cells(axes: Axes, picture: Numbers) -> None:
     across, up, _ = picture.head
     columns, rows = ([*dict.fromkeys(row[place] for row in picture.rows)] for place in (0, 1))
     found = {(row[1], row[0]): row[2] for row in picture.rows}
@@ -66,7 +67,7 @@ def _cells(axes: Axes, picture: Picture) -> None:
     axes.set(xlabel=across, ylabel=up)
 
 
-def _front(axes: Axes, picture: Picture) -> None:
+def _front(axes: Axes, picture: Numbers) -> None:
     _, up, along, _ = picture.head
     others = [row for row in picture.rows if not row[3]]
     best = sorted((row for row in picture.rows if row[3]), key=lambda row: row[2])
@@ -76,4 +77,4 @@ def _front(axes: Axes, picture: Picture) -> None:
     axes.legend(fontsize=7)
 
 
-_DRAWN: dict[str, Callable[[Axes, Picture], None]] = {"lines": _lines, "cells": _cells, "front": _front}
+_DRAWN: dict[str, Callable[[Axes, Numbers], None]] = {"lines": _lines, "cells": _cells, "front": _front}

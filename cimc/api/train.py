@@ -17,6 +17,7 @@ from cimc.dataset import Dataset
 from cimc.errors import CimcError
 from cimc.files import require_different, require_writable
 from cimc.options import Backward, check_number
+from cimc.report.conductances import programmed_counts
 from runtime.crossbar.xla import use_compilation_cache
 from runtime.system.inputs import check_range, match_data
 from runtime.system.normalize import normalize_layers
@@ -98,12 +99,14 @@ def train(
     if options.policy.compute.on_arrays and not programmed and not keeps:
         state = normalize_layers(state)
     run = start(system, state, options, programmed)
+    on_arrays = options.policy.compute.on_arrays
+    begun = programmed_counts(run.state["conductance"], artifact.chip) if on_arrays else {}
     if resume and output is not None and Path(output).exists():
         run = load_run(read_artifact(output), run, source=artifact, options=options, data=data, path=Path(output))
 
     def contents(run: Run, total: int) -> Artifact:
         closing = training_figures(artifact, run, options, objective) if run.step == total else None
-        return checkpoint(artifact, run, total=total, options=options, data=data, figures=closing)
+        return checkpoint(artifact, run, total=total, options=options, data=data, figures=closing, begun=begun)
 
     def save(run: Run, total: int) -> None:
         if output is not None:

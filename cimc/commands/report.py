@@ -17,9 +17,10 @@ def report(
     ] = None,
     as_json: Json = False,
 ) -> None:
-    """Write one self-contained page: network, array floor plan, pipeline, cost, conductance histograms.
+    """Write one self-contained page: training, network, array floor plan, pipeline, cost, conductance histograms.
 
-    Of a package: how it agrees with float32, what each of its layers loses (export --layers), and its virtual chips.
+    Of a package: how it agrees with float32, what each of its layers loses (export --layers), its virtual chips, and
+    the faults of its die. Every figure can be saved as SVG, and its numbers as CSV.
 
     Example: cimc report lenet1.cim -o report.html
     """
@@ -29,9 +30,9 @@ def report(
     from cimc.files import require_different
     from cimc.package import Package, read_package
     from cimc.report.deployment import read_deployments
-    from cimc.report.losses import package_report
+    from cimc.report.html import write_page
+    from cimc.report.package_page import package_report
     from cimc.report.page import report as artifact_report
-    from cimc.report.page import write_page
     from cimc.report.sweep import sweep_report
     from cimc.sweep_results import is_sweep
 

@@ -11,12 +11,26 @@ import numpy as np
 
 from cimc.durations import time_text
 from cimc.errors import CimcError
-from cimc.report.drawings import PAGE, bars, histogram
+from cimc.report.charts import Distribution, bars, histogram
+from cimc.report.figure import Figure, figures
 from cimc.report.html import section, table
-from cimc.report.svg import BLUE, INK, MUTED, dot, drawing, layer_colour, line, polyline, text, ticks_between
+from cimc.report.svg import (
+    INK,
+    MUTED,
+    SERIES,
+    dot,
+    drawing,
+    fitted,
+    line,
+    polyline,
+    text,
+    text_width,
+    ticks_between,
+)
 
 BINS = 20
-WIDTH, HEIGHT, LEFT, TOP, BASE = PAGE, 300, 60, 30, 250
+WIDTH, HEIGHT, LEFT, NAMES = 700, 260, 60, 200  # pixels, NAMES: of the legend on the right
+TOP, BASE = 12, HEIGHT - 30
 NEEDED = ("measure", "accuracies", "accuracy", "yield")
 
 Deployed = Mapping[str, Any]  # what `cimc deploy --json` prints
@@ -56,25 +70,28 @@ def deployment_section(deployments: Mapping[str, Deployed]) -> str:
     )
     parts = [_histograms(deployments, measure)]
     if any(one.get("aged") for one in deployments.values()):
-        parts += [over_time(deployments, measure), _table(deployments, measure)]
+        parts += [over_time(deployments, measure).html, _table(deployments, measure)]
     return section("Virtual chips", note, *parts) + _worst(deployments)
 
 
 def _histograms(deployments: Mapping[str, Deployed], measure: str) -> str:
     """A histogram a deployment and time, all over the same range."""
-    moments = [("as programmed", next(iter(deployments.values()))["accuracies"])]
-    for name, one in deployments.items():
-        moments += [(f"{time_text(at['seconds'])}, {name}", at["accuracies"]) for at in one.get("aged", ())]
-    low, high = (pick(pick(values) for _, values in moments) for pick in (min, max))
-    high = high if high > low else low + 1e-3
-    drawn = []
-    for index, (title, values) in enumerate(moments):
+    moments = [("as programmed", next(iter(deployments.values()))["accuracies"], 0)]
+    for index, (name, one) in enumerate(deployments.items()):
+        moments += [(f"{time_text(at['seconds'])}, {name}", at["accuracies"], index) for at in one.get("aged", ())]
+    marks = ticks_between(*(pick(pick(values) for _, values, _ in moments) for pick in (min, max)))
+    low, high = marks[0], marks[-1]
+    shown = []
+    for title, values, index in moments:
         counts, _ = np.histogram(values, BINS, (low, high))
-        drawn.append(f"<div>{histogram(title, counts, low, high, '', index)}</div>")
-    return f"<p>Chips by {escape(measure)}</p><div class=cells>{''.join(drawn)}</div>"
+        found = Distribution(counts, low, high, "")
+        shown.append(
+            histogram(f"chips by {measure}: {title}", found, SERIES[index % len(SERIES)], caption=title, cut=False)
+        )
+    return f"<h3>Chips by {escape(measure)}</h3>{figures(shown, 'cells')}"
 
 
-def over_time(deployments: Mapping[str, Deployed], measure: str) -> str:
+def over_time(deployments: Mapping[str, Deployed], measure: str) -> Figure:
     """A line a deployment over the logarithm of time: the mean, with a bar from the worst to the best chip."""
     courses = {
         name: [(math.log10(at["seconds"]), at["accuracies"], at["seconds"]) for at in one.get("aged", ())]
@@ -87,16 +104,21 @@ def over_time(deployments: Mapping[str, Deployed], measure: str) -> str:
 
     def place(x: float, y: float) -> tuple[float, float]:
         across = (x - first) / (last - first) if last > first else 0.5
-        return LEFT + 20 + across * (WIDTH - LEFT - 260), BASE - (y - low) / ((high - low) or 1.0) * (BASE - TOP)
+        return LEFT + 20 + across * (WIDTH - LEFT - NAMES - 60), BASE - (y - low) / ((high - low) or 1.0) * (BASE - TOP)
 
-    parts = [text(4, 14, f"{measure} over time: mean, and from the worst to the best chip", 12)]
+    parts = []
     for mark in marks:
         y = place(first, mark)[1]
-        parts += [line(LEFT, y, WIDTH - 220, y), text(LEFT - 6, y + 4, f"{mark:.4g}", 10, "end", MUTED)]
-    for x, seconds in times.items():
+        parts += [line(LEFT, y, WIDTH - NAMES - 10, y), text(LEFT - 6, y + 4, f"{mark:.4g}", 10, "end", MUTED)]
+    edge = -math.inf
+    for x, seconds in sorted(times.items()):
+        reach = text_width(time_text(seconds), 10) / 2
+        if place(x, low)[0] - reach < edge + 4:
+            continue  # its name would lie over that before it
+        edge = place(x, low)[0] + reach
         parts.append(text(place(x, low)[0], BASE + 18, time_text(seconds), 10, "middle", MUTED))
     for index, (name, course) in enumerate(courses.items()):
-        colour, shift = layer_colour(index), 3.0 * (index - (len(courses) - 1) / 2)
+        colour, shift = SERIES[index % len(SERIES)], 4.0 * (index - (len(courses) - 1) / 2)
         points = [place(x, float(np.mean(found))) for x, found, _ in course]
         points = [(x + shift, y) for x, y in points]
         if len(points) > 1:
@@ -105,9 +127,17 @@ def over_time(deployments: Mapping[str, Deployed], measure: str) -> str:
             ends = [place(at, end)[1] for end in (min(found), max(found))]
             parts += [line(x, ends[0], x, ends[1], colour, 2)]
             parts.append(dot(x, y, 3.5, colour, f"{name}, {time_text(seconds)}: {np.mean(found):.4f}"))
-        parts += [dot(WIDTH - 200, TOP + 8 + 20 * index, 4, colour, name)]
-        parts.append(text(WIDTH - 190, TOP + 12 + 20 * index, name, 11, "start", INK))
-    return drawing(WIDTH, HEIGHT, parts, f"{measure} over time")
+        y = TOP + 8 + 20 * index
+        parts += [dot(WIDTH - NAMES, y, 4, colour, name)]
+        parts.append(text(WIDTH - NAMES + 10, y + 4, fitted(name, NAMES - 12), 11, "start", INK))
+    title = f"{measure} over time: mean, and from the worst to the best chip"
+    rows = [
+        (name, seconds, chip, value)
+        for name, course in courses.items()
+        for _, found, seconds in course
+        for chip, value in enumerate(found)
+    ]
+    return Figure(title, drawing(WIDTH, HEIGHT, parts, title), ["deployment", "seconds", "chip", measure], rows)
 
 
 def _table(deployments: Mapping[str, Deployed], measure: str) -> str:
@@ -126,19 +156,19 @@ def _table(deployments: Mapping[str, Deployed], measure: str) -> str:
 
 def _worst(deployments: Mapping[str, Deployed]) -> str:
     """By layer, the worst chip's share of the error that each layer makes by itself; where it was looked for."""
-    parts = []
+    shown = []
     for name, one in deployments.items():
         layers = (one.get("worst") or {}).get("layers") or {}
-        shown = [
+        errors = [
             (layer, 10 ** (-found["own_snr_db"] / 20), f"{found['own_snr_db']:.1f} dB")
             for layer, found in layers.items()
             if found.get("own_snr_db") is not None
         ]
-        if shown:
+        if errors:
             worst = one["worst"]
-            title = f"{escape(name)}: chip {worst['chip']}, {worst['value']:.4f}, {worst['stuck_share']:.2%} stuck"
-            parts.append(f"<div><p>{title}</p>{bars(shown, BLUE)}</div>")
-    if not parts:
+            title = f"{name}: chip {worst['chip']}, {worst['value']:.4f}, {worst['stuck_share']:.2%} stuck"
+            shown.append(bars(title, errors, "error relative to the output"))
+    if not shown:
         return ""
     note = "The error that each layer makes by itself, relative to its output, and its SNR."
-    return section("Layers of the worst chip", note, f"<div class=side>{''.join(parts)}</div>")
+    return section("Layers of the worst chip", note, figures(shown))

@@ -1,39 +1,23 @@
-"""The report of a package: its agreement with float32, and for every layer the SNR and the causes of its loss."""
+"""The report's sections on losses of a package: its agreement with float32, and for every layer SNR and causes."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from html import escape
-from types import MappingProxyType
 from typing import Any
 
-from cimc.package import Package
-from cimc.report.deployment import Deployed, deployment_section
-from cimc.report.drawings import NAMES, PAGE
-from cimc.report.html import section, table
-from cimc.report.page import page_of
-from cimc.report.svg import MUTED, drawing, layer_colour, line, rectangle, shortened, text, ticks
+from cimc.report.figure import Figure
+from cimc.report.floor_plan import PAGE
+from cimc.report.html import key, legend, section, table
+from cimc.report.svg import INK, MUTED, drawing, fitted, layer_colour, line, rectangle, text, ticks
+from cimc.report.timeline import NAMES
 
 CONDITIONS = {"noise_off": "without noise", "noise_on": "one virtual chip, with noise"}
 LANE = 20  # pixels a layer
 
 
-def package_report(package: Package, deployments: Mapping[str, Deployed] = MappingProxyType({})) -> str:
-    """The page: HTML without scripts and without any reference to another file.
-
-    deployments: of the package, by name (`cimc.report.deployment.read_deployments`).
-    """
-    notes, title = package.notes, f"{package.model} for {package.chip.name}"
-    return page_of(
-        title,
-        [
-            f"<h1>{escape(title)}</h1><p class=note>{escape(package.chip.description)}</p>",
-            _agreement(notes["agreement"]) if "agreement" in notes else "",
-            _layers(notes.get("layers")),
-            deployment_section(deployments),
-        ],
-    )
-
-
-def _agreement(agreement: Mapping[str, Any]) -> str:
+def agreement_section(agreement: Mapping[str, Any] | None) -> str:
+    """The section as HTML; nothing where it was not measured."""
+    if agreement is None:
+        return ""
     rows = [
         (
             f"{escape(output)}, {condition}",
@@ -47,23 +31,21 @@ def _agreement(agreement: Mapping[str, Any]) -> str:
     return section("Agreement", note, table(["output", "same largest entry", "SNR"], rows))
 
 
-def _layers(layers: Mapping[str, Any] | None) -> str:
+def losses_section(layers: Mapping[str, Any] | None) -> str:
+    """The section as HTML."""
     if not layers:
-        return section("Layers", "What each layer loses is not known: export with --layers to find it.")
+        return section("Losses by layer", "What each layer loses is not known: export with --layers to find it.")
     causes = list(dict.fromkeys(cause for found in layers.values() for cause in found.get("causes", {})))
-    legend = "".join(
-        f'<div><span class=key style="background:{layer_colour(index)}"></span>{escape(cause)}</div>'
-        for index, cause in enumerate(causes)
-    )
     note = (
         "The longer a bar, the less a layer loses by itself: its SNR against float32 with exact inputs, on one virtual "
-        "chip with noise. Colours share out the error by cause, found by switching each effect off; the black line "
+        "chip with noise. Colours share out the error by cause, found by switching each effect off; the dark mark "
         "is the SNR up to there. Point at a part for its share."
     )
-    return section("Layers", note, f"<div class=legend>{legend}</div>", losses_drawing(layers, causes))
+    named = legend(key(index, escape(cause)) for index, cause in enumerate(causes))
+    return section("Losses by layer", note, named, losses_figure(layers, causes).html)
 
 
-def losses_drawing(layers: Mapping[str, Any], causes: list[str]) -> str:
+def losses_figure(layers: Mapping[str, Any], causes: Sequence[str]) -> Figure:
     """A bar a layer, as long as its SNR alone, in parts by cause; a mark at the SNR up to there."""
     known = [found[key] for found in layers.values() for key in ("own_snr_db", "snr_db") if found[key] is not None]
     steps = ticks(max([*known, 1.0]))
@@ -77,21 +59,31 @@ def losses_drawing(layers: Mapping[str, Any], causes: list[str]) -> str:
         ]
     for index, (name, found) in enumerate(layers.items()):
         y, own = index * LANE, found["own_snr_db"]
-        parts.append(text(NAMES - 8, y + 14, shortened(name, 34), 11, "end"))
+        parts.append(text(NAMES - 8, y + 14, fitted(name, NAMES - 12), 11, "end"))
         parts += _bar(y, max(own or 0.0, 0.0) * per_db, found, causes)
         if found["snr_db"] is not None:
             x = NAMES + max(found["snr_db"], 0.0) * per_db
             parts.append(
-                rectangle(x - 1, y + 1, 2, LANE - 2, "#000000", title=f"{name}: {found['snr_db']:.1f} dB up to here")
+                rectangle(x - 1, y + 1, 2, LANE - 2, INK, title=f"{name}: {found['snr_db']:.1f} dB up to here")
             )
         if own is not None:
             parts.append(text(NAMES + max(own, 0.0) * per_db + 6, y + 14, f"{own:.1f} dB", 10, "start", MUTED))
-    return drawing(PAGE, LANE * len(layers) + 20, parts, "SNR and causes of every layer")
+    rows = [
+        (name, found["own_snr_db"], found["snr_db"], *(_share(found, cause) for cause in causes))
+        for name, found in layers.items()
+    ]
+    head = ["layer", "own SNR (dB)", "SNR up to here (dB)", *(f"share of {cause}" for cause in causes)]
+    title = "SNR and causes of every layer"
+    return Figure(title, drawing(PAGE, LANE * len(layers) + 20, parts, title), head, rows)
 
 
-def _bar(y: float, width: float, found: Mapping[str, Any], causes: list[str]) -> list[str]:
+def _share(found: Mapping[str, Any], cause: str) -> float:
+    return float(found.get("causes", {}).get(cause, {}).get("share", 0.0))
+
+
+def _bar(y: float, width: float, found: Mapping[str, Any], causes: Sequence[str]) -> list[str]:
     """The parts of a bar; shares below 0 have none, and the others fill it."""
-    shares = {cause: max(found.get("causes", {}).get(cause, {}).get("share", 0.0), 0.0) for cause in causes}
+    shares = {cause: max(_share(found, cause), 0.0) for cause in causes}
     total, x, parts = sum(shares.values()) or 1.0, float(NAMES), []
     for index, (cause, share) in enumerate(shares.items()):
         if share:

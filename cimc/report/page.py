@@ -1,68 +1,30 @@
 """`cimc report`: one self-contained HTML page about a `.cim` file - training, network, arrays, cost, conductances."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
 from html import escape
-from pathlib import Path
-
-import numpy as np
-import numpy.typing as npt
 
 from cimc.artifact import Artifact
 from cimc.chip import Chip
-from cimc.files import replacing
 from cimc.mapping import Mapping
-from cimc.report.drawings import bars, floor_plan, histogram, timeline
-from cimc.report.graph import network_drawing
-from cimc.report.html import section, table
-from cimc.report.svg import BLUE, INK, LINE, MUTED, ORANGE, duration, energy, layer_colour
+from cimc.report.charts import bars
+from cimc.report.conductances import conductance_section
+from cimc.report.figure import figures
+from cimc.report.floor_plan import floor_plan
+from cimc.report.graph import network_figure
+from cimc.report.html import key, legend, meter, page_of, section, short_name, table, tiles
+from cimc.report.svg import BLUE, ORANGE, duration, energy
+from cimc.report.timeline import timeline
 from cimc.report.tradeoff import tradeoff_section
 from cimc.report.training import training_section
 from cimc.schedule import Schedule
-from cimc.units import device_targets
-from runtime.system.weight_range import best_column_ranges
 
-BINS = 64
-MOST_WEIGHTS = 1_000_000  # of a larger layer every n-th is counted
+MOST_BARS = 16  # layers
 SHORT = 0.005  # of the latency: shorter steps of the critical path are left out
-STYLE = f"""
-body {{ font: 14px/1.5 system-ui, "Segoe UI", Roboto, "Helvetica Neue", sans-serif; color: {INK}; background: #fff;
-  margin: 0 auto; max-width: 1180px; padding: 24px; }}
-h1 {{ font-size: 24px; margin: 0; }} h2 {{ font-size: 18px; margin: 40px 0 4px; }} p {{ margin: 4px 0 12px; }}
-.note {{ color: {MUTED}; }} svg {{ display: block; font-family: inherit; max-width: 100%; height: auto; }}
-svg .b {{ pointer-events: none; }}
-.tiles {{ display: flex; flex-wrap: wrap; gap: 10px; margin: 16px 0; }}
-.tile {{ border: 1px solid {LINE}; border-radius: 6px; padding: 8px 14px; min-width: 104px; }}
-.tile b {{ display: block; font-size: 18px; font-weight: 600; }} .tile span {{ color: {MUTED}; font-size: 12px; }}
-table {{ border-collapse: collapse; font-size: 13px; }} th, td {{ padding: 3px 10px; text-align: right; }}
-th {{ color: {MUTED}; font-weight: 500; border-bottom: 1px solid {LINE}; vertical-align: bottom; }}
-th:first-child, td:first-child, .left {{ text-align: left; }} tbody tr:nth-child(even) {{ background: #f7f9fa; }}
-tr.total td {{ border-top: 1px solid {LINE}; font-weight: 600; background: #fff; }}
-.scroll {{ max-height: 860px; overflow: auto; border: 1px solid {LINE}; border-radius: 6px; padding: 14px; }}
-.scroll svg {{ max-width: none; margin: 0 auto; }}
-.key {{ display: inline-block; width: 11px; height: 11px; border-radius: 2px; margin-right: 6px; }}
-.legend {{ columns: 4; font-size: 12px; margin: 10px 0; }}
-.legend div {{ break-inside: avoid; overflow-wrap: anywhere; }}
-.meter {{ display: inline-block; width: 70px; height: 8px; background: #eef1f4; margin-left: 8px; border-radius: 2px; }}
-.meter i {{ display: block; height: 8px; background: {BLUE}; border-radius: 2px; }}
-.side {{ display: flex; flex-wrap: wrap; gap: 28px; }} .cells {{ display: flex; flex-wrap: wrap; gap: 12px; }}
-.side > div {{ margin-bottom: 16px; }}
-@media print {{ .scroll {{ max-height: none; }} }}
-"""
-
-
-def write_page(page: str, output: str | Path) -> None:
-    """Write a page. Raises CimcError when `output` cannot be written."""
-    with replacing(Path(output)) as temporary:
-        temporary.write_text(page, encoding="utf-8")
 
 
 def report(artifact: Artifact) -> str:
     """The page: HTML without scripts and without any reference to another file."""
     mapping, chip = artifact.mapping, artifact.chip
-    title = f"{artifact.model} on {chip.name}"
     sections = [
-        f"<h1>{escape(title)}</h1><p class=note>{escape(chip.description)}</p>",
         _summary(artifact),
         tradeoff_section(artifact),
         training_section(artifact),
@@ -70,40 +32,35 @@ def report(artifact: Artifact) -> str:
             "Network",
             "Crossbar layers have a coloured number, which marks them throughout this page; beside it the size of the "
             "output of one input and the digital operators that follow. Grey boxes are digital.",
-            f"<div class=scroll>{network_drawing(artifact.network, [layer.name for layer in mapping.layers])}</div>",
+            network_figure(artifact.network, [layer.name for layer in mapping.layers]).html,
         ),
-        section("Arrays", _arrays_note(artifact), floor_plan(mapping, chip), _legend(mapping)),
+        arrays_section(mapping, chip),
         _placement(mapping, chip),
-        section("Pipeline", _pipeline_note(mapping), timeline(mapping), _limits(mapping.schedule)),
+        section("Pipeline", _pipeline_note(mapping), timeline(mapping).html, _limits(mapping.schedule)),
         _critical_path(mapping.schedule),
-        section("Cost by component", _component_note(mapping), _components(mapping)),
-        section("Cost by layer", "One image; arrays with their converters.", _layers(mapping)),
-        _conductances(artifact),
+        cost_sections(mapping),
+        conductance_section(artifact),
     ]
-    return page_of(title, sections)
+    return page_of(f"{artifact.model} on {chip.name}", chip.description, sections)
 
 
-def page_of(title: str, sections: Sequence[str]) -> str:
-    """The whole page, of sections in HTML."""
-    return (
-        f'<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8"><title>{escape(title)}</title>'
-        f"<style>{STYLE}</style></head>\n<body>\n{''.join(sections)}\n</body></html>\n"
+def arrays_section(mapping: Mapping, chip: Chip) -> str:
+    """The floor plan of the arrays, as HTML."""
+    return section("Arrays", _arrays_note(mapping, chip), floor_plan(mapping, chip).html, _legend(mapping))
+
+
+def cost_sections(mapping: Mapping) -> str:
+    """Energy and area by component, and all costs by layer, as HTML."""
+    return section("Cost by component", _component_note(mapping), _components(mapping)) + section(
+        "Cost by layer", "One image; arrays with their converters.", _layer_bars(mapping), _layers(mapping)
     )
-
-
-def _meter(share: float) -> str:
-    return f'{share:.0%}<span class=meter><i style="width:{100 * min(1.0, share):.1f}%"></i></span>'
-
-
-def _key(index: int) -> str:
-    return f'<span class=key style="background:{layer_colour(index)}"></span>{index + 1}'
 
 
 def _summary(artifact: Artifact) -> str:
     mapping, cost, chip = artifact.mapping, artifact.mapping.cost, artifact.chip
     schedule = mapping.schedule
     area = sum(component.area_mm2 or 0.0 for component in cost.components)
-    tiles = [
+    shown = [
         (f"{cost.crossbars:,}", f"arrays of {chip.array.rows} x {chip.array.columns}"),
         (f"{mapping.chips}", "chips" if mapping.chips > 1 else "chip"),
         (f"{cost.utilization:.0%}", "of their devices in use"),
@@ -114,8 +71,7 @@ def _summary(artifact: Artifact) -> str:
         (energy(cost.spent_mj), "energy of one input"),
     ]
     if area:
-        tiles.append((f"{area:.3g} mm²", "area"))
-    shown = "".join(f"<div class=tile><b>{escape(value)}</b><span>{escape(name)}</span></div>" for value, name in tiles)
+        shown.append((f"{area:.3g} mm²", "area"))
     lines = []
     if mapping.result is not None:
         result = mapping.result
@@ -132,11 +88,10 @@ def _summary(artifact: Artifact) -> str:
         )
     if schedule is None:
         lines.append("Time and energy are those of the arrays: digital operators and data movement are not counted.")
-    return f"<div class=tiles>{shown}</div><p>{escape(' '.join(lines))}</p>"
+    return tiles(shown) + (f"<p>{escape(' '.join(lines))}</p>" if lines else "")
 
 
-def _arrays_note(artifact: Artifact) -> str:
-    mapping, chip = artifact.mapping, artifact.chip
+def _arrays_note(mapping: Mapping, chip: Chip) -> str:
     physical = f", each {mapping.physical_per_array} physical ones," if mapping.physical_per_array > 1 else ""
     cores = f" on {len(set(mapping.placement.cores))} of {chip.cores.count} cores" if mapping.placement else ""
     turns = f" in {len(mapping.segments)} segments, one after the other on the chip" if mapping.segments else ""
@@ -148,12 +103,14 @@ def _arrays_note(artifact: Artifact) -> str:
 
 
 def _legend(mapping: Mapping) -> str:
-    entries = "".join(
-        f"<div>{_key(index)} {escape(layer.name)}: {_arrays(cost.arrays // mapping.physical_per_array)}, "
-        f"{cost.utilization:.0%} full</div>"
+    return legend(
+        key(
+            index,
+            f"{index + 1} {short_name(layer.name, 24)}: {_arrays(cost.arrays // mapping.physical_per_array)}, "
+            f"{cost.utilization:.0%} full",
+        )
         for index, (layer, cost) in enumerate(zip(mapping.layers, mapping.cost.layers, strict=True))
     )
-    return f"<div class=legend>{entries}</div>"
 
 
 def _arrays(count: int) -> str:
@@ -188,8 +145,8 @@ def _limits(schedule: Schedule | None) -> str:
     if schedule is None:
         return ""
     rows = [
-        (escape(limit.kind), f"<span class=left>{escape(limit.where)}</span>", duration(limit.busy_ns),
-         _meter(limit.busy_ns / schedule.interval_ns if schedule.interval_ns else 0.0))
+        (escape(limit.kind), f"<span class=left>{short_name(limit.where)}</span>", duration(limit.busy_ns),
+         meter(limit.busy_ns / schedule.interval_ns if schedule.interval_ns else 0.0))
         for limit in schedule.limits
     ]  # fmt: skip
     note = f"What sets the interval of {duration(schedule.interval_ns)}: the busiest resource of each kind."
@@ -201,10 +158,10 @@ def _critical_path(schedule: Schedule | None) -> str:
         return ""
     steps = [s for s in schedule.critical_path if s.stop_ns - s.start_ns >= SHORT * schedule.latency_ns]
     rows = [
-        (escape(step.stage), escape(step.layer),
+        (short_name(step.stage, 36), short_name(step.layer, 36),
          f"{step.first_row} to {step.last_row}" if step.last_row > step.first_row else f"{step.first_row}",
          duration(step.start_ns), duration(step.stop_ns - step.start_ns),
-         _meter((step.stop_ns - step.start_ns) / schedule.latency_ns))
+         meter((step.stop_ns - step.start_ns) / schedule.latency_ns))
         for step in steps
     ]  # fmt: skip
     short = len(schedule.critical_path) - len(steps)
@@ -223,10 +180,26 @@ def _components(mapping: Mapping) -> str:
     cost = mapping.cost
     spent = [(c.name, c.energy_mj or 0.0, _or_silent(c.energy_mj, energy)) for c in cost.components]
     area = [(c.name, c.area_mm2 or 0.0, _or_silent(c.area_mm2, _square)) for c in cost.components]
-    parts = [f"<div><b>Energy</b>{bars(spent or [('arrays', cost.energy_mj, energy(cost.energy_mj))])}</div>"]
+    shown = [bars("energy by component", spent or [("arrays", cost.energy_mj, energy(cost.energy_mj))], "mJ")]
     if any(value for _, value, _ in area):
-        parts.append(f"<div><b>Area</b>{bars(area, ORANGE)}</div>")
-    return f"<div class=side>{''.join(parts)}</div>"
+        shown.append(bars("area by component", area, "mm²", ORANGE))
+    return figures(shown)
+
+
+def _layer_bars(mapping: Mapping) -> str:
+    """Time and energy of the layers as bars; of many layers, those that take most."""
+    numbered = [(f"{index + 1} {layer.name}", layer) for index, layer in enumerate(mapping.cost.layers)]
+    few = len(numbered) <= MOST_BARS
+    shown = []
+    for title, unit, show, colour in (
+        ("time", "latency_ms", lambda ms: duration(ms * 1e6), BLUE),
+        ("energy", "energy_mj", energy, ORANGE),
+    ):
+        rows = [(name, getattr(layer, unit), show(getattr(layer, unit))) for name, layer in numbered]
+        most = rows if few else sorted(rows, key=lambda row: -row[1])[:MOST_BARS]
+        of = "layer" if few else f"layer, the {MOST_BARS} largest of {len(rows)}"
+        shown.append(bars(f"{title} by {of}", most, unit.rpartition("_")[2].replace("mj", "mJ"), colour))
+    return figures(shown)
 
 
 def _or_silent(value: float | None, shown: object) -> str:
@@ -242,12 +215,12 @@ def _layers(mapping: Mapping) -> str:
     time = sum(layer.latency_ms for layer in cost.layers) or 1.0
     spent = sum(layer.energy_mj for layer in cost.layers) or 1.0
     rows = [
-        (f"{_key(index)} {escape(layer.name)}", f"{layer.rows} x {layer.columns}",
+        (key(index, f"{index + 1} {short_name(layer.name, 36)}"), f"{layer.rows} x {layer.columns}",
          f"{len(layer.row_bounds)} x {len(layer.column_bounds)}",
          layer.at_once, str(layer.copies), f"{figures.arrays:,}",
-         _meter(figures.utilization), f"{figures.positions:,}", f"{figures.tile_ops:,}",
-         duration(figures.latency_ms * 1e6), _meter(figures.latency_ms / time),
-         energy(figures.energy_mj), _meter(figures.energy_mj / spent))
+         meter(figures.utilization), f"{figures.positions:,}", f"{figures.tile_ops:,}",
+         duration(figures.latency_ms * 1e6), meter(figures.latency_ms / time),
+         energy(figures.energy_mj), meter(figures.energy_mj / spent))
         for index, (layer, figures) in enumerate(zip(mapping.layers, cost.layers, strict=True))
     ]  # fmt: skip
     head = [
@@ -269,67 +242,3 @@ def _layers(mapping: Mapping) -> str:
              f"{cost.mvm_positions:,}", f"{cost.tile_ops:,}", duration(cost.latency_ms * 1e6), "",
              energy(cost.energy_mj), ""]  # fmt: skip
     return table(head, rows, total)
-
-
-@dataclass(frozen=True)
-class Distribution:
-    """Counts of one layer's devices in BINS bins from low to high."""
-
-    counts: npt.NDArray[np.int64]
-    low: float
-    high: float
-    unit: str
-
-
-def _conductances(artifact: Artifact) -> str:
-    chip = artifact.chip
-    trained = any(name.startswith("conductance/") for name in artifact.state)
-    if trained:
-        title, note = "Conductances", "The trained devices"
-    elif chip.not_simulated is None:
-        title, note = "Conductances", "The targets of the devices; the file holds no trained ones"
-    else:
-        title, note = (
-            "Weights",
-            f"How this chip holds a weight ({chip.not_simulated}) is not simulated: weights instead",
-        )
-    shown = [
-        (f"{index + 1} {layer.name}", found, index)
-        for index, layer in enumerate(artifact.mapping.layers)
-        if (found := distribution(artifact, layer.name)) is not None
-    ]
-    drawings = "".join(
-        f"<div>{histogram(name, found.counts, found.low, found.high, found.unit, index)}</div>"
-        for name, found, index in shown
-    )
-    return section(
-        title,
-        f"{note}. A bar that would hide all others, such as the idle devices, is cut; its share stands beside it.",
-        f"<div class=cells>{drawings}</div>",
-    )
-
-
-def distribution(artifact: Artifact, layer: str) -> Distribution | None:
-    """Conductances of a layer's devices over the chip's range; None when the file holds none of them.
-
-    Trained ones, else targets as `eval` and `export` begin with, before they fit scales to data, else (for a chip whose
-    weights the runtime does not simulate) the weights themselves.
-    """
-    chip = artifact.chip
-    values = artifact.state.get(f"conductance/{layer}")
-    if values is None:
-        initializer = artifact.network.graph.initializers.get(f"{layer}.weight")
-        if initializer is None or initializer.const_value is None:
-            return None
-        weight = initializer.const_value.numpy()
-        step = -(-weight.size // MOST_WEIGHTS)
-        part = np.asarray(weight[:: min(step, len(weight))], np.float32)
-        if chip.not_simulated is not None:
-            largest = float(np.max(np.abs(part), initial=0.0)) or 1.0
-            counts, _ = np.histogram(part, BINS, (-largest, largest))
-            return Distribution(counts, -largest, largest, "")
-        values = device_targets(part, best_column_ranges(part, chip), chip)
-    low, high = chip.cell.conductance_min_uS, chip.cell.conductance_max_uS
-    low, high = min(low, float(values.min())), max(high, float(values.max()))
-    counts, _ = np.histogram(values, BINS, (low, high))
-    return Distribution(counts, low, high, "µS")

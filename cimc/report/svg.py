@@ -4,8 +4,24 @@ import math
 from collections.abc import Iterable, Sequence
 from html import escape
 
-INK, MUTED, LINE, PAPER = "#1f2933", "#66727f", "#d5dbe1", "#ffffff"
-BLUE, ORANGE, GREY, UNUSED = "#2a6fbb", "#d9762b", "#9aa5b1", "#eef1f4"
+# Colours by name, on light and on dark paper. Drawings name them as variables of the page's style sheet.
+LIGHT = {
+    "ink": "#1f2933", "muted": "#5a6672", "line": "#d5dbe1", "paper": "#ffffff", "stripe": "#f4f6f8",
+    "unused": "#e6eaee", "link": "#1f5fa6", "grey": "#8592a0", "blue": "#2a6fbb", "orange": "#c7611a",
+    "green": "#2f8557", "purple": "#8250c4", "red": "#c03a4b", "teal": "#16808d",
+}  # fmt: skip
+DARK = {
+    "ink": "#e4e9ee", "muted": "#a3b0bd", "line": "#3a444e", "paper": "#14191e", "stripe": "#1b2127",
+    "unused": "#2b343d", "link": "#84b9f5", "grey": "#7d8a98", "blue": "#5b9fe8", "orange": "#ee9350",
+    "green": "#58bd86", "purple": "#b08ef0", "red": "#f07a88", "teal": "#4cbccb",
+}  # fmt: skip
+INK, MUTED, LINE, PAPER = "var(--ink)", "var(--muted)", "var(--line)", "var(--paper)"
+BLUE, ORANGE, GREY, UNUSED = "var(--blue)", "var(--orange)", "var(--grey)", "var(--unused)"
+# Of lines in a chart, each readable on the paper.
+SERIES = tuple(f"var(--{name})" for name in ("blue", "orange", "green", "purple", "red", "teal"))
+ON_COLOUR = LIGHT["ink"]  # of text on the colour of a layer
+# Widths of characters over the font size, those of DejaVu Sans, which is among the widest that a system may use.
+_NARROW, _WIDE, _WIDEST = set("ijl.,:;|!' ()[]/ftrI-"), set("mwMW%@—…"), 1.02
 _GOLDEN_ANGLE = 137.508  # neighbours in a list get hues far apart
 
 
@@ -25,11 +41,6 @@ def layer_colour(index: int) -> str:
     return "#" + "".join(f"{round(255 * _gamma(min(1.0, max(0.0, part)))):02x}" for part in linear)
 
 
-def pale(colour: str) -> str:
-    """A colour `#rrggbb` mixed with four parts of white."""
-    return "#" + "".join(f"{(int(colour[place : place + 2], 16) + 4 * 255) // 5:02x}" for place in (1, 3, 5))
-
-
 def _gamma(linear: float) -> float:
     return 12.92 * linear if linear <= 0.0031308 else 1.055 * linear ** (1 / 2.4) - 0.055
 
@@ -39,15 +50,24 @@ def drawing(width: float, height: float, parts: Iterable[str], label: str) -> st
     body = "\n".join(parts)
     return (
         f'<svg xmlns="http://www.w3.org/2000/svg" width="{width:.0f}" height="{height:.0f}" '
-        f'viewBox="0 0 {width:.0f} {height:.0f}" role="img" aria-label="{escape(label)}">\n{body}\n</svg>'
+        f'viewBox="0 0 {width:.0f} {height:.0f}" font-family="Helvetica, Arial, sans-serif" role="img" '
+        f'aria-label="{escape(label)}">\n{body}\n</svg>'
     )
 
 
 def rectangle(
-    x: float, y: float, width: float, height: float, fill: str, stroke: str = "", title: str = "", radius: float = 0
+    x: float,
+    y: float,
+    width: float,
+    height: float,
+    fill: str,
+    stroke: str = "",
+    title: str = "",
+    radius: float = 0,
+    opacity: float = 1,
 ) -> str:
-    """A rectangle; `title` shows under the pointer."""
-    outline = f' stroke="{stroke}"' if stroke else ""
+    """A rectangle; `title` shows under the pointer. opacity: of its fill."""
+    outline = (f' fill-opacity="{opacity:.3g}"' if opacity < 1 else "") + (f' stroke="{stroke}"' if stroke else "")
     corner = f' rx="{radius:g}"' if radius else ""
     shape = f'<rect x="{x:.2f}" y="{y:.2f}" width="{width:.2f}" height="{height:.2f}" fill="{fill}"{outline}{corner}'
     return f"{shape}><title>{escape(title)}</title></rect>" if title else f"{shape}/>"
@@ -82,6 +102,27 @@ def shortened(content: str, characters: int) -> str:
         return content
     head = (characters - 1) // 2
     return f"{content[:head]}…{content[len(content) - (characters - 1 - head) :]}"
+
+
+def text_width(content: str, size: float) -> float:
+    """Pixels that a text takes at most, in the fonts that systems usually have."""
+    return size * sum(map(_width, content))
+
+
+def _width(character: str) -> float:
+    if character in _NARROW:
+        return 0.42
+    if character in _WIDE or ord(character) >= 0x1100:  # Chinese, Japanese, Korean and what is as wide
+        return _WIDEST
+    return 0.76 if character.isupper() else 0.64
+
+
+def fitted(content: str, width: float, size: float = 11) -> str:
+    """The text, its middle replaced by an ellipsis as far as it would be wider than that many pixels."""
+    characters = len(content)
+    while characters > 1 and text_width(shortened(content, characters), size) > width:
+        characters -= 1
+    return shortened(content, characters)
 
 
 def duration(ns: float) -> str:

@@ -9,18 +9,20 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from cimc.api.sweep import read_sweep
-from cimc.report.html import section, table
-from cimc.report.page import page_of
+from cimc.report.figure import Figure, figures
+from cimc.report.html import page_of, section, table
 from cimc.report.svg import (
     BLUE,
     GREY,
     INK,
     MUTED,
     ORANGE,
+    SERIES,
     dot,
     drawing,
     line,
     polyline,
+    rectangle,
     shortened,
     text,
     ticks_between,
@@ -32,38 +34,34 @@ from cimc.sweep_values import canonical, value_text
 WIDTH, HEIGHT, LEFT, TOP, RIGHT, BASE = 380, 230, 56, 18, 366, 190
 CELL, NAMES = 54, 78  # pixels of a heat map
 MOST_LINES, MOST_MARKS, MOST_CELLS = 6, 8, 16
-COLOURS = (BLUE, ORANGE, "#2f8557", "#8250c4", "#c03a4b", "#16808d")
 
 
 class Picture(NamedTuple):
-    """A drawing, and the numbers behind it as a table; kind: lines, cells or front."""
+    """A figure; kind: lines, cells or front."""
 
     kind: str
-    title: str
-    svg: str
-    head: list[str]
-    rows: list[list[Any]]
+    figure: Figure
 
 
 def sweep_report(folder: str | Path) -> str:
     """The page of a sweep's folder, also of one that is not complete. Raises CimcError where it holds none."""
     result = read_sweep(folder)
     title = f"Sweep of {result.name}"
-    return page_of(title, [f"<h1>{escape(title)}</h1>", *sweep_sections(result)])
+    return page_of(title, f"{len(result.groups)} points, {len(result.rows)} rows.", sweep_sections(result))
 
 
 def sweep_sections(result: SweepResult) -> list[str]:
     """The sections of the page, as HTML."""
     shown = pictures(result)
-    drawn = "".join(f"<div><b>{escape(one.title)}</b>{one.svg}</div>" for one in shown)
+    drawn = figures(picture.figure for picture in shown)
     head, rows = result.table()
     aims = ", ".join(map(str, result.aims()))
     note = (
-        f"{len(result.groups)} points, {len(result.rows)} rows; objectives: {aims or 'none'}. Lines and cells are "
+        f"Objectives: {aims or 'none'}. Lines and cells are "
         "means over seeds and over the fields that are not shown, bars one standard deviation of them. "
         + ("" if result.complete else "The sweep is not complete: the same command goes on. ")
     )
-    sections = [section("Pictures", note, f"<div class=side>{drawn}</div>")] if shown else []
+    sections = [section("Pictures", note, drawn)] if shown else []
     if result.failed:
         reasons = {row.error or "": point_text(row.fields) for row in reversed(result.failed)}
         listed = [[escape(reason), escape(fields)] for reason, fields in reasons.items()]
@@ -104,7 +102,7 @@ def lines(groups: Sequence[Group], field: str, figure: str, varied: Sequence[str
     across = _Across(values)
     parts = _axes(ups, across, f"{figure.replace('_', ' ')} by {field}")
     for index, (name, points) in enumerate(series.items()):
-        colour = COLOURS[index % len(COLOURS)]
+        colour = SERIES[index % len(SERIES)]
         placed = [
             (across.place(value), _up(mean, ups), _up(mean - sd, ups), _up(mean + sd, ups))
             for value, mean, sd in points
@@ -119,7 +117,7 @@ def lines(groups: Sequence[Group], field: str, figure: str, varied: Sequence[str
             parts.append(text(RIGHT, TOP + 12 * index + 10, shortened(name, 34), 10, "end", colour))
     title = f"{figure.replace('_', ' ')} by {field}"
     rows = [[name, _plain(value), mean, sd] for name, points in series.items() for value, mean, sd in points]
-    return Picture("lines", title, drawing(WIDTH, HEIGHT, parts, title), ["line", field, figure, "sd"], rows)
+    return Picture("lines", Figure(title, drawing(WIDTH, HEIGHT, parts, title), ["line", field, figure, "sd"], rows))
 
 
 def heat_map(groups: Sequence[Group], across: str, up: str, figure: str) -> Picture:
@@ -137,10 +135,8 @@ def heat_map(groups: Sequence[Group], across: str, up: str, figure: str) -> Pict
     for (row, column), value in found.items():
         x, y = NAMES + CELL * column, base - 26 * (row + 1)
         depth = 0.08 + 0.52 * (value - low) / ((high - low) or 1.0)
-        parts.append(
-            f'<rect x="{x}" y="{y}" width="{CELL - 2}" height="24" fill="{BLUE}" fill-opacity="{depth:.3f}">'
-            f"<title>{escape(f'{across} {value_text(columns[column])}, {up} {value_text(rows[row])}')}</title></rect>"
-        )
+        label = f"{across} {value_text(columns[column])}, {up} {value_text(rows[row])}: {value:.5g}"
+        parts.append(rectangle(x, y, CELL - 2, 24, BLUE, "", label, opacity=depth))
         parts.append(text(x + CELL / 2 - 1, y + 16, f"{value:.4g}", 10, "middle", INK))
     for row, value in enumerate(rows):
         parts.append(text(NAMES - 6, base - 26 * row - 10, shortened(value_text(value), 12), 10, "end", MUTED))
@@ -150,7 +146,7 @@ def heat_map(groups: Sequence[Group], across: str, up: str, figure: str) -> Pict
     parts.append(text(NAMES, base + 28, f"across: {across}; up: {up}", 10, "start", MUTED))
     svg = drawing(max(NAMES + CELL * len(columns), 300), base + 36, parts, title)
     listed = [[_plain(columns[column]), _plain(rows[row]), value] for (row, column), value in found.items()]
-    return Picture("cells", title, svg, [across, up, figure], listed)
+    return Picture("cells", Figure(title, svg, [across, up, figure], listed))
 
 
 def front(groups: Sequence[Group], best: Sequence[Group], aims: Sequence[Objective]) -> Picture:

@@ -5,10 +5,11 @@ from html import escape
 from typing import Any
 
 from cimc.artifact import Artifact
+from cimc.report.figure import Figure, figures
 from cimc.report.html import section, table
-from cimc.report.svg import BLUE, MUTED, ORANGE, dot, drawing, line, text, ticks, ticks_between
+from cimc.report.svg import BLUE, MUTED, ORANGE, PAPER, dot, drawing, line, text, ticks, ticks_between
 
-WIDTH, HEIGHT, LEFT, TOP = 360, 200, 48, 30
+WIDTH, HEIGHT, LEFT, TOP = 350, 186, 48, 16
 COSTS = {"latency_ms": "ms", "energy_mj": "mJ", "arrays": "arrays"}
 
 
@@ -37,8 +38,8 @@ def tradeoff_section(artifact: Artifact) -> str:
         f"without; the ring is the setting that is taken, which {'reaches' if layout['reached'] else 'MISSES'} the "
         "target (line). Point at a dot for its setting."
     )
-    drawings = "".join(f"<div>{scatter(measured, cost, layout['target'], agrees=agrees)}</div>" for cost in COSTS)
-    return section("Accuracy against cost", note, f"<div class=side>{drawings}</div>", table(head, rows))
+    shown = figures(scatter(measured, cost, layout["target"], agrees=agrees) for cost in COSTS)
+    return section("Accuracy against cost", note, shown, table(head, rows))
 
 
 def _texts(found: Mapping[str, Any] | None) -> tuple[str, str]:
@@ -47,7 +48,7 @@ def _texts(found: Mapping[str, Any] | None) -> tuple[str, str]:
     return "-" if found["agreement"] is None else f"{found['agreement']:.1%}", f"{found['snr_db']:.1f}"
 
 
-def scatter(settings: Sequence[Mapping[str, Any]], cost: str, target: Mapping[str, Any], *, agrees: bool) -> str:
+def scatter(settings: Sequence[Mapping[str, Any]], cost: str, target: Mapping[str, Any], *, agrees: bool) -> Figure:
     """A dot a setting, with noise and without: across its cost, up its agreement (or SNR), a line at the target."""
     figure = "agreement" if agrees and target["agreement"] is not None else "snr_db"
     name = "agreement" if figure == "agreement" else "SNR, dB"
@@ -61,7 +62,8 @@ def scatter(settings: Sequence[Mapping[str, Any]], cost: str, target: Mapping[st
     def place(x: float, y: float) -> tuple[float, float]:
         return LEFT + x / most * (right - LEFT), base - (y - ups[0]) / (ups[-1] - ups[0]) * (base - TOP)
 
-    parts = [text(4, 14, f"{name} against {COSTS[cost]}", 12)]
+    title = f"{name} against {COSTS[cost]}"
+    parts = []
     for mark in ups:
         y = place(0, mark)[1]
         shown = f"{mark:.0%}" if figure == "agreement" else f"{mark:g}"
@@ -75,6 +77,11 @@ def scatter(settings: Sequence[Mapping[str, Any]], cost: str, target: Mapping[st
         for noise, colour in (("noise_off", ORANGE), ("noise_on", BLUE)):
             x, y = place(setting[cost], setting[noise][figure])
             if setting["chosen"]:
-                parts += [dot(x, y, 6, colour), dot(x, y, 4.5, "#ffffff")]
+                parts += [dot(x, y, 6, colour), dot(x, y, 4.5, PAPER)]
             parts.append(dot(x, y, 3, colour, f"{setting['setting']}: {setting[noise][figure]:.4g}"))
-    return drawing(WIDTH, HEIGHT, parts, f"{name} against {COSTS[cost]}")
+    rows = [
+        (one["setting"], one[cost], one["noise_on"][figure], one["noise_off"][figure], bool(one["chosen"]))
+        for one in settings
+    ]
+    head = ["setting", COSTS[cost], f"{name} with noise", f"{name} without noise", "taken"]
+    return Figure(title, drawing(WIDTH, HEIGHT, parts, title), head, rows)

@@ -1,16 +1,21 @@
-"""The report's section on training: courses over the epochs, ranges by layer, closing figures, options."""
+"""The report's sections on training: courses over the epochs, updates, ranges by layer, closing figures, options."""
 
 from collections.abc import Mapping
 from html import escape
 
+import numpy as np
+
 from cimc.artifact import Artifact
-from cimc.report.drawings import Line, line_chart
-from cimc.report.html import section, table
+from cimc.report.charts import Line, line_chart, shades
+from cimc.report.figure import figures
+from cimc.report.html import section, short_name, table
 from cimc.report.svg import BLUE, ORANGE
+from cimc.report.update_counts import counts_sections
 from cimc.report.writes import writes_section
 from cimc.training_record import (
     CLIPPING,
     RANGES,
+    UPDATES,
     Training,
     figure_texts,
     layer_rows,
@@ -33,17 +38,19 @@ def training_section(artifact: Artifact) -> str:
     note = progress_line(training)
     return (
         section("Training", f"{note[0].upper()}{note[1:]}.", _courses(training), _side(*tables))
+        + _updates(artifact, training)
+        + counts_sections(artifact, training)
         + _layers(training)
         + writes_section(training.figures)
     )
 
 
 def _named(texts: Mapping[str, str], name: str) -> str:
-    return table([name, ""], [(escape(key), escape(value)) for key, value in texts.items()])
+    return table([name, "value"], [(escape(key), escape(value)) for key, value in texts.items()])
 
 
 def _side(*parts: str) -> str:
-    return f"<div class=side>{''.join(f'<div>{part}</div>' for part in parts)}</div>"
+    return f"<div class=side>{''.join(parts)}</div>"
 
 
 def _courses(training: Training) -> str:
@@ -61,11 +68,36 @@ def _courses(training: Training) -> str:
     show = _percent if named.endswith(("accuracy", "agreement")) else _short
     loss = Line("training loss", ORANGE, course("loss"))
     updates = Line("updates per weight", BLUE, course("updates", weights))
-    return _side(
-        line_chart(named, [measure], show=show, from_zero=False),
-        line_chart("training loss", [loss], show=_short),
-        line_chart("updates per weight, from the start", [updates], show=_short),
+    return figures(
+        [
+            line_chart(f"{named} by epoch", [measure], show=show, from_zero=False),
+            line_chart("training loss by epoch", [loss], show=_short),
+            line_chart("updates per weight, from the start", [updates], show=_short),
+        ]
     )
+
+
+def _updates(artifact: Artifact, training: Training) -> str:
+    """Updates per weight of every layer in every epoch, where they are recorded."""
+    named = [layer for layer in artifact.mapping.layers if training.course(layer.name, UPDATES)]
+    if not named:
+        return ""
+    epochs = [f"{record['epoch']:g}" for record in training.epochs]
+    values = np.zeros((len(named), len(epochs)))
+    for row, layer in enumerate(named):
+        course = dict(training.course(layer.name, UPDATES))
+        counts = [course.get(float(record["epoch"]), 0.0) for record in training.epochs]
+        values[row] = np.diff(counts, prepend=0.0) / (layer.rows * layer.columns)
+    shown = shades(
+        "updates per weight, by layer and epoch",
+        [layer.name for layer in named],
+        epochs,
+        values,
+        show=lambda value: f"{value:.2g}",
+        across="epoch",
+    )
+    note = "How often a weight was due in an epoch, mean over the weights of a layer."
+    return section("Updates by layer", note, shown.html)
 
 
 def _layers(training: Training) -> str:
@@ -81,16 +113,16 @@ def _layers(training: Training) -> str:
             ]
             for keys in (CLIPPING.items(), RANGES.items())
         )
-        shares.append(f"<div>{line_chart(f'{layer}: clipped', clipped, show=_percent, small=True)}</div>")
-        ranges.append(f"<div>{line_chart(f'{layer}: ranges', spans, show=_short, small=True)}</div>")
+        shares.append(line_chart(f"{layer}: clipped", clipped, show=_percent, small=True))
+        ranges.append(line_chart(f"{layer}: ranges", spans, show=_short, small=True))
     head, rows = layer_rows(training.last_layers)
     return section(
         "Ranges and clipping by layer",
         "Inputs beyond the input range and column currents beyond the ADC's range are clipped: their shares of all "
         "inputs and of all ADC codes of the layer. Ranges are in the network's own units.",
-        f"<div class=cells>{''.join(shares)}</div>",
-        f"<div class=cells>{''.join(ranges)}</div>",
-        table(head, [[escape(cell) for cell in row] for row in rows]),
+        figures(shares, "cells"),
+        figures(ranges, "cells"),
+        table(head, [[short_name(cell) for cell in row] for row in rows]),
     )
 
 

@@ -4,19 +4,22 @@ from collections.abc import Mapping, Sequence
 from html import escape
 from typing import Any
 
-from cimc.report.drawings import NAMES, PAGE, bars
-from cimc.report.html import section, table
-from cimc.report.svg import BLUE, GREY, MUTED, ORANGE, drawing, duration, energy, line, rectangle, shortened, text
+from cimc.report.charts import bars
+from cimc.report.figure import Figure, figures
+from cimc.report.floor_plan import PAGE
+from cimc.report.html import section, short_name, table
+from cimc.report.svg import BLUE, GREY, MUTED, ORANGE, drawing, duration, energy, fitted, line, rectangle, text
+from cimc.report.timeline import NAMES
 
 LANE, TOP = 20, 26
 
 
-def writes_section(figures: Mapping[str, Any]) -> str:
+def writes_section(closing: Mapping[str, Any]) -> str:
     """The section as HTML; nothing for a run of which no row writes are recorded."""
-    step = figures.get("step")
+    step = closing.get("step")
     if not step:
         return ""
-    assumed = figures.get("write_assumed") or []
+    assumed = closing.get("write_assumed") or []
     note = (
         "A training step, its batch one image after the other, and its row writes, mean over the steps. Blue: forward; "
         "grey: gradients go back; orange: writes, which begin when a layer's gradient is complete. Another layer's "
@@ -27,15 +30,19 @@ def writes_section(figures: Mapping[str, Any]) -> str:
     return section(
         "Row writes",
         note,
-        step_drawing(step),
+        step_figure(step).html,
         f"<p>{escape(_stalls(step))}</p>",
-        f"<div class=side><div>{bars(_energies(figures), ORANGE)}</div>"
-        f"<div>{bars(_devices(figures['pulses_per_device']))}</div></div>",
-        table(["layer", "row writes", "phases", "pulses in a row", "time a step"], _layers(figures["write_layers"])),
+        figures(
+            [
+                bars("energy of the run", _energies(closing), "mJ", ORANGE),
+                bars("devices by pulses", _devices(closing["pulses_per_device"]), "devices"),
+            ]
+        ),
+        table(["layer", "row writes", "phases", "pulses in a row", "time a step"], _layers(closing["write_layers"])),
     )
 
 
-def step_drawing(step: Mapping[str, Any]) -> str:
+def step_figure(step: Mapping[str, Any]) -> Figure:
     """When each layer computes and is written in a step. Written parts that take no time to speak of are a line."""
     layers, products = step["layers"], step["forward_us"] + step["backward_us"]
     end = max([products, *(layer["write_us"][1] for layer in layers)]) or 1.0
@@ -46,9 +53,10 @@ def step_drawing(step: Mapping[str, Any]) -> str:
         x = NAMES + mark * scale
         parts += [line(x, TOP - 6, x, height - 18), text(x, TOP - 10, label, 10, "end", MUTED)]
         parts.append(text(x, height - 6, duration(mark * 1e3), 10, "end", MUTED))
+    rows: list[tuple[str, str, float, float]] = []
     for index, layer in enumerate(layers):
         y = TOP + index * LANE
-        parts.append(text(NAMES - 8, y + 13, shortened(layer["name"], 34), 11, "end"))
+        parts.append(text(NAMES - 8, y + 13, fitted(layer["name"], NAMES - 12), 11, "end"))
         spans = (
             ("forward", *layer["forward_us"], BLUE, 3),
             ("backward", step["forward_us"], layer["write_us"][0], GREY, 3),
@@ -56,10 +64,12 @@ def step_drawing(step: Mapping[str, Any]) -> str:
         )
         for name, start, stop, colour, offset in spans:
             if stop > start:
+                rows.append((layer["name"], name, start, stop))
                 label = f"{layer['name']}, {name}: {duration((stop - start) * 1e3)}"
                 width = max(1.0, (stop - start) * scale)
                 parts.append(rectangle(NAMES + start * scale, y + offset, width, 9, colour, "", label, 1))
-    return drawing(PAGE, height, parts, "a training step and its row writes")
+    title = "a training step and its row writes"
+    return Figure(title, drawing(PAGE, height, parts, title), ["layer", "what", "start (µs)", "stop (µs)"], rows)
 
 
 def _stalls(step: Mapping[str, Any]) -> str:
@@ -100,7 +110,7 @@ def _devices(histogram: Sequence[Sequence[int]]) -> list[tuple[str, float, str]]
 def _layers(layers: Mapping[str, Mapping[str, float]]) -> list[list[str]]:
     return [
         [
-            escape(name),
+            short_name(name),
             f"{layer['rows']:,}",
             f"{layer['phases']:,}",
             f"{layer['pulses']:,}",

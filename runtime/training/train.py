@@ -65,8 +65,8 @@ class Run:
     """A training run between two steps: what is needed to go on exactly as if it had not stopped.
 
     history: one record an epoch (epoch, loss, accuracy, lr, updates, writes, trials; row_writes and write_us where
-    devices are written; layers: of each its ranges and
-    clipping shares; measures: where the test set is not measured by an accuracy alone; accuracy: then None or one of
+    devices are written; layers: of each its ranges, clipping shares and updates;
+    measures: where the test set is not measured by an accuracy alone; accuracy: then None or one of
     them). loss_sum: of the current epoch. watch: the input ranges. first_trials: by layer, of the first
     programming before step 0, which the counters of the state leave out. clock: of this process. best: the state of the
     best epoch so far, where the run is to end with it.
@@ -372,7 +372,7 @@ def _written(run: Run) -> dict[str, float]:
 
 
 def _ranges(run: Run, held: State) -> dict[str, dict[str, float]]:
-    """Of every layer its ranges, and what its converters clipped when it was last looked."""
+    """Of every layer its ranges, what its converters clipped when it was last looked, and its updates so far."""
     seen = jax.device_get(run.watch.seen)
     return {
         name: {
@@ -380,6 +380,7 @@ def _ranges(run: Run, held: State) -> dict[str, dict[str, float]]:
             "weight_range": float(jnp.max(held["weight_range"][name])),
             "clipped_inputs": float(seen[name].clipped_inputs),
             "clipped_codes": float(seen[name].clipped_codes),
+            "updates": float(np.sum(np.asarray(run.state["updates"][name]), dtype=np.int64)),
         }
         for name, input_range in run.state["input_range"].items()
     }

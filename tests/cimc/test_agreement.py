@@ -19,7 +19,7 @@ from cimc.chip import chip_text
 from cimc.commands.main import app
 from cimc.dataset import Dataset, Samples
 from cimc.package import read_package
-from cimc.report.losses import package_report
+from cimc.report.package_page import package_report
 from runtime.system.layer_errors import LayerError
 from runtime.system.loss_causes import Cause, Losses
 from tests.networks import network, weights
