@@ -1,0 +1,62 @@
+"""A dask cluster of two workers, one of which dies in the middle: the results of one process, to the bit."""
+
+import os
+import signal
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from cimc.api import dask_tasks
+from cimc.api.run_tasks import run_tasks
+from cimc.errors import CimcError
+
+distributed = pytest.importorskip("distributed")
+
+
+@pytest.fixture(scope="module")
+def cluster() -> Iterator[Any]:
+    """The address of a scheduler with two workers, each a process of its own."""
+    with distributed.LocalCluster(
+        n_workers=2, threads_per_worker=1, dashboard_address=None, host="127.0.0.1", silence_logs=50
+    ) as cluster:
+        yield cluster
+
+
+def add(shared: dict[str, Any], task: int) -> int:
+    """A sum; one task kills its worker the first time, or always."""
+    if task == 3 and not (shared["died"] and shared["died"].exists()):
+        if shared["died"]:
+            shared["died"].touch()
+        os.kill(os.getpid(), signal.SIGKILL)
+    return int(shared["base"] + task)
+
+
+def test_a_worker_that_dies_loses_nothing(cluster: Any, tmp_path: Path) -> None:
+    died = tmp_path / "died"
+    found = dict(run_tasks(add, range(6), shared={"base": 100, "died": died}, cluster=cluster.scheduler_address))
+    assert found == {number: 100 + number for number in range(6)}
+    assert died.exists()
+
+
+def test_a_task_whose_workers_keep_dying_ends_with_one_line(cluster: Any) -> None:
+    with pytest.raises(CimcError, match=r"keep dying at the same task|all workers .* died"):
+        list(run_tasks(add, [3], shared={"base": 0, "died": None}, cluster=cluster.scheduler_address))
+
+
+def test_a_worker_with_other_versions_is_named(cluster: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("cimc.version.__version__", "0.0.9")
+    with pytest.raises(CimcError, match=r"worker tcp://\S+ has cimc \S+, here is 0\.0\.9; install the same there"):
+        list(run_tasks(add, [1], shared={}, cluster=cluster.scheduler_address))
+
+
+def test_no_scheduler_and_no_dask_say_what_to_do(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(dask_tasks, "CONNECT_S", 0.2)
+    for address in ("tcp://127.0.0.1:1", "nonsense"):
+        with pytest.raises(CimcError, match=f"no dask scheduler at {address} .*start one with: dask scheduler"):
+            list(run_tasks(add, [1], shared={}, cluster=address))
+    monkeypatch.setitem(sys.modules, "dask.distributed", None)
+    with pytest.raises(CimcError, match=r"pip install 'cimc\[cluster\]'"):
+        list(run_tasks(add, [1], shared={}, cluster="tcp://127.0.0.1:1"))
