@@ -3,6 +3,7 @@
 import logging
 import threading
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from typing import Any
 from uuid import uuid4
 
@@ -30,7 +31,10 @@ def run_on_cluster(
         missing, run = set(range(len(tasks))), uuid4().hex
         for attempt in range(ATTEMPTS):
             _check_workers(client, cluster)
-            sent = client.scatter(shared, broadcast=True, hash=False)
+            try:
+                sent = client.scatter(shared, broadcast=True, hash=False)
+            except OSError:  # the workers have gone meanwhile, and may come back
+                continue
             futures = {
                 client.submit(_call, function, sent, tasks[number], key=f"cimc-{run}-{attempt}-{number}"): number
                 for number in sorted(missing)
@@ -68,11 +72,12 @@ def _check_workers(client: Any, cluster: str) -> None:
 
         return {"cimc": __version__, **{name: version(name) for name in ("jax", "jaxlib", "numpy")}}
 
-    try:
+    here, found = versions(), {}
+    with suppress(OSError):  # a time that is over is one
         client.wait_for_workers(1, timeout=CONNECT_S)
-        here, found = versions(), client.run(versions, on_error="return")
-    except OSError:  # a time that is over is one
-        raise CimcError(f"the scheduler at {cluster} has no workers; start some with: dask worker {cluster}") from None
+        found = client.run(versions, on_error="return")
+    if not found:
+        raise CimcError(f"the scheduler at {cluster} has no workers; start some with: dask worker {cluster}")
     for worker, there in found.items():
         if isinstance(there, Exception):
             raise CimcError(f"worker {worker} cannot load cimc ({there}); install cimc {here['cimc']} there")

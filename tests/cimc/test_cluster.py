@@ -34,18 +34,6 @@ def add(shared: dict[str, Any], task: int) -> int:
     return int(shared["base"] + task)
 
 
-def test_a_worker_that_dies_loses_nothing(cluster: Any, tmp_path: Path) -> None:
-    died = tmp_path / "died"
-    found = dict(run_tasks(add, range(6), shared={"base": 100, "died": died}, cluster=cluster.scheduler_address))
-    assert found == {number: 100 + number for number in range(6)}
-    assert died.exists()
-
-
-def test_a_task_whose_workers_keep_dying_ends_with_one_line(cluster: Any) -> None:
-    with pytest.raises(CimcError, match=r"keep dying at the same task|all workers .* died"):
-        list(run_tasks(add, [3], shared={"base": 0, "died": None}, cluster=cluster.scheduler_address))
-
-
 def test_a_worker_with_other_versions_is_named(cluster: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("cimc.version.__version__", "0.0.9")
     with pytest.raises(CimcError, match=r"worker tcp://\S+ has cimc \S+, here is 0\.0\.9; install the same there"):
@@ -60,3 +48,15 @@ def test_no_scheduler_and_no_dask_say_what_to_do(monkeypatch: pytest.MonkeyPatch
     monkeypatch.setitem(sys.modules, "dask.distributed", None)
     with pytest.raises(CimcError, match=r"pip install 'cimc\[cluster\]'"):
         list(run_tasks(add, [1], shared={}, cluster="tcp://127.0.0.1:1"))
+
+
+def test_a_worker_that_dies_loses_nothing(cluster: Any, tmp_path: Path) -> None:
+    died = tmp_path / "died"
+    found = dict(run_tasks(add, range(6), shared={"base": 100, "died": died}, cluster=cluster.scheduler_address))
+    assert found == {number: 100 + number for number in range(6)}
+    assert died.exists()
+
+
+def test_a_task_whose_workers_keep_dying_ends_with_one_line(cluster: Any) -> None:
+    with pytest.raises(CimcError, match=r"keep dying at the same task|all workers .* died"):
+        list(run_tasks(add, [3], shared={"base": 0, "died": None}, cluster=cluster.scheduler_address))
