@@ -32,7 +32,7 @@ COMPILE = (
 COMPILE += " constants verify_passes passes_folder objective arrays seed share_weights fill_rows digital digital_budget"
 COMPILE += " target_snr min_agreement curve note"
 DEPLOY = "package data | chips seed required baseline metric memory carry at compensate calibrate faults dies"
-DEPLOY += " energy layers progress note"
+DEPLOY += " energy layers workers cluster progress note"
 EXPORT = "source chip | output data weights noise layers digital correct carry rows_per_read groups_per_read"
 EXPORT += " die placement seed note"
 # Every public function: its parameters, those after the bar by keyword only.
