@@ -7,13 +7,21 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import onnx
 import pytest
+from onnx import helper
 
+import cimc
 from cimc.api import dask_tasks
 from cimc.api.run_tasks import run_tasks
+from cimc.data.load import load
 from cimc.errors import CimcError
+from runtime.deployment.result import Deployment, rows_of_chips, summary
+from tests.networks import network_proto, weights
 
 distributed = pytest.importorskip("distributed")
+DIES, IMAGES = 20, 150
 
 
 @pytest.fixture(scope="module")
@@ -32,6 +40,41 @@ def add(shared: dict[str, Any], task: int) -> int:
             shared["died"].touch()
         os.kill(os.getpid(), signal.SIGKILL)
     return int(shared["base"] + task)
+
+
+def test_dies_on_workers_are_those_of_one_process(
+    cluster: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    random = np.random.default_rng(0)
+    x = random.random((IMAGES, 16), np.float32)
+    w = weights(16, 4)
+    y = np.argmax(x @ w, axis=1).astype(np.int32)
+    np.savez("data.npz", x_train=x, y_train=y, x_test=x, y_test=y)
+    nodes = [helper.make_node("MatMul", ["x", "w"], ["y"], name="fc")]
+    onnx.save(network_proto(nodes, {"x": ["N", 16]}, {"y": ["N", 4]}, {"w": w}), "small.onnx")
+    cimc.compile("small.onnx", "hermes", output="small.cim", verify=False)
+    cimc.export("small.cim", output="package", data=load("data.npz"))
+    said: list[tuple[int, int]] = []
+
+    def kill_one(done: int, total: int) -> None:
+        if not said:
+            os.kill(cluster.workers[0].pid, signal.SIGKILL)
+        said.append((done, total))
+
+    def deploy(**how: Any) -> Deployment:
+        return cimc.deploy("package", load("data.npz"), chips=DIES, seed=3, **how)
+
+    alone = deploy()
+    assert len(set(alone.accuracies.tolist())) > 3, "the dies hardly differ: nothing would be seen"
+    spread = {
+        "local": deploy(workers=2),
+        "cluster": deploy(cluster=cluster.scheduler_address, progress=kill_one),
+    }
+    for where, found in spread.items():
+        assert summary(found) == summary(alone), where
+        np.testing.assert_equal(rows_of_chips(found), rows_of_chips(alone), where)
+    assert said[-1] == (DIES * IMAGES, DIES * IMAGES)
 
 
 def test_a_worker_with_other_versions_is_named(cluster: Any, monkeypatch: pytest.MonkeyPatch) -> None:
