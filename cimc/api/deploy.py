@@ -1,13 +1,14 @@
 """Virtual chips programmed with a package."""
 
-from collections.abc import Iterable, Sequence
-from dataclasses import replace
-from functools import partial
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
+from functools import lru_cache, partial
 from pathlib import Path
 from types import MappingProxyType
 
 from cimc.api.agreement import note_low_agreement
 from cimc.api.progress import Note, Progress, silent, unsaid
+from cimc.api.run_tasks import run_tasks
 from cimc.dataset import Dataset
 from cimc.durations import parse_time
 from cimc.errors import CimcError
@@ -16,11 +17,12 @@ from cimc.options import BY_SAMPLES, check_number, check_seed, check_whole, pars
 from cimc.package import Package, read_package
 from cimc.wiring import layers_on_die
 from runtime.crossbar.xla import use_compilation_cache
-from runtime.deployment.deploy import deploy as deploy_program
-from runtime.deployment.deploy import errors_of_first_chip
+from runtime.deployment.deploy import deployment_of, errors_of_first_chip
+from runtime.deployment.population import AT_ONE_WORKER, Part, Population, Request, measure_part, population_of
 from runtime.deployment.result import Deployment
 from runtime.network.load import load_network
 from runtime.system.carry import Carry, check_carry
+from runtime.system.inference import MOST_BYTES
 from runtime.system.inputs import check_range, match_data
 from runtime.system.state import build_system
 
@@ -45,6 +47,8 @@ def deploy(
     dies: str | Path | None = None,
     energy: bool = False,
     layers: bool = False,
+    workers: int = 1,
+    cluster: str | None = None,
     progress: Progress = silent,
     note: Note = unsaid,
 ) -> Deployment:
@@ -70,6 +74,9 @@ def deploy(
         dies: a folder of fault maps, each of a real die.
         energy: what the reads of each sample take on the first chip by their data (`runtime.system.read_energy`).
         layers: find what each layer of the worst chip loses, and what it costs the outputs.
+        workers: local processes that share the chips; each takes `memory`, and its part of the cores.
+        cluster: address of a dask scheduler whose workers share the chips, such as tcp://host:8786. No result depends
+            on either (`docs/cluster.md`).
         progress: called with the samples done on all chips and at all times, of how many.
         note: called with a line for what the user should know of the data, and where the agreement is low.
 
@@ -104,34 +111,25 @@ def deploy(
         stuck.append(layers_on_die(contents.mapping, contents.wiring, die.stuck))
     if dies is not None:
         chips *= len(names)
-    total = chips * len(data.test) * (1 + len(seconds))
-    result = deploy_program(
-        system,
-        contents.program,
-        data,
-        chips=chips,
-        seed=seed,
-        required=required,
-        baseline=baseline,
+    request = Request(
+        chips,
+        seed,
         metric=metric,
         memory=None if memory is None else check_whole("memory", memory, 1),
-        carry=carry,
+        carry=dict(carry),
         input_range=contents.mapping.input_range,
         at=seconds,
         compensate=chosen,
-        calibrate=(samples.train, samples.preprocess),
+        calibrate=(samples.train, samples.preprocess) if any(kind in BY_SAMPLES for kind in chosen) else None,
         stuck=stuck,
-        energy=energy,
-        layers=layers,
-        progress=lambda done: progress(done, total),
     )
+    population = population_of(system, contents.program, data, request)
+    workers = check_whole("workers", workers, 1)
+    parts = _measure(population, contents, workers, cluster, progress)
+    result = deployment_of(population, parts, required=required, baseline=baseline, energy=energy, layers=layers)
     if seconds and not contents.chip.cell.ages:
         note(f"the devices of {contents.chip.name} state no drift, relaxation or retention: no time changes them")
-    note_low_agreement(
-        result.agreement,
-        partial(errors_of_first_chip, system, contents.program, data, chips=chips, seed=seed, carry=carry, stuck=stuck),
-        note,
-    )
+    note_low_agreement(result.agreement, partial(errors_of_first_chip, population), note)
     return result if dies is None else replace(result, dies=tuple(names * (chips // len(names))))
 
 
@@ -144,3 +142,56 @@ def _dies(package: Package, faults: str | Path | None, folder: str | Path | None
     if faults is not None:
         return [read_die(faults, package.mapping, chip=package.chip, arrays=package.arrays)]
     return [] if package.die is None else [package.die]
+
+
+@dataclass(frozen=True, eq=False)
+class _Shared:
+    """What a worker makes the population of."""
+
+    package: Package
+    data: Dataset
+    request: Request
+
+
+def _measure(
+    population: Population, package: Package, workers: int, cluster: str | None, progress: Progress
+) -> list[Part]:
+    """All parts of the chips, measured here or by workers."""
+    of_chip = len(population.data.test) * len(population.moments)
+    more = _counted(progress, population.request.chips * of_chip)
+    if workers == 1 and cluster is None:
+        return [measure_part(population, part, progress=more) for part in population.parts()]
+    # Workers take as many samples at once as this process would, however much of their memory is free.
+    request = replace(population.request, memory=population.request.memory or MOST_BYTES)
+    data = replace(population.data, train=population.data.train.take(slice(0)), validation=None)
+    parts, found = population.parts(AT_ONE_WORKER), {}
+    shared = _Shared(package, data, request)
+    for number, part in run_tasks(_measure_by_worker, parts, shared=shared, workers=workers, cluster=cluster):
+        found[number] = part
+        more(len(part.stuck_shares) * of_chip)
+    return [found[number] for number in range(len(parts))]
+
+
+def _counted(progress: Progress, total: int) -> Callable[[int], None]:
+    """Takes how much more is done."""
+    done = 0
+
+    def more(units: int) -> None:
+        nonlocal done
+        done += units
+        progress(done, total)
+
+    return more
+
+
+def _measure_by_worker(shared: _Shared, part: tuple[int, int]) -> Part:
+    return measure_part(_population_of(shared), part)
+
+
+@lru_cache(maxsize=1)
+def _population_of(shared: _Shared) -> Population:
+    """The population, once in each worker."""
+    use_compilation_cache()
+    package = shared.package
+    system = build_system(load_network(package.network), package.mapping, package.chip)
+    return population_of(system, package.program, shared.data, shared.request)

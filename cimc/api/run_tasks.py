@@ -1,16 +1,18 @@
-"""Independent tasks: in this process, or on processes of this machine."""
+"""Independent tasks: in this process, on processes of this machine, or on a dask cluster.
 
-import multiprocessing
+A result depends on nothing but what all tasks share and its own task, so that a task can be repeated anywhere.
+"""
+
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
-from typing import Any, TypeVar
+from typing import TypeVar
 
+from cimc.api.dask_tasks import run_on_cluster
+from cimc.api.local_workers import run_on_processes
 from cimc.errors import CimcError
 
 Shared = TypeVar("Shared")
 Task = TypeVar("Task")
 Result = TypeVar("Result")
-_held: dict[str, Any] = {}
 
 
 def run_tasks(
@@ -23,28 +25,22 @@ def run_tasks(
 ) -> Iterator[tuple[int, Result]]:
     """Results as they are ready, each with the number of its task; `shared` is sent once to each worker.
 
+    A worker that dies loses nothing: its tasks are done again, a bounded number of times, with the same results.
+
     Args:
-        function: of a module (picklable); called with `shared` and a task.
+        function: of a module that workers can import; called with `shared`, which it must not change, and a task.
         tasks: what it is called with.
         shared: what all tasks need.
-        workers: local processes; 1: this process, one after the other.
-        cluster: address of a dask scheduler (extra `cluster`).
+        workers: local processes; 1: this process, one task after the other.
+        cluster: address of a dask scheduler, such as tcp://host:8786 (extra `cluster`); its workers do the tasks.
+
+    Raises:
+        CimcError: no cluster or none that fits, a task whose workers keep dying, or what the function raises.
     """
     if cluster is not None:
-        raise CimcError("--cluster needs an extra: pip install 'cimc[cluster]'")
-    if workers == 1:
-        yield from ((number, function(shared, task)) for number, task in enumerate(tasks))
-        return
-    context = multiprocessing.get_context("spawn")  # JAX has threads
-    with ProcessPoolExecutor(workers, context, _hold, (function, shared)) as pool:
-        futures = {pool.submit(_call, task): number for number, task in enumerate(tasks)}
-        for future in as_completed(futures):
-            yield futures[future], future.result()
-
-
-def _hold(function: Any, shared: Any) -> None:
-    _held.update(function=function, shared=shared)
-
-
-def _call(task: Any) -> Any:
-    return _held["function"](_held["shared"], task)
+        if workers != 1:
+            raise CimcError("workers and cluster were both given: the one are processes here, the other has its own")
+        return run_on_cluster(function, tasks, shared=shared, cluster=cluster)
+    if workers > 1:
+        return run_on_processes(function, tasks, shared=shared, workers=workers)
+    return ((number, function(shared, task)) for number, task in enumerate(tasks))

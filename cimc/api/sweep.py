@@ -204,6 +204,8 @@ class _Runner:
         self, function: Callable[[Work, Any], Outcome], tasks: Sequence[Any], names: Sequence[str | None]
     ) -> Iterable[tuple[int, Outcome]]:
         """The outcomes of tasks that begin with the files of these names."""
+        if not tasks:
+            return ()
         source, files = self._planner.source, {}
         for name in {name for name in names if name is not None}:
             path = source.path if name == SOURCE else self._files / name

@@ -8,6 +8,7 @@ import typer
 from cimc.commands.options import (
     Carry,
     ChannelsLast,
+    Cluster,
     Data,
     DataDir,
     Energy,
@@ -17,6 +18,7 @@ from cimc.commands.options import (
     Metric,
     Seed,
     Std,
+    Workers,
     emit,
     load_data,
     parse_carry,
@@ -80,6 +82,8 @@ def deploy(
     layers: Annotated[
         bool, typer.Option("--layers", help="What each layer of the worst chip loses, and what it costs the outputs.")
     ] = False,
+    workers: Workers = 1,
+    cluster: Cluster = None,
     csv: Annotated[Path | None, typer.Option(help="Table to write: a row for every chip and time.")] = None,
     seed: Seed = 0,
     as_json: Json = False,
@@ -117,6 +121,8 @@ def deploy(
             dies=dies,
             energy=energy,
             layers=layers,
+            workers=workers,
+            cluster=cluster,
             progress=lambda done, total: bar(done, total, ""),
             note=note,
         )

@@ -81,6 +81,11 @@ DeviceName = Annotated[
         help="Device (see `cimc devices`) or path of its TOML file, in place of the whole of the chip's \\[cell].",
     ),
 ]
+Workers = Annotated[int, typer.Option(min=1, help="Processes of this machine that share the work.")]
+Cluster = Annotated[
+    str | None,
+    typer.Option(metavar="ADDRESS", help="A dask scheduler whose workers share the work, such as tcp://host:8786."),
+]
 Seed = Annotated[int, typer.Option(help="Seed of everything random.", min=0)]
 
 

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from cimc.commands.options import ChannelsLast, Data, DataDir, Json, Mean, Std, emit, load_data
+from cimc.commands.options import ChannelsLast, Cluster, Data, DataDir, Json, Mean, Std, Workers, emit, load_data
 
 if TYPE_CHECKING:
     from cimc.sweep_result import SweepResult
@@ -63,10 +63,8 @@ def sweep(
             "keep where only the noise of reads varies.",
         ),
     ] = None,
-    workers: Annotated[int, typer.Option(min=1, help="Processes on this machine.")] = 1,
-    cluster: Annotated[
-        str | None, typer.Option(metavar="ADDRESS", help="Dask scheduler, such as tcp://host:8786.")
-    ] = None,
+    workers: Workers = 1,
+    cluster: Cluster = None,
     csv: Annotated[Path | None, typer.Option(help="Table to write: a row for every point and seed.")] = None,
     as_json: Json = False,
 ) -> None:

@@ -56,9 +56,11 @@ def evaluate_measured(
     """Measure the test set on a chip that holds these conductances.
 
     Args:
-        system, program, data, metric, memory, carry, input_range, progress: as of `runtime.deployment.deploy.deploy`.
+        system, program, data: as of `runtime.deployment.population.population_of`.
         conductance: by layer [devices, rows, columns], uS.
         seed: of the noise of reads.
+        metric, memory, carry, input_range: as of `runtime.deployment.population.Request`.
+        progress: called with the samples done so far.
     """
     state, network, key = programmed_state(system, program), system.network, new_key(seed)
     chip = {**state, "conductance": {name: jax.device_put(conductance[name]) for name in state["conductance"]}}

@@ -102,7 +102,10 @@ def chips_at_once(state: State) -> int:
 def program_chip(
     system: System, state: State, key: Array, stuck: Mapping[str, np.ndarray] = MappingProxyType({})
 ) -> dict[str, Array]:
-    """Conductances [devices, rows, columns] of every layer of a chip, written closed-loop; stuck: as of `deploy`."""
+    """Conductances [devices, rows, columns] of every layer of a chip, written closed-loop.
+
+    stuck: by layer what its stuck devices hold (`runtime.deployment.population.Request`).
+    """
     device = device_of(system.chip.cell)
     return {
         name: _write(device, targets, jax.random.fold_in(key, index), stuck.get(name))

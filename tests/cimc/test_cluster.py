@@ -1,0 +1,105 @@
+"""A dask cluster of two workers, one of which dies in the middle: the results of one process, to the bit."""
+
+import os
+import signal
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+from onnx import helper
+
+import cimc
+from cimc.api import dask_tasks
+from cimc.api.run_tasks import run_tasks
+from cimc.data.load import load
+from cimc.errors import CimcError
+from runtime.deployment.result import Deployment, rows_of_chips, summary
+from tests.networks import network_proto, weights
+
+distributed = pytest.importorskip("distributed")
+DIES, IMAGES = 20, 150
+
+
+@pytest.fixture(scope="module")
+def cluster() -> Iterator[Any]:
+    """The address of a scheduler with two workers, each a process of its own."""
+    with distributed.LocalCluster(
+        n_workers=2, threads_per_worker=1, dashboard_address=None, host="127.0.0.1", silence_logs=50
+    ) as cluster:
+        yield cluster
+
+
+def add(shared: dict[str, Any], task: int) -> int:
+    """A sum; one task kills its worker the first time, or always."""
+    if task == 3 and not (shared["died"] and shared["died"].exists()):
+        if shared["died"]:
+            shared["died"].touch()
+        os.kill(os.getpid(), signal.SIGKILL)
+    return int(shared["base"] + task)
+
+
+def test_dies_on_workers_are_those_of_one_process(
+    cluster: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    random = np.random.default_rng(0)
+    x = random.random((IMAGES, 16), np.float32)
+    w = weights(16, 4)
+    y = np.argmax(x @ w, axis=1).astype(np.int32)
+    np.savez("data.npz", x_train=x, y_train=y, x_test=x, y_test=y)
+    nodes = [helper.make_node("MatMul", ["x", "w"], ["y"], name="fc")]
+    onnx.save(network_proto(nodes, {"x": ["N", 16]}, {"y": ["N", 4]}, {"w": w}), "small.onnx")
+    cimc.compile("small.onnx", "hermes", output="small.cim", verify=False)
+    cimc.export("small.cim", output="package", data=load("data.npz"))
+    said: list[tuple[int, int]] = []
+
+    def kill_one(done: int, total: int) -> None:
+        if not said:
+            os.kill(cluster.workers[0].pid, signal.SIGKILL)
+        said.append((done, total))
+
+    def deploy(**how: Any) -> Deployment:
+        return cimc.deploy("package", load("data.npz"), chips=DIES, seed=3, **how)
+
+    alone = deploy()
+    assert len(set(alone.accuracies.tolist())) > 3, "the dies hardly differ: nothing would be seen"
+    spread = {
+        "local": deploy(workers=2),
+        "cluster": deploy(cluster=cluster.scheduler_address, progress=kill_one),
+    }
+    for where, found in spread.items():
+        assert summary(found) == summary(alone), where
+        np.testing.assert_equal(rows_of_chips(found), rows_of_chips(alone), where)
+    assert said[-1] == (DIES * IMAGES, DIES * IMAGES)
+
+
+def test_a_worker_with_other_versions_is_named(cluster: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("cimc.version.__version__", "0.0.9")
+    with pytest.raises(CimcError, match=r"worker tcp://\S+ has cimc \S+, here is 0\.0\.9; install the same there"):
+        list(run_tasks(add, [1], shared={}, cluster=cluster.scheduler_address))
+
+
+def test_no_scheduler_and_no_dask_say_what_to_do(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(dask_tasks, "CONNECT_S", 0.2)
+    for address in ("tcp://127.0.0.1:1", "nonsense"):
+        with pytest.raises(CimcError, match=f"no dask scheduler at {address} .*start one with: dask scheduler"):
+            list(run_tasks(add, [1], shared={}, cluster=address))
+    monkeypatch.setitem(sys.modules, "dask.distributed", None)
+    with pytest.raises(CimcError, match=r"pip install 'cimc\[cluster\]'"):
+        list(run_tasks(add, [1], shared={}, cluster="tcp://127.0.0.1:1"))
+
+
+def test_a_worker_that_dies_loses_nothing(cluster: Any, tmp_path: Path) -> None:
+    died = tmp_path / "died"
+    found = dict(run_tasks(add, range(6), shared={"base": 100, "died": died}, cluster=cluster.scheduler_address))
+    assert found == {number: 100 + number for number in range(6)}
+    assert died.exists()
+
+
+def test_a_task_whose_workers_keep_dying_ends_with_one_line(cluster: Any) -> None:
+    with pytest.raises(CimcError, match=r"keep dying at the same task|all workers .* died"):
+        list(run_tasks(add, [3], shared={"base": 0, "died": None}, cluster=cluster.scheduler_address))
