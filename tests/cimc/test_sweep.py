@@ -220,8 +220,9 @@ def test_a_search_finds_the_best_and_goes_on_as_if_it_had_not_been_stopped(
 def test_a_killed_sweep_ends_with_the_same_table_and_no_point_twice(
     trained: Path, data: cimc.Dataset, tmp_path: Path
 ) -> None:
-    np.savez(tmp_path / "tiny.npz", x_train=data.train.inputs[""], y_train=data.train.labels,
-             x_test=data.test.inputs[""], y_test=data.test.labels)  # fmt: skip
+    arrays = {"x_train": data.train.inputs[""], "y_train": np.asarray(data.train.labels)}
+    arrays |= {"x_test": data.test.inputs[""], "y_test": np.asarray(data.test.labels)}
+    np.savez(tmp_path / "tiny.npz", **arrays)  # type: ignore[arg-type]
     arguments = ["sweep", str(trained), "--data", str(tmp_path / "tiny.npz"), "--vary", f"{NOISE}=0.1:0.8:0.1"]
     command = [sys.executable, "-m", "cimc", *arguments, "-o", str(tmp_path / "killed")]
     process = subprocess.Popen(command, cwd=ROOT, env={**os.environ, "PYTHONPATH": str(ROOT)})

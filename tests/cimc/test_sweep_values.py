@@ -33,10 +33,7 @@ from cimc.sweep_values import Interval, parse_values
     ],
 )
 def test_values_are_read_as_written(written: str, values: object) -> None:
-    assert parse_values("x", written) == values
-    assert list(map(type, values if isinstance(values, tuple) else ())) == [
-        type(value) for value in (parse_values("x", written) if isinstance(values, tuple) else ())
-    ]
+    assert repr(parse_values("x", written)) == repr(values)  # 1 is not 1.0
 
 
 @given(
@@ -155,8 +152,8 @@ def test_the_front_is_what_no_other_point_beats(points: list[tuple[int, ...]], a
         return all(a >= b for a, b in signed) and any(a > b for a, b in signed)
 
     expected = [not any(beats(other, one) for other in points) for one in points]
-    assert pareto_front(points, aims).tolist() == expected
+    assert pareto_front(np.array(points), aims).tolist() == expected
 
 
 def test_a_point_without_a_figure_is_not_on_the_front() -> None:
-    assert pareto_front([[np.nan, 9], [1, 1]], [True, True]).tolist() == [False, True]
+    assert pareto_front([[float("nan"), 9.0], [1.0, 1.0]], [True, True]).tolist() == [False, True]
