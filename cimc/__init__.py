@@ -32,7 +32,9 @@ if TYPE_CHECKING:
     from cimc.api.from_torch import from_torch
     from cimc.api.measure import Measured, measure
     from cimc.api.plot_device import plot_device
+    from cimc.api.plot_sweep import plot_sweep
     from cimc.api.plots import plot_deployment, plot_layers, plot_training
+    from cimc.api.sweep import read_sweep, sweep
     from cimc.api.to_torch_state import to_torch_state
     from cimc.api.train import Trained, train
     from cimc.api.verify import verify
@@ -62,6 +64,7 @@ if TYPE_CHECKING:
         Write,
     )
     from cimc.package import Package, read_package, write_package
+    from cimc.sweep_result import SweepResult
     from runtime.deployment.result import Deployment
     from runtime.training.frank_wolfe import FrankWolfe
     from runtime.training.options import Policy, TrainingOptions
@@ -96,6 +99,7 @@ _PUBLIC = {
     "RowSplit": "cimc.options",
     "Samples": "cimc.dataset",
     "ShareWeights": "cimc.options",
+    "SweepResult": "cimc.sweep_result",
     "Sync": "cimc.options",
     "Trained": "cimc.api.train",
     "TrainingOptions": "runtime.training.options",
@@ -117,9 +121,12 @@ _PUBLIC = {
     "plot_deployment": "cimc.api.plots",
     "plot_device": "cimc.api.plot_device",
     "plot_layers": "cimc.api.plots",
+    "plot_sweep": "cimc.api.plot_sweep",
     "plot_training": "cimc.api.plots",
     "read_artifact": "cimc.artifact",
     "read_package": "cimc.package",
+    "read_sweep": "cimc.api.sweep",
+    "sweep": "cimc.api.sweep",
     "to_torch_state": "cimc.api.to_torch_state",
     "train": "cimc.api.train",
     "verify": "cimc.api.verify",
@@ -157,6 +164,7 @@ __all__ = [
     "RowSplit",
     "Samples",
     "ShareWeights",
+    "SweepResult",
     "Sync",
     "Trained",
     "TrainingOptions",
@@ -179,9 +187,12 @@ __all__ = [
     "plot_deployment",
     "plot_device",
     "plot_layers",
+    "plot_sweep",
     "plot_training",
     "read_artifact",
     "read_package",
+    "read_sweep",
+    "sweep",
     "to_torch_state",
     "train",
     "verify",

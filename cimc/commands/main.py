@@ -25,6 +25,7 @@ from cimc.commands.measure import measure
 from cimc.commands.ops import ops
 from cimc.commands.quickstart import quickstart
 from cimc.commands.report import report
+from cimc.commands.sweep import sweep
 from cimc.commands.train import train
 from cimc.commands.verbosity import TakesVerbosity, set_verbosity
 from cimc.commands.verify import verify
@@ -72,6 +73,7 @@ app.command(rich_help_panel=_ROAD)(export)
 app.command(rich_help_panel=_ROAD)(weights)
 app.command(rich_help_panel=_ROAD)(deploy)
 app.command(rich_help_panel=_ROAD)(measure)
+app.command(rich_help_panel=_ROAD)(sweep)
 app.command(rich_help_panel=_LOOK)(inspect)
 app.command(rich_help_panel=_LOOK)(compare)
 app.command(rich_help_panel=_LOOK)(report)

@@ -9,7 +9,7 @@ from cimc.commands.options import Json, emit
 
 
 def report(
-    artifact: Annotated[Path, typer.Argument(help="Compiled or trained .cim file, or a package folder.")],
+    artifact: Annotated[Path, typer.Argument(help="Compiled or trained .cim file, a package or a sweep folder.")],
     output: Annotated[Path, typer.Option("-o", "--output", help="HTML page to write.")],
     deployed: Annotated[
         list[Path] | None,
@@ -33,8 +33,14 @@ def report(
     from cimc.report.html import write_page
     from cimc.report.package_page import package_report
     from cimc.report.page import report as artifact_report
+    from cimc.report.sweep import sweep_report
+    from cimc.sweep_results import is_sweep
 
     require_different(artifact, output)
+    if is_sweep(artifact):
+        write_page(sweep_report(artifact), output)
+        emit({"report": str(output)}, lambda: say(f"wrote {output}; open it in a browser"), as_json=as_json)
+        return
     contents = read_package(artifact) if artifact.is_dir() else read_artifact(artifact)
     if isinstance(contents, Package):
         page = package_report(contents, read_deployments(deployed or []))

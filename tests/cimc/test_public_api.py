@@ -35,6 +35,7 @@ DEPLOY = "package data | chips seed required baseline metric memory carry at com
 DEPLOY += " energy layers workers cluster progress note"
 EXPORT = "source chip | output data weights noise layers digital correct carry rows_per_read groups_per_read"
 EXPORT += " die placement seed note"
+SWEEP = "source data vary | folder do seeds random search objective devices workers cluster progress note"
 # Every public function: its parameters, those after the bar by keyword only.
 SIGNATURES = {
     "compile": COMPILE,
@@ -53,9 +54,12 @@ SIGNATURES = {
     "plot_deployment": "deployments",
     "plot_device": "device output | devices cycles seed",
     "plot_layers": "result",
+    "plot_sweep": "result output",
     "plot_training": "source",
     "read_artifact": "path",
     "read_package": "folder",
+    "read_sweep": "folder objective",
+    "sweep": SWEEP,
     "to_torch_state": "trained module | network",
     "train": "source data | options output resume checkpoint_seconds init_from progress note track",
     "verify": "path",
@@ -76,6 +80,7 @@ CLASSES = {
     "Policy": "method threshold residual write backward sync settings",
     "Preprocess": "scale mean std channels_last",
     "Samples": "inputs labels",
+    "SweepResult": "name varied rows objectives complete",
     "Trained": "artifact run figures",
     "TrainingOptions": "policy epochs steps_per_epoch batch_size lr schedule weight_decay seed loss optimizer "
     "warmup label_smoothing augment validation patience keep freeze reestimate_statistics "

@@ -1,0 +1,277 @@
+"""Sweep: one network at many points of chip, training and deployment, each computed once and kept."""
+
+import hashlib
+import tempfile
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from cimc.api.progress import Note, Progress, silent, unsaid
+from cimc.api.run_tasks import run_tasks
+from cimc.api.sweep_plan import SOURCE, Planned, Planner, read_source
+from cimc.api.sweep_point import Compilation, Outcome, Training, Work, compile_file, measure_point, train_file
+from cimc.api.sweep_search import search as search_points
+from cimc.artifact import Artifact, write_artifact
+from cimc.dataset import Dataset
+from cimc.errors import CimcError
+from cimc.files import replacing
+from cimc.package import Package, write_package
+from cimc.sweep_result import SweepResult
+from cimc.sweep_results import FILES, Results, Row, claimed, point_key, read_rows, read_spec
+from cimc.sweep_spec import Do, Fields, make_spec, parse_objective
+
+
+def sweep(
+    source: str | Path | Artifact | Package,
+    data: Dataset,
+    vary: Mapping[str, Any],
+    *,
+    folder: str | Path | None = None,
+    do: str | None = None,
+    seeds: int | None = None,
+    random: int | None = None,
+    search: int | None = None,
+    objective: str | Sequence[str] | None = None,
+    devices: str | None = None,
+    workers: int = 1,
+    cluster: str | None = None,
+    progress: Progress = silent,
+    note: Note = unsaid,
+) -> SweepResult:
+    """Measure a network at many points, and keep a row for each.
+
+    Points that begin with the same compilation or training share it. A sweep that was killed goes on where it was.
+
+    Args:
+        source: an ONNX file, a `.cim` file or its contents, a package folder or its contents.
+        data: for training and measuring.
+        vary: by field its values: a list, a text such as `"6:9"` (`cimc.sweep_values.parse_values`), or one value.
+            Fields are `chip`, `device`, keys of chip files such as `cell.read_noise_uS`, options as `train.lr`,
+            `compile.`, `eval.`, `export.` and `deploy.` name them, and `seed`.
+        folder: of the results; one that holds this sweep goes on. None: nothing is kept on disk.
+        do: what a point does: `eval`, `train` (and evaluate) or `deploy`; None: what source and fields ask for.
+        seeds: each point is computed with the seeds from 0 on; in place of a field `seed`. None: 1.
+        random: draw so many points; None: all combinations.
+        search: let Optuna look for the best in so many points.
+        objective: `FIGURE:max` or `FIGURE:min`, one or several; None: `accuracy:max`.
+        devices: what is evaluated of a trained file where fields of the chip vary: `keep` its devices and ranges,
+            `write` its weights on the chip of each point; None: auto, keep where only the noise of reads varies.
+        workers: local processes. cluster: address of a dask scheduler instead.
+        progress: called with the points done, of how many.
+        note: called with a line for what is being prepared.
+
+    Raises:
+        CimcError: fields, source or data do not fit, the folder holds another sweep, or no point could be computed.
+    """
+    settings = {"do": do, "seeds": seeds, "random": random, "search": search, "objective": objective}
+    spec = make_spec(vary, **settings, devices=devices)
+    with ExitStack() as stack:
+        place = Path(stack.enter_context(tempfile.TemporaryDirectory()) if folder is None else folder)
+        held = source if isinstance(source, str | Path) else _held(source, stack)
+        planner = Planner(read_source(held), spec, place / FILES, here=cluster is None)
+        results = stack.enter_context(claimed(place, _stated(planner, data)))
+        runner = _Runner(
+            planner, data, results, files=place / FILES, workers=workers, cluster=cluster, progress=progress, note=note
+        )
+        runner.run()
+        return _result(planner.source.name, spec.varied, results.rows(), spec.objectives, total=None)
+
+
+def read_sweep(folder: str | Path, objective: Sequence[str] | None = None) -> SweepResult:
+    """The rows of a sweep's folder so far. Raises CimcError where it holds none."""
+    stated = read_spec(folder)
+    aims = tuple(map(parse_objective, objective or stated.get("objectives") or ["accuracy:max"]))
+    varied = [name for name, values in stated["vary"].items() if isinstance(values, str) or len(values) > 1]
+    return _result(stated["source"], varied, read_rows(Path(folder)), aims, total=stated["points"])
+
+
+def _result(name: str, varied: Iterable[str], rows: Sequence[Row], aims: Any, *, total: int | None) -> SweepResult:
+    return SweepResult(name, tuple(varied), tuple(rows), tuple(aims), total is None or len(rows) >= total)
+
+
+class _Runner:
+    """Computes the points that a sweep's folder does not have yet."""
+
+    def __init__(
+        self,
+        planner: Planner,
+        data: Dataset,
+        results: Results,
+        *,
+        files: Path,
+        workers: int,
+        cluster: str | None,
+        progress: Progress,
+        note: Note,
+    ) -> None:
+        self._planner, self._spec, self._files = planner, planner.spec, files
+        self._data, self._results = data, results
+        self._workers, self._cluster, self._progress, self._note = workers, cluster, progress, note
+        self._rows = {row.key: row for row in results.rows()}
+        self._held: dict[str, Row] = {}  # failed ones, until one point has figures
+        self._unmade: dict[str, str] = {}  # why a file could not be made
+
+    def run(self) -> None:
+        """Compute what is missing. Raises CimcError where no point at all has figures."""
+        spec = self._spec
+        if self._planner.source.kind == "trained" and self._planner.do is Do.eval:
+            self._note(_WRITTEN if self._planner.written else _KEPT)
+        if self._rows:
+            self._note(f"{len(self._rows)} points are there already")
+        if spec.search is None:
+            self._compute(list(spec.points()), first=0)
+        else:
+            search_points(spec, self._searched)
+        if not self._rows:
+            failed = next((row.error for row in self._held.values()), "the sweep has none")
+            raise CimcError(f"no point could be computed: {failed}")
+
+    def _searched(self, first: int, points: Sequence[Fields]) -> list[list[float] | None]:
+        """The means of the objectives of these points; None where a seed failed."""
+        self._compute(points, first=first)
+        found: list[list[float] | None] = []
+        for fields in points:
+            rows = [self._row(point_key(fields, seed)) for seed in self._spec.seeds]
+            figures = [row.figures for row in rows if row is not None and row.error is None]
+            missing = [aim.figure for aim in self._spec.objectives if figures and aim.figure not in figures[0]]
+            if missing:
+                raise CimcError(f"points have no {missing[0]} to search by; they have {', '.join(figures[0])}")
+            means = [float(np.mean([one[aim.figure] for one in figures])) for aim in self._spec.objectives if figures]
+            found.append(means if len(figures) == len(rows) else None)
+        return found
+
+    def _row(self, key: str) -> Row | None:
+        return self._rows.get(key) or self._held.get(key)
+
+    def _compute(self, points: Sequence[Fields], *, first: int) -> None:
+        """Compute those of these points that are still missing; `first` is the number of the first."""
+        seeds, planned = self._spec.seeds, {}
+        for index, fields in enumerate(points, first):
+            for place, seed in enumerate(seeds):
+                key = point_key(fields, seed)
+                if key not in planned and self._row(key) is None:
+                    planned[key] = self._planner.plan(index * len(seeds) + place, fields, seed)
+        total = (self._spec.search or len(points)) * len(seeds)
+        self._progress(len(self._rows) + len(self._held), total)
+        self._compile(dict(one.compilation for one in planned.values() if one.compilation))
+        self._train(dict(one.training for one in planned.values() if one.training))
+        ready = []
+        for one in planned.values():
+            needed = [task[0] for task in (one.compilation, one.training) if task is not None]
+            error = one.error or next((self._unmade[name] for name in needed if name in self._unmade), None)
+            if error is not None or one.point is None:
+                self._add(one, Outcome(error=error), total)
+            else:
+                ready.append((one.order, one, one.point))
+        ready.sort(key=lambda part: part[0])
+        tasks = [point for _, _, point in ready]
+        for index, outcome in self._run(measure_point, tasks, [point.file for point in tasks]):
+            self._add(ready[index][1], outcome, total)
+
+    def _compile(self, tasks: Mapping[str, Compilation]) -> None:
+        """Compile what is not there yet; always on this machine, where the network's files are."""
+        missing = {name: task for name, task in tasks.items() if not task.place.exists() and name not in self._unmade}
+        if missing:
+            self._note(f"compiling {_counted(len(missing), 'file')}")
+        work = Work(self._data, {})
+        done = run_tasks(compile_file, list(missing.values()), shared=work, workers=self._workers)
+        self._note_unmade(list(missing), done)
+
+    def _train(self, tasks: Mapping[str, Training]) -> None:
+        """Train what is not there yet and whose compilation is."""
+        missing = {
+            name: task
+            for name, task in tasks.items()
+            if not {name, task.file} & self._unmade.keys() and not (self._files / name).exists()
+        }
+        if missing:
+            self._note(f"training {_counted(len(missing), 'file')}")
+        done = self._run(train_file, list(missing.values()), [task.file for task in missing.values()])
+        self._note_unmade(list(missing), done)
+
+    def _note_unmade(self, names: Sequence[str], done: Iterable[tuple[int, Outcome]]) -> None:
+        for index, outcome in done:
+            if outcome.error is not None:
+                self._unmade[names[index]] = outcome.error
+            elif outcome.content is not None:
+                with replacing(self._files / names[index]) as temporary:
+                    temporary.write_bytes(outcome.content)
+
+    def _run(
+        self, function: Callable[[Work, Any], Outcome], tasks: Sequence[Any], names: Sequence[str | None]
+    ) -> Iterable[tuple[int, Outcome]]:
+        """The outcomes of tasks that begin with the files of these names."""
+        if not tasks:
+            return ()
+        source, files = self._planner.source, {}
+        for name in {name for name in names if name is not None}:
+            path = source.path if name == SOURCE else self._files / name
+            files[name] = path.absolute() if self._cluster is None else path.read_bytes()
+        package = source.contents if isinstance(source.contents, Package) else None
+        work = Work(self._data, files, package)
+        return run_tasks(function, tasks, shared=work, workers=self._workers, cluster=self._cluster)
+
+    def _add(self, planned: Planned, outcome: Outcome, total: int) -> None:
+        """Keep a row; failed ones only once a point has figures: what fits no point is a mistake, not a result."""
+        error = outcome.error
+        row = Row(planned.number, planned.fields, planned.seed, outcome.figures, error, outcome.seconds)
+        if error is not None and not self._rows:
+            self._held[row.key] = row
+        else:
+            for one in (*self._held.values(), row):
+                self._results.add(one)
+                self._rows[one.key] = one
+            self._held.clear()
+        self._progress(len(self._rows) + len(self._held), total)
+
+
+_KEPT = "devices and input ranges stay as they were trained"
+_WRITTEN = (
+    "weights are read from the trained devices and written on the chip of each point, and input ranges fitted there, "
+    "as export does"
+)
+
+
+def _stated(planner: Planner, data: Dataset) -> dict[str, Any]:
+    """What makes a sweep the same one, as JSON values; `points` is how many rows it has in the end."""
+    spec = planner.spec
+    points = spec.search or len(list(spec.points()))
+    return {
+        "source": planner.source.name,
+        "source_sha256": planner.source.digest,
+        "data": data.name,
+        "data_sha256": _digest(data),
+        "chips_sha256": planner.chips_digest(),
+        **spec.json(),
+        "do": str(planner.do),
+        "points": points * len(spec.seeds),
+    }
+
+
+def _digest(data: Dataset) -> str:
+    """SHA-256 of all samples and of how they are seen."""
+    digest = hashlib.sha256(repr(data.preprocess).encode())
+    for samples in (data.train, data.test):
+        labels = samples.labels if isinstance(samples.labels, Mapping) else {"": samples.labels}
+        for name, array in [*samples.inputs.items(), *labels.items()]:
+            digest.update(f"{name} {None if array is None else (array.dtype, array.shape)}".encode())
+            if array is not None:
+                digest.update(np.ascontiguousarray(array).reshape(-1).view(np.uint8).data)
+    return digest.hexdigest()
+
+
+def _held(source: Artifact | Package, stack: ExitStack) -> Path:
+    """A place on the disk for what is in memory: workers read it there."""
+    folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+    if isinstance(source, Package):
+        write_package(folder / "package", source)
+        return folder / "package"
+    write_artifact(folder / "source.cim", source)
+    return folder / "source.cim"
+
+
+def _counted(number: int, noun: str) -> str:
+    return f"{number} {noun}{'' if number == 1 else 's'}"

@@ -1,0 +1,242 @@
+"""The report of a sweep: lines with their spread, heat maps, the Pareto front, and a table of all points."""
+
+import math
+import statistics
+from collections.abc import Sequence
+from html import escape
+from itertools import combinations
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from cimc.api.sweep import read_sweep
+from cimc.report.figure import Figure, figures
+from cimc.report.html import page_of, section, table
+from cimc.report.svg import (
+    BLUE,
+    GREY,
+    INK,
+    MUTED,
+    ORANGE,
+    SERIES,
+    dot,
+    drawing,
+    line,
+    polyline,
+    rectangle,
+    shortened,
+    text,
+    ticks_between,
+)
+from cimc.sweep_result import Group, SweepResult, figure_text
+from cimc.sweep_spec import Objective, point_text
+from cimc.sweep_values import canonical, value_text
+
+WIDTH, HEIGHT, LEFT, TOP, RIGHT, BASE = 380, 230, 56, 18, 366, 190
+CELL, NAMES = 54, 78  # pixels of a heat map
+MOST_LINES, MOST_MARKS, MOST_CELLS = 6, 8, 16
+
+
+class Picture(NamedTuple):
+    """A figure; kind: lines, cells or front."""
+
+    kind: str
+    figure: Figure
+
+
+def sweep_report(folder: str | Path) -> str:
+    """The page of a sweep's folder, also of one that is not complete. Raises CimcError where it holds none."""
+    result = read_sweep(folder)
+    title = f"Sweep of {result.name}"
+    return page_of(title, f"{len(result.groups)} points, {len(result.rows)} rows.", sweep_sections(result))
+
+
+def sweep_sections(result: SweepResult) -> list[str]:
+    """The sections of the page, as HTML."""
+    shown = pictures(result)
+    drawn = figures(picture.figure for picture in shown)
+    head, rows = result.table()
+    aims = ", ".join(map(str, result.aims()))
+    note = (
+        f"Objectives: {aims or 'none'}. Lines and cells are "
+        "means over seeds and over the fields that are not shown, bars one standard deviation of them. "
+        + ("" if result.complete else "The sweep is not complete: the same command goes on. ")
+    )
+    sections = [section("Pictures", note, drawn)] if shown else []
+    if result.failed:
+        reasons = {row.error or "": point_text(row.fields) for row in reversed(result.failed)}
+        listed = [[escape(reason), escape(fields)] for reason, fields in reasons.items()]
+        sections.append(
+            section("Failed", f"{len(result.failed)} rows have no figures.", table(["why", "such as"], listed))
+        )
+    cells = [[escape(cell) for cell in row] for row in rows]
+    return [*sections, section("Points", "Means ± standard deviation over seeds.", table(head, cells))]
+
+
+def pictures(result: SweepResult) -> list[Picture]:
+    """What can be drawn of a sweep: lines by each field, heat maps of pairs, the front of two objectives."""
+    groups, aims = [group for group in result.groups if group.count], result.aims()
+    if not groups or not aims:
+        return []
+    drawn = [lines(groups, field, aim.figure, result.varied) for aim in aims for field in result.varied[:4]]
+    for one, other in combinations(result.varied[:3], 2):
+        if max(len(_values(groups, one)), len(_values(groups, other))) <= MOST_CELLS:
+            drawn.append(heat_map(groups, one, other, aims[0].figure))
+    drawn += [front(groups, result.pareto(pair), pair) for pair in combinations(aims[:3], 2)]
+    return drawn
+
+
+def lines(groups: Sequence[Group], field: str, figure: str, varied: Sequence[str]) -> Picture:
+    """A figure over a field; of two fields one line for each value of the other, else one for all."""
+    others = [name for name in varied if name != field]
+    split = others[0] if len(others) == 1 and len(_values(groups, others[0])) <= MOST_LINES else None
+    values = _values(groups, field)
+    series: dict[str, list[tuple[Any, float, float]]] = {}
+    for value in values:
+        for other in [None] if split is None else _values(groups, split):
+            found = [g for g in groups if _is(g, field, value) and (split is None or _is(g, split, other))]
+            if found := [g for g in found if figure in g.mean]:
+                name = "" if split is None else f"{split} {value_text(other)}"
+                series.setdefault(name, []).append((value, *_mean(found, figure)))
+    ends = [mean + side * sd for points in series.values() for _, mean, sd in points for side in (-1, 1)]
+    ups = ticks_between(min(ends, default=0.0), max(ends, default=1.0))
+    across = _Across(values)
+    parts = _axes(ups, across, f"{figure.replace('_', ' ')} by {field}")
+    for index, (name, points) in enumerate(series.items()):
+        colour = SERIES[index % len(SERIES)]
+        placed = [
+            (across.place(value), _up(mean, ups), _up(mean - sd, ups), _up(mean + sd, ups))
+            for value, mean, sd in points
+        ]
+        parts += [line(x, low, x, high, colour, 1) for x, _, low, high in placed if low != high]
+        parts.append(polyline([(x, y) for x, y, _, _ in placed], colour))
+        parts += [
+            dot(x, y, 3, colour, f"{name} {field} {value_text(value)}: {mean:.5g}, sd {sd:.3g}".strip())
+            for (x, y, _, _), (value, mean, sd) in zip(placed, points, strict=True)
+        ]
+        if name:
+            parts.append(text(RIGHT, TOP + 12 * index + 10, shortened(name, 34), 10, "end", colour))
+    title = f"{figure.replace('_', ' ')} by {field}"
+    rows = [[name, _plain(value), mean, sd] for name, points in series.items() for value, mean, sd in points]
+    return Picture("lines", Figure(title, drawing(WIDTH, HEIGHT, parts, title), ["line", field, figure, "sd"], rows))
+
+
+def heat_map(groups: Sequence[Group], across: str, up: str, figure: str) -> Picture:
+    """A figure over two fields: the darker, the larger."""
+    columns, rows = _values(groups, across), _values(groups, up)
+    found = {}
+    for row, y in enumerate(rows):
+        for column, x in enumerate(columns):
+            here = [g for g in groups if _is(g, across, x) and _is(g, up, y) and figure in g.mean]
+            if here:
+                found[row, column] = _mean(here, figure)[0]
+    low, high = min(found.values(), default=0.0), max(found.values(), default=1.0)
+    title = f"{figure.replace('_', ' ')} by {across} and {up}"
+    parts, base = [], 26 * len(rows)
+    for (row, column), value in found.items():
+        x, y = NAMES + CELL * column, base - 26 * (row + 1)
+        depth = 0.08 + 0.52 * (value - low) / ((high - low) or 1.0)
+        label = f"{across} {value_text(columns[column])}, {up} {value_text(rows[row])}: {value:.5g}"
+        parts.append(rectangle(x, y, CELL - 2, 24, BLUE, "", label, opacity=depth))
+        parts.append(text(x + CELL / 2 - 1, y + 16, f"{value:.4g}", 10, "middle", INK))
+    for row, value in enumerate(rows):
+        parts.append(text(NAMES - 6, base - 26 * row - 10, shortened(value_text(value), 12), 10, "end", MUTED))
+    for column, value in enumerate(columns):
+        label = shortened(value_text(value), 9)
+        parts.append(text(NAMES + CELL * (column + 0.5), base + 12, label, 10, "middle", MUTED))
+    parts.append(text(NAMES, base + 28, f"across: {across}; up: {up}", 10, "start", MUTED))
+    svg = drawing(max(NAMES + CELL * len(columns), 300), base + 36, parts, title)
+    listed = [[_plain(columns[column]), _plain(rows[row]), value] for (row, column), value in found.items()]
+    return Picture("cells", Figure(title, svg, [across, up, figure], listed))
+
+
+def front(groups: Sequence[Group], best: Sequence[Group], aims: Sequence[Objective]) -> Picture:
+    """All points over two objectives; those that no other one beats are joined."""
+    up, along = aims
+    shown = [group for group in groups if up.figure in group.mean and along.figure in group.mean]
+    ups = ticks_between(*_ends([group.mean[up.figure] for group in shown]))
+    across = _Across(ticks_between(*_ends([group.mean[along.figure] for group in shown])))
+    title = f"{up.figure.replace('_', ' ')} against {along.figure.replace('_', ' ')}"
+    parts = _axes(ups, across, title)
+    on = {canonical(group.fields) for group in best}
+    ordered = sorted(best, key=lambda group: group.mean[along.figure])
+    parts.append(polyline([(across.place(g.mean[along.figure]), _up(g.mean[up.figure], ups)) for g in ordered], ORANGE))
+    for group in sorted(shown, key=lambda group: canonical(group.fields) in on):
+        x, y = across.place(group.mean[along.figure]), _up(group.mean[up.figure], ups)
+        best_one = canonical(group.fields) in on
+        label = f"{point_text(group.fields)}: {figure_text(up.figure, group)}, {figure_text(along.figure, group)}"
+        parts.append(dot(x, y, 4 if best_one else 3, ORANGE if best_one else GREY, label))
+    rows = [[point_text(g.fields), g.mean[up.figure], g.mean[along.figure], canonical(g.fields) in on] for g in shown]
+    return Picture(
+        "front", title, drawing(WIDTH, HEIGHT, parts, title), ["point", up.figure, along.figure, "front"], rows
+    )
+
+
+class _Across:
+    """The horizontal axis: numbers to scale, by their logarithm where they span more than 50 times; else in order."""
+
+    def __init__(self, values: Sequence[Any]) -> None:
+        self.values = values
+        self.numbers = all(isinstance(value, int | float) and not isinstance(value, bool) for value in values)
+        self.log = self.numbers and min(values) > 0 and max(values) / min(values) > 50
+
+    def place(self, value: Any) -> float:
+        """Pixels from the left."""
+        if not self.numbers:
+            return self._between((self.values.index(value) + 0.5) / len(self.values))
+        scaled = [math.log(number) if self.log else float(number) for number in (*self._ends(), value)]
+        low, high, at = scaled
+        return self._between(0.5 if high == low else (at - low) / (high - low))
+
+    def marks(self) -> Sequence[Any]:
+        """The values that are written below the axis."""
+        return self.values if len(self.values) <= MOST_MARKS else self.values[:: -(-len(self.values) // MOST_MARKS)]
+
+    def _ends(self) -> tuple[Any, Any]:
+        return min(self.values), max(self.values)
+
+    @staticmethod
+    def _between(part: float) -> float:
+        return LEFT + 10 + part * (RIGHT - LEFT - 20)
+
+
+def _axes(ups: Sequence[float], across: _Across, title: str) -> list[str]:
+    parts = []
+    for mark in ups:
+        y = _up(mark, ups)
+        parts += [line(LEFT, y, RIGHT, y), text(LEFT - 5, y + 4, f"{mark:.4g}", 10, "end", MUTED)]
+    for value in across.marks():
+        label = shortened(value_text(value), 9)
+        parts.append(text(across.place(value), BASE + 16, label, 10, "middle", MUTED))
+    return [*parts, text(LEFT, BASE + 34, shortened(title, 56), 10, "start", MUTED)]
+
+
+def _up(value: float, ups: Sequence[float]) -> float:
+    return BASE - (value - ups[0]) / ((ups[-1] - ups[0]) or 1.0) * (BASE - TOP)
+
+
+def _ends(numbers: Sequence[float]) -> tuple[float, float]:
+    return min(numbers, default=0.0), max(numbers, default=1.0)
+
+
+def _values(groups: Sequence[Group], field: str) -> list[Any]:
+    """The values of a field: numbers in their order, others as they come."""
+    found = list({canonical(group.fields.get(field)): group.fields.get(field) for group in groups}.values())
+    numbers = all(isinstance(value, int | float) and not isinstance(value, bool) for value in found)
+    return sorted(found) if numbers else found
+
+
+def _plain(value: Any) -> Any:
+    """Numbers as they are, all else as text."""
+    return value if isinstance(value, int | float) and not isinstance(value, bool) else value_text(value)
+
+
+def _is(group: Group, field: str, value: Any) -> bool:
+    return bool(group.fields.get(field) == value)
+
+
+def _mean(groups: Sequence[Group], figure: str) -> tuple[float, float]:
+    """Mean and sd: of one point over its seeds, of several points over them."""
+    if len(groups) == 1:
+        return groups[0].mean[figure], groups[0].sd[figure]
+    means = [group.mean[figure] for group in groups]
+    return statistics.fmean(means), statistics.stdev(means)
