@@ -1,5 +1,6 @@
 """Joins the processes of one training, on one host or on several, by `jax.distributed`."""
 
+import ctypes
 import os
 import sys
 from collections.abc import Iterator
@@ -29,6 +30,7 @@ def join(where: str) -> int:
     if where != AUTO and not known:
         raise CimcError(f"{where!r} is not HOST:PORT,PROCESSES,INDEX with indices from 0, nor auto")
     import jax
+    from jax.experimental import multihost_utils
 
     # Of CPUs; other devices have their own.
     jax.config.update("jax_cpu_collectives_implementation", "gloo")
@@ -38,7 +40,8 @@ def join(where: str) -> int:
                 jax.distributed.initialize()
             else:
                 jax.distributed.initialize(address, int(processes), int(index))
-            return jax.process_index()  # connects them
+            multihost_utils.sync_global_devices("cimc")  # connects them
+            return jax.process_index()
     except (RuntimeError, ValueError) as error:
         raise CimcError(f"the processes of --distributed {where} did not come together: {error}") from None
 
@@ -52,6 +55,7 @@ def _stdout_closed() -> Iterator[None]:
     try:
         yield
     finally:
+        ctypes.CDLL(None).fflush(None)
         os.dup2(kept, 1)
         os.close(kept)
         os.close(nowhere)
