@@ -87,7 +87,9 @@ def test_a_module_with_its_trained_state_is_the_exact_network(name: str) -> None
         found = module(torch.tensor(images)).numpy()
     system = system_of(trained)
     held, _ = state_of(trained, system, "test", weight_range=None)
-    (wanted,) = predict(system, held, Samples({"": images}), Preprocess(scale=1.0), exact=True).values()
+    (wanted,) = predict(
+        system, held, Samples({system.network.input: images}), Preprocess(scale=1.0), exact=True
+    ).values()
     np.testing.assert_allclose(found, wanted, rtol=1e-5, atol=1e-5 * np.max(np.abs(wanted)))
     changed = {key for key, value in state.items() if not torch.equal(value, before[key])}
     assert changed == {key for key in state if not key.endswith("num_batches_tracked")}
