@@ -21,7 +21,7 @@ def test_without_pytorch_one_line_says_what_to_install(monkeypatch: pytest.Monke
     monkeypatch.setitem(sys.modules, "onnxscript.optimizer", None)
     monkeypatch.setitem(sys.modules, "torch", None)
     with pytest.raises(cimc.CimcError, match=r"is not installed; install it with: pip install 'cimc\[torch\]'"):
-        cimc.from_torch(object(), np.zeros((1, 4)))  # type: ignore[arg-type]
+        cimc.from_torch(object(), np.zeros((1, 4)))
 
 
 def convolutional(nn: Any) -> Any:
@@ -40,7 +40,7 @@ def convolutional(nn: Any) -> Any:
 
 
 def recurrent(nn: Any, kind: str) -> Any:
-    class Recurrent(nn.Module):  # type: ignore[misc]
+    class Recurrent(nn.Module):
         def __init__(self) -> None:
             super().__init__()
             self.layer = getattr(nn, kind)(8, 4, batch_first=True)
