@@ -170,12 +170,15 @@ def _elements(original: ir.Model, names: Collection[str] | None) -> tuple[_Eleme
 
 
 def _numbers(elements: Numbers) -> Numbers:
-    """Numbers that name an element [4, elements], each above 0: two digits and two that look random."""
+    """Numbers that name an element [4, elements], each above 0: two digits and two that look random.
+
+    Neighbours differ in all of them: weights whose elements are all equal are lowered otherwise.
+    """
     mixed = elements.astype(np.uint64)
     for factor in FACTORS:  # the finaliser of splitmix64: sums of two say little of those of others
         mixed = (mixed ^ (mixed >> np.uint64(31))) * np.uint64(factor)
     checks = [(mixed >> np.uint64(bits)).astype(np.int64) % DIGIT + 1 for bits in (20, 43)]
-    return np.stack([elements % DIGIT + 1, elements // DIGIT + 1, *checks])
+    return np.stack([elements % DIGIT + 1, 2 * (elements // DIGIT) + elements % 2 + 1, *checks])
 
 
 def _sources(elements: _Elements, numbers: npt.NDArray[np.float64]) -> tuple[Numbers, Numbers]:
@@ -206,7 +209,7 @@ def _biases(elements: _Elements) -> Numbers:
 
 def _element(elements: _Elements, numbers: npt.NDArray[np.float64]) -> Numbers:
     """The element with these numbers; -1 where there is none."""
-    number = numbers[0] - 1 + DIGIT * (numbers[1] - 1)
+    number = numbers[0] - 1 + DIGIT * np.floor((numbers[1] - 1) / 2)
     valid = (np.isfinite(number) & (number == np.floor(number)) & (numbers >= 1).all(axis=0)) & (
         number < elements.total
     )

@@ -6,6 +6,7 @@ from xml.etree import ElementTree
 import numpy as np
 import pytest
 from matplotlib._pylab_helpers import Gcf
+from matplotlib.lines import Line2D
 from onnx import helper
 
 import cimc
@@ -22,6 +23,10 @@ def deployment(**given: Any) -> cimc.Deployment:
 def text_of(html: str) -> list[str]:
     """The texts of a table that is well-formed."""
     return [element.text or "" for element in ElementTree.fromstring(html).iter() if element.text]
+
+
+def heights(line: Line2D) -> np.ndarray:
+    return np.asarray(line.get_ydata(), float)
 
 
 def test_texts_are_escaped_and_numbers_are_short() -> None:
@@ -67,8 +72,10 @@ def test_the_lines_of_a_figure_are_the_figures_of_the_result() -> None:
     (axis,) = cimc.plot_deployment({"a": deployment(aged=aged), "b": deployment(aged=aged)}).axes
     line = axis.lines[0]
     np.testing.assert_allclose(np.asarray(line.get_xdata(), float), [60, 3600])
-    np.testing.assert_allclose(np.asarray(line.get_ydata(), float), [0.8, 0.6])
-    assert [text.get_text() for text in axis.get_legend().get_texts()] == ["a", "b"]
+    np.testing.assert_allclose(heights(line), [0.8, 0.6])
+    legend = axis.get_legend()
+    assert legend is not None
+    assert [text.get_text() for text in legend.get_texts()] == ["a", "b"]
     history = [{"epoch": n, "loss": 1 / n, "accuracy": 0.1 * n, "updates": 24.0 * n} for n in (1, 2)]
     node = helper.make_node("Gemm", ["x", "w"], ["y"], "fc")
     proto = network_proto([node], {"x": ("N", 4)}, {"y": ("N", 3)}, {"w": weights(4, 3)})
@@ -77,8 +84,8 @@ def test_the_lines_of_a_figure_are_the_figures_of_the_result() -> None:
         cimc.plot_training(artifact)
     artifact.history["epochs"] = history
     loss, updates, accuracy = cimc.plot_training(artifact).axes
-    np.testing.assert_allclose(loss.lines[0].get_ydata(), [1, 0.5])
-    np.testing.assert_allclose(accuracy.lines[0].get_ydata(), [10, 20])
-    np.testing.assert_allclose(updates.lines[0].get_ydata(), [2, 4])
+    np.testing.assert_allclose(heights(loss.lines[0]), [1, 0.5])
+    np.testing.assert_allclose(heights(accuracy.lines[0]), [10, 20])
+    np.testing.assert_allclose(heights(updates.lines[0]), [2, 4])
     with pytest.raises(cimc.CimcError, match="call evaluate or export with layers=True"):
         cimc.plot_layers({"accuracy": 1.0})

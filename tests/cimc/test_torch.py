@@ -21,7 +21,7 @@ def test_without_pytorch_one_line_says_what_to_install(monkeypatch: pytest.Monke
     monkeypatch.setitem(sys.modules, "onnxscript.optimizer", None)
     monkeypatch.setitem(sys.modules, "torch", None)
     with pytest.raises(cimc.CimcError, match=r"is not installed; install it with: pip install 'cimc\[torch\]'"):
-        cimc.from_torch(object(), np.zeros((1, 4)))  # type: ignore[arg-type]
+        cimc.from_torch(object(), np.zeros((1, 4)))
 
 
 def convolutional(nn: Any) -> Any:
@@ -40,7 +40,7 @@ def convolutional(nn: Any) -> Any:
 
 
 def recurrent(nn: Any, kind: str) -> Any:
-    class Recurrent(nn.Module):  # type: ignore[misc]
+    class Recurrent(nn.Module):
         def __init__(self) -> None:
             super().__init__()
             self.layer = getattr(nn, kind)(8, 4, batch_first=True)
@@ -87,7 +87,9 @@ def test_a_module_with_its_trained_state_is_the_exact_network(name: str) -> None
         found = module(torch.tensor(images)).numpy()
     system = system_of(trained)
     held, _ = state_of(trained, system, "test", weight_range=None)
-    (wanted,) = predict(system, held, Samples({"": images}), Preprocess(scale=1.0), exact=True).values()
+    (wanted,) = predict(
+        system, held, Samples({system.network.input: images}), Preprocess(scale=1.0), exact=True
+    ).values()
     np.testing.assert_allclose(found, wanted, rtol=1e-5, atol=1e-5 * np.max(np.abs(wanted)))
     changed = {key for key, value in state.items() if not torch.equal(value, before[key])}
     assert changed == {key for key in state if not key.endswith("num_batches_tracked")}
