@@ -94,9 +94,16 @@ def die_of(mapping: Mapping, chip_rows: int, chip_columns: int, spare: int = 1) 
     return Die(HOSTILE, stuck)
 
 
+def moved_by_one(artifact: Artifact) -> Wiring:
+    """Every array on the next one of the die."""
+    arrays = artifact.mapping.arrays
+    word, bit = (np.tile(np.arange(n), (arrays, 1)) for n in (artifact.chip.array.rows, artifact.chip.array.columns))
+    return Wiring(np.arange(arrays) + 1, word, bit, arrays + 1)
+
+
 def pages() -> dict[str, str]:
     artifact = shipped("lenet1")
-    evil, arrays = hostile(artifact), artifact.mapping.arrays
+    evil = hostile(artifact)
     rows, columns = artifact.chip.array.rows, artifact.chip.array.columns
     causes = {"read noise": {"share": 0.7}}
     layers = {HOSTILE: {"snr_db": 20.0, "own_snr_db": 25.0, "causes": causes}}
@@ -109,8 +116,7 @@ def pages() -> dict[str, str]:
                   "accuracy": {"mean": 0.6, "std": 0.1, "min": 0.5, "median": 0.6}} for at in (1.0, 9.0)],
         "worst": {"chip": 0, "value": 0.5, "stuck_share": 0.0, "layers": layers},
     }  # fmt: skip
-    lines = [np.tile(np.arange(n)[::-1], (arrays, 1)) for n in (rows, columns)]
-    wiring = Wiring(np.arange(arrays) + 1, *lines, arrays=arrays + 1)
+    wiring = moved_by_one(artifact)
     errors = {"expected_error": {"none": 0.5, "full": 1e-9}, "layers": {HOSTILE: {"none": 0.5, "full": 1e-9}}}
     package = package_of(evil, die_of(artifact.mapping, rows, columns), wiring, {"layers": layers, "die": errors})
     return {
@@ -228,15 +234,15 @@ def test_counts_of_writes_and_accumulators() -> None:
 
 def test_the_map_of_a_die_shows_what_is_stuck_where_weights_are() -> None:
     artifact = shipped("lenet1")
-    rows, columns, arrays = artifact.chip.array.rows, artifact.chip.array.columns, artifact.mapping.arrays
+    rows, columns = artifact.chip.array.rows, artifact.chip.array.columns
     die = die_of(artifact.mapping, rows, columns)
     head, *found = numbers(die_map(package_of(artifact, die)))
     assert head[1:3] == ["stuck low in use, as mapped", "stuck high in use, as mapped"]
     assert found[0] == ["0", "0", "1", "0", "1"], "of the two stuck cells one is in use, and it is stuck high"
     assert {cell for row in found[1:] for cell in row[1:]} == {"0"}
-    lines = [np.tile(np.arange(n), (arrays, 1)) for n in (rows, columns)]
-    moved = Wiring(np.arange(arrays) + 1, *lines, arrays=arrays + 1)
-    assert numbers(die_map(package_of(artifact, die, moved)))[1] == ["0", "0", "1", "0", "0"], "moved off that array"
+    assert numbers(die_map(package_of(artifact, die, moved_by_one(artifact))))[1] == ["0", "0", "1", "0", "0"], (
+        "moved off that array"
+    )
     assert len({UNUSED, USED, IDLE, LOW, HIGH}) == 5
 
 
