@@ -53,7 +53,7 @@ def test_two_processes_train_what_one_trains(tmp_path: Path) -> None:
     assert figures[0]["loss"] == pytest.approx(figures[1]["loss"], rel=1e-5)
     shared, alone = (cimc.read_artifact(tmp_path / name).state["weight/fc1"] for name in ("part0.cim", "alone.cim"))
     np.testing.assert_allclose(shared, alone, rtol=1e-3, atol=1e-4)
-    assert not np.array_equal(alone, cimc.read_artifact(tmp_path / "one.cim").state["weight/fc1"])
+    assert not np.allclose(alone, weights(784, 10), atol=1e-2), "training moved nothing"
 
 
 @pytest.mark.parametrize("where", ["host:1", "host:1,2", "host,2,0", "host:1,2,2", "host:1,two,0"])
