@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from cimc.api.measure import Measured, measure
     from cimc.api.plot_device import plot_device
     from cimc.api.plot_sweep import plot_sweep
-    from cimc.api.sweep import read_sweep, sweep
+    from cimc.api.sweep import sweep
     from cimc.api.train import Trained, train
     from cimc.api.verify import verify
     from cimc.artifact import Artifact, read_artifact, write_artifact
@@ -59,7 +59,7 @@ if TYPE_CHECKING:
         Write,
     )
     from cimc.package import Package, read_package, write_package
-    from cimc.sweep_result import SweepResult
+    from cimc.sweep_result import SweepResult, read_sweep
     from runtime.deployment.result import Deployment
     from runtime.training.frank_wolfe import FrankWolfe
     from runtime.training.options import Policy, TrainingOptions
@@ -114,7 +114,7 @@ _PUBLIC = {
     "plot_sweep": "cimc.api.plot_sweep",
     "read_artifact": "cimc.artifact",
     "read_package": "cimc.package",
-    "read_sweep": "cimc.api.sweep",
+    "read_sweep": "cimc.sweep_result",
     "sweep": "cimc.api.sweep",
     "train": "cimc.api.train",
     "verify": "cimc.api.verify",

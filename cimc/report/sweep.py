@@ -8,7 +8,6 @@ from itertools import combinations
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from cimc.api.sweep import read_sweep
 from cimc.report.figure import Figure, figures
 from cimc.report.html import page_of, section, table
 from cimc.report.svg import (
@@ -27,7 +26,7 @@ from cimc.report.svg import (
     text,
     ticks_between,
 )
-from cimc.sweep_result import Group, SweepResult, figure_text
+from cimc.sweep_result import Group, SweepResult, figure_text, read_sweep
 from cimc.sweep_spec import Objective, point_text
 from cimc.sweep_values import canonical, value_text
 
