@@ -166,7 +166,7 @@ def front(groups: Sequence[Group], best: Sequence[Group], aims: Sequence[Objecti
         parts.append(dot(x, y, 4 if best_one else 3, ORANGE if best_one else GREY, label))
     rows = [[point_text(g.fields), g.mean[up.figure], g.mean[along.figure], canonical(g.fields) in on] for g in shown]
     return Picture(
-        "front", title, drawing(WIDTH, HEIGHT, parts, title), ["point", up.figure, along.figure, "front"], rows
+        "front", Figure(title, drawing(WIDTH, HEIGHT, parts, title), ["point", up.figure, along.figure, "front"], rows)
     )
 
 
