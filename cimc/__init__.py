@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from cimc.api.plot_device import plot_device
     from cimc.api.plot_sweep import plot_sweep
     from cimc.api.plots import plot_deployment, plot_layers, plot_training
-    from cimc.api.sweep import read_sweep, sweep
+    from cimc.api.sweep import sweep
     from cimc.api.to_torch_state import to_torch_state
     from cimc.api.train import Trained, train
     from cimc.api.verify import verify
@@ -64,7 +64,7 @@ if TYPE_CHECKING:
         Write,
     )
     from cimc.package import Package, read_package, write_package
-    from cimc.sweep_result import SweepResult
+    from cimc.sweep_result import SweepResult, read_sweep
     from runtime.deployment.result import Deployment
     from runtime.training.frank_wolfe import FrankWolfe
     from runtime.training.options import Policy, TrainingOptions
@@ -125,7 +125,7 @@ _PUBLIC = {
     "plot_training": "cimc.api.plots",
     "read_artifact": "cimc.artifact",
     "read_package": "cimc.package",
-    "read_sweep": "cimc.api.sweep",
+    "read_sweep": "cimc.sweep_result",
     "sweep": "cimc.api.sweep",
     "to_torch_state": "cimc.api.to_torch_state",
     "train": "cimc.api.train",

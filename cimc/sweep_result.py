@@ -13,7 +13,7 @@ from typing import Any
 from cimc.errors import CimcError
 from cimc.files import replacing
 from cimc.pareto import pareto_front
-from cimc.sweep_results import Row
+from cimc.sweep_results import Row, read_rows, read_spec
 from cimc.sweep_spec import Objective, parse_objective
 from cimc.sweep_values import canonical, value_text
 
@@ -131,6 +131,15 @@ class SweepResult:
         top = "".join(f"<th>{escape(name)}</th>" for name in head)
         body = "".join(f"<tr>{''.join(f'<td>{escape(cell)}</td>' for cell in row)}</tr>" for row in rows)
         return f"<table><thead><tr>{top}</tr></thead><tbody>{body}</tbody></table>"
+
+
+def read_sweep(folder: str | Path, objective: Sequence[str] = ()) -> SweepResult:
+    """The rows of a sweep's folder so far, with these objectives, or the sweep's own. Raises CimcError without one."""
+    stated, rows = read_spec(folder), read_rows(Path(folder))
+    varied = [name for name, values in stated["vary"].items() if isinstance(values, str) or len(values) > 1]
+    aims = map(parse_objective, objective or stated.get("objectives") or ["accuracy:max"])
+    complete = len(rows) >= stated["points"]
+    return SweepResult(stated["source"], tuple(varied), tuple(rows), tuple(aims), complete)
 
 
 def figure_text(name: str, group: Group) -> str:

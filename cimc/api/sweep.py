@@ -20,15 +20,15 @@ from cimc.errors import CimcError
 from cimc.files import replacing
 from cimc.package import Package, write_package
 from cimc.sweep_result import SweepResult
-from cimc.sweep_results import FILES, Results, Row, claimed, point_key, read_rows, read_spec
-from cimc.sweep_spec import Do, Fields, make_spec, parse_objective
+from cimc.sweep_results import FILES, Results, Row, claimed, point_key
+from cimc.sweep_spec import Do, Fields, make_spec
 
 
 def sweep(
     source: str | Path | Artifact | Package,
     data: Dataset,
-    vary: Mapping[str, Any],
     *,
+    vary: Mapping[str, Any],
     folder: str | Path | None = None,
     do: str | None = None,
     seeds: int | None = None,
@@ -77,19 +77,7 @@ def sweep(
             planner, data, results, files=place / FILES, workers=workers, cluster=cluster, progress=progress, note=note
         )
         runner.run()
-        return _result(planner.source.name, spec.varied, results.rows(), spec.objectives, total=None)
-
-
-def read_sweep(folder: str | Path, objective: Sequence[str] | None = None) -> SweepResult:
-    """The rows of a sweep's folder so far. Raises CimcError where it holds none."""
-    stated = read_spec(folder)
-    aims = tuple(map(parse_objective, objective or stated.get("objectives") or ["accuracy:max"]))
-    varied = [name for name, values in stated["vary"].items() if isinstance(values, str) or len(values) > 1]
-    return _result(stated["source"], varied, read_rows(Path(folder)), aims, total=stated["points"])
-
-
-def _result(name: str, varied: Iterable[str], rows: Sequence[Row], aims: Any, *, total: int | None) -> SweepResult:
-    return SweepResult(name, tuple(varied), tuple(rows), tuple(aims), total is None or len(rows) >= total)
+        return SweepResult(planner.source.name, tuple(spec.varied), tuple(results.rows()), spec.objectives)
 
 
 class _Runner:

@@ -98,7 +98,7 @@ def sweep(
         result = cimc.sweep(
             source,
             dataset,
-            fields,
+            vary=fields,
             folder=output,
             workers=workers,
             cluster=cluster,

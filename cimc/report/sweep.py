@@ -8,7 +8,6 @@ from itertools import combinations
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from cimc.api.sweep import read_sweep
 from cimc.report.figure import Figure, figures
 from cimc.report.html import page_of, section, table
 from cimc.report.svg import (
@@ -27,7 +26,7 @@ from cimc.report.svg import (
     text,
     ticks_between,
 )
-from cimc.sweep_result import Group, SweepResult, figure_text
+from cimc.sweep_result import Group, SweepResult, figure_text, read_sweep
 from cimc.sweep_spec import Objective, point_text
 from cimc.sweep_values import canonical, value_text
 
@@ -166,8 +165,9 @@ def front(groups: Sequence[Group], best: Sequence[Group], aims: Sequence[Objecti
         label = f"{point_text(group.fields)}: {figure_text(up.figure, group)}, {figure_text(along.figure, group)}"
         parts.append(dot(x, y, 4 if best_one else 3, ORANGE if best_one else GREY, label))
     rows = [[point_text(g.fields), g.mean[up.figure], g.mean[along.figure], canonical(g.fields) in on] for g in shown]
-    head = ["point", up.figure, along.figure, "front"]
-    return Picture("front", Figure(title, drawing(WIDTH, HEIGHT, parts, title), head, rows))
+    return Picture(
+        "front", Figure(title, drawing(WIDTH, HEIGHT, parts, title), ["point", up.figure, along.figure, "front"], rows)
+    )
 
 
 class _Across:

@@ -35,7 +35,7 @@ DEPLOY = "package data | chips seed required baseline metric memory carry at com
 DEPLOY += " energy layers workers cluster progress note"
 EXPORT = "source chip | output data weights noise layers digital correct carry rows_per_read groups_per_read"
 EXPORT += " die placement seed note"
-SWEEP = "source data vary | folder do seeds random search objective devices workers cluster progress note"
+SWEEP = "source data | vary folder do seeds random search objective devices workers cluster progress note"
 # Every public function: its parameters, those after the bar by keyword only.
 SIGNATURES = {
     "compile": COMPILE,

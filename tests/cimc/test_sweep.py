@@ -68,7 +68,9 @@ def table(path: Path) -> list[Any]:
 
 def test_rows_of_a_trained_file_are_those_of_eval_with_the_devices_kept(trained: Path, data: cimc.Dataset) -> None:
     notes: list[str] = []
-    result = cimc.sweep(trained, data, {NOISE: [0.5, 2.0], "eval.noise": [True], "seed": [0, 3]}, note=notes.append)
+    result = cimc.sweep(
+        trained, data, vary={NOISE: [0.5, 2.0], "eval.noise": [True], "seed": [0, 3]}, note=notes.append
+    )
     assert [(row.fields[NOISE], row.seed) for row in result.rows] == [(0.5, 0), (0.5, 3), (2.0, 0), (2.0, 3)]
     artifact = cimc.read_artifact(trained)
     for row in result.rows:
@@ -85,12 +87,12 @@ def test_rows_of_a_trained_file_are_those_of_eval_with_the_devices_kept(trained:
 
 def test_a_larger_programming_error_is_written_into_devices_anew(trained: Path, data: cimc.Dataset) -> None:
     notes: list[str] = []
-    result = cimc.sweep(trained, data, {ERROR: [0.0, 6.0], NOISE: [0.0]}, note=notes.append)
+    result = cimc.sweep(trained, data, vary={ERROR: [0.0, 6.0], NOISE: [0.0]}, note=notes.append)
     assert "written on the chip of each point" in notes[0]
     exact, wrong = (row.figures["snr_db"] for row in result.rows)
     assert exact > wrong + 5
     with pytest.raises(cimc.CimcError, match=r"--devices keep: .*error_sd_uS changes what devices hold"):
-        cimc.sweep(trained, data, {ERROR: [0.0, 6.0]}, devices="keep")
+        cimc.sweep(trained, data, vary={ERROR: [0.0, 6.0]}, devices="keep")
 
 
 def test_points_share_compilation_and_training_and_a_refused_one_is_a_row(
@@ -105,7 +107,7 @@ def test_points_share_compilation_and_training_and_a_refused_one_is_a_row(
         "train.epochs": 1,
         "train.steps_per_epoch": 1,
     }
-    result = cimc.sweep(model, data, fields, folder=tmp_path)
+    result = cimc.sweep(model, data, vary=fields, folder=tmp_path)
     assert len(result.rows) == 8
     assert {row.fields["adc.bits"] for row in result.failed} == {99}
     assert all("adc.bits" in (row.error or "") for row in result.failed)
@@ -122,7 +124,7 @@ def test_points_share_compilation_and_training_and_a_refused_one_is_a_row(
 
 def test_a_package_is_deployed_at_each_point(trained: Path, data: cimc.Dataset) -> None:
     package = cimc.export(trained, data=data)
-    result = cimc.sweep(package, data, {"deploy.chips": [2], NOISE: [5.0], "array.rows": [64, 32]})
+    result = cimc.sweep(package, data, vary={"deploy.chips": [2], NOISE: [5.0], "array.rows": [64, 32]})
     found, refused = result.rows
     assert "laid out for its own chip" in (refused.error or "")
     chip = cimc.load_chip(CHIP, settings={"cell": {"read_noise_uS": 5.0}})
@@ -146,7 +148,7 @@ def test_what_does_not_fit_the_source_is_told_in_one_line(
     fields: dict[str, Any], do: str | None, message: str, trained: Path, data: cimc.Dataset
 ) -> None:
     with pytest.raises(cimc.CimcError, match=message):
-        cimc.sweep(trained, data, fields, do=do)
+        cimc.sweep(trained, data, vary=fields, do=do)
 
 
 def test_a_folder_in_which_nothing_could_be_computed_takes_the_corrected_sweep(
@@ -154,8 +156,8 @@ def test_a_folder_in_which_nothing_could_be_computed_takes_the_corrected_sweep(
 ) -> None:
     monkeypatch.setattr(sweep_module, "measure_point", pretend)
     with pytest.raises(cimc.CimcError, match="no point could be computed: it is broken"):
-        cimc.sweep(trained, data, {"eval.metric": "broken"}, folder=tmp_path)
-    assert len(cimc.sweep(trained, data, {"eval.metric": [3]}, folder=tmp_path).rows) == 1
+        cimc.sweep(trained, data, vary={"eval.metric": "broken"}, folder=tmp_path)
+    assert len(cimc.sweep(trained, data, vary={"eval.metric": [3]}, folder=tmp_path).rows) == 1
 
 
 # --- Folders ---
@@ -178,21 +180,21 @@ def test_a_folder_goes_on_with_its_own_sweep_and_no_other(
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        cimc.sweep(trained, data, fields, folder=tmp_path, progress=stop, seeds=2)
+        cimc.sweep(trained, data, vary=fields, folder=tmp_path, progress=stop, seeds=2)
     assert 0 < len(table(tmp_path)) < 8
     partial = cimc.read_sweep(tmp_path)
     assert not partial.complete
-    result = cimc.sweep(trained, data, fields, folder=tmp_path, seeds=2)
-    assert cimc.sweep(trained, data, fields, folder=tmp_path, seeds=2).rows == result.rows
+    result = cimc.sweep(trained, data, vary=fields, folder=tmp_path, seeds=2)
+    assert cimc.sweep(trained, data, vary=fields, folder=tmp_path, seeds=2).rows == result.rows
     assert len(calls) == 8
     assert [row.number for row in result.rows] == list(range(8))
     assert cimc.read_sweep(tmp_path).complete
     with pytest.raises(cimc.CimcError, match=r"holds another sweep \(points, vary eval.metric differ\)"):
-        cimc.sweep(trained, data, {"eval.metric": [1, 2]}, folder=tmp_path, seeds=2)
+        cimc.sweep(trained, data, vary={"eval.metric": [1, 2]}, folder=tmp_path, seeds=2)
     with pytest.raises(cimc.CimcError, match="data_sha256"):
-        cimc.sweep(trained, replace(data, test=data.train), fields, folder=tmp_path, seeds=2)
+        cimc.sweep(trained, replace(data, test=data.train), vary=fields, folder=tmp_path, seeds=2)
     with pytest.raises(cimc.CimcError, match="holds other files"):
-        cimc.sweep(trained, data, fields, folder=trained.parent)
+        cimc.sweep(trained, data, vary=fields, folder=trained.parent)
     with sqlite3.connect(tmp_path / "results.sqlite") as connection, pytest.raises(sqlite3.Error, match="final"):
         connection.execute("DELETE FROM points")
 
@@ -210,9 +212,9 @@ def test_a_search_finds_the_best_and_goes_on_as_if_it_had_not_been_stopped(
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        cimc.sweep(trained, data, fields, folder=tmp_path, progress=stop, **settings)
-    resumed = cimc.sweep(trained, data, fields, folder=tmp_path, **settings)
-    straight = cimc.sweep(trained, data, fields, **settings)
+        cimc.sweep(trained, data, vary=fields, folder=tmp_path, progress=stop, **settings)
+    resumed = cimc.sweep(trained, data, vary=fields, folder=tmp_path, **settings)
+    straight = cimc.sweep(trained, data, vary=fields, **settings)
     assert [replace(row, seconds=0) for row in resumed.rows] == [replace(row, seconds=0) for row in straight.rows]
     assert len({row.fields["eval.metric"] for row in straight.rows}) == 24
 

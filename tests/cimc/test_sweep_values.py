@@ -29,7 +29,7 @@ from cimc.sweep_values import Interval, parse_values
         ("my chip.toml", ("my chip.toml",)),
         ("0.4:1.6", Interval(0.4, 1.6)),
         ("1e-4:1e-2:log", Interval(1e-4, 1e-2, log=True)),
-        ("8:512:log", Interval(8, 512, log=True, whole=True)),
+        ("8:512:log", Interval(8.0, 512.0, log=True, whole=True)),
     ],
 )
 def test_values_are_read_as_written(written: str, values: object) -> None:
