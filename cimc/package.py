@@ -19,6 +19,7 @@ network.onnx               the lowered network with the trained weights
 import hashlib
 import io
 import json
+import stat
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -174,7 +175,7 @@ def read_package(folder: str | Path) -> Package:
             readable = f"{READABLE[0]} to {READABLE[-1]}"
             raise CimcError(f"{folder} has format {manifest['format']}, this version reads {readable}; export it again")
         for name, digest in manifest["sha256"].items():
-            if name not in contents and ".." not in name:
+            if name not in contents:
                 data = _checked(folder, name, digest)
                 if name in _OF_DIES:
                     contents[name] = data
@@ -292,7 +293,10 @@ def _sha256(data: bytes) -> str:
 
 
 def _checked(folder: Path, name: str, digest: str) -> bytes:
-    data = (folder / name).read_bytes()
+    path = folder / name
+    if Path(name).is_absolute() or ".." in Path(name).parts or not stat.S_ISREG(path.stat().st_mode):
+        raise CimcError(f"package {folder} names {name!r:.80}, which is no file of its folder; export it again")
+    data = path.read_bytes()
     if _sha256(data) != digest:
         raise CimcError(f"package {folder} is damaged: {name} does not match its SHA-256; export it again")
     return data

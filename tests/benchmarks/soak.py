@@ -2,8 +2,9 @@
 
     python -m tests.benchmarks.soak [--kills 500] [--full 20] [--seed 0]
 
-Each attempt is a process of its own, stopped by SIGKILL, SIGTERM or SIGINT after a random share of the processor time
-that the command takes, or just when its output is being written. Every few kills the command runs to its end (`train`
+Each attempt is a process of its own (one in seven starts an interpreter, others are forked when the libraries are
+imported), stopped by SIGKILL, SIGTERM or SIGINT after a random share of the processor time that the command takes, or
+just when its output is being written. Every few kills the command runs to its end (`train`
 with --resume), which must give the bytes of a run that nobody disturbed, and leave no other file. What counts as a
 fault: an output that is neither the old one nor a new one that `cimc.verify` finds whole, one that is gone, a
 traceback, an internal error, exit 0 without a result, another exit than the signal's, and 60 s without an end. The
@@ -18,13 +19,16 @@ import subprocess
 import sys
 import tempfile
 import time
+import traceback
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from hashlib import sha256
+from importlib import import_module
 from pathlib import Path
 from random import Random
+from typing import NoReturn
 
 import numpy as np
 import onnx
@@ -35,6 +39,18 @@ SECONDS = 60  # until a process must have ended, after a signal or with a full d
 KILLS_IN_A_ROW = 10
 SIGNALS = (signal.SIGKILL, signal.SIGTERM, signal.SIGINT)
 PART = ".cimc-part"
+ANEW = 0.15  # share of the attempts with an interpreter of its own; others fork one that has imported the libraries
+IMPORTS = 1.5  # seconds of processor time
+# What commands import, but for what starts threads, which do not survive a fork.
+IMPORTED = (
+    "jax",
+    "optax",
+    "onnxruntime",
+    "cimc.api.compile",
+    "cimc.api.verify",
+    "cimc.report.page",
+    "cimc.commands.main",
+)
 HANGS = 999  # in place of an exit status
 
 
@@ -125,39 +141,31 @@ class Bench:
                 shutil.rmtree(place.parent)
 
     def _run_first(self, *arguments: str) -> None:
-        done = subprocess.run(command(arguments), cwd=self.inputs, env=self.environment, capture_output=True, text=True)
-        if done.returncode:
-            raise SystemExit(f"{' '.join(arguments)}: {done.stderr.strip()}")
+        done = self.run(arguments)
+        if done.status:
+            raise SystemExit(f"{' '.join(arguments)}: {done.errors.strip()}")
 
     def run(
         self,
         arguments: Sequence[str],
         kill: tuple[signal.Signals, float, Path] | None = None,
         environment: Mapping[str, str] | None = None,
+        *,
+        anew: bool = False,
     ) -> Ended:
         """Run a command; kill: the signal, after how much processor time in s (negative: when its file is being
-        written), and the folder of its output.
+        written), and the folder of its output. anew: an interpreter of its own, which imports everything.
         """
         output, errors = self.folder / "output", self.folder / "errors"
-        with output.open("w") as stdout, errors.open("w") as stderr:
-            process = subprocess.Popen(
-                command(arguments),
-                cwd=self.inputs,
-                env={**self.environment, **(environment or {})},
-                stdout=stdout,
-                stderr=stderr,
-                preexec_fn=_default_signals,
-            )
+        known = {**self.environment, **(environment or {})}
+        process = os.fork()
+        if process == 0:
+            _become(arguments, self.inputs, known, (output, errors), anew=anew)
         signalled, start = kill is not None and _wait_for(process, kill[1], kill[2]), time.monotonic()
         if kill is not None and signalled:
-            process.send_signal(kill[0])
-        try:
-            # Compiling, and all else that the machine has to do: what hangs does so for ever.
-            status = process.wait(SECONDS if signalled else 10 * SECONDS)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
-            status = HANGS
+            os.kill(process, kill[0])
+        # Compiling, and all else that the machine has to do: what hangs does so for ever.
+        status = _status(process, SECONDS if signalled else 20 * SECONDS)
         return Ended(status, output.read_text(), errors.read_text(), signalled, time.monotonic() - start)
 
 
@@ -166,24 +174,63 @@ def command(arguments: Sequence[str]) -> list[str]:
     return [sys.executable, "-m", "cimc", *arguments]
 
 
-def _default_signals() -> None:
+def _become(
+    arguments: Sequence[str], folder: Path, environment: Mapping[str, str], streams: tuple[Path, Path], *, anew: bool
+) -> NoReturn:
+    """Of a forked process: be the command, and end with its status."""
+    os.environ.update(environment)
+    os.chdir(folder)
+    for number, place in enumerate(streams, 1):
+        os.dup2(os.open(place, os.O_WRONLY | os.O_CREAT | os.O_TRUNC), number)
     # What a shell starts in the background ignores Ctrl-C, and its children would.
     signal.signal(signal.SIGINT, signal.default_int_handler)
+    if anew:
+        os.execv(sys.executable, command(arguments))
+    sys.argv = ["cimc", *arguments]
+    status = 0
+    try:
+        from cimc.__main__ import main
+
+        main()
+    except SystemExit as error:
+        status = error.code if isinstance(error.code, int) else int(error.code is not None)
+    except BaseException:
+        traceback.print_exc()
+        status = 1
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(status)
 
 
-def _wait_for(process: "subprocess.Popen[bytes]", seconds: float, folder: Path) -> bool:
+def _ended(process: int) -> bool:
+    return os.waitid(os.P_PID, process, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None
+
+
+def _status(process: int, seconds: float) -> int:
+    """The exit status of a process, negative: of a signal; `HANGS` where it does not end in time."""
+    end = time.monotonic() + seconds
+    while not _ended(process):
+        if time.monotonic() > end:
+            os.kill(process, signal.SIGKILL)
+            os.waitpid(process, 0)
+            return HANGS
+        time.sleep(0.02)
+    return os.waitstatus_to_exitcode(os.waitpid(process, 0)[1])
+
+
+def _wait_for(process: int, seconds: float, folder: Path) -> bool:
     """Wait until a process has used so much processor time, or begins to write; whether it still runs."""
     before = _names(folder)
-    while process.poll() is None:
+    while not _ended(process):
         if seconds < 0:
             if any(name.endswith(PART) for name in _names(folder) - before):
                 time.sleep(-seconds)
-                return process.poll() is None
+                return not _ended(process)
         else:
-            with Path(f"/proc/{process.pid}/stat").open() as stat:
+            with Path(f"/proc/{process}/stat").open() as stat:
                 fields = stat.read().rpartition(")")[2].split()
             if (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK") >= seconds:
-                return True
+                return not _ended(process)
         time.sleep(0.002 if seconds < 0 else 0.01)
     return False
 
@@ -275,7 +322,11 @@ def kill_often(bench: Bench, kills: int, random: Random, found: Found, folder: P
             sent, before = random.choice(SIGNALS), digest(place)
             moment = -random.uniform(0, 0.02) if random.random() < 0.3 else _moment(bench, job, random)
             start = time.monotonic()
-            ended = bench.run(arguments, (sent, moment, folder))
+            anew = random.random() < ANEW
+            if anew and moment > 0:
+                moment += IMPORTS * random.random()
+            ended = bench.run(arguments, (sent, moment, folder), anew=anew)
+            found.counts["of them with an interpreter of its own"] += anew and ended.signalled
             del start
             found.counts["kills" if ended.signalled else "ended before"] += 1
             found.counts[f"{job.name} {sent.name}"] += ended.signalled
@@ -284,7 +335,7 @@ def kill_often(bench: Bench, kills: int, random: Random, found: Found, folder: P
             if wrong := check(job, place, before, ended, sent, wanted):
                 found.fault(f"{' '.join(arguments)}, {sent.name} at {moment:.3f} s: {wrong}")
         finish(bench, job, arguments, wanted, found, folder)
-        print(f"{found.counts['kills']} kills, {len(found.faults)} faults", flush=True)
+        print(f"{found.counts['kills']} kills, {len(found.faults)} faults, {job.name}", flush=True)
 
 
 def finish(bench: Bench, job: Job, arguments: Sequence[str], wanted: str, found: Found, folder: Path) -> None:
@@ -354,6 +405,7 @@ def fill_disks(bench: Bench, disks: int, random: Random, found: Found) -> None:
             if wrong:
                 found.fault(f"{' '.join(arguments)}, {size} kB for {what}: {wrong}")
             _remove(folder)
+            print(f"{found.counts['full disks']} full disks, {len(found.faults)} faults, {what}", flush=True)
 
 
 def main() -> None:
@@ -363,6 +415,8 @@ def main() -> None:
     parser.add_argument("--full", type=int, default=20, help="full disks")
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
+    for name in IMPORTED:
+        import_module(name)
     random, found, start = Random(options.seed), Found(), time.monotonic()
     with tempfile.TemporaryDirectory(prefix="cimc-soak-") as temporary:
         bench = Bench(Path(temporary))
