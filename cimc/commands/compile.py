@@ -22,6 +22,7 @@ from cimc.commands.options import (
     emit,
     load_data,
     parse_by_layer,
+    require_finite,
 )
 from cimc.errors import CimcError
 from cimc.options import RowSplit, ShareWeights, check_range
@@ -65,6 +66,14 @@ def compile(
     ] = None,
     arrays: Annotated[int | None, typer.Option(help="Budget of the objective. Default: one chip.", min=1)] = None,
     seed: Seed = 0,
+    mapper_seconds: Annotated[
+        float | None,
+        typer.Option(
+            min=0,
+            callback=require_finite,
+            help="Of an objective: then no further layout is tried, and the best so far is taken, with its bound.",
+        ),
+    ] = None,
     shape: Annotated[
         list[str] | None, typer.Option(help="Sizes of an input, such as input=1x3x224x224 or tokens=Nx128; repeatable.")
     ] = None,
@@ -152,6 +161,7 @@ def compile(
         objective=objective,
         arrays=arrays,
         seed=seed,
+        mapper_seconds=mapper_seconds,
         share_weights=share_weights,
         digital=digital or (),
         digital_budget=None if digital_budget is None else parse_share("--digital-budget", digital_budget),
