@@ -28,7 +28,8 @@ from cimc.data.load import load
 from cimc.data.measured import read_measurements
 from cimc.device_file import device_names, device_text, parse_device
 from cimc.fault_map import read_fault_map
-from cimc.mapping import Mapping, parse_mapping
+from cimc.mapping import Mapping
+from cimc.mapping_file import parse_mapping
 from cimc.package import SEAL, Package, read_package, write_package
 from cimc.program import LayerProgram, Program
 from cimc.report.losses import package_report

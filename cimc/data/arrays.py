@@ -4,6 +4,7 @@ import zipfile
 import zlib
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
+from tokenize import TokenError
 from typing import Any
 
 import numpy as np
@@ -21,6 +22,7 @@ _SPLITS = ("train", "test")
 _CHUNK = 1 << 22  # values looked at in one piece
 # What reading a damaged, encrypted, pickled or impossibly large archive raises.
 _ERRORS = (OSError, ValueError, EOFError, KeyError, RuntimeError, MemoryError, zipfile.BadZipFile, zlib.error)
+_ERRORS += (TokenError, SyntaxError)  # of a header that is no Python
 
 
 def load_npz(path: Path) -> Dataset:

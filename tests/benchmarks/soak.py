@@ -283,6 +283,8 @@ def check(job: Job, place: Path, before: str, ended: Ended, sent: signal.Signals
     """What is wrong after an attempt; empty: nothing."""
     if ended.status == HANGS:
         return f"no end after {SECONDS} s"
+    if sent is not None and _before_it_listened(ended, sent) and digest(place) == before:
+        return ""
     for word in ("Traceback", "internal error", "RuntimeWarning"):
         if word in ended.errors + ended.output:
             return f"{word}: {ended.errors[-300:]!r}"
@@ -299,6 +301,11 @@ def check(job: Job, place: Path, before: str, ended: Ended, sent: signal.Signals
     if after and after not in (before, wanted):
         return is_whole(place) if job.resumes else "neither the old output nor the new one"
     return ""
+
+
+def _before_it_listened(ended: Ended, sent: signal.Signals) -> bool:
+    """Whether the signal came before the command's first line, and Python or the system ended the process for it."""
+    return not ended.output and (ended.status == -int(sent) or "KeyboardInterrupt" in ended.errors)
 
 
 def leftovers(folder: Path, output: str) -> list[str]:
@@ -332,6 +339,9 @@ def kill_often(bench: Bench, kills: int, random: Random, found: Found, folder: P
             found.counts[f"{job.name} {sent.name}"] += ended.signalled
             found.slowest = max(found.slowest, ended.seconds if ended.signalled else 0)
             found.counts["of them while writing"] += ended.signalled and moment < 0
+            found.counts["of them before the command listened"] += (
+                _before_it_listened(ended, sent) and sent != SIGNALS[0]
+            )
             if wrong := check(job, place, before, ended, sent, wanted):
                 found.fault(f"{' '.join(arguments)}, {sent.name} at {moment:.3f} s: {wrong}")
         finish(bench, job, arguments, wanted, found, folder)
