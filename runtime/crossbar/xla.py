@@ -1,5 +1,6 @@
 """How functions are compiled: the options that the crossbar products rely on, barriers, and the cache on disk."""
 
+import gc
 import os
 from functools import partial
 from pathlib import Path
@@ -9,6 +10,9 @@ import jax
 from jax import Array
 
 T = TypeVar("T")
+
+GROWS_BYTES = 2**30
+_grown_from: int | None = None  # bytes
 
 
 def _known(options: dict[str, bool]) -> dict[str, bool]:
@@ -38,11 +42,36 @@ if jax.default_backend() != "cpu":
     jax.config.update("jax_default_matmul_precision", "highest")
 
 
+def drop_old_programs() -> None:
+    """Drop all compiled functions where the process has grown by `GROWS_BYTES` since it last did so.
+
+    JAX keeps them, and what it traced, of networks that are gone: about 40 MB a training. What is still needed is
+    compiled again, or found in the cache on disk.
+    """
+    global _grown_from
+    held = _resident_bytes()
+    if _grown_from is None:
+        _grown_from = held
+    elif held > _grown_from + GROWS_BYTES:
+        jax.clear_caches()
+        gc.collect()
+        _grown_from = _resident_bytes()
+
+
+def _resident_bytes() -> int:
+    """Of the memory that this process holds; 0 where the system does not tell."""
+    try:
+        return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+    except OSError:
+        return 0
+
+
 def use_compilation_cache() -> None:
     """Keep compiled functions in the user's cache folder (`$XDG_CACHE_HOME`, else ~/.cache), in cimc/xla.
 
     A folder that cannot be written, or a user without a home, is no error: JAX then compiles anew each time.
     """
+    drop_old_programs()
     try:
         root = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
     except RuntimeError:  # no HOME, and no entry of the user's, as in containers

@@ -24,6 +24,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 SECONDS = 60
+STARTS = 600  # seconds until a worker has imported what it needs, beside all else that the machine does
 MEMORY = 6 * 2**30
 GROWS_MB = 1024
 LENET1 = Path(__file__).parents[2] / "models" / "lenet1.onnx"
@@ -127,7 +128,7 @@ def _until_it_stops(first: int, step: int, last: int, counts: Counter[str], *, f
         assert process.stdout is not None
         selector = selectors.DefaultSelector()
         selector.register(process.stdout, selectors.EVENT_READ)
-        while selector.select(SECONDS) and (line := process.stdout.readline()):
+        while selector.select(SECONDS if running is not None else STARTS) and (line := process.stdout.readline()):
             seed, _, result = line.strip().partition(" ")
             end = int(seed) + step
             running = int(seed) if result == "start" else None
