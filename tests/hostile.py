@@ -64,7 +64,7 @@ def _diamonds(count: int) -> onnx.ModelProto:
     return network_proto(nodes, {"x": ["N", 4]}, {"y": ["N", 3]}, {"w": weights(4, 3)})
 
 
-def _loop(trips: int, depth: int) -> onnx.ModelProto:
+def loops(trips: int, depth: int) -> onnx.ModelProto:
     """Loops in loops around a product, each with so many trips."""
     weight = numpy_helper.from_array(weights(4, 4), "w")
     trip, go = (numpy_helper.from_array(np.array(value), name) for value, name in ((np.int64(trips), "t"), (True, "g")))
@@ -111,8 +111,8 @@ def hostile_networks() -> dict[str, onnx.ModelProto]:
         "a function that calls itself": calls([["f1"], ["f2"], ["f0"]]),
         "a declared shape of 2^62": _product("fc", sizes=["N", 2**62]),
         "an Expand to 6 GB": _swelling(),
-        "a loop of 10^9 trips": _loop(10**9, 1),
-        "four loops of 100 trips in each other": _loop(100, 4),
+        "a loop of 10^9 trips": loops(10**9, 1),
+        "four loops of 100 trips in each other": loops(100, 4),
         "an LSTM of 2,000 steps": _lstm(2000),
         "10,000 diamonds": _diamonds(10_000),
         "NaN among the weights": _product("fc", weights=bad),

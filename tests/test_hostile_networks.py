@@ -13,7 +13,7 @@ from cimc.api.compile import compile_model
 from cimc.artifact import read_artifact
 from cimc.commands.main import app
 from cimc.errors import CimcError
-from tests.hostile import calls
+from tests.hostile import calls, loops
 from tests.networks import network_proto, weights
 
 CHIP = "brram-256x64"
@@ -120,3 +120,8 @@ def test_hostile_names_are_text_in_files_tables_and_reports(
     assert "\x1b" not in printed
     assert "[/b]" in printed or "[/b]" not in name
     assert "<script>alert" not in (tmp_path / "page.html").read_text()
+
+
+@pytest.mark.parametrize(("trips", "depth"), [(10**9, 1), (100, 4), (2**40, 3)])
+def test_loops_in_loops_are_refused_before_they_are_written_out(trips: int, depth: int, tmp_path: Path) -> None:
+    assert "operators that a loop may become" in _refusal(loops(trips, depth), tmp_path)

@@ -293,6 +293,8 @@ def check(job: Job, place: Path, before: str, ended: Ended, sent: signal.Signals
         return "exit 0 without the result"
     if ended.status == 1 and (ended.errors.count("error:") != 1 or "No space left" not in ended.errors):
         return f"exit 1: {ended.errors[-300:]!r}"
+    if sent is not None and ended.status == -int(sent) and after == wanted and ended.output:
+        return ""  # all was done, and Python about to end
     allowed = {0, 1} if sent is None else {0, 1, -int(sent)} if sent == signal.SIGKILL else {0, 1, 130}
     if ended.status not in allowed:
         return f"exit {ended.status}: {ended.errors[-300:]!r}"
