@@ -1,5 +1,5 @@
 # For development, in an environment with `pip install -e '.[test]'`. CI (.ci/run) makes fresh environments instead.
-.PHONY: quick check coverage lint types tests
+.PHONY: quick check coverage lint types tests audit
 
 quick: lint types ## Seconds: format, lint, types, the import rules.
 	python -m pytest tests/test_layers.py tests/cimc/test_units.py
@@ -18,3 +18,7 @@ tests: ## All tests on two cores: about 18 minutes.
 
 coverage: ## All tests, and which lines no test reaches.
 	python -m pytest -n 2 --cov --cov-report=term-missing:skip-covered
+
+audit: ## Known faults of the releases in .ci/constraints.txt; needs the network and `pip install pip-audit`.
+	@command -v pip-audit >/dev/null || { echo "pip-audit is not installed: pip install pip-audit"; exit 1; }
+	pip-audit --disable-pip --no-deps -r .ci/constraints.txt

@@ -22,7 +22,8 @@ import safetensors.numpy
 from cimc.chip import Chip, parse_chip
 from cimc.errors import CimcError
 from cimc.files import replacing
-from cimc.mapping import Mapping, parse_mapping
+from cimc.mapping import Mapping
+from cimc.mapping_file import parse_mapping
 from cimc.migrate import with_granularity
 from cimc.version import __version__
 

@@ -16,6 +16,7 @@ import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from tokenize import TokenError
 from typing import Any
 
 import numpy as np
@@ -27,7 +28,7 @@ Floats = npt.NDArray[np.float32]
 PLACE = ("array", "row", "column")
 LARGEST_uS = 1e6  # a siemens, a short
 # What reading a damaged, pickled or impossibly large archive raises.
-_ERRORS = (ValueError, EOFError, KeyError, RuntimeError, MemoryError, zipfile.BadZipFile, zlib.error)
+_ERRORS = (ValueError, EOFError, KeyError, RuntimeError, MemoryError, zipfile.BadZipFile, zlib.error, TokenError)
 
 
 @dataclass(frozen=True)

@@ -9,6 +9,8 @@ from cimc.chip_sections import MOST, Finite
 
 # A stated error: one number, or the coefficients of a polynomial in x = g / G_max, constant first.
 Law = float | tuple[float, ...]
+MOST_COEFFICIENTS = 32
+MOST_NUMBERS = 1 << 16  # of a list in a file
 
 
 def law_at(law: Law, x: Any) -> Any:
@@ -39,6 +41,8 @@ def _law(value: object) -> Law:
         for number in (value if isinstance(value, list | tuple) else [value])
         if isinstance(number, int | float) and not isinstance(number, bool) and abs(number) <= MOST
     ]
+    if len(numbers) > MOST_COEFFICIENTS:  # its turns are sought, in the cube of their number
+        raise ValueError(f"a polynomial has at most {MOST_COEFFICIENTS} coefficients")
     if not numbers or (isinstance(value, list | tuple) and len(numbers) < len(value)):
         raise ValueError(
             "give a finite number, at most 1e12, or a list of coefficients of a polynomial in g / G_max, constant first"
@@ -55,6 +59,8 @@ def _sd_law(value: object) -> Law:
 
 def _numbers(value: object) -> object:
     """A TOML list as a tuple, which keeps a chip hashable."""
+    if isinstance(value, list) and len(value) > MOST_NUMBERS:
+        raise ValueError(f"a list has at most {MOST_NUMBERS} numbers")
     return tuple(value) if isinstance(value, list) else value
 
 

@@ -60,7 +60,8 @@ def _refusing(target: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        reason = error.strerror or error
+        # NumPy tells of a short write without a number: "65536 requested and 16352 written".
+        reason = error.strerror or f"{os.strerror(errno.ENOSPC)} ({error})"
         raise CimcError(f"cannot write {target}: {reason}; check the folder and the free space") from None
 
 

@@ -2,9 +2,6 @@
 
 from typing import NamedTuple
 
-from pydantic import ValidationError
-
-from cimc.errors import CimcError
 from cimc.options import RowSplit
 from cimc.schedule import Record, Schedule
 
@@ -329,12 +326,3 @@ class Mapping(Record):
                     tuple(columns[first_column : first_column + self.columns_per_weight]),
                 )
         raise IndexError(f"{layer} has no weight ({row}, {column}) in copy {copy}")
-
-
-def parse_mapping(text: str | bytes, source: str) -> Mapping:
-    """Read a mapping from JSON. Raises CimcError naming `source` when it is not one."""
-    try:
-        return Mapping.model_validate_json(text)
-    except ValidationError as error:
-        where = ".".join(str(part) for part in error.errors()[0]["loc"])
-        raise CimcError(f"{source} holds no valid mapping (at {where or 'top'}); compile the model again") from None

@@ -19,6 +19,7 @@ network.onnx               the lowered network with the trained weights
 import hashlib
 import io
 import json
+import stat
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -34,7 +35,8 @@ from cimc.errors import CimcError
 from cimc.fault_map import Die
 from cimc.files import prepare_folder, replacing_folder
 from cimc.html_table import html_figures
-from cimc.mapping import Mapping, parse_mapping
+from cimc.mapping import Mapping
+from cimc.mapping_file import parse_mapping
 from cimc.migrate import with_granularity
 from cimc.package_readme import package_readme
 from cimc.program import Floats, LayerProgram, Program
@@ -189,7 +191,7 @@ def read_package(folder: str | Path) -> Package:
             readable = f"{READABLE[0]} to {READABLE[-1]}"
             raise CimcError(f"{folder} has format {manifest['format']}, this version reads {readable}; export it again")
         for name, digest in manifest["sha256"].items():
-            if name not in contents and ".." not in name:
+            if name not in contents:
                 data = _checked(folder, name, digest)
                 if name in _OF_DIES:
                     contents[name] = data
@@ -222,7 +224,10 @@ def read_package(folder: str | Path) -> Package:
         raise CimcError(f"{folder} is a file and no package; make one of a .cim file with: cimc export") from None
     except OSError as error:
         raise CimcError(f"cannot read package {folder}: {error.strerror or error}; check the path") from None
-    except (ValueError, LookupError, TypeError, safetensors.SafetensorError):
+    except CimcError:
+        raise
+    # Whoever makes the digests anew can put nonsense into any file.
+    except Exception:
         raise CimcError(f"package {folder} is damaged or made by another version; export it again") from None
 
 
@@ -307,7 +312,10 @@ def _sha256(data: bytes) -> str:
 
 
 def _checked(folder: Path, name: str, digest: str) -> bytes:
-    data = (folder / name).read_bytes()
+    path = folder / name
+    if Path(name).is_absolute() or ".." in Path(name).parts or not stat.S_ISREG(path.stat().st_mode):
+        raise CimcError(f"package {folder} names {name!r:.80}, which is no file of its folder; export it again")
+    data = path.read_bytes()
     if _sha256(data) != digest:
         raise CimcError(f"package {folder} is damaged: {name} does not match its SHA-256; export it again")
     return data

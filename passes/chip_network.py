@@ -33,9 +33,9 @@ def chip_network(model: ir.Model, mapping: Mapping, chip: Chip, program: Program
         program: targets and scales of every crossbar layer, and digital constants.
     """
     model = set_constants(model, program.digital)
-    graph = model.graph
+    graph, layers = model.graph, {layer.name: layer for layer in mapping.layers}
     for name, nodes in crossbar_layers(model).items():
-        layer = mapping.layer(name)
+        layer = layers[name]
         constants = _constants(graph, nodes[0], layer, chip, program.layers[name])
         for node in nodes:
             replacement = _chip_node(node, layer, constants, chip)

@@ -111,13 +111,13 @@ def mutated_network(seed: int, folder: Path) -> tuple[Path, str]:
     inside.mkdir(exist_ok=True)
     path = inside / "network.onnx"
     if random.random() < 0.25:
-        content, what = _bytes(proto.SerializeToString(), random)
-        path.write_bytes(content)
+        content, what = changed_bytes(proto.SerializeToString(), random)
+        path.writechanged_bytes(content)
         return path, f"{name}: {what}"
     if random.random() < 0.2:
         _externalise(proto, inside, random)
     done = [_change(proto, random) for _ in range(random.choice((1, 1, 1, 2, 3, 8)))]
-    path.write_bytes(proto.SerializeToString())
+    path.writechanged_bytes(proto.SerializeToString())
     return path, f"{name}: " + "; ".join(done)
 
 
@@ -125,15 +125,16 @@ def mutated_artifact(seed: int, content: bytes) -> tuple[bytes, str]:
     """A mutated copy of a `.cim` file, and what was done: bytes anywhere, or in one member under a seal made anew."""
     random = Random(seed)
     if random.random() < 0.3:
-        return _bytes(content, random)
+        return changed_bytes(content, random)
     name = random.choice(sorted(members_of(content)))
-    data, what = _bytes(members_of(content)[name], random)
+    data, what = changed_bytes(members_of(content)[name], random)
     members = {**members_of(content), name: data} if name == "manifest.json" else redigested(content, name, data)
     return sealed(members), f"{name}: {what}"
 
 
-def _bytes(content: bytes, random: Random) -> tuple[bytes, str]:
-    data = bytearray(content)
+def changed_bytes(content: bytes, random: Random) -> tuple[bytes, str]:
+    """A copy with other bytes, and what was done."""
+    data = bytearray(content or b"\0")
     kind = random.choice(("flip", "cut", "double", "zero", "insert"))
     start = random.randrange(len(data))
     stop = min(len(data), start + random.choice((1, 4, 64, 1000)))
@@ -154,7 +155,7 @@ def _bytes(content: bytes, random: Random) -> tuple[bytes, str]:
 def _externalise(proto: onnx.ModelProto, folder: Path, random: Random) -> None:
     """Move the weights to a file, and name places in and outside the folder."""
     whole = b"".join(t.raw_data for t in proto.graph.initializer)
-    (folder / "weights.data").write_bytes(whole)
+    (folder / "weights.data").writechanged_bytes(whole)
     link = folder / "link.data"
     if not link.is_symlink():
         link.symlink_to(Path("..") / SECRET)

@@ -1,7 +1,6 @@
 """Networks that would take a lifetime or a memory, or compute no numbers: refused in one line, before work is done."""
 
 import time
-from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +13,7 @@ from cimc.api.compile import compile_model
 from cimc.artifact import read_artifact
 from cimc.commands.main import app
 from cimc.errors import CimcError
+from tests.hostile import calls, loops
 from tests.networks import network_proto, weights
 
 CHIP = "brram-256x64"
@@ -30,40 +30,19 @@ def _refusal(proto: onnx.ModelProto, folder: Path) -> str:
     return str(caught.value)
 
 
-def _calls(levels: Sequence[Sequence[str]]) -> onnx.ModelProto:
-    """A product behind function f0; level n calls the functions that it lists, one after the other."""
-    opsets = [helper.make_opsetid("", 21), helper.make_opsetid("f", 1)]
-    functions = []
-    for number, called in enumerate(levels):
-        names = ["x", *(f"v{k}" for k in range(len(called) - 1)), "y"]
-        nodes = [
-            helper.make_node(name, [a], [b], domain="f" if name.startswith("f") else "")
-            for name, a, b in zip(called, names[:-1], names[1:], strict=True)
-        ]
-        functions.append(helper.make_function("f", f"f{number}", ["x"], ["y"], nodes, opsets))
-    nodes = [
-        helper.make_node("f0", ["x"], ["h"], domain="f"),
-        helper.make_node("MatMul", ["h", "w"], ["y"], name="fc"),
-    ]
-    proto = network_proto(nodes, {"x": ["N", 4]}, {"y": ["N", 3]}, {"w": weights(4, 3)})
-    proto.functions.extend(functions)
-    proto.opset_import.append(helper.make_opsetid("f", 1))
-    return proto
-
-
 @pytest.mark.parametrize("depth", [14, 30, 90])
 def test_functions_that_expand_exponentially(depth: int, tmp_path: Path) -> None:
     levels = [*([f"f{number + 1}"] * 2 for number in range(depth)), ["Relu"]]
-    assert "nodes" in _refusal(_calls(levels), tmp_path)
+    assert "nodes" in _refusal(calls(levels), tmp_path)
 
 
 @pytest.mark.parametrize("levels", [[["f0"]], [["f1"], ["f2"], ["f0"]]])
 def test_functions_that_call_themselves(levels: list[list[str]], tmp_path: Path) -> None:
-    assert "calls itself" in _refusal(_calls(levels), tmp_path)
+    assert "calls itself" in _refusal(calls(levels), tmp_path)
 
 
 def test_functions_that_expand_a_little_compile(tmp_path: Path) -> None:
-    onnx.save(_calls([["f1"] * 8, ["f2"] * 8, ["Relu"]]), tmp_path / "net.onnx")
+    onnx.save(calls([["f1"] * 8, ["f2"] * 8, ["Relu"]]), tmp_path / "net.onnx")
     assert len(compile_model(tmp_path / "net.onnx", CHIP).artifact.mapping.layers) == 1
 
 
@@ -141,3 +120,8 @@ def test_hostile_names_are_text_in_files_tables_and_reports(
     assert "\x1b" not in printed
     assert "[/b]" in printed or "[/b]" not in name
     assert "<script>alert" not in (tmp_path / "page.html").read_text()
+
+
+@pytest.mark.parametrize(("trips", "depth"), [(10**9, 1), (100, 4), (2**40, 3)])
+def test_loops_in_loops_are_refused_before_they_are_written_out(trips: int, depth: int, tmp_path: Path) -> None:
+    assert "operators that a loop may become" in _refusal(loops(trips, depth), tmp_path)

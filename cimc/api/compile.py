@@ -97,6 +97,7 @@ def compile(
     objective: str | None = None,
     arrays: int | None = None,
     seed: int = 0,
+    mapper_seconds: float | None = None,
     share_weights: ShareWeights | str = ShareWeights.auto,
     fill_rows: int | Mapping[str, int] | None = None,
     digital: Sequence[str] = (),
@@ -132,6 +133,8 @@ def compile(
         objective: what copies are for, a name in `passes/mapper/objectives/` or of a plug-in; None: one copy each.
         arrays: the budget of the objective; None: those of one chip.
         seed: of the mapper's search.
+        mapper_seconds: after which no further layout is tried for the objective: the best so far is taken, with its
+            bound, and the file depends on the machine's speed. None: the search has no such end.
         share_weights: whether a weight that several products use is one layer, with one trained value; auto: unless
             all its elements are equal, or an exporter stored equal parameters of different names once.
         fill_rows: word lines of an array that layers with fewer rows fill: each row is held as often as fits, so that
@@ -164,6 +167,7 @@ def compile(
         objective=objective,
         arrays=arrays,
         seed=seed,
+        seconds=mapper_seconds,
     )
     if digital_budget is not None:
         digital_budget = check_number("--digital-budget", digital_budget, 0.0, 1.0)

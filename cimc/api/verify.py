@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import onnx
 import onnx_ir as ir
+from google.protobuf.message import DecodeError
 
 from cimc.artifact import read_artifact
 from cimc.errors import CimcError
@@ -15,6 +16,7 @@ from cimc.package import Package, read_package
 from cimc.program import LayerProgram, Program
 from passes.chip_network import chip_network
 from passes.judge import size_of
+from passes.messages import one_line
 from passes.verify import differences, random_inputs, run
 
 IMAGES = 2
@@ -64,12 +66,17 @@ def verify(path: str | Path) -> dict[str, Any]:
 def _require_agreement(package: Package, path: Path) -> float:
     """The largest difference of all outputs; 0 where the network is the same byte for byte."""
     # It holds the digital constants of the program already.
-    network = ir.from_proto(onnx.ModelProto.FromString(package.network))
+    try:
+        network = ir.from_proto(onnx.ModelProto.FromString(package.network))
+        given = ir.from_proto(onnx.ModelProto.FromString(package.chip_network))
+    except (DecodeError, ValueError, LookupError, TypeError) as error:
+        raise CimcError(
+            f"package {path} holds a network that cannot be read ({one_line(error)}); export it again"
+        ) from None
     wanted = chip_network(network, package.mapping, package.chip, Program(_as_read(package), {}))
     if ir.to_proto(wanted).SerializeToString() == package.chip_network:
         return 0.0
     # Written by another version, which may have spelled the same network otherwise.
-    given = ir.from_proto(onnx.ModelProto.FromString(package.chip_network))
     feeds = random_inputs(network, IMAGES, 0, package.mapping.input_range)
     found = max(differences(run(wanted, feeds), run(given, feeds)), default=0.0)
     # Wires are solved to the rounding of this machine.

@@ -27,6 +27,7 @@ from cimc.commands.options import (
     emit,
     load_data,
     parse_by_layer,
+    require_finite,
 )
 from cimc.errors import CimcError
 from cimc.options import RowSplit, ShareWeights, check_range
@@ -90,6 +91,14 @@ def compile(
         typer.Option(help="Budget of the objective. Default: one chip.", min=1, rich_help_panel=MAPPING),
     ] = None,
     seed: Seed = 0,
+    mapper_seconds: Annotated[
+        float | None,
+        typer.Option(
+            min=0,
+            callback=require_finite,
+            help="Of an objective: then no further layout is tried, and the best so far is taken, with its bound.",
+        ),
+    ] = None,
     shape: Annotated[
         list[str] | None,
         typer.Option(
@@ -215,6 +224,7 @@ def compile(
         objective=objective,
         arrays=arrays,
         seed=seed,
+        mapper_seconds=mapper_seconds,
         share_weights=share_weights,
         digital=digital or (),
         digital_budget=None if digital_budget is None else parse_share("--digital-budget", digital_budget),

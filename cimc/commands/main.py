@@ -3,6 +3,7 @@
 A command imports what is heavy when it is called, so that --help answers at once.
 """
 
+import errno
 import os
 import sys
 import warnings
@@ -30,11 +31,13 @@ from cimc.commands.train import train
 from cimc.commands.verbosity import TakesVerbosity, set_verbosity
 from cimc.commands.verify import verify
 from cimc.commands.weights import weights
-from cimc.errors import CimcError
+from cimc.errors import CimcError, printable
 from cimc.version import __version__
 
 # Before JAX is loaded: XLA writes alarms of its own (slow constant folding, slow compilation) between our lines.
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+
+_OF_THE_MACHINE = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO)
 
 app = typer.Typer(
     name="cimc",
@@ -103,6 +106,9 @@ def main() -> None:
     except Exception as error:
         if "RESOURCE_EXHAUSTED" in str(error):  # XLA's error for it
             _fail("not enough memory for the arrays of one step; give a smaller --batch-size, or --memory where it is")
+        if isinstance(error, OSError) and (error.errno in _OF_THE_MACHINE or "temporary directory" in str(error)):
+            where = "a temporary or cache file" if error.filename is None else printable(os.fsdecode(error.filename))
+            _fail(f"cannot write {where}: {error.strerror}; free some space, or set TMPDIR or XDG_CACHE_HOME elsewhere")
         if os.environ.get("CIMC_TRACEBACK"):
             raise
         detail = str(error).strip().partition("\n")[0]

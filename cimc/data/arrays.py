@@ -4,6 +4,7 @@ import zipfile
 import zlib
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
+from tokenize import TokenError
 from typing import Any
 
 import numpy as np
@@ -20,7 +21,8 @@ _LABELS = "labels"
 _SPLITS = ("train", "test")
 _CHUNK = 1 << 22  # values looked at in one piece
 # What reading a damaged, encrypted, pickled or impossibly large archive raises.
-_ERRORS = (OSError, ValueError, EOFError, KeyError, RuntimeError, MemoryError, zipfile.BadZipFile, zlib.error)
+_DAMAGED = (zipfile.BadZipFile, zlib.error, TokenError, SyntaxError)  # the last two of a header that is no Python
+_ERRORS = (OSError, ValueError, EOFError, KeyError, RuntimeError, MemoryError, *_DAMAGED)
 
 
 def load_npz(path: Path) -> Dataset:

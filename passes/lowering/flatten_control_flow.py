@@ -211,15 +211,26 @@ def _too_long(node: ir.Node, body: ir.Graph, steps: int) -> bool:
             f"{describe(node)}: loops within loops have become {len(owner(node))} operators, more than {MOST_GROWN}; "
             f"give shorter inputs with --shape, or export the recurrence as an LSTM, a GRU or an RNN"
         )
-    if steps * len(body) <= MOST_NODES:
+    written = steps * _written_out(body)
+    if steps * len(body) <= MOST_NODES and written <= MOST_GROWN:
         return False
     if any(one.op_type in CROSSBAR_SOURCES and any(map(_is_constant, one.inputs[1:])) for one in body.all_nodes()):
         raise CimcError(
-            f"{describe(node)}: {steps} steps of {len(body)} operators, products with constant weights among them, are "
-            f"more than the {MOST_NODES} operators that a loop may become; give shorter inputs with --shape, or "
+            f"{describe(node)}: {steps} steps of {written // steps} operators, products with constant weights among "
+            f"them, are more than the {MOST_NODES} operators that a loop may become; give shorter inputs with --shape, or "
             f"export the recurrence as an LSTM, a GRU or an RNN"
         )
     return True
+
+
+def _written_out(body: ir.Graph) -> int:
+    """The operators of a body where loops of a known length in it are written out too."""
+    total = 0
+    for node in body:
+        steps = constant(node.inputs[0]) if node.op_type == "Loop" and node.inputs[0] is not None else None
+        inner = None if steps is None else node.attributes["body"].as_graph()
+        total += 1 if inner is None or steps is None else max(int(steps.item()), 0) * _written_out(inner)
+    return total
 
 
 def _is_constant(value: ir.Value | None) -> bool:

@@ -1,6 +1,7 @@
 """The mapper: every crossbar layer of a lowered network gets arrays, and every weight an address in each copy."""
 
 import math
+import time
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import Any
@@ -24,7 +25,9 @@ from passes.mapper.schedule import schedule
 from passes.mapper.segments import add_programming, cut_segments
 from passes.mapper.stages import stages_of
 
-MOST_ALONE = 16  # layers that get arrays of their own, tried one by one, where the others must be packed
+# Layers that get arrays of their own, tried one by one, where the others must be packed: so many, and so many layouts
+# of a layer in all, since each of these ways lays out and times the whole network.
+MOST_ALONE, MOST_LAID = 16, 8000
 DEFAULTS = MappingOptions()
 
 
@@ -45,7 +48,8 @@ def map_network(model: ir.Model, chip: Chip, *, options: MappingOptions = DEFAUL
     layers = layers_of(model, chip, options.input_range, options.rows_per_read, options.groups_per_read)
     if not layers:
         raise CimcError("the network has no Conv, Gemm or MatMul with constant weights; there is nothing to map")
-    task = Task(tuple(layers), tuple(stages_of(model, layers, chip)), chip)
+    deadline = math.inf if options.seconds is None else time.monotonic() + options.seconds
+    task = Task(tuple(layers), tuple(stages_of(model, layers, chip)), chip, deadline)
     if options.objective is None:
         return _map_layers(task, lay_out_plain(layers), options=options)
     objective = find_objective(options.objective)
@@ -56,7 +60,7 @@ def map_network(model: ir.Model, chip: Chip, *, options: MappingOptions = DEFAUL
     # A larger budget brings other ways to lay a network out, over several chips or packed; they need not be better. But
     # what fits the budget is not cut into segments for the sake of one chip.
     one_chip = min(budget, chip.arrays_per_chip)
-    if one_chip < budget and (_fits(task, one_chip) or all(mapping.segments for mapping, _ in found)):
+    if one_chip < budget and not task.late and (_fits(task, one_chip) or all(mapping.segments for mapping, _ in found)):
         found += [(mapping, one_chip) for mapping in _ways(task, objective, budget=one_chip, options=options)]
     best, size = min(found, key=lambda way: objective.reached(way[0]))
     result = _result(best, task, budget=size if best.segments else budget, options=options)
@@ -71,7 +75,9 @@ def _ways(task: Task, objective: Objective, *, budget: int, options: MappingOpti
         laid = objective.search(task, budget) if plainly else lay_out_packed(layers, chip)
         yield _map_layers(task, laid, options=options)
     if fits and not plainly and not objective.packs:
-        for alone in range(1, min(len(layers), MOST_ALONE)):
+        for alone in range(1, min(len(layers), MOST_ALONE, 1 + MOST_LAID // len(layers))):
+            if task.late:
+                break
             laid = lay_out_partly_packed(layers, chip, alone=alone)
             if _arrays(laid) > budget:
                 break

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 
 from cimc.by_layer import check_by_layer
 from cimc.errors import CimcError
-from cimc.options import RowSplit, check_choice, check_range, check_seed, check_whole
+from cimc.options import RowSplit, check_choice, check_number, check_range, check_seed, check_whole
 from passes.mapper.objective import find_objective, objective_names
 
 MOST_ARRAYS = 2**31
@@ -26,6 +26,7 @@ class MappingOptions:
         arrays: the budget of an objective; None: those of one chip. A network that does not fit it, packed, is cut
             into segments.
         seed: of the local search that places the cores.
+        seconds: after which no further layout is tried for the objective; the result then depends on the machine.
 
     Raises:
         CimcError: a value that is not among these, or a budget without an objective.
@@ -39,6 +40,7 @@ class MappingOptions:
     objective: str | None = None
     arrays: int | None = None
     seed: int = 0
+    seconds: float | None = None
 
     def __post_init__(self) -> None:
         checked: dict[str, object] = {
@@ -54,6 +56,13 @@ class MappingOptions:
             if getattr(self, name) is not None:
                 checked[name] = check_whole(name, getattr(self, name), least, MOST_ARRAYS)
         checked["seed"] = check_seed(self.seed)
+        if self.seconds is not None:
+            checked["seconds"] = check_number("mapper_seconds", self.seconds, 0.0)
+            if self.objective is None:
+                raise CimcError(
+                    "--mapper-seconds bounds the search for an objective; add --objective "
+                    f"{' or '.join(objective_names())}"
+                )
         for name, value in checked.items():
             object.__setattr__(self, name, value)
         if self.arrays is not None and self.objective is None:

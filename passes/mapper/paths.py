@@ -68,12 +68,17 @@ def longest_path(task: Task, copies: Numbers) -> Path:
 def latency_floor(task: Task, arrays_per_copy: Numbers, budget: int) -> float:
     """No copies within the budget have a shorter latency, ns."""
     most = np.array([layer.positions for layer in task.layers], np.float64)
-    path = longest_path(task, np.ones_like(most))
+    path = longest = longest_path(task, np.ones_like(most))
     found = 0.0
+    before: Numbers | None = None
     for step in range(PATHS):
         copies, least = _cheapest(path, arrays_per_copy, most, budget)
         found = max(found, least)
-        path = path.mean(longest_path(task, copies), 2 / (step + 3))
+        if task.late:
+            break
+        if before is None or not np.array_equal(copies, before):
+            longest, before = longest_path(task, copies), copies
+        path = path.mean(longest, 2 / (step + 3))
     return found
 
 

@@ -1,5 +1,7 @@
 """What the steps of the mapper hand on: the task, and a plan of its layers on arrays."""
 
+import math
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -18,11 +20,18 @@ class Task:
         layers: those that go on arrays, in network order.
         stages: of the whole network, without times.
         chip: the chip, its rows split as was asked for.
+        deadline: of `time.monotonic`; from then on the best so far is taken.
     """
 
     layers: tuple[Layer, ...]
     stages: tuple[Stage, ...]
     chip: Chip
+    deadline: float = math.inf
+
+    @property
+    def late(self) -> bool:
+        """Whether no more is to be tried."""
+        return time.monotonic() > self.deadline
 
 
 @dataclass(frozen=True)

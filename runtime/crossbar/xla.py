@@ -1,6 +1,9 @@
 """How functions are compiled: the options that the crossbar products rely on, barriers, and the cache on disk."""
 
+import gc
+import os
 from functools import partial
+from pathlib import Path
 from typing import TypeVar
 
 import jax
@@ -9,6 +12,9 @@ from jax import Array
 from cimc.xla_cache import limit_cache, xla_cache
 
 T = TypeVar("T")
+
+GROWS_BYTES = 2**30
+_grown_from: int | None = None  # bytes
 
 
 def _known(options: dict[str, bool]) -> dict[str, bool]:
@@ -38,13 +44,41 @@ if jax.default_backend() != "cpu":
     jax.config.update("jax_default_matmul_precision", "highest")
 
 
+def drop_old_programs() -> None:
+    """Drop all compiled functions where the process has grown by `GROWS_BYTES` since it last did so.
+
+    JAX keeps them, and what it traced, of networks that are gone: about 40 MB a training. What is still needed is
+    compiled again, or found in the cache on disk.
+    """
+    global _grown_from
+    held = _resident_bytes()
+    if _grown_from is None:
+        _grown_from = held
+    elif held > _grown_from + GROWS_BYTES:
+        jax.clear_caches()
+        gc.collect()
+        _grown_from = _resident_bytes()
+
+
+def _resident_bytes() -> int:
+    """Of the memory that this process holds; 0 where the system does not tell."""
+    try:
+        return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+    except OSError:
+        return 0
+
+
 def use_compilation_cache() -> None:
     """Keep compiled functions in the user's cache folder (`cimc.xla_cache`), within its limit.
 
-    A folder that cannot be written is no error: JAX then compiles anew each time.
+    A folder that cannot be written, or a user without a home, is no error: JAX then compiles anew each time.
     """
-    limit_cache()
-    jax.config.update("jax_compilation_cache_dir", str(xla_cache()))
+    drop_old_programs()
+    try:
+        limit_cache()
+        jax.config.update("jax_compilation_cache_dir", str(xla_cache()))
+    except RuntimeError:  # no HOME, and no entry of the user's, as in containers
+        return
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)
     jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
 

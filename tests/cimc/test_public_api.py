@@ -29,8 +29,8 @@ CHIP = "brram-soc"
 COMPILE = (
     "model chip | device output input_range calibrate max_chips row_split rows_per_read groups_per_read verify shapes"
 )
-COMPILE += " constants verify_passes passes_folder objective arrays seed share_weights fill_rows digital digital_budget"
-COMPILE += " target_snr min_agreement curve note"
+COMPILE += " constants verify_passes passes_folder objective arrays seed mapper_seconds share_weights fill_rows digital"
+COMPILE += " digital_budget target_snr min_agreement curve note"
 DEPLOY = "package data | chips seed required baseline metric memory carry at compensate calibrate faults dies"
 DEPLOY += " energy layers workers cluster progress note"
 EXPORT = "source chip | output data weights noise layers digital correct carry rows_per_read groups_per_read"
@@ -399,6 +399,8 @@ def test_right_names_become_the_choices_and_numbers_plain_ones() -> None:
         ({"input_range": 1.0}, "input_range is 1.0"),
         ({"max_chips": 0}, "max_chips is 0"),
         ({"arrays": 0, "objective": "arrays"}, "arrays is 0"),
+        ({"mapper_seconds": -1.0, "objective": "arrays"}, "mapper_seconds is -1.0"),
+        ({"mapper_seconds": 5.0}, "--mapper-seconds bounds the search for an objective; add --objective"),
         ({"seed": -1}, "seed is -1"),
     ],
 )

@@ -14,7 +14,8 @@ from onnx import helper
 
 from cimc.chip import Chip, load_chip
 from cimc.errors import CimcError
-from cimc.mapping import Block, MappedLayer, Mapping, parse_mapping
+from cimc.mapping import Block, MappedLayer, Mapping
+from cimc.mapping_file import parse_mapping
 from cimc.options import RowSplit
 from models.build import NETWORKS
 from passes.mapper.layers import layers_of

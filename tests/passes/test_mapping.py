@@ -11,7 +11,8 @@ from onnx import helper
 
 from cimc.chip import Chip, load_chip
 from cimc.errors import CimcError
-from cimc.mapping import Mapping, parse_mapping
+from cimc.mapping import Mapping
+from cimc.mapping_file import parse_mapping
 from models.build import NETWORKS
 from passes.mapper.map_network import map_network
 from passes.mapper.options import MappingOptions

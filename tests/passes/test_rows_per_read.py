@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 from cimc.artifact import Artifact, read_artifact, write_artifact
 from cimc.chip import Chip, chip_text, load_chip
 from cimc.errors import CimcError
-from cimc.mapping import Mapping, parse_mapping
+from cimc.mapping import Mapping
+from cimc.mapping_file import parse_mapping
 from passes.mapper.map_network import map_network
 from passes.mapper.options import MappingOptions
 from passes.pipeline import lower

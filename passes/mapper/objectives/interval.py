@@ -42,12 +42,12 @@ def least_interval(task: Task, budget: int) -> Copies:
     # The finest shares first: with them a state is most often limited by what no state avoids.
     for step in reversed([step for step in read_steps(layers, COARSE) if step > reads] + [reads]):
         best, value = _better(task, step, best=best, value=value)
-        if value <= enough:
+        if value <= enough or task.late:
             return copies_for(layers, best)
     around = [step for step in read_steps(layers, FINE) if max(reads, COARSE * best) < step < best / COARSE]
     for step in around:
         best, value = _better(task, step, best=best, value=value)
-        if value <= enough:
+        if value <= enough or task.late:
             break
     return copies_for(layers, best)
 

@@ -39,6 +39,8 @@ def search(task: Task, budget: int) -> list[MappedLayer]:
     for estimate, copies in [*states, (0.0, least_interval(task, budget))]:
         if estimate >= value:
             continue
+        if task.late and value < math.inf:
+            break
         plan = plan_layers(task, lay_out_copies(task.layers, copies))
         found = schedule(replace(plan, placement=place(plan))).latency_ns
         if found < value:
@@ -74,6 +76,8 @@ def latency_states(task: Task, budget: int) -> list[tuple[float, Copies]]:
     found = [(estimated_latency(task, one), arrays_of(layers, one), one)]
     round_ns, least = chip.cost.mvm_us * 1e3, found[0][0]
     for copies in _family(task, budget):
+        if task.late:
+            break
         # Else its slowest layer alone takes longer than a state that is known.
         if max(layer.reads(copies[layer.name]) for layer in layers) * round_ns < least:
             found.append((estimated_latency(task, copies), arrays_of(layers, copies), copies))

@@ -1,0 +1,451 @@
+"""Kill train, compile, export and report at random moments, on full disks too; nothing may be lost or half written.
+
+    python -m tests.benchmarks.soak [--kills 500] [--full 20] [--seed 0]
+
+Each attempt is a process of its own (one in seven starts an interpreter, others are forked when the libraries are
+imported), stopped by SIGKILL, SIGTERM or SIGINT after a random share of the processor time that the command takes, or
+just when its output is being written. Every few kills the command runs to its end (`train`
+with --resume), which must give the bytes of a run that nobody disturbed, and leave no other file. What counts as a
+fault: an output that is neither the old one nor a new one that `cimc.verify` finds whole, one that is gone, a
+traceback, an internal error, exit 0 without a result, another exit than the signal's, and 60 s without an end. The
+full disks are file systems in memory of a few kB to a few hundred kB, which only root can mount.
+"""
+
+import argparse
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+import traceback
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from hashlib import sha256
+from importlib import import_module
+from pathlib import Path
+from random import Random
+from typing import NoReturn
+
+import numpy as np
+import onnx
+from onnx import TensorProto, helper, numpy_helper
+
+ROOT = Path(__file__).parents[2]
+SECONDS = 60  # until a process must have ended, after a signal or with a full disk (times the processes beside it)
+KILLS_IN_A_ROW = 10
+SIGNALS = (signal.SIGKILL, signal.SIGTERM, signal.SIGINT)
+PART = ".cimc-part"
+ANEW = 0.15  # share of the attempts with an interpreter of its own; others fork one that has imported the libraries
+IMPORTS = 1.5  # seconds of processor time
+# What commands import, but for what starts threads, which do not survive a fork.
+IMPORTED = (
+    "jax",
+    "optax",
+    "onnxruntime",
+    "cimc.api.compile",
+    "cimc.api.verify",
+    "cimc.report.page",
+    "cimc.commands.main",
+)
+HANGS = 999  # in place of an exit status
+
+
+@dataclass(frozen=True)
+class Job:
+    """A command: its arguments by variant, the last being the name of its output. weight: its share of the kills."""
+
+    name: str
+    variants: tuple[tuple[str, ...], ...]
+    output: str
+    weight: int
+    resumes: bool = False
+
+
+JOBS = (
+    Job("compile", (("compile", "net.onnx"), ("compile", "net.onnx", "--chip", "isaac")), "out.cim", 6),
+    Job(
+        "train",
+        (("train", "base.cim", "--data", "data.npz", "--epochs", "3", "--batch-size", "8", "--resume"),),
+        "run.cim",
+        5,
+        resumes=True,
+    ),
+    Job(
+        "export",
+        tuple(("export", "trained.cim", "--data", "data.npz", "--seed", seed) for seed in ("0", "1")),
+        "package",
+        4,
+    ),
+    Job("report", (("report", "trained.cim"), ("report", "base.cim")), "page.html", 5),
+)
+
+
+@dataclass
+class Found:
+    """What the attempts came to, and the faults in words."""
+
+    counts: Counter[str] = field(default_factory=Counter)
+    faults: list[str] = field(default_factory=list)
+    slowest: float = 0.0  # seconds from a signal to the end
+
+    def fault(self, text: str) -> None:
+        """Note a fault and print it."""
+        self.faults.append(text)
+        print(f"FAULT {text}", flush=True)
+
+
+@dataclass(frozen=True)
+class Ended:
+    """How a process ended."""
+
+    status: int
+    output: str
+    errors: str
+    signalled: bool
+    seconds: float  # from the signal on
+
+
+class Bench:
+    """The files that the commands read, and what each writes undisturbed."""
+
+    def __init__(self, folder: Path):
+        self.folder, self.inputs = folder, folder / "inputs"
+        self.environment = {
+            **os.environ,
+            "PYTHONPATH": str(ROOT),
+            "XDG_CACHE_HOME": str(folder / "cache"),
+            "TMPDIR": str(folder / "tmp"),
+            "OMP_NUM_THREADS": "1",
+        }
+        for place in (self.inputs, folder / "tmp"):
+            place.mkdir()
+        _write_inputs(self.inputs)
+        self._run_first("compile", "net.onnx", "-o", str(self.inputs / "base.cim"))
+        train = next(job for job in JOBS if job.resumes).variants[0]
+        self._run_first(*train, "-o", str(self.inputs / "trained.cim"))
+        self.wanted: dict[tuple[str, int], str] = {}
+        self.processor: dict[str, float] = {}
+        for job in JOBS:
+            for number, variant in enumerate(job.variants):
+                place = folder / "first" / job.output
+                place.parent.mkdir(exist_ok=True)
+                start = os.times()
+                self._run_first(*variant, "-o", str(place))
+                end = os.times()
+                self.processor[job.name] = end[2] + end[3] - start[2] - start[3]
+                self.wanted[job.name, number] = digest(place)
+                shutil.rmtree(place.parent)
+
+    def _run_first(self, *arguments: str) -> None:
+        done = self.run(arguments)
+        if done.status:
+            raise SystemExit(f"{' '.join(arguments)}: {done.errors.strip()}")
+
+    def run(
+        self,
+        arguments: Sequence[str],
+        kill: tuple[signal.Signals, float, Path] | None = None,
+        environment: Mapping[str, str] | None = None,
+        *,
+        anew: bool = False,
+    ) -> Ended:
+        """Run a command; kill: the signal, after how much processor time in s (negative: when its file is being
+        written), and the folder of its output. anew: an interpreter of its own, which imports everything.
+        """
+        output, errors = self.folder / "output", self.folder / "errors"
+        known = {**self.environment, **(environment or {})}
+        process = os.fork()
+        if process == 0:
+            _become(arguments, self.inputs, known, (output, errors), anew=anew)
+        signalled, start = kill is not None and _wait_for(process, kill[1], kill[2]), time.monotonic()
+        if kill is not None and signalled:
+            os.kill(process, kill[0])
+        # Compiling, and all else that the machine has to do: what hangs does so for ever.
+        status = _status(process, SECONDS if signalled else 20 * SECONDS)
+        return Ended(status, output.read_text(), errors.read_text(), signalled, time.monotonic() - start)
+
+
+def command(arguments: Sequence[str]) -> list[str]:
+    """The command line of a `cimc` command."""
+    return [sys.executable, "-m", "cimc", *arguments]
+
+
+def _become(
+    arguments: Sequence[str], folder: Path, environment: Mapping[str, str], streams: tuple[Path, Path], *, anew: bool
+) -> NoReturn:
+    """Of a forked process: be the command, and end with its status."""
+    os.environ.update(environment)
+    os.chdir(folder)
+    for number, place in enumerate(streams, 1):
+        os.dup2(os.open(place, os.O_WRONLY | os.O_CREAT | os.O_TRUNC), number)
+    # What a shell starts in the background ignores Ctrl-C, and its children would.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    if anew:
+        os.execv(sys.executable, command(arguments))
+    sys.argv = ["cimc", *arguments]
+    status = 0
+    try:
+        from cimc.__main__ import main
+
+        main()
+    except SystemExit as error:
+        status = error.code if isinstance(error.code, int) else int(error.code is not None)
+    except BaseException:
+        traceback.print_exc()
+        status = 1
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(status)
+
+
+def _ended(process: int) -> bool:
+    return os.waitid(os.P_PID, process, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None
+
+
+def _status(process: int, seconds: float) -> int:
+    """The exit status of a process, negative: of a signal; `HANGS` where it does not end in time."""
+    end = time.monotonic() + seconds
+    while not _ended(process):
+        if time.monotonic() > end:
+            os.kill(process, signal.SIGKILL)
+            os.waitpid(process, 0)
+            return HANGS
+        time.sleep(0.02)
+    return os.waitstatus_to_exitcode(os.waitpid(process, 0)[1])
+
+
+def _wait_for(process: int, seconds: float, folder: Path) -> bool:
+    """Wait until a process has used so much processor time, or begins to write; whether it still runs."""
+    before = _names(folder)
+    while not _ended(process):
+        if seconds < 0:
+            if any(name.endswith(PART) for name in _names(folder) - before):
+                time.sleep(-seconds)
+                return not _ended(process)
+        else:
+            with Path(f"/proc/{process}/stat").open() as stat:
+                fields = stat.read().rpartition(")")[2].split()
+            if (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK") >= seconds:
+                return not _ended(process)
+        time.sleep(0.002 if seconds < 0 else 0.01)
+    return False
+
+
+def _names(folder: Path) -> set[str]:
+    return {path.name for path in folder.iterdir()}
+
+
+def _write_inputs(folder: Path) -> None:
+    """A network of one layer and a few digits."""
+    from cimc.data.digits import digits
+
+    random = np.random.default_rng(0)
+    weight = numpy_helper.from_array(random.normal(0, 0.05, (784, 10)).astype(np.float32), "w")
+    nodes = [helper.make_node("Flatten", ["x"], ["f"]), helper.make_node("MatMul", ["f", "w"], ["y"])]
+    x = helper.make_tensor_value_info("x", TensorProto.FLOAT, ["N", 1, 28, 28])
+    y = helper.make_tensor_value_info("y", TensorProto.FLOAT, ["N", 10])
+    graph = helper.make_graph(nodes, "net", [x], [y], [weight])
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8), folder / "net.onnx")
+    x_train, y_train, x_test, y_test = digits(160, 80)
+    np.savez(folder / "data.npz", x_train=x_train, y_train=y_train, x_test=x_test, y_test=y_test)
+
+
+def digest(place: Path) -> str:
+    """The digest of a file, or of all files of a folder; empty: nothing is there."""
+    if not place.exists():
+        return ""
+    files = sorted(place.rglob("*")) if place.is_dir() else [place]
+    total = sha256()
+    for path in files:
+        if path.is_file():
+            total.update(path.name.encode() + path.read_bytes())
+    return total.hexdigest()
+
+
+def is_whole(place: Path) -> str:
+    """Empty, or what `cimc.verify` has against an output; a page must have its end."""
+    import cimc
+
+    if place.suffix == ".html":
+        return "" if place.read_text().rstrip().endswith("</html>") else "the page has no end"
+    try:
+        cimc.verify(place)
+    except cimc.CimcError as error:
+        return str(error)
+    return ""
+
+
+def check(job: Job, place: Path, before: str, ended: Ended, sent: signal.Signals | None, wanted: str) -> str:
+    """What is wrong after an attempt; empty: nothing."""
+    if ended.status == HANGS:
+        return f"no end after {SECONDS} s"
+    if sent is not None and _before_it_listened(ended, sent) and digest(place) == before:
+        return ""
+    for word in ("Traceback", "internal error", "RuntimeWarning"):
+        if word in ended.errors + ended.output:
+            return f"{word}: {ended.errors[-300:]!r}"
+    after = digest(place)
+    if ended.status == 0 and not (after and after == wanted and ended.output):
+        return "exit 0 without the result"
+    if ended.status == 1 and (ended.errors.count("error:") != 1 or "No space left" not in ended.errors):
+        return f"exit 1: {ended.errors[-300:]!r}"
+    if sent is not None and ended.status == -int(sent) and after == wanted and ended.output:
+        return ""  # all was done, and Python about to end
+    allowed = {0, 1} if sent is None else {0, 1, -int(sent)} if sent == signal.SIGKILL else {0, 1, 130}
+    if ended.status not in allowed:
+        return f"exit {ended.status}: {ended.errors[-300:]!r}"
+    if before and not after:
+        return "the old output is gone"
+    if after and after not in (before, wanted):
+        return is_whole(place) if job.resumes else "neither the old output nor the new one"
+    return ""
+
+
+def _before_it_listened(ended: Ended, sent: signal.Signals) -> bool:
+    """Whether the signal came before the command's first line, and Python or the system ended the process for it."""
+    return not ended.output and (ended.status == -int(sent) or "KeyboardInterrupt" in ended.errors)
+
+
+def leftovers(folder: Path, output: str) -> list[str]:
+    """Files beside the output."""
+    return sorted(_names(folder) - {output, "ballast"})
+
+
+def kill_often(bench: Bench, kills: int, random: Random, found: Found, folder: Path) -> None:
+    """Kill the jobs so many times, each in rows that end with a run to the end."""
+    while found.counts["kills"] < kills:
+        job = random.choices(JOBS, [job.weight for job in JOBS])[0]
+        place = folder / job.output
+        if random.random() < 0.1:
+            shutil.rmtree(bench.folder / "cache", ignore_errors=True)  # compiled anew, and killed meanwhile
+        for other in JOBS:
+            if other is not job or job.resumes or random.random() < 0.5:  # else what is there is the old output
+                _remove(folder / other.output)
+        number = random.randrange(len(job.variants))
+        arguments, wanted = (*job.variants[number], "-o", str(place)), bench.wanted[job.name, number]
+        for _ in range(min(KILLS_IN_A_ROW, kills - found.counts["kills"])):
+            sent, before = random.choice(SIGNALS), digest(place)
+            moment = -random.uniform(0, 0.02) if random.random() < 0.3 else _moment(bench, job, random)
+            start = time.monotonic()
+            anew = random.random() < ANEW
+            if anew and moment > 0:
+                moment += IMPORTS * random.random()
+            ended = bench.run(arguments, (sent, moment, folder), anew=anew)
+            found.counts["of them with an interpreter of its own"] += anew and ended.signalled
+            del start
+            found.counts["kills" if ended.signalled else "ended before"] += 1
+            found.counts[f"{job.name} {sent.name}"] += ended.signalled
+            found.slowest = max(found.slowest, ended.seconds if ended.signalled else 0)
+            found.counts["of them while writing"] += ended.signalled and moment < 0
+            found.counts["of them before the command listened"] += (
+                _before_it_listened(ended, sent) and sent != SIGNALS[0]
+            )
+            if wrong := check(job, place, before, ended, sent, wanted):
+                found.fault(f"{' '.join(arguments)}, {sent.name} at {moment:.3f} s: {wrong}")
+        finish(bench, job, arguments, wanted, found, folder)
+        print(f"{found.counts['kills']} kills, {len(found.faults)} faults, {job.name}", flush=True)
+
+
+def finish(bench: Bench, job: Job, arguments: Sequence[str], wanted: str, found: Found, folder: Path) -> None:
+    """Run a job to its end: the bytes of an undisturbed run, and nothing beside it."""
+    place = folder / job.output
+    ended = bench.run(arguments)
+    found.counts["runs to the end"] += 1
+    wrong = check(job, place, "", ended, None, wanted)
+    if not wrong and ended.status:
+        wrong = f"exit {ended.status}: {ended.errors[-300:]!r}"
+    if not wrong and leftovers(folder, job.output):
+        wrong = f"leaves {leftovers(folder, job.output)}"
+    if wrong:
+        found.fault(f"{' '.join(arguments)}, to its end: {wrong}")
+        shutil.rmtree(folder)
+        folder.mkdir()
+
+
+def _moment(bench: Bench, job: Job, random: Random) -> float:
+    """Seconds of processor time, mostly after the imports."""
+    return bench.processor[job.name] * random.uniform(0.05, 1.05)
+
+
+def _remove(place: Path) -> None:
+    if place.is_dir():
+        shutil.rmtree(place)
+    else:
+        place.unlink(missing_ok=True)
+
+
+@contextmanager
+def small_disk(folder: Path, kilobytes: int) -> Iterator[Path | None]:
+    """A file system in memory of such a size; None where it cannot be mounted."""
+    folder.mkdir(exist_ok=True)
+    mount = ["mount", "-t", "tmpfs", "-o", f"size={kilobytes}k", "tmpfs", str(folder)]
+    mounted = shutil.which("mount") is not None and subprocess.run(mount, capture_output=True).returncode == 0
+    try:
+        yield folder if mounted else None
+    finally:
+        if mounted:
+            subprocess.run(["umount", "-l", str(folder)], check=True)
+
+
+def fill_disks(bench: Bench, disks: int, random: Random, found: Found) -> None:
+    """Run jobs on disks that are too small for the output, the compilation cache or temporary files."""
+    for number in range(disks):
+        job = JOBS[number % len(JOBS)]
+        what = ("output", "output", "output", "cache", "temporary files")[number // len(JOBS) % 5]
+        wanted, variant = bench.wanted[job.name, 0], job.variants[0]
+        with small_disk(bench.folder / "disk", size := random.choice((4, 8, 16, 32, 64, 128, 256))) as disk:
+            if disk is None:
+                print("no full disks: a small file system can only be mounted by root")
+                return
+            folder = bench.folder / "beside"
+            folder.mkdir(exist_ok=True)
+            place = (disk if what == "output" else folder) / job.output
+            if what != "output":
+                (disk / "ballast").write_bytes(bytes(size * 1024 - 4096))
+            arguments = (*variant, "-o", str(place))
+            where = {} if what == "output" else {"XDG_CACHE_HOME" if what == "cache" else "TMPDIR": str(disk)}
+            ended = bench.run(arguments, environment=where)
+            found.counts["full disks"] += 1
+            found.counts[f"full disk of the {what}: {'went on' if ended.status == 0 else 'refused in one line'}"] += 1
+            wrong = check(job, place, "", ended, None, wanted)
+            if not wrong and ended.status and what == "output" and leftovers(disk, job.output):
+                wrong = f"leaves {leftovers(disk, job.output)}"
+            if wrong:
+                found.fault(f"{' '.join(arguments)}, {size} kB for {what}: {wrong}")
+            _remove(folder)
+            print(f"{found.counts['full disks']} full disks, {len(found.faults)} faults, {what}", flush=True)
+
+
+def main() -> None:
+    """Run the soak and print its table."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--kills", type=int, default=500)
+    parser.add_argument("--full", type=int, default=20, help="full disks")
+    parser.add_argument("--seed", type=int, default=0)
+    options = parser.parse_args()
+    for name in IMPORTED:
+        import_module(name)
+    random, found, start = Random(options.seed), Found(), time.monotonic()
+    with tempfile.TemporaryDirectory(prefix="cimc-soak-") as temporary:
+        bench = Bench(Path(temporary))
+        print(f"ready after {time.monotonic() - start:.0f} s; processor time: {bench.processor}", flush=True)
+        fill_disks(bench, options.full, random, found)
+        folder = Path(temporary) / "work"
+        folder.mkdir()
+        kill_often(bench, options.kills, random, found, folder)
+        kept = _names(Path(temporary) / "tmp")
+    print("| what | number |\n|---|---|")
+    for name, count in [*sorted(found.counts.items()), ("faults", len(found.faults))]:
+        print(f"| {name} | {count} |")
+    print(f"| left in the folder of temporary files | {len(kept)} |")
+    print(f"| longest time from a signal to the end, s | {found.slowest:.1f} |")
+    print(f"| minutes | {(time.monotonic() - start) / 60:.0f} |")
+    sys.exit(1 if found.faults else 0)
+
+
+if __name__ == "__main__":
+    main()
