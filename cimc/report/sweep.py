@@ -8,7 +8,7 @@ from itertools import combinations
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from cimc.report.figure import Figure, figures
+from cimc.report.figure import Cell, Figure, figures
 from cimc.report.html import page_of, section, table
 from cimc.report.svg import (
     BLUE,
@@ -164,7 +164,9 @@ def front(groups: Sequence[Group], best: Sequence[Group], aims: Sequence[Objecti
         best_one = canonical(group.fields) in on
         label = f"{point_text(group.fields)}: {figure_text(up.figure, group)}, {figure_text(along.figure, group)}"
         parts.append(dot(x, y, 4 if best_one else 3, ORANGE if best_one else GREY, label))
-    rows = [[point_text(g.fields), g.mean[up.figure], g.mean[along.figure], canonical(g.fields) in on] for g in shown]
+    rows: list[list[Cell]] = [
+        [point_text(g.fields), g.mean[up.figure], g.mean[along.figure], canonical(g.fields) in on] for g in shown
+    ]
     return Picture(
         "front", Figure(title, drawing(WIDTH, HEIGHT, parts, title), ["point", up.figure, along.figure, "front"], rows)
     )
