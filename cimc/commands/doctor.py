@@ -32,6 +32,7 @@ EXTRAS = {
     "cluster": ("distributed", "distributed"),
     "cuda": ("jax-cuda12-plugin", "jax_cuda12_plugin"),
     "sweep": ("optuna", "optuna"),
+    "torch": ("torch", "torch"),
     "track": ("tensorboardX", "tensorboardX"),
 }
 
