@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -43,12 +44,13 @@ def plot_sweep(result: SweepResult, output: str | Path | None = None) -> Figure:
 
 def _lines(axes: Axes, picture: Numbers) -> None:
     _, field, figure, _ = picture.head
-    for name in dict.fromkeys(row[0] for row in picture.rows):
-        points = [row for row in picture.rows if row[0] == name]
+    rows: Any = picture.rows
+    for name in dict.fromkeys(row[0] for row in rows):
+        points = [row for row in rows if row[0] == name]
         x, y, sd = ([row[place] for row in points] for place in (1, 2, 3))
         axes.errorbar(x, y, yerr=sd, marker="o", markersize=3, capsize=2, label=name or None)
     axes.set(xlabel=field, ylabel=figure)
-    if any(row[0] for row in picture.rows):
+    if any(row[0] for row in rows):
         axes.legend(fontsize=7)
 
 
@@ -69,8 +71,9 @@ def _cells(axes: Axes, picture: Numbers) -> None:
 
 def _front(axes: Axes, picture: Numbers) -> None:
     _, up, along, _ = picture.head
-    others = [row for row in picture.rows if not row[3]]
-    best = sorted((row for row in picture.rows if row[3]), key=lambda row: row[2])
+    rows: Any = picture.rows
+    others = [row for row in rows if not row[3]]
+    best = sorted((row for row in rows if row[3]), key=lambda row: row[2])
     axes.plot([row[2] for row in others], [row[1] for row in others], "o", color="0.6", markersize=3)
     axes.plot([row[2] for row in best], [row[1] for row in best], "o-", color="C1", markersize=4, label="front")
     axes.set(xlabel=along, ylabel=up)

@@ -164,7 +164,9 @@ def front(groups: Sequence[Group], best: Sequence[Group], aims: Sequence[Objecti
         best_one = canonical(group.fields) in on
         label = f"{point_text(group.fields)}: {figure_text(up.figure, group)}, {figure_text(along.figure, group)}"
         parts.append(dot(x, y, 4 if best_one else 3, ORANGE if best_one else GREY, label))
-    rows = [[point_text(g.fields), g.mean[up.figure], g.mean[along.figure], canonical(g.fields) in on] for g in shown]
+    rows: list[list[Any]] = [
+        [point_text(g.fields), g.mean[up.figure], g.mean[along.figure], canonical(g.fields) in on] for g in shown
+    ]
     return Picture(
         "front", Figure(title, drawing(WIDTH, HEIGHT, parts, title), ["point", up.figure, along.figure, "front"], rows)
     )
