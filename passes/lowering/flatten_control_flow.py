@@ -217,8 +217,8 @@ def _too_long(node: ir.Node, body: ir.Graph, steps: int) -> bool:
     if any(one.op_type in CROSSBAR_SOURCES and any(map(_is_constant, one.inputs[1:])) for one in body.all_nodes()):
         raise CimcError(
             f"{describe(node)}: {steps} steps of {written // steps} operators, products with constant weights among "
-            f"them, are more than the {MOST_NODES} operators that a loop may become; give shorter inputs with --shape, or "
-            f"export the recurrence as an LSTM, a GRU or an RNN"
+            f"them, are more than the {MOST_NODES} operators that a loop may become; give shorter inputs with --shape, "
+            f"or export the recurrence as an LSTM, a GRU or an RNN"
         )
     return True
 
