@@ -29,11 +29,9 @@ def _conditions(mapping: Mapping) -> Iterator[tuple[str, bool]]:
     for name in ("arrays_per_chip", "arrays", "columns_per_weight", "rows_per_weight", "physical_per_array"):
         yield name, getattr(mapping, name) >= 1
     yield "input_range", mapping.input_range[0] < mapping.input_range[1]
-    names = {layer.name for layer in mapping.layers}
-    yield "layers", bool(mapping.layers) and len(names) == len(mapping.layers)
+    yield "layers", 0 < len({layer.name for layer in mapping.layers}) == len(mapping.layers)
     for index, layer in enumerate(mapping.layers):
         yield f"layers.{index}", _fits(layer, mapping.arrays)
-    yield "cost.layers", {layer.name for layer in mapping.cost.layers} <= names
     if mapping.placement is not None:
         placement = mapping.placement
         spots = placement.mesh_rows * placement.mesh_columns
@@ -42,14 +40,14 @@ def _conditions(mapping: Mapping) -> Iterator[tuple[str, bool]]:
         yield "placement.cores", all(0 <= core < spots for core in placement.cores)
         yield "placement.links", all(0 <= end < spots for link in placement.links for end in link[:2])
     for index, segment in enumerate(mapping.segments):
-        inside = segment.first_array >= 0 and segment.arrays >= 1 and set(segment.layers) <= names
+        inside = segment.first_array >= 0 and segment.arrays >= 1
         yield f"segments.{index}", inside and segment.first_array + segment.arrays <= mapping.arrays
     if mapping.schedule is not None:
         stages = {stage.name for stage in mapping.schedule.stages}
         yield "schedule.stages", bool(stages) and len(stages) == len(mapping.schedule.stages)
         for index, stage in enumerate(mapping.schedule.stages):
-            known = all(one.source in ("", *stages) and one.source_rows >= 1 for one in stage.inputs)
-            yield f"schedule.stages.{index}", known and stage.rows >= 1 and stage.layer in ("", *names)
+            known = all((not one.source or one.source in stages) and one.source_rows >= 1 for one in stage.inputs)
+            yield f"schedule.stages.{index}", known and stage.rows >= 1
         yield "schedule.critical_path", all(step.stage in stages for step in mapping.schedule.critical_path)
         yield "schedule.limits", bool(mapping.schedule.limits)
 
