@@ -1,4 +1,5 @@
-"""A sweep of a trained LeNet-1: 27 points on all of MNIST's test images, its time; killed at random, the same table.
+"""A sweep of a trained LeNet-1: 27 points on all of MNIST's test images, its time; killed at random, and on a dask
+cluster of two workers of which one is killed: the same table.
 
 python -m tests.benchmarks.sweep --data-dir DIR [--workers N] [--trained FILE]
 """
@@ -7,6 +8,7 @@ import argparse
 import os
 import random
 import resource
+import signal
 import sqlite3
 import subprocess
 import sys
@@ -14,8 +16,11 @@ import tempfile
 import time
 from pathlib import Path
 
+from distributed import LocalCluster
+
 ROOT = Path(__file__).parents[2]
 VARY = ("cell.read_noise_uS=0.4,0.8,1.6", "cell.programming.error_sd_uS=0.5,1.5,2.9", "adc.bits=6,7,8")
+KILLED_AFTER = 5  # points
 TRAINING = ("--epochs", "2", "--steps-per-epoch", "200", "--lr", "0.004")
 
 
@@ -51,8 +56,31 @@ def main() -> None:
         _cimc(*sweep, "-o", str(folder / "killed"))
         same = _rows(folder / "killed") == _rows(folder / "warm cache") == _rows(folder / "empty cache")
         print(f"killed after {at:.1f} s with {before} points, gone on: {'the same table' if same else 'ANOTHER TABLE'}")
-        if not same:
+        spread = [word for word in sweep if word not in ("--workers", options.workers)]
+        began = time.perf_counter()
+        killed_at = _on_cluster(spread, folder / "cluster")
+        took, equal = time.perf_counter() - began, _rows(folder / "cluster") == _rows(folder / "warm cache")
+        print(
+            f"two dask workers, one killed after {killed_at} points, {took:.1f} s: "
+            f"{'the same table' if equal else 'ANOTHER TABLE'}"
+        )
+        if not (same and equal):
             raise SystemExit(1)
+
+
+def _on_cluster(sweep: list[str], folder: Path) -> int:
+    """Sweep on two dask workers and kill one after some points; how many were there then."""
+    with LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=None, silence_logs=50) as cluster:
+        pid = next(iter(cluster.workers.values())).pid
+        command = [sys.executable, "-m", "cimc", *sweep, "--cluster", cluster.scheduler_address, "-o", str(folder)]
+        process = subprocess.Popen(command, cwd=ROOT)
+        while process.poll() is None and len(_rows(folder)) < KILLED_AFTER:
+            time.sleep(0.1)
+        before = len(_rows(folder))
+        os.kill(pid, signal.SIGKILL)
+        if process.wait():
+            raise SystemExit("the sweep on the cluster failed")
+    return before
 
 
 def _cimc(*words: str) -> tuple[float, float, str]:
