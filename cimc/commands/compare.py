@@ -1,4 +1,4 @@
-"""`cimc compare`: `.cim` files and packages side by side, by the figures that `inspect` and `export` have."""
+"""`cimc compare`: `.cim` files, packages and sweeps side by side, by the figures that they hold."""
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -11,6 +11,7 @@ from cimc.commands.options import Json, emit
 if TYPE_CHECKING:
     from cimc.artifact import Artifact
     from cimc.package import Package
+    from cimc.sweep_result import SweepResult
 
 Figures = dict[str, dict[str, Any]]
 # Sections of which only what differs is listed; of the others every figure.
@@ -38,12 +39,12 @@ LONGEST_LIST = 4
 
 
 def compare(
-    files: Annotated[list[Path], typer.Argument(help="Two or more: .cim files and package folders.")],
+    files: Annotated[list[Path], typer.Argument(help="Two or more: .cim files, folders of packages and sweeps.")],
     as_json: Json = False,
 ) -> None:
     """Show side by side in what files differ: chip, mapping, time, energy, area, training, agreement.
 
-    Of chips and of training options only what differs is listed. Nothing is computed anew.
+    Of chips and of training options only what differs is listed; of sweeps every point. Nothing is computed anew.
 
     Example: cimc compare lenet1.cim trained.cim package/
     """
@@ -60,8 +61,15 @@ def compare_files(files: Sequence[Path]) -> dict[str, Any]:
     """
     from cimc.artifact import read_artifact
     from cimc.package import read_package
+    from cimc.sweep_result import read_sweep
+    from cimc.sweep_results import is_sweep
 
-    found = [_figures(read_package(file) if file.is_dir() else read_artifact(file)) for file in files]
+    found = [
+        _sweep(read_sweep(file))
+        if is_sweep(file)
+        else _figures(read_package(file) if file.is_dir() else read_artifact(file))
+        for file in files
+    ]
     sections: dict[str, dict[str, list[Any]]] = {}
     for section in dict.fromkeys(name for figures in found for name in figures):
         keys = dict.fromkeys(key for figures in found for key in figures.get(section, {}))
@@ -98,6 +106,17 @@ def _figures(contents: "Artifact | Package") -> Figures:
             sections["training"] = {key: training["figures"].get(key) for key in TRAINING}
     if options:
         sections["training options"] = dict(_flat({k: v for k, v in options.items() if not k.endswith("sha256")}))
+    return sections
+
+
+def _sweep(result: "SweepResult") -> Figures:
+    """Of a sweep the figures that it looks at, by point: means over its seeds."""
+    from cimc.sweep_spec import point_text
+
+    sections: Figures = {"file": {"kind": "sweep", "model": result.name, "points": len(result.groups)}}
+    for aim in result.aims():
+        found = {point_text(group.fields): group.mean.get(aim.figure) for group in result.groups}
+        sections[f"{aim.figure}, mean over seeds"] = found
     return sections
 
 

@@ -14,6 +14,9 @@ from typer.testing import CliRunner
 import cimc
 from cimc.commands.main import app
 from cimc.program import Program
+from cimc.sweep_result import SweepResult
+from cimc.sweep_results import Row
+from cimc.sweep_spec import Objective
 from passes.mapper.off_chip import off_chip_bytes
 from tests.networks import network, weights
 
@@ -147,3 +150,19 @@ def test_bytes_over_the_edge_of_a_chip_are_counted_by_hand(folder: Path, array: 
     chip = cimc.load_chip("brram-256x64", settings={"array": array})
     mapping = cimc.compile(folder / "n.onnx", chip, verify=False).artifact.mapping
     assert off_chip_bytes(mapping, chip) == moved
+
+
+def test_sweeps_are_compared_point_by_point(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def sweep(better: float) -> SweepResult:
+        rows = [
+            Row(number, {"adc.bits": bits}, seed, {"accuracy": 0.5 + better + seed / 10}, None, 1.0)
+            for number, (bits, seed) in enumerate([(6, 0), (6, 1), (7, 0), (7, 1)])
+        ]
+        return SweepResult("net", ("adc.bits",), tuple(rows), (Objective("accuracy", True),))
+
+    found = {folder / "one": sweep(0.0), folder / "two": sweep(0.25)}
+    monkeypatch.setattr("cimc.sweep_results.is_sweep", lambda path: path in found)
+    monkeypatch.setattr("cimc.sweep_result.read_sweep", lambda path: found[path])
+    sections = json.loads(run("compare", *map(str, found), "--json"))["sections"]
+    assert sections["accuracy, mean over seeds"] == {"adc.bits 6": [0.55, 0.8], "adc.bits 7": [0.55, 0.8]}
+    assert sections["file"]["points"] == [2, 2]
