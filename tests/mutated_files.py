@@ -231,7 +231,7 @@ def _package(random: Random, folder: Path, good: Good) -> Case:
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_bytes(content)
     thorough = random.random() < 0.2
-    return f"{name}: {what}", lambda: verify(place) if thorough else package_report(read_package(place), [])
+    return f"{name}: {what}", lambda: verify(place) if thorough else package_report(read_package(place), {})
 
 
 def _arrays(random: Random, folder: Path, good: Good) -> Case:
@@ -262,7 +262,7 @@ def _arrays(random: Random, folder: Path, good: Good) -> Case:
         else:
             arrays[name] = np.array(random.choice((0, -1, 2**40, 1.5)))
         done.append(f"{name}: {action}")
-    np.savez(path, **arrays)  # type: ignore[arg-type]
+    np.savez(path, **arrays)
     return "; ".join(done), lambda: load(str(path))
 
 
@@ -315,7 +315,7 @@ def _fault_map(random: Random, folder: Path, good: Good) -> Case:
         values = np.full(6, random.choice(NUMBERS), np.float64)
         whole = {"stuck_uS": np.full((random.choice((1, 2, 9)), 256, random.choice((64, 128, 3))), values[0])}
         listed = {"array": index * 0, "row": index, "column": index, "conductance_uS": values}
-        np.savez_compressed(file, **random.choice((whole, listed)))  # type: ignore[arg-type]
+        np.savez_compressed(file, **random.choice((whole, listed)))
         content, what = file.getvalue(), f"{index.dtype}, {values[0]}"
         if random.random() < 0.5:
             content, what = changed_bytes(content, random)

@@ -112,12 +112,12 @@ def mutated_network(seed: int, folder: Path) -> tuple[Path, str]:
     path = inside / "network.onnx"
     if random.random() < 0.25:
         content, what = changed_bytes(proto.SerializeToString(), random)
-        path.writechanged_bytes(content)
+        path.write_bytes(content)
         return path, f"{name}: {what}"
     if random.random() < 0.2:
         _externalise(proto, inside, random)
     done = [_change(proto, random) for _ in range(random.choice((1, 1, 1, 2, 3, 8)))]
-    path.writechanged_bytes(proto.SerializeToString())
+    path.write_bytes(proto.SerializeToString())
     return path, f"{name}: " + "; ".join(done)
 
 
@@ -155,7 +155,7 @@ def changed_bytes(content: bytes, random: Random) -> tuple[bytes, str]:
 def _externalise(proto: onnx.ModelProto, folder: Path, random: Random) -> None:
     """Move the weights to a file, and name places in and outside the folder."""
     whole = b"".join(t.raw_data for t in proto.graph.initializer)
-    (folder / "weights.data").writechanged_bytes(whole)
+    (folder / "weights.data").write_bytes(whole)
     link = folder / "link.data"
     if not link.is_symlink():
         link.symlink_to(Path("..") / SECRET)
