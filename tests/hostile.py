@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from itertools import pairwise
 
 import numpy as np
+import numpy.typing as npt
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
@@ -31,14 +32,16 @@ def calls(levels: Sequence[Sequence[str]]) -> onnx.ModelProto:
     return proto
 
 
-def _product(name: str, **changed: object) -> onnx.ModelProto:
-    """A product whose node and values bear a name; other sizes or weights where given."""
-    sizes, array = changed.get("sizes", ["N", 4]), changed.get("weights", weights(4, 3))
+def _product(
+    name: str, sizes: Sequence[int | str] = ("N", 4), array: npt.NDArray[np.float32] | None = None
+) -> onnx.ModelProto:
+    """A product whose node and values bear a name, of an input of these sizes with these weights."""
     nodes = [
         helper.make_node("MatMul", ["x", "w"], [f"h{name}"], name=name),
         helper.make_node("Relu", [f"h{name}"], ["y"], name=f"r{name}"),
     ]
-    return network_proto(nodes, {"x": sizes}, {"y": ["N", 3]}, {"w": array})  # type: ignore[dict-item]
+    constants: dict[str, npt.ArrayLike] = {"w": weights(4, 3) if array is None else array}
+    return network_proto(nodes, {"x": list(sizes)}, {"y": ["N", 3]}, constants)
 
 
 def _swelling() -> onnx.ModelProto:
@@ -47,7 +50,7 @@ def _swelling() -> onnx.ModelProto:
         helper.make_node("Expand", ["h", "sizes"], ["large"], name="swell"),
         helper.make_node("ReduceMax", ["large"], ["y"], keepdims=0, name="most"),
     ]
-    constants = {"w": weights(4, 3), "sizes": np.array([1, 2**29, 3], np.int64)}
+    constants: dict[str, npt.ArrayLike] = {"w": weights(4, 3), "sizes": np.array([1, 2**29, 3], np.int64)}
     return network_proto(nodes, {"x": ["N", 1, 4]}, {"y": []}, constants)
 
 
@@ -115,8 +118,8 @@ def hostile_networks() -> dict[str, onnx.ModelProto]:
         "four loops of 100 trips in each other": loops(100, 4),
         "an LSTM of 2,000 steps": _lstm(2000),
         "10,000 diamonds": _diamonds(10_000),
-        "NaN among the weights": _product("fc", weights=bad),
-        "weights of 3e38": _product("fc", weights=np.full((4, 3), 3e38, np.float32)),
+        "NaN among the weights": _product("fc", array=bad),
+        "weights of 3e38": _product("fc", array=np.full((4, 3), 3e38, np.float32)),
         "names of 10,000 characters": _product("a" * 10_000),
         "terminal escapes in names": _product("\x1b[2J\x1b]0;title\x07[/b]"),
         "HTML in names": _product("<script>alert(1)</script><img src=x onerror=alert(1)>"),

@@ -1,7 +1,10 @@
 """Files that a broken exporter, a bad disk or an attacker could hand over: each is refused in one line, or works."""
 
+import hashlib
 import io
+import json
 import os
+import re
 import tracemalloc
 import zipfile
 from itertools import pairwise
@@ -14,13 +17,17 @@ from onnx import TensorProto, helper, numpy_helper
 
 from cimc.api.compile import compile_model
 from cimc.artifact import read_artifact
+from cimc.device_file import device_text, parse_device
 from cimc.errors import CimcError
+from cimc.package import SEAL, read_package
 from tests.benchmarks.fuzz import CHIP, LENET1, fuzz
+from tests.mutated_files import make_good
 from tests.mutations import networks
 from tests.networks import network_proto, weights
 from tests.sealing import members_of, redigested, sealed
 
 IN_CI = 500
+OTHERS_IN_CI = 240
 
 
 def _product() -> onnx.ModelProto:
@@ -230,3 +237,28 @@ def test_mutated_files_work_or_are_refused_in_one_line() -> None:
     assert set(counts) == {"done", "refused"}
     assert counts.total() == IN_CI
     assert counts["done"] > IN_CI // 20
+
+
+def test_mutated_files_of_every_other_kind_too() -> None:
+    counts = fuzz(first=0, cases=OTHERS_IN_CI, workers=1, files=True)
+    assert set(counts) == {"done", "refused"}
+    assert counts.total() == OTHERS_IN_CI
+    assert counts["done"] > OTHERS_IN_CI // 20
+
+
+def test_a_package_reads_no_file_outside_its_folder(tmp_path: Path) -> None:
+    make_good(tmp_path)
+    for name in ("/dev/zero", "../net.onnx", "program"):
+        manifest = json.loads((tmp_path / "package" / "manifest.json").read_text())
+        manifest["sha256"] = {name: "0" * 64, **manifest["sha256"]}
+        text = json.dumps(manifest).encode()
+        (tmp_path / "package" / "manifest.json").write_bytes(text)
+        (tmp_path / "package" / SEAL).write_text(f"{hashlib.sha256(text).hexdigest()}  manifest.json\n")
+        with pytest.raises(CimcError, match="no file of its folder"):
+            read_package(tmp_path / "package")
+
+
+def test_a_polynomial_of_thousands_of_coefficients_is_refused() -> None:
+    text = device_text("idealised")
+    with pytest.raises(CimcError, match="at most 32 coefficients"):
+        parse_device(re.sub(r"error_sd_uS = .*", f"error_sd_uS = {[1.0] * 5000}", text), "device.toml")

@@ -27,9 +27,14 @@ def test_what_was_compiled_for_a_network_goes_when_memory_has_grown(
     held = iter((0, xla.GROWS_BYTES + (1 if grown else -1), 0, 0))
     monkeypatch.setattr(xla, "_resident_bytes", lambda: next(held))
     monkeypatch.setattr(xla, "_grown_from", None)
-    cleared = []
+    cleared: list[bool] = []
     clear = jax.clear_caches
-    monkeypatch.setattr(jax, "clear_caches", lambda: (cleared.append(True), clear()))
+
+    def noted() -> None:
+        cleared.append(True)
+        clear()
+
+    monkeypatch.setattr(jax, "clear_caches", noted)
     network = Network()
     run(network, jnp.zeros(2)).block_until_ready()
     gone = weakref.ref(network)
