@@ -8,7 +8,7 @@ from pydantic import ValidationError
 from cimc.errors import CimcError
 from cimc.mapping import MappedLayer, Mapping
 
-MOST = 2**53  # of any number in it
+MOST_WHOLE, MOST = 2**53, 1e30  # of any whole number in it, and of any other
 
 
 def parse_mapping(text: str | bytes, source: str) -> Mapping:
@@ -72,9 +72,11 @@ def _fits(layer: MappedLayer, arrays: int) -> bool:
 
 
 def _all_numbers(values: object) -> bool:
-    """Whether all numbers in nested dictionaries and sequences are finite and no larger than `MOST`."""
+    """Whether all numbers in nested dictionaries and sequences are finite and within their bounds."""
     if isinstance(values, dict):
         return all(map(_all_numbers, values.values()))
     if isinstance(values, list | tuple):
         return all(map(_all_numbers, values))
-    return not isinstance(values, int | float) or (math.isfinite(values) and abs(values) <= MOST)
+    if isinstance(values, int):
+        return abs(values) <= MOST_WHOLE
+    return not isinstance(values, float) or (math.isfinite(values) and abs(values) <= MOST)

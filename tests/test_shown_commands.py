@@ -72,6 +72,8 @@ def is_quick(line: Shown) -> bool:
     """Whether a line runs in CI: the road, and what takes less than a second on the files that it leaves."""
     if "--explain" in line.arguments:
         return False  # tests/cimc/test_explain.py and tests/test_docs.py run it
+    if line.arguments[:2] == ("report", "sweep/"):
+        return False  # likewise; tests/cimc/test_sweep.py runs it
     if "--deployed" in line.arguments:
         return False  # of a slow line's output; tests/cimc/test_deploy_over_time.py runs it
     return line.command in QUICK or (line.page == "README.md" and line.command != "quickstart")

@@ -125,7 +125,7 @@ def test_archives_hold_the_same_as_tables(place: Path) -> None:
         ({"array": [0.5], "row": [1], "column": [2], "kind": ["stuck-low"]}, "entry 0: array is '0.5'; give a whole"),
         ({"array": [0, 1], "row": [1], "column": [2], "kind": ["stuck-low"]}, "must be lists of one length"),
         ({"array": [0], "row": [1], "column": [2]}, "holds array, column, row; give stuck_uS .* or array, row, column"),
-        ({"stuck_uS": np.array([{}], dtype=object)}, "is no NPZ file of arrays; save it with np.savez"),
+        ({"stuck_uS": np.array([{}], dtype=object)}, "is no NPZ file of arrays; save it with numpy.savez"),
     ],
 )
 def test_a_wrong_archive_is_told_in_one_line(place: Path, arrays: dict[str, Any], message: str) -> None:
@@ -138,11 +138,12 @@ def test_a_wrong_archive_is_told_in_one_line(place: Path, arrays: dict[str, Any]
 def test_what_is_no_archive_is_told(place: Path) -> None:
     stored = read_artifact("small.cim")
     Path("text.npz").write_text("array,row,column,kind\n")
-    np.save("single.npy", np.zeros(3))
+    np.save("single.npy", np.zeros(3))  # all cells of a die, as `np.save` writes them, whatever the file is called
     Path("single.npy").rename("single.npz")
-    for name in ("text.npz", "single.npz"):
-        with pytest.raises(CimcError, match=f"{name} is no NPZ file of arrays"):
-            read_fault_map(name, stored.mapping, chip=stored.chip)
+    with pytest.raises(CimcError, match="single.npz: stuck_uS is 3; the package has arrays of 256 x 64"):
+        read_fault_map("single.npz", stored.mapping, chip=stored.chip)
+    with pytest.raises(CimcError, match="text.npz is no NPZ file of arrays"):
+        read_fault_map("text.npz", stored.mapping, chip=stored.chip)
     with pytest.raises(CimcError, match=r"cannot read fault map none.npz: No such file"):
         read_fault_map("none.npz", stored.mapping, chip=stored.chip)
 
