@@ -65,7 +65,8 @@ def test_inspect_begins_with_the_totals_and_says_one_latency(lenet5, capsys):
     assert sum("latency" in line for line in lines) == 1
 
 
-def test_layers_of_0_percent_are_one_line_with_their_sums(lenet5, capsys):
+def test_layers_of_0_percent_are_one_line_with_their_sums(lenet5, capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "140")  # with borders
     mapping_table.show_layers(lenet5.artifact)
     out = capsys.readouterr().out
     (folded,) = [line for line in out.splitlines() if "layers of 0 %" in line]
