@@ -128,7 +128,7 @@ def _without_noise(agreement: Mapping[str, Agreement]) -> str:
         for output, figures in agreement["noise_off"].items()
     ]
     texts = [f"{output} {snr:.1f} dB" if same is None else f"{output} {same:.1%}" for output, same, snr in found]
-    return f", without {', '.join(texts)}" if texts else ""
+    return f"; without noise {', '.join(texts)}" if texts else ""
 
 
 def note_low_agreement(

@@ -76,6 +76,8 @@ def compare_files(files: Sequence[Path]) -> dict[str, Any]:
         table = {key: [figures.get(section, {}).get(key) for figures in found] for key in keys}
         if section in BY_DIFFERENCE:
             there = [index for index, figures in enumerate(found) if section in figures]
+            if len(there) < 2:  # nothing to compare with
+                continue
             table = {key: values for key, values in table.items() if any(values[i] != values[there[0]] for i in there)}
         sections[section] = {key: values for key, values in table.items() if any(value is not None for value in values)}
     return {"files": [str(file) for file in files], "sections": sections}

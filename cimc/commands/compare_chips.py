@@ -4,6 +4,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from cimc.errors import CimcError
+
 Row = dict[str, Any]
 
 
@@ -12,8 +14,13 @@ def compare_chips(model: Path, chips: Sequence[str], device: str | None = None) 
 
     A network is mapped plainly: one copy of each layer, on as many chips as that takes. Of a chip that refuses it the
     figures are `refused`, the reason, alone. off_chip_bytes: `passes.mapper.off_chip`. None: not stated.
+
+    Raises:
+        CimcError: no chip takes it, with the first one's reason.
     """
     found = {chip: _figures(model, chip, device) for chip in chips}
+    if all("refused" in row for row in found.values()):
+        raise CimcError(next(iter(found.values()))["refused"])
     operations = next((row.pop("operations") for row in found.values() if "operations" in row), None)
     for row in found.values():
         row.pop("operations", None)

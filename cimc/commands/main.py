@@ -94,7 +94,7 @@ def main() -> None:
     if not sys.warnoptions:
         warnings.simplefilter("ignore")  # Python's are for developers; ours are lines of our own
     try:
-        app()
+        app(prog_name="cimc")  # also of `python -m cimc`, whose completion else is for another name
     except CimcError as error:
         _fail(str(error))
     except BrokenPipeError:

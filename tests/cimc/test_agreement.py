@@ -69,7 +69,7 @@ def test_the_package_keeps_how_its_network_agrees_as_onnxruntime_finds_it(folder
     assert len(said) == 1
     assert "\n" not in said[0]
     figures = notes["layers"][worst]
-    assert f" with noise, without y {same:.1%}; worst layer" in said[0]
+    assert f" with noise; without noise y {same:.1%}; worst layer" in said[0]
     for part in ("LOW AGREEMENT: y ", f"worst layer {worst}", figures["main_cause"], "fewer rows driven at once"):
         assert part in said[0]
 
