@@ -140,9 +140,9 @@ def test_what_is_no_archive_is_told(place: Path) -> None:
     Path("text.npz").write_text("array,row,column,kind\n")
     np.save("single.npy", np.zeros(3))  # all cells of a die, as `np.save` writes them, whatever the file is called
     Path("single.npy").rename("single.npz")
-    with pytest.raises(CimcError, match="single.npz: stuck_uS is 3; the package has arrays of 256 x 64"):
+    with pytest.raises(CimcError, match=r"single.npz: stuck_uS is 3; the package has arrays of 256 x 64"):
         read_fault_map("single.npz", stored.mapping, chip=stored.chip)
-    with pytest.raises(CimcError, match="text.npz is no NPZ file of arrays"):
+    with pytest.raises(CimcError, match=r"text.npz is no NPZ file of arrays"):
         read_fault_map("text.npz", stored.mapping, chip=stored.chip)
     with pytest.raises(CimcError, match=r"cannot read fault map none.npz: No such file"):
         read_fault_map("none.npz", stored.mapping, chip=stored.chip)
