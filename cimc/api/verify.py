@@ -69,6 +69,7 @@ def _require_agreement(package: Package, path: Path) -> float:
         given = ir.from_proto(onnx.ModelProto.FromString(package.chip_network))
         # It holds the digital constants of the program already.
         wanted = chip_network(network, package.mapping, package.chip, Program(_as_read(package), {}))
+        ir.to_proto(given)  # what can be read need not be a network that can be written
     # Whoever makes the digests anew can put nonsense into a network.
     except Exception as error:
         raise CimcError(
