@@ -44,7 +44,7 @@ def plot_training(source: Source) -> Figure:
     epochs = [record["epoch"] for record in history]
     figure = NotebookFigure(figsize=(9, 3.2), layout="constrained")
     left, right = figure.subplots(1, 2)
-    left.plot(epochs, [record["loss"] for record in history], "o-", color=GREY)
+    left.plot(epochs, [record["loss"] for record in history], "s-", color=GREY)
     left.set(xlabel="epoch", ylabel="training loss")
     if all(record["accuracy"] is not None for record in history):
         scores = left.twinx()
@@ -53,7 +53,8 @@ def plot_training(source: Source) -> Figure:
     right.plot(epochs, [record["updates"] / artifact.mapping.cost.weights for record in history], "o-", color=BLUE)
     right.set(xlabel="epoch", ylabel="updates per weight")
     for axis in (left, right):
-        axis.xaxis.set_major_locator(MaxNLocator(integer=True))
+        axis.set_xlim(0.5, epochs[-1] + 0.5)
+        axis.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
     figure.suptitle(f"{artifact.model} on {artifact.chip.name}", fontsize=11)
     return figure
 
@@ -64,9 +65,11 @@ def plot_deployment(deployments: Deployment | Mapping[str, Deployment]) -> Figur
     Args:
         deployments: what `deploy` gave, or several of them by their labels.
     """
-    named = {"": deployments} if isinstance(deployments, Deployment) else dict(deployments)
-    if not named:
-        raise CimcError("there is no deployment to draw; give one, or several by their labels")
+    named: dict[str, Deployment] = {}
+    if isinstance(deployments, Deployment | Mapping):
+        named = {"": deployments} if isinstance(deployments, Deployment) else dict(deployments)
+    if not named or not all(isinstance(one, Deployment) for one in named.values()):
+        raise CimcError("there is no deployment to draw; give what deploy gave, or several by their labels")
     measure = next(iter(named.values())).measure.replace("_", " ")
     figure = NotebookFigure(figsize=(6, 3.4), layout="constrained")
     axis = figure.subplots()
@@ -105,7 +108,8 @@ def plot_layers(result: Mapping[str, Any] | Package) -> Figure:
     Raises:
         CimcError: layers were not measured.
     """
-    layers = (result.notes if isinstance(result, Package) else result).get("layers")
+    figures = result.notes if isinstance(result, Package) else result
+    layers = figures.get("layers") if isinstance(figures, Mapping) else None
     if not layers:
         raise CimcError("no layers were measured; call evaluate or export with layers=True")
     figure = NotebookFigure(figsize=(7, 1.3 + 0.4 * len(layers)), layout="constrained")
