@@ -7,7 +7,7 @@ TRAINED, FIXED, UNUSED = "ai.cimc.trained", "ai.cimc.fixed", "ai.cimc.unused"
 
 
 def names_stated(metadata: Mapping[str, str], key: str) -> frozenset[str]:
-    """The constants that are parameters (`TRAINED`), or that keep their values (`FIXED`), or that it does without (`UNUSED`)."""
+    """The parameters that are trained (`TRAINED`), keep their values (`FIXED`), or are in no node (`UNUSED`)."""
     return frozenset(metadata.get(key, "").splitlines())
 
 

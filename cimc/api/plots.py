@@ -74,16 +74,19 @@ def plot_deployment(deployments: Deployment | Mapping[str, Deployment]) -> Figur
     figure = NotebookFigure(figsize=(6, 3.4), layout="constrained")
     axis = figure.subplots()
     if any(one.aged for one in named.values()):
+        every = sorted({at for one in named.values() for at in one.aged})
+        start = every[0] / 3  # a logarithmic axis has no 0
         for label, one in named.items():
-            seconds = sorted(one.aged)
-            means = np.array([np.mean(one.aged[at]) for at in seconds])
-            ends = np.array([[np.min(one.aged[at]), np.max(one.aged[at])] for at in seconds]).reshape(-1, 2)
+            seconds = [start, *sorted(one.aged)]
+            values_at = [one.accuracies, *(one.aged[at] for at in seconds[1:])]
+            means = np.array([np.mean(values) for values in values_at])
+            ends = np.array([[np.min(values), np.max(values)] for values in values_at])
             axis.errorbar(
                 seconds, means, np.abs(ends - means[:, None]).T, fmt="o-", capsize=3, label=label or "all chips"
             )
-        every = sorted({at for one in named.values() for at in one.aged})
         axis.set(xscale="log", xlabel="after programming", ylabel=measure)
-        axis.set_xticks(every, [time_text(at) for at in every], minor=False)
+        axis.set_xticks([start, *every], ["as programmed", *map(time_text, every)], minor=False)
+        axis.axhline(next(iter(named.values())).baseline_accuracy, color=ORANGE, linestyle="--", label="baseline")
         axis.minorticks_off()
     else:
         values = np.concatenate([one.accuracies for one in named.values()])
@@ -94,8 +97,7 @@ def plot_deployment(deployments: Deployment | Mapping[str, Deployment]) -> Figur
         axis.axvline(first.baseline_accuracy, color=ORANGE, linestyle="--", label="baseline")
         axis.set(xlabel=measure, ylabel="chips")
         axis.yaxis.set_major_locator(MaxNLocator(integer=True))
-    if len(named) > 1 or axis.get_legend_handles_labels()[1] == ["baseline"]:
-        axis.legend()
+    axis.legend()
     return figure
 
 

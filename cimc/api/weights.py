@@ -74,7 +74,7 @@ def trained_network(artifact: Artifact, name: str) -> ir.Model:
 
 
 def read_original(original: str | Path | onnx.ModelProto) -> ir.Model:
-    """The network that was compiled, in float32 as then; its weights are initializers, also where it has them in Constant nodes."""
+    """The network that was compiled, in float32 as then; what it has in Constant nodes are initializers."""
     if not isinstance(original, str | Path | onnx.ModelProto):
         raise CimcError(f"a {type(original).__name__} was given for the network; give its ONNX file or a ModelProto")
     network = read_proto(original) if isinstance(original, onnx.ModelProto) else read_network(Path(original))

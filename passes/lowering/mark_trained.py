@@ -36,7 +36,7 @@ class MarkTrained(ir.passes.InPlacePass):
         if frozen:
             add_note(
                 model,
-                f"frozen weights and biases of layers are trained all the same: {', '.join(frozen)}; --freeze, or freeze of "
-                "TrainingOptions, keeps layers as they are",
+                f"frozen weights and biases of layers are trained all the same: {', '.join(frozen)}; --freeze, or "
+                "freeze of TrainingOptions, keeps layers as they are",
             )
         return ir.passes.PassResult(model, modified=True)
