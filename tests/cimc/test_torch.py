@@ -166,7 +166,8 @@ def test_wrong_modules_and_examples_are_refused_in_one_line(capfd: pytest.Captur
         def forward(self, x: Any) -> Any:
             return x + 1 if x.sum() > 0 else x
 
-    for wrong in (5, lambda x: x, {}, torch.nn.Linear):
+    given: tuple[Any, ...] = (5, np.zeros, {}, torch.nn.Linear)
+    for wrong in given:
         with pytest.raises(cimc.CimcError, match=r"was given for the module; give a torch\.nn\.Module"):
             cimc.from_torch(wrong, np.zeros((1, 6), np.float32))
     for example in ("abc", None, 5.0, np.zeros((0, 6))):
