@@ -42,7 +42,7 @@ def convolutional(nn: Any) -> Any:
 
 
 def recurrent(nn: Any, kind: str) -> Any:
-    class Recurrent(nn.Module):
+    class Recurrent(nn.Module):  # type: ignore[misc]
         def __init__(self) -> None:
             super().__init__()
             self.layer = getattr(nn, kind)(8, 4, batch_first=True)
