@@ -6,12 +6,12 @@ import math
 import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from html import escape
 from pathlib import Path
 from typing import Any
 
 from cimc.errors import CimcError
 from cimc.files import replacing
+from cimc.html_table import html_table
 from cimc.pareto import pareto_front
 from cimc.sweep_results import Row, read_rows, read_spec
 from cimc.sweep_spec import Objective, parse_objective
@@ -128,9 +128,7 @@ class SweepResult:
     def _repr_html_(self) -> str:
         """For notebooks."""
         head, rows = self.table()
-        top = "".join(f"<th>{escape(name)}</th>" for name in head)
-        body = "".join(f"<tr>{''.join(f'<td>{escape(cell)}</td>' for cell in row)}</tr>" for row in rows)
-        return f"<table><thead><tr>{top}</tr></thead><tbody>{body}</tbody></table>"
+        return html_table(f"sweep of {self.name}", head, rows)
 
 
 def read_sweep(folder: str | Path, objective: Sequence[str] = ()) -> SweepResult:

@@ -91,7 +91,7 @@ def parameters_of(
             owner = elements.names[int(elements.owner(places[clash][:1])[0])]
             raise CimcError(
                 f"'{owner}' of {name} is used in several places, which were trained apart, so it has no one value; "
-                "compile it with --share-weights always, or take the network as it was lowered"
+                "take the network as it was lowered"
             )
         new[places], known[places] = values, True
 
@@ -225,6 +225,6 @@ def _require_same(found: Mapping[str, Floats], wanted: Mapping[str, Floats], nam
         scale = float(np.max(np.abs(array), initial=0.0))
         if other is None or other.shape != array.shape or not np.allclose(other, array, TOLERANCE, TOLERANCE * scale):
             raise CimcError(
-                f"the trained '{key}' cannot be put into {name}: a fixed constant takes part in it; take the network "
-                "as it was lowered"
+                f"the trained '{key}' cannot be put into {name}: a fixed constant takes part in it, or what it is "
+                "made of is used elsewhere too, with other values; take the network as it was lowered"
             )

@@ -28,6 +28,7 @@ from passes.lowering.lower_einsum import LowerEinsum
 from passes.lowering.lower_gemm import LowerGemm
 from passes.lowering.lower_matmul import LowerMatMul
 from passes.lowering.lower_recurrent import LowerRecurrent
+from passes.lowering.mark_trained import MarkTrained, pin_sources
 from passes.lowering.name_layers import NameLayers
 from passes.lowering.note_shared_weights import NoteSharedWeights
 from passes.lowering.pair_quantizers import PairQuantizers
@@ -76,6 +77,7 @@ NETWORK_PASSES: tuple[ir.passes.PassBase, ...] = (
     CheckOperators(),
     NameLayers(),
     common.NameFixPass(),
+    MarkTrained(),
     RequireFinite(),
     AddCrossbarFunctions(),
     InferShapes(),
@@ -119,6 +121,7 @@ def lower(model: ir.Model, watch: Watch | None = None, *, share_weights: ShareWe
         CimcError: the network cannot be executed on crossbars; the message names the node and the remedy.
     """
     model = model.clone()
+    pin_sources(model)
     # Before IR version 4 every initializer had to be an input too.
     model.ir_version = max(model.ir_version, MINIMUM_IR_VERSION)
     for number, network_pass in enumerate(network_passes(share_weights), 1):

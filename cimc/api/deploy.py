@@ -9,6 +9,7 @@ from types import MappingProxyType
 from cimc.api.agreement import LOW_AGREEMENT, note_low_agreement
 from cimc.api.progress import Note, Progress, silent, unsaid
 from cimc.api.run_tasks import run_tasks
+from cimc.api.sources import require_data
 from cimc.dataset import Dataset
 from cimc.durations import parse_time
 from cimc.errors import CimcError
@@ -94,6 +95,9 @@ def deploy(
         raise CimcError(
             f"compensate {'+'.join(chosen)} makes up for what time does; say when with at, such as --at 1h,1y"
         )
+    require_data(data)
+    if not isinstance(package, str | Path | Package):
+        raise CimcError(f"a {type(package).__name__} was given for the package; give its folder, or what export gave")
     use_compilation_cache()
     contents = package if isinstance(package, Package) else read_package(package)
     system = build_system(load_network(contents.network), contents.mapping, contents.chip)

@@ -9,7 +9,7 @@ import jax
 
 from cimc.api.agreement import note_low_agreement
 from cimc.api.progress import Note, Progress, silent, unsaid
-from cimc.api.sources import Source, artifact_of
+from cimc.api.sources import Source, artifact_of, require_data
 from cimc.api.system_of import state_of, system_of
 from cimc.dataset import Dataset
 from cimc.errors import CimcError
@@ -81,6 +81,7 @@ def evaluate(
     Raises:
         CimcError: the file or the data do not fit, or the chip is not simulated.
     """
+    require_data(data)
     seed = check_seed(seed)
     memory = None if memory is None else check_whole("memory", memory, 1)
     if exact and (layers or energy):

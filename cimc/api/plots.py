@@ -44,7 +44,7 @@ def plot_training(source: Source) -> Figure:
     epochs = [record["epoch"] for record in history]
     figure = NotebookFigure(figsize=(9, 3.2), layout="constrained")
     left, right = figure.subplots(1, 2)
-    left.plot(epochs, [record["loss"] for record in history], "o-", color=GREY)
+    left.plot(epochs, [record["loss"] for record in history], "s-", color=GREY)
     left.set(xlabel="epoch", ylabel="training loss")
     if all(record["accuracy"] is not None for record in history):
         scores = left.twinx()
@@ -53,7 +53,8 @@ def plot_training(source: Source) -> Figure:
     right.plot(epochs, [record["updates"] / artifact.mapping.cost.weights for record in history], "o-", color=BLUE)
     right.set(xlabel="epoch", ylabel="updates per weight")
     for axis in (left, right):
-        axis.xaxis.set_major_locator(MaxNLocator(integer=True))
+        axis.set_xlim(0.5, epochs[-1] + 0.5)
+        axis.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
     figure.suptitle(f"{artifact.model} on {artifact.chip.name}", fontsize=11)
     return figure
 
@@ -64,23 +65,28 @@ def plot_deployment(deployments: Deployment | Mapping[str, Deployment]) -> Figur
     Args:
         deployments: what `deploy` gave, or several of them by their labels.
     """
-    named = {"": deployments} if isinstance(deployments, Deployment) else dict(deployments)
-    if not named:
-        raise CimcError("there is no deployment to draw; give one, or several by their labels")
+    named: dict[str, Deployment] = {}
+    if isinstance(deployments, Deployment | Mapping):
+        named = {"": deployments} if isinstance(deployments, Deployment) else dict(deployments)
+    if not named or not all(isinstance(one, Deployment) for one in named.values()):
+        raise CimcError("there is no deployment to draw; give what deploy gave, or several by their labels")
     measure = next(iter(named.values())).measure.replace("_", " ")
     figure = NotebookFigure(figsize=(6, 3.4), layout="constrained")
     axis = figure.subplots()
     if any(one.aged for one in named.values()):
+        every = sorted({at for one in named.values() for at in one.aged})
+        start = every[0] / 3  # a logarithmic axis has no 0
         for label, one in named.items():
-            seconds = sorted(one.aged)
-            means = np.array([np.mean(one.aged[at]) for at in seconds])
-            ends = np.array([[np.min(one.aged[at]), np.max(one.aged[at])] for at in seconds]).reshape(-1, 2)
+            seconds = [start, *sorted(one.aged)]
+            values_at = [one.accuracies, *(one.aged[at] for at in seconds[1:])]
+            means = np.array([np.mean(values) for values in values_at])
+            ends = np.array([[np.min(values), np.max(values)] for values in values_at])
             axis.errorbar(
                 seconds, means, np.abs(ends - means[:, None]).T, fmt="o-", capsize=3, label=label or "all chips"
             )
-        every = sorted({at for one in named.values() for at in one.aged})
         axis.set(xscale="log", xlabel="after programming", ylabel=measure)
-        axis.set_xticks(every, [time_text(at) for at in every], minor=False)
+        axis.set_xticks([start, *every], ["as programmed", *map(time_text, every)], minor=False)
+        axis.axhline(next(iter(named.values())).baseline_accuracy, color=ORANGE, linestyle="--", label="baseline")
         axis.minorticks_off()
     else:
         values = np.concatenate([one.accuracies for one in named.values()])
@@ -91,8 +97,7 @@ def plot_deployment(deployments: Deployment | Mapping[str, Deployment]) -> Figur
         axis.axvline(first.baseline_accuracy, color=ORANGE, linestyle="--", label="baseline")
         axis.set(xlabel=measure, ylabel="chips")
         axis.yaxis.set_major_locator(MaxNLocator(integer=True))
-    if len(named) > 1 or axis.get_legend_handles_labels()[1] == ["baseline"]:
-        axis.legend()
+    axis.legend()
     return figure
 
 
@@ -105,7 +110,8 @@ def plot_layers(result: Mapping[str, Any] | Package) -> Figure:
     Raises:
         CimcError: layers were not measured.
     """
-    layers = (result.notes if isinstance(result, Package) else result).get("layers")
+    figures = result.notes if isinstance(result, Package) else result
+    layers = figures.get("layers") if isinstance(figures, Mapping) else None
     if not layers:
         raise CimcError("no layers were measured; call evaluate or export with layers=True")
     figure = NotebookFigure(figsize=(7, 1.3 + 0.4 * len(layers)), layout="constrained")

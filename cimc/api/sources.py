@@ -9,6 +9,8 @@ from typing import Any, Protocol
 from cimc.artifact import Artifact, read_artifact
 from cimc.chip import Chip, chip_text, parse_chip
 from cimc.chip_to_toml import chip_to_toml
+from cimc.dataset import Dataset
+from cimc.errors import CimcError
 
 
 class HasArtifact(Protocol):
@@ -26,8 +28,18 @@ def artifact_of(source: Source) -> tuple[Artifact, str]:
     """The contents of a `.cim` file, and what errors call it. Raises CimcError as `read_artifact` does."""
     if isinstance(source, str | Path):
         return read_artifact(source), str(source)
-    artifact = source if isinstance(source, Artifact) else source.artifact
+    artifact = source if isinstance(source, Artifact) else getattr(source, "artifact", None)
+    if not isinstance(artifact, Artifact):
+        raise CimcError(
+            f"a {type(source).__name__} was given for a .cim file; give its path, or what compile or train gave"
+        )
     return artifact, artifact.model
+
+
+def require_data(data: object) -> None:
+    """Raises CimcError: it is no data set, such as its name."""
+    if not isinstance(data, Dataset):
+        raise CimcError(f"a {type(data).__name__} was given for the data; give what cimc.load_data gives")
 
 
 def chip_of(

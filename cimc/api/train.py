@@ -10,7 +10,7 @@ import jax
 from cimc.api.begin_from import begin_from
 from cimc.api.checkpoint import checkpoint, load_run
 from cimc.api.progress import Note, unsaid
-from cimc.api.sources import Source, artifact_of
+from cimc.api.sources import Source, artifact_of, require_data
 from cimc.api.system_of import state_of, system_of
 from cimc.api.track import tracking
 from cimc.api.training_figures import training_figures
@@ -87,6 +87,9 @@ def train(
             `output` cannot be written.
     """
     options = TrainingOptions() if options is None else options
+    if not isinstance(options, TrainingOptions):
+        raise CimcError(f"options is a {type(options).__name__}; give cimc.TrainingOptions(...)")
+    require_data(data)
     checkpoint_seconds = check_number("checkpoint_seconds", checkpoint_seconds, least=0)
     if output is None and resume:
         raise CimcError("resume goes on from the checkpoint in output; give output")

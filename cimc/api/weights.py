@@ -4,6 +4,7 @@ from pathlib import Path
 
 import onnx
 import onnx_ir as ir
+from onnx_ir.passes import common
 
 from cimc.api.sources import Source, artifact_of
 from cimc.api.system_of import state_of, system_of
@@ -72,10 +73,19 @@ def trained_network(artifact: Artifact, name: str) -> ir.Model:
     return set_constants(plain, {key: array for key, array in arrays.items() if key in plain.graph.initializers})
 
 
+def read_original(original: str | Path | onnx.ModelProto) -> ir.Model:
+    """The network that was compiled, in float32 as then; what it has in Constant nodes are initializers."""
+    if not isinstance(original, str | Path | onnx.ModelProto):
+        raise CimcError(f"a {type(original).__name__} was given for the network; give its ONNX file or a ModelProto")
+    network = read_proto(original) if isinstance(original, onnx.ModelProto) else read_network(Path(original))
+    common.LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0)(network)
+    set_float32(network)
+    return network
+
+
 def _with_parameters(original: str | Path | onnx.ModelProto, trained: ir.Model) -> onnx.ModelProto:
     """The original network, its parameters those of the trained one."""
     memory = isinstance(original, onnx.ModelProto)
-    network = read_proto(original) if isinstance(original, onnx.ModelProto) else read_network(Path(original))
-    set_float32(network)
+    network = read_original(original)
     found = parameters_of(network, trained, name=network.graph.name or "the network" if memory else str(original))
     return ir.to_proto(set_constants(network, found))

@@ -23,6 +23,7 @@ RANDOM = frozenset(
 )
 
 _Arrays = dict[str, npt.NDArray[np.generic]]
+_RESHAPES = frozenset({"Reshape", "Squeeze", "Unsqueeze"})  # elements stay as they are
 
 
 class FoldConstants(ir.passes.InPlacePass):
@@ -55,7 +56,9 @@ def fold(graph: ir.Graph, node: ir.Node, opset: int) -> list[ir.Value] | None:
 def _remember_source(folded: ir.Value, node: ir.Node) -> None:
     """What is computed from a weight, such as its transpose, is still that weight."""
     largest = max((value for value in node.inputs if value is not None), key=_bytes, default=None)
-    if largest is not None and _bytes(largest) and largest.shape is not None and len(largest.shape) > 1:
+    if largest is None or not _bytes(largest) or largest.shape is None:
+        return
+    if len(largest.shape) > 1 or node.op_type in _RESHAPES:
         folded.meta.update({**largest.meta, "source": source_of(largest)})
 
 

@@ -9,8 +9,10 @@ import numpy as np
 import numpy.typing as npt
 import onnx_ir as ir
 
+from cimc.trained_names import TRAINED, names_stated
 from passes.crossbar_functions import crossbar_bias, is_crossbar, with_bias
 from passes.graph_edit import derived_constant, float_constant, new_node, replace_node, source_of
+from passes.lowering.mark_trained import parts_of
 
 Floats = npt.NDArray[np.float32]
 
@@ -21,13 +23,14 @@ class FuseBias(ir.passes.InPlacePass):
     def call(self, model: ir.Model) -> ir.passes.PassResult:
         """Fuse all such additions; of a layer with several uses, those that every use has."""
         count = 0
+        stated = names_stated(model.metadata_props, TRAINED) if TRAINED in model.metadata_props else None
         for uses in _layers(model.graph):
             if any(node.graph is not model.graph for node in uses):
                 continue  # in a body that runs several times, next to its uses outside
             if len({id(node.inputs[2]) if len(node.inputs) > 2 else None for node in uses}) > 1:
                 uses = [_unfused(model.graph, node) for node in uses]
                 count += 1
-            while (fused := _fused(model.graph, uses)) is not None:
+            while (fused := _fused(model.graph, uses, stated)) is not None:
                 uses = fused
                 count += 1
         return ir.passes.PassResult(model, modified=bool(count))
@@ -56,11 +59,14 @@ def _unfused(graph: ir.Graph, layer: ir.Node) -> ir.Node:
     return bare
 
 
-def _fused(graph: ir.Graph, uses: list[ir.Node]) -> list[ir.Node] | None:
-    """The uses with the constant that an Add adds to each as their bias; None where they are not alike in that."""
+def _fused(graph: ir.Graph, uses: list[ir.Node], trained: frozenset[str] | None) -> list[ir.Node] | None:
+    """The uses with the constant that an Add adds to each as their bias; None where they are not alike in that.
+
+    trained: the constants of the file that are trained, where it says so: a bias is, so no other one becomes it.
+    """
     additions = [_addition(layer) for layer in uses]
     first = additions[0]
-    if first is None:
+    if first is None or (trained is not None and not parts_of(first[1]) & trained):
         return None
     source, bias = source_of(first[1]), first[2]
     for addition in additions:

@@ -8,7 +8,7 @@ import onnx_ir as ir
 
 from cimc.operators import PARAMETERS
 from passes.crossbar_functions import is_crossbar
-from passes.graph_edit import add_constant, constant
+from passes.graph_edit import add_constant, constant, source_of
 
 
 class SeparateParameters(ir.passes.InPlacePass):
@@ -27,6 +27,7 @@ class SeparateParameters(ir.passes.InPlacePass):
                 if not all(_owner(use.node, use.idx) == owner for use in value.uses()):
                     if owner not in copies:
                         copies[owner] = add_constant(model.graph, f"{value.name}.own", array)
+                        copies[owner].meta["source"] = source_of(value)
                     node.replace_input_with(place, copies[owner])
         return ir.passes.PassResult(model, modified=bool(copies))
 

@@ -1,6 +1,6 @@
 """From a lowered ONNX network to one that is ready to run."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -8,6 +8,7 @@ import onnx
 import onnx_ir as ir
 
 from cimc.operators import CROSSBAR_DOMAIN, CROSSBAR_OPERATORS, LEFT_DIGITAL, PARAMETERS, layer_of
+from cimc.trained_names import FIXED, TRAINED, names_stated
 from cimc.window import Window
 from runtime.network.fallback import element_types
 from runtime.network.network import Body, Network, Node, with_bodies
@@ -35,7 +36,7 @@ def load_network(lowered: ir.Model | bytes) -> Network:
         outputs=outputs,
         logits={name: _logits(name, producers.get(name)) for name in scores},
         initializers=initializers,
-        trainable=tuple(dict.fromkeys(name for node in every for name in _parameters(node, initializers))),
+        trainable=_trainable(every, initializers, model.metadata_props),
         statistics=tuple(dict.fromkeys(name for node in every for name in _statistics(node) if name in initializers)),
         windows={node.layer: _window(node) for node in every if node.layer is not None},
         input_types={str(value.name): _type(value) for value in graph.inputs},
@@ -60,6 +61,22 @@ def _named_sizes(value: ir.Value) -> tuple[int | str | None, ...]:
 
 def _statistics(node: Node) -> tuple[str, ...]:
     return node.inputs[3:5] if node.operator == "BatchNormalization" else ()
+
+
+def _trainable(
+    nodes: Iterable[Node], initializers: Mapping[str, np.ndarray], metadata: Mapping[str, str]
+) -> tuple[str, ...]:
+    """The digital parameters. Where the network states which constants are trained, an Add has no others."""
+    trained, fixed = names_stated(metadata, TRAINED), names_stated(metadata, FIXED)
+    found: dict[str, None] = {}
+    for node in nodes:
+        names = _parameters(node, initializers)
+        if TRAINED in metadata and node.foreign is None and node.layer is None:  # a layer's bias is of its arrays
+            names = [name for name in names if name not in fixed and (node.operator != "Add" or name in trained)]
+            more = (name for name in node.inputs if name in trained)
+            names += [name for name in more if name not in _statistics(node) and initializers[name].dtype == np.float32]
+        found.update(dict.fromkeys(names))
+    return tuple(found)
 
 
 def _parameters(node: Node, initializers: Mapping[str, np.ndarray]) -> list[str]:

@@ -71,11 +71,11 @@ def test_the_lines_of_a_figure_are_the_figures_of_the_result() -> None:
     aged = {3600.0: np.array([0.7, 0.6, 0.5]), 60.0: np.array([0.9, 0.9, 0.6])}
     (axis,) = cimc.plot_deployment({"a": deployment(aged=aged), "b": deployment(aged=aged)}).axes
     line = axis.lines[0]
-    np.testing.assert_allclose(np.asarray(line.get_xdata(), float), [60, 3600])
-    np.testing.assert_allclose(heights(line), [0.8, 0.6])
+    np.testing.assert_allclose(np.asarray(line.get_xdata(), float), [20, 60, 3600])
+    np.testing.assert_allclose(heights(line), [0.85, 0.8, 0.6])
     legend = axis.get_legend()
     assert legend is not None
-    assert [text.get_text() for text in legend.get_texts()] == ["a", "b"]
+    assert [text.get_text() for text in legend.get_texts()] == ["baseline", "a", "b"]
     history = [{"epoch": n, "loss": 1 / n, "accuracy": 0.1 * n, "updates": 24.0 * n} for n in (1, 2)]
     node = helper.make_node("Gemm", ["x", "w"], ["y"], "fc")
     proto = network_proto([node], {"x": ("N", 4)}, {"y": ("N", 3)}, {"w": weights(4, 3)})

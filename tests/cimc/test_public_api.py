@@ -436,3 +436,23 @@ def test_a_chip_file_is_not_overwritten_by_what_is_compiled_for_it(tmp_path: Pat
     with pytest.raises(cimc.CimcError, match=r"mine\.toml"):
         cimc.compile(Path(__file__).parents[2] / "models" / "lenet1.onnx", str(chip), output=chip, verify=False)
     assert chip.read_text(encoding="utf-8") == chip_text("brram-256x64")
+
+
+def test_what_is_handed_in_is_checked_at_the_door(small: cimc.Dataset) -> None:
+    wrong: Any = "digits"
+    settings: Any = {"epochs": 1}
+    number: Any = 5
+    for call, message in (
+        (lambda: cimc.train("missing", wrong), "a str was given for the data; give what cimc.load_data gives"),
+        (lambda: cimc.evaluate("missing", wrong), "a str was given for the data"),
+        (lambda: cimc.deploy("missing", wrong), "a str was given for the data"),
+        (lambda: cimc.train("missing", small, options=settings), "options is a dict; give cimc.TrainingOptions"),
+        (lambda: cimc.deploy(number, small), "a int was given for the package; give its folder"),
+        (lambda: cimc.weights(number), "a int was given for a .cim file; give its path"),
+        (lambda: cimc.plot_deployment(number), "there is no deployment to draw"),
+        (lambda: cimc.plot_deployment({"a": number}), "there is no deployment to draw"),
+        (lambda: cimc.plot_layers(number), "no layers were measured"),
+        (lambda: cimc.plot_training(number), "a int was given for a .cim file"),
+    ):
+        with pytest.raises(cimc.CimcError, match=message):
+            call()

@@ -5,6 +5,7 @@ The judge is PyTorch. Without it only its absence is tested.
 
 import sys
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,6 +14,7 @@ import pytest
 import cimc
 from cimc.api.system_of import state_of, system_of
 from cimc.dataset import Preprocess, Samples
+from runtime.network.load import load_network
 from runtime.system.inference import predict
 from tests.as_trained import as_trained
 
@@ -40,7 +42,7 @@ def convolutional(nn: Any) -> Any:
 
 
 def recurrent(nn: Any, kind: str) -> Any:
-    class Recurrent(nn.Module):
+    class Recurrent(nn.Module):  # type: ignore[misc]
         def __init__(self) -> None:
             super().__init__()
             self.layer = getattr(nn, kind)(8, 4, batch_first=True)
@@ -104,3 +106,73 @@ def test_layers_are_called_after_modules_and_another_module_is_refused() -> None
     other = torch.nn.Sequential(torch.nn.Linear(6, 4), torch.nn.Linear(4, 3))
     with pytest.raises(cimc.CimcError, match="Sequential is not the network that was trained"):
         cimc.to_torch_state(as_trained(compiled.artifact), other)  # exported again, for its inputs
+
+
+def test_buffers_and_frozen_parameters_are_not_trained_and_every_other_parameter_is() -> None:
+    torch = pytest.importorskip("torch")
+    pytest.importorskip("onnxscript")
+
+    class Mixed(torch.nn.Module):  # type: ignore[name-defined, misc]
+        def __init__(self) -> None:
+            super().__init__()
+            self.a, self.b = torch.nn.Linear(6, 5), torch.nn.Linear(5, 3)
+            self.scale, self.alpha = torch.nn.Parameter(torch.rand(5)), torch.nn.Parameter(torch.tensor(1.5))
+            self.frozen = torch.nn.Parameter(torch.rand(5), requires_grad=False)
+            self.b.weight.requires_grad = False
+            self.register_buffer("before", torch.rand(6))
+            self.register_buffer("after", torch.rand(3), persistent=False)
+
+        def forward(self, x: Any) -> Any:
+            hidden = (self.a(x + self.before) * self.scale).relu() * self.alpha
+            return self.b((hidden + self.frozen).relu()) + self.after
+
+    compiled = cimc.compile(cimc.from_torch(Mixed(), np.zeros((1, 6), np.float32)), "ideal", verify=False)
+    network = load_network(compiled.artifact.network)
+    assert set(network.trainable) == {"scale", "alpha", "a.bias", "b.bias"}
+    assert compiled.notes == (
+        "buffers and frozen parameters are not trained: after, b.weight, before, frozen",
+        "frozen weights and biases of layers are trained all the same: b.weight; --freeze, or freeze of "
+        "TrainingOptions, keeps layers as they are",
+    )
+
+
+def test_a_float64_module_and_a_network_file_are_taken_and_a_larger_module_is_refused(tmp_path: Path) -> None:
+    torch = pytest.importorskip("torch")
+    pytest.importorskip("onnxscript")
+    linear = torch.nn.Linear
+    module = torch.nn.Sequential(linear(6, 4), torch.nn.ReLU(), linear(4, 3)).double()
+    path = tmp_path / "net.onnx"
+    trained = as_trained(
+        cimc.compile(cimc.from_torch(module, np.zeros((1, 6)), output=path), "ideal", verify=False).artifact
+    )
+    state = cimc.to_torch_state(trained, module, network=path)
+    assert all(value.dtype == torch.float64 for value in state.values())
+    assert not any(torch.equal(state[key], value) for key, value in module.state_dict().items())
+    larger = torch.nn.Sequential(*module, linear(3, 3))
+    with pytest.raises(cimc.CimcError, match=r"Sequential is another module .*: that has no parameter '3\.bias'"):
+        cimc.to_torch_state(trained, larger, network=path)
+    with pytest.raises(cimc.CimcError, match=r"it has no parameter '2\.bias'"):
+        cimc.to_torch_state(trained, torch.nn.Sequential(linear(6, 4)), network=path)
+    for wrong in (type(module), module.state_dict(), 5):
+        with pytest.raises(cimc.CimcError, match="was given for the module"):
+            cimc.to_torch_state(trained, wrong)
+
+
+def test_wrong_modules_and_examples_are_refused_in_one_line(capfd: pytest.CaptureFixture[str]) -> None:
+    torch = pytest.importorskip("torch")
+    pytest.importorskip("onnxscript")
+
+    class Choosing(torch.nn.Module):  # type: ignore[name-defined, misc]
+        def forward(self, x: Any) -> Any:
+            return x + 1 if x.sum() > 0 else x
+
+    given: tuple[Any, ...] = (5, np.zeros, {}, torch.nn.Linear)
+    for wrong in given:
+        with pytest.raises(cimc.CimcError, match=r"was given for the module; give a torch\.nn\.Module"):
+            cimc.from_torch(wrong, np.zeros((1, 6), np.float32))
+    for example in ("abc", None, 5.0, np.zeros((0, 6))):
+        with pytest.raises(cimc.CimcError, match="the example"):
+            cimc.from_torch(torch.nn.Linear(6, 4), example)
+    with pytest.raises(cimc.CimcError, match=r"control flow depends on values of the data; .* torch\.cond"):
+        cimc.from_torch(Choosing(), np.zeros((2, 6), np.float32))
+    assert capfd.readouterr() == ("", "")

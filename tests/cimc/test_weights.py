@@ -119,3 +119,16 @@ def test_another_network_is_refused(source: Path) -> None:
         cimc.weights(trained, other)
     with pytest.raises(cimc.CimcError, match="it is the input"):
         cimc.weights(trained, source, output=source)
+
+
+def test_weights_in_constant_nodes_are_taken() -> None:
+    network = proto()
+    constants = [helper.make_node("Constant", [], [one.name], value=one) for one in network.graph.initializer]
+    nodes = [*constants, *network.graph.node]
+    del network.graph.initializer[:], network.graph.node[:]
+    network.graph.node.extend(nodes)
+    trained = as_trained(cimc.compile(network, "brram-256x64", verify=False).artifact)
+    wanted = exact_outputs(trained)
+    np.testing.assert_allclose(
+        run(cimc.weights(trained, network)), wanted, rtol=1e-5, atol=1e-5 * np.max(np.abs(wanted))
+    )
