@@ -1,15 +1,6 @@
-"""Which figures are shares, and how a report writes them: in percent."""
+"""Which figures are shares of 1, and how reports write figures: shares in percent."""
 
-SHARES = (
-    "accuracy",
-    "agreement",
-    "yield",
-    "relative_error",
-    "f1_micro",
-    "exact_match",
-    "exact_sequences",
-    "miou",
-)
+SHARES = ("accuracy", "agreement", "yield", "relative_error", "f1_micro", "exact_match", "exact_sequences", "miou")
 
 
 def is_share(name: str) -> bool:
@@ -18,10 +9,15 @@ def is_share(name: str) -> bool:
 
 
 def percent(share: float) -> str:
-    """A share in percent, with four digits."""
+    """A share in percent, with as many of four digits as it takes."""
     return f"{100 * share:.4g} %"
 
 
-def figure_short(name: str, value: float) -> str:
-    """A figure with four digits; shares in percent."""
+def measure_text(name: str, value: float) -> str:
+    """A figure as tables have it: shares in percent with two places, others with four digits."""
+    return f"{100 * value:.2f} %" if is_share(name) else f"{value:.4g}"
+
+
+def mark_text(name: str, value: float) -> str:
+    """A figure as the mark of an axis, without zeros at its end."""
     return percent(value) if is_share(name) else f"{value:.4g}"

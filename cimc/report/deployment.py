@@ -27,7 +27,7 @@ from cimc.report.svg import (
     text_width,
     ticks_between,
 )
-from cimc.shares import figure_short, is_share, percent
+from cimc.shares import is_share, mark_text, measure_text, percent
 
 BINS = 20
 WIDTH, HEIGHT, LEFT, NAMES = 700, 260, 60, 200  # pixels, NAMES: of the legend on the right
@@ -123,7 +123,7 @@ def over_time(deployments: Mapping[str, Deployed], measure: str) -> Figure:
         y = place(first, mark)[1]
         parts += [
             line(LEFT, y, WIDTH - NAMES - 10, y),
-            text(LEFT - 6, y + 4, figure_short(measure, mark), 10, "end", MUTED),
+            text(LEFT - 6, y + 4, mark_text(measure, mark), 10, "end", MUTED),
         ]
     edge = -math.inf
     for x, seconds in sorted(times.items()):
@@ -142,7 +142,7 @@ def over_time(deployments: Mapping[str, Deployed], measure: str) -> Figure:
             ends = [place(at, end)[1] for end in (min(found), max(found))]
             parts += [line(x, ends[0], x, ends[1], colour, 2)]
             parts.append(
-                dot(x, y, 3.5, colour, f"{name}, {time_text(seconds)}: {figure_short(measure, float(np.mean(found)))}")
+                dot(x, y, 3.5, colour, f"{name}, {time_text(seconds)}: {measure_text(measure, float(np.mean(found)))}")
             )
         y = TOP + 8 + 20 * index
         parts += [dot(WIDTH - NAMES, y, 4, colour, name)]
@@ -161,8 +161,8 @@ def _table(deployments: Mapping[str, Deployed], measure: str) -> str:
     rows = [
         (
             f"{escape(name)}, {time_text(at['seconds'])}",
-            *(figure_short(measure, at["accuracy"][figure]) for figure in ("mean", "std", "min", "median")),
-            percent(at["a_star"]["mean"]) if "a_star" in at else "-",
+            *(measure_text(measure, at["accuracy"][figure]) for figure in ("mean", "std", "min", "median")),
+            measure_text("accuracy", at["a_star"]["mean"]) if "a_star" in at else "-",
             percent(at["yield"]),
         )
         for name, one in deployments.items()
@@ -177,6 +177,6 @@ def worst_chips(deployments: Mapping[str, Deployed]) -> dict[str, Mapping[str, A
     for name, one in deployments.items():
         if layers := (one.get("worst") or {}).get("layers"):
             worst = one["worst"]
-            value, stuck = figure_short(one["measure"], worst["value"]), percent(worst["stuck_share"])
+            value, stuck = measure_text(one["measure"], worst["value"]), percent(worst["stuck_share"])
             found[f"worst chip of {name}: chip {worst['chip']}, {value}, {stuck} stuck"] = layers
     return found

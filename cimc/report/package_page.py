@@ -11,7 +11,7 @@ from cimc.report.html import page_of, tiles
 from cimc.report.losses import agreement_section, losses_section
 from cimc.report.page import arrays_section, cost_sections
 from cimc.report.svg import duration, energy
-from cimc.shares import figure_short
+from cimc.shares import measure_text
 
 
 def package_report(package: Package, deployments: Mapping[str, Deployed] = MappingProxyType({})) -> str:
@@ -49,6 +49,6 @@ def _summary(package: Package, deployments: Mapping[str, Deployed]) -> str:
         shown.append((package.die.name, "the die it is for"))
     for when, one in as_programmed(deployments).items() if deployments else ():
         shown.append(
-            (figure_short(one["measure"], one["accuracy"]["mean"]), f"mean {one['measure'].replace('_', ' ')} {when}")
+            (measure_text(one["measure"], one["accuracy"]["mean"]), f"mean {one['measure'].replace('_', ' ')} {when}")
         )
     return tiles(shown)

@@ -24,11 +24,11 @@ nav ul {{ display: flex; flex-wrap: wrap; gap: 2px 16px; list-style: none; margi
 .tile span {{ color: var(--muted); font-size: 12px; }}
 .table {{ overflow-x: auto; max-width: 100%; }}
 /* A shade at the edge behind which there is more to scroll to; the paper, which moves along, covers it at the end. */
-.plot, .table {{ scrollbar-width: thin; scrollbar-color: var(--grey) transparent;
+.plot, .table {{ scrollbar-width: thin; scrollbar-color: var(--grey) var(--paper);
   background: linear-gradient(to right, var(--paper) 60%, transparent) 0 0 / 44px 100% no-repeat local,
     linear-gradient(to left, var(--paper) 60%, transparent) 100% 0 / 44px 100% no-repeat local,
-    linear-gradient(to right, var(--shade), transparent) 0 0 / 22px 100% no-repeat scroll,
-    linear-gradient(to left, var(--shade), transparent) 100% 0 / 22px 100% no-repeat scroll; }}
+    linear-gradient(to right, rgb(110 125 140 / 0.5), transparent) 0 0 / 22px 100% no-repeat scroll,
+    linear-gradient(to left, rgb(110 125 140 / 0.5), transparent) 100% 0 / 22px 100% no-repeat scroll; }}
 table {{ border-collapse: collapse; font-size: 13px; font-variant-numeric: tabular-nums; }}
 th, td {{ padding: 3px 10px; text-align: right; }}
 th {{ color: var(--muted); font-weight: 500; border-bottom: 1px solid var(--line); vertical-align: bottom; }}

@@ -8,12 +8,12 @@ from html import escape
 # Colours by name, on light and on dark paper. Drawings name them as variables of the page's style sheet.
 LIGHT = {
     "ink": "#1f2933", "muted": "#5a6672", "line": "#d5dbe1", "paper": "#ffffff", "stripe": "#f4f6f8",
-    "unused": "#e6eaee", "shade": "#8592a0", "link": "#1f5fa6", "grey": "#8592a0", "blue": "#2a6fbb", "orange": "#c7611a",
+    "unused": "#e6eaee", "link": "#1f5fa6", "grey": "#8592a0", "blue": "#2a6fbb", "orange": "#c7611a",
     "green": "#2f8557", "purple": "#8250c4", "red": "#c03a4b", "teal": "#16808d",
 }  # fmt: skip
 DARK = {
     "ink": "#e4e9ee", "muted": "#a3b0bd", "line": "#3a444e", "paper": "#14191e", "stripe": "#1b2127",
-    "unused": "#2b343d", "shade": "#7d8a98", "link": "#84b9f5", "grey": "#7d8a98", "blue": "#5b9fe8", "orange": "#ee9350",
+    "unused": "#2b343d", "link": "#84b9f5", "grey": "#7d8a98", "blue": "#5b9fe8", "orange": "#ee9350",
     "green": "#58bd86", "purple": "#b08ef0", "red": "#f07a88", "teal": "#4cbccb",
 }  # fmt: skip
 INK, MUTED, LINE, PAPER = "var(--ink)", "var(--muted)", "var(--line)", "var(--paper)"

@@ -29,12 +29,12 @@ from cimc.report.svg import (
     text_width,
     ticks_between,
 )
-from cimc.shares import figure_short, is_share
+from cimc.shares import is_share, mark_text, measure_text
 from cimc.sweep_result import Group, SweepResult, figure_text, read_sweep
 from cimc.sweep_spec import Objective, point_text
 from cimc.sweep_values import canonical, value_text
 
-WIDTH, HEIGHT, LEFT, TOP, RIGHT, BASE = 380, 230, 56, 18, 366, 190
+WIDTH, HEIGHT, LEFT, TOP, RIGHT, BASE = 350, 230, 56, 18, 338, 190
 CELL, NAMES = 54, 78  # pixels of a heat map
 MOST_LINES, MOST_MARKS, MOST_CELLS = 6, 8, 16
 
@@ -71,8 +71,10 @@ def sweep_sections(result: SweepResult) -> list[str]:
         sections.append(
             section("Failed", f"{len(result.failed)} rows have no figures.", table(["why", "such as"], listed))
         )
+    seeds = any(group.count > 1 for group in result.groups)
+    said = "Means ± standard deviation over seeds." if seeds else "One seed."
     cells = [[escape(cell) for cell in row] for row in rows]
-    return [*sections, section("Points", "Means ± standard deviation over seeds.", table(head, cells))]
+    return [*sections, section("Points", said, table(head, cells))]
 
 
 def pictures(result: SweepResult) -> list[Picture]:
@@ -142,9 +144,9 @@ def heat_map(groups: Sequence[Group], across: str, up: str, figure: str) -> Pict
     for (row, column), value in found.items():
         x, y = NAMES + CELL * column, base - 26 * (row + 1)
         depth = 0.08 + 0.52 * (value - low) / ((high - low) or 1.0)
-        label = f"{across} {value_text(columns[column])}, {up} {value_text(rows[row])}: {figure_short(figure, value)}"
+        label = f"{across} {value_text(columns[column])}, {up} {value_text(rows[row])}: {measure_text(figure, value)}"
         parts.append(rectangle(x, y, CELL - 2, 24, BLUE, "", label, opacity=depth))
-        parts.append(text(x + CELL / 2 - 1, y + 16, figure_short(figure, value), 10, "middle", INK))
+        parts.append(text(x + CELL / 2 - 1, y + 16, measure_text(figure, value), 10, "middle", INK))
     for row, value in enumerate(rows):
         parts.append(text(NAMES - 6, base - 26 * row - 10, shortened(value_text(value), 12), 10, "end", MUTED))
     for column, value in enumerate(columns):
@@ -216,11 +218,11 @@ def _axes(ups: Sequence[float], across: _Across, figure: str, along: str) -> lis
     parts = []
     for mark in ups:
         y = _up(mark, ups)
-        parts += [line(LEFT, y, RIGHT, y), text(LEFT - 5, y + 4, figure_short(figure, mark), 10, "end", MUTED)]
+        parts += [line(LEFT, y, RIGHT, y), text(LEFT - 5, y + 4, mark_text(figure, mark), 10, "end", MUTED)]
     for value in across.marks():
-        label = figure_short(along, value) if is_share(along) else shortened(value_text(value), 9)
+        label = mark_text(along, value) if is_share(along) else shortened(value_text(value), 9)
         parts.append(text(across.place(value), BASE + 16, label, 10, "middle", MUTED))
-    return [*parts, text(LEFT, BASE + 34, fitted(along.replace("_", " "), RIGHT - LEFT, 10), 10, "start", MUTED)]
+    return [*parts, text(LEFT, BASE + 34, fitted(along, RIGHT - LEFT, 10), 10, "start", MUTED)]
 
 
 def _up(value: float, ups: Sequence[float]) -> float:
@@ -264,4 +266,4 @@ def _split(groups: Sequence[Group], others: Sequence[str]) -> list[str]:
 
 
 def _spread(figure: str, mean: float, sd: float) -> str:
-    return f"{figure_short(figure, mean)}, sd {figure_short(figure, sd)}"
+    return f"{measure_text(figure, mean)}, sd {measure_text(figure, sd)}"
