@@ -79,7 +79,7 @@ def as_programmed(deployments: Mapping[str, Deployed]) -> dict[str, Deployed]:
     for name, one in deployments.items():
         differing.setdefault(tuple(one["accuracies"]), name)
     if len(differing) == 1:
-        return {"as programmed": deployments[name] for name in differing.values()}
+        return {"as programmed": next(iter(deployments.values()))}
     return {f"as programmed, {name}": deployments[name] for name in differing.values()}
 
 
@@ -178,5 +178,5 @@ def worst_chips(deployments: Mapping[str, Deployed]) -> dict[str, Mapping[str, A
         if layers := (one.get("worst") or {}).get("layers"):
             worst = one["worst"]
             value, stuck = measure_text(one["measure"], worst["value"]), percent(worst["stuck_share"])
-            found[f"worst chip of {name}: chip {worst['chip']}, {value}, {stuck} stuck"] = layers
+            found[f"worst chip, {name}: chip {worst['chip']}, {value}, {stuck} stuck"] = layers
     return found

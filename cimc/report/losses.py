@@ -44,7 +44,7 @@ def losses_section(layers: Mapping[str, Any] | None, worst: Mapping[str, Mapping
     causes = list(dict.fromkeys(cause for found in measured for cause in found.get("causes", {})))
     most = max([1.0, *(snr for found in measured for snr in _snrs(found))])
     note = (
-        "The longer a bar, the less a layer loses by itself: its SNR against float32 with exact inputs, on one virtual "
+        "The longer a bar, the less a layer loses by itself: its SNR against float32 with exact inputs, on a virtual "
         "chip with noise. Colours share out the error by cause, found by switching each effect off; the dark mark "
         "is the SNR up to there. Point at a part for its share."
     ) + (" All bars of this section have the same scale." if len(shown) > 1 else "")

@@ -59,7 +59,8 @@ details {{ margin: 8px 0; }} summary {{ cursor: pointer; color: var(--link); }}
   .cells figure {{ width: min(216px, 100%); }} th, td {{ padding: 3px 6px; }} }}
 @page {{ margin: 14mm; }}
 @media print {{ body {{ max-width: none; padding: 0; font-size: 10pt; }} nav, figcaption a {{ display: none; }}
-  .plot, .table {{ overflow: visible; max-height: none; background: none; }} figure, .tile, tr {{ break-inside: avoid; }}
+  .plot, .table {{ overflow: visible; max-height: none; background: none; }}
+  figure, .tile, tr {{ break-inside: avoid; }}
   h2 {{ break-after: avoid; }} svg {{ max-width: 100%; max-height: 240mm; height: auto; }}
   * {{ print-color-adjust: exact; -webkit-print-color-adjust: exact; }} }}
 """
