@@ -13,6 +13,7 @@ from cimc.errors import CimcError
 from cimc.files import replacing
 from cimc.html_table import html_table
 from cimc.pareto import pareto_front
+from cimc.shares import is_share
 from cimc.sweep_results import Row, read_rows, read_spec
 from cimc.sweep_spec import Objective, parse_objective
 from cimc.sweep_values import canonical, value_text
@@ -145,7 +146,7 @@ def figure_text(name: str, group: Group) -> str:
     if name not in group.mean:
         return "-"
     mean, sd = group.mean[name], group.sd[name]
-    share = any(word in name for word in ("accuracy", "agreement", "yield"))
+    share = is_share(name)
     texts = [f"{100 * value:.2f}" if share else f"{value:.4g}" for value in (mean, sd)]
     return (f"{texts[0]} ± {texts[1]}" if group.count > 1 else texts[0]) + (" %" if share else "")
 

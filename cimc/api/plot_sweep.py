@@ -47,7 +47,7 @@ def _lines(axes: Axes, picture: Numbers) -> None:
     for name in dict.fromkeys(row[0] for row in picture.rows):
         points: list[Sequence[Any]] = [row for row in picture.rows if row[0] == name]
         x, y, sd = ([row[place] for row in points] for place in (1, 2, 3))
-        axes.errorbar(x, y, yerr=sd, marker="o", markersize=3, capsize=2, label=name or None)
+        axes.errorbar(x, y, yerr=sd if any(sd) else None, marker="o", markersize=3, capsize=2, label=name or None)
     axes.set(xlabel=field, ylabel=figure)
     if any(row[0] for row in picture.rows):
         axes.legend(fontsize=7)

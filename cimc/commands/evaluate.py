@@ -25,6 +25,7 @@ from cimc.commands.options import (
     parse_memory,
 )
 from cimc.commands.read_energy_table import show as show_energy
+from cimc.shares import is_share
 
 NO_MEASURES = ("images_per_s", "agreement", "layers", "energy_mj")
 
@@ -151,5 +152,4 @@ def figure_text(name: str, value: float) -> str:
     """A figure with its unit; shares in percent."""
     if name.endswith("_db"):
         return f"{value:.1f} dB"
-    shares = ("accuracy", "agreement", "relative_error", "f1_micro", "exact_match", "exact_sequences", "miou")
-    return f"{value:.2%}" if name.endswith(shares) else f"{value:.4g}"
+    return f"{value:.2%}" if is_share(name) else f"{value:.4g}"

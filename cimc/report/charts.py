@@ -144,7 +144,7 @@ def line_chart(
         empty = drawing(width, 40, [text(4, 24, "not recorded", 11, "start", MUTED)], title)
         return Figure(title, empty, ["line", across, "value"], rows, caption)
     size = 10 if small else 11
-    legend, top = _legend(drawn, width, size) if len(drawn) > 1 else ([], 10.0)
+    legend, top = legend_rows(drawn, width, size) if len(drawn) > 1 else ([], 10.0)
     values = [y for _, y in points]
     marks = ticks_between(min(0.0, *values) if from_zero else min(values), max(values), 3 if small else 4)
     first, last, low, high = min(x for x, _ in points), max(x for x, _ in points), marks[0], marks[-1]
@@ -171,7 +171,7 @@ def line_chart(
     return Figure(title, drawing(width, height, parts, title), ["line", across, "value"], rows, caption)
 
 
-def _legend(lines: Sequence[Line], width: float, size: float) -> tuple[list[str], float]:
+def legend_rows(lines: Sequence[Line], width: float, size: float) -> tuple[list[str], float]:
     """Names of lines with their colours, in as many rows as they take, and where the chart begins below them."""
     parts, x, y = [], 4.0, size
     for one in lines:

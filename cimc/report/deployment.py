@@ -1,4 +1,4 @@
-"""The report's section on deployments: chips by accuracy, accuracy over time, layers of the worst chip."""
+"""The report's section on deployments: chips by accuracy, accuracy over time; which of them are worst."""
 
 import json
 import math
@@ -11,7 +11,7 @@ import numpy as np
 
 from cimc.durations import time_text
 from cimc.errors import CimcError
-from cimc.report.charts import Distribution, bars, histogram
+from cimc.report.charts import Distribution, histogram
 from cimc.report.figure import Figure, figures
 from cimc.report.html import section, table
 from cimc.report.svg import (
@@ -27,6 +27,7 @@ from cimc.report.svg import (
     text_width,
     ticks_between,
 )
+from cimc.shares import is_share, mark_text, measure_text, percent
 
 BINS = 20
 WIDTH, HEIGHT, LEFT, NAMES = 700, 260, 60, 200  # pixels, NAMES: of the legend on the right
@@ -65,26 +66,37 @@ def deployment_section(deployments: Mapping[str, Deployed]) -> str:
     first = next(iter(deployments.values()))
     measure = first["measure"].replace("_", " ")
     chips = sorted({len(one["accuracies"]) for one in deployments.values()})
-    note = (
-        f"{' and '.join(map(str, chips))} virtual chips; {measure} on the test set, as `cimc deploy --json` found it."
-    )
+    note = f"{' and '.join(map(str, chips))} virtual chips; {measure} on the test set, as cimc deploy --json found it."
     parts = [_histograms(deployments, measure)]
     if any(one.get("aged") for one in deployments.values()):
         parts += [over_time(deployments, measure).html, _table(deployments, measure)]
-    return section("Virtual chips", note, *parts) + _worst(deployments)
+    return section("Virtual chips", note, *parts)
+
+
+def as_programmed(deployments: Mapping[str, Deployed]) -> dict[str, Deployed]:
+    """Deployments that differ as programmed, before any time and compensation, by what they are called."""
+    differing: dict[tuple[float, ...], str] = {}
+    for name, one in deployments.items():
+        differing.setdefault(tuple(one["accuracies"]), name)
+    if len(differing) == 1:
+        return {"as programmed": next(iter(deployments.values()))}
+    return {f"as programmed, {name}": deployments[name] for name in differing.values()}
 
 
 def _histograms(deployments: Mapping[str, Deployed], measure: str) -> str:
     """A histogram a deployment and time, all over the same range."""
-    moments = [("as programmed", next(iter(deployments.values()))["accuracies"], 0)]
+    moments = [
+        (title, one["accuracies"], index) for index, (title, one) in enumerate(as_programmed(deployments).items())
+    ]
     for index, (name, one) in enumerate(deployments.items()):
         moments += [(f"{time_text(at['seconds'])}, {name}", at["accuracies"], index) for at in one.get("aged", ())]
     marks = ticks_between(*(pick(pick(values) for _, values, _ in moments) for pick in (min, max)))
     low, high = marks[0], marks[-1]
+    scale, unit = (100, "%") if is_share(measure) else (1, "")
     shown = []
     for title, values, index in moments:
         counts, _ = np.histogram(values, BINS, (low, high))
-        found = Distribution(counts, low, high, "")
+        found = Distribution(counts, scale * low, scale * high, unit)
         shown.append(
             histogram(f"chips by {measure}: {title}", found, SERIES[index % len(SERIES)], caption=title, cut=False)
         )
@@ -109,7 +121,10 @@ def over_time(deployments: Mapping[str, Deployed], measure: str) -> Figure:
     parts = []
     for mark in marks:
         y = place(first, mark)[1]
-        parts += [line(LEFT, y, WIDTH - NAMES - 10, y), text(LEFT - 6, y + 4, f"{mark:.4g}", 10, "end", MUTED)]
+        parts += [
+            line(LEFT, y, WIDTH - NAMES - 10, y),
+            text(LEFT - 6, y + 4, mark_text(measure, mark), 10, "end", MUTED),
+        ]
     edge = -math.inf
     for x, seconds in sorted(times.items()):
         reach = text_width(time_text(seconds), 10) / 2
@@ -126,7 +141,9 @@ def over_time(deployments: Mapping[str, Deployed], measure: str) -> Figure:
         for (x, y), (at, found, seconds) in zip(points, course, strict=True):
             ends = [place(at, end)[1] for end in (min(found), max(found))]
             parts += [line(x, ends[0], x, ends[1], colour, 2)]
-            parts.append(dot(x, y, 3.5, colour, f"{name}, {time_text(seconds)}: {np.mean(found):.4f}"))
+            parts.append(
+                dot(x, y, 3.5, colour, f"{name}, {time_text(seconds)}: {measure_text(measure, float(np.mean(found)))}")
+            )
         y = TOP + 8 + 20 * index
         parts += [dot(WIDTH - NAMES, y, 4, colour, name)]
         parts.append(text(WIDTH - NAMES + 10, y + 4, fitted(name, NAMES - 12), 11, "start", INK))
@@ -144,9 +161,9 @@ def _table(deployments: Mapping[str, Deployed], measure: str) -> str:
     rows = [
         (
             f"{escape(name)}, {time_text(at['seconds'])}",
-            *(f"{at['accuracy'][figure]:.4f}" for figure in ("mean", "std", "min", "median")),
-            f"{at['a_star']['mean']:.4f}" if "a_star" in at else "-",
-            f"{at['yield']:.0%}",
+            *(measure_text(measure, at["accuracy"][figure]) for figure in ("mean", "std", "min", "median")),
+            measure_text("accuracy", at["a_star"]["mean"]) if "a_star" in at else "-",
+            percent(at["yield"]),
         )
         for name, one in deployments.items()
         for at in one.get("aged", ())
@@ -154,21 +171,12 @@ def _table(deployments: Mapping[str, Deployed], measure: str) -> str:
     return table([f"{escape(measure)}", "mean", "sd", "worst", "median", "A*", "yield"], rows)
 
 
-def _worst(deployments: Mapping[str, Deployed]) -> str:
-    """By layer, the worst chip's share of the error that each layer makes by itself; where it was looked for."""
-    shown = []
+def worst_chips(deployments: Mapping[str, Deployed]) -> dict[str, Mapping[str, Any]]:
+    """What each layer loses on the worst chip of every deployment, where it was looked for, by a title."""
+    found = {}
     for name, one in deployments.items():
-        layers = (one.get("worst") or {}).get("layers") or {}
-        errors = [
-            (layer, 10 ** (-found["own_snr_db"] / 20), f"{found['own_snr_db']:.1f} dB")
-            for layer, found in layers.items()
-            if found.get("own_snr_db") is not None
-        ]
-        if errors:
+        if layers := (one.get("worst") or {}).get("layers"):
             worst = one["worst"]
-            title = f"{name}: chip {worst['chip']}, {worst['value']:.4f}, {worst['stuck_share']:.2%} stuck"
-            shown.append(bars(title, errors, "error relative to the output"))
-    if not shown:
-        return ""
-    note = "The error that each layer makes by itself, relative to its output, and its SNR."
-    return section("Layers of the worst chip", note, figures(shown))
+            value, stuck = measure_text(one["measure"], worst["value"]), percent(worst["stuck_share"])
+            found[f"worst chip, {name}: chip {worst['chip']}, {value}, {stuck} stuck"] = layers
+    return found

@@ -9,6 +9,7 @@ from cimc.report.floor_plan import PAGE
 from cimc.report.html import key, legend, section, table
 from cimc.report.svg import INK, MUTED, drawing, fitted, layer_colour, line, rectangle, text, ticks
 from cimc.report.timeline import NAMES
+from cimc.shares import percent
 
 CONDITIONS = {"noise_off": "without noise", "noise_on": "one virtual chip, with noise"}
 LANE = 20  # pixels a layer
@@ -21,7 +22,7 @@ def agreement_section(agreement: Mapping[str, Any] | None) -> str:
     rows = [
         (
             f"{escape(output)}, {condition}",
-            f"{found['argmax_agreement']:.1%}" if "argmax_agreement" in found else "-",
+            percent(found["argmax_agreement"]) if "argmax_agreement" in found else "-",
             f"{found['snr_db']:.1f} dB",
         )
         for name, condition in CONDITIONS.items()
@@ -31,25 +32,31 @@ def agreement_section(agreement: Mapping[str, Any] | None) -> str:
     return section("Agreement", note, table(["output", "same largest entry", "SNR"], rows))
 
 
-def losses_section(layers: Mapping[str, Any] | None) -> str:
-    """The section as HTML."""
-    if not layers:
+def losses_section(layers: Mapping[str, Any] | None, worst: Mapping[str, Mapping[str, Any]]) -> str:
+    """The section as HTML: a figure of one virtual chip, and one of each deployment's worst chip, all to one scale.
+
+    layers: by name, what each loses on one virtual chip; None: not measured. worst: the same of worst chips by title.
+    """
+    shown = {**({"one virtual chip": layers} if layers else {}), **worst}
+    if not shown:
         return section("Losses by layer", "What each layer loses is not known: export with --layers to find it.")
-    causes = list(dict.fromkeys(cause for found in layers.values() for cause in found.get("causes", {})))
+    measured = [found for of in shown.values() for found in of.values()]
+    causes = list(dict.fromkeys(cause for found in measured for cause in found.get("causes", {})))
+    most = max([1.0, *(snr for found in measured for snr in _snrs(found))])
     note = (
-        "The longer a bar, the less a layer loses by itself: its SNR against float32 with exact inputs, on one virtual "
+        "The longer a bar, the less a layer loses by itself: its SNR against float32 with exact inputs, on a virtual "
         "chip with noise. Colours share out the error by cause, found by switching each effect off; the dark mark "
         "is the SNR up to there. Point at a part for its share."
-    )
+    ) + (" All bars of this section have the same scale." if len(shown) > 1 else "")
     named = legend(key(index, escape(cause)) for index, cause in enumerate(causes))
-    return section("Losses by layer", note, named, losses_figure(layers, causes).html)
+    drawn = (losses_figure(of, causes, title=f"SNR of every layer, {title}", most=most) for title, of in shown.items())
+    return section("Losses by layer", note, named, *(figure.html for figure in drawn))
 
 
-def losses_figure(layers: Mapping[str, Any], causes: Sequence[str]) -> Figure:
-    """A bar a layer, as long as its SNR alone, in parts by cause; a mark at the SNR up to there."""
-    known = [found[key] for found in layers.values() for key in ("own_snr_db", "snr_db") if found[key] is not None]
-    steps = ticks(max([*known, 1.0]))
-    per_db = (PAGE - NAMES - 60) / max(steps[-1], *known, 1.0)
+def losses_figure(layers: Mapping[str, Any], causes: Sequence[str], *, title: str, most: float) -> Figure:
+    """A bar a layer, as long as its SNR alone, in parts by cause; a mark at the SNR up to there. most: dB of all."""
+    steps = ticks(most)
+    per_db = (PAGE - NAMES - 60) / max(steps[-1], most)
     parts = []
     for step in steps:
         x = NAMES + step * per_db
@@ -73,8 +80,11 @@ def losses_figure(layers: Mapping[str, Any], causes: Sequence[str]) -> Figure:
         for name, found in layers.items()
     ]
     head = ["layer", "own SNR (dB)", "SNR up to here (dB)", *(f"share of {cause}" for cause in causes)]
-    title = "SNR and causes of every layer"
     return Figure(title, drawing(PAGE, LANE * len(layers) + 20, parts, title), head, rows)
+
+
+def _snrs(found: Mapping[str, Any]) -> list[float]:
+    return [found[key] for key in ("own_snr_db", "snr_db") if found[key] is not None]
 
 
 def _share(found: Mapping[str, Any], cause: str) -> float:

@@ -5,12 +5,13 @@ from types import MappingProxyType
 
 from cimc.package import Package
 from cimc.report.conductances import target_section
-from cimc.report.deployment import Deployed, deployment_section
+from cimc.report.deployment import Deployed, as_programmed, deployment_section, worst_chips
 from cimc.report.die import die_section
 from cimc.report.html import page_of, tiles
 from cimc.report.losses import agreement_section, losses_section
 from cimc.report.page import arrays_section, cost_sections
 from cimc.report.svg import duration, energy
+from cimc.shares import measure_text
 
 
 def package_report(package: Package, deployments: Mapping[str, Deployed] = MappingProxyType({})) -> str:
@@ -26,7 +27,7 @@ def package_report(package: Package, deployments: Mapping[str, Deployed] = Mappi
             _summary(package, deployments),
             agreement_section(notes.get("agreement")),
             deployment_section(deployments),
-            losses_section(notes.get("layers")),
+            losses_section(notes.get("layers"), worst_chips(deployments)),
             die_section(package),
             arrays_section(mapping, package.chip),
             cost_sections(mapping),
@@ -46,7 +47,8 @@ def _summary(package: Package, deployments: Mapping[str, Deployed]) -> str:
     ]
     if package.die is not None:
         shown.append((package.die.name, "the die it is for"))
-    for name, one in deployments.items():
-        measure = one["measure"].replace("_", " ")
-        shown.append((f"{one['accuracy']['mean']:.4f}", f"mean {measure} as programmed, {name}"))
+    for when, one in as_programmed(deployments).items() if deployments else ():
+        shown.append(
+            (measure_text(one["measure"], one["accuracy"]["mean"]), f"mean {one['measure'].replace('_', ' ')} {when}")
+        )
     return tiles(shown)

@@ -93,7 +93,9 @@ def _summary(artifact: Artifact) -> str:
 
 def _arrays_note(mapping: Mapping, chip: Chip) -> str:
     physical = f", each {mapping.physical_per_array} physical ones," if mapping.physical_per_array > 1 else ""
-    cores = f" on {len(set(mapping.placement.cores))} of {chip.cores.count} cores" if mapping.placement else ""
+    used = len(set(mapping.placement.cores)) if mapping.placement else 0
+    of = "1 core" if chip.cores.count == 1 else f"{used} of {chip.cores.count} cores"
+    cores = f" on {of}" if used else ""
     turns = f" in {len(mapping.segments)} segments, one after the other on the chip" if mapping.segments else ""
     return (
         f"{_arrays(mapping.arrays)}{physical}{cores}{turns}; a frame is one array, {chip.array.rows} rows down and "

@@ -23,6 +23,12 @@ nav ul {{ display: flex; flex-wrap: wrap; gap: 2px 16px; list-style: none; margi
 .tile b {{ display: block; font-size: 18px; font-weight: 600; }}
 .tile span {{ color: var(--muted); font-size: 12px; }}
 .table {{ overflow-x: auto; max-width: 100%; }}
+/* A shade at the edge behind which there is more to scroll to; the paper, which moves along, covers it at the end. */
+.plot, .table {{ scrollbar-width: thin; scrollbar-color: var(--grey) var(--paper);
+  background: linear-gradient(to right, var(--paper) 60%, transparent) 0 0 / 44px 100% no-repeat local,
+    linear-gradient(to left, var(--paper) 60%, transparent) 100% 0 / 44px 100% no-repeat local,
+    linear-gradient(to right, rgb(110 125 140 / 0.5), transparent) 0 0 / 22px 100% no-repeat scroll,
+    linear-gradient(to left, rgb(110 125 140 / 0.5), transparent) 100% 0 / 22px 100% no-repeat scroll; }}
 table {{ border-collapse: collapse; font-size: 13px; font-variant-numeric: tabular-nums; }}
 th, td {{ padding: 3px 10px; text-align: right; }}
 th {{ color: var(--muted); font-weight: 500; border-bottom: 1px solid var(--line); vertical-align: bottom; }}
@@ -53,7 +59,8 @@ details {{ margin: 8px 0; }} summary {{ cursor: pointer; color: var(--link); }}
   .cells figure {{ width: min(216px, 100%); }} th, td {{ padding: 3px 6px; }} }}
 @page {{ margin: 14mm; }}
 @media print {{ body {{ max-width: none; padding: 0; font-size: 10pt; }} nav, figcaption a {{ display: none; }}
-  .plot, .table {{ overflow: visible; max-height: none; }} figure, .tile, tr {{ break-inside: avoid; }}
+  .plot, .table {{ overflow: visible; max-height: none; background: none; }}
+  figure, .tile, tr {{ break-inside: avoid; }}
   h2 {{ break-after: avoid; }} svg {{ max-width: 100%; max-height: 240mm; height: auto; }}
   * {{ print-color-adjust: exact; -webkit-print-color-adjust: exact; }} }}
 """

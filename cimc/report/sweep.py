@@ -1,13 +1,14 @@
-"""The report of a sweep: lines with their spread, heat maps, the Pareto front, and a table of all points."""
+"""The report of a sweep: lines with their spread over seeds, heat maps, the Pareto front, and a table of all points."""
 
 import math
 import statistics
 from collections.abc import Sequence
 from html import escape
-from itertools import combinations
+from itertools import combinations, product
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from cimc.report.charts import Line, legend_rows
 from cimc.report.figure import Cell, Figure, figures
 from cimc.report.html import page_of, section, table
 from cimc.report.svg import (
@@ -19,18 +20,21 @@ from cimc.report.svg import (
     SERIES,
     dot,
     drawing,
+    fitted,
     line,
     polyline,
     rectangle,
     shortened,
     text,
+    text_width,
     ticks_between,
 )
+from cimc.shares import is_share, mark_text, measure_text
 from cimc.sweep_result import Group, SweepResult, figure_text, read_sweep
 from cimc.sweep_spec import Objective, point_text
 from cimc.sweep_values import canonical, value_text
 
-WIDTH, HEIGHT, LEFT, TOP, RIGHT, BASE = 380, 230, 56, 18, 366, 190
+WIDTH, HEIGHT, LEFT, TOP, RIGHT, BASE = 350, 230, 56, 18, 338, 190
 CELL, NAMES = 54, 78  # pixels of a heat map
 MOST_LINES, MOST_MARKS, MOST_CELLS = 6, 8, 16
 
@@ -56,8 +60,8 @@ def sweep_sections(result: SweepResult) -> list[str]:
     head, rows = result.table()
     aims = ", ".join(map(str, result.aims()))
     note = (
-        f"Objectives: {aims or 'none'}. Lines and cells are "
-        "means over seeds and over the fields that are not shown, bars one standard deviation of them. "
+        f"Objectives: {aims or 'none'}. Lines and cells are means over seeds and over the fields that are not named "
+        "with them, bars one standard deviation over seeds (none with one seed); the darker a cell, the larger. "
         + ("" if result.complete else "The sweep is not complete: the same command goes on. ")
     )
     sections = [section("Pictures", note, drawn)] if shown else []
@@ -67,8 +71,10 @@ def sweep_sections(result: SweepResult) -> list[str]:
         sections.append(
             section("Failed", f"{len(result.failed)} rows have no figures.", table(["why", "such as"], listed))
         )
+    seeds = any(group.count > 1 for group in result.groups)
+    said = "Means ± standard deviation over seeds." if seeds else "One seed."
     cells = [[escape(cell) for cell in row] for row in rows]
-    return [*sections, section("Points", "Means ± standard deviation over seeds.", table(head, cells))]
+    return [*sections, section("Points", said, table(head, cells))]
 
 
 def pictures(result: SweepResult) -> list[Picture]:
@@ -85,21 +91,22 @@ def pictures(result: SweepResult) -> list[Picture]:
 
 
 def lines(groups: Sequence[Group], field: str, figure: str, varied: Sequence[str]) -> Picture:
-    """A figure over a field; of two fields one line for each value of the other, else one for all."""
-    others = [name for name in varied if name != field]
-    split = others[0] if len(others) == 1 and len(_values(groups, others[0])) <= MOST_LINES else None
+    """A figure over a field: one line for each combination of the values of the others, as far as these are few."""
+    split = _split(groups, [name for name in varied if name != field])
     values = _values(groups, field)
     series: dict[str, list[tuple[Any, float, float]]] = {}
-    for value in values:
-        for other in [None] if split is None else _values(groups, split):
-            found = [g for g in groups if _is(g, field, value) and (split is None or _is(g, split, other))]
-            if found := [g for g in found if figure in g.mean]:
-                name = "" if split is None else f"{split} {value_text(other)}"
+    for combination in product(*(_values(groups, name) for name in split)):
+        stated = dict(zip(split, combination, strict=True))
+        name = ", ".join(f"{name} {value_text(value)}" for name, value in stated.items())
+        for value in values:
+            fields = {**stated, field: value}
+            found = [g for g in groups if figure in g.mean and all(_is(g, *one) for one in fields.items())]
+            if found:
                 series.setdefault(name, []).append((value, *_mean(found, figure)))
     ends = [mean + side * sd for points in series.values() for _, mean, sd in points for side in (-1, 1)]
     ups = ticks_between(min(ends, default=0.0), max(ends, default=1.0))
     across = _Across(values)
-    parts = _axes(ups, across, f"{figure.replace('_', ' ')} by {field}")
+    parts = _axes(ups, across, figure, field)
     for index, (name, points) in enumerate(series.items()):
         colour = SERIES[index % len(SERIES)]
         placed = [
@@ -109,14 +116,17 @@ def lines(groups: Sequence[Group], field: str, figure: str, varied: Sequence[str
         parts += [line(x, low, x, high, colour, 1) for x, _, low, high in placed if low != high]
         parts.append(polyline([(x, y) for x, y, _, _ in placed], colour))
         parts += [
-            dot(x, y, 3, colour, f"{name} {field} {value_text(value)}: {mean:.5g}, sd {sd:.3g}".strip())
+            dot(x, y, 3, colour, f"{name} {field} {value_text(value)}: {_spread(figure, mean, sd)}".strip())
             for (x, y, _, _), (value, mean, sd) in zip(placed, points, strict=True)
         ]
-        if name:
-            parts.append(text(RIGHT, TOP + 12 * index + 10, shortened(name, 34), 10, "end", colour))
+    named = [Line(name, SERIES[index % len(SERIES)], ()) for index, name in enumerate(series) if name]
+    legend, room = legend_rows(named, WIDTH, 10) if named else ([], 0.0)
+    body = [*legend, f'<g transform="translate(0 {room:g})">', *parts, "</g>"]
     title = f"{figure.replace('_', ' ')} by {field}"
     rows = [[name, _plain(value), mean, sd] for name, points in series.items() for value, mean, sd in points]
-    return Picture("lines", Figure(title, drawing(WIDTH, HEIGHT, parts, title), ["line", field, figure, "sd"], rows))
+    return Picture(
+        "lines", Figure(title, drawing(WIDTH, HEIGHT + room, body, title), ["line", field, figure, "sd"], rows)
+    )
 
 
 def heat_map(groups: Sequence[Group], across: str, up: str, figure: str) -> Picture:
@@ -134,16 +144,19 @@ def heat_map(groups: Sequence[Group], across: str, up: str, figure: str) -> Pict
     for (row, column), value in found.items():
         x, y = NAMES + CELL * column, base - 26 * (row + 1)
         depth = 0.08 + 0.52 * (value - low) / ((high - low) or 1.0)
-        label = f"{across} {value_text(columns[column])}, {up} {value_text(rows[row])}: {value:.5g}"
+        label = f"{across} {value_text(columns[column])}, {up} {value_text(rows[row])}: {measure_text(figure, value)}"
         parts.append(rectangle(x, y, CELL - 2, 24, BLUE, "", label, opacity=depth))
-        parts.append(text(x + CELL / 2 - 1, y + 16, f"{value:.4g}", 10, "middle", INK))
+        parts.append(text(x + CELL / 2 - 1, y + 16, measure_text(figure, value), 10, "middle", INK))
     for row, value in enumerate(rows):
         parts.append(text(NAMES - 6, base - 26 * row - 10, shortened(value_text(value), 12), 10, "end", MUTED))
     for column, value in enumerate(columns):
         label = shortened(value_text(value), 9)
         parts.append(text(NAMES + CELL * (column + 0.5), base + 12, label, 10, "middle", MUTED))
-    parts.append(text(NAMES, base + 28, f"across: {across}; up: {up}", 10, "start", MUTED))
-    svg = drawing(max(NAMES + CELL * len(columns), 300), base + 36, parts, title)
+    width = float(NAMES + CELL * len(columns))
+    for place, label in enumerate((f"across: {across}", f"up: {up}")):
+        parts.append(text(4, base + 28 + 14 * place, label, 10, "start", MUTED))
+        width = max(width, 8 + text_width(label, 10))
+    svg = drawing(width, base + 50, parts, title)
     listed = [[_plain(columns[column]), _plain(rows[row]), value] for (row, column), value in found.items()]
     return Picture("cells", Figure(title, svg, [across, up, figure], listed))
 
@@ -155,7 +168,7 @@ def front(groups: Sequence[Group], best: Sequence[Group], aims: Sequence[Objecti
     ups = ticks_between(*_ends([group.mean[up.figure] for group in shown]))
     across = _Across(ticks_between(*_ends([group.mean[along.figure] for group in shown])))
     title = f"{up.figure.replace('_', ' ')} against {along.figure.replace('_', ' ')}"
-    parts = _axes(ups, across, title)
+    parts = _axes(ups, across, up.figure, along.figure)
     on = {canonical(group.fields) for group in best}
     ordered = sorted(best, key=lambda group: group.mean[along.figure])
     parts.append(polyline([(across.place(g.mean[along.figure]), _up(g.mean[up.figure], ups)) for g in ordered], ORANGE))
@@ -200,15 +213,16 @@ class _Across:
         return LEFT + 10 + part * (RIGHT - LEFT - 20)
 
 
-def _axes(ups: Sequence[float], across: _Across, title: str) -> list[str]:
+def _axes(ups: Sequence[float], across: _Across, figure: str, along: str) -> list[str]:
+    """Marks of a figure upwards, and of a field or another figure across, with its name below them."""
     parts = []
     for mark in ups:
         y = _up(mark, ups)
-        parts += [line(LEFT, y, RIGHT, y), text(LEFT - 5, y + 4, f"{mark:.4g}", 10, "end", MUTED)]
+        parts += [line(LEFT, y, RIGHT, y), text(LEFT - 5, y + 4, mark_text(figure, mark), 10, "end", MUTED)]
     for value in across.marks():
-        label = shortened(value_text(value), 9)
+        label = mark_text(along, value) if is_share(along) else shortened(value_text(value), 9)
         parts.append(text(across.place(value), BASE + 16, label, 10, "middle", MUTED))
-    return [*parts, text(LEFT, BASE + 34, shortened(title, 56), 10, "start", MUTED)]
+    return [*parts, text(LEFT, BASE + 34, fitted(along, RIGHT - LEFT, 10), 10, "start", MUTED)]
 
 
 def _up(value: float, ups: Sequence[float]) -> float:
@@ -236,8 +250,20 @@ def _is(group: Group, field: str, value: Any) -> bool:
 
 
 def _mean(groups: Sequence[Group], figure: str) -> tuple[float, float]:
-    """Mean and sd: of one point over its seeds, of several points over them."""
-    if len(groups) == 1:
-        return groups[0].mean[figure], groups[0].sd[figure]
-    means = [group.mean[figure] for group in groups]
-    return statistics.fmean(means), statistics.stdev(means)
+    """Mean over the points and their seeds, and sd over seeds: of several points the root mean square of theirs."""
+    variance = statistics.fmean(group.sd[figure] ** 2 for group in groups)
+    return statistics.fmean(group.mean[figure] for group in groups), math.sqrt(variance)
+
+
+def _split(groups: Sequence[Group], others: Sequence[str]) -> list[str]:
+    """The fields of which every combination of values gets a line of its own: those that give few lines."""
+    split, count = [], 1
+    for name in others:
+        if count * len(_values(groups, name)) <= MOST_LINES:
+            split.append(name)
+            count *= len(_values(groups, name))
+    return split
+
+
+def _spread(figure: str, mean: float, sd: float) -> str:
+    return f"{measure_text(figure, mean)}, sd {measure_text(figure, sd)}"

@@ -12,6 +12,7 @@ from cimc.report.html import section, short_name, table
 from cimc.report.svg import BLUE, ORANGE
 from cimc.report.update_counts import counts_sections
 from cimc.report.writes import writes_section
+from cimc.shares import is_share, percent
 from cimc.training_record import (
     CLIPPING,
     RANGES,
@@ -65,7 +66,7 @@ def _courses(training: Training) -> str:
     named = f"test {measure_name(training.epochs)}"
     measured = [(float(record["epoch"]), main[1]) for record in training.epochs if (main := main_measure(record))]
     measure = Line(named, BLUE, measured)
-    show = _percent if named.endswith(("accuracy", "agreement")) else _short
+    show = percent if is_share(named) else _short
     loss = Line("training loss", ORANGE, course("loss"))
     updates = Line("updates per weight", BLUE, course("updates", weights))
     return figures(
@@ -113,7 +114,7 @@ def _layers(training: Training) -> str:
             ]
             for keys in (CLIPPING.items(), RANGES.items())
         )
-        shares.append(line_chart(f"{layer}: clipped", clipped, show=_percent, small=True))
+        shares.append(line_chart(f"{layer}: clipped", clipped, show=percent, small=True))
         ranges.append(line_chart(f"{layer}: ranges", spans, show=_short, small=True))
     head, rows = layer_rows(training.last_layers)
     return section(
@@ -124,10 +125,6 @@ def _layers(training: Training) -> str:
         figures(ranges, "cells"),
         table(head, [[short_name(cell) for cell in row] for row in rows]),
     )
-
-
-def _percent(share: float) -> str:
-    return f"{100 * share:.4g} %"
 
 
 def _short(value: float) -> str:

@@ -204,7 +204,7 @@ def test_what_a_deployment_says_of_its_chips(place: Path) -> None:
     page = Path("page.html").read_text()
     assert "Virtual chips" in page
     assert "global+affine" in page
-    assert "Layers of the worst chip" in page
+    assert "SNR of every layer, worst chip, " in page
 
 
 def test_a_file_that_is_no_deployment_is_named(tmp_path: Path) -> None:

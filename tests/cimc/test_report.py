@@ -112,6 +112,7 @@ def test_every_chip_has_a_page(chip: str, objective: str | None) -> None:
     words = " ".join(Page(report(Artifact("lenet1", lowered, load_chip(chip), chip_text(chip), mapping))).texts)
     assert all(layer.name in words for layer in mapping.layers)
     assert ("segments" in words) == (len(mapping.segments) > 0)
+    assert "of 1 cores" not in words
 
 
 @pytest.mark.parametrize("name", REAL_NETWORKS)

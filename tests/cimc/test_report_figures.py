@@ -101,13 +101,9 @@ def moved_by_one(artifact: Artifact) -> Wiring:
     return Wiring(np.arange(arrays) + 1, word, bit, arrays + 1)
 
 
-def pages() -> dict[str, str]:
-    artifact = shipped("lenet1")
-    evil = hostile(artifact)
-    rows, columns = artifact.chip.array.rows, artifact.chip.array.columns
-    causes = {"read noise": {"share": 0.7}}
-    layers = {HOSTILE: {"snr_db": 20.0, "own_snr_db": 25.0, "causes": causes}}
-    deployed = {
+def deployment_of(layers: dict[str, Any]) -> dict[str, Any]:
+    """As `cimc deploy --json` prints one of two chips."""
+    return {
         "measure": "accuracy",
         "accuracies": [0.5, 0.75],
         "accuracy": {"mean": 0.625, "std": 0.1, "min": 0.5, "median": 0.6},
@@ -116,6 +112,14 @@ def pages() -> dict[str, str]:
                   "accuracy": {"mean": 0.6, "std": 0.1, "min": 0.5, "median": 0.6}} for at in (1.0, 9.0)],
         "worst": {"chip": 0, "value": 0.5, "stuck_share": 0.0, "layers": layers},
     }  # fmt: skip
+
+
+def pages() -> dict[str, str]:
+    artifact = shipped("lenet1")
+    evil = hostile(artifact)
+    rows, columns = artifact.chip.array.rows, artifact.chip.array.columns
+    causes = {"read noise": {"share": 0.7}}
+    layers = {HOSTILE: {"snr_db": 20.0, "own_snr_db": 25.0, "causes": causes}}
     wiring = moved_by_one(artifact)
     errors = {"expected_error": {"none": 0.5, "full": 1e-9}, "layers": {HOSTILE: {"none": 0.5, "full": 1e-9}}}
     package = package_of(evil, die_of(artifact.mapping, rows, columns), wiring, {"layers": layers, "die": errors})
@@ -123,7 +127,7 @@ def pages() -> dict[str, str]:
         "compiled": report(artifact),
         "trained": report(trained(artifact)),
         "hostile": report(trained(evil)),
-        "package": package_report(package, {HOSTILE: deployed}),
+        "package": package_report(package, {HOSTILE: deployment_of(layers)}),
     }
 
 
@@ -244,6 +248,24 @@ def test_the_map_of_a_die_shows_what_is_stuck_where_weights_are() -> None:
         "moved off that array"
     )
     assert len({UNUSED, USED, IDLE, LOW, HIGH}) == 5
+
+
+def test_what_deployments_share_is_shown_once_and_their_worst_chips_to_one_scale() -> None:
+    artifact = shipped("lenet1")
+    name = artifact.mapping.layers[0].name
+    good, bad = (
+        {name: {"snr_db": snr, "own_snr_db": snr, "causes": {"read noise": {"share": 1.0}}}} for snr in (30.0, 10.0)
+    )
+    package = package_of(artifact, notes={"layers": good})
+    deployed = {"no compensation": deployment_of(bad), "global": deployment_of(good)}
+    page = package_report(package, deployed)
+    assert page.count("mean accuracy as programmed<") == page.count("<b>62.50 %</b>") == 1
+    assert "`" not in " ".join(Page(page).texts)
+    assert not re.search(r">0\.[4-7]\d*<", page), "accuracies are in percent"
+    widths = [float(found) for found in re.findall(r'width="([\d.]+)"[^>]*><title>read noise: 100%', page)]
+    assert widths == pytest.approx([widths[0], widths[0] / 3, widths[0]], abs=0.01)
+    other = {**deployed, "global": {**deployment_of(good), "accuracies": [0.5, 0.5]}}
+    assert package_report(package, other).count("mean accuracy as programmed, ") == 2
 
 
 def test_digital_operators_that_depend_on_the_same_layers_are_one_box() -> None:
