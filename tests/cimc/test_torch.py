@@ -42,7 +42,7 @@ def convolutional(nn: Any) -> Any:
 
 
 def recurrent(nn: Any, kind: str) -> Any:
-    class Recurrent(nn.Module):  # type: ignore[misc]
+    class Recurrent(nn.Module):
         def __init__(self) -> None:
             super().__init__()
             self.layer = getattr(nn, kind)(8, 4, batch_first=True)
@@ -112,7 +112,7 @@ def test_buffers_and_frozen_parameters_are_not_trained_and_every_other_parameter
     torch = pytest.importorskip("torch")
     pytest.importorskip("onnxscript")
 
-    class Mixed(torch.nn.Module):  # type: ignore[name-defined, misc]
+    class Mixed(torch.nn.Module):
         def __init__(self) -> None:
             super().__init__()
             self.a, self.b = torch.nn.Linear(6, 5), torch.nn.Linear(5, 3)
@@ -162,7 +162,7 @@ def test_wrong_modules_and_examples_are_refused_in_one_line(capfd: pytest.Captur
     torch = pytest.importorskip("torch")
     pytest.importorskip("onnxscript")
 
-    class Choosing(torch.nn.Module):  # type: ignore[name-defined, misc]
+    class Choosing(torch.nn.Module):
         def forward(self, x: Any) -> Any:
             return x + 1 if x.sum() > 0 else x
 
