@@ -112,7 +112,9 @@ def test_buffers_and_frozen_parameters_are_not_trained_and_every_other_parameter
     torch = pytest.importorskip("torch")
     pytest.importorskip("onnxscript")
 
-    class Mixed(torch.nn.Module):
+    nn: Any = torch.nn
+
+    class Mixed(nn.Module):
         def __init__(self) -> None:
             super().__init__()
             self.a, self.b = torch.nn.Linear(6, 5), torch.nn.Linear(5, 3)
@@ -162,7 +164,9 @@ def test_wrong_modules_and_examples_are_refused_in_one_line(capfd: pytest.Captur
     torch = pytest.importorskip("torch")
     pytest.importorskip("onnxscript")
 
-    class Choosing(torch.nn.Module):
+    nn: Any = torch.nn
+
+    class Choosing(nn.Module):
         def forward(self, x: Any) -> Any:
             return x + 1 if x.sum() > 0 else x
 
