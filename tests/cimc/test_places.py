@@ -44,7 +44,7 @@ def test_work_goes_on_without_a_cache(home: bool, cache: str) -> None:
 def test_a_place_that_cannot_be_written_is_one_line(
     error: OSError, said: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    def fail() -> None:
+    def fail(prog_name: str) -> None:
         raise error
 
     monkeypatch.setattr(main, "app", fail)
@@ -61,7 +61,7 @@ def test_a_place_that_cannot_be_written_is_one_line(
 def test_a_file_of_ours_that_is_missing_is_an_internal_error(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(main, "app", lambda: Path("/missing/file").read_text())
+    monkeypatch.setattr(main, "app", lambda prog_name: Path("/missing/file").read_text())
     monkeypatch.delenv("CIMC_TRACEBACK", raising=False)
     with pytest.raises(SystemExit):
         main.main()
