@@ -13,7 +13,7 @@ from typing import Any
 from cimc.errors import CimcError
 from cimc.files import replacing
 from cimc.pareto import pareto_front
-from cimc.sweep_results import Row, read_rows, read_spec
+from cimc.sweep_results import DONE, Row, read_rows, read_spec
 from cimc.sweep_spec import Objective, parse_objective
 from cimc.sweep_values import canonical, value_text
 
@@ -138,7 +138,7 @@ def read_sweep(folder: str | Path, objective: Sequence[str] = ()) -> SweepResult
     stated, rows = read_spec(folder), read_rows(Path(folder))
     varied = [name for name, values in stated["vary"].items() if isinstance(values, str) or len(values) > 1]
     aims = map(parse_objective, objective or stated.get("objectives") or ["accuracy:max"])
-    complete = len(rows) >= stated["points"]
+    complete = stated.get(DONE, False) or len(rows) >= stated["points"]
     return SweepResult(stated["source"], tuple(varied), tuple(rows), tuple(aims), complete)
 
 
