@@ -39,7 +39,7 @@ class SweepResult:
     """Result of `sweep`.
 
     name: of what was swept. varied: the fields with several values, in order. rows: one a point and seed, by number.
-    objectives: the figures that are looked at. complete: no point is missing.
+    objectives: the figures that are looked at. complete: no point is missing, or failed for a reason that may pass.
     """
 
     name: str

@@ -44,7 +44,8 @@ def sweep(
 ) -> SweepResult:
     """Measure a network at many points, and keep a row for each.
 
-    Points that begin with the same compilation or training share it. A sweep that was killed goes on where it was.
+    Points that begin with the same compilation or training share it. A sweep that was killed goes on where it was. Where
+    errors of the machine, such as too little memory, took points, the result is not complete: the next run has them.
 
     Args:
         source: an ONNX file, a `.cim` file or its contents, a package folder or its contents.
@@ -113,7 +114,7 @@ class _Runner:
         self.passing: dict[str, Row] = {}  # whose errors may pass: not kept
         self._unmade: dict[str, Outcome] = {}  # why a file could not be made
         self._done = 0
-        self._measured = any(row.error is None for row in self._rows.values())
+        self._measured = False  # whether there are figures to check the objectives by
 
     def run(self) -> None:
         """Compute what is missing. Raises CimcError where no point at all has figures."""
@@ -121,7 +122,10 @@ class _Runner:
         if self._planner.source.kind == "trained" and self._planner.do is Do.eval:
             self._note(_WRITTEN if self._planner.written else _KEPT)
         if self._rows:
-            self._note(f"{len(self._rows)} points are there already")
+            self._note(f"{_counted(len(self._rows), 'point')} there already")
+        found = next((row.figures for row in self._rows.values() if row.error is None), None)
+        if found is not None and spec.search is None:
+            self._check_objectives(found)
         if spec.search is None:
             self._compute(list(spec.points()), first=0)
         else:
@@ -224,7 +228,6 @@ class _Runner:
         row = Row(planned.number, planned.fields, planned.seed, outcome.figures, outcome.error, outcome.seconds)
         if outcome.error is None and not self._measured:
             self._check_objectives(row.figures)
-            self._measured = True
         if outcome.passing:
             self.passing[row.key] = row
         else:
@@ -235,6 +238,7 @@ class _Runner:
 
     def _check_objectives(self, figures: Mapping[str, float]) -> None:
         """Tell of objectives that the first figures do not have; a search by them ends here."""
+        self._measured = True
         missing = self._missing(figures)
         if missing and self._spec.search is not None:
             raise CimcError(f"points have no {missing[0]} to search by; they have {', '.join(figures)}")

@@ -304,10 +304,11 @@ def test_objectives_of_a_grid_are_kept_and_may_change(
 ) -> None:
     monkeypatch.setattr(sweep_module, "measure_point", pretend)
     notes: list[str] = []
-    for objective in ("acuracy:max", "energy:min"):
+    for objective in ("acuracy:max", "enrgy:min", "energy:min"):
         fields = {"eval.metric": [1, 2]}
         cimc.sweep(trained, data, vary=fields, objective=objective, folder=tmp_path, note=notes.append)
-    assert "points have no acuracy, so it is not shown; they have accuracy, energy_mj" in notes
+    for wrong in ("acuracy", "enrgy"):
+        assert f"points have no {wrong}, so it is not shown; they have accuracy, energy_mj" in notes
     assert [str(one) for one in cimc.read_sweep(tmp_path).aims()] == ["energy_mj:min"]
     monkeypatch.setattr(sweep_module, "__version__", "0.0.1")
     with pytest.raises(cimc.CimcError, match="cimc_version"):
