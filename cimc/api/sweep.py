@@ -44,8 +44,8 @@ def sweep(
 ) -> SweepResult:
     """Measure a network at many points, and keep a row for each.
 
-    Points that begin with the same compilation or training share it. A sweep that was killed goes on where it was. Where
-    errors of the machine, such as too little memory, took points, the result is not complete: the next run has them.
+    Points that begin with the same compilation or training share it. A sweep that was killed goes on where it was.
+    Where the machine failed, such as for lack of memory, the result is not complete: the next run computes them.
 
     Args:
         source: an ONNX file, a `.cim` file or its contents, a package folder or its contents.
