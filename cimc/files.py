@@ -197,7 +197,7 @@ def _file_place(target: str | Path) -> Path:
 def require_different(source: str | Path, output: str | Path) -> None:
     """Raises CimcError when `output` is the file `source`, which would be lost."""
     if Path(source).resolve() == Path(output).resolve():
-        raise CimcError(f"cannot write {output}: it is the input; choose another name with -o")
+        raise CimcError(f"cannot write {output}: it is the input; choose another name")
 
 
 def require_outputs(inputs: Iterable[str | Path], outputs: Iterable[str | Path | None]) -> None:

@@ -14,7 +14,7 @@ from cimc.files import replacing
 from cimc.html_table import html_table
 from cimc.pareto import pareto_front
 from cimc.shares import is_share
-from cimc.sweep_results import Row, read_rows, read_spec
+from cimc.sweep_results import DONE, Row, read_rows, read_spec
 from cimc.sweep_spec import Objective, parse_objective
 from cimc.sweep_values import canonical, value_text
 
@@ -40,7 +40,7 @@ class SweepResult:
     """Result of `sweep`.
 
     name: of what was swept. varied: the fields with several values, in order. rows: one a point and seed, by number.
-    objectives: the figures that are looked at. complete: no point is missing.
+    objectives: the figures that are looked at. complete: no point is missing, or failed for a reason that may pass.
     """
 
     name: str
@@ -137,7 +137,7 @@ def read_sweep(folder: str | Path, objective: Sequence[str] = ()) -> SweepResult
     stated, rows = read_spec(folder), read_rows(Path(folder))
     varied = [name for name, values in stated["vary"].items() if isinstance(values, str) or len(values) > 1]
     aims = map(parse_objective, objective or stated.get("objectives") or ["accuracy:max"])
-    complete = len(rows) >= stated["points"]
+    complete = stated.get(DONE, False) or len(rows) >= stated["points"]
     return SweepResult(stated["source"], tuple(varied), tuple(rows), tuple(aims), complete)
 
 

@@ -16,6 +16,7 @@ from cimc.sweep_values import canonical
 
 FORMAT = 1
 SPEC, RESULTS, FILES = "sweep.json", "results.sqlite", "files"
+DONE = "done"  # in SPEC
 _TABLE = """
 CREATE TABLE IF NOT EXISTS points (
   number INTEGER PRIMARY KEY, key TEXT NOT NULL UNIQUE, fields TEXT NOT NULL, seed INTEGER NOT NULL,
@@ -133,11 +134,11 @@ def claimed(folder: Path, spec: Mapping[str, Any]) -> Iterator[Results]:
         except OSError:
             raise CimcError(f"another process sweeps into {folder}; wait for it, or choose another folder") from None
         stated = json.loads(json.dumps({"format": FORMAT, **spec}))
-        if read_rows(folder):
-            _require_same(read_spec(folder), stated, folder)
-        else:  # of a sweep without rows, such as one that was typed wrong, nothing is lost
-            with replacing(folder / SPEC) as temporary:
-                temporary.write_text(json.dumps(stated, indent=1), encoding="utf-8")
+        if read_rows(folder):  # of a sweep without rows, such as one that was typed wrong, nothing is lost
+            held = read_spec(folder)
+            stated[DONE] = held.get(DONE, False)
+            _require_same(held, stated, folder)
+        _write_spec(folder, stated)
         (folder / FILES).mkdir(exist_ok=True)
         results = Results(folder)
         try:
@@ -148,13 +149,32 @@ def claimed(folder: Path, spec: Mapping[str, Any]) -> Iterator[Results]:
         os.close(handle)
 
 
+def mark_done(folder: Path) -> None:
+    """State that no point of the sweep in a folder is missing: a search asks for some twice, and has fewer rows."""
+    _write_spec(folder, {**read_spec(folder), DONE: True})
+
+
+def discard(folder: Path) -> None:
+    """Remove what a sweep without figures has left; compiled and trained files stay for the corrected one."""
+    (folder / RESULTS).unlink(missing_ok=True)
+    if not any((folder / FILES).iterdir()):
+        (folder / FILES).rmdir()
+        (folder / SPEC).unlink(missing_ok=True)
+
+
+def _write_spec(folder: Path, spec: Mapping[str, Any]) -> None:
+    with replacing(folder / SPEC) as temporary:
+        temporary.write_text(json.dumps(spec, indent=1), encoding="utf-8")
+
+
 def _require_same(held: Mapping[str, Any], stated: Mapping[str, Any], folder: Path) -> None:
     def flat(spec: Mapping[str, Any]) -> dict[str, Any]:
         fields = {f"vary {field}": values for field, values in spec.get("vary", {}).items()}
-        return {**{key: value for key, value in spec.items() if key != "vary"}, **fields}
+        free = ("vary",) if spec.get("search") else ("vary", "objectives")  # of a grid they only say what is shown
+        return {**{key: value for key, value in spec.items() if key not in free}, **fields}
 
     old, new = flat(held), flat(stated)
-    differing = [key for key in dict.fromkeys([*new, *old]) if old.get(key) != new.get(key)]
+    differing = [key for key in dict.fromkeys([*new, *old]) if key != DONE and old.get(key) != new.get(key)]
     if not differing and list(held["vary"]) == list(stated["vary"]):
         return
     what = ", ".join(differing) or "the order of the fields"

@@ -64,6 +64,9 @@ class Objective:
         return f"{self.figure}:{'max' if self.largest else 'min'}"
 
 
+OBJECTIVES = (Objective("accuracy", True),)  # where none are given
+
+
 @dataclass(frozen=True)
 class SweepSpec:
     """A sweep. Checked when it is made.
@@ -77,7 +80,7 @@ class SweepSpec:
     seeds: tuple[int, ...] = (0,)
     random: int | None = None
     search: int | None = None
-    objectives: tuple[Objective, ...] = (Objective("accuracy", True),)
+    objectives: tuple[Objective, ...] = OBJECTIVES
     do: Do | None = None
     devices: Devices = Devices.auto
 
@@ -90,21 +93,20 @@ class SweepSpec:
         for option, number in (("--random", self.random), ("--search", self.search)):
             if number is not None:
                 check_whole(option, number, 1, MOST_POINTS)
-        if self.search is None and len({one.figure for one in self.objectives}) < len(self.objectives):
+        if len({one.figure for one in self.objectives}) < len(self.objectives):
             raise CimcError("--objective names a figure twice; give each once")
+        count = (self.random or self.search or self.grid_size) * len(self.seeds)
         if self.random is None and self.search is None:
             for field, values in self.fields.items():
                 if isinstance(values, Interval):
                     raise CimcError(
                         f"{field}={values} is an interval, which has no end of values; give it a step such as "
-                        f"{values.low:g}:{values.high:g}:{(values.high - values.low) / 4 or 1:.3g}, or draw from it "
+                        f"{values.low!r}:{values.high!r}:{(values.high - values.low) / 4 or 1:.3g}, or draw from it "
                         "with --random N or --search N"
                     )
-            count = self.grid_size * len(self.seeds)
-            if count > MOST_POINTS:
-                raise CimcError(
-                    f"the sweep has {count:,} points; {MOST_POINTS:,} is the most: vary less, or --random N"
-                )
+        if count > MOST_POINTS:
+            less = "vary less, or --random N" if self.random is None and self.search is None else "take fewer, or seeds"
+            raise CimcError(f"the sweep has {count:,} points with its seeds; {MOST_POINTS:,} is the most: {less}")
 
     @property
     def varied(self) -> list[str]:
@@ -134,18 +136,17 @@ class SweepSpec:
                 return
 
     def json(self) -> dict[str, Any]:
-        """As JSON values, the same for the same sweep; objectives of a grid choose no points and are no part of it."""
+        """As JSON values, the same for the same sweep, but for objectives where none is searched by."""
         values = {
             field: str(of) + (" whole" if of.whole else "") if isinstance(of, Interval) else list(of)
             for field, of in self.fields.items()
         }
-        searched = {} if self.search is None else {"objectives": [str(one) for one in self.objectives]}
         return {
             "vary": values,
             "seeds": list(self.seeds),
             "random": self.random,
             "search": self.search,
-            **searched,
+            "objectives": [str(one) for one in self.objectives],
             "do": None if self.do is None else str(self.do),
             "devices": str(self.devices),
         }
@@ -262,7 +263,8 @@ def _check_field(field: str) -> None:
         hint = f"; did you mean {section}.{near[0]}?" if near else f"; it takes {', '.join(known)}"
         raise CimcError(f"a sweep cannot vary {field}{hint}")
     near = difflib.get_close_matches(section, ["chip", "device", "seed", *OPTIONS, *CHIP_SECTIONS], 1)
-    hint = f" (did you mean {near[0]}?)" if near else ""
+    meant = f"{near[0]}.{option}" if near and option else near[0] if near else ""
+    hint = f" (did you mean {meant}?)" if near else ""
     raise CimcError(
         f"there is no field {field!r} to vary{hint}; fields are chip, device, seed, those of chip files "
         f"({', '.join(f'{name}.' for name in CHIP_SECTIONS)}) and options ({', '.join(f'{name}.' for name in OPTIONS)})"

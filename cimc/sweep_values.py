@@ -27,7 +27,8 @@ class Interval:
     whole: bool = False
 
     def __str__(self) -> str:
-        return f"{self.low:g}:{self.high:g}{':log' if self.log else ''}"
+        ends = (int(self.low), int(self.high)) if self.whole else (self.low, self.high)
+        return f"{ends[0]!r}:{ends[1]!r}{':log' if self.log else ''}"
 
 
 Values = tuple[Any, ...] | Interval
@@ -83,7 +84,7 @@ def _range(field: str, written: str, low: str, high: str, step: str | None) -> V
     first, last = Decimal(low), Decimal(high)
     whole = all(_WHOLE.fullmatch(part) for part in (low, high) if part)
     if last < first or not all(map(math.isfinite, (float(low), float(high)))):
-        raise CimcError(f"{field}={written}: a range goes from its lower to its upper end")
+        raise CimcError(f"{field}={written}: a range goes from its lower to its upper end, as {field}={high}:{low}")
     if step == "log":
         if first <= 0:
             raise CimcError(f"{field}={written}: the ends of a range by its logarithm are above 0")
@@ -91,7 +92,11 @@ def _range(field: str, written: str, low: str, high: str, step: str | None) -> V
     if step is None and not whole:
         return Interval(float(low), float(high))
     by = Decimal(step or 1)
-    if by <= 0 or (last - first) / by >= MOST_VALUES:
+    try:
+        many = by <= 0 or (last - first) / by >= MOST_VALUES
+    except ArithmeticError:  # a step so small that the quotient is no number
+        many = True
+    if many:
         raise CimcError(f"{field}={written}: give a step above 0 that makes at most {MOST_VALUES} values")
     numbers = [first + by * index for index in range(int((last - first) / by) + 1)]
     of = int if whole and _WHOLE.fullmatch(step or "1") else float
@@ -120,9 +125,15 @@ def _toml(text: str) -> Any:
 def _distinct(field: str, values: tuple[Any, ...]) -> tuple[Any, ...]:
     """The values, each once: a point that comes twice is computed once."""
     try:
-        return tuple({canonical(_plain(value)): _plain(value) for value in values}.values())
-    except (TypeError, ValueError):
-        raise CimcError(f"{field} has a value that is no number, text, truth value or list of them") from None
+        plain = [_plain(value) for value in values]
+        return tuple({canonical(_as_whole(value)): value for value in reversed(plain)}.values())[::-1]
+    except (TypeError, ValueError, OverflowError):
+        raise CimcError(f"{field} has a value that is no finite number, text, truth value or list of them") from None
+
+
+def _as_whole(value: Any) -> Any:
+    """1.0 as 1: one number, however it is written."""
+    return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
 def _plain(value: Any) -> Any:

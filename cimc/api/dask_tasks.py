@@ -18,21 +18,15 @@ def run_on_cluster(
     function: Callable[[Any, Any], Any], tasks: Sequence[Any], *, shared: Any, cluster: str
 ) -> Iterator[tuple[int, Any]]:
     """As `cimc.api.run_tasks.run_tasks`."""
-    try:
-        from dask.distributed import CancelledError, Client, KilledWorker, as_completed
-    except ImportError:
-        raise CimcError("a cluster needs dask.distributed; install it with: pip install 'cimc[cluster]'") from None
-    logging.getLogger("distributed").setLevel(logging.ERROR)  # its lines would stand between ours
-    try:
-        client = Client(cluster, timeout=CONNECT_S, set_as_default=False)
-    except (OSError, ValueError) as error:
-        raise CimcError(f"no dask scheduler at {cluster} ({error}); start one with: dask scheduler") from None
-    with client:
+    with _connected(cluster) as client:
+        from dask.distributed import CancelledError, KilledWorker, as_completed
+
         missing, run = set(range(len(tasks))), uuid4().hex
         for attempt in range(ATTEMPTS):
             _check_workers(client, cluster)
             try:
-                sent = client.scatter(shared, broadcast=True, hash=False)
+                # To one worker, from which others fetch it: a broadcast waits for ever for one that dies meanwhile.
+                sent = client.scatter(shared, hash=False)
             except OSError:  # the workers have gone meanwhile, and may come back
                 continue
             futures = {
@@ -54,6 +48,24 @@ def run_on_cluster(
             if not missing:
                 return
         raise CimcError(f"all workers of {cluster} died, {ATTEMPTS} times; their logs say why (memory is short?)")
+
+
+def check_cluster(cluster: str) -> None:
+    """Raises CimcError where no scheduler answers, it has no workers, or one has other versions than are here."""
+    with _connected(cluster) as client:
+        _check_workers(client, cluster)
+
+
+def _connected(cluster: str) -> Any:
+    try:
+        from dask.distributed import Client
+    except ImportError:
+        raise CimcError("a cluster needs dask.distributed; install it with: pip install 'cimc[cluster]'") from None
+    logging.getLogger("distributed").setLevel(logging.ERROR)  # its lines would stand between ours
+    try:
+        return Client(cluster, timeout=CONNECT_S, set_as_default=False)
+    except (OSError, ValueError) as error:
+        raise CimcError(f"no dask scheduler at {cluster} ({error}); start one with: dask scheduler") from None
 
 
 def _call(function: Callable[[Any, Any], Any], shared: Any, task: Any) -> Any:

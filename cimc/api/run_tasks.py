@@ -6,7 +6,7 @@ A result depends on nothing but what all tasks share and its own task, so that a
 from collections.abc import Callable, Iterator, Sequence
 from typing import TypeVar
 
-from cimc.api.dask_tasks import run_on_cluster
+from cimc.api.dask_tasks import check_cluster, run_on_cluster
 from cimc.api.local_workers import run_on_processes
 from cimc.errors import CimcError
 
@@ -37,10 +37,21 @@ def run_tasks(
     Raises:
         CimcError: no cluster or none that fits, a task whose workers keep dying, or what the function raises.
     """
+    _require_one(workers, cluster)
     if cluster is not None:
-        if workers != 1:
-            raise CimcError("workers and cluster were both given: the one are processes here, the other has its own")
         return run_on_cluster(function, tasks, shared=shared, cluster=cluster)
     if workers > 1:
         return run_on_processes(function, tasks, shared=shared, workers=workers)
     return ((number, function(shared, task)) for number, task in enumerate(tasks))
+
+
+def check_workers(workers: int, cluster: str | None) -> None:
+    """Find out whether tasks could run before they are prepared. Raises CimcError as `run_tasks`."""
+    _require_one(workers, cluster)
+    if cluster is not None:
+        check_cluster(cluster)
+
+
+def _require_one(workers: int, cluster: str | None) -> None:
+    if cluster is not None and workers != 1:
+        raise CimcError("--workers and --cluster were both given: the one are processes here, the other has its own")

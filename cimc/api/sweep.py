@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from cimc.api.progress import Note, Progress, silent, unsaid
-from cimc.api.run_tasks import run_tasks
+from cimc.api.run_tasks import check_workers, run_tasks
 from cimc.api.sweep_plan import SOURCE, Planned, Planner, read_source
 from cimc.api.sweep_point import Compilation, Outcome, Training, Work, compile_file, measure_point, train_file
 from cimc.api.sweep_search import search as search_points
@@ -20,8 +20,9 @@ from cimc.errors import CimcError
 from cimc.files import replacing
 from cimc.package import Package, write_package
 from cimc.sweep_result import SweepResult
-from cimc.sweep_results import FILES, Results, Row, claimed, point_key
-from cimc.sweep_spec import Do, Fields, make_spec
+from cimc.sweep_results import FILES, Results, Row, claimed, discard, mark_done, point_key
+from cimc.sweep_spec import OBJECTIVES, Do, Fields, make_spec
+from cimc.version import __version__
 
 
 def sweep(
@@ -44,6 +45,7 @@ def sweep(
     """Measure a network at many points, and keep a row for each.
 
     Points that begin with the same compilation or training share it. A sweep that was killed goes on where it was.
+    Where the machine failed, such as for lack of memory, the result is not complete: the next run computes them.
 
     Args:
         source: an ONNX file, a `.cim` file or its contents, a package folder or its contents.
@@ -68,6 +70,7 @@ def sweep(
     """
     settings = {"do": do, "seeds": seeds, "random": random, "search": search, "objective": objective}
     spec = make_spec(vary, **settings, devices=devices)
+    check_workers(workers, cluster)
     with ExitStack() as stack:
         place = Path(stack.enter_context(tempfile.TemporaryDirectory()) if folder is None else folder)
         held = source if isinstance(source, str | Path) else _held(source, stack)
@@ -76,8 +79,17 @@ def sweep(
         runner = _Runner(
             planner, data, results, files=place / FILES, workers=workers, cluster=cluster, progress=progress, note=note
         )
-        runner.run()
-        return SweepResult(planner.source.name, tuple(spec.varied), tuple(results.rows()), spec.objectives)
+        try:
+            runner.run()
+        except CimcError:
+            if all(row.error is not None for row in results.rows()):
+                discard(place)
+            raise
+        rows = sorted([*results.rows(), *runner.passing.values()], key=lambda row: row.number)
+        if not runner.passing:
+            mark_done(place)
+        complete = not runner.passing
+        return SweepResult(planner.source.name, tuple(spec.varied), tuple(rows), spec.objectives, complete)
 
 
 class _Runner:
@@ -99,8 +111,10 @@ class _Runner:
         self._data, self._results = data, results
         self._workers, self._cluster, self._progress, self._note = workers, cluster, progress, note
         self._rows = {row.key: row for row in results.rows()}
-        self._held: dict[str, Row] = {}  # failed ones, until one point has figures
-        self._unmade: dict[str, str] = {}  # why a file could not be made
+        self.passing: dict[str, Row] = {}  # whose errors may pass: not kept
+        self._unmade: dict[str, Outcome] = {}  # why a file could not be made
+        self._done = 0
+        self._measured = False  # whether there are figures to check the objectives by
 
     def run(self) -> None:
         """Compute what is missing. Raises CimcError where no point at all has figures."""
@@ -108,50 +122,57 @@ class _Runner:
         if self._planner.source.kind == "trained" and self._planner.do is Do.eval:
             self._note(_WRITTEN if self._planner.written else _KEPT)
         if self._rows:
-            self._note(f"{len(self._rows)} points are there already")
+            self._note(f"{_counted(len(self._rows), 'point')} there already")
+        found = next((row.figures for row in self._rows.values() if row.error is None), None)
+        if found is not None and spec.search is None:
+            self._check_objectives(found)
         if spec.search is None:
             self._compute(list(spec.points()), first=0)
         else:
             search_points(spec, self._searched)
-        if not self._rows:
-            failed = next((row.error for row in self._held.values()), "the sweep has none")
-            raise CimcError(f"no point could be computed: {failed}")
+        rows = [*self._rows.values(), *self.passing.values()]
+        if all(row.error is not None for row in rows):
+            raise CimcError(f"no point could be computed: {rows[0].error if rows else 'the sweep has none'}")
 
     def _searched(self, first: int, points: Sequence[Fields]) -> list[list[float] | None]:
-        """The means of the objectives of these points; None where a seed failed."""
+        """The means of the objectives of these points; None where a seed failed or lacks one."""
         self._compute(points, first=first)
+        if self.passing:  # the next points follow from all before
+            failed = next(iter(self.passing.values()))
+            raise CimcError(f"point {failed.number} failed: {failed.error}; the same command goes on there")
         found: list[list[float] | None] = []
         for fields in points:
-            rows = [self._row(point_key(fields, seed)) for seed in self._spec.seeds]
-            figures = [row.figures for row in rows if row is not None and row.error is None]
-            missing = [aim.figure for aim in self._spec.objectives if figures and aim.figure not in figures[0]]
-            if missing:
-                raise CimcError(f"points have no {missing[0]} to search by; they have {', '.join(figures[0])}")
+            rows = [self._rows.get(point_key(fields, seed)) for seed in self._spec.seeds]
+            figures = [row.figures for row in rows if row is not None and not self._missing(row.figures)]
             means = [float(np.mean([one[aim.figure] for one in figures])) for aim in self._spec.objectives if figures]
             found.append(means if len(figures) == len(rows) else None)
         return found
 
-    def _row(self, key: str) -> Row | None:
-        return self._rows.get(key) or self._held.get(key)
+    def _missing(self, figures: Mapping[str, float]) -> list[str]:
+        """The objectives that are not among figures."""
+        return [aim.figure for aim in self._spec.objectives if aim.figure not in figures]
 
     def _compute(self, points: Sequence[Fields], *, first: int) -> None:
         """Compute those of these points that are still missing; `first` is the number of the first."""
         seeds, planned = self._spec.seeds, {}
+        self._done = first * len(seeds)
         for index, fields in enumerate(points, first):
             for place, seed in enumerate(seeds):
                 key = point_key(fields, seed)
-                if key not in planned and self._row(key) is None:
+                if key not in planned and key not in self._rows:
                     planned[key] = self._planner.plan(index * len(seeds) + place, fields, seed)
+                else:
+                    self._done += 1
         total = (self._spec.search or len(points)) * len(seeds)
-        self._progress(len(self._rows) + len(self._held), total)
+        self._progress(self._done, total)
         self._compile(dict(one.compilation for one in planned.values() if one.compilation))
         self._train(dict(one.training for one in planned.values() if one.training))
         ready = []
         for one in planned.values():
             needed = [task[0] for task in (one.compilation, one.training) if task is not None]
-            error = one.error or next((self._unmade[name] for name in needed if name in self._unmade), None)
-            if error is not None or one.point is None:
-                self._add(one, Outcome(error=error), total)
+            unmade = next((self._unmade[name] for name in needed if name in self._unmade), None)
+            if unmade is not None or one.point is None:
+                self._add(one, unmade or Outcome(error=one.error), total)
             else:
                 ready.append((one.order, one, one.point))
         ready.sort(key=lambda part: part[0])
@@ -183,7 +204,7 @@ class _Runner:
     def _note_unmade(self, names: Sequence[str], done: Iterable[tuple[int, Outcome]]) -> None:
         for index, outcome in done:
             if outcome.error is not None:
-                self._unmade[names[index]] = outcome.error
+                self._unmade[names[index]] = outcome
             elif outcome.content is not None:
                 with replacing(self._files / names[index]) as temporary:
                     temporary.write_bytes(outcome.content)
@@ -203,17 +224,26 @@ class _Runner:
         return run_tasks(function, tasks, shared=work, workers=self._workers, cluster=self._cluster)
 
     def _add(self, planned: Planned, outcome: Outcome, total: int) -> None:
-        """Keep a row; failed ones only once a point has figures: what fits no point is a mistake, not a result."""
-        error = outcome.error
-        row = Row(planned.number, planned.fields, planned.seed, outcome.figures, error, outcome.seconds)
-        if error is not None and not self._rows:
-            self._held[row.key] = row
+        """Keep a row, but for errors that may pass."""
+        row = Row(planned.number, planned.fields, planned.seed, outcome.figures, outcome.error, outcome.seconds)
+        if outcome.error is None and not self._measured:
+            self._check_objectives(row.figures)
+        if outcome.passing:
+            self.passing[row.key] = row
         else:
-            for one in (*self._held.values(), row):
-                self._results.add(one)
-                self._rows[one.key] = one
-            self._held.clear()
-        self._progress(len(self._rows) + len(self._held), total)
+            self._results.add(row)
+            self._rows[row.key] = row
+        self._done += 1
+        self._progress(self._done, total)
+
+    def _check_objectives(self, figures: Mapping[str, float]) -> None:
+        """Tell of objectives that the first figures do not have; a search by them ends here."""
+        self._measured = True
+        missing = self._missing(figures)
+        if missing and self._spec.search is not None:
+            raise CimcError(f"points have no {missing[0]} to search by; they have {', '.join(figures)}")
+        if missing and self._spec.objectives != OBJECTIVES:
+            self._note(f"points have no {', '.join(missing)}, so it is not shown; they have {', '.join(figures)}")
 
 
 _KEPT = "devices and input ranges stay as they were trained"
@@ -235,6 +265,7 @@ def _stated(planner: Planner, data: Dataset) -> dict[str, Any]:
         "chips_sha256": planner.chips_digest(),
         **spec.json(),
         "do": str(planner.do),
+        "cimc_version": __version__,
         "points": points * len(spec.seeds),
     }
 

@@ -107,9 +107,9 @@ class Planner:
     def chips_digest(self) -> str:
         """SHA-256 of the texts of all chips and devices that the sweep names, without what it varies of them."""
         digest = hashlib.sha256()
-        named = [self.spec.fields.get(name, ()) for name in ("chip", "device")]
-        chips, devices = (() if isinstance(values, Interval) else values for values in named)
-        for chip in chips or (None,):
+        named = [self.spec.fields.get(name, ()) for name in ("chip", "export.chip", "device")]
+        chips, targets, devices = (() if isinstance(values, Interval) else values for values in named)
+        for chip in (*(chips or (None,)), *targets):
             for device in devices or (None,):
                 given = {name: value for name, value in (("chip", chip), ("device", device)) if value is not None}
                 found = self._chip(given)
@@ -119,6 +119,11 @@ class Planner:
     def _planned(self, number: int, fields: Fields, seed: int) -> Planned:
         source, options = self.source, _by_section(fields)
         changed = {name: value for name, value in fields.items() if is_of_chip(name)}
+        target = options["export"].pop("chip", None)  # other fields of the chip are its own, but where one is trained
+        to_export = {"chip": target}
+        if target is not None and not self.trains:
+            to_export = {**changed, "chip": target}
+            changed = {name: value for name, value in changed.items() if name == "chip"}
         text, layout = self._chip_of(changed)
         own = not changed and source.contents is not None  # the file's or package's own chip
         chip = None if own else text
@@ -135,6 +140,8 @@ class Planner:
             name = _named("trained", source.digest, file, chip, options["train"], seed)
             training = (name, Training(file, chip, options["train"], seed, self._files / name if self._here else None))
             file, chip = name, None
+        if target is not None:
+            chip = text = self._chip_of(to_export)[0]
         measured = {section: options[section] for section in ("eval", "export", "deploy")}
         point = Point(self.do, file, chip, self.written, seed, measured)
         # Next to each other: what shares a file, a package, or compiled programs, whose shapes follow from these.
@@ -190,6 +197,8 @@ class Planner:
                 refuse(prefix, "it is an option of --do deploy")
         if self.do is Do.eval:
             refuse("train.", "it is an option of --do train")
+        if kind != "ONNX" and "export.chip" in fields and not self.trains:
+            refuse("chip", "export.chip says which chip it is")
         if kind == "trained" and self.trains and any(is_of_chip(name) for name in fields):
             raise CimcError(
                 "training goes on from the devices of a trained file, those of its own chip; sweep the compiled file"

@@ -1,6 +1,7 @@
 """What a worker does for a sweep: train a file, measure a point. Everything random follows from the point's seed."""
 
 import json
+import math
 import os
 import tempfile
 import time
@@ -89,12 +90,17 @@ class Point:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What came of a task: figures by name, or why there are none. content: of a trained file, where asked for."""
+    """What came of a task: figures by name, or why there are none.
+
+    content: of a trained file, where asked for. passing: the error is of the machine or of this program, not of the
+    point: it may have figures another time.
+    """
 
     figures: Mapping[str, float] = field(default_factory=dict)
     error: str | None = None
     seconds: float = 0.0
     content: bytes | None = None
+    passing: bool = False
 
 
 def compile_file(work: Work, task: Compilation) -> Outcome:
@@ -132,7 +138,15 @@ def train_file(work: Work, task: Training) -> Outcome:
 
 def measure_point(work: Work, point: Point) -> Outcome:
     """The figures of a point, or why it has none."""
-    return _told(lambda: Outcome(_deployed(work, point) if point.do is Do.deploy else _evaluated(work, point)))
+
+    def act() -> Outcome:
+        figures = _deployed(work, point) if point.do is Do.deploy else _evaluated(work, point)
+        for name, value in figures.items():
+            if not math.isfinite(value):  # neither JSON nor means over seeds take it
+                raise CimcError(f"{name} is {value}, no finite number")
+        return Outcome(figures)
+
+    return _told(act)
 
 
 def on_chip(artifact: Artifact, chip_text: str | None) -> Artifact:
@@ -263,12 +277,9 @@ def _as_read(content: Content, seed: int) -> Artifact:
 @lru_cache(maxsize=1)
 def _exported(content: Content, chip: str | None, settings: str, seed: int, data: Dataset) -> Package:
     """The package of a file; points that differ in deployment alone share it. settings: of `export`, as JSON."""
-    options = json.loads(settings)
-    target: Any = options.pop("chip", None)
-    if target is None and chip is not None:
-        target = _chip(chip)
+    target = None if chip is None else _chip(chip)
     samples = data if len(data.train) else None
-    return export(_artifact(content), target, data=samples, seed=seed, **options)
+    return export(_artifact(content), target, data=samples, seed=seed, **json.loads(settings))
 
 
 def _repackaged(package: Package, chip_text: str) -> Package:
@@ -290,13 +301,14 @@ def _told(act: Callable[[], Outcome]) -> Outcome:
     try:
         outcome = act()
     except CimcError as error:
-        outcome = Outcome(error=str(error))
+        outcome = Outcome(error=str(error), passing=isinstance(error.__context__, OSError))
     except Exception as error:
         if os.environ.get("CIMC_TRACEBACK"):
             raise
         if isinstance(error, MemoryError) or "RESOURCE_EXHAUSTED" in str(error):
-            outcome = Outcome(error="not enough memory")
+            outcome = Outcome(error="not enough memory", passing=True)
         else:
             detail = str(error).strip().partition("\n")[0]
-            outcome = Outcome(error=str(CimcError(f"internal error ({type(error).__name__}: {detail:.200})")))
+            told = CimcError(f"internal error ({type(error).__name__}: {detail:.200})")
+            outcome = Outcome(error=str(told), passing=True)
     return replace(outcome, seconds=time.perf_counter() - began)

@@ -54,19 +54,16 @@ def print_table(
     console = _stdout()
     cells = [[_printable_lines(cell) for cell in row] for row in (columns, *rows)]
     parts = fit(cells[0], cells[1:], console.width, texts)
-    if len(parts) > 1:
-        console.print(Text(_printable_lines(title), style="italic"))
+    console.print(Text(_printable_lines(title), style="italic"))  # beside the table: it may be wider
     for part in parts:
-        table = Table(title_justify="left", caption_justify="left", **_frame(part))
-        if len(parts) == 1:
-            table.title, table.caption = _plain(title), caption and _plain(caption)
+        table = Table(**_frame(part))
         for place, width in zip(part.columns, part.widths, strict=True):
             left = place == 0 or columns[place] in texts
             table.add_column(Text(cells[0][place]), justify="left" if left else "right", overflow="fold", width=width)
         for row in cells[1:]:
             table.add_row(*(Text(row[place]) for place in part.columns))
         console.print(table)
-    if len(parts) > 1 and caption:
+    if caption:
         console.print(Text(_printable_lines(caption), style="italic dim"))
 
 

@@ -34,10 +34,12 @@ def report(
     from cimc.report.package_page import package_report
     from cimc.report.page import report as artifact_report
     from cimc.report.sweep import sweep_report
-    from cimc.sweep_results import is_sweep
+    from cimc.sweep_results import is_sweep, read_rows
 
     require_different(artifact, output)
     if is_sweep(artifact):
+        if not read_rows(artifact):
+            raise CimcError(f"the sweep in {artifact} has no rows yet; go on with its command")
         write_page(sweep_report(artifact), output)
         emit({"report": str(output)}, lambda: say(f"wrote {output}; open it in a browser"), as_json=as_json)
         return

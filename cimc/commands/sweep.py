@@ -102,13 +102,15 @@ def sweep(
             folder=output,
             workers=workers,
             cluster=cluster,
-            progress=lambda done, total: bar(done, total, f"{10 * (10 * done // max(total, 1))} % of the points"),
+            progress=lambda done, total: bar(done, total, _share(done, total)),
             note=note,
             **settings,
         )
     if csv is not None:
         result.to_csv(csv)
     emit({**figures(result), "notes": notes}, lambda: show(result, dataset.label, output), as_json=as_json)
+    if not result.complete:
+        raise CimcError("the errors of some points may pass, and are not kept; the same command computes them again")
 
 
 def figures(result: "SweepResult") -> dict[str, Any]:
@@ -139,7 +141,9 @@ def show(result: "SweepResult", data: str, folder: Path) -> None:
 
     head, rows = result.table()
     caption = f"the first {MOST_ROWS} of {len(rows)} points; all: --csv" if len(rows) > MOST_ROWS else None
-    print_table(f"{result.name} on {data}, {len(rows)} points", head, rows[:MOST_ROWS], caption)
+    print_table(
+        f"{result.name} on {data}, {len(rows)} point{'' if len(rows) == 1 else 's'}", head, rows[:MOST_ROWS], caption
+    )
     if len(result.aims()) == 1:
         (best,) = result.pareto()[:1] or (None,)
         if best is not None:
@@ -147,9 +151,16 @@ def show(result: "SweepResult", data: str, folder: Path) -> None:
             from cimc.sweep_spec import point_text
 
             figure = result.aims()[0].figure
-            say(f"best {figure}: {figure_text(figure, best)} at {point_text(best.fields)}")
+            place = f" at {point_text(best.fields)}" if best.fields else ""
+            say(f"best {figure}: {figure_text(figure, best)}{place}")
     if result.failed:
         reasons = dict.fromkeys(row.error or "" for row in result.failed)
-        say(f"{len(result.failed)} of {len(result.rows)} failed: {'; '.join(list(reasons)[:5])}")
-    place = quote(str(folder))
-    say(f"wrote {folder}; next: cimc report {place} -o sweep.html")
+        why = f": {'; '.join(list(reasons)[:5])}" if caption else ""  # else the table says it
+        say(f"{len(result.failed)} of {len(result.rows)} failed{why}")
+    say(f"wrote {folder}; next: cimc report {quote(str(folder))} -o sweep.html")
+
+
+def _share(done: int, total: int) -> str:
+    """How far it is, in at most eleven texts."""
+    step = -(-total // 10)
+    return f"{done if done == total else done - done % step} of {total} points"

@@ -96,5 +96,5 @@ def test_ctrl_c_ends_the_workers_too_and_says_one_line(tmp_path: Path) -> None:
 
 
 def test_workers_and_cluster_are_two_ways() -> None:
-    with pytest.raises(CimcError, match="workers and cluster were both given"):
+    with pytest.raises(CimcError, match="--workers and --cluster were both given"):
         run_tasks(add, [1], shared={}, workers=2, cluster="tcp://localhost:1")

@@ -1,6 +1,7 @@
 """`cimc sweep`: rows are what the single commands give, nothing is computed twice, whatever is killed."""
 
 import json
+import math
 import os
 import signal
 import sqlite3
@@ -18,6 +19,7 @@ from typer.testing import CliRunner
 
 import cimc
 from cimc.api import sweep as sweep_module
+from cimc.api import sweep_point
 from cimc.api.sweep_point import Outcome, Point, Work
 from cimc.commands.main import app
 from tests.networks import network_proto, weights
@@ -157,6 +159,7 @@ def test_a_folder_in_which_nothing_could_be_computed_takes_the_corrected_sweep(
     monkeypatch.setattr(sweep_module, "measure_point", pretend)
     with pytest.raises(cimc.CimcError, match="no point could be computed: it is broken"):
         cimc.sweep(trained, data, vary={"eval.metric": "broken"}, folder=tmp_path)
+    assert not list(tmp_path.iterdir())
     assert len(cimc.sweep(trained, data, vary={"eval.metric": [3]}, folder=tmp_path).rows) == 1
 
 
@@ -247,6 +250,79 @@ def _count(path: Path) -> int:
             return int(connection.execute("SELECT count(*) FROM points").fetchone()[0])
     except sqlite3.OperationalError:  # no table yet
         return 0
+
+
+def test_errors_that_may_pass_are_computed_again(
+    trained: Path, data: cimc.Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    short = True
+
+    def costs(mapping: Any) -> dict[str, float]:
+        nonlocal short
+        if short:
+            short = False
+            raise MemoryError
+        return {}
+
+    monkeypatch.setattr(sweep_point, "costs", costs)
+    first = cimc.sweep(trained, data, vary={NOISE: [0.5, 2.0]}, folder=tmp_path)
+    assert [row.error for row in first.rows] == ["not enough memory", None]
+    assert not first.complete
+    assert len(table(tmp_path)) == 1
+    again = cimc.sweep(trained, data, vary={NOISE: [0.5, 2.0]}, folder=tmp_path)
+    assert again.complete
+    assert not again.failed
+
+
+def test_a_figure_that_is_no_number_is_an_error_of_its_point(
+    trained: Path, data: cimc.Dataset, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    energies = iter([math.nan, 1.0])
+    monkeypatch.setattr(sweep_point, "costs", lambda mapping: {"energy_mj": next(energies)})
+    result = cimc.sweep(trained, data, vary={NOISE: [0.5, 2.0]})
+    assert [row.error for row in result.rows] == ["energy_mj is nan, no finite number", None]
+
+
+def test_a_search_that_asks_for_points_again_comes_to_its_end(
+    trained: Path, data: cimc.Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("optuna")
+    monkeypatch.setattr(sweep_module, "measure_point", pretend)
+    seen: list[tuple[int, int]] = []
+    settings: dict[str, Any] = {"vary": {"eval.metric": [1, 2, 3]}, "folder": tmp_path}
+    with pytest.raises(cimc.CimcError, match="points have no acuracy to search by; they have accuracy, energy_mj"):
+        cimc.sweep(trained, data, search=9, objective="acuracy:max", **settings)
+    assert not list(tmp_path.iterdir())
+    cimc.sweep(trained, data, search=9, progress=lambda *at: seen.append(at), **settings)
+    assert seen[-1] == (9, 9)
+    assert len(table(tmp_path)) <= 3
+    assert cimc.read_sweep(tmp_path).complete
+
+
+def test_objectives_of_a_grid_are_kept_and_may_change(
+    trained: Path, data: cimc.Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sweep_module, "measure_point", pretend)
+    notes: list[str] = []
+    for objective in ("acuracy:max", "enrgy:min", "energy:min"):
+        fields = {"eval.metric": [1, 2]}
+        cimc.sweep(trained, data, vary=fields, objective=objective, folder=tmp_path, note=notes.append)
+    for wrong in ("acuracy", "enrgy"):
+        assert f"points have no {wrong}, so it is not shown; they have accuracy, energy_mj" in notes
+    assert [str(one) for one in cimc.read_sweep(tmp_path).aims()] == ["energy_mj:min"]
+    monkeypatch.setattr(sweep_module, "__version__", "0.0.1")
+    with pytest.raises(cimc.CimcError, match="cimc_version"):
+        cimc.sweep(trained, data, vary={"eval.metric": [1, 2]}, folder=tmp_path)
+
+
+def test_fields_of_the_chip_are_those_of_the_chip_of_export(trained: Path, data: cimc.Dataset) -> None:
+    result = cimc.sweep(trained, data, vary={"export.chip": CHIP, "cell.read_noise_uS": [0.0, 30.0], "deploy.chips": 2})
+    chip = cimc.load_chip(CHIP, settings={"cell": {"read_noise_uS": 30.0}})
+    accuracies = cimc.deploy(cimc.export(trained, chip, data=data), data, chips=2).accuracies
+    means = [row.figures["accuracy_mean"] for row in result.rows]
+    assert means[1] == np.mean(accuracies) != means[0]
+    with pytest.raises(cimc.CimcError, match=r"chip cannot be varied here: export\.chip says"):
+        cimc.sweep(trained, data, vary={"export.chip": CHIP, "chip": CHIP})
 
 
 # --- Shown ---

@@ -59,13 +59,15 @@ def test_a_range_holds_every_step_up_to_its_end_exactly(
         (["adc.bits"], "is not FIELD=VALUES"),
         (["adc.bits="], "is not FIELD=VALUES"),
         (["adc.bits=1,,2"], "no values"),
-        (["adc.bits=9:6"], "lower to its upper"),
+        (["adc.bits=9:6"], "lower to its upper end, as adc.bits=6:9"),
         (["adc.bits=1:9:0"], "step above 0"),
         (["adc.bits=1:1000000"], "at most 10000 values"),
         (["train.lr=0:1:log"], "above 0"),
         (["adc.bits=6", "adc.bits=7"], "twice"),
         (["cell.read_noise_uS=0.4:1.6"], "give it a step such as 0.4:1.6:0.3"),
-        (["cel.read_noise_uS=1"], "did you mean cell"),
+        (["cel.read_noise_uS=1"], "did you mean cell.read_noise_uS"),
+        (["cell.read_noise_uS=1:2:1e-9999999"], "at most 10000 values"),
+        (["cell.read_noise_uS=nan"], "no finite number"),
         (["cell=1"], "no field 'cell'"),
         (["deploy.chip=3"], "did you mean deploy.chips"),
         (["seed=0.5"], "seed is 0.5"),
@@ -87,6 +89,7 @@ def test_a_wrong_field_or_value_is_told_in_one_line(vary: list[str], message: st
         ({"devices": "all"}, "devices is 'all'"),
         ({"objective": "accuracy"}, "is not FIGURE:max"),
         ({"objective": ["energy:min", "energy:max"]}, "twice"),
+        ({"objective": ["energy:min", "energy:max"], "search": 3}, "twice"),
         ({"seeds": 0}, "seeds is 0"),
         ({"seeds": 2}, "leave one of them out"),
         ({"worker": 2}, "no 'worker'"),
@@ -157,3 +160,14 @@ def test_the_front_is_what_no_other_point_beats(points: list[tuple[int, ...]], a
 
 def test_a_point_without_a_figure_is_not_on_the_front() -> None:
     assert pareto_front([[float("nan"), 9.0], [1.0, 1.0]], [True, True]).tolist() == [False, True]
+
+
+@pytest.mark.parametrize("chosen", [{}, {"random": 60_000}, {"search": 60_000}])
+def test_seeds_count_among_the_most_points(chosen: dict[str, int]) -> None:
+    with pytest.raises(CimcError, match="points with its seeds; 100,000 is the most"):
+        make_spec({"adc.bits": "1:9000"}, seeds=20, **chosen)
+
+
+def test_one_number_is_one_value_however_it_is_written() -> None:
+    assert repr(parse_values("x", "1,1.0,2.0")) == "(1, 2.0)"
+    assert str(parse_values("x", "0.12345678:0.2")) == "0.12345678:0.2"
