@@ -2,7 +2,7 @@
 
 Such operators (`EXACT`) give the same numbers wherever they are computed, so that the outputs are those of the network
 step by step (`runtime.network.stepwise`). Nothing waits between the layers and few values go through memory: LeNet-5 on
-eight chips takes two thirds of the processor time, on both processors.
+eight chips takes seven tenths of the processor time, on both processors.
 """
 
 from collections import deque
@@ -23,8 +23,8 @@ from runtime.network.run import run_network
 from runtime.network.stepwise import Arrays, LayerStep, steps_of
 
 EXACT = frozenset(["Flatten", "Identity", "MaxPool", "Relu"])
-# Of the inputs and currents of a layer at once, and of the samples of a chip. With an eighth of it LeNet-5 takes a
-# quarter more processor time, with twice as much a fifth more.
+# Of the inputs and currents of a layer at once, and of the samples of a chip. With a quarter of it LeNet-5 takes a
+# fifth more processor time, and so with twice as much.
 MOST_BYTES, MOST_SAMPLES = 1 << 25, 64
 
 
