@@ -28,7 +28,41 @@ def reference_target(chip: Chip) -> np.float32:
     return np.float32(round(chip.scheme.reference.target_uS / chip.target_step_uS) * chip.target_step_uS)
 
 
-def device_targets(weight: AnyArray, weight_range: AnyArray, chip: Chip) -> AnyArray:
+class TargetGrid(NamedTuple):
+    """The conductances that can be targets, in uS, float32.
+
+    Multiples of `step`, a power of two, from the `first` to the `last`; least, width: of the window. Of a chip with
+    levels these alone, levels [n] and, where they are listed, the middles between them [n - 1] as parts of the window.
+    """
+
+    least: AnyArray
+    width: AnyArray
+    steps: AnyArray  # in 1 uS
+    first: AnyArray
+    last: AnyArray
+    step: AnyArray
+    levels: AnyArray | None
+    middles: AnyArray | None
+
+
+@lru_cache(maxsize=64)
+def target_grid(chip: Chip) -> TargetGrid:
+    """The targets of a chip."""
+    cell, step = chip.cell, chip.target_step_uS
+    first, last = math.ceil(cell.conductance_min_uS / step), math.floor(cell.conductance_max_uS / step)
+    levels, middles = None, None
+    if chip.scheme.steps is None and cell.programmable_uS is not None:
+        values = np.array(cell.programmable_uS)
+        levels = (np.clip(np.round(values / step), first, last) * step).astype(np.float32)
+        if cell.level_uS is not None:
+            between = (values[1:] + values[:-1]) / 2
+            middles = ((between - cell.conductance_min_uS) / cell.window_uS).astype(np.float32)
+    least, width = np.float32(cell.conductance_min_uS), np.float32(cell.window_uS)
+    ends, size = (np.float32(first), np.float32(last)), np.float32(step)
+    return TargetGrid(least, width, np.float32(1.0 / step), *ends, size, levels, middles)
+
+
+def device_targets(weight: AnyArray, weight_range: AnyArray, chip: Chip, grid: TargetGrid | None = None) -> AnyArray:
     """Target conductances of the devices of weights, on the grid of `Chip.target_step_uS`.
 
     Of differential pairs G+ = G_min + k max(w, 0), G- = G_min + k max(-w, 0), k = (G_max - G_min) / weight_range
@@ -39,12 +73,13 @@ def device_targets(weight: AnyArray, weight_range: AnyArray, chip: Chip) -> AnyA
         weight: [rows, columns], within +-weight_range (clipped to it).
         weight_range: scalar or [columns].
         chip: the chip.
+        grid: its targets, where they are values of a program; None: `target_grid`.
 
     Returns:
         [devices, rows, columns] float32 in uS.
     """
     if not isinstance(weight, np.ndarray) or weight.size <= TARGETS_AT_ONCE or np.ndim(weight_range) > 1:
-        return _targets(weight, weight_range, chip)
+        return _targets(weight, weight_range, chip, grid)
     # The steps between would take several times the memory of the result.
     targets = np.empty((chip.scheme.devices, *weight.shape), np.float32)
     step = max(TARGETS_AT_ONCE * len(weight) // weight.size, 1)
@@ -54,72 +89,46 @@ def device_targets(weight: AnyArray, weight_range: AnyArray, chip: Chip) -> AnyA
     return targets
 
 
-def _targets(weight: AnyArray, weight_range: AnyArray, chip: Chip) -> AnyArray:
+def _targets(weight: AnyArray, weight_range: AnyArray, chip: Chip, grid: TargetGrid | None = None) -> AnyArray:
     xp = weight.__array_namespace__()
     fraction = xp.clip(weight / weight_range, -1.0, 1.0)
-    return nearest_targets(chip.scheme.shares(fraction, True), chip)
+    return nearest_targets(chip.scheme.shares(fraction, True), grid or target_grid(chip))
 
 
-def nearest_targets(shares: AnyArray, chip: Chip) -> AnyArray:
+def nearest_targets(shares: AnyArray, grid: TargetGrid) -> AnyArray:
     """The target conductances nearest to parts of the window, 0 to 1, in uS; the same shape."""
     xp = shares.__array_namespace__()
-    cell, step = chip.cell, chip.target_step_uS
-    levels = None if chip.scheme.steps is not None else _level_targets(chip)
-    if levels is not None:
-        return xp.asarray(levels.targets_uS)[_nearest(shares, levels)]
-    lowest, highest = _grid_bounds(chip)
-    targets = np.float32(cell.conductance_min_uS) + shares * np.float32(cell.window_uS)
-    return xp.clip(xp.round(targets * np.float32(1.0 / step)), lowest, highest) * np.float32(step)
+    if grid.levels is not None:
+        return xp.asarray(grid.levels)[_nearest(shares, grid)]
+    targets = grid.least + shares * grid.width
+    return xp.clip(xp.round(targets * grid.steps), grid.first, grid.last) * grid.step
 
 
 def level_targets(chip: Chip) -> npt.NDArray[np.float32] | None:
     """The target conductances that `device_targets` chooses from, ascending, in uS; None: all those on the grid."""
+    grid = target_grid(chip)
     if chip.scheme.steps is not None:
         states = 2 ** (chip.weights.bits_per_cell or 1)
-        return np.asarray(nearest_targets(np.linspace(0, 1, states, dtype=np.float32), chip))
-    levels = _level_targets(chip)
-    return None if levels is None else levels.targets_uS
+        return np.asarray(nearest_targets(np.linspace(0, 1, states, dtype=np.float32), grid))
+    return grid.levels
 
 
-class _Levels(NamedTuple):
-    """The levels of a chip. targets_uS [levels]: on its target grid. midpoints [levels - 1]: as a fraction of the
-    window, of levels that are listed; None for uniform ones.
-    """
-
-    targets_uS: npt.NDArray[np.float32]
-    midpoints: npt.NDArray[np.float32] | None
-
-
-@lru_cache(maxsize=64)
-def _level_targets(chip: Chip) -> _Levels | None:
-    cell, step = chip.cell, chip.target_step_uS
-    if cell.programmable_uS is None:
-        return None
-    values = np.array(cell.programmable_uS)
-    targets = (np.clip(np.round(values / step), *_grid_bounds(chip)) * step).astype(np.float32)
-    if cell.level_uS is None:
-        return _Levels(targets, None)
-    middles = (values[1:] + values[:-1]) / 2
-    return _Levels(targets, ((middles - cell.conductance_min_uS) / cell.window_uS).astype(np.float32))
-
-
-def _nearest(shares: AnyArray, levels: _Levels) -> AnyArray:
-    """Index of the level nearest to each fraction of the window, in [0, 1]."""
+def _nearest(shares: AnyArray, grid: TargetGrid) -> AnyArray:
+    """Index of the level nearest to each part of the window, in [0, 1]."""
     xp = shares.__array_namespace__()
-    if levels.midpoints is None:
-        return xp.round(shares * np.float32(len(levels.targets_uS) - 1)).astype(np.int32)
-    return xp.searchsorted(xp.asarray(levels.midpoints), shares)
+    if grid.middles is None:
+        assert grid.levels is not None
+        return xp.round(shares * np.float32(len(grid.levels) - 1)).astype(np.int32)
+    return xp.searchsorted(xp.asarray(grid.middles), shares)
 
 
-def _grid_bounds(chip: Chip) -> tuple[int, int]:
-    """The first and last multiple of the target step within the window."""
-    step = chip.target_step_uS
-    return math.ceil(chip.cell.conductance_min_uS / step), math.floor(chip.cell.conductance_max_uS / step)
+def weight_of(conductance: AnyArray, weight_range: AnyArray, chip: Chip, full_uS: AnyArray | None = None) -> AnyArray:
+    """Weights [rows, columns] that devices of conductances [devices, rows, columns] in uS stand for.
 
-
-def weight_of(conductance: AnyArray, weight_range: AnyArray, chip: Chip) -> AnyArray:
-    """Weights [rows, columns] that devices of conductances [devices, rows, columns] in uS stand for."""
-    return chip.scheme.value(conductance) * (weight_range / np.float32(chip.scheme.full_uS))
+    full_uS: that of the chip's scheme, where it is a value of a program.
+    """
+    full = np.float32(chip.scheme.full_uS) if full_uS is None else full_uS
+    return chip.scheme.value(conductance) * (weight_range / full)
 
 
 def dac_gain(input_range: AnyArray, chip: Chip, signed: bool) -> AnyArray:

@@ -7,7 +7,6 @@ import numpy as np
 
 from cimc.dataset import Dataset
 from runtime.crossbar.keys import new_key
-from runtime.system.calibration import calibrate, calibration_index
 from runtime.system.inputs import match_data
 from runtime.system.state import System, initial_state
 from runtime.training.objective import objective_of
@@ -21,17 +20,16 @@ def trace_steps(system: System, data: Dataset, options: TrainingOptions) -> Any:
     data = match_data(system.network, data)
     objective = objective_of(system, data, options.loss)
     run = start(system, initial_state(system), options)
-    few = data.train.take(calibration_index(options.seed, len(data.train)))
-    state = calibrate(system, run.state, few, data.preprocess, new_key(0))
-    return train_steps.trace(
+    program, arguments = train_steps.program(
         recipe_of(system, options, data, objective),
-        (state, run.optimizer, run.loss_sum),
+        (run.state, run.optimizer, run.loss_sum),
         dict(jax.device_put(data.train.inputs)),
         dict(jax.device_put(objective.train)),
-        lines_of_weights(system, state),
+        lines_of_weights(system, run.state),
         np.zeros((STEPS_PER_CALL, options.batch_size), np.int32),
         np.zeros(STEPS_PER_CALL, np.float32),
         new_key(0),
         np.int32(0),
         np.int32(STEPS_PER_CALL),
     )
+    return program.compiled.trace(program.numbers(*arguments), *arguments)

@@ -3,7 +3,7 @@
 Chips that differ in numbers alone (a noise, a converter's bits, its range) so are read by one compiled program.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from typing import NamedTuple
 
@@ -17,6 +17,7 @@ from cimc.scheme import AnyArray
 from cimc.units import count_unit, idle_target, levels_per_product, reference_target
 from cimc.window import Window
 from runtime.crossbar.cell_wires import CellWires
+from runtime.crossbar.figures import figure
 
 
 @dataclass(frozen=True)
@@ -67,6 +68,11 @@ class Crossbar:
             groups=self.groups,
             groups_at_once=self.groups_at_once,
         )
+
+    @property
+    def traced_reading(self) -> "Reading":
+        """The same, with its figures as values of the program that is being traced (`figure`)."""
+        return replace(self.reading, figures=jax.tree.map(figure, self.reading.figures))
 
 
 class Figures(NamedTuple):

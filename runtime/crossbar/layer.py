@@ -11,14 +11,16 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import Array
 from jax.custom_derivatives import SymbolicZero, linear_call
 
 from cimc.planes import two_phases
-from cimc.units import count_scale, dac_step, weight_of
+from cimc.units import dac_step, weight_of
 from runtime.crossbar.conversions import Applied, convert, row_blocks
 from runtime.crossbar.converters import dac
 from runtime.crossbar.crossbar import Crossbar
+from runtime.crossbar.figures import figure
 from runtime.crossbar.groups import by_group, for_groups, split_groups
 from runtime.crossbar.product import apply_inputs, read_vectors, scale_sums
 from runtime.crossbar.unfold import unfold
@@ -53,7 +55,7 @@ def layer_output(
     Returns:
         [columns, MVMs].
     """
-    reading = layer.reading
+    reading = layer.traced_reading
     d = read_vectors(reading, apply_inputs(reading, x, input_range)[1], conductance, key)
     return scale_sums(reading, d, gain, bias, weight_range, input_range)
 
@@ -62,13 +64,14 @@ def _straight_through(layer: Crossbar, primals: tuple[Any, ...], tangents: tuple
     """The output and its tangent; the devices and the ranges count as constants."""
     x, weight, gain, bias, conductance, weight_range, input_range, key = primals
     x_dot, weight_dot, gain_dot, bias_dot = (None if isinstance(t, SymbolicZero) else t for t in tangents[:4])
-    _, vectors = apply_inputs(layer.reading, x, input_range)
-    d = read_vectors(layer.reading, vectors, conductance, key)
-    y = scale_sums(layer.reading, d, gain, bias, weight_range, input_range)
+    reading = layer.traced_reading
+    _, vectors = apply_inputs(reading, x, input_range)
+    d = read_vectors(reading, vectors, conductance, key)
+    y = scale_sums(reading, d, gain, bias, weight_range, input_range)
     terms = []
     # Scales go to the weights, which are small; vectors and y are large.
     if weight_dot is not None:
-        terms.append(_multiply(layer, weight_dot * (dac_step(input_range, layer.chip, layer.signed) * gain), vectors))
+        terms.append(_multiply(layer, weight_dot * (_dac_step(layer, input_range) * gain), vectors))
     if x_dot is not None:
         vectors_dot = unfold(once(x_dot), layer.window)
         if layer.backward == "digital":
@@ -93,6 +96,13 @@ def _straight_through(layer: Crossbar, primals: tuple[Any, ...], tangents: tuple
 
 # With symbolic zeros, no product is made for what is not differentiated, such as the input of the first layer.
 layer_output.defjvp(_straight_through, symbolic_zeros=True)
+
+
+def _dac_step(layer: Crossbar, input_range: Array) -> Array:
+    """The input that one DAC unit stands for."""
+    if layer.chip.input.bits is None:
+        return jnp.float32(1)
+    return input_range * figure(dac_step(np.float32(1), layer.chip, layer.signed))
 
 
 def _multiply(layer: Crossbar, weight: Array, vectors: Array) -> Array:
@@ -154,7 +164,7 @@ def transposed_read(layer: Crossbar, y_bar: Array, conductance: Array, weight_ra
     """
     signs = layer.chip.scheme.signs
     bit_lines = len(signs) * layer.column_block
-    reading = replace(layer, signed=True, read_rows=bit_lines).reading
+    reading = replace(layer, signed=True, read_rows=bit_lines).traced_reading
     largest = jnp.maximum(jnp.max(jnp.abs(y_bar)), jnp.float32(1e-30))
     u = dac(y_bar, largest, reading)
     plus, minus = two_phases(u)
@@ -169,4 +179,5 @@ def transposed_read(layer: Crossbar, y_bar: Array, conductance: Array, weight_ra
     codes = [convert(reading, part) for part in row_blocks(Applied(both, transposed[None], None, noise_key), bit_lines)]
     sums = reduce(jnp.add, [block[0] for part in codes for block in part])
     d = sums[:, : u.shape[1]] - sums[:, u.shape[1] :]
-    return d * count_scale(weight_range, largest, layer.chip, True)
+    ranges = largest * weight_range if reading.converts_inputs else weight_range
+    return d * (ranges * reading.figures.unit)

@@ -2,6 +2,7 @@
 
 import gc
 import os
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import TypeVar
@@ -15,6 +16,7 @@ T = TypeVar("T")
 
 GROWS_BYTES = 2**30
 _grown_from: int | None = None  # bytes
+kept_programs: list[Callable[[], None]] = []  # what forgets those that are kept beside JAX's own
 
 
 def _known(options: dict[str, bool]) -> dict[str, bool]:
@@ -55,6 +57,8 @@ def drop_old_programs() -> None:
     if _grown_from is None:
         _grown_from = held
     elif held > _grown_from + GROWS_BYTES:
+        for forget in kept_programs:
+            forget()
         jax.clear_caches()
         gc.collect()
         _grown_from = _resident_bytes()

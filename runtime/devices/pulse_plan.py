@@ -14,6 +14,7 @@ from jax import Array
 
 from cimc.chip import Cell
 from cimc.device_pulse import Pulse
+from runtime.crossbar.figures import figure
 from runtime.devices.pulse_laws import bounds_uS, exponential_form, pulse_response, step_factor
 
 # A law that slows down towards its bound never reaches it: from so near, in steps, no further pulse is asked for.
@@ -151,8 +152,8 @@ def _plan_steps(
     change: Array, base: Array, pulse: Pulse, *, weight_range: Array, held: Array | None, cell: Cell
 ) -> tuple[Array, Array]:
     """The plan where every step is the same, up and down: trunc(change / step)."""
-    step_uS = pulse.step_uS
-    step = step_uS / cell.window_uS * weight_range
+    step_uS = figure(pulse.step_uS)
+    step = figure(pulse.step_uS / cell.window_uS) * weight_range
     count = jnp.trunc(change / step)
     if held is None:
         held = cell.conductance_min_uS + jnp.stack([jnp.maximum(base, 0), jnp.maximum(-base, 0)]) / step * step_uS

@@ -9,6 +9,7 @@ from jax import Array
 
 from cimc.chip import Cell
 from cimc.device_pulse import Binary, Pulse
+from runtime.crossbar.figures import figure
 from runtime.crossbar.normal import normal
 from runtime.devices.pulse_laws import bounds_uS, pulse_response, step_factor, switching
 
@@ -60,7 +61,7 @@ def draw_write_noise(key: Array, shape: tuple[int, ...], *, cell: Cell) -> Array
     Whoever keeps it for the devices that were pulsed, and gives it as the trait `seen` to their next pulses, keeps it
     from adding up from write to write.
     """
-    return pulse_response(cell).write_noise_uS * normal(jax.random.fold_in(key, 0x5EE), shape)
+    return figure(pulse_response(cell).write_noise_uS) * normal(jax.random.fold_in(key, 0x5EE), shape)
 
 
 def seen_after(seen: Array, pulses: Array, key: Array, *, cell: Cell) -> Array:
@@ -72,7 +73,8 @@ def _own_step(pulses: Array, pulse: Pulse, traits: Mapping[str, Array]) -> float
     """The step of each device in the direction of its pulses, uS, positive: a number where all have the same."""
     up, down = traits.get("step_up", pulse.step_uS), traits.get("step_down", pulse.down_uS)
     if not isinstance(up, Array) and not isinstance(down, Array) and up == down:
-        return up
+        return figure(up)
+    up, down = (step if isinstance(step, Array) else figure(step) for step in (up, down))
     return jnp.where(pulses < 0, down, up)
 
 
@@ -83,7 +85,7 @@ def _bounded(moved: Array, before: Array, low: float | Array, high: float | Arra
 def _summed(held: Array, pulses: Array, key: Array, step: float | Array, cell: Cell) -> Array:
     """n pulses of the linear law: n step + sqrt(|n|) c2c z, wherever the device is; z standard normal."""
     pulse = pulse_response(cell)
-    spread = jnp.sqrt(jnp.abs(pulses)) * (pulse.c2c * normal(key, held.shape))
+    spread = jnp.sqrt(jnp.abs(pulses)) * (figure(pulse.c2c) * normal(key, held.shape))
     if pulse.c2c_of == "window":
         return held + step * pulses + cell.window_uS * spread
     return held + step * (pulses + spread)
@@ -103,7 +105,7 @@ def _one_by_one(
         moved = now + mean
         if pulse.c2c:
             of = {"step": mean, "nominal-step": step, "window": cell.window_uS}[pulse.c2c_of]
-            moved = moved + pulse.c2c * of * normal(jax.random.fold_in(key, n), held.shape)
+            moved = moved + figure(pulse.c2c) * of * normal(jax.random.fold_in(key, n), held.shape)
         return jnp.where(n < count, _bounded(moved, now, low, high), now)
 
     return jax.lax.fori_loop(0, jnp.max(count, initial=0).astype(jnp.int32), take, held)

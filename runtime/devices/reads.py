@@ -6,6 +6,7 @@ import jax.numpy as jnp
 from jax import Array
 
 from cimc.chip import Cell
+from runtime.crossbar.figures import figure
 from runtime.crossbar.normal import normal
 
 
@@ -23,4 +24,4 @@ def read_devices(conductance: Array, key: Array, reads: int = 1, *, cell: Cell) 
     if cell.reads_follow_state:
         sd = jnp.sqrt(cell.read_noise_variance(conductance) / reads)
         return conductance + sd * normal(key, conductance.shape)
-    return conductance + cell.read_noise_uS / math.sqrt(reads) * normal(key, conductance.shape)
+    return conductance + figure(cell.read_noise_uS / math.sqrt(reads)) * normal(key, conductance.shape)

@@ -7,6 +7,7 @@ import jax.numpy as jnp
 from jax import Array
 
 from cimc.chip import Cell
+from runtime.crossbar.figures import figure
 from runtime.crossbar.normal import normal
 from runtime.devices.write_law import trial_error
 
@@ -27,8 +28,8 @@ def write_verify(goal: Array, key: Array, *, cell: Cell) -> Written:
         cell: the device.
     """
     mean, sd = single_trial(cell, goal)
-    tolerance = cell.programming.tolerance_uS
-    if not cell.programming.follows_state and sd == 0:  # every trial ends alike
+    tolerance = None if cell.programming.tolerance_uS is None else figure(cell.programming.tolerance_uS)
+    if not cell.programming.follows_state and trial_error(cell.programming).sd_uS == 0:  # every trial ends alike
         ends = _limited(goal + mean, cell)
         accepted = True if tolerance is None else jnp.abs(ends - goal) <= tolerance
         return Written(ends, jnp.where(accepted, 1, cell.programming.trials) * jnp.ones(goal.shape, jnp.int32))
@@ -53,7 +54,8 @@ def single_trial(cell: Cell, targets: Array) -> tuple[float | Array, float | Arr
     """Mean and sd, in uS, of the error of one trial: numbers, or arrays like the targets where it follows the state."""
     if cell.programming.follows_state:
         return cell.error_mean_uS(targets), cell.error_sd_uS(targets)
-    return trial_error(cell.programming)
+    mean, sd = trial_error(cell.programming)
+    return figure(mean), figure(sd)
 
 
 def _limited(conductance: Array, cell: Cell) -> Array:

@@ -11,8 +11,8 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from cimc.units import weight_of
 from cimc.window import output_sizes
+from runtime.devices.targets import weight_of
 from runtime.network.scan import Product, WatchingProduct
 from runtime.system.products import exact_layer, layer_on_arrays, state_as_read
 from runtime.system.state import State, System

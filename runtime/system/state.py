@@ -15,10 +15,10 @@ from cimc.errors import CimcError
 from cimc.mapping import Mapping
 from cimc.options import Backward
 from cimc.planes import planes_of
-from cimc.units import device_targets, weight_of
 from runtime.crossbar.cell_wires import cell_wires_of
 from runtime.crossbar.crossbar import Crossbar
 from runtime.devices.device import device_of
+from runtime.devices.targets import device_targets, weight_of
 from runtime.network.network import Network
 
 # Group -> name -> array, by who holds it.

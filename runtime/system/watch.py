@@ -8,7 +8,6 @@ how large its inputs are, how many of them are clipped, and how many conversions
 
 import math
 from collections.abc import Mapping
-from functools import partial
 from typing import NamedTuple
 
 import jax
@@ -16,8 +15,8 @@ import jax.numpy as jnp
 from jax import Array
 
 from cimc.dataset import Preprocess
+from runtime.crossbar.figures import jit_with_figures
 from runtime.crossbar.product import clipped_conversions
-from runtime.crossbar.xla import jit
 from runtime.network.run import run_network
 from runtime.network.scan import Product, WatchingProduct
 from runtime.system.input_ranges import calibrating_product, read_part
@@ -99,7 +98,7 @@ def _key_of(key: Array, watch: Watch, use: int | Array) -> Array:
     return jax.random.split(jax.random.fold_in(key, watch.looks), 3)[use]
 
 
-@partial(jit, static_argnums=(0, 4))
+@jit_with_figures(static_argnums=(0, 4))
 def _look(
     system: System, state: State, watch: Watch, stored: Stored, preprocess: Preprocess, key: Array, use: int | Array
 ) -> tuple[dict[str, Seen], Array]:
@@ -126,7 +125,7 @@ def look(system: System, state: State, stored: Stored, preprocess: Preprocess, k
     def product(name: str, x: Array, layer_key: Array | None) -> Array:
         input_range = state["input_range"][name]
         codes = clipped_conversions(
-            system.crossbars[name].reading, x, read["conductance"][name], input_range, layer_key
+            system.crossbars[name].traced_reading, x, read["conductance"][name], input_range, layer_key
         )
         size = jnp.sqrt(jnp.mean(jnp.square(x))) / input_range
         beyond = jnp.mean(jnp.abs(x) > input_range * 1.001, dtype=jnp.float32)
@@ -142,7 +141,7 @@ def look(system: System, state: State, stored: Stored, preprocess: Preprocess, k
     return record
 
 
-@partial(jit, static_argnums=(0, 4))
+@jit_with_figures(static_argnums=(0, 4))
 def _choose(
     system: System, state: State, watch: Watch, stored: Stored, preprocess: Preprocess, key: Array
 ) -> dict[str, Array]:

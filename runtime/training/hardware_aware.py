@@ -24,12 +24,12 @@ from jax import Array
 from pydantic import Field
 
 from cimc.chip import Chip
-from cimc.units import device_targets
 from runtime.crossbar.cell_wires import as_read
 from runtime.crossbar.layer import layer_output
 from runtime.crossbar.normal import normal
 from runtime.crossbar.unfold import fold_output
 from runtime.crossbar.xla import jit
+from runtime.devices.targets import device_targets
 from runtime.network.scan import Product
 from runtime.system.state import State, System, bias_of, gain_of
 from runtime.system.weight_range import LEAST_COLUMN

@@ -7,7 +7,7 @@ import numpy as np
 from jax import Array
 
 from cimc.dataset import Preprocess
-from runtime.crossbar.xla import jit
+from runtime.crossbar.figures import jit_with_figures
 from runtime.network.run import run_network
 from runtime.network.scan import Product
 from runtime.system.inference import MOST_BYTES, batch_size
@@ -31,7 +31,7 @@ def outputs_of(
     return run_network(system.network, feeds, product(system, state), state["digital"], state["statistics"], key)[0]
 
 
-predict = jit(outputs_of, static_argnums=(0, 3, 5))
+predict = jit_with_figures(static_argnums=(0, 3, 5))(outputs_of)
 
 
 def logits(

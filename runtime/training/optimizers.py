@@ -14,6 +14,7 @@ import optax
 from jax import Array
 
 from cimc.options import Optimizer
+from runtime.crossbar.figures import figure
 from runtime.training import frank_wolfe
 from runtime.training.frank_wolfe import FrankWolfe
 from runtime.training.vectors import Packing
@@ -53,7 +54,7 @@ class Steps:
     ) -> tuple[Vectors, Any]:
         """What weights and digital parameters should change by, and the state after it."""
         if self.frank_wolfe is None:
-            rule = optimizer_of(self.optimizer, self.weight_decay)
+            rule = optimizer_of(self.optimizer, figure(self.weight_decay))
             directions, state = rule.update(gradient, state, parameters, units=scale.units)
             return jax.tree.map(lambda direction: -rate * direction, directions), state
         adam, memory = state

@@ -5,6 +5,7 @@ other. Each copy of a layer is written at its own places. A row write has up to 
 as the pulses of its longest device; ports work in parallel, and the lines of a port one after the other.
 """
 
+from dataclasses import replace
 from typing import NamedTuple
 
 import jax
@@ -15,6 +16,7 @@ from jax import Array
 from cimc.chip import Chip
 from cimc.mapping import Mapping
 from cimc.row_cost import RowCost
+from runtime.crossbar.figures import figure
 from runtime.training.vectors import Packing, pack
 
 PHASES = 2  # SET, RESET
@@ -125,6 +127,7 @@ def account(cost: RowCost, lines: Lines, longest: Array, totals: Totals) -> Tota
     rows = (phases > 0).astype(jnp.int32)
     counts = jnp.stack([rows, phases, pulses], axis=1) * lines.copies[:, None]
     by_layer = jax.ops.segment_sum(counts, lines.layer, layers, indices_are_sorted=True).astype(jnp.float32)
+    cost = replace(cost, **{name: figure(getattr(cost, name)) for name in ("phase_us", "pulse_us", "read_us")})
     time = cost.time_us(*(part.astype(jnp.float32) for part in (rows, phases, pulses)))
     at_port = lines.layer[lines.place_line] * ports + lines.place_port
     busy = jax.ops.segment_sum(time[lines.place_line], at_port, layers * ports).reshape(layers, ports)

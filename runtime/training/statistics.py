@@ -4,7 +4,6 @@ In training they are averages of the last batches, each seen with other weights 
 """
 
 from collections.abc import Callable, Mapping
-from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -12,7 +11,7 @@ from jax import Array
 
 from cimc.dataset import Preprocess
 from cimc.errors import CimcError
-from runtime.crossbar.xla import jit
+from runtime.crossbar.figures import jit_with_figures
 from runtime.network.network import Network, with_bodies
 from runtime.network.run import run_network
 from runtime.network.scan import Product
@@ -28,7 +27,7 @@ def check_statistics(network: Network) -> None:
         raise CimcError("--reestimate-statistics is for batch normalisation, and the network has none; leave it out")
 
 
-@partial(jit, static_argnums=(0, 1, 3))
+@jit_with_figures(static_argnums=(0, 1, 3))
 def estimate_statistics(
     system: System,
     product: Callable[[System, State], Product],

@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
-from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -12,7 +11,7 @@ from jax import Array
 
 from cimc.dataset import Preprocess
 from cimc.options import Augment, Gradient
-from runtime.crossbar.xla import jit
+from runtime.crossbar.figures import jit_with_figures
 from runtime.devices.device import device_of
 from runtime.network.run import run_network
 from runtime.network.scan import Product
@@ -54,7 +53,7 @@ class Recipe:
     frozen: tuple[str, ...] = ()
 
 
-@partial(jit, static_argnums=(0,), donate_argnums=(1,))
+@jit_with_figures(static_argnums=(0,), donate_argnums=(1,))
 def train_steps(
     recipe: Recipe,
     carried: tuple[State, Any, Array],

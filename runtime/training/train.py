@@ -4,7 +4,6 @@ import math
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
-from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -15,8 +14,8 @@ from jax import Array
 from cimc.dataset import Dataset, Preprocess
 from cimc.errors import CimcError
 from cimc.options import Keep, Optimizer
+from runtime.crossbar.figures import jit_with_figures
 from runtime.crossbar.keys import new_key
-from runtime.crossbar.xla import jit
 from runtime.system.calibration import calibration_index
 from runtime.system.inputs import match_data
 from runtime.system.state import State, System, draw_chip, program, read_back
@@ -153,7 +152,7 @@ class _Start:
     write: bool
 
 
-@partial(jit, static_argnums=(0,))
+@jit_with_figures(static_argnums=(0,))
 def _start(
     setting: _Start, state: State, lines: tuple[Lines, Lines], key: Array
 ) -> tuple[State, Any, dict[str, Array]]:

@@ -17,11 +17,12 @@ from cimc.chip_cell import MOST_STEP
 from cimc.device_pulse import Binary
 from cimc.errors import CimcError
 from cimc.options import Residual, Sync, Write, sync_of
-from cimc.units import device_targets, weight_of
+from runtime.crossbar.figures import figure
 from runtime.crossbar.xla import once
 from runtime.devices.device import device_of
 from runtime.devices.pulse_laws import bounds_uS
 from runtime.devices.pulse_plan import staircase
+from runtime.devices.targets import device_targets, weight_of
 from runtime.training.policies.policy import Aim, Change, LayerState, UpdatePolicy, Wish
 from runtime.training.policies.rounding import round_randomly
 
@@ -157,11 +158,11 @@ def accumulate(
     base = jnp.clip(base, -edge, edge)
     total = layer.memory[ACCUMULATOR] + step
     if options.accumulator_bits is not None:
-        unit = HEADROOM * threshold * weight_range / 2 ** (options.accumulator_bits - 1)
-        most = HEADROOM * threshold * weight_range
+        most = figure(HEADROOM * threshold) * weight_range
+        unit = most / 2 ** (options.accumulator_bits - 1)
         total = jnp.clip(round_randomly(total, unit, jax.random.fold_in(key, 2)), -most, most)
     total = jnp.clip(total, -limit - base, limit - base)
-    due = jnp.abs(total) > threshold * weight_range
+    due = jnp.abs(total) > figure(threshold) * weight_range
     return Wish(due, base, held, {ACCUMULATOR: total})
 
 
@@ -236,13 +237,16 @@ def _kept(options: MixedPrecision, chip: Chip, rest: Array, missed: Array, weigh
         return jnp.zeros_like(rest)
     most = KEPT_MISS * threshold(options, chip)
     if options.write == "pulse":
-        return rest + jnp.clip(missed, -most * weight_range, most * weight_range)
+        return rest + _within(missed, figure(most) * weight_range)
     # What is missed makes no weight due again by itself; part of a level, which no write can take, is kept whole.
     half_level = (chip.weight_step or 0.0) / 2
     if most < half_level * (1 - 1e-6):
-        missed = jnp.clip(missed, -most * weight_range, most * weight_range)
-    limit = max(most, half_level) * weight_range
-    return jnp.clip(rest + missed, -limit, limit)
+        missed = _within(missed, figure(most) * weight_range)
+    return _within(rest + missed, figure(max(most, half_level)) * weight_range)
+
+
+def _within(array: Array, limit: Array) -> Array:
+    return jnp.clip(array, -limit, limit)
 
 
 def _goals(
@@ -261,14 +265,17 @@ def _goals(
         return goal, moves
     active = jnp.stack([target >= 0, target < 0])
     # What the other device holds, of the window, less what a write of this one adds on average.
-    off = (held[::-1] - chip.cell.conductance_min_uS - chip.cell.error_mean_uS(goal)) / chip.cell.window_uS
+    adds = chip.cell.error_mean_uS(goal)
+    adds = adds if chip.cell.programming.follows_state else figure(adds)
+    least, width = figure(chip.cell.conductance_min_uS), figure(chip.cell.window_uS)
+    off = (held[::-1] - least - adds) / width
     fraction = jnp.abs(target) / weight_range + off
-    no_room = active & (fraction > 1) & (off > min(threshold, NO_ROOM))
+    no_room = active & (fraction > 1) & (off > figure(min(threshold, NO_ROOM)))
     moves |= no_room[::-1] & jnp.any(moves, axis=0)
     makes_up = active & ~moves[::-1]
     goal = jnp.where(makes_up, device_targets(fraction, jnp.float32(1), chip)[0], goal)
     if chip.cell.programmable_uS is not None:  # a device that holds its level is left alone, or it is due for ever
-        holds = (held - chip.cell.conductance_min_uS) / chip.cell.window_uS
+        holds = (held - least) / width
         moves &= goal != device_targets(holds, jnp.float32(1), chip)[0]
     return goal, moves
 

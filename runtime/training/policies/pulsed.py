@@ -12,9 +12,9 @@ from jax import Array
 
 from cimc.chip import Chip
 from cimc.errors import CimcError
-from cimc.units import weight_of
 from runtime.crossbar.xla import once
 from runtime.devices.device import device_of
+from runtime.devices.targets import weight_of
 from runtime.training.policies.policy import Aim, Change, LayerState, Place, Tile, Wish
 from runtime.training.policies.rounding import round_randomly
 
