@@ -12,7 +12,7 @@ from runtime.devices.device import device_of
 from runtime.devices.traits import Traits
 from runtime.training.policies.policy import Change, LayerState, UpdateRule, Wish
 from runtime.training.row_writes import PHASES, Lines
-from runtime.training.writes import Beside, Scheduled, Scheduler, grant, settle_schedule, write_due
+from runtime.training.writes import Beside, Scheduled, Scheduler, grant, settle_schedule, strip_of, write_due
 
 
 def update_layers(
@@ -50,6 +50,7 @@ def update_layers(
     due = [wish.due for _, wish in wished]
     granted = grant([wish for _, wish in wished], ranges, lines, scheduler, schedule)
     longest = jnp.zeros((PHASES, len(lines.layer)), jnp.int32)
+    strip = strip_of(rule, chip)
 
     def write(some: LayerState, wish: Wish, beside: Beside, key: Array) -> tuple[LayerState, Array]:
         return _write(rule, chip, some, wish, beside, key)
@@ -59,7 +60,7 @@ def update_layers(
         beside = Beside(ranges[index], traits[index], lines.line[index])
         # The further devices of a policy are pulsed by itself; what is written here is the pair of each weight.
         tiles, wish = granted[index].tiles, granted[index]._replace(tiles={})
-        layer, longest = write_due(write, layer._replace(tiles={}), wish, beside, longest, keys[index][1])
+        layer, longest = write_due(write, layer._replace(tiles={}), wish, beside, longest, keys[index][1], strip)
         layer = layer._replace(tiles=tiles)
         if rule.policy.combine is not None:
             layer = layer._replace(weight=rule.policy.combine(rule.options, chip, layer) * ranges[index])
