@@ -80,7 +80,8 @@ def train(
         progress: called every few steps with the run and its number of steps.
         note: called before training with a line for the loss and where it is taken, and for what the user should know
             of the data.
-        track: a folder for TensorBoard events, one point an epoch; needs the extra `track`.
+        track: a folder for TensorBoard events, one point an epoch (needs the extra `track`), or `mlflow:` and a
+            tracking URI (needs mlflow).
 
     Raises:
         CimcError: the file, the data, the chip or the options do not fit together; the loss is no longer a number; or
@@ -126,7 +127,7 @@ def train(
         if output is not None and jax.process_index() == 0:  # of several processes (`cimc.api.join`) one writes
             write_artifact(output, contents(run, total))
 
-    with tracking(track, len(run.history)) as tracked:
+    with tracking(track, len(run.history), str(output or artifact.model)) as tracked:
 
         def advance(run: Run, total: int) -> None:
             tracked(run)

@@ -213,8 +213,12 @@ def train(
         typer.Option(help="Begin with the weights of this .cim or ONNX file.", rich_help_panel=TUNING),
     ] = None,
     track: Annotated[
-        Path | None,
-        typer.Option(metavar="DIR", help="Write TensorBoard events; needs cimc[track].", rich_help_panel=DATA),
+        str | None,
+        typer.Option(
+            metavar="DIR",
+            help="Write TensorBoard events (needs cimc\\[track]), or to MLflow: mlflow:URI (needs mlflow).",
+            rich_help_panel=DATA,
+        ),
     ] = None,
     freeze: Annotated[
         str,
