@@ -15,6 +15,7 @@ from jax import Array
 
 from runtime.crossbar.cell_wires import as_read_each
 from runtime.crossbar.crossbar import Crossbar, Reading
+from runtime.crossbar.exact import decided
 from runtime.crossbar.pieces import (
     PIECE_BYTES,
     PIECES_AT_ONCE,
@@ -60,10 +61,11 @@ def read_on_chips(
     Returns:
         [chips, samples, columns, *spatial], or [chips, samples, vectors, columns].
     """
-    chips, samples, conductance = len(keys), x.shape[1], held.held.conductance
-    mvm = chips * bytes_of_mvm(layer, *conductance.shape[1:])
-    sizes = output_shape(layer, x[0], conductance.shape[-1])
-    limit = max(PIECE_BYTES, 2 * 4 * conductance.size)
+    chips, samples, seen = len(keys), x.shape[1], held.as_read(layer).held
+    reading, stands = decided(layer.reading, seen.conductance)
+    mvm = chips * bytes_of_mvm(reading, *stands.shape[1:])
+    sizes = output_shape(layer, x[0], stands.shape[-1])
+    limit = max(PIECE_BYTES, 2 * 4 * stands.size)
     cut = cut_layer(limit // mvm, sizes[1:] if layer.window is not None else sizes[:1], samples)
     if cut.strips > 1 or not samples:
         alone = [
@@ -71,7 +73,7 @@ def read_on_chips(
             for chip in range(chips)
         ]
         return np.stack(alone)
-    seen = held.as_read(layer).held
+    seen = seen._replace(conductance=stands)
     y = np.empty((chips, samples, *sizes), np.float32)
     running: deque[tuple[Floats, Array]] = deque()
     for start in range(0, samples, cut.samples):
@@ -79,7 +81,7 @@ def read_on_chips(
         target = y[:, start : start + cut.samples]
         if missing := cut.samples - part.shape[1]:
             part = np.pad(part, [(0, 0), (0, missing), *[(0, 0)] * (part.ndim - 2)])
-        made = _read(len(x) == 1, held.own, layer.reading, part, seen, keys, np.int32(number), np.int32(first + start))
+        made = _read(len(x) == 1, held.own, reading, part, seen, keys, np.int32(number), np.int32(first + start))
         if cut.samples >= samples:
             return np.asarray(made)[:, :samples]
         running.append((target, made))

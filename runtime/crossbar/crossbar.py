@@ -17,6 +17,7 @@ from cimc.scheme import AnyArray
 from cimc.units import count_unit, idle_target, levels_per_product, reference_target
 from cimc.window import Window
 from runtime.crossbar.cell_wires import CellWires
+from runtime.crossbar.digits import Digits, digits_of
 from runtime.crossbar.figures import figure
 
 
@@ -67,6 +68,7 @@ class Crossbar:
             window=self.window,
             groups=self.groups,
             groups_at_once=self.groups_at_once,
+            digits=digits_of(chip, signed),
         )
 
     @property
@@ -119,6 +121,7 @@ class Figures(NamedTuple):
         "window",
         "groups",
         "groups_at_once",
+        "digits",
     ],
 )
 @dataclass(frozen=True)
@@ -128,7 +131,8 @@ class Reading:
     signs, in_rows: of the scheme (`cimc.scheme`). has_offset: a weight of 0 makes a sum. reference_times: how often a
     reference column is subtracted; None: there is none. converts_inputs, converts_sums: by a DAC and an ADC with bits.
     noise_by_state: the cell where its read noise follows the state. ir_drop: wires and the input that is driven with
-    the whole read voltage, where currents lose by their inputs. The others: as of `Crossbar`.
+    the whole read voltage, where currents lose by their inputs. digits: of the integers whose product may take the
+    place of all conversions (`runtime.crossbar.exact`). The others: as of `Crossbar`.
     """
 
     figures: Figures
@@ -148,6 +152,7 @@ class Reading:
     window: Window | None
     groups: int
     groups_at_once: int
+    digits: Digits | None
 
 
 def _figures(chip: Chip, signed: bool) -> Figures:

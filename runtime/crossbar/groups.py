@@ -1,7 +1,8 @@
 """Groups of a convolution: each has its own inputs and arrays, and all of them are computed at once."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -10,6 +11,9 @@ from jax import Array
 from numpy.typing import NDArray
 
 from cimc.scheme import AnyArray
+from runtime.crossbar.crossbar import Crossbar, Reading
+
+OneLayer = TypeVar("OneLayer", Crossbar, Reading)
 
 
 def by_group(matrix: Array, groups: int) -> Array:
@@ -61,6 +65,17 @@ class Sets:
         dense = xp.where(diagonal, own[..., None, :], beside)
         dense = dense.reshape(*kind, self.groups // self.together, self.together * self.rows, -1)[..., self.order, :]
         return xp.moveaxis(dense, -3, -2).reshape(*kind, self.together * self.rows, -1)
+
+
+def as_sets(layer: OneLayer) -> OneLayer:
+    """The layer, or its reading, with the groups that are driven together as one group."""
+    together = layer.groups_at_once
+    return replace(layer, groups=layer.groups // together, groups_at_once=1, read_rows=together * layer.read_rows)
+
+
+def sets_of(layer: Crossbar | Reading, rows: int) -> Sets:
+    """The groups that are driven together, of so many rows each."""
+    return Sets(layer.groups, layer.groups_at_once, rows, layer.read_rows)
 
 
 def for_groups(function: Callable[..., Array], arguments: tuple[Array, ...], key: Array | None) -> Array:

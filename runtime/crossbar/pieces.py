@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 from cimc.window import Window, output_sizes
 from runtime.crossbar.cell_wires import as_read
 from runtime.crossbar.crossbar import Crossbar, Reading
+from runtime.crossbar.exact import decided
 from runtime.crossbar.keys import derive
 from runtime.crossbar.product import apply_inputs, clipped_conversions, read_vectors, scale_sums
 from runtime.crossbar.unfold import fold_output
@@ -80,16 +81,15 @@ def read_in_pieces(
     y = np.empty((len(x), *output_shape(layer, x, held.conductance.shape[-1])), np.float32)
     if not y.size:
         return y
-    held = held._replace(conductance=as_read(layer.wires, held.conductance))
-    axis, cut = 1 if layer.window is None else 2, _cut(layer, x, held)
-    piece, taken = _strips(layer, x, cut) if cut.strips > 1 else _samples(layer, x, cut)
+    reading, seen = decided(layer.reading, as_read(layer.wires, held.conductance))
+    held = held._replace(conductance=seen)
+    axis, cut = 1 if layer.window is None else 2, _cut(reading, x, seen)
+    piece, taken = _strips(reading, x, cut) if cut.strips > 1 else _samples(reading, x, cut)
     running: deque[tuple[Floats, Array]] = deque()
     for start, strip in product(range(0, len(x), cut.samples), range(cut.strips)):
         inputs = taken(start, strip)
         padded = _pad(inputs, cut.samples)
-        found = _read_piece(
-            piece.reading, padded, held, key, np.int32(number), np.int32(first + start), np.int32(strip)
-        )
+        found = _read_piece(piece, padded, held, key, np.int32(number), np.int32(first + start), np.int32(strip))
         place = [slice(start, start + len(inputs)), *[slice(None)] * (y.ndim - 1)]
         place[axis] = slice(strip * cut.height, (strip + 1) * cut.height)
         running.append((y[tuple(place)], found))
@@ -109,29 +109,29 @@ def clipped_share(layer: Crossbar, x: Floats, held: Held, key: Array | None) -> 
     """Share of the conversions of the first piece that end at the ADC's largest code; see `read_in_pieces`."""
     if not x.size:
         return 0.0
-    cut = _cut(layer, x, held)
-    piece, taken = _strips(layer, x, cut) if cut.strips > 1 else _samples(layer, x, cut)
+    reading, seen = layer.reading, as_read(layer.wires, held.conductance)
+    cut = _cut(reading, x, seen)
+    piece, taken = _strips(reading, x, cut) if cut.strips > 1 else _samples(reading, x, cut)
     inputs = taken(0, 0)
     images = inputs.reshape(-1, inputs.shape[-1]).T if piece.window is None else np.moveaxis(inputs, 0, -1)
-    seen = as_read(layer.wires, held.conductance)
-    return float(_clipped(piece.reading, images, seen, held.input_range, key, held.input_factor))
+    return float(_clipped(piece, images, seen, held.input_range, key, held.input_factor))
 
 
 _clipped = jit(clipped_conversions)
 
 
-def _cut(layer: Crossbar, x: Floats, held: Held) -> Cut:
-    limit = max(PIECE_BYTES, 2 * 4 * held.conductance.size)
-    return cut_layer(limit // bytes_of_mvm(layer, *held.conductance.shape), _sizes(layer, x), len(x))
+def _cut(reading: Reading, x: Floats, seen: Array) -> Cut:
+    limit = max(PIECE_BYTES, 2 * 4 * seen.size)
+    return cut_layer(limit // bytes_of_mvm(reading, *seen.shape), _sizes(reading, x), len(x))
 
 
-def output_shape(layer: Crossbar, x: Floats, columns: int) -> tuple[int, ...]:
+def output_shape(layer: Crossbar | Reading, x: Floats, columns: int) -> tuple[int, ...]:
     """Sizes of the output of a sample of inputs [samples, ...]: columns first, or the number of vectors."""
     sizes = _sizes(layer, x)
     return (*sizes, columns) if layer.window is None else (columns, *sizes)
 
 
-def _sizes(layer: Crossbar, x: Floats) -> tuple[int, ...]:
+def _sizes(layer: Crossbar | Reading, x: Floats) -> tuple[int, ...]:
     """Sizes of the output of a sample: rows first, or the number of vectors."""
     return x.shape[1:2] if layer.window is None else output_sizes(x.shape[2:], layer.window)
 
@@ -154,27 +154,27 @@ def cut_layer(most: int, sizes: Sequence[int], samples: int) -> Cut:
     return Cut(1, strips, -(-sizes[0] // strips))
 
 
-def bytes_of_mvm(layer: Crossbar, devices: int, rows: int, columns: int) -> int:
+def bytes_of_mvm(reading: Reading, devices: int, rows: int, columns: int) -> int:
     """Bytes of the inputs and the currents of one MVM in all planes, of conductances [devices, rows, columns]."""
-    planes = len(layer.reading.planes.weights)
-    return 4 * planes * (rows * layer.groups + -(-rows // layer.read_rows) * devices * columns)
+    planes = len(reading.planes.weights)
+    return 4 * planes * (rows * reading.groups + -(-rows // reading.read_rows) * devices * columns)
 
 
-# The layer of a piece, and what takes the inputs of strip `strip` of the samples from number `start` on.
-_Pieces = tuple[Crossbar, Callable[[int, int], Floats]]
+# How a piece is read, and what takes the inputs of strip `strip` of the samples from number `start` on.
+_Pieces = tuple[Reading, Callable[[int, int], Floats]]
 
 
-def _samples(layer: Crossbar, x: Floats, cut: Cut) -> _Pieces:
+def _samples(reading: Reading, x: Floats, cut: Cut) -> _Pieces:
     """Pieces of whole samples."""
-    return layer, lambda start, strip: x[start : start + cut.samples]
+    return reading, lambda start, strip: x[start : start + cut.samples]
 
 
-def _strips(layer: Crossbar, x: Floats, cut: Cut) -> _Pieces:
+def _strips(reading: Reading, x: Floats, cut: Cut) -> _Pieces:
     """Pieces of one sample each; zeros stand beyond its end, and around the image of a convolution."""
-    window, height = layer.window, cut.height
+    window, height = reading.window, cut.height
     if window is None:
         padded = np.pad(x, [(0, 0), (0, cut.strips * height - x.shape[1]), (0, 0)])
-        return layer, lambda start, strip: padded[start : start + 1, strip * height : (strip + 1) * height]
+        return reading, lambda start, strip: padded[start : start + 1, strip * height : (strip + 1) * height]
     axes, stride = len(window.kernel), window.strides[0]
     reach = window.dilations[0] * (window.kernel[0] - 1) + 1
     span = (height - 1) * stride + reach
@@ -188,7 +188,7 @@ def _strips(layer: Crossbar, x: Floats, cut: Cut) -> _Pieces:
         image[:, :, max(-top, 0) :][:, :, : inside.shape[2]] = inside
         return image
 
-    return replace(layer, window=replace(window, pads=pads)), taken
+    return replace(reading, window=replace(window, pads=pads)), taken
 
 
 def _pad(inputs: Floats, samples: int) -> Floats:

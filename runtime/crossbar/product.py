@@ -14,10 +14,9 @@ Planes: `cimc.planes`; the devices of a weight and their conversions: `cimc.sche
 batched product. Not modelled: device-to-device read noise, settling.
 """
 
-from dataclasses import replace
-from functools import reduce
-from typing import TypeVar
+from functools import partial, reduce
 
+import jax
 import jax.numpy as jnp
 from jax import Array
 
@@ -25,13 +24,12 @@ from cimc.planes import Planes
 from cimc.scheme import weighted_sum
 from runtime.crossbar.conversions import Applied, convert, count_codes, row_blocks
 from runtime.crossbar.converters import dac
-from runtime.crossbar.crossbar import Crossbar, Reading
-from runtime.crossbar.groups import Sets, by_group, for_groups, split_groups
+from runtime.crossbar.crossbar import Reading
+from runtime.crossbar.exact import codes_are_exact, plain_reading, stored_digits
+from runtime.crossbar.groups import as_sets, by_group, for_groups, sets_of, split_groups
 from runtime.crossbar.keys import derive
 from runtime.crossbar.unfold import unfold
 from runtime.crossbar.xla import once, rounded
-
-OneLayer = TypeVar("OneLayer", Crossbar, Reading)
 
 
 def apply_inputs(
@@ -49,6 +47,19 @@ def apply_inputs(
 
 def read_vectors(reading: Reading, vectors: Array, conductance: Array, key: Array | None) -> Array:
     """The layer's digital sums d [columns, MVMs] of applied inputs [rows, MVMs]; all groups at once."""
+    if reading.digits is None:
+        return _read_groups(reading, vectors, conductance, key)
+
+    def multiplied() -> Array:
+        return _read_groups(plain_reading(reading), vectors, stored_digits(reading, conductance), None)
+
+    if not reading.converts_sums:
+        return multiplied()
+    converted = partial(_read_groups, reading, vectors, conductance, None)
+    return jax.lax.cond(codes_are_exact(reading, conductance), multiplied, converted)
+
+
+def _read_groups(reading: Reading, vectors: Array, conductance: Array, key: Array | None) -> Array:
     reading, vectors, conductance = _as_driven(reading, vectors, conductance)
 
     def one(u: Array, g: Array, group_key: Array | None) -> Array:
@@ -60,20 +71,12 @@ def read_vectors(reading: Reading, vectors: Array, conductance: Array, key: Arra
     return d.reshape(-1, d.shape[-1])
 
 
-def as_sets(layer: OneLayer) -> OneLayer:
-    """The layer, or its reading, with the groups that are driven together as one group."""
-    together = layer.groups_at_once
-    return replace(layer, groups=layer.groups // together, groups_at_once=1, read_rows=together * layer.read_rows)
-
-
 def _as_driven(reading: Reading, vectors: Array, conductance: Array) -> tuple[Reading, Array, Array]:
     """Groups that are driven together as one group."""
-    together = reading.groups_at_once
-    if together == 1:
+    if reading.groups_at_once == 1:
         return reading, vectors, conductance
-    sets = Sets(reading.groups, together, conductance.shape[-2], reading.read_rows)
-    vectors, conductance = sets.join_vectors(vectors), sets.join_cells(conductance, reading.figures.idle_uS)
-    return as_sets(reading), vectors, conductance
+    sets = sets_of(reading, conductance.shape[-2])
+    return as_sets(reading), sets.join_vectors(vectors), sets.join_cells(conductance, reading.figures.idle_uS)
 
 
 def scale_sums(

@@ -16,6 +16,7 @@ from jax import Array
 
 from runtime.crossbar.chips import HeldByChips
 from runtime.crossbar.crossbar import Crossbar, Reading
+from runtime.crossbar.exact import decided
 from runtime.crossbar.pieces import PIECES_AT_ONCE, Held, bytes_of_mvm, cut_layer, read_piece
 from runtime.crossbar.xla import jit
 from runtime.network.network import Network
@@ -47,7 +48,7 @@ def samples_in_one_program(network: Network, crossbars: Mapping[str, Crossbar], 
             return 0
         sizes = [1] if crossbar.window is None else [size for size in made[2:] if isinstance(size, int)]
         devices = crossbar.chip.scheme.devices
-        most = MOST_BYTES // (chips * bytes_of_mvm(crossbar, devices, *weight.shape))
+        most = MOST_BYTES // (chips * bytes_of_mvm(crossbar.reading, devices, *weight.shape))
         cut = cut_layer(most, sizes, MOST_SAMPLES)
         samples = 0 if cut.strips > 1 else min(samples, cut.samples)
     return samples if samples >= least else 0
@@ -75,8 +76,9 @@ def outputs_in_one_program(
     """
     count = len(next(iter(feeds.values())))
     own = tuple((name, tuple(sorted(of_layer.own))) for name, of_layer in held.items())
-    arrays = {name: of_layer.held for name, of_layer in held.items()}
-    readings = {name: crossbars[name].reading for name in held}
+    found = {name: decided(crossbars[name].reading, of_layer.held.conductance) for name, of_layer in held.items()}
+    readings = {name: reading for name, (reading, _) in found.items()}
+    arrays = {name: of_layer.held._replace(conductance=found[name][1]) for name, of_layer in held.items()}
     numbers = {step.layer: np.int32(step.number) for step in steps_of(network)[0] if isinstance(step, LayerStep)}
     made: dict[str, list[np.ndarray]] = {name: [] for name in network.outputs}
     running: deque[dict[str, Array]] = deque()

@@ -119,7 +119,7 @@ def _case(system: System, state: State, step: LayerStep, x: Floats, key: Array |
 
 def _drawn(crossbar: Crossbar, inputs: Floats, weight: Floats, seed: int) -> Floats:
     """Vectors [MVMs, rows of all groups] on which scales are tried: so many that the read is bounded."""
-    mvm = bytes_of_mvm(crossbar, crossbar.chip.scheme.devices, *weight.shape)
+    mvm = bytes_of_mvm(crossbar.reading, crossbar.chip.scheme.devices, *weight.shape)
     most = int(np.clip(TRIED_BYTES // mvm, LEAST_VECTORS, MOST_VECTORS))
     return np.ascontiguousarray(sample_vectors(crossbar, inputs, most, np.random.default_rng(seed)).T)
 

@@ -29,9 +29,8 @@ from cimc.scheme import weighted_sum
 from cimc.units import count_scale, dac_gain, idle_target, levels_per_product
 from runtime.crossbar.cell_wires import as_read
 from runtime.crossbar.crossbar import Crossbar
-from runtime.crossbar.groups import Sets
+from runtime.crossbar.groups import Sets, as_sets
 from runtime.crossbar.pieces import Floats, Held
-from runtime.crossbar.product import as_sets
 from runtime.system.fit_scales import rows_of_channels
 
 MOST_MVMS, LEAST_MVMS = 256, 16  # of a layer; between them as many as take MOST_PRODUCTS
