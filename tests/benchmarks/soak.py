@@ -1,11 +1,12 @@
-"""Kill train, compile, export and report at random moments, on full disks too; nothing may be lost or half written.
+"""Kill train, compile, export, report, sweep at random moments, on full disks too: nothing lost, nothing half written.
 
-    python -m tests.benchmarks.soak [--kills 500] [--full 20] [--seed 0]
+    python -m tests.benchmarks.soak [--kills 500] [--full 20] [--seed 0] [--jobs sweep ...]
 
 Each attempt is a process of its own (one in seven starts an interpreter, others are forked when the libraries are
 imported), stopped by SIGKILL, SIGTERM or SIGINT after a random share of the processor time that the command takes, or
 just when its output is being written. Every few kills the command runs to its end (`train`
-with --resume), which must give the bytes of a run that nobody disturbed, and leave no other file. What counts as a
+with --resume), which must give the bytes of a run that nobody disturbed (`sweep`: the same rows, none of them computed
+twice), and leave no other file. What counts as a
 fault: an output that is neither the old one nor a new one that `cimc.verify` finds whole, one that is gone, a
 traceback, an internal error, exit 0 without a result, another exit than the signal's, and 60 s without an end. The
 full disks are file systems in memory of a few kB to a few hundred kB, which only root can mount.
@@ -34,6 +35,8 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
+from tests.benchmarks.soak_sweep import RESULTS, Rows, rows_of, without_times, wrong_rows
+
 ROOT = Path(__file__).parents[2]
 SECONDS = 60  # until a process must have ended, after a signal or with a full disk (times the processes beside it)
 KILLS_IN_A_ROW = 10
@@ -56,13 +59,17 @@ HANGS = 999  # in place of an exit status
 
 @dataclass(frozen=True)
 class Job:
-    """A command: its arguments by variant, the last being the name of its output. weight: its share of the kills."""
+    """A command: its arguments by variant, and the name of its output. weight: its share of the kills.
+
+    resumes: a run goes on where the last one ended. rows: the output is a sweep's folder, judged by its rows.
+    """
 
     name: str
     variants: tuple[tuple[str, ...], ...]
     output: str
     weight: int
     resumes: bool = False
+    rows: bool = False
 
 
 JOBS = (
@@ -81,7 +88,21 @@ JOBS = (
         4,
     ),
     Job("report", (("report", "trained.cim"), ("report", "base.cim")), "page.html", 5),
+    Job(
+        "sweep",
+        (
+            (
+                *("sweep", str(ROOT / "models" / "lenet1.onnx"), "--data", "data.npz"),
+                *("--vary", "adc.bits=6,8", "--vary", "cell.read_noise_uS=0,1", "--vary", "chip=brram-256x64"),
+            ),
+        ),
+        "sweep",
+        5,
+        resumes=True,
+        rows=True,
+    ),
 )
+FULL = ("No space left", "disk is full")  # the second is SQLite's
 
 
 @dataclass
@@ -112,8 +133,8 @@ class Ended:
 class Bench:
     """The files that the commands read, and what each writes undisturbed."""
 
-    def __init__(self, folder: Path):
-        self.folder, self.inputs = folder, folder / "inputs"
+    def __init__(self, folder: Path, jobs: Sequence[Job]):
+        self.folder, self.inputs, self.jobs = folder, folder / "inputs", jobs
         self.environment = {
             **os.environ,
             "PYTHONPATH": str(ROOT),
@@ -125,11 +146,12 @@ class Bench:
             place.mkdir()
         _write_inputs(self.inputs)
         self._run_first("compile", "net.onnx", "-o", str(self.inputs / "base.cim"))
-        train = next(job for job in JOBS if job.resumes).variants[0]
+        train = next(job for job in JOBS if job.name == "train").variants[0]
         self._run_first(*train, "-o", str(self.inputs / "trained.cim"))
         self.wanted: dict[tuple[str, int], str] = {}
+        self.rows: Rows = {}  # of the sweep
         self.processor: dict[str, float] = {}
-        for job in JOBS:
+        for job in jobs:
             for number, variant in enumerate(job.variants):
                 place = folder / "first" / job.output
                 place.parent.mkdir(exist_ok=True)
@@ -138,6 +160,8 @@ class Bench:
                 end = os.times()
                 self.processor[job.name] = end[2] + end[3] - start[2] - start[3]
                 self.wanted[job.name, number] = digest(place)
+                if job.rows:
+                    self.rows = rows_of(place)
                 shutil.rmtree(place.parent)
 
     def _run_first(self, *arguments: str) -> None:
@@ -255,14 +279,15 @@ def _write_inputs(folder: Path) -> None:
 
 
 def digest(place: Path) -> str:
-    """The digest of a file, or of all files of a folder; empty: nothing is there."""
+    """The digest of a file, or of all files of a folder, of a sweep's table its rows; empty: nothing is there."""
     if not place.exists():
         return ""
     files = sorted(place.rglob("*")) if place.is_dir() else [place]
     total = sha256()
     for path in files:
         if path.is_file():
-            total.update(path.name.encode() + path.read_bytes())
+            total.update(path.name.encode())
+            total.update(repr(without_times(rows_of(place))).encode() if path.name == RESULTS else path.read_bytes())
     return total.hexdigest()
 
 
@@ -291,7 +316,7 @@ def check(job: Job, place: Path, before: str, ended: Ended, sent: signal.Signals
     after = digest(place)
     if ended.status == 0 and not (after and after == wanted and ended.output):
         return "exit 0 without the result"
-    if ended.status == 1 and (ended.errors.count("error:") != 1 or "No space left" not in ended.errors):
+    if ended.status == 1 and (ended.errors.count("error:") != 1 or not any(word in ended.errors for word in FULL)):
         return f"exit 1: {ended.errors[-300:]!r}"
     if sent is not None and ended.status == -int(sent) and after == wanted and ended.output:
         return ""  # all was done, and Python about to end
@@ -300,7 +325,7 @@ def check(job: Job, place: Path, before: str, ended: Ended, sent: signal.Signals
         return f"exit {ended.status}: {ended.errors[-300:]!r}"
     if before and not after:
         return "the old output is gone"
-    if after and after not in (before, wanted):
+    if after and after not in (before, wanted) and not job.rows:
         return is_whole(place) if job.resumes else "neither the old output nor the new one"
     return ""
 
@@ -318,25 +343,24 @@ def leftovers(folder: Path, output: str) -> list[str]:
 def kill_often(bench: Bench, kills: int, random: Random, found: Found, folder: Path) -> None:
     """Kill the jobs so many times, each in rows that end with a run to the end."""
     while found.counts["kills"] < kills:
-        job = random.choices(JOBS, [job.weight for job in JOBS])[0]
+        job = random.choices(bench.jobs, [job.weight for job in bench.jobs])[0]
         place = folder / job.output
         if random.random() < 0.1:
             shutil.rmtree(bench.folder / "cache", ignore_errors=True)  # compiled anew, and killed meanwhile
-        for other in JOBS:
+        for other in bench.jobs:
             if other is not job or job.resumes or random.random() < 0.5:  # else what is there is the old output
                 _remove(folder / other.output)
         number = random.randrange(len(job.variants))
         arguments, wanted = (*job.variants[number], "-o", str(place)), bench.wanted[job.name, number]
         for _ in range(min(KILLS_IN_A_ROW, kills - found.counts["kills"])):
             sent, before = random.choice(SIGNALS), digest(place)
+            rows = rows_of(place) if job.rows else {}
             moment = -random.uniform(0, 0.02) if random.random() < 0.3 else _moment(bench, job, random)
-            start = time.monotonic()
             anew = random.random() < ANEW
             if anew and moment > 0:
                 moment += IMPORTS * random.random()
             ended = bench.run(arguments, (sent, moment, folder), anew=anew)
             found.counts["of them with an interpreter of its own"] += anew and ended.signalled
-            del start
             found.counts["kills" if ended.signalled else "ended before"] += 1
             found.counts[f"{job.name} {sent.name}"] += ended.signalled
             found.slowest = max(found.slowest, ended.seconds if ended.signalled else 0)
@@ -344,7 +368,11 @@ def kill_often(bench: Bench, kills: int, random: Random, found: Found, folder: P
             found.counts["of them before the command listened"] += (
                 _before_it_listened(ended, sent) and sent != SIGNALS[0]
             )
-            if wrong := check(job, place, before, ended, sent, wanted):
+            wrong = check(job, place, before, ended, sent, wanted)
+            if job.rows:
+                found.counts["sweep: of them with some rows, not all"] += 0 < len(rows_of(place)) < len(bench.rows)
+                wrong = wrong or wrong_rows(rows, place, bench.rows)
+            if wrong:
                 found.fault(f"{' '.join(arguments)}, {sent.name} at {moment:.3f} s: {wrong}")
         finish(bench, job, arguments, wanted, found, folder)
         print(f"{found.counts['kills']} kills, {len(found.faults)} faults, {job.name}", flush=True)
@@ -353,9 +381,12 @@ def kill_often(bench: Bench, kills: int, random: Random, found: Found, folder: P
 def finish(bench: Bench, job: Job, arguments: Sequence[str], wanted: str, found: Found, folder: Path) -> None:
     """Run a job to its end: the bytes of an undisturbed run, and nothing beside it."""
     place = folder / job.output
+    rows = rows_of(place) if job.rows else {}
     ended = bench.run(arguments)
     found.counts["runs to the end"] += 1
     wrong = check(job, place, "", ended, None, wanted)
+    if not wrong and job.rows:
+        wrong = wrong_rows(rows, place, bench.rows)
     if not wrong and ended.status:
         wrong = f"exit {ended.status}: {ended.errors[-300:]!r}"
     if not wrong and leftovers(folder, job.output):
@@ -394,8 +425,8 @@ def small_disk(folder: Path, kilobytes: int) -> Iterator[Path | None]:
 def fill_disks(bench: Bench, disks: int, random: Random, found: Found) -> None:
     """Run jobs on disks that are too small for the output, the compilation cache or temporary files."""
     for number in range(disks):
-        job = JOBS[number % len(JOBS)]
-        what = ("output", "output", "output", "cache", "temporary files")[number // len(JOBS) % 5]
+        job = bench.jobs[number % len(bench.jobs)]
+        what = ("output", "output", "output", "cache", "temporary files")[number // len(bench.jobs) % 5]
         wanted, variant = bench.wanted[job.name, 0], job.variants[0]
         with small_disk(bench.folder / "disk", size := random.choice((4, 8, 16, 32, 64, 128, 256))) as disk:
             if disk is None:
@@ -412,6 +443,8 @@ def fill_disks(bench: Bench, disks: int, random: Random, found: Found) -> None:
             found.counts["full disks"] += 1
             found.counts[f"full disk of the {what}: {'went on' if ended.status == 0 else 'refused in one line'}"] += 1
             wrong = check(job, place, "", ended, None, wanted)
+            if not wrong and job.rows:
+                wrong = wrong_rows({}, place, bench.rows)
             if not wrong and ended.status and what == "output" and leftovers(disk, job.output):
                 wrong = f"leaves {leftovers(disk, job.output)}"
             if wrong:
@@ -426,12 +459,14 @@ def main() -> None:
     parser.add_argument("--kills", type=int, default=500)
     parser.add_argument("--full", type=int, default=20, help="full disks")
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--jobs", nargs="+", choices=[job.name for job in JOBS], help="these alone")
     options = parser.parse_args()
     for name in IMPORTED:
         import_module(name)
     random, found, start = Random(options.seed), Found(), time.monotonic()
     with tempfile.TemporaryDirectory(prefix="cimc-soak-") as temporary:
-        bench = Bench(Path(temporary))
+        jobs = [job for job in JOBS if options.jobs is None or job.name in options.jobs]
+        bench = Bench(Path(temporary), jobs)
         print(f"ready after {time.monotonic() - start:.0f} s; processor time: {bench.processor}", flush=True)
         fill_disks(bench, options.full, random, found)
         folder = Path(temporary) / "work"
