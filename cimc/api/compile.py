@@ -13,7 +13,7 @@ import onnx_ir as ir
 from cimc.api.input_range import range_of
 from cimc.api.lay_out import lay_out, note_without_groups
 from cimc.api.progress import Note, unsaid
-from cimc.api.sources import chip_of
+from cimc.api.sources import chip_of, require_data
 from cimc.artifact import Artifact, write_artifact
 from cimc.by_layer import check_by_layer
 from cimc.chip import Chip
@@ -156,6 +156,8 @@ def compile(
         for read in (chip, device):
             if isinstance(read, Path) or (isinstance(read, str) and read.endswith(".toml")):
                 require_different(read, output)
+    if calibrate is not None:
+        require_data(calibrate, "calibrate")
     if input_range is not None and calibrate is not None:
         raise CimcError("--input-range and --calibrate both set the input range; leave one of them out")
     options = MappingOptions(

@@ -96,6 +96,8 @@ def deploy(
             f"compensate {'+'.join(chosen)} makes up for what time does; say when with at, such as --at 1h,1y"
         )
     require_data(data)
+    if calibrate is not None:
+        require_data(calibrate, "calibrate")
     if not isinstance(package, str | Path | Package):
         raise CimcError(f"a {type(package).__name__} was given for the package; give its folder, or what export gave")
     use_compilation_cache()

@@ -16,7 +16,7 @@ from cimc.api.checkpoint import calibration_samples
 from cimc.api.lay_out import note_without_groups
 from cimc.api.progress import Note, unsaid
 from cimc.api.remap import remap
-from cimc.api.sources import Source, artifact_of, chip_of
+from cimc.api.sources import Source, artifact_of, chip_of, require_data
 from cimc.api.system_of import state_of, system_of
 from cimc.artifact import Artifact
 from cimc.by_layer import check_by_layer
@@ -105,6 +105,8 @@ def export(
     groups = check_by_layer("groups_per_read", groups_per_read, 1)
     correction = check_choice(Correct, "correct", correct)
     chosen_placement = check_choice(DiePlacement, "placement", placement)
+    if data is not None:
+        require_data(data)
     use_compilation_cache()
     if output is not None:
         require_package_place(output)

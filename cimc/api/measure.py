@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from cimc.api.progress import Note, Progress, silent, unsaid
+from cimc.api.sources import require_data
 from cimc.dataset import Dataset
 from cimc.errors import CimcError
 from cimc.fault_map import map_files, read_measured
@@ -81,6 +82,7 @@ def measure(
     Raises:
         CimcError: the package, the data or a file do not fit, or a cell in use was not measured.
     """
+    require_data(data)
     seed = check_whole("seed", seed, 0)
     memory = None if memory is None else check_whole("memory", memory, 1)
     use_compilation_cache()

@@ -36,10 +36,11 @@ def artifact_of(source: Source) -> tuple[Artifact, str]:
     return artifact, artifact.model
 
 
-def require_data(data: object) -> None:
-    """Raises CimcError: it is no data set, such as its name."""
+def require_data(data: object, name: str = "the data") -> None:
+    """Raises CimcError, with what the argument is called: it is no data set, such as its name or a table."""
     if not isinstance(data, Dataset):
-        raise CimcError(f"a {type(data).__name__} was given for the data; give what cimc.load_data gives")
+        given = "nothing" if data is None else f"a {type(data).__name__}"
+        raise CimcError(f"{given} was given for {name}; give what cimc.load_data gives")
 
 
 def chip_of(

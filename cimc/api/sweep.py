@@ -11,6 +11,7 @@ import numpy as np
 
 from cimc.api.progress import Note, Progress, silent, unsaid
 from cimc.api.run_tasks import check_workers, run_tasks
+from cimc.api.sources import require_data
 from cimc.api.sweep_plan import SOURCE, Planned, Planner, read_source
 from cimc.api.sweep_point import Compilation, Outcome, Training, Work, compile_file, measure_point, train_file
 from cimc.api.sweep_search import search as search_points
@@ -68,6 +69,7 @@ def sweep(
     Raises:
         CimcError: fields, source or data do not fit, the folder holds another sweep, or no point could be computed.
     """
+    require_data(data)
     settings = {"do": do, "seeds": seeds, "random": random, "search": search, "objective": objective}
     spec = make_spec(vary, **settings, devices=devices)
     check_workers(workers, cluster)

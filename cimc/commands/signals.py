@@ -5,6 +5,7 @@ A thread waits for the signal, removes the files that are being written, and end
 checkpoint are whole: they were renamed when they were (`cimc.files`).
 """
 
+import atexit
 import os
 import signal
 import sys
@@ -25,6 +26,13 @@ def listen() -> None:
         if signal.getsignal(number) is not signal.SIG_IGN:
             signal.signal(number, lambda *_: None)
     threading.Thread(target=_end, args=(heard,), daemon=True).start()
+    atexit.register(_ignore)
+
+
+def _ignore() -> None:
+    """When all is done and Python ends: it gives signals back to the system first, which would change the status."""
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)
 
 
 def _end(heard: int) -> None:

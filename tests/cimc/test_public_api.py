@@ -446,6 +446,12 @@ def test_what_is_handed_in_is_checked_at_the_door(small: cimc.Dataset) -> None:
         (lambda: cimc.train("missing", wrong), "a str was given for the data; give what cimc.load_data gives"),
         (lambda: cimc.evaluate("missing", wrong), "a str was given for the data"),
         (lambda: cimc.deploy("missing", wrong), "a str was given for the data"),
+        (lambda: cimc.deploy("missing", small, calibrate=wrong), "a str was given for calibrate; give what cimc.load_"),
+        (lambda: cimc.sweep("missing", [small], vary={}), "a list was given for the data"),  # type: ignore[arg-type]
+        (lambda: cimc.sweep("missing", None, vary={}), "nothing was given for the data"),  # type: ignore[arg-type]
+        (lambda: cimc.measure("missing", "missing", data=wrong), "a str was given for the data"),
+        (lambda: cimc.export("missing", data=wrong), "a str was given for the data"),
+        (lambda: cimc.compile("missing", "ideal", calibrate=wrong), "a str was given for calibrate"),
         (lambda: cimc.train("missing", small, options=settings), "options is a dict; give cimc.TrainingOptions"),
         (lambda: cimc.deploy(number, small), "a int was given for the package; give its folder"),
         (lambda: cimc.weights(number), "a int was given for a .cim file; give its path"),

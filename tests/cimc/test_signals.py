@@ -67,6 +67,24 @@ print("a result")
 """
 
 
+def test_a_signal_while_python_ends_leaves_the_status() -> None:
+    code = _SWALLOWING.partition("from pathlib")[0] + _LAST
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "a result\n", "")
+
+
+# What is deleted when Python has given its signals back.
+_LAST = """
+import os, signal
+class Last:
+    def __del__(self, kill=os.kill, me=os.getpid(), both=(signal.SIGTERM, signal.SIGINT)):
+        for number in both:
+            kill(me, number)
+last = Last()
+print("a result", flush=True)
+"""
+
+
 def test_the_entry_point_listens_before_it_imports() -> None:
     code = "import sys, signal, cimc.__main__ as m; sys.argv = ['cimc', '--version']\n"
     code += (
