@@ -17,6 +17,7 @@ from cimc.sweep_values import canonical
 FORMAT = 1
 SPEC, RESULTS, FILES = "sweep.json", "results.sqlite", "files"
 DONE = "done"  # in SPEC
+LARGEST = 1e100  # of a figure: means, spreads and axes of larger ones are no numbers
 _TABLE = """
 CREATE TABLE IF NOT EXISTS points (
   number INTEGER PRIMARY KEY, key TEXT NOT NULL UNIQUE, fields TEXT NOT NULL, seed INTEGER NOT NULL,
@@ -105,13 +106,29 @@ def read_spec(folder: str | Path) -> dict[str, Any]:
         spec = json.loads((Path(folder) / SPEC).read_text(encoding="utf-8"))
         if spec["format"] != FORMAT:
             raise CimcError(f"{folder} has format {spec['format']}, this version reads {FORMAT}; sweep again")
+        _check_spec(spec)
     except OSError:
         raise CimcError(
             f"{folder} holds no sweep; make one with: cimc sweep SOURCE --vary FIELD=VALUES -o FOLDER"
         ) from None
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError, RecursionError):
         raise CimcError(f"{folder}/{SPEC} is damaged; sweep into another folder") from None
     return dict(spec)
+
+
+def _check_spec(spec: Mapping[str, Any]) -> None:
+    """Raises KeyError or ValueError where a value that is read has another type than `claimed` and others write."""
+    vary, objectives = spec["vary"], spec.get("objectives", [])
+    if not (
+        isinstance(spec["source"], str)
+        and isinstance(spec["points"], int)
+        and isinstance(spec.get(DONE, False), bool)
+        and isinstance(vary, dict)
+        and all(isinstance(values, str | list) for values in vary.values())
+        and isinstance(objectives, list)
+        and all(isinstance(one, str) for one in objectives)
+    ):
+        raise ValueError
 
 
 @contextlib.contextmanager
@@ -188,7 +205,7 @@ def _connected(path: Path) -> sqlite3.Connection:
         connection = sqlite3.connect(path, timeout=60)
         connection.executescript(_TABLE)
         return connection
-    except sqlite3.Error as error:
+    except (sqlite3.Error, UnicodeDecodeError) as error:
         raise CimcError(f"cannot open {path}: {error}; sweep into another folder") from None
 
 
@@ -197,9 +214,22 @@ def _rows(connection: sqlite3.Connection) -> list[Row]:
         found = connection.execute(
             "SELECT number, fields, seed, figures, error, seconds FROM points ORDER BY number"
         ).fetchall()
-        return [
-            Row(number, json.loads(fields), seed, json.loads(figures), error, seconds)
-            for number, fields, seed, figures, error, seconds in found
-        ]
-    except (sqlite3.Error, ValueError) as error:
+        return [_row(*cells) for cells in found]
+    except (sqlite3.Error, ValueError, TypeError, RecursionError) as error:
         raise CimcError(f"the sweep's {RESULTS} is damaged: {error}; sweep into another folder") from None
+
+
+def _row(number: Any, fields: Any, seed: Any, figures: Any, error: Any, seconds: Any) -> Row:
+    """A row from its cells. Raises ValueError or TypeError for what `Results.add` does not write."""
+    row = Row(number, json.loads(fields), seed, json.loads(figures), error, seconds)
+    if not (
+        isinstance(number, int)
+        and isinstance(seed, int)
+        and isinstance(seconds, int | float)
+        and isinstance(error, str | None)
+        and isinstance(row.fields, dict)
+        and isinstance(row.figures, dict)
+        and all(type(one) in (int, float) and abs(one) <= LARGEST for one in row.figures.values())
+    ):
+        raise ValueError(f"row {number} is none of a sweep")
+    return row

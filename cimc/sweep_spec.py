@@ -176,7 +176,10 @@ def make_spec(vary: Mapping[str, Any], **settings: Any) -> SweepSpec:
     checked |= {name: given[name] for name in ("random", "search") if name in given}
     if "objective" in given:
         written = given["objective"]
-        checked["objectives"] = tuple(map(parse_objective, [written] if isinstance(written, str) else written))
+        listed = written if isinstance(written, list | tuple) else [written]
+        if not listed:
+            raise CimcError("objective is an empty list; give such as accuracy:max, or leave it out")
+        checked["objectives"] = tuple(map(parse_objective, listed))
     for name, kind in (("do", Do), ("devices", Devices)):
         if name in given:
             checked[name] = check_choice(kind, name, given[name])
@@ -213,6 +216,8 @@ def read_toml(path: str | Path) -> dict[str, Any]:
     """
     try:
         tables = tomllib.loads(Path(path).read_text(encoding="utf-8"))
+        vary = tables.get("vary", {})
+        fields = dict(_dotted(vary)) if isinstance(vary, Mapping) else None
     except OSError as error:
         raise CimcError(f"cannot read {path}: {error.strerror or error}; check the path") from None
     except (ValueError, RecursionError) as error:
@@ -220,10 +225,9 @@ def read_toml(path: str | Path) -> dict[str, Any]:
     unknown = tables.keys() - {"vary", *SETTINGS}
     if unknown:
         raise CimcError(f"sweep file {path}: no key {min(unknown)!r}; it may have [vary], {', '.join(SETTINGS)}")
-    vary = tables.get("vary", {})
-    if not isinstance(vary, Mapping):
+    if fields is None:
         raise CimcError(f"sweep file {path}: vary is a table, [vary], of values by field")
-    return {**tables, "vary": dict(_dotted(vary))}
+    return {**tables, "vary": fields}
 
 
 def point_text(fields: Fields) -> str:

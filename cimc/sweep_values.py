@@ -127,7 +127,7 @@ def _distinct(field: str, values: tuple[Any, ...]) -> tuple[Any, ...]:
     try:
         plain = [_plain(value) for value in values]
         return tuple({canonical(_as_whole(value)): value for value in reversed(plain)}.values())[::-1]
-    except (TypeError, ValueError, OverflowError):
+    except (TypeError, ValueError, OverflowError, RecursionError):
         raise CimcError(f"{field} has a value that is no finite number, text, truth value or list of them") from None
 
 

@@ -96,7 +96,8 @@ def loops(trips: int, depth: int) -> onnx.ModelProto:
     return proto
 
 
-def _lstm(steps: int) -> onnx.ModelProto:
+def lstm(steps: int) -> onnx.ModelProto:
+    """An LSTM of so many steps."""
     node = helper.make_node("LSTM", ["x", "w", "r"], ["y"], hidden_size=4)
     constants = {"w": weights(1, 16, 2), "r": weights(1, 16, 4)}
     return network_proto([node], {"x": [steps, "N", 2]}, {"y": [steps, 1, "N", 4]}, constants)
@@ -116,7 +117,7 @@ def hostile_networks() -> dict[str, onnx.ModelProto]:
         "an Expand to 6 GB": _swelling(),
         "a loop of 10^9 trips": loops(10**9, 1),
         "four loops of 100 trips in each other": loops(100, 4),
-        "an LSTM of 2,000 steps": _lstm(2000),
+        "an LSTM of 2,000 steps": lstm(2000),
         "10,000 diamonds": _diamonds(10_000),
         "NaN among the weights": _product("fc", array=bad),
         "weights of 3e38": _product("fc", array=np.full((4, 3), 3e38, np.float32)),

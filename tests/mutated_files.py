@@ -1,4 +1,4 @@
-"""Seeded mutations of every other file that is read: chips, devices, packages, `.cim`, data, measurements, fault maps.
+"""Seeded mutations of every other file that is read: chips, devices, packages, `.cim`, data, measurements, sweeps.
 
 Values are changed where they stand in the structure, under digests made anew, so that most cases pass the first checks.
 """
@@ -7,10 +7,11 @@ import gzip
 import hashlib
 import io
 import json
-import tomllib
+from collections import deque
 from collections.abc import Callable
-from copy import deepcopy
+from contextlib import closing
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -27,23 +28,26 @@ from cimc.commands.mapping_table import figures
 from cimc.data.load import load
 from cimc.data.measured import read_measurements
 from cimc.device_file import device_names, device_text, parse_device
-from cimc.fault_map import read_fault_map
+from cimc.fault_map import read_fault_map, read_measured
 from cimc.mapping import Mapping
 from cimc.mapping_file import parse_mapping
 from cimc.package import SEAL, Package, read_package, write_package
 from cimc.program import LayerProgram, Program
 from cimc.report.package_page import package_report
 from cimc.report.page import report
-from cimc.toml_text import toml_text
+from cimc.report.sweep import sweep_report
+from cimc.sweep_result import read_sweep
+from cimc.sweep_results import Results, Row
+from cimc.sweep_spec import make_spec, read_toml
 from cimc.units import device_targets
 from passes.chip_network import chip_network
 from passes.mapper.map_network import map_network
 from passes.pipeline import lower
 from passes.read import read_network
-from tests.mutations import FLOATS, INTEGERS, STRINGS, changed_bytes, networks
+from tests.changed_values import NUMBERS, change_tree, changed_json, changed_table, changed_toml
+from tests.mutations import FLOATS, STRINGS, changed_bytes, networks
 from tests.sealing import members_of, redigested, sealed
 
-NUMBERS = (*INTEGERS, *FLOATS, 1e-12, 1e12, 1e-300, 1e308, 5e-324, 0.5, 1.5, 10**30)
 CHIP = "brram-256x64"
 
 
@@ -93,93 +97,10 @@ def make_good(folder: Path) -> Good:
     return Good(lowered, chip, mapping, (folder / "good.cim").read_bytes(), package, file.getvalue())
 
 
-def change_tree(tree: Any, random: Random) -> str:
-    """Change a value anywhere in nested lists and dictionaries; what was done."""
-    places = [place for place in _places(tree, "") if place[2] != "sha256"]
-    if not places:
-        return "nothing left"
-    leaves = [place for place in places if not isinstance(place[1][place[2]], dict | list)]
-    path, parent, key = random.choice(leaves if leaves and random.random() < 0.8 else places)
-    old, action = parent[key], random.random()
-    if action < 0.05:
-        del parent[key]
-        return f"deleted {path}"
-    if action < 0.15:
-        _, other, name = random.choice(places)
-        parent[key] = deepcopy(other[name])
-        return f"{path} as another value"
-    if action < 0.2 and isinstance(parent, list):
-        parent.extend([old] * random.choice((1, 3, 200)))
-        return f"more of {path}"
-    if action < 0.25 and isinstance(parent, dict):
-        parent[random.choice(STRINGS)] = old
-        return f"another name for {path}"
-    if action < 0.9 and isinstance(old, int) and not isinstance(old, bool):
-        parent[key] = random.choice((*INTEGERS, *range(9), old * 2, old * 3, old + 1, -old, old // 2))
-    elif action < 0.9 and isinstance(old, float):
-        parent[key] = random.choice((*NUMBERS, *(old * factor for factor in (-1.0, 2.0, 10.0, 1e3, 1e-3, 0.999))))
-    else:
-        parent[key] = random.choice((random.choice(NUMBERS), random.choice(STRINGS), [], {}, [1] * 5000, True))
-    return f"{path} = {str(parent[key])[:40]!r}"
-
-
-def _places(tree: Any, path: str) -> list[tuple[str, Any, Any]]:
-    """(path, what holds it, key or index) of every value."""
-    found: list[tuple[str, Any, Any]] = []
-    for key, value in tree.items() if isinstance(tree, dict) else enumerate(tree):
-        found.append((f"{path}/{key}", tree, key))
-        if isinstance(value, dict | list):
-            found += _places(value, f"{path}/{key}")
-    return found
-
-
-def _changed_json(content: bytes, random: Random) -> tuple[bytes, str]:
-    tree = json.loads(content)
-    what = "; ".join(change_tree(tree, random) for _ in range(random.choice((1, 1, 2, 5))))
-    return json.dumps(tree).encode(), what
-
-
-def _changed_toml(text: str, random: Random) -> tuple[str, str]:
-    if random.random() < 0.1:
-        data, what = changed_bytes(text.encode(), random)
-        return data.decode("utf-8", "replace"), what
-    tree = tomllib.loads(text)
-    what = "; ".join(change_tree(tree, random) for _ in range(random.choice((1, 1, 1, 2, 5))))
-    return toml_text(_without_none(tree)), what
-
-
-def _without_none(tree: Any) -> Any:
-    if isinstance(tree, dict):
-        return {key: _without_none(value) for key, value in tree.items() if value is not None}
-    if isinstance(tree, list):  # TOML has tables in lists too, which no file of ours does
-        return [str(value) if isinstance(value, dict) else _without_none(value) for value in tree if value is not None]
-    return tree
-
-
-def _changed_table(text: str, random: Random) -> tuple[bytes, str]:
-    """A CSV file with other cells or lines."""
-    if random.random() < 0.2:
-        return changed_bytes(text.encode(), random)
-    rows, done = [line.split(",") for line in text.splitlines()], []
-    for _ in range(random.choice((1, 1, 2, 5))):
-        row = random.randrange(len(rows) - 1) if random.random() < 0.9 else 0
-        column, action = random.randrange(len(rows[row]) or 1), random.random()
-        if action < 0.1:
-            del rows[row]
-        elif action < 0.2:
-            rows.insert(random.randrange(len(rows)), list(rows[row]))
-        elif action < 0.3:
-            rows = [line[:column] + line[column + 1 :] for line in rows]
-        elif rows[row]:
-            rows[row][column % len(rows[row])] = str(random.choice((*NUMBERS, *STRINGS, *range(6)))).replace("\n", " ")
-        done.append(f"{row}, {column}, {action:.2f}")
-    return "\n".join(map(",".join, rows)).encode("utf-8", "replace"), "; ".join(done)
-
-
 def _chip(random: Random, folder: Path, good: Good) -> Case:
     """A chip, with a network mapped on it, and the mapping read again."""
     name = random.choice(chip_names())
-    text, what = _changed_toml(chip_text(name), random)
+    text, what = changed_toml(chip_text(name), random)
 
     def use() -> None:
         mapping = map_network(good.lowered, parse_chip(text, "chip.toml"))
@@ -190,7 +111,7 @@ def _chip(random: Random, folder: Path, good: Good) -> Case:
 
 def _device(random: Random, folder: Path, good: Good) -> Case:
     name = random.choice(device_names())
-    text, what = _changed_toml(device_text(name), random)
+    text, what = changed_toml(device_text(name), random)
     return f"{name}: {what}", lambda: parse_device(text, "device.toml")
 
 
@@ -198,7 +119,7 @@ def _artifact(random: Random, folder: Path, good: Good) -> Case:
     """A `.cim` file, what `inspect` says of it, and its page."""
     members, path = members_of(good.artifact), folder / "changed.cim"
     name = random.choice([name for name in sorted(members) if name.endswith(".json") or random.random() < 0.3])
-    data, what = (_changed_json if name.endswith(".json") else changed_bytes)(members[name], random)
+    data, what = (changed_json if name.endswith(".json") else changed_bytes)(members[name], random)
     changed = {**members, name: data} if name == "manifest.json" else redigested(good.artifact, name, data)
     path.write_bytes(sealed(changed))
 
@@ -215,10 +136,10 @@ def _package(random: Random, folder: Path, good: Good) -> Case:
     files = dict(good.package)
     name = random.choice([name for name in sorted(files) if name.endswith((".json", ".toml")) or random.random() < 0.5])
     if name.endswith(".toml"):
-        text, what = _changed_toml(files[name].decode(), random)
+        text, what = changed_toml(files[name].decode(), random)
         files[name] = text.encode("utf-8", "replace")
     else:
-        files[name], what = (_changed_json if name.endswith(".json") else changed_bytes)(files[name], random)
+        files[name], what = (changed_json if name.endswith(".json") else changed_bytes)(files[name], random)
     if name not in ("manifest.json", SEAL):
         manifest = json.loads(files["manifest.json"])
         manifest["sha256"][name] = hashlib.sha256(files[name]).hexdigest()
@@ -266,12 +187,16 @@ def _arrays(random: Random, folder: Path, good: Good) -> Case:
     return "; ".join(done), lambda: load(str(path))
 
 
-def _idx(random: Random, folder: Path, good: Good) -> Case:
-    """The four files of MNIST, one of them changed."""
+def idx_files() -> dict[str, bytes]:
+    """The four files of MNIST, with four images of 5 x 5."""
     images = bytes((0, 0, 8, 3, 0, 0, 0, 4, 0, 0, 0, 5, 0, 0, 0, 5)) + bytes(100)
     labels = bytes((0, 0, 8, 1, 0, 0, 0, 4, 1, 2, 3, 4))
     files = {f"{part}-images-idx3-ubyte": images for part in ("train", "t10k")}
-    files |= {f"{part}-labels-idx1-ubyte": labels for part in ("train", "t10k")}
+    return files | {f"{part}-labels-idx1-ubyte": labels for part in ("train", "t10k")}
+
+
+def _idx(random: Random, folder: Path, good: Good) -> Case:
+    files = idx_files()
     name = random.choice(sorted(files))
     zipped = random.random() < 0.3
     content, what = changed_bytes(gzip.compress(files[name]) if zipped else files[name], random)
@@ -286,34 +211,40 @@ def _idx(random: Random, folder: Path, good: Good) -> Case:
     return f"{name}: {what}", lambda: load("mnist", place)
 
 
+def measurement_texts() -> tuple[str, str]:
+    """Pulse trains and retention, as `devices fit` reads them."""
+    trains = ["device,pulse,direction,conductance_uS"]
+    for device in range(2):
+        trains += [f"d{device},{n},{'up' if n <= 25 else 'down'},{10 + 25 - abs(25 - n)}" for n in range(51)]
+    kept = ["device,time_s,current_uA", *(f"d{device},{10**n},{5 - n * 0.1}" for device in range(3) for n in range(5))]
+    return "\n".join(trains), "\n".join(kept)
+
+
 def _measurements(random: Random, folder: Path, good: Good) -> Case:
-    """Pulse trains or retention, as `devices fit` reads them."""
-    if random.random() < 0.7:
-        lines = ["device,pulse,direction,conductance_uS"]
-        for device in range(2):
-            lines += [f"d{device},{n},{'up' if n <= 25 else 'down'},{10 + 25 - abs(25 - n)}" for n in range(51)]
-    else:
-        lines = ["device,time_s,current_uA"]
-        lines += [f"d{device},{10**n},{5 - n * 0.1}" for device in range(3) for n in range(5)]
-    content, what = _changed_table("\n".join(lines), random)
+    content, what = changed_table(measurement_texts()[random.random() >= 0.7], random)
     path = folder / "measured.csv"
     path.write_bytes(content)
     return what, lambda: read_measurements(path, random.choice((0.2, None)))
 
 
-def _fault_map(random: Random, folder: Path, good: Good) -> Case:
-    """Stuck cells in a CSV or an NPZ."""
+def fault_map_texts() -> tuple[str, str]:
+    """Stuck cells by kind, and cells with their conductance."""
+    kinds = ["array,row,column,kind", *(f"0,{n},{2 * n},stuck-{('low', 'high')[n % 2]}" for n in range(8))]
+    values = ["array,row,column,conductance_uS", *(f"0,{n},{2 * n},{n}.5" for n in range(8))]
+    return "\n".join(kinds), "\n".join(values)
+
+
+def _cells(random: Random, folder: Path) -> tuple[Path, str]:
+    """Values of cells in a CSV or an NPZ."""
     if random.random() < 0.5:
-        lines = ["array,row,column,kind", *(f"0,{n},{2 * n},stuck-{('low', 'high')[n % 2]}" for n in range(8))]
-        if random.random() < 0.5:
-            lines = ["array,row,column,conductance_uS", *(f"0,{n},{2 * n},{n}.5" for n in range(8))]
-        content, what = _changed_table("\n".join(lines), random)
+        content, what = changed_table(fault_map_texts()[random.random() < 0.5], random)
         path = folder / "map.csv"
     else:
         file = io.BytesIO()
         index = np.arange(6, dtype=random.choice((np.int64, np.float32, np.uint8, np.complex64)))
         values = np.full(6, random.choice(NUMBERS), np.float64)
-        whole = {"stuck_uS": np.full((random.choice((1, 2, 9)), 256, random.choice((64, 128, 3))), values[0])}
+        shape = (random.choice((1, 2, 9)), 256, random.choice((64, 128, 3)))
+        whole = {random.choice(("stuck_uS", "conductance_uS")): np.full(shape, values[0])}
         listed = {"array": index * 0, "row": index, "column": index, "conductance_uS": values}
         np.savez_compressed(file, **random.choice((whole, listed)))
         content, what = file.getvalue(), f"{index.dtype}, {values[0]}"
@@ -321,7 +252,77 @@ def _fault_map(random: Random, folder: Path, good: Good) -> Case:
             content, what = changed_bytes(content, random)
         path = folder / "map.npz"
     path.write_bytes(content)
+    return path, what
+
+
+def _fault_map(random: Random, folder: Path, good: Good) -> Case:
+    path, what = _cells(random, folder)
     return what, lambda: read_fault_map(path, good.mapping, chip=good.chip)
+
+
+def _measured(random: Random, folder: Path, good: Good) -> Case:
+    """Conductances read back from a chip, as `cimc measure` reads them."""
+    path, what = _cells(random, folder)
+    return what, lambda: read_measured(path, good.mapping, chip=good.chip, arrays=good.mapping.arrays)
+
+
+SWEEP = """seeds = 3
+objective = ["accuracy:max", "energy:min"]
+devices = "auto"
+do = "eval"
+random = 4
+
+[vary]
+"adc.bits" = "6:9"
+cell.read_noise_uS = [0.4, 0.8, 1.6]
+train.lr = "1e-3:1e-2:log"
+chip = "isaac,puma"
+seed = "0:2"
+"""
+
+
+def _sweep_file(random: Random, folder: Path, good: Good) -> Case:
+    """A sweep file, and the points of its specification."""
+    text, what = changed_toml(SWEEP.replace("seeds = 3\n", ""), random)
+    path = folder / "sweep.toml"
+    path.write_text(text, encoding="utf-8", errors="replace")
+    return what, lambda: read_sweep_file(path)
+
+
+def read_sweep_file(path: Path) -> None:
+    """Read a sweep file as `cimc sweep` does, and list its first points."""
+    settings = read_toml(path)
+    deque(islice(make_spec(settings.pop("vary", {}), **settings).points(), 20))
+
+
+def _sweep_folder(random: Random, folder: Path, good: Good) -> Case:
+    """A folder of results: what was asked for, or figures and fields of a row are others."""
+    place = folder / "sweep"
+    place.mkdir(exist_ok=True)
+    spec: dict[str, Any] = {"format": 1, "source": "net", "vary": {"adc.bits": [6, 7], "cell.read_noise_uS": "0:2"}}
+    spec |= {"seeds": [0], "objectives": ["accuracy:max", "energy_mj:min"], "do": "eval", "points": 3, "done": False}
+    rows: list[Any] = [
+        [{"adc.bits": 6, "cell.read_noise_uS": n}, {"accuracy": 0.5, "energy_mj": 0.1}] for n in range(3)
+    ]
+    what = change_tree(random.choice((spec, rows)), random)
+    (place / "sweep.json").write_text(json.dumps(spec), encoding="utf-8", errors="replace")
+    (place / "results.sqlite").unlink(missing_ok=True)
+    with closing(Results(place)) as results:
+        for number, row in enumerate(rows):
+            fields, figures_of = row if isinstance(row, list) and len(row) == 2 else (row, {})
+            results.add(
+                Row(number, {"n": number, **fields} if isinstance(fields, dict) else fields, 0, figures_of, None, 1.0)
+            )
+    if random.random() < 0.3:
+        content, what = changed_bytes((place / "results.sqlite").read_bytes(), random)
+        (place / "results.sqlite").write_bytes(content)
+
+    def use() -> None:
+        found = read_sweep(place)
+        assert len(found.groups) <= len(rows)
+        sweep_report(place)
+
+    return what, use
 
 
 KINDS: dict[str, Callable[[Random, Path, Good], Case]] = {
@@ -333,6 +334,9 @@ KINDS: dict[str, Callable[[Random, Path, Good], Case]] = {
     "idx": _idx,
     "measurements": _measurements,
     "fault map": _fault_map,
+    "measured": _measured,
+    "sweep file": _sweep_file,
+    "sweep folder": _sweep_folder,
 }
 
 

@@ -9,6 +9,7 @@ import tracemalloc
 import zipfile
 from itertools import pairwise
 from pathlib import Path
+from random import Random
 
 import numpy as np
 import onnx
@@ -21,7 +22,7 @@ from cimc.device_file import device_text, parse_device
 from cimc.errors import CimcError
 from cimc.package import SEAL, read_package
 from tests.benchmarks.fuzz import CHIP, LENET1, fuzz
-from tests.mutated_files import make_good, mutated_file
+from tests.mutated_files import KINDS, make_good
 from tests.mutations import networks
 from tests.networks import network_proto, weights
 from tests.sealing import members_of, redigested, sealed
@@ -249,7 +250,7 @@ def test_mutated_files_of_every_other_kind_too() -> None:
 def test_what_fuzzing_found_is_refused_and_a_package_reads_no_file_outside_its_folder(tmp_path: Path) -> None:
     good = make_good(tmp_path)
     for seed in (16355,):  # a network that can be read and not be written
-        _, use = mutated_file(seed, tmp_path / "changed", good)
+        _, use = KINDS["package"](Random(seed), tmp_path / "changed", good)
         with pytest.raises(CimcError, match="holds a network that is damaged"):
             use()
     for name in ("/dev/zero", "../net.onnx", "program"):

@@ -1,6 +1,8 @@
 """Networks that would take a lifetime or a memory, or compute no numbers: refused in one line, before work is done."""
 
 import time
+import warnings
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +15,7 @@ from cimc.api.compile import compile_model
 from cimc.artifact import read_artifact
 from cimc.commands.main import app
 from cimc.errors import CimcError
-from tests.hostile import calls, loops
+from tests.hostile import calls, loops, lstm
 from tests.networks import network_proto, weights
 
 CHIP = "brram-256x64"
@@ -44,6 +46,35 @@ def test_functions_that_call_themselves(levels: list[list[str]], tmp_path: Path)
 def test_functions_that_expand_a_little_compile(tmp_path: Path) -> None:
     onnx.save(calls([["f1"] * 8, ["f2"] * 8, ["Relu"]]), tmp_path / "net.onnx")
     assert len(compile_model(tmp_path / "net.onnx", CHIP).artifact.mapping.layers) == 1
+
+
+def test_the_most_nodes_may_be_set(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    proto = calls([["f1"] * 8, ["f2"] * 8, ["Relu"]])
+    monkeypatch.setenv("CIMC_MAX_NODES", "50")
+    assert "set CIMC_MAX_NODES=650 to try" in _refusal(proto, tmp_path)
+    monkeypatch.setenv("CIMC_MAX_NODES", "650")
+    assert len(compile_model(tmp_path / "net.onnx", CHIP).artifact.mapping.layers) == 1
+
+
+def test_a_recurrent_layer_of_thousands_of_steps_is_one_loop(tmp_path: Path) -> None:
+    onnx.save(lstm(2000), tmp_path / "net.onnx")
+    start = time.process_time()
+    mapping = compile_model(tmp_path / "net.onnx", CHIP, verify=False).artifact.mapping
+    assert time.process_time() - start < SECONDS
+    assert [layer.positions for layer in mapping.layers] == [2000, 1999]
+
+
+@pytest.mark.parametrize("count", [12, 200])
+def test_diamonds_compile_or_the_node_whose_values_overflow_is_named(count: int, tmp_path: Path) -> None:
+    names = ["h", *(f"d{n}" for n in range(count - 1)), "y"]
+    nodes = [helper.make_node("MatMul", ["x", "w"], ["h"], name="fc")]
+    nodes += [helper.make_node("Add", [a, a], [b], name=f"twice {b}") for a, b in pairwise(names)]
+    proto = network_proto(nodes, {"x": ["N", 4]}, {"y": ["N", 3]}, {"w": weights(4, 3)})
+    if count == 200:
+        assert "Add 'twice d" in _refusal(proto, tmp_path)
+    else:
+        onnx.save(proto, tmp_path / "net.onnx")
+        compile_model(tmp_path / "net.onnx", CHIP)
 
 
 def test_a_value_as_large_as_a_memory_that_nothing_declares(tmp_path: Path) -> None:
@@ -97,7 +128,9 @@ def test_weights_of_almost_nothing_are_nothing(tmp_path: Path) -> None:
     array[:, 1] = 1e-44
     node = helper.make_node("MatMul", ["x", "w"], ["y"], name="fc")
     onnx.save(network_proto([node], {"x": ["N", 4]}, {"y": ["N", 3]}, {"w": array}), tmp_path / "net.onnx")
-    compile_model(tmp_path / "net.onnx", CHIP, output=tmp_path / "net.cim")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        compile_model(tmp_path / "net.onnx", CHIP, output=tmp_path / "net.cim")
     network = read_artifact(tmp_path / "net.cim").network
     held = [value.const_value.numpy() for value in network.graph.initializers.values() if value.const_value is not None]
     (weight,) = [one for one in held if one.shape == (4, 3)]

@@ -1,7 +1,6 @@
 """What a worker does for a sweep: train a file, measure a point. Everything random follows from the point's seed."""
 
 import json
-import math
 import os
 import tempfile
 import time
@@ -29,6 +28,7 @@ from cimc.dataset import Dataset
 from cimc.errors import CimcError
 from cimc.mapping import Mapping as Layout
 from cimc.package import Package
+from cimc.sweep_results import LARGEST
 from cimc.sweep_spec import Do
 from cimc.sweep_values import canonical
 from runtime.crossbar.keys import new_key
@@ -142,8 +142,8 @@ def measure_point(work: Work, point: Point) -> Outcome:
     def act() -> Outcome:
         figures = _deployed(work, point) if point.do is Do.deploy else _evaluated(work, point)
         for name, value in figures.items():
-            if not math.isfinite(value):  # neither JSON nor means over seeds take it
-                raise CimcError(f"{name} is {value}, no finite number")
+            if not abs(value) <= LARGEST:  # neither JSON nor means over seeds take it
+                raise CimcError(f"{name} is {value}, no finite number up to {LARGEST:g}")
         return Outcome(figures)
 
     return _told(act)

@@ -41,7 +41,7 @@ ROOT = Path(__file__).parents[2]
 SECONDS = 60  # until a process must have ended, after a signal or with a full disk (times the processes beside it)
 KILLS_IN_A_ROW = 10
 SIGNALS = (signal.SIGKILL, signal.SIGTERM, signal.SIGINT)
-PART = ".cimc-part"
+BEING_WRITTEN = (".cimc-part", "-journal")  # the second is SQLite's
 ANEW = 0.15  # share of the attempts with an interpreter of its own; others fork one that has imported the libraries
 IMPORTS = 1.5  # seconds of processor time
 # What commands import, but for what starts threads, which do not survive a fork.
@@ -92,7 +92,7 @@ JOBS = (
         "sweep",
         (
             (
-                *("sweep", str(ROOT / "models" / "lenet1.onnx"), "--data", "data.npz"),
+                *("sweep", "net.onnx", "--data", "data.npz"),
                 *("--vary", "adc.bits=6,8", "--vary", "cell.read_noise_uS=0,1", "--vary", "chip=brram-256x64"),
             ),
         ),
@@ -244,10 +244,10 @@ def _status(process: int, seconds: float) -> int:
 
 def _wait_for(process: int, seconds: float, folder: Path) -> bool:
     """Wait until a process has used so much processor time, or begins to write; whether it still runs."""
-    before = _names(folder)
+    before = _files(folder)
     while not _ended(process):
         if seconds < 0:
-            if any(name.endswith(PART) for name in _names(folder) - before):
+            if any(name.endswith(BEING_WRITTEN) for name in _files(folder) - before):
                 time.sleep(-seconds)
                 return not _ended(process)
         else:
@@ -261,6 +261,11 @@ def _wait_for(process: int, seconds: float, folder: Path) -> bool:
 
 def _names(folder: Path) -> set[str]:
     return {path.name for path in folder.iterdir()}
+
+
+def _files(folder: Path) -> set[str]:
+    """The paths of all files and folders below one, also while they come and go."""
+    return {f"{top}/{name}" for top, folders, files in os.walk(folder) for name in (*folders, *files)}
 
 
 def _write_inputs(folder: Path) -> None:
@@ -355,6 +360,9 @@ def kill_often(bench: Bench, kills: int, random: Random, found: Found, folder: P
         for _ in range(min(KILLS_IN_A_ROW, kills - found.counts["kills"])):
             sent, before = random.choice(SIGNALS), digest(place)
             rows = rows_of(place) if job.rows else {}
+            if rows and len(rows) == len(bench.rows):  # nothing is left to be computed
+                _remove(place)
+                rows, before = {}, ""
             moment = -random.uniform(0, 0.02) if random.random() < 0.3 else _moment(bench, job, random)
             anew = random.random() < ANEW
             if anew and moment > 0:

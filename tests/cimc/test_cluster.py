@@ -5,6 +5,7 @@ import pickle
 import signal
 import sys
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -83,6 +84,30 @@ def test_dies_on_workers_are_those_of_one_process(
         assert summary(found) == summary(alone), where
         np.testing.assert_equal(rows_of_chips(found), rows_of_chips(alone), where)
     assert said[-1] == (DIES * IMAGES, DIES * IMAGES)
+
+
+class Heavy:
+    """What is shared; the first worker that takes it apart dies of it, in the middle of the sending."""
+
+    def __init__(self, mark: Path) -> None:
+        self.mark = mark
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__ |= state
+        with suppress(FileNotFoundError):
+            self.mark.unlink()  # of two workers one alone finds it
+            os.kill(os.getpid(), signal.SIGKILL)
+
+
+def number_of(shared: Heavy, task: int) -> int:
+    return task
+
+
+def test_a_worker_that_dies_while_data_are_sent_to_it_loses_nothing(cluster: Any, tmp_path: Path) -> None:
+    (tmp_path / "mark").write_text("")
+    found = run_tasks(number_of, [5, 6, 7], shared=Heavy(tmp_path / "mark"), cluster=cluster.scheduler_address)
+    assert dict(found) == {0: 5, 1: 6, 2: 7}
+    assert not (tmp_path / "mark").exists(), "no worker died"
 
 
 def test_a_worker_with_other_versions_is_named(cluster: Any, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -277,10 +277,11 @@ def test_errors_that_may_pass_are_computed_again(
 def test_a_figure_that_is_no_number_is_an_error_of_its_point(
     trained: Path, data: cimc.Dataset, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    energies = iter([math.nan, 1.0])
+    energies = iter([math.nan, 1.0, 1e200])
     monkeypatch.setattr(sweep_point, "costs", lambda mapping: {"energy_mj": next(energies)})
-    result = cimc.sweep(trained, data, vary={NOISE: [0.5, 2.0]})
-    assert [row.error for row in result.rows] == ["energy_mj is nan, no finite number", None]
+    result = cimc.sweep(trained, data, vary={NOISE: [0.5, 1.0, 2.0]})
+    said = "energy_mj is {}, no finite number up to 1e+100".format
+    assert [row.error for row in result.rows] == [said("nan"), None, said("1e+200")]
 
 
 def test_a_search_that_asks_for_points_again_comes_to_its_end(

@@ -1,7 +1,10 @@
 """Fields and values of a sweep: ranges, lists, intervals, TOML; every mistake is one line. And the Pareto front."""
 
+import json
+import sqlite3
 from fractions import Fraction
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -10,6 +13,8 @@ from hypothesis import strategies as st
 
 from cimc.errors import CimcError
 from cimc.pareto import pareto_front
+from cimc.sweep_result import read_sweep
+from cimc.sweep_results import Results
 from cimc.sweep_spec import make_spec, parse_objective, parse_vary, read_toml
 from cimc.sweep_values import Interval, parse_values
 
@@ -90,6 +95,8 @@ def test_a_wrong_field_or_value_is_told_in_one_line(vary: list[str], message: st
         ({"objective": "accuracy"}, "is not FIGURE:max"),
         ({"objective": ["energy:min", "energy:max"]}, "twice"),
         ({"objective": ["energy:min", "energy:max"], "search": 3}, "twice"),
+        ({"objective": 5}, "objective 5 is not FIGURE:max"),
+        ({"objective": []}, "objective is an empty list"),
         ({"seeds": 0}, "seeds is 0"),
         ({"seeds": 2}, "leave one of them out"),
         ({"worker": 2}, "no 'worker'"),
@@ -120,7 +127,12 @@ def test_a_sweep_file_gives_what_options_give(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("text", "message"),
-    [("vary = 3", "vary is a table"), ("[vary", "not valid TOML"), ("[fields]\na = 1", "no key 'fields'")],
+    [
+        ("vary = 3", "vary is a table"),
+        ("[vary", "not valid TOML"),
+        (f"[vary{'.a' * 5000}]\nb = 1", "not valid TOML"),
+        ("[fields]\na = 1", "no key 'fields'"),
+    ],
 )
 def test_a_wrong_sweep_file_is_told_in_one_line(text: str, message: str, tmp_path: Path) -> None:
     (tmp_path / "sweep.toml").write_text(text)
@@ -171,3 +183,36 @@ def test_seeds_count_among_the_most_points(chosen: dict[str, int]) -> None:
 def test_one_number_is_one_value_however_it_is_written() -> None:
     assert repr(parse_values("x", "1,1.0,2.0")) == "(1, 2.0)"
     assert str(parse_values("x", "0.12345678:0.2")) == "0.12345678:0.2"
+
+
+SPEC: dict[str, Any] = {"format": 1, "source": "net", "vary": {"adc.bits": [6, 7]}, "points": 1, "objectives": []}
+CELLS: dict[str, Any] = {
+    "number": 0,
+    "key": "",
+    "fields": "{}",
+    "seed": 0,
+    "figures": "{}",
+    "error": None,
+    "seconds": 1.0,
+}
+
+
+@pytest.mark.parametrize(
+    ("spec", "cells"),
+    [
+        *(({name: wrong}, {}) for name, wrong in (("source", 1), ("points", "x"), ("vary", []), ("objectives", [1]))),
+        ({"vary": {"adc.bits": True}}, {}),
+        ({"done": 1}, {}),
+        *(({}, {"fields": wrong}) for wrong in ("[]", "1", "{", "[" * 100_000, b"\xff")),
+        *(({}, {"figures": f'{{"accuracy": {wrong}}}'}) for wrong in ("NaN", "1e300", "true", '"1"', "[1]", "{}")),
+        ({}, {"seed": "x"}),
+        ({}, {"error": b"\xff"}),
+    ],
+)
+def test_a_damaged_folder_is_told_in_one_line(spec: dict[str, Any], cells: dict[str, Any], tmp_path: Path) -> None:
+    (tmp_path / "sweep.json").write_text(json.dumps(SPEC | spec))
+    Results(tmp_path).close()
+    with sqlite3.connect(tmp_path / "results.sqlite") as connection:
+        connection.execute("INSERT INTO points VALUES (?, ?, ?, ?, ?, ?, ?)", tuple((CELLS | cells).values()))
+    with pytest.raises(CimcError, match="damaged"):
+        read_sweep(tmp_path)
