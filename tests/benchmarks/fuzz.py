@@ -3,10 +3,10 @@
     python -m tests.benchmarks.fuzz [--files] [--cases 20000] [--first 0] [--workers 2]
 
 A worker process takes one seeded case after another: networks are compiled (read, lower, map, verify, write, read
-again); with --files it is the other files (chips, devices, packages, `.cim`, NPZ, IDX, measurements, fault maps). What
-counts as a fault: another exception than CimcError, a message of several lines, the death of the process, more than
-60 s, memory that grows by more than 1 GB (for --files), and a file opened outside the folder of the model (there lies a
-pipe, on which whoever opens it waits for ever).
+again); with --files it is the other files (chips, devices, packages, `.cim`, NPZ, IDX, measurements, fault maps,
+sweeps). What counts as a fault: another exception than CimcError, a message of several lines, the death of the process,
+more than 60 s, memory that grows by more than 1 GB (for --files), and a file opened outside the folder of the model
+(there lies a pipe, on which whoever opens it waits for ever).
 """
 
 import argparse

@@ -85,16 +85,18 @@ def readers(folder: Path, good: "Good") -> dict[str, Callable[[], Reader]]:
         read_artifact(folder / "changed.cim")
 
     def package(name: str, data: bytes) -> None:
-        files = {**good.package, name: data}
+        files = {"manifest.json": good.package["manifest.json"], name: data}
         if name != "manifest.json":
             manifest = json.loads(files["manifest.json"])
             manifest["sha256"][name] = hashlib.sha256(data).hexdigest()
             files["manifest.json"] = json.dumps(manifest).encode()
         files[SEAL] = f"{hashlib.sha256(files['manifest.json']).hexdigest()}  manifest.json\n".encode()
         for file, content in files.items():
-            (folder / "changed" / file).parent.mkdir(parents=True, exist_ok=True)
-            (folder / "changed" / file).write_bytes(content)
-        read_package(folder / "changed")
+            (folder / "package" / file).write_bytes(content)  # where `make_good` has written it
+        try:
+            read_package(folder / "package")
+        finally:
+            (folder / "package" / name).write_bytes(good.package[name])
 
     arrays = members_of(good.data)
 

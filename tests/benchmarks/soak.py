@@ -4,12 +4,11 @@
 
 Each attempt is a process of its own (one in seven starts an interpreter, others are forked when the libraries are
 imported), stopped by SIGKILL, SIGTERM or SIGINT after a random share of the processor time that the command takes, or
-just when its output is being written. Every few kills the command runs to its end (`train`
-with --resume), which must give the bytes of a run that nobody disturbed (`sweep`: the same rows, none of them computed
-twice), and leave no other file. What counts as a
-fault: an output that is neither the old one nor a new one that `cimc.verify` finds whole, one that is gone, a
-traceback, an internal error, exit 0 without a result, another exit than the signal's, and 60 s without an end. The
-full disks are file systems in memory of a few kB to a few hundred kB, which only root can mount.
+just when its output is being written. Every few kills the command runs to its end (`train` with --resume), which must
+give the bytes of a run that nobody disturbed (`sweep`: the same rows, none of them computed twice), and leave no other
+file. What counts as a fault: an output that is neither the old one nor a new one that `cimc.verify` finds whole, one
+that is gone, a traceback, an internal error, exit 0 without a result, another exit than the signal's, and 60 s without
+an end. The full disks are file systems in memory of a few kB to a few hundred kB, which only root can mount.
 """
 
 import argparse
