@@ -97,6 +97,11 @@ def remove_temporaries() -> None:
         _remove(temporary)
 
 
+def is_temporary(path: Path) -> bool:
+    """Whether a file or folder is being written, or was when its process was killed."""
+    return path.name.endswith(_SUFFIX)
+
+
 def _made_file(prefix: str, folder: Path) -> Path:
     handle, name = tempfile.mkstemp(prefix=prefix, suffix=_SUFFIX, dir=folder)
     os.close(handle)

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from cimc.errors import CimcError
-from cimc.files import replacing
+from cimc.files import is_temporary, replacing
 from cimc.sweep_values import canonical
 
 FORMAT = 1
@@ -144,7 +144,7 @@ def claimed(folder: Path, spec: Mapping[str, Any]) -> Iterator[Results]:
     except OSError as error:
         raise CimcError(f"cannot write {folder}: {error.strerror or error}; choose another folder with -o") from None
     try:
-        if not is_sweep(folder) and any(folder.iterdir()):
+        if not is_sweep(folder) and not all(map(is_temporary, folder.iterdir())):
             raise CimcError(f"{folder} holds other files and no sweep; choose another folder with -o")
         try:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from cimc.errors import CimcError
 from cimc.pareto import pareto_front
 from cimc.sweep_result import read_sweep
-from cimc.sweep_results import Results
+from cimc.sweep_results import Results, claimed
 from cimc.sweep_spec import make_spec, parse_objective, parse_vary, read_toml
 from cimc.sweep_values import Interval, parse_values
 
@@ -195,6 +195,15 @@ CELLS: dict[str, Any] = {
     "error": None,
     "seconds": 1.0,
 }
+
+
+def test_a_folder_in_which_a_sweep_was_killed_at_its_first_file_is_taken(tmp_path: Path) -> None:
+    (tmp_path / ".sweep.json.x1.cimc-part").write_text("{")
+    with claimed(tmp_path, SPEC):
+        assert {path.name for path in tmp_path.iterdir()} == {"sweep.json", "results.sqlite", "files"}
+    (tmp_path / "sweep.json").rename(tmp_path / "mine.json")
+    with pytest.raises(CimcError, match="holds other files"), claimed(tmp_path, SPEC):
+        pass
 
 
 @pytest.mark.parametrize(
