@@ -110,6 +110,8 @@ def _read_arrays(path: str | Path, form: CellFile) -> Floats:
             return _check_whole(path, form, file)
         with file:
             arrays = {name: file[name] for name in file.files}
+        if not all(isinstance(array, np.ndarray) for array in arrays.values()):
+            raise ValueError  # NumPy hands on the bytes of a member that is no NPY
     except OSError as error:
         raise CimcError(f"cannot read {form.what} {path}: {error.strerror or error}; check the path") from None
     except (*_ERRORS, AttributeError, TypeError):

@@ -73,6 +73,9 @@ def first_line(error: Exception) -> str:
 
 
 def _dataset(path: Path, arrays: Arrays, stored_as: Callable[[NDArray[Any]], NDArray[Any]]) -> Dataset:
+    other = next((name for name, array in arrays.items() if not isinstance(array, np.ndarray)), None)
+    if other is not None:  # NumPy hands on the bytes of a member that is no NPY, and a zip under the name of one
+        raise CimcError(f"data {path}: {other:.60} is no NumPy array: save it with np.savez or np.save")
     named = _named(path, arrays)
     splits: dict[str, Samples] = {}
     for split in _SPLITS:

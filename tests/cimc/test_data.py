@@ -5,6 +5,7 @@ import os
 import struct
 import subprocess
 import sys
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -371,6 +372,18 @@ def test_npz_contents_that_do_not_fit_are_told(tmp_path: Path, changes: dict[str
 @pytest.mark.parametrize("name", ["~no-such-user/own.npz", "folder/" * 900 + "own.npz"])
 def test_npz_path_that_cannot_exist_is_told(name: str):
     assert "no data file" in refused(name)
+
+
+def test_members_that_are_no_arrays_are_told(tmp_path: Path):
+    with zipfile.ZipFile(tmp_path / "own.npz", "w") as archive:
+        archive.writestr("x_test.npy", b"no array")
+    with pytest.raises(CimcError, match=r"own\.npz: x_test is no NumPy array"):
+        load(str(tmp_path / "own.npz"))
+    (tmp_path / "folder").mkdir()
+    np.savez(tmp_path / "folder" / "x.npz", x=np.zeros(3))
+    (tmp_path / "folder" / "x.npz").rename(tmp_path / "folder" / "x.npy")
+    with pytest.raises(CimcError, match=r"folder: x is no NumPy array"):
+        load(str(tmp_path / "folder"))
 
 
 def test_damaged_npz_is_told(tmp_path: Path):

@@ -1,5 +1,6 @@
 """Fault maps: the stuck devices of a die reach the weights that lie on them, and wrong files get one line."""
 
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -142,6 +143,10 @@ def test_what_is_no_archive_is_told(place: Path) -> None:
     Path("single.npy").rename("single.npz")
     with pytest.raises(CimcError, match=r"single.npz: stuck_uS is 3; the package has arrays of 256 x 64"):
         read_fault_map("single.npz", stored.mapping, chip=stored.chip)
+    with zipfile.ZipFile("bytes.npz", "w") as archive:
+        archive.writestr("stuck_uS.npy", b"no array")
+    with pytest.raises(CimcError, match=r"bytes.npz is no NPZ file of arrays"):
+        read_fault_map("bytes.npz", stored.mapping, chip=stored.chip)
     with pytest.raises(CimcError, match=r"text.npz is no NPZ file of arrays"):
         read_fault_map("text.npz", stored.mapping, chip=stored.chip)
     with pytest.raises(CimcError, match=r"cannot read fault map none.npz: No such file"):
