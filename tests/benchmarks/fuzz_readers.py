@@ -194,8 +194,9 @@ def work(name: str, seconds: int, found: Path) -> None:
                 print(f"{result}, kept as {place}", flush=True)
 
         limits = [f"-max_total_time={seconds}", f"-timeout={SECONDS_AN_INPUT}", "-rss_limit_mb=6000"]
-        where = [f"-artifact_prefix={found}/", f"-dict={dictionary}", f"-max_len={LARGEST}", str(corpus)]
-        atheris.Setup([name, *limits, *where], test)
+        named = [f"-dict={dictionary}"] if words else []  # libFuzzer refuses an empty one
+        where = [f"-artifact_prefix={found}/", f"-max_len={LARGEST}", str(corpus)]
+        atheris.Setup([name, *limits, *named, *where], test)
         atheris.Fuzz()
 
 
