@@ -23,7 +23,7 @@ from cimc.chip import Chip, parse_chip
 from cimc.errors import CimcError
 from cimc.files import replacing
 from cimc.mapping import Mapping
-from cimc.mapping_file import parse_mapping
+from cimc.mapping_file import parse_mapping, require_settings
 from cimc.migrate import with_granularity
 from cimc.version import __version__
 
@@ -175,12 +175,14 @@ def _unpack(archive: zipfile.ZipFile, path: Path) -> Artifact:
     chip_text = contents["chip.toml"].decode()
     if manifest["format"] < FORMAT:
         chip_text = with_granularity(chip_text, f"in {path}")
+    chip, mapping = parse_chip(chip_text, f"in {path}"), parse_mapping(contents["mapping.json"], str(path))
+    require_settings(mapping, chip, str(path))
     return Artifact(
         model=str(manifest["model"]),
         network=_mapped(contents["network.onnx"], archive, path),
-        chip=parse_chip(chip_text, f"in {path}"),
+        chip=chip,
         chip_text=chip_text,
-        mapping=parse_mapping(contents["mapping.json"], str(path)),
+        mapping=mapping,
         state=safetensors.numpy.load(contents["state.safetensors"]),
         history=json.loads(contents["history.json"]),
     )

@@ -2,6 +2,7 @@
 
 from typing import NamedTuple
 
+from cimc.layer_settings import Settings
 from cimc.options import RowSplit
 from cimc.schedule import Record, Schedule
 
@@ -57,7 +58,7 @@ class LayerShape(Record):
     once; the others follow in further reads, whose codes are added. None: all. groups_per_read: of an array, how many
     are driven at once; cells beside them stand at G_min, so that a column has the idle current of these groups' rows.
     None: all, and cells without a weight carry no current. row_copies: how often each row of the network's weight is
-    among `rows`.
+    among `rows`. settings: converters that differ from the chip's (`cimc.layer_settings`).
     """
 
     name: str
@@ -72,6 +73,7 @@ class LayerShape(Record):
     row_copies: int = 1
     rows_per_read: int | None = None
     groups_per_read: int | None = None
+    settings: Settings = ()
 
     @property
     def weights(self) -> int:
@@ -287,6 +289,15 @@ class Mapping(Record):
         whose channels are larger than an array are "flat" all the same.
         """
         return RowSplit.channel if any(layer.row_split == "channel" for layer in self.layers) else RowSplit.flat
+
+    @property
+    def by_settings(self) -> dict[Settings, list[str]]:
+        """The names of layers that have settings of their own, by these, in network order."""
+        found: dict[Settings, list[str]] = {}
+        for layer in self.layers:
+            if layer.settings:
+                found.setdefault(layer.settings, []).append(layer.name)
+        return found
 
     def layer(self, name: str) -> MappedLayer:
         """The layer of that name; KeyError if there is none."""

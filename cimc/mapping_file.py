@@ -5,7 +5,9 @@ from collections.abc import Iterator
 
 from pydantic import ValidationError
 
+from cimc.chip import Chip
 from cimc.errors import CimcError
+from cimc.layer_settings import SETTABLE_KEYS, chip_of_layer
 from cimc.mapping import MappedLayer, Mapping
 
 MOST_WHOLE, MOST = 2**53, 1e30  # of any whole number in it, and of any other
@@ -23,6 +25,15 @@ def parse_mapping(text: str | bytes, source: str) -> Mapping:
     return mapping
 
 
+def require_settings(mapping: Mapping, chip: Chip, source: str) -> None:
+    """Raises CimcError naming `source` where a layer has settings that the chip cannot have."""
+    for layer in mapping.layers:
+        try:
+            chip_of_layer(chip, layer.settings)
+        except CimcError as error:
+            raise CimcError(f"{source}: layer {layer.name} on {chip.name}: {error}") from None
+
+
 def _conditions(mapping: Mapping) -> Iterator[tuple[str, bool]]:
     """(place, whether what is there fits): the conditions that everyone who reads a mapping relies on."""
     yield "numbers", _all_numbers(mapping.model_dump())
@@ -32,6 +43,8 @@ def _conditions(mapping: Mapping) -> Iterator[tuple[str, bool]]:
     yield "layers", 0 < len({layer.name for layer in mapping.layers}) == len(mapping.layers)
     for index, layer in enumerate(mapping.layers):
         yield f"layers.{index}", _fits(layer, mapping.arrays)
+        keys = [f"{section}.{key}" for section, key, _ in layer.settings]
+        yield f"layers.{index}.settings", len(set(keys)) == len(keys) and set(keys) <= set(SETTABLE_KEYS)
     if mapping.placement is not None:
         placement = mapping.placement
         spots = placement.mesh_rows * placement.mesh_columns

@@ -36,7 +36,7 @@ from cimc.fault_map import Die
 from cimc.files import prepare_folder, replacing_folder
 from cimc.html_table import html_figures
 from cimc.mapping import Mapping
-from cimc.mapping_file import parse_mapping
+from cimc.mapping_file import parse_mapping, require_settings
 from cimc.migrate import with_granularity
 from cimc.package_readme import package_readme
 from cimc.program import Floats, LayerProgram, Program
@@ -200,6 +200,7 @@ def read_package(folder: str | Path) -> Package:
             chip_text = with_granularity(chip_text, f"in {folder}")
         chip = parse_chip(chip_text, f"in {folder}")
         mapping = parse_mapping(contents["mapping.json"], str(folder))
+        require_settings(mapping, chip, f"package {folder}")
         if (mapping.rows_per_weight, mapping.columns_per_weight) != (chip.rows_per_weight, chip.columns_per_weight):
             raise ValueError("the mapping is not one of this chip")
         digital = safetensors.numpy.load(contents["digital.safetensors"])

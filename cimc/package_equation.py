@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from cimc.chip import Chip
+from cimc.layer_settings import chip_of_layer, settings_text
 from cimc.mapping import MappedLayer, Mapping
 from cimc.planes import planes_of
 from cimc.program import Floats, LayerProgram, Program
@@ -15,8 +16,12 @@ from cimc.units import count_scale, levels_per_product, reference_target, weight
 
 @dataclass(frozen=True)
 class LayerScale:
-    """The numbers that turn a layer's codes into values; s as in the README's equation, one or one a column."""
+    """The numbers that turn a layer's codes into values; s as in the README's equation, one or one a column.
 
+    chip: as the layer is read on it.
+    """
+
+    chip: Chip
     layer: MappedLayer
     program: LayerProgram
     scale: Floats
@@ -26,9 +31,9 @@ def layer_scales(chip: Chip, mapping: Mapping, program: Program) -> list[LayerSc
     """The scale of every layer, in the order of the mapping."""
     found = []
     for layer in mapping.layers:
-        values = program.layers[layer.name]
-        per_count = count_scale(values.weight_range, values.input_range, chip, layer.signed_input)
-        found.append(LayerScale(layer, values, np.asarray(per_count * values.gain, np.float32)))
+        values, of_layer = program.layers[layer.name], chip_of_layer(chip, layer.settings)
+        per_count = count_scale(values.weight_range, values.input_range, of_layer, layer.signed_input)
+        found.append(LayerScale(of_layer, layer, values, np.asarray(per_count * values.gain, np.float32)))
     return found
 
 
@@ -91,8 +96,19 @@ noise: its constants of layer NAME are called NAME.pair (targets), NAME.gain (DA
 (bias / s) and NAME.scale (s)."""
 
 
-def worked_example(chip: Chip, mapping: Mapping, one: LayerScale) -> str:
+def equations(chip: Chip, mapping: Mapping) -> str:
+    """The equation of the chip, and those of layers with other converters."""
+    own = mapping.by_settings
+    parts = [equation(chip)] if any(not layer.settings for layer in mapping.layers) or not own else []
+    for settings, names in own.items():
+        others = f"Layers {', '.join(map(text_of, names))} have converters of their own: {settings_text(settings)}."
+        parts.append(f"{others} {equation(chip_of_layer(chip, settings))}")
+    return "\n\n".join(parts)
+
+
+def worked_example(mapping: Mapping, one: LayerScale) -> str:
     """A weight of the upper quarter, its place, and what it gives when its word line alone is driven fully."""
+    chip = one.chip
     return _pair_example(chip, mapping, one) if _plain_pairs(chip) else _any_example(chip, mapping, one)
 
 

@@ -10,7 +10,7 @@ import numpy.typing as npt
 from cimc.chip import Chip
 from cimc.fault_map import Die
 from cimc.mapping import Mapping
-from cimc.package_equation import LayerScale, equation, layer_scales, text_of, worked_example
+from cimc.package_equation import LayerScale, equations, layer_scales, text_of, worked_example
 from cimc.planes import planes_of
 from cimc.program import Floats, Program
 from cimc.program_files import ORDER, UNUSED, decimals_for, level_text, most_trials, weight_text
@@ -76,11 +76,11 @@ def package_readme(
         "## Finding a weight",
         _finding(mapping, chip),
         "## From codes to values",
-        equation(chip),
+        equations(chip, mapping),
         "## The numbers by layer",
-        _numbers(chip, scales),
+        _numbers(scales),
         "## One weight, worked out",
-        worked_example(chip, mapping, scales[0]) if scales else "This network has no layer on arrays.",
+        worked_example(mapping, scales[0]) if scales else "This network has no layer on arrays.",
         "## Expected errors",
         _errors(chip, scales),
         "## Digests",
@@ -181,7 +181,7 @@ on array `array` (`array_on_chip` of `chip`); of bit slices in arrays of their o
 {weight_text(chip)}."""
 
 
-def _numbers(chip: Chip, scales: list[LayerScale]) -> str:
+def _numbers(scales: list[LayerScale]) -> str:
     rows = [
         [
             text_of(one.layer.name),
@@ -189,12 +189,12 @@ def _numbers(chip: Chip, scales: list[LayerScale]) -> str:
             str(len(one.layer.read_bounds)),
             str(one.layer.read_rows),
             str(one.layer.copies),
-            str(_phases(chip, one.layer.signed_input)),
+            str(_phases(one.chip, one.layer.signed_input)),
             _span(one.program.weight_range),
             _span(one.program.input_range * (1 if one.program.input_factor is None else one.program.input_factor)),
             _span(one.program.gain),
             _span(one.scale),
-            _lsb(chip, one.layer.signed_input),
+            _lsb(one.chip, one.layer.signed_input),
         ]
         for one in scales
     ]
@@ -258,11 +258,21 @@ def _errors(chip: Chip, scales: list[LayerScale]) -> str:
         f"a device's conductance fluctuates by {spread or f'{cell.read_noise_uS:g}'} uS (sd) from read to read"
         if cell.reads_are_noisy
         else "",
-        f"a code by {chip.adc.noise_lsb:g} LSB (sd)" if chip.adc.noise_lsb else "",
+        _code_noise(chip, scales),
     ]
     read = ", ".join(part for part in noise if part)
     lines.append(f"Reading: {read}." if read else "Reading: `chip.toml` states no noise.")
     return "\n\n".join(lines)
+
+
+def _code_noise(chip: Chip, scales: list[LayerScale]) -> str:
+    """The noise of the ADC; of layers with others each, where they differ."""
+    noise = {one.layer.name: one.chip.adc.noise_lsb for one in scales}
+    if len(set(noise.values())) > 1:
+        each = ", ".join(f"{text_of(name)} {lsb:g}" for name, lsb in noise.items())
+        return f"a code by the converter's own noise in LSB (sd), by layer: {each}"
+    lsb = next(iter(noise.values()), chip.adc.noise_lsb)
+    return f"a code by {lsb:g} LSB (sd)" if lsb else ""
 
 
 def _weight_error(chip: Chip, one: LayerScale) -> list[str]:

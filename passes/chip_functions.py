@@ -88,14 +88,18 @@ def sums_inputs(chip: Chip) -> bool:
     return chip.scheme.offset_uS != 0
 
 
-def function_texts(chip: Chip, opset: int) -> list[str]:
-    """The functions with the chip's converters in them; an ideal converter passes values on."""
+def function_texts(chip: Chip, opset: int, variant: str = "") -> list[str]:
+    """The functions with the chip's converters in them; an ideal converter passes values on.
+
+    variant: what their names end in, of a layer's own converters.
+    """
     header = _HEADER.format(opset=opset)
     # Layers with signed inputs have converters of their own where the chip has other codes for them.
     differs = chip.input.bits is not None and chip.top_input(True) != chip.top_input(False)
     texts = []
     for signed in (False, True):
-        suffix, own = "Signed" if signed else "", "Signed" if signed and differs else ""
+        suffix = variant + ("Signed" if signed else "")
+        own = variant + ("Signed" if signed and differs else "")
         if not signed or differs:
             texts += [_input_converter(chip, signed, own), _output_converter(chip, signed, own)]
             texts += _reads(chip, signed, own)

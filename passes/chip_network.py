@@ -13,6 +13,7 @@ import onnx
 import onnx_ir as ir
 
 from cimc.chip import Chip
+from cimc.layer_settings import Settings, chip_of_layer
 from cimc.mapping import MappedLayer, Mapping
 from cimc.operators import CROSSBAR_DOMAIN, CROSSBAR_OPERATORS
 from cimc.program import Floats, LayerProgram, Program
@@ -34,26 +35,34 @@ def chip_network(model: ir.Model, mapping: Mapping, chip: Chip, program: Program
     """
     model = set_constants(model, program.digital)
     graph, layers = model.graph, {layer.name: layer for layer in mapping.layers}
+    variants = _variants(mapping)
     for name, nodes in crossbar_layers(model).items():
         layer = layers[name]
-        constants = _constants(graph, nodes[0], layer, chip, program.layers[name])
+        of_layer, variant = chip_of_layer(chip, layer.settings), variants[layer.settings]
+        constants = _constants(graph, nodes[0], layer, of_layer, program.layers[name])
         for node in nodes:
-            replacement = _chip_node(node, layer, constants, chip)
+            replacement = _chip_node(node, layer, constants, of_layer, variant)
             ir.convenience.replace_nodes_and_values(
                 owner(node), node, [node], [replacement], node.outputs, replacement.outputs
             )
     for identifier in [key for key in model.functions if key[1] in CROSSBAR_OPERATORS]:
         del model.functions[identifier]
-    for text in function_texts(chip, model.opset_imports[""]):
-        function = ir.from_proto(onnx.parser.parse_function(text))
-        model.functions[function.identifier()] = function
+    for settings, variant in variants.items():
+        for text in function_texts(chip_of_layer(chip, settings), model.opset_imports[""], variant):
+            function = ir.from_proto(onnx.parser.parse_function(text))
+            model.functions[function.identifier()] = function
     unused = [name for name, value in graph.initializers.items() if not value.uses() and not value.is_graph_output()]
     for name in unused:
         del graph.initializers[name]
     return model
 
 
-def _chip_node(node: ir.Node, layer: MappedLayer, constants: list[ir.Value], chip: Chip) -> ir.Node:
+def _variants(mapping: Mapping) -> dict[Settings, str]:
+    """What the names of functions end in, by the settings of layers; without settings they have their plain names."""
+    return {(): "", **{settings: f"_{number}" for number, settings in enumerate(mapping.by_settings, 2)}}
+
+
+def _chip_node(node: ir.Node, layer: MappedLayer, constants: list[ir.Value], chip: Chip, variant: str) -> ir.Node:
     """The chip's form of a node that uses a crossbar layer."""
     x, y = node.inputs[0], node.outputs[0]
     assert x is not None
@@ -72,7 +81,7 @@ def _chip_node(node: ir.Node, layer: MappedLayer, constants: list[ir.Value], chi
         attributes = [node.attributes[name] for name in CONV_ATTRIBUTES[:4]]
         attributes.append(ir.AttrInt64("blocks", groups * blocks))
         attributes += [ir.AttrInt64s(name, shapes[name]) for name in conv_attributes(chip) if name in shapes]
-    operator = ("ChipConv" if convolution else "ChipMatMul") + ("Signed" if layer.signed_input else "")
+    operator = ("ChipConv" if convolution else "ChipMatMul") + variant + ("Signed" if layer.signed_input else "")
     return new_node(operator, [x, *constants], node.name or "", attributes, domain=CROSSBAR_DOMAIN)
 
 

@@ -17,6 +17,7 @@ import onnx_ir as ir
 
 from cimc.chip import Adc, Chip, Input
 from cimc.errors import CimcError
+from cimc.layer_settings import chip_of_layer
 from cimc.mapping import Mapping as ChipMapping
 from cimc.program import Floats, LayerProgram, Program
 from cimc.units import device_targets, weight_of
@@ -91,10 +92,10 @@ def verify_mapping(
     if not_mapped:
         return Verification(*_largest(expected, computed), not_mapped=not_mapped)
     peaks = _largest_inputs(lowered, feeds)
-    ideal = _ideal(chip)
-    computed = _run_mapped(lowered, mapping, ideal, peaks, feeds)
+    ideal, plain = _ideal(chip), _without_settings(mapping)
+    computed = _run_mapped(lowered, plain, ideal, peaks, feeds)
     if disagreement(reference, expected, computed, sensitivity) is not None:
-        _check_arrays(lowered, mapping, ideal, peaks, feeds, computed, sensitivity)
+        _check_arrays(lowered, plain, ideal, peaks, feeds, computed, sensitivity)
     on_chip = _run_mapped(lowered, mapping, chip, peaks, feeds)
     share = rms_share(expected, on_chip)
     return Verification(
@@ -113,10 +114,20 @@ def _ideal(chip: Chip) -> Chip:
     return chip.model_copy(update={"input": Input(), "adc": Adc(), "cell": continuous, "weights": whole})
 
 
+def _without_settings(mapping: ChipMapping) -> ChipMapping:
+    """The mapping with all layers read by the converters of the chip."""
+    if not any(layer.settings for layer in mapping.layers):
+        return mapping
+    return mapping.model_copy(
+        update={"layers": tuple(layer.model_copy(update={"settings": ()}) for layer in mapping.layers)}
+    )
+
+
 def _run_mapped(
     lowered: ir.Model, mapping: ChipMapping, chip: Chip, peaks: dict[str, np.float32], feeds: Feeds
 ) -> Arrays:
-    mapped = chip_network(lowered, mapping, chip, Program(_LayerPrograms(lowered, chip, peaks), {}))
+    chips = {layer.name: chip_of_layer(chip, layer.settings) for layer in mapping.layers}
+    mapped = chip_network(lowered, mapping, chip, Program(_LayerPrograms(lowered, chips, peaks), {}))
     computed = run(mapped, feeds)
     del mapped
     gc.collect()  # networks are full of reference cycles, and this one holds a copy of all conductances
@@ -133,7 +144,7 @@ def _check_arrays(
     sensitivity: Sensitivity,
 ) -> None:
     """Raise CimcError where the arrays do not compute the product with the weights that their conductances hold."""
-    programs = _LayerPrograms(lowered, chip, peaks)
+    programs = _LayerPrograms(lowered, {layer.name: chip for layer in mapping.layers}, peaks)
     held = {}
     for name, program in programs.items():
         weight = programs.layers[name][0].inputs[1]
@@ -185,8 +196,8 @@ def _held_bytes(lowered: ir.Model, mapping: ChipMapping, chip: Chip, batch: int)
 class _LayerPrograms(Mapping[str, LayerProgram]):
     """Programs of the layers, each made when it is asked for: together they take twice the memory of the weights."""
 
-    def __init__(self, lowered: ir.Model, chip: Chip, peaks: dict[str, np.float32]) -> None:
-        self.layers, self.chip, self.peaks = crossbar_layers(lowered), chip, peaks
+    def __init__(self, lowered: ir.Model, chips: dict[str, Chip], peaks: dict[str, np.float32]) -> None:
+        self.layers, self.chips, self.peaks = crossbar_layers(lowered), chips, peaks
 
     def __getitem__(self, name: str) -> LayerProgram:
         node = self.layers[name][0]
@@ -194,7 +205,7 @@ class _LayerPrograms(Mapping[str, LayerProgram]):
         assert weight is not None
         bias: Floats | None = float_constant(node.inputs[2]) if len(node.inputs) > 2 else None
         weight_range = np.float32(np.max(np.abs(weight))) or np.float32(1)
-        targets = device_targets(weight, weight_range, self.chip)
+        targets = device_targets(weight, weight_range, self.chips[name])
         return LayerProgram(targets, weight_range, self.peaks[name], np.float32(1), bias)
 
     def __iter__(self) -> Iterator[str]:

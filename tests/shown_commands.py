@@ -90,6 +90,7 @@ def prepare(folder: Path, *, short: bool) -> None:
     x_train, y_train, x_test, y_test = digits()
     np.savez(folder / "mydata.npz", x_train=x_train, y_train=y_train, x_test=x_test, y_test=y_test)
     np.savez(folder / "speech.npz", input=weights(20, 512))
+    (folder / "options.toml").write_text('[layer."*"]\nadc.bits = 10\n', encoding="utf-8")
     (folder / "dies").mkdir()
     for fault_map in (folder / "map.csv", folder / "dies" / "die7.csv"):
         fault_map.write_text("array,row,column,kind\n0,3,0,stuck-low\n0,5,1,stuck-high\n", encoding="utf-8")

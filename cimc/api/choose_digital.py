@@ -81,7 +81,7 @@ def choose_digital(
     Args:
         lowered: the network, without the layers that are digital anyway.
         chip: the chip.
-        options: the range of its inputs and the split of its rows.
+        options: the range of its inputs, the split of its rows, and how its layers are read.
         data: its first training samples in a random order set the input ranges and are measured on.
         budget: share of the multiply-accumulates, 0 to 1; those of repeated rows count once.
         fill_rows: word lines that the layers fill when they are measured (`passes.repeat_rows`).
@@ -96,6 +96,7 @@ def choose_digital(
         row_split=options.row_split,
         rows_per_read=options.rows_per_read,
         groups_per_read=options.groups_per_read,
+        settings=options.settings,
     )
     counted = map_network(lowered, chip, options=used)
     filled = repeat_rows(lowered, chip, fill_rows)

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import MappingProxyType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy.typing as npt
 import onnx
@@ -21,7 +21,9 @@ from cimc.dataset import Dataset
 from cimc.errors import CimcError
 from cimc.files import require_different
 from cimc.html_table import html_table
+from cimc.layer_options import layer_options
 from cimc.options import RowSplit, ShareWeights, check_choice, check_number
+from passes.crossbar_functions import crossbar_layers
 from passes.leave_digital import leave_digital, left_by_chip, matching_layers
 from passes.mapper.options import MappingOptions
 from passes.notes import notes_of
@@ -105,6 +107,7 @@ def compile(
     target_snr: float | None = None,
     min_agreement: float | None = None,
     curve: bool = False,
+    options: str | Path | Mapping[str, Any] | None = None,
     note: Note = unsaid,
 ) -> Compiled:
     """Lower an ONNX network, map it on a chip, and compare it with onnxruntime.
@@ -147,20 +150,22 @@ def compile(
             rows_per_read and digital layers that has it on samples of `calibrate` is taken (`choose_layout`).
         min_agreement: the same for the share of cases, 0 to 1, with the same largest entry of the output.
         curve: measure all settings, although a cheap one reaches the target.
+        options: of single layers, an options file or its tables: {"layer": {"conv1": {"adc": {"bits": 10}}}}. What
+            they say goes before what the options above say of all layers (`cimc.layer_options`).
         note: called with a line for each setting that was measured.
 
     Raises:
         CimcError: one line for everything that can be wrong with the options, the files and the network.
     """
     if output is not None:
-        for read in (chip, device):
+        for read in (chip, device, options):
             if isinstance(read, Path) or (isinstance(read, str) and read.endswith(".toml")):
                 require_different(read, output)
     if calibrate is not None:
         require_data(calibrate, "calibrate")
     if input_range is not None and calibrate is not None:
         raise CimcError("--input-range and --calibrate both set the input range; leave one of them out")
-    options = MappingOptions(
+    mapping_options = MappingOptions(
         input_range=(0.0, 1.0) if input_range is None else input_range,
         max_chips=max_chips,
         row_split=None if row_split is None else check_choice(RowSplit, "row_split", row_split),
@@ -192,16 +197,24 @@ def compile(
     said: tuple[str, ...] = ()
     if calibrate is not None:
         found, line = range_of(network, calibrate)
-        options, said = replace(options, input_range=found), (line,)
+        mapping_options, said = replace(mapping_options, input_range=found), (line,)
     watches: list[Watch] = []
     if passes_folder is not None:
         watches.append(save_passes(Path(passes_folder)))
     if verify_passes:
         lower(network, share_weights=sharing)  # what is wrong with the network itself is said before a pass is blamed
-        watches.append(verify_each(network, random_inputs(network, 2, 0, options.input_range)))
+        watches.append(verify_each(network, random_inputs(network, 2, 0, mapping_options.input_range)))
     lowered = lower(network, all_of(watches) if watches else None, share_weights=sharing)
     reasons = left_by_chip(lowered, description) | dict.fromkeys(matching_layers(lowered, digital), "--digital")
-    plain = leave_digital(lowered, reasons)
+    of_layers = layer_options(options, crossbar_layers(lowered), chip=description, digital=reasons)
+    plain = leave_digital(lowered, reasons | dict.fromkeys(of_layers.digital, "--options"))
+    mapping_options = replace(
+        mapping_options,
+        rows_per_read={**of_layers.numbers["rows_per_read"], **mapping_options.rows_per_read},
+        groups_per_read={**of_layers.numbers["groups_per_read"], **mapping_options.groups_per_read},
+        settings=of_layers.settings,
+    )
+    filled = {**of_layers.numbers["fill_rows"], **filled}
     layout = choice = None
     if wanted and calibrate is not None:
         from cimc.api.choose_layout import Target, choose_layout  # needs JAX
@@ -209,7 +222,7 @@ def compile(
         layout, missed = choose_layout(
             plain,
             description,
-            options,
+            mapping_options,
             calibrate,
             Target(target_snr, min_agreement),
             fill_rows=filled,
@@ -220,13 +233,15 @@ def compile(
         lowered, mapping = layout.chosen.network, layout.chosen.mapping
         said = said if missed is None else (*said, missed)
     else:
-        lowered, mapping = lay_out(plain, description, options, filled, {})
+        lowered, mapping = lay_out(plain, description, mapping_options, filled, {})
         if digital_budget is not None and calibrate is not None:
             from cimc.api.choose_digital import choose_digital  # needs JAX
 
-            choice = choose_digital(plain, description, options, calibrate, digital_budget, fill_rows=filled, seed=seed)
-            lowered, mapping = lay_out(plain, description, options, filled, choice.reasons)
-    said += note_without_groups(mapping, options.groups_per_read)
+            choice = choose_digital(
+                plain, description, mapping_options, calibrate, digital_budget, fill_rows=filled, seed=seed
+            )
+            lowered, mapping = lay_out(plain, description, mapping_options, filled, choice.reasons)
+    said += note_without_groups(mapping, mapping_options.groups_per_read)
     if verify is None:
         verify = _weight_bytes(lowered) <= VERIFIED_BYTES and len(mapping.layers) <= VERIFIED_LAYERS
     verification = verify_mapping(network, lowered, mapping, description) if verify else None

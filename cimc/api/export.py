@@ -15,7 +15,7 @@ from cimc.api.agreement import compare_export
 from cimc.api.checkpoint import calibration_samples
 from cimc.api.lay_out import note_without_groups
 from cimc.api.progress import Note, unsaid
-from cimc.api.remap import remap
+from cimc.api.remap import dropped_settings, remap
 from cimc.api.sources import Source, artifact_of, chip_of, require_data
 from cimc.api.system_of import state_of, system_of
 from cimc.artifact import Artifact
@@ -24,9 +24,11 @@ from cimc.chip import Chip
 from cimc.dataset import Dataset, Preprocess, Samples
 from cimc.errors import CimcError
 from cimc.fault_map import note_without_faults, read_die
+from cimc.layer_options import layer_options
 from cimc.options import Correct, DiePlacement, Weights, check_choice, check_seed
 from cimc.package import Package, require_package_place, write_package
 from passes.chip_network import chip_network
+from passes.crossbar_functions import crossbar_layers
 from passes.dies.place import place_on_die, require_placeable
 from passes.leave_digital import leave_digital, matching_layers
 from passes.set_constants import set_constants
@@ -64,6 +66,7 @@ def export(
     groups_per_read: int | Mapping[str, int] | None = None,
     die: str | Path | None = None,
     placement: DiePlacement | str = DiePlacement.full,
+    options: str | Path | Mapping[str, Any] | None = None,
     seed: int = 0,
     note: Note = unsaid,
 ) -> Package:
@@ -89,6 +92,7 @@ def export(
         die: a fault map (`cimc.fault_map`): the package is for this die alone.
         placement: what is done about its stuck cells: none, pairs (the good devices of a weight take up what the stuck
             ones lack) or full (before that arrays, rows and columns are chosen; `passes.dies.place`).
+        options: of single layers, as of `compile`, in place of what the `.cim` says; rows cannot be filled any more.
         seed: of the noise of reads and calibration.
         note: called with a line for what the user should know of the data, and where the agreement is low.
 
@@ -112,10 +116,18 @@ def export(
         require_package_place(output)
     artifact, name = artifact_of(source)
     target, text = (artifact.chip, artifact.chip_text) if chip is None else chip_of(chip)
-    names = matching_layers(artifact.network, digital)
-    lowered = leave_digital(artifact.network, dict.fromkeys(names, "--digital"))
+    reasons = dict.fromkeys(matching_layers(artifact.network, digital), "--digital")
+    of_layers = layer_options(options, crossbar_layers(artifact.network), chip=target, digital=reasons)
+    if of_layers.numbers["fill_rows"]:
+        raise CimcError("fill_rows is decided when the network is compiled; leave it out of the options of export")
+    lowered = leave_digital(artifact.network, reasons | dict.fromkeys(of_layers.digital, "--options"))
+    rows, groups = {**of_layers.numbers["rows_per_read"], **rows}, {**of_layers.numbers["groups_per_read"], **groups}
     onto = None if chip is None else target
-    mapping = remap(artifact, lowered, chip=onto, rows_per_read=rows, groups_per_read=groups)
+    mapping = remap(
+        artifact, lowered, chip=onto, rows_per_read=rows, groups_per_read=groups, settings=of_layers.settings
+    )
+    if dropped := dropped_settings(artifact.mapping, mapping):
+        note(dropped)
     on_die = None
     if die is not None:
         require_placeable(mapping, target)
@@ -142,7 +154,8 @@ def export(
         data = match_data(system.network, data, free_batch=False, carried=carry.values())
         check_range(data, system.network, artifact.mapping.input_range, note)
     known = _calibration(artifact, system, data, carry, seed)
-    if target.input.bits is None:  # nothing is clipped
+    ideal = all(crossbar.chip.input.bits is None for crossbar in system.crossbars.values())
+    if ideal:  # nothing is clipped
         state = {**retarget(system, state), "input_range": {layer: jnp.float32(1) for layer in system.crossbars}}
     elif known is not None:
         state = choose_scales(system, state, *known, new_key(seed) if noise else None, carry=carry)
@@ -154,7 +167,7 @@ def export(
             "network's inputs (labels are not needed)"
         )
     more = _calibration(artifact, system, data, carry, seed, most=CORRECTION_SAMPLES)
-    if target.input.bits is not None and more is not None:
+    if not ideal and more is not None:
         state, found = correct_layers(system, state, *more, new_key(seed), correction, carry=carry)
         if found:
             notes["correction"] = figures_of(found, correction)

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping as Dictionary
 from dataclasses import replace
+from typing import TypeVar
 
 import onnx_ir as ir
 
@@ -14,6 +15,7 @@ from passes.mapper.options import MappingOptions
 from passes.repeat_rows import repeat_rows
 
 Numbers = Dictionary[str, int]
+T = TypeVar("T")
 NAMES_SHOWN = 4
 
 
@@ -25,7 +27,7 @@ def lay_out(
     Args:
         lowered: the network with every layer on arrays once.
         chip: the chip.
-        options: of the mapper; numbers of layers that are digital are left out.
+        options: of the mapper; numbers and settings of layers that are digital are left out.
         fill_rows: word lines by layer (`repeat_rows`), of digital ones too.
         reasons: why, of every layer that is left digital.
 
@@ -33,12 +35,17 @@ def lay_out(
         CimcError: a layer that the network has not, or as `map_network` does.
     """
 
-    def on_arrays(numbers: Numbers) -> Numbers:
-        return {name: number for name, number in numbers.items() if name not in reasons}
+    def on_arrays(of_layers: Dictionary[str, T]) -> dict[str, T]:
+        return {name: value for name, value in of_layers.items() if name not in reasons}
 
     network = repeat_rows(leave_digital(lowered, reasons), chip, on_arrays(fill_rows))
-    rows, groups = on_arrays(options.rows_per_read), on_arrays(options.groups_per_read)
-    return network, map_network(network, chip, options=replace(options, rows_per_read=rows, groups_per_read=groups))
+    options = replace(
+        options,
+        rows_per_read=on_arrays(options.rows_per_read),
+        groups_per_read=on_arrays(options.groups_per_read),
+        settings=on_arrays(options.settings),
+    )
+    return network, map_network(network, chip, options=options)
 
 
 def note_without_groups(mapping: Mapping, groups_per_read: Numbers) -> tuple[str, ...]:

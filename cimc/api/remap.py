@@ -3,6 +3,7 @@
 from collections.abc import Container
 from collections.abc import Mapping as Dictionary
 from dataclasses import replace
+from types import MappingProxyType
 from typing import Literal
 
 import onnx_ir as ir
@@ -10,12 +11,14 @@ import onnx_ir as ir
 from cimc.artifact import Artifact
 from cimc.by_layer import ALL, NOTHING
 from cimc.chip import Chip
+from cimc.layer_settings import Settings
 from cimc.mapping import Mapping
 from passes.crossbar_functions import crossbar_layers
 from passes.mapper.map_network import map_network
 from passes.mapper.options import MappingOptions
 
 Numbers = Dictionary[str, int]
+NAMES_SHOWN = 4
 
 
 def remap(
@@ -25,6 +28,7 @@ def remap(
     chip: Chip | None,
     rows_per_read: Numbers = NOTHING,
     groups_per_read: Numbers = NOTHING,
+    settings: Dictionary[str, Settings] = MappingProxyType({}),
 ) -> Mapping:
     """The mapping of the file, or a new one of its network.
 
@@ -33,18 +37,22 @@ def remap(
         network: the file's own, or that with fewer layers on arrays.
         chip: the chip, with one copy of every layer; None: the file's own, with what it was mapped for.
         rows_per_read, groups_per_read: by layer, in place of the file's; "" stands for all others.
+        settings: by layer, in place of the file's; those of the file hold on the chip of that name alone.
 
     Raises:
         CimcError: a layer that the network has not, or as `map_network` does.
     """
     own = artifact.mapping
-    if chip is None and network is artifact.network and not rows_per_read and not groups_per_read:
+    if chip is None and network is artifact.network and not rows_per_read and not groups_per_read and not settings:
         return own
     layers = crossbar_layers(network)
+    same = chip is None or chip.name == own.chip
+    kept = {layer.name: layer.settings for layer in own.layers if layer.settings and layer.name in layers}
     options = MappingOptions(
         input_range=own.input_range,
         rows_per_read=_joined(own, layers, "rows_per_read", rows_per_read),
         groups_per_read=_joined(own, layers, "groups_per_read", groups_per_read),
+        settings={**(kept if same else {}), **settings},
     )
     if chip is not None:
         return map_network(network, chip, options=options)
@@ -53,6 +61,18 @@ def remap(
         result = own.result
         options = replace(options, objective=result.objective, arrays=result.budget, seed=result.seed)
     return map_network(network, artifact.chip, options=options)
+
+
+def dropped_settings(before: Mapping, after: Mapping) -> str | None:
+    """A line for the layers whose settings another chip does not have; None: there are none."""
+    if before.chip == after.chip or not any(layer.settings for layer in before.layers):
+        return None
+    names = [layer.name for layer in before.layers if layer.settings]
+    shown = ", ".join(names[:NAMES_SHOWN]) + (", ..." if len(names) > NAMES_SHOWN else "")
+    return (
+        f"converters of their own, which {shown} had on {before.chip}, are not taken over to {after.chip}; "
+        "say with --options what they are there"
+    )
 
 
 def _joined(

@@ -8,6 +8,7 @@ import numpy as np
 from cimc.api.write_figures import write_figures
 from cimc.artifact import Artifact
 from cimc.chip import Chip
+from cimc.layer_settings import chip_of_layer
 from cimc.mapping import Mapping
 from cimc.options import Gradient, Keep
 from cimc.programming_counts import programming_counts
@@ -102,7 +103,8 @@ def _array_work(artifact: Artifact, run: Run, options: TrainingOptions) -> dict[
     digital = [layer.digital_mj for layer in cost.layers]
     for layer, mapped in zip(cost.layers, artifact.mapping.layers, strict=True):
         tried = tried_images(mapped.positions) if mapped.operator == "CrossbarConv" else CALIBRATION_IMAGES
-        ranges = 0 if artifact.chip.input.bits is None else len(RANGE_FACTORS)  # ideal converters have none to try
+        converts = chip_of_layer(artifact.chip, mapped.settings).input.bits is not None
+        ranges = len(RANGE_FACTORS) if converts else 0  # ideal converters have none to try
         once = min(tried, CALIBRATION_IMAGES) * ranges + CALIBRATION_IMAGES
         calibration += (chosen * once + looked * WATCHED_IMAGES) * layer.energy_mj
     return {
@@ -122,7 +124,7 @@ def _conversions(artifact: Artifact) -> tuple[int, int]:
     chip, forward, transposed = artifact.chip, 0, 0
     for layer in artifact.mapping.layers:
         of_line = layer.positions * chip.physical_per_array
-        phases = phases_of(layer, chip) * chip.input.conversions
+        phases = phases_of(layer, chip) * chip_of_layer(chip, layer.settings).input.conversions
         forward += of_line * phases * len(layer.read_bounds) * layer.columns * chip.columns_per_weight
         transposed += of_line * 2 * layer.rows * chip.rows_per_weight * len(layer.column_bounds)
     return forward, transposed

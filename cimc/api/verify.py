@@ -11,6 +11,7 @@ import onnx_ir as ir
 
 from cimc.artifact import read_artifact
 from cimc.errors import CimcError
+from cimc.layer_settings import chip_of_layer
 from cimc.package import Package, read_package
 from cimc.program import LayerProgram, Program
 from passes.chip_network import chip_network
@@ -32,7 +33,8 @@ def _as_read(package: Package) -> Dictionary[str, LayerProgram]:
     from runtime.crossbar.cell_wires import as_read, cell_wires_of
 
     def seen(name: str) -> LayerProgram:
-        wires, targets = cell_wires_of(package.mapping, name, package.chip), jnp.asarray(layers[name].targets)
+        chip = chip_of_layer(package.chip, package.mapping.layer(name).settings)
+        wires, targets = cell_wires_of(package.mapping, name, chip), jnp.asarray(layers[name].targets)
         return replace(layers[name], targets=np.asarray(as_read(wires, targets)))
 
     return {name: seen(name) for name in layers}

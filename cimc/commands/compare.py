@@ -92,7 +92,12 @@ def _figures(contents: "Artifact | Package") -> Figures:
             "model": contents.model,
             "chip": contents.chip.name,
         },
-        "chip": {key: value for key, value in _flat(contents.chip.model_dump()) if key not in ("name", "description")},
+        "chip": {key: value for key, value in _flat(contents.chip.model_dump()) if key not in ("name", "description")}
+        | {
+            f"{section}.{key} of {layer.name}": value
+            for layer in contents.mapping.layers
+            for section, key, value in layer.settings
+        },
         **_mapping(contents),
     }
     if isinstance(contents, Package):

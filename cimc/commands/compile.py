@@ -18,6 +18,7 @@ from cimc.commands.options import (
     GroupsPerRead,
     Json,
     Mean,
+    Options,
     RowsPerRead,
     Seed,
     Std,
@@ -77,6 +78,7 @@ def compile(
     fill_rows: FillRows = None,
     rows_per_read: RowsPerRead = None,
     groups_per_read: GroupsPerRead = None,
+    options: Options = None,
     objective: Annotated[
         str | None,
         typer.Option(
@@ -231,6 +233,7 @@ def compile(
         target_snr=target_snr,
         min_agreement=None if min_agreement is None else parse_share("--min-agreement", min_agreement),
         curve=curve,
+        options=options,
         note=inform,
     )
     given = calibrate and data_options(calibrate, data_dir, mean=mean, std=std, channels_last=channels_last)

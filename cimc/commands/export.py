@@ -15,6 +15,7 @@ from cimc.commands.options import (
     GroupsPerRead,
     Json,
     Mean,
+    Options,
     RowsPerRead,
     Seed,
     Std,
@@ -81,6 +82,7 @@ def export(
     carry: Carry = None,
     rows_per_read: RowsPerRead = None,
     groups_per_read: GroupsPerRead = None,
+    options: Options = None,
     die: Annotated[
         Path | None,
         typer.Option(help="Fault map (CSV or NPZ) of the die that the package is for.", rich_help_panel=DIE),
@@ -121,6 +123,7 @@ def export(
         groups_per_read=parse_by_layer("--groups-per-read", groups_per_read),
         die=die,
         placement=placement,
+        options=options,
         seed=seed,
         note=note,
     )

@@ -6,12 +6,14 @@ from typing import Any
 from cimc import training_record
 from cimc.artifact import Artifact
 from cimc.commands import digital_table, per_unit, totals, training_table
-from cimc.commands.console import print_table
+from cimc.commands.console import print_table, say
+from cimc.layer_settings import settings_text
 from cimc.mapping import LayerCost, MappedLayer, Mapping
 from cimc.schedule import Step
 
 Figures = dict[str, Any]
 LONGEST_WAITS = 8
+NAMES_SHOWN = 8
 AT_ONCE = "at once"
 ROUNDS_TO_NOTHING = 0.005  # a share that is shown as 0 %
 
@@ -31,6 +33,7 @@ def figures(
             "grid": grid(layer),
             "rows_per_read": layer.read_rows if layer.read_in_parts else None,
             "groups_per_read": layer.groups_per_read,
+            "settings": {f"{one.section}.{one.key}": one.value for one in layer.settings},
             "share_of_time": time,
             "share_of_energy": energy,
         }
@@ -114,6 +117,9 @@ def show_layers(artifact: Artifact) -> None:
         + (f"; {AT_ONCE}: rows of a block (groups x rows) that are driven at once" if in_parts else "")
         + ("; --json lists every layer" if folded else ""),
     )
+    for settings, names in mapping.by_settings.items():
+        more = f" and {len(names) - NAMES_SHOWN} more" if len(names) > NAMES_SHOWN else ""
+        say(f"set for {', '.join(names[:NAMES_SHOWN])}{more} alone: {settings_text(settings)}")
 
 
 def _folded_row(records: Sequence[LayerCost], mapping: Mapping) -> list[str]:

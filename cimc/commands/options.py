@@ -120,6 +120,17 @@ FillRows = Annotated[
         "less of the devices' errors, for more cells; of all layers, or of one; repeatable.",
     ),
 ]
+Options = Annotated[
+    Path | None,
+    typer.Option(
+        "--options",
+        metavar="FILE",
+        rich_help_panel=MAPPING,
+        help="Options of single layers, a TOML file with tables \\[layer.NAME]: converters (input.bits, adc.bits, "
+        "adc.range_uA, ...), digital, rows_per_read.",
+        autocompletion=complete_files(".toml"),
+    ),
+]
 RowsPerRead = Annotated[
     list[str] | None,
     typer.Option(

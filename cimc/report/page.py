@@ -4,6 +4,7 @@ from html import escape
 
 from cimc.artifact import Artifact
 from cimc.chip import Chip
+from cimc.layer_settings import settings_text
 from cimc.mapping import Mapping
 from cimc.report.charts import bars
 from cimc.report.conductances import conductance_section
@@ -52,7 +53,7 @@ def arrays_section(mapping: Mapping, chip: Chip) -> str:
 def cost_sections(mapping: Mapping) -> str:
     """Energy and area by component, and all costs by layer, as HTML."""
     return section("Cost by component", _component_note(mapping), _components(mapping)) + section(
-        "Cost by layer", "One image; arrays with their converters.", _layer_bars(mapping), _layers(mapping)
+        "Cost by layer", _layers_note(mapping), _layer_bars(mapping), _layers(mapping)
     )
 
 
@@ -210,6 +211,16 @@ def _or_silent(value: float | None, shown: object) -> str:
 
 def _square(mm2: float) -> str:
     return f"{mm2:.3g} mm²"
+
+
+def _layers_note(mapping: Mapping) -> str:
+    own = [
+        f"{', '.join(short_name(name, 36) for name in names[:MOST_BARS])}{', ...' * (len(names) > MOST_BARS)}: "
+        f"{settings_text(settings)}"
+        for settings, names in mapping.by_settings.items()
+    ]
+    note = "One image; arrays with their converters."
+    return f"{note} Set for single layers: {'; '.join(own)}." if own else note
 
 
 def _layers(mapping: Mapping) -> str:

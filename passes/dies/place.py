@@ -17,6 +17,7 @@ from cimc.addresses import lay_on_arrays
 from cimc.chip import Chip
 from cimc.errors import CimcError
 from cimc.fault_map import Die
+from cimc.layer_settings import chip_of_layer
 from cimc.mapping import Mapping
 from cimc.options import DiePlacement
 from cimc.program import Floats, LayerProgram, Program
@@ -83,14 +84,15 @@ def place_on_die(
         powers: by layer, the mean square of the inputs of each weight row [rows], or of grouped ones [rows, groups], in
             any unit; 1 of all layers that are not there.
     """
-    counts, cell = coefficients(chip), programmable(chip)
+    counts = coefficients(chip)
+    cells = {layer.name: programmable(chip_of_layer(chip, layer.settings)) for layer in mapping.layers}
     importance = {name: _importance(layer, chip, powers.get(name)) for name, layer in program.layers.items()}
 
     def targets_of(stuck: dict[str, Floats], *, compensated: bool) -> dict[str, Floats]:
         layers = program.layers.items()
         if not compensated:
-            return {name: held(layer.targets, stuck[name], cell) for name, layer in layers}
-        return {name: compensate(layer.targets, stuck[name], counts, cell) for name, layer in layers}
+            return {name: held(layer.targets, stuck[name], cells[name]) for name, layer in layers}
+        return {name: compensate(layer.targets, stuck[name], counts, cells[name]) for name, layer in layers}
 
     def errors_of(targets: dict[str, Floats]) -> dict[str, float]:
         found = {}

@@ -49,12 +49,12 @@ def time_in_segments(task: Task, mapping: Mapping, budget: int) -> float:
     fewest = -(-weights // (held * budget))
     # A read of an array serves no more than all weights in it.
     read = (
-        layer.positions * layer.phases * layer.reads_of(piece) * piece.height * piece.width
+        layer.positions * layer.phases * layer.reads_of(piece) * piece.height * piece.width * layer.read_units
         for layer in layers
         for piece in layer.pieces
     )
-    reads = sum(read) / (held * budget)
-    return fewest * mapping.segments[0].program_ms + reads * chip.cost.mvm_us * 1e-3
+    units = sum(read) / (held * budget)
+    return fewest * mapping.segments[0].program_ms + units * task.unit_us * 1e-3
 
 
 def energy_in_segments(task: Task, mapping: Mapping) -> float:

@@ -2,6 +2,7 @@
 
 from collections import Counter
 
+from cimc.layer_settings import chip_of_layer
 from cimc.mapping import Component, Cost
 from passes.mapper.cost import mvm_pj
 from passes.mapper.limits import partial_sum_bytes
@@ -40,10 +41,10 @@ def _arrays(cost: Cost, plan: Plan) -> list[Component]:
         return [Component("MVM", cost.energy_mj - cost.reprogramming_mj, total)]
     energy: Counter[str] = Counter()
     for layer in plan.layers:
-        read_rows = layer.read_rows
+        read_rows, of_layer = layer.read_rows, chip_of_layer(chip, layer.settings)
         for reads in plan.table.by_layer[layer.name].values():
             for read in reads:
-                for name, pj in mvm_pj(read, read_rows, chip).items():
+                for name, pj in mvm_pj(read, read_rows, of_layer).items():
                     energy[name] += pj * read.mvms  # type: ignore[assignment]
     return [Component(name, energy[name] * PJ, areas[name]) for name in areas]
 

@@ -29,25 +29,25 @@ def area_of(layers: Sequence[Layer], copies: Mapping[str, int]) -> int:
     return -(-weights // (layers[0].chip.weight_rows * layers[0].chip.weight_columns))
 
 
-def needed_for(layers: Sequence[Layer], reads: int) -> Copies:
-    """The fewest copies with which no array is read more than `reads` times an image."""
-    return {layer.name: -(-layer.positions // max(reads // layer.reads_per_mvm, 1)) for layer in layers}
+def needed_for(layers: Sequence[Layer], units: int) -> Copies:
+    """The fewest copies with which no array is busy for more than so many time units an image (`Task.unit_us`)."""
+    return {layer.name: -(-layer.positions // max(units // layer.units_per_mvm, 1)) for layer in layers}
 
 
-def copies_for(layers: Sequence[Layer], reads: int) -> Copies:
+def copies_for(layers: Sequence[Layer], units: int) -> Copies:
     """`needed_for`, and those copies that fit in beside."""
-    needed = needed_for(layers, reads)
+    needed = needed_for(layers, units)
     return {layer.name: layer.fill_up(needed[layer.name]) for layer in layers}
 
 
-def least_reads(layers: Sequence[Layer], budget: int, arrays: Arrays = arrays_of) -> int:
-    """The fewest reads of the busiest array for one image that the budget allows: exact.
+def least_units(layers: Sequence[Layer], budget: int, arrays: Arrays = arrays_of) -> int:
+    """The least time of the busiest array for one image that the budget allows, in units of `Task.unit_us`: exact.
 
-    With r reads a layer needs ceil(positions / floor(r / reads an MVM)) copies, and its arrays grow with its copies, so
-    the arrays needed fall with r: binary search. Exact for arrays that hold one layer each; with `area_of` in place of
+    With u units a layer needs ceil(positions / floor(u / units an MVM)) copies, and its arrays grow with its copies, so
+    the arrays needed fall with u: binary search. Exact for arrays that hold one layer each; with `area_of` in place of
     their number a bound for any layout.
     """
-    low, high = max(layer.reads_per_mvm for layer in layers), max(layer.reads(1) for layer in layers)
+    low, high = max(layer.units_per_mvm for layer in layers), max(layer.units(1) for layer in layers)
     while low < high:
         middle = (low + high) // 2
         if arrays(layers, needed_for(layers, middle)) <= budget:
@@ -57,13 +57,13 @@ def least_reads(layers: Sequence[Layer], budget: int, arrays: Arrays = arrays_of
     return low
 
 
-def read_steps(layers: Sequence[Layer], ratio: float) -> list[int]:
-    """Reads from one copy each down to one read each: states that no budget depends on.
+def unit_steps(layers: Sequence[Layer], ratio: float) -> list[int]:
+    """Time units from one copy each down to one read each: states that no budget depends on.
 
     First as many as the slowest layer has with 1, 2, 3 ... copies, then every step a factor.
     """
-    top = max(layer.reads(1) for layer in layers)
-    floor = max(layer.reads_per_mvm for layer in layers)
+    top = max(layer.units(1) for layer in layers)
+    floor = max(layer.units_per_mvm for layer in layers)
     steps = list(dict.fromkeys(max(floor, -(-top // copies)) for copies in range(1, FIRST_COPIES + 1)))
     while steps[-1] > floor:
         steps.append(max(floor, min(steps[-1] - 1, int(steps[-1] * ratio))))

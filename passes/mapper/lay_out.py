@@ -31,9 +31,9 @@ def lay_out_packed(layers: Sequence[Layer], chip: Chip) -> list[MappedLayer]:
 
 
 def lay_out_partly_packed(layers: Sequence[Layer], chip: Chip, *, alone: int) -> list[MappedLayer]:
-    """One copy each: the `alone` layers with the most reads in arrays of their own, the others packed together."""
-    by_reads = sorted(layers, key=lambda layer: -layer.reads(1))
-    own = {layer.name: laid for layer, laid in zip(by_reads[:alone], lay_out_plain(by_reads[:alone]), strict=True)}
+    """One copy each: the `alone` layers that are read longest in arrays of their own, the others packed together."""
+    slowest = sorted(layers, key=lambda layer: -layer.units(1))[:alone]
+    own = {layer.name: laid for layer, laid in zip(slowest, lay_out_plain(slowest), strict=True)}
     first = 1 + max((block.array for laid in own.values() for block in laid.blocks), default=-1)
     others = [layer for layer in layers if layer.name not in own]
     for layer, laid in zip(others, lay_out_packed(others, chip) if others else [], strict=True):

@@ -2,7 +2,9 @@
 
 import math
 from collections.abc import Mapping, Sequence
+from fractions import Fraction
 from functools import cached_property
+from types import MappingProxyType
 from typing import NamedTuple
 
 import onnx_ir as ir
@@ -10,6 +12,7 @@ import onnx_ir as ir
 from cimc.by_layer import NOTHING, check_layers, number_of
 from cimc.chip import Chip
 from cimc.errors import CimcError
+from cimc.layer_settings import Settings, chip_of_layer
 from cimc.mapping import LayerShape
 from cimc.operators import ROW_COPIES, layer_of
 from passes.crossbar_functions import crossbar_layers
@@ -29,12 +32,14 @@ class PieceClass(NamedTuple):
 class Layer(LayerShape):
     """A crossbar layer that is to get arrays.
 
-    phases: of one MVM (2: positive and negative inputs one after the other). pieces: of one copy.
+    phases: of one MVM (2: positive and negative inputs one after the other). pieces: of one copy. chip: as this layer
+    is read on it. read_units: what a read takes, in the time unit of the task (`Task.unit_us`).
     """
 
     phases: int
     pieces: tuple[Piece, ...]
     chip: Chip
+    read_units: int = 1
 
     @cached_property
     def classes(self) -> tuple[PieceClass, ...]:
@@ -71,6 +76,16 @@ class Layer(LayerShape):
         """Reads of an array for one MVM, in all phases."""
         return self.phases * max(of_class.reads for of_class in self.classes)
 
+    @property
+    def units_per_mvm(self) -> int:
+        """How long an array is busy for one MVM, in the time unit of the task."""
+        return self.reads_per_mvm * self.read_units
+
+    @property
+    def mvm_ns(self) -> float:
+        """The time of one MVM, all phases and reads."""
+        return self.chip.cost.mvm_us * 1e3 * self.reads_per_mvm
+
     @cached_property
     def row_blocks(self) -> int:
         """Row blocks of a group, whose outputs are added."""
@@ -105,6 +120,10 @@ class Layer(LayerShape):
         """Reads of one array for one image: its share of the positions, all reads of each."""
         return -(-self.positions // copies) * self.reads_per_mvm
 
+    def units(self, copies: int) -> int:
+        """How long one array is busy for one image, in the time unit of the task."""
+        return -(-self.positions // copies) * self.units_per_mvm
+
 
 def layers_of(
     model: ir.Model,
@@ -112,11 +131,13 @@ def layers_of(
     input_range: tuple[float, float],
     rows_per_read: Mapping[str, int] = NOTHING,
     groups_per_read: Mapping[str, int] = NOTHING,
+    settings: Mapping[str, Settings] = MappingProxyType({}),
 ) -> list[Layer]:
     """The layers of a lowered network that go on arrays of `chip`, in network order.
 
     Raises:
-        CimcError: a layer without weights, or numbers for a layer that the network has not.
+        CimcError: a layer without weights; or numbers for a layer that the network has not, or settings that `chip` has
+            not.
     """
     nonnegative = nonnegative_values(model, input_range)
     steps = dict(nodes_with_steps(model.graph))
@@ -125,11 +146,25 @@ def layers_of(
     check_layers("--groups-per-read", groups_per_read, found)
     layers = []
     for name, nodes in found.items():
-        layer = _layer(nodes, steps, nonnegative, chip)
+        own = settings.get(name, ())
+        layer = _layer(nodes, steps, nonnegative, chip_of_layer(chip, own))
         groups = _groups_at_once(layer, number_of(name, groups_per_read))
-        read = {"rows_per_read": number_of(name, rows_per_read), "groups_per_read": groups}
+        read = {"rows_per_read": number_of(name, rows_per_read), "groups_per_read": groups, "settings": own}
         layers.append(layer.model_copy(update=read))
-    return [layer for layer in layers if not is_digital(layer, chip)]
+    return _in_units([layer for layer in layers if not is_digital(layer, chip)])
+
+
+def _in_units(layers: Sequence[Layer]) -> list[Layer]:
+    """The layers with what their reads take in the largest unit of which all are whole numbers."""
+    times = [Fraction(str(layer.chip.cost.mvm_us)) for layer in layers]  # exactly as it is written
+    if len(set(times)) < 2:
+        return list(layers)
+    common = math.lcm(*(time.denominator for time in times))
+    whole = [int(time * common) for time in times]
+    unit = math.gcd(*whole)
+    return [
+        layer.model_copy(update={"read_units": max(time // unit, 1)}) for layer, time in zip(layers, whole, strict=True)
+    ]
 
 
 def _groups_at_once(layer: Layer, most: int | None) -> int | None:

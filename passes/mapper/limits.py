@@ -8,7 +8,7 @@ from cimc.mapping import MappedLayer, Placement
 from cimc.schedule import Limit
 from passes.mapper.place import core_starts
 from passes.mapper.plan import Plan
-from passes.mapper.reads import ReadTable, busy_reads
+from passes.mapper.reads import ReadTable, busy_ns
 from passes.mapper.traffic import bus_bytes, memory_bytes, partial_sums
 
 
@@ -24,12 +24,12 @@ def limits_of(plan: Plan) -> tuple[Limit, ...]:
 
 
 def _arrays(table: ReadTable, chip: Chip) -> Limit:
-    busiest, where = 0, ""
+    busiest, where = 0.0, ""
     for reads in table.by_array.values():
         # Most arrays hold one read; the others are worth a closer look only if they can be the busiest.
-        if sum(read.count for read in reads) > busiest and (busy := busy_reads(reads, chip)) > busiest:
+        if sum(read.busy_ns for read in reads) > busiest and (busy := busy_ns(reads, chip)) > busiest:
             busiest, where = busy, " + ".join(dict.fromkeys(read.layer for read in reads))
-    return Limit("array", where, busiest * chip.cost.mvm_us * 1e3)
+    return Limit("array", where, busiest)
 
 
 def _cores(plan: Plan, placement: Placement) -> list[Limit]:

@@ -45,7 +45,9 @@ def map_network(model: ir.Model, chip: Chip, *, options: MappingOptions = DEFAUL
     """
     if options.row_split is not None:
         chip = chip.model_copy(update={"row_split": str(options.row_split)})
-    layers = layers_of(model, chip, options.input_range, options.rows_per_read, options.groups_per_read)
+    layers = layers_of(
+        model, chip, options.input_range, options.rows_per_read, options.groups_per_read, options.settings
+    )
     if not layers:
         raise CimcError("the network has no Conv, Gemm or MatMul with constant weights; there is nothing to map")
     deadline = math.inf if options.seconds is None else time.monotonic() + options.seconds

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 
 from cimc.by_layer import check_by_layer
 from cimc.errors import CimcError
+from cimc.layer_settings import Settings
 from cimc.options import RowSplit, check_choice, check_number, check_range, check_seed, check_whole
 from passes.mapper.objective import find_objective, objective_names
 
@@ -21,6 +22,7 @@ class MappingOptions:
         row_split: "channel" or "flat", in place of the chip's own rule.
         rows_per_read: most weight rows of an array that are driven at once, by layer; "" stands for all others.
         groups_per_read: most groups of an array that are driven at once, by layer.
+        settings: converters that differ from the chip's, by layer.
         objective: what copies and packing are for, a name in `passes/mapper/objectives/` or of a plug-in; None: one
             copy each, one block an array, in network order, over as many chips as it takes.
         arrays: the budget of an objective; None: those of one chip. A network that does not fit it, packed, is cut
@@ -37,6 +39,7 @@ class MappingOptions:
     row_split: RowSplit | None = None
     rows_per_read: Mapping[str, int] = field(default_factory=dict)
     groups_per_read: Mapping[str, int] = field(default_factory=dict)
+    settings: Mapping[str, Settings] = field(default_factory=dict)
     objective: str | None = None
     arrays: int | None = None
     seed: int = 0

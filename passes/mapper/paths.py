@@ -39,7 +39,7 @@ def longest_path(task: Task, copies: Numbers) -> Path:
     """The longest path with these copies, fractions too, before placement."""
     layers, chip = task.layers, task.chip
     positions = {layer.name: layer.positions for layer in layers}
-    rounds = {layer.name: chip.cost.mvm_us * 1e3 * layer.reads_per_mvm for layer in layers}
+    rounds = {layer.name: layer.mvm_ns for layer in layers}
     number = {layer.name: index for index, layer in enumerate(layers)}
     pace = {name: LayerTime(rounds[name], copies[index], 0, chip.cores.count) for name, index in number.items()}
     times = stage_times(task.stages, pace, positions=positions, chip=chip)

@@ -29,6 +29,12 @@ class Task:
     deadline: float = math.inf
 
     @property
+    def unit_us(self) -> float:
+        """The time unit of `Layer.read_units`: where all layers are read alike, that of a read."""
+        slowest = max(self.layers, key=lambda layer: layer.chip.cost.mvm_us)
+        return slowest.chip.cost.mvm_us / slowest.read_units
+
+    @property
     def late(self) -> bool:
         """Whether no more is to be tried."""
         return time.monotonic() > self.deadline

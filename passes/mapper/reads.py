@@ -4,12 +4,13 @@ In a read every driven row reaches every column, so two blocks with different in
 disjoint rows and disjoint columns. Blocks that share their inputs may share rows.
 """
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations, pairwise
 
 from cimc.chip import Chip
+from cimc.layer_settings import chip_of_layer
 from cimc.mapping import Block, MappedLayer
 
 
@@ -17,20 +18,27 @@ from cimc.mapping import Block, MappedLayer
 class Read:
     """Blocks of one layer in one array that are read at once.
 
-    mvms: for one image, all phases. parts: array reads of each, where not all rows are driven at once. inputs: (copy,
-    group, first row) of all that is driven; arrays of one core with the same inputs are started together.
+    mvms: for one image, all phases. parts: array reads of each, where not all rows are driven at once. each_ns: time of
+    a read. inputs: (copy, group, first row) of all that is driven; arrays of one core with the same inputs are started
+    together.
     """
 
     layer: str
     blocks: tuple[Block, ...]
     mvms: int
     parts: int
+    each_ns: float
     inputs: frozenset[tuple[int, ...]]
 
     @property
     def count(self) -> int:
         """Reads of the array for one image."""
         return self.mvms * self.parts
+
+    @property
+    def busy_ns(self) -> float:
+        """The time of all of them."""
+        return self.count * self.each_ns
 
 
 def phases_of(layer: MappedLayer, chip: Chip) -> int:
@@ -77,7 +85,7 @@ def _reads_of(layer: MappedLayer, chip: Chip) -> dict[int, list[Read]]:
         in_array[block.array].append(block)
     phases = phases_of(layer, chip)
     shares = [phases * positions_of_copy(layer, copy) for copy in range(layer.copies)]
-    read_rows = layer.read_rows
+    read_rows, each_ns = layer.read_rows, chip_of_layer(chip, layer.settings).cost.mvm_us * 1e3
     return {
         array: [
             Read(
@@ -85,6 +93,7 @@ def _reads_of(layer: MappedLayer, chip: Chip) -> dict[int, list[Read]]:
                 tuple(group),
                 mvms=max(shares[block.copy] for block in group),
                 parts=max(parts_of(block, read_rows) for block in group),
+                each_ns=each_ns,
                 inputs=_all_inputs(layer, group),
             )
             for group in _groups(layer, blocks, chip)
@@ -157,20 +166,23 @@ def share_lines(a: Iterable[Block], b: Iterable[Block], chip: Chip) -> bool:
     )
 
 
-def busy_reads(reads: Sequence[Read], chip: Chip) -> int:
-    """Reads of one array for one image, those that can be at once counted once (greedy, the longest first).
+def busy_ns(reads: Sequence[Read], chip: Chip) -> float:
+    """How long one array is busy for one image, reads that can be at once counted once (greedy, the longest first).
 
     An upper bound that a schedule reaches: reads of a class run side by side, the classes one after the other.
     """
     classes: list[list[Read]] = []
-    for read in sorted(reads, key=lambda read: -read.count):
+    for read in sorted(reads, key=lambda read: -read.busy_ns):
         for same in classes:
             if not any(read.layer == other.layer or share_lines(read.blocks, other.blocks, chip) for other in same):
                 same.append(read)
                 break
         else:
             classes.append([read])
-    return sum(same[0].count for same in classes)
+    counts: Counter[float] = Counter()
+    for same in classes:
+        counts[same[0].each_ns] += same[0].count
+    return sum(count * each_ns for each_ns, count in counts.items())
 
 
 def exclusive_layers(reads: Iterable[Sequence[Read]], chip: Chip) -> set[frozenset[str]]:

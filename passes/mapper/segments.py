@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 
 from cimc.errors import CimcError
+from cimc.layer_settings import chip_of_layer
 from cimc.mapping import Cost, MappedLayer, Segment
 from passes.mapper.plan import Plan
 from passes.mapper.reads import most_parts, phases_of, positions_of_copy
@@ -47,8 +48,9 @@ def add_programming(cost: Cost, plan: Plan, *, segments: Sequence[Segment]) -> C
     """The cost with reprogramming: segment after segment, layer after layer in each, so one image at a time."""
     chip = plan.chip
     parts = {layer.name: most_parts(plan.table.by_layer[layer.name]) for layer in plan.layers}
+    mvm_us = {layer.name: chip_of_layer(chip, layer.settings).cost.mvm_us for layer in plan.layers}
     once = {
-        layer.name: positions_of_copy(layer, 0) * phases_of(layer, chip) * parts[layer.name] * chip.cost.mvm_us * 1e-3
+        layer.name: positions_of_copy(layer, 0) * phases_of(layer, chip) * parts[layer.name] * mvm_us[layer.name] * 1e-3
         for layer in plan.layers
     }
     compute_ms = sum(once[name] for segment in segments for name in segment.layers)

@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from cimc.chip import Chip
+from cimc.layer_settings import chip_of_layer
 from cimc.mapping import Block, MappedLayer, Placement
 
 Link = tuple[int, int]
@@ -125,8 +126,10 @@ def arrays_of_layer(layer: MappedLayer, placement: Placement | None, chip: Chip,
     arrays: list[dict[int, list[Block]]] = [{} for _ in components]
     for array, blocks in held.items():
         arrays[gang_of[blocks[0].copy]][array] = blocks
+    mvm_us = chip_of_layer(chip, layer.settings).cost.mvm_us
     gangs = [
-        _gang(arrays[number], len(copies), phases, core, geometry, chip) for number, copies in enumerate(components)
+        _gang(arrays[number], len(copies), phases, core, geometry, chip, mvm_us)
+        for number, copies in enumerate(components)
     ]
     return ArraysOfLayer(
         gangs=tuple(gangs if placement is not None else (gang._replace(starts={}, local_bytes={}) for gang in gangs)),
@@ -146,6 +149,7 @@ def _gang(
     core: Mapping[int, int],
     geometry: Geometry,
     chip: Chip,
+    mvm_us: float,
 ) -> GangArrays:
     serial = max(geometry.reads(blocks) for blocks in arrays.values())
     starts: defaultdict[int, dict[object, int]] = defaultdict(dict)
@@ -161,7 +165,7 @@ def _gang(
         local[core[array]] += values * chip.cores.activation_bytes
     return GangArrays(
         positions=copies,
-        round_ns=chip.cost.mvm_us * 1e3 * phases * serial,
+        round_ns=mvm_us * 1e3 * phases * serial,
         starts={place: phases * sum(reads.values()) for place, reads in starts.items()},
         local_bytes=dict(local),
     )

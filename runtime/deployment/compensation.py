@@ -178,7 +178,7 @@ def _compensate_by_samples(kinds: Sequence[Compensate], chips: Chips, calibratio
 
 
 def _choose_ranges(chips: Chips, step: LayerStep, run: Run) -> Chips:
-    if chips.system.chip.input.bits is None:
+    if chips.system.chip_of(step.layer).input.bits is None:
         return chips
     held = chips.held(step.layer)
     each = by_chip(run.input, len(chips)) if len(chips) > 1 else run.input[None]

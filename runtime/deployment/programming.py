@@ -26,10 +26,12 @@ def aged_system(system: System, seconds: float | None) -> System:
     cell = system.chip.cell
     if seconds is None or cell.flicker is None:
         return system
-    flicker = cell.flicker.model_copy(update={"after_s": seconds})
-    chip = system.chip.model_copy(update={"cell": cell.model_copy(update={"flicker": flicker})})
-    crossbars = {name: replace(crossbar, chip=chip) for name, crossbar in system.crossbars.items()}
-    return replace(system, chip=chip, crossbars=crossbars)
+    aged = {"cell": cell.model_copy(update={"flicker": cell.flicker.model_copy(update={"after_s": seconds})})}
+    crossbars = {
+        name: replace(crossbar, chip=crossbar.chip.model_copy(update=aged))
+        for name, crossbar in system.crossbars.items()
+    }
+    return replace(system, chip=system.chip.model_copy(update=aged), crossbars=crossbars)
 
 
 def age_chip(

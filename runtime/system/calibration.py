@@ -163,7 +163,7 @@ def best_range(system: System, step: LayerStep, x: Floats, held: Held, key: Arra
         held: what chip and digital side hold of it.
         key: for noise; None: none.
     """
-    if system.chip.input.bits is None:
+    if system.chip_of(step.layer).input.bits is None:
         return np.float32(1)
     crossbar, (inputs, _) = system.crossbars[step.layer], samples_first(system, step, x)
     tried = _some(crossbar, inputs)

@@ -45,7 +45,7 @@ def calibrating_product(system: System, state: State, record: dict[str, Array]) 
     seen = state_as_read(system, state)
 
     def product(name: str, x: Array, key: Array | None) -> Array:
-        if system.chip.input.bits is None:
+        if system.chip_of(name).input.bits is None:
             record[name] = jnp.float32(1.0)
             return layer_on_arrays(system, seen, name, x, record[name], key)
         largest = jnp.maximum(jnp.max(jnp.abs(x)), jnp.float32(1e-6))

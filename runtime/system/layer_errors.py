@@ -109,7 +109,7 @@ def _losses(
     if held.input_factor is not None:
         weight = weight * row_factors(crossbar, held.input_factor, weight)
     if targets is None:
-        targets = device_targets(weight, np.asarray(held.weight_range), system.chip)
+        targets = device_targets(weight, np.asarray(held.weight_range), system.chip_of(layer))
     return loss_causes(
         crossbar,
         np.random.default_rng(0).permutation(np.concatenate(inputs, axis=1), axis=1),
@@ -159,7 +159,7 @@ def _compare(
         found, held = errors[step.layer], held_of(system, state, step.layer)
         y = read_layer(system, step, x, held, key, **place)
         found.error += _power(y - expected.pop(step.number)[0])
-        if system.chip.input.bits is not None:
+        if system.chip_of(step.layer).input.bits is not None:
             beyond = float(np.mean(np.abs(x) > float(held.input_range) * 1.001)) if x.size else 0.0
             found.clipped_inputs = max(found.clipped_inputs, beyond)
         vectors, _ = samples_first(system, step, x)

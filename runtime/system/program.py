@@ -29,8 +29,9 @@ def retarget(
     new = without_targets(state)
     for name in state["weight"] if layers is None else layers:
         weight = state["weight"][name]
-        chosen = weight_range(np.asarray(weight), system.chip)
-        new["conductance"][name] = jax.device_put(device_targets(np.asarray(weight), chosen, system.chip))
+        chip = system.chip_of(name)
+        chosen = weight_range(np.asarray(weight), chip)
+        new["conductance"][name] = jax.device_put(device_targets(np.asarray(weight), chosen, chip))
         new["weight_range"][name] = jax.device_put(chosen)
     return new
 

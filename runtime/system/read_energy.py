@@ -9,6 +9,7 @@ Conductances are those that the devices hold, at the whole read voltage, without
 (Scan) and reference columns are not counted.
 """
 
+from collections import Counter
 from dataclasses import dataclass, field
 from functools import partial
 from itertools import pairwise
@@ -21,6 +22,7 @@ import numpy.typing as npt
 from jax import Array
 
 from cimc.chip import Chip
+from cimc.mapping import MappedLayer
 from cimc.planes import planes_of
 from cimc.scheme import AnyArray
 from cimc.units import idle_target
@@ -52,7 +54,7 @@ class ReadEnergy:
 
     def see(self, step: LayerStep, x: Floats, batch: Batch) -> None:
         """Count the reads of a layer with these inputs, as in ONNX."""
-        chip, (vectors, _) = self.system.chip, samples_first(self.system, step, x)
+        chip, (vectors, _) = self.system.chip_of(step.layer), samples_first(self.system, step, x)
         crossbar, held = self.system.crossbars[step.layer], held_of(self.system, self.state, step.layer)
         taken = [
             _driven(
@@ -87,8 +89,8 @@ class ReadEnergy:
         sample; None where the chip file states nothing.
         """
         chip, table = self.system.chip, self.system.mapping.cost.energy_mj
-        conversions = conversion_pj(chip)
-        fixed = None if conversions is None else conversions_of_sample(self.system) * conversions * 1e3 * FJ
+        conversions = conversions_pj(self.system)
+        fixed = None if conversions is None else conversions * 1e3 * FJ
         cells = np.array(list(self.cells.values()))
         lines = None if chip.energy.dac_toggle_pj is None else np.array(list(self.word_lines.values()))
         total = cells + (0.0 if lines is None else lines) + (fixed or 0.0)
@@ -115,16 +117,23 @@ def word_lines_of_row(system: System, layer: str) -> float:
     return side_by_side * chip.rows_per_weight * chip.physical_per_array
 
 
-def conversions_of_sample(system: System) -> int:
-    """Output conversions of one sample: every plane, read, position and bit line of a layer."""
-    return sum(
+def conversions_pj(system: System) -> float | None:
+    """Energy of the output conversions of one sample, pJ; None: not stated."""
+    counts: Counter[float | None] = Counter()
+    for layer in system.mapping.layers:
+        counts[conversion_pj(system.chip_of(layer.name))] += conversions_of(system, layer)
+    return None if None in counts else sum(count * (each or 0.0) for each, count in counts.items())
+
+
+def conversions_of(system: System, layer: MappedLayer) -> int:
+    """Output conversions of a layer for one sample: every plane, read, position and bit line."""
+    return (
         layer.positions
-        * len(planes_of(system.chip, layer.signed_input).weights)
+        * len(planes_of(system.chip_of(layer.name), layer.signed_input).weights)
         * len(layer.read_bounds)
         * layer.columns
         * system.chip.columns_per_weight
         * system.chip.physical_per_array
-        for layer in system.mapping.layers
     )
 
 

@@ -12,6 +12,7 @@ from jax import Array
 
 from cimc.chip import Chip
 from cimc.errors import CimcError
+from cimc.layer_settings import chip_of_layer
 from cimc.mapping import Mapping
 from cimc.options import Backward
 from cimc.planes import planes_of
@@ -46,8 +47,8 @@ State = dict[str, dict[str, Array]]
 class System:
     """All that is fixed while a network trains or runs.
 
-    crossbars: each layer on its arrays. bias_names: the bias initializer of each layer that has one. mapping: where all
-    of it lies.
+    chip: without the settings of single layers, which `chip_of` has. crossbars: each layer on its arrays. bias_names:
+    the bias initializer of each layer that has one. mapping: where all of it lies.
     """
 
     network: Network
@@ -55,6 +56,10 @@ class System:
     crossbars: dict[str, Crossbar]
     bias_names: dict[str, str]
     mapping: Mapping
+
+    def chip_of(self, layer: str) -> Chip:
+        """The chip as a layer is read on it."""
+        return self.crossbars[layer].chip
 
 
 _LAYER_GROUPS = ("weight", "conductance", "weight_range", "input_range", "input_factor", "gain", "bias")
@@ -71,9 +76,8 @@ def build_system(network: Network, mapping: Mapping, chip: Chip, backward: Backw
             f"{chip.name} is not simulated ({chip.not_simulated}); compile and inspect take it, "
             f"train, eval, export and deploy need fewer"
         )
-    scheme, planes = chip.scheme, planes_of(chip, True)
-    plain_pairs = scheme.has_pair and not scheme.in_rows and chip.adc.sense == "current" and not planes.widths
-    if backward is Backward.analog and not plain_pairs:
+    chips = {layer.name: chip_of_layer(chip, layer.settings) for layer in mapping.layers}
+    if backward is Backward.analog and not all(map(_has_plain_pairs, chips.values())):
         raise CimcError(
             f"gradients by transposed reads need pairs of devices in columns whose currents are converted once, and "
             f"{chip.name} has others; use --backward digital"
@@ -86,8 +90,11 @@ def build_system(network: Network, mapping: Mapping, chip: Chip, backward: Backw
     crossbars = {}
     for layer in mapping.layers:
         column_start, column_stop = layer.column_bounds[0]
+        of_layer = chips[layer.name]
+        if of_layer.not_simulated is not None:
+            raise CimcError(f"layer {layer.name} on {chip.name} is not simulated ({of_layer.not_simulated})")
         crossbars[layer.name] = Crossbar(
-            chip=chip,
+            chip=of_layer,
             read_rows=layer.read_rows,
             column_block=column_stop - column_start,
             signed=layer.signed_input,
@@ -95,10 +102,16 @@ def build_system(network: Network, mapping: Mapping, chip: Chip, backward: Backw
             groups_at_once=layer.groups_per_read or 1,
             window=network.windows[layer.name],
             backward=backward,
-            wires=cell_wires_of(mapping, layer.name, chip),
+            wires=cell_wires_of(mapping, layer.name, of_layer),
         )
     biases = {node.name: node.inputs[2] for node in network.layers() if len(node.inputs) > 2}
     return System(network, chip, crossbars, biases, mapping)
+
+
+def _has_plain_pairs(chip: Chip) -> bool:
+    """Whether weights are pairs of devices in columns whose currents are converted once."""
+    scheme = chip.scheme
+    return scheme.has_pair and not scheme.in_rows and chip.adc.sense == "current" and not planes_of(chip, True).widths
 
 
 # The weight of a fully programmed pair, for weights [rows, columns] on a chip: scalar or [columns].
@@ -132,8 +145,9 @@ def initial_state(system: System, *, weight_range: RangeRule | None = largest_we
             raise CimcError(f"the weights of {node.name} hold NaN or infinity; export the model again")
         state["weight"][node.name] = jax.device_put(weight)
         if weight_range is not None:
-            chosen = weight_range(weight, system.chip)
-            state["conductance"][node.name] = jax.device_put(device_targets(weight, chosen, system.chip))
+            chip = system.chip_of(node.name)
+            chosen = weight_range(weight, chip)
+            state["conductance"][node.name] = jax.device_put(device_targets(weight, chosen, chip))
             state["weight_range"][node.name] = jax.device_put(chosen)
         state["input_range"][node.name] = jax.device_put(np.float32(0.0))
         state["digital"][gain_name(node.name)] = jax.device_put(np.float32(1.0))
@@ -188,7 +202,7 @@ def program(
     conductance, trials = {}, {}
     for index, (name, weight) in enumerate(state["weight"].items()):
         # Step after step: what is only queued holds its memory already.
-        targets = jax.block_until_ready(device_targets(weight, state["weight_range"][name], system.chip))
+        targets = jax.block_until_ready(device_targets(weight, state["weight_range"][name], system.chip_of(name)))
         traits = traits_of(system, state, name)
         written = device_of(system.chip.cell).write(targets, jax.random.fold_in(key, index), traits)
         conductance[name], trials[name] = jax.block_until_ready((written.conductance, count(name, written.trials)))

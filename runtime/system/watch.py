@@ -129,7 +129,7 @@ def look(system: System, state: State, stored: Stored, preprocess: Preprocess, k
         )
         size = jnp.sqrt(jnp.mean(jnp.square(x))) / input_range
         beyond = jnp.mean(jnp.abs(x) > input_range * 1.001, dtype=jnp.float32)
-        if system.chip.input.bits is None:  # nothing is clipped
+        if system.chip_of(name).input.bits is None:  # nothing is clipped
             beyond = jnp.float32(0)
         seen = Seen(size, beyond, codes)
         # Of a layer used several times, the use that clips most.

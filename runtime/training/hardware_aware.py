@@ -87,7 +87,7 @@ def _product(options: HardwareAware, system: System, state: State) -> Product:
     def product(name: str, x: Array, key: Array | None) -> Array:
         crossbar, weight, input_range = system.crossbars[name], state["weight"][name], state["input_range"][name]
         weight_range = _largest(weight, options.scale)
-        pairs = device_targets(jax.lax.stop_gradient(weight), weight_range, system.chip)
+        pairs = device_targets(jax.lax.stop_gradient(weight), weight_range, system.chip_of(name))
         gain = gain_of(state, name)
         if key is not None and options.noise:
             error = options.noise * normal(jax.random.fold_in(key, 0), weight.shape)
@@ -130,5 +130,7 @@ def _clipped(options: HardwareAware, weight: Array) -> Array:
 def _held(scale: Scale, system: System, state: State) -> State:
     """The state of a chip that holds the weights as they are."""
     ranges = {name: _largest(weight, scale) for name, weight in state["weight"].items()}
-    pairs = {name: device_targets(weight, ranges[name], system.chip) for name, weight in state["weight"].items()}
+    pairs = {
+        name: device_targets(weight, ranges[name], system.chip_of(name)) for name, weight in state["weight"].items()
+    }
     return {**state, "conductance": pairs, "weight_range": ranges}

@@ -30,11 +30,11 @@ COMPILE = (
     "model chip | device output input_range calibrate max_chips row_split rows_per_read groups_per_read verify shapes"
 )
 COMPILE += " constants verify_passes passes_folder objective arrays seed mapper_seconds share_weights fill_rows digital"
-COMPILE += " digital_budget target_snr min_agreement curve note"
+COMPILE += " digital_budget target_snr min_agreement curve options note"
 DEPLOY = "package data | chips seed required baseline metric memory carry at compensate calibrate faults dies"
 DEPLOY += " energy layers workers cluster progress note"
 EXPORT = "source chip | output data weights noise layers digital correct carry rows_per_read groups_per_read"
-EXPORT += " die placement seed note"
+EXPORT += " die placement options seed note"
 SWEEP = "source data | vary folder do seeds random search objective devices workers cluster progress note"
 # Every public function: its parameters, those after the bar by keyword only.
 SIGNATURES = {

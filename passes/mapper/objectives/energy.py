@@ -21,8 +21,8 @@ Energy = Callable[[Layer, int], float]  # of a layer for one image with that man
 
 def search(task: Task, budget: int) -> list[MappedLayer]:
     """The copies that `least_energy` finds."""
-    quick, counted = (partial(energy, chip=task.chip) for energy in (read_energy, _counted_energy))
-    return lay_out_copies(task.layers, least_energy(task.layers, budget, energy=quick, counted=counted))
+    counted = partial(_counted_energy, chip=task.chip)
+    return lay_out_copies(task.layers, least_energy(task.layers, budget, energy=read_energy, counted=counted))
 
 
 def _counted_energy(layer: Layer, copies: int, chip: Chip) -> float:
@@ -84,8 +84,9 @@ def _above(a: tuple[int, float, int], b: tuple[int, float, int], c: tuple[int, f
     return (b[1] - a[1]) * (c[0] - a[0]) >= (c[1] - a[1]) * (b[0] - a[0])
 
 
-def read_energy(layer: Layer, copies: int, chip: Chip) -> float:
+def read_energy(layer: Layer, copies: int) -> float:
     """Energy of the layer's reads for one image with that many copies, mJ."""
+    chip = layer.chip
     arrays = sum(-(-of.per_copy * copies // of.at_once) * of.reads for of in layer.classes)
     reads = arrays * -(-layer.positions // copies) * layer.phases * chip.physical_per_array
     cost = chip.cost
@@ -99,8 +100,9 @@ def read_energy(layer: Layer, copies: int, chip: Chip) -> float:
     return (once + reads * ((cost.array_pj or 0.0) + chip.weights.offset_columns * conversion)) * 1e-9
 
 
-def least_read_energy(layer: Layer, chip: Chip) -> float:
+def least_read_energy(layer: Layer) -> float:
     """No number of copies has less: every array filled to the last place, read once for all it holds, mJ."""
+    chip = layer.chip
     mvms = layer.positions * layer.phases * chip.physical_per_array
     filled = mvms * sum(of.per_copy / of.at_once * of.reads for of in layer.classes)
     if chip.cost.mvm_nj is not None:
@@ -108,13 +110,13 @@ def least_read_energy(layer: Layer, chip: Chip) -> float:
     reads = mvms * sum(-(-of.per_copy // of.at_once) * of.reads for of in layer.classes)
     conversion = ((chip.cost.adc_pj or 0.0) + (chip.cost.shift_add_pj or 0.0)) * chip.input.conversions
     idle = (chip.cost.array_pj or 0.0) + chip.weights.offset_columns * conversion
-    return read_energy(layer, 1, chip) - (reads - filled) * idle * 1e-9
+    return read_energy(layer, 1) - (reads - filled) * idle * 1e-9
 
 
 OBJECTIVE = Objective(
     unit="mJ",
     search=search,
     reached=lambda mapping: mapping.cost.energy_mj,
-    bound=lambda task, budget: sum(least_read_energy(layer, task.chip) for layer in task.layers),
+    bound=lambda task, budget: sum(least_read_energy(layer) for layer in task.layers),
     bound_in_segments=lambda task, mapping, budget: energy_in_segments(task, mapping),
 )

@@ -7,7 +7,7 @@ from dataclasses import replace
 from cimc.chip import Chip
 from cimc.mapping import Mapping
 from passes.mapper.bounds import arrays_at_least, interval_floor, time_in_segments
-from passes.mapper.copies import Copies, copies_for, least_reads, read_steps
+from passes.mapper.copies import Copies, copies_for, least_units, unit_steps
 from passes.mapper.lay_out import lay_out_copies, on_blocks
 from passes.mapper.layers import Layer
 from passes.mapper.layout import copied_blocks
@@ -30,21 +30,21 @@ def least_interval(task: Task, budget: int) -> Copies:
     Copies that make arrays faster than the cores can start MVMs only make the cores' shares finer.
     """
     layers, stages, chip = task.layers, task.stages, task.chip
-    reads = least_reads(layers, budget)
-    round_ns = chip.cost.mvm_us * 1e3
+    least = least_units(layers, budget)
+    unit_ns = task.unit_us * 1e3
     memory_ns = memory_bytes(stages, chip) / (chip.cores.global_bytes_per_ns or math.inf)
-    floor = int(max(interval_floor(task), memory_ns) / round_ns) if round_ns else 0
-    if chip.cores.mvm_start_ns is None or not round_ns:
-        return copies_for(layers, max(reads, floor))
+    floor = int(max(interval_floor(task), memory_ns) / unit_ns) if unit_ns else 0
+    if chip.cores.mvm_start_ns is None or not unit_ns:
+        return copies_for(layers, max(least, floor))
     moved = bus_bytes(stages) / (chip.cores.bus_bytes_per_ns or math.inf)
-    enough = max(floor * round_ns * ENOUGH, moved)
-    best, value = reads, math.inf
+    enough = max(floor * unit_ns * ENOUGH, moved)
+    best, value = least, math.inf
     # The finest shares first: with them a state is most often limited by what no state avoids.
-    for step in reversed([step for step in read_steps(layers, COARSE) if step > reads] + [reads]):
+    for step in reversed([step for step in unit_steps(layers, COARSE) if step > least] + [least]):
         best, value = _better(task, step, best=best, value=value)
         if value <= enough or task.late:
             return copies_for(layers, best)
-    around = [step for step in read_steps(layers, FINE) if max(reads, COARSE * best) < step < best / COARSE]
+    around = [step for step in unit_steps(layers, FINE) if max(least, COARSE * best) < step < best / COARSE]
     for step in around:
         best, value = _better(task, step, best=best, value=value)
         if value <= enough or task.late:
@@ -53,9 +53,9 @@ def least_interval(task: Task, budget: int) -> Copies:
 
 
 def _better(task: Task, step: int, *, best: int, value: float) -> tuple[int, float]:
-    """The better of the state with `step` reads an array and the best so far: reads, and interval in ns when placed."""
+    """The better of the state with `step` units an array and the best so far: units, and interval in ns when placed."""
     chip = task.chip
-    reading = step * chip.cost.mvm_us * 1e3
+    reading = step * task.unit_us * 1e3
     if reading >= value:
         return best, value
     copies = copies_for(task.layers, step)
@@ -83,8 +83,8 @@ def _busy_ns(units: Sequence[Unit], chip: Chip, *, moved: int) -> float:
 
 def bound(task: Task, budget: int) -> float:
     """No layout within the budget has a shorter interval, ms."""
-    reads = least_reads(task.layers, budget, arrays_at_least(task, budget))
-    return max(reads * task.chip.cost.mvm_us * 1e-3, interval_floor(task) * 1e-6)
+    units = least_units(task.layers, budget, arrays_at_least(task, budget))
+    return max(units * task.unit_us * 1e-3, interval_floor(task) * 1e-6)
 
 
 def _reached(mapping: Mapping) -> float:

@@ -14,7 +14,7 @@ from cimc.mapping import MappedLayer
 from cimc.mapping import Mapping as ChipMapping
 from cimc.schedule import Stage
 from passes.mapper.bounds import arrays_at_least, arrays_per_copy, interval_floor, time_in_segments
-from passes.mapper.copies import Arrays, Copies, arrays_of, copies_for, one_each, read_steps
+from passes.mapper.copies import Arrays, Copies, arrays_of, copies_for, one_each, unit_steps
 from passes.mapper.lay_out import lay_out_copies
 from passes.mapper.objective import Objective
 from passes.mapper.objectives.interval import least_interval
@@ -58,7 +58,7 @@ def estimated_times(task: Task, copies: Mapping[str, int]) -> dict[str, LayerTim
         count = copies[layer.name]
         cores = min(chip.cores.count, layer.arrays(count))
         starts = layer.starts / cores
-        times[layer.name] = LayerTime(chip.cost.mvm_us * 1e3 * layer.reads_per_mvm, count, starts, cores)
+        times[layer.name] = LayerTime(layer.mvm_ns, count, starts, cores)
     return times
 
 
@@ -71,15 +71,15 @@ def estimated_latency(task: Task, copies: Mapping[str, int]) -> float:
 
 def latency_states(task: Task, budget: int) -> list[tuple[float, Copies]]:
     """(estimated latency in ns, copies) of the states that fit the budget, the fastest first, then the smallest."""
-    layers, chip = task.layers, task.chip
+    layers = task.layers
     one = one_each(layers)
     found = [(estimated_latency(task, one), arrays_of(layers, one), one)]
-    round_ns, least = chip.cost.mvm_us * 1e3, found[0][0]
+    unit_ns, least = task.unit_us * 1e3, found[0][0]
     for copies in _family(task, budget):
         if task.late:
             break
         # Else its slowest layer alone takes longer than a state that is known.
-        if max(layer.reads(copies[layer.name]) for layer in layers) * round_ns < least:
+        if max(layer.units(copies[layer.name]) for layer in layers) * unit_ns < least:
             found.append((estimated_latency(task, copies), arrays_of(layers, copies), copies))
             least = min(least, found[-1][0])
     return [(latency, copies) for latency, _, copies in sorted(found, key=lambda state: state[:2])]
@@ -90,8 +90,8 @@ def _family(task: Task, budget: int) -> Iterator[Copies]:
     layers, waits = task.layers, _waits(task)
     weight = {layer.name: math.sqrt(max(waits[layer.name], 1e-9) / layer.arrays(1)) for layer in layers}
     seen: set[tuple[int, ...]] = set()
-    for reads in read_steps(layers, READ_RATIO):
-        base = copies_for(layers, reads)
+    for units in unit_steps(layers, READ_RATIO):
+        base = copies_for(layers, units)
         if arrays_of(layers, base) > budget:
             return
         scale = 1 / max(weight.values())
@@ -111,10 +111,10 @@ def _family(task: Task, budget: int) -> Iterator[Copies]:
 
 
 def _waits(task: Task) -> dict[str, float]:
-    """Reads of one copy of each layer that its readers wait for before their first row."""
+    """Time units of one copy of each layer that its readers wait for before their first row."""
     made = {stage.name: stage for stage in task.stages if stage.kind == "crossbar"}
-    reads = {layer.name: layer.reads_per_mvm for layer in task.layers}
-    waits = dict.fromkeys(reads, 0.0)
+    units = {layer.name: layer.units_per_mvm for layer in task.layers}
+    waits = dict.fromkeys(units, 0.0)
     through: dict[str, list[tuple[str, float]]] = {}
     for stage in task.stages:
         # Digital stages hand on what their readers wait for.
@@ -125,12 +125,12 @@ def _waits(task: Task) -> dict[str, float]:
         if stage.kind == "crossbar":
             for name, rows in sources:
                 origin = made[name]
-                part = min(1.0, rows / origin.rows) * origin.positions * reads[origin.layer]
+                part = min(1.0, rows / origin.rows) * origin.positions * units[origin.layer]
                 waits[origin.layer] = max(waits[origin.layer], part)
         else:
             through[stage.name] = sources
     for stage in made.values():
-        waits[stage.layer] = max(waits[stage.layer], stage.positions / stage.rows * reads[stage.layer])
+        waits[stage.layer] = max(waits[stage.layer], stage.positions / stage.rows * units[stage.layer])
     return waits
 
 
@@ -152,7 +152,7 @@ def latency_bound(task: Task, budget: int, *, arrays: Arrays) -> float:
     layers, stages, chip = task.layers, task.stages, task.chip
     unlimited = {layer.name: layer.positions for layer in layers}
     positions = dict(unlimited)
-    round_ns = {layer.name: chip.cost.mvm_us * 1e3 * layer.reads_per_mvm for layer in layers}
+    round_ns = {layer.name: layer.mvm_ns for layer in layers}
     free = {name: LayerTime(round_ns[name], unlimited[name], 0, chip.cores.count) for name in unlimited}
     times = stage_times(stages, free, positions=positions, chip=chip)
     line = timeline(stages, times, {})
