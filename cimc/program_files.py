@@ -4,6 +4,7 @@ import csv
 import io
 import json
 import math
+from collections.abc import Collection
 from typing import Any
 
 import numpy as np
@@ -135,6 +136,7 @@ def array_table(
     decimals: int,
     moved: bool = False,
     stuck: int = 0,
+    programmed: Collection[str] = (),
 ) -> str:
     """The CSV of one array: comment lines (`#`), a head line, and a line a word line with its index first.
 
@@ -147,12 +149,15 @@ def array_table(
         decimals: of every number.
         moved: whether its lines are not where the mapping has them (`cimc.wiring`).
         stuck: how many of the cells in use are stuck.
+        programmed: layers that the die holds already.
     """
     comments = _comments(index, array, mapping, chip, blocks, decimals, moved)
     if stuck:
         comments.append(
             f"stuck: {stuck} of these cells hold what stands here and take nothing else: leave out those in stuck.npz"
         )
+    for name in dict.fromkeys(layer.name for layer, _ in blocks if layer.name in programmed):
+        comments.append(f"programmed: layer {_quoted(name)} holds what stands here: leave its cells as they are")
     lines = [f"# {line}" for line in comments]
     lines.append("row," + ",".join(f"bl{column}" for column in range(array.shape[1])))
     for row, values in enumerate(array.tolist()):

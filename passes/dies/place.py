@@ -62,6 +62,14 @@ def require_placeable(mapping: Mapping, chip: Chip) -> None:
         raise CimcError(f"the arrays of {chip.name} have a reference column, which --die does not place around faults")
 
 
+def hold_stuck(targets: Floats, stuck: Floats, chip: Chip, *, compensated: bool) -> Floats:
+    """Targets of a layer [devices, rows, columns] where some devices are stuck: these have what they hold, and with
+    `compensated` the good ones of their weights take up the error.
+    """
+    counts, cell = coefficients(chip), programmable(chip)
+    return compensate(targets, stuck, counts, cell) if compensated else held(targets, stuck, cell)
+
+
 def place_on_die(
     program: Program,
     mapping: Mapping,
@@ -83,14 +91,12 @@ def place_on_die(
         powers: by layer, the mean square of the inputs of each weight row [rows], or of grouped ones [rows, groups], in
             any unit; 1 of all layers that are not there.
     """
-    counts, cell = coefficients(chip), programmable(chip)
-    importance = {name: _importance(layer, chip, powers.get(name)) for name, layer in program.layers.items()}
+    counts = coefficients(chip)
+    importance = {name: importance_of(layer, chip, powers.get(name)) for name, layer in program.layers.items()}
 
     def targets_of(stuck: dict[str, Floats], *, compensated: bool) -> dict[str, Floats]:
         layers = program.layers.items()
-        if not compensated:
-            return {name: held(layer.targets, stuck[name], cell) for name, layer in layers}
-        return {name: compensate(layer.targets, stuck[name], counts, cell) for name, layer in layers}
+        return {n: hold_stuck(layer.targets, stuck[n], chip, compensated=compensated) for n, layer in layers}
 
     def errors_of(targets: dict[str, Floats]) -> dict[str, float]:
         found = {}
@@ -126,7 +132,7 @@ def place_on_die(
     return Placed(Program(layers, program.digital), die, wiring, stuck, figures)
 
 
-def _importance(layer: LayerProgram, chip: Chip, power: Floats | None) -> Doubles:
+def importance_of(layer: LayerProgram, chip: Chip, power: Floats | None) -> Doubles:
     """What the squared error of each weight [rows, columns] costs, of the signal; weights are of a range of 1."""
     weight = np.asarray(weight_of(layer.targets, np.float32(1), chip), np.float64)
     rows, columns = weight.shape
