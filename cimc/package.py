@@ -84,8 +84,8 @@ class Package:
 
     @property
     def arrays(self) -> int:
-        """Arrays of a die that its files list, those in use among them."""
-        return self.mapping.arrays if self.wiring is None else self.wiring.arrays
+        """Physical arrays of a die that its files list, those in use among them."""
+        return self.mapping.arrays * self.mapping.physical_per_array if self.wiring is None else self.wiring.arrays
 
     @property
     def programmed(self) -> frozenset[str]:

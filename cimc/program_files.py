@@ -86,14 +86,15 @@ def block_table(mapping: Mapping) -> str:
 
 def blocks_by_array(mapping: Mapping, wiring: Wiring | None = None) -> list[list[tuple[MappedLayer, Block]]]:
     """The blocks in every physical array, in the order of the layers."""
-    arrays = range(mapping.arrays) if wiring is None else wiring.array.tolist()
-    held: list[list[tuple[MappedLayer, Block]]] = [
-        [] for _ in range(mapping.arrays if wiring is None else wiring.arrays)
-    ]
+    slices = mapping.physical_per_array
+    count = mapping.arrays * slices if wiring is None else wiring.arrays
+    place = range(count) if wiring is None else wiring.array.tolist()
+    held: list[list[tuple[MappedLayer, Block]]] = [[] for _ in range(count)]
     for layer in mapping.layers:
         for block in layer.blocks:
-            held[arrays[block.array]].append((layer, block))
-    return [blocks for blocks in held for _ in range(mapping.physical_per_array)]
+            for array in range(block.array * slices, (block.array + 1) * slices):
+                held[place[array]].append((layer, block))
+    return held
 
 
 def decimals_for(targets: Floats, chip: Chip) -> int:

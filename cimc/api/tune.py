@@ -119,7 +119,7 @@ def tune(
         programmed, die = frozenset(system.crossbars), f"virtual die of seed {seed}"
     else:
         held = _measured_layers(contents, Path(measured), note)
-        programmed, die = contents.programmed | held.keys(), Path(measured).stem
+        programmed, die = frozenset({*contents.programmed, *held}), Path(measured).stem
         for name, conductance in held.items():
             state = _hold(system, state, name, conductance)
         state, step = loop.fine_tune(state, programmed, list(held), 1)

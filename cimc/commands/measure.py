@@ -43,7 +43,7 @@ def measure(
         str | None,
         typer.Option(
             metavar="SHARE|TOLERANCE",
-            help="Devices to write again: a share (5%), those whose errors cost most, or all that are further off (2uS).",
+            help="Devices to write again: a share (5%), those whose errors cost most, or all further off (2uS).",
         ),
     ] = None,
     output: Annotated[
