@@ -138,6 +138,8 @@ def deploy(
         stuck=stuck,
         programmed=contents.programmed if faults is None and dies is None else frozenset(),
     )
+    if len(request.programmed) == len(system.crossbars):
+        note("all layers are programmed on the die of this package: its chips differ in the noise of reads alone")
     workers = check_whole("workers", workers, 1)
     before = []
     if shares:

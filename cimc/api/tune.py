@@ -50,6 +50,7 @@ from runtime.training.validation import split_validation
 
 LR = 0.001  # of fine-tuning
 HARDWARE_AWARE, MOST_NOISE = "hardware-aware", 0.5  # beyond it nothing is learnt
+OF_EXPORT = ("agreement", "correction", "layers")  # notes of what was exported, which tuning changes
 OF_LAYERS = ("gain", "bias", "input_factor")  # groups of the state that a layer may have on the chip alone
 
 
@@ -125,7 +126,7 @@ def tune(
         state, step = loop.fine_tune(state, programmed, list(held), 1)
         state, steps = loop.with_targets(state, programmed), [step]
     notes = {
-        **contents.notes,
+        **{name: value for name, value in contents.notes.items() if name not in OF_EXPORT},
         "programmed": [name for name in system.crossbars if name in programmed],
         "in_the_loop": {"die": die, "update": options.policy.method, "steps": steps},
     }

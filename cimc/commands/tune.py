@@ -77,6 +77,7 @@ def tune(
     import cimc
     from cimc.api.tune import tuning_options
     from cimc.commands.console import noting, progress_bar
+    from cimc.commands.next_step import data_options
 
     contents = cimc.read_package(package)
     options = tuning_options(
@@ -102,7 +103,8 @@ def tune(
             progress=lambda done, total: bar(done, total, ""),
             note=note,
         )
-    emit({**figures(result, output), "notes": notes}, lambda: show(result, output, data), as_json=as_json)
+    used = data_options(data, data_dir, mean=mean, std=std, channels_last=channels_last)
+    emit({**figures(result, output), "notes": notes}, lambda: show(result, output, used), as_json=as_json)
 
 
 def figures(package: "Package", output: Path) -> dict[str, Any]:
@@ -113,7 +115,7 @@ def figures(package: "Package", output: Path) -> dict[str, Any]:
 
 
 def show(package: "Package", output: Path, data: str) -> None:
-    """A line a step."""
+    """A line a step, and what to do next with `data` (options)."""
     from cimc.commands.console import next_step, print_table, say
 
     loop = package.notes["in_the_loop"]
@@ -128,8 +130,8 @@ def show(package: "Package", output: Path, data: str) -> None:
         for step in loop["steps"]
     ]
     head = ["programmed", "off target, uS", f"{measure} before", "after tuning"]
-    print_table(f"{package.model} on {loop['die']}, {data}", head, rows, "without noise of reads")
+    print_table(f"{package.model} on {loop['die']}", head, rows, "without noise of reads")
     waiting = [layer.name for layer in package.mapping.layers if layer.name not in package.programmed]
     if waiting:
         say(f"not programmed yet: {', '.join(waiting)}; program {waiting[0]} from {output}, and measure")
-    say(f"wrote {output}{next_step(f'cimc deploy {quote(str(output))} --data {data} --chips 5')}")
+    say(f"wrote {output}{next_step(f'cimc deploy {quote(str(output))} {data} --chips 5')}")

@@ -1,4 +1,4 @@
-"""What fine-tuning in the loop of a die is worth: LeNet-1 on a brram-256x64 whose writes err by 10 uS, real MNIST.
+"""What fine-tuning in the loop of a die, and writing devices again, are worth: LeNet-1, writes err by 10 uS, MNIST.
 
     python -m tests.benchmarks.in_the_loop --data-dir DIR [--out in_the_loop] [--seeds 0 1 2]
 
@@ -15,6 +15,7 @@ from tests.benchmarks.runs import MODELS, Runs, arguments, runs_of, spread, work
 ERROR_US = "10.0"  # of a window of 60 uS; the chip's own is 2
 TRAININGS = {"float": (), "hardware-aware": ("--set", "noise=0.2")}
 RECIPE = ("--epochs", "2", "--lr", "0.004")
+ROUNDS = "5%,5%,10%"  # of the devices, of five virtual chips
 TUNING = ("--steps-per-epoch", "300")
 
 
@@ -37,6 +38,7 @@ def measure(runs: Runs, training: str, seed: int, chip: Path) -> None:
     runs.cimc(run, "plain", "deploy", package, *runs.data, "--chips", "1", *die)
     runs.cimc(run, "tune", "tune", package, *runs.data, *TUNING, *die, "-o", tuned)
     runs.cimc(run, "loop", "deploy", tuned, *runs.data, "--chips", "1", *die)
+    runs.cimc(run, "again", "deploy", package, *runs.data, "--chips", "5", "--reprogram", ROUNDS, *die)
 
 
 def table(runs: Runs, seeds: list[int]) -> None:
@@ -56,6 +58,13 @@ def table(runs: Runs, seeds: list[int]) -> None:
         for of_layer in zip(*steps, strict=True):
             before, after = (spread([100 * one[when] for one in of_layer]) for when in ("before", "after"))
             print(f"| {training} | {of_layer[0]['layers'][0]} | {before} | {after} |")
+    print("\n| trained | devices written again | accuracy of five chips each % |")
+    print("|---|---|---|")
+    for training in TRAININGS:
+        found = [runs.figures(f"lenet1-{training}-{seed}", "again") for seed in seeds]
+        courses = [[*(one["before"] for one in run["reprogrammed"]), run["accuracy"]] for run in found]
+        for share, of_round in zip(("none", *ROUNDS.split(",")), zip(*courses, strict=True), strict=True):
+            print(f"| {training} | {share} | {spread([100 * accuracies['mean'] for accuracies in of_round])} |")
 
 
 def main() -> None:
