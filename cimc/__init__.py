@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from cimc.api.sweep import sweep
     from cimc.api.to_torch_state import to_torch_state
     from cimc.api.train import Trained, train
+    from cimc.api.tune import tune
     from cimc.api.verify import verify
     from cimc.api.weights import weights
     from cimc.artifact import Artifact, read_artifact, write_artifact
@@ -129,6 +130,7 @@ _PUBLIC = {
     "sweep": "cimc.api.sweep",
     "to_torch_state": "cimc.api.to_torch_state",
     "train": "cimc.api.train",
+    "tune": "cimc.api.tune",
     "verify": "cimc.api.verify",
     "weights": "cimc.api.weights",
     "write_artifact": "cimc.artifact",
@@ -195,6 +197,7 @@ __all__ = [
     "sweep",
     "to_torch_state",
     "train",
+    "tune",
     "verify",
     "weights",
     "write_artifact",

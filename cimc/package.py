@@ -84,8 +84,13 @@ class Package:
 
     @property
     def arrays(self) -> int:
-        """Arrays of a die that its files list, those in use among them."""
-        return self.mapping.arrays if self.wiring is None else self.wiring.arrays
+        """Physical arrays of a die that its files list, those in use among them."""
+        return self.mapping.arrays * self.mapping.physical_per_array if self.wiring is None else self.wiring.arrays
+
+    @property
+    def programmed(self) -> frozenset[str]:
+        """Layers that are programmed on the die already: their targets are what its devices hold."""
+        return frozenset(self.notes.get("programmed", ()))
 
     def _repr_html_(self) -> str:
         figures: dict[str, object] = {
@@ -135,6 +140,7 @@ def write_package(folder: str | Path, package: Package) -> None:
                 decimals=decimals,
                 moved=wiring is not None,
                 stuck=int(stuck[index]),
+                programmed=package.programmed,
             )
             (program / f"array_{index:04d}.csv").write_text(table, encoding="ascii")
         np.savez_compressed(program / "addresses.npz", **address_map(package.mapping, package.chip, wiring))  # type: ignore[arg-type]

@@ -73,6 +73,7 @@ def package_readme(
         "## Programming the arrays",
         _programming(chip, mapping),
         *_of_die(die, wiring),
+        *_in_the_loop(notes),
         "## Finding a weight",
         _finding(mapping, chip),
         "## From codes to values",
@@ -113,6 +114,19 @@ def _of_die(die: Die | None, wiring: Wiring | None) -> list[str]:
             "`program/addresses.npz` are as the die is; `program/blocks.csv`, and the places below, as the mapping is."
         )
     return ["## This die", text]
+
+
+def _in_the_loop(notes: Dictionary[str, Any]) -> list[str]:
+    """What of the die is programmed already."""
+    if not notes.get("programmed"):
+        return []
+    layers = ", ".join(text_of(name) for name in notes["programmed"])
+    return [
+        "## Programmed already",
+        f"This package is for one die, {text_of(str(notes['in_the_loop']['die']))}, on which these layers are "
+        f"programmed: {layers}. Their targets are what their devices hold: leave them as they are. The other layers "
+        "were fine-tuned to them.",
+    ]
 
 
 def _programming(chip: Chip, mapping: Mapping) -> str:

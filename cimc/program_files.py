@@ -4,6 +4,7 @@ import csv
 import io
 import json
 import math
+from collections.abc import Collection
 from typing import Any
 
 import numpy as np
@@ -85,14 +86,15 @@ def block_table(mapping: Mapping) -> str:
 
 def blocks_by_array(mapping: Mapping, wiring: Wiring | None = None) -> list[list[tuple[MappedLayer, Block]]]:
     """The blocks in every physical array, in the order of the layers."""
-    arrays = range(mapping.arrays) if wiring is None else wiring.array.tolist()
-    held: list[list[tuple[MappedLayer, Block]]] = [
-        [] for _ in range(mapping.arrays if wiring is None else wiring.arrays)
-    ]
+    slices = mapping.physical_per_array
+    count = mapping.arrays * slices if wiring is None else wiring.arrays
+    place = range(count) if wiring is None else wiring.array.tolist()
+    held: list[list[tuple[MappedLayer, Block]]] = [[] for _ in range(count)]
     for layer in mapping.layers:
         for block in layer.blocks:
-            held[arrays[block.array]].append((layer, block))
-    return [blocks for blocks in held for _ in range(mapping.physical_per_array)]
+            for array in range(block.array * slices, (block.array + 1) * slices):
+                held[place[array]].append((layer, block))
+    return held
 
 
 def decimals_for(targets: Floats, chip: Chip) -> int:
@@ -135,6 +137,7 @@ def array_table(
     decimals: int,
     moved: bool = False,
     stuck: int = 0,
+    programmed: Collection[str] = (),
 ) -> str:
     """The CSV of one array: comment lines (`#`), a head line, and a line a word line with its index first.
 
@@ -147,12 +150,15 @@ def array_table(
         decimals: of every number.
         moved: whether its lines are not where the mapping has them (`cimc.wiring`).
         stuck: how many of the cells in use are stuck.
+        programmed: layers that the die holds already.
     """
     comments = _comments(index, array, mapping, chip, blocks, decimals, moved)
     if stuck:
         comments.append(
             f"stuck: {stuck} of these cells hold what stands here and take nothing else: leave out those in stuck.npz"
         )
+    for name in dict.fromkeys(layer.name for layer, _ in blocks if layer.name in programmed):
+        comments.append(f"programmed: layer {_quoted(name)} holds what stands here: leave its cells as they are")
     lines = [f"# {line}" for line in comments]
     lines.append("row," + ",".join(f"bl{column}" for column in range(array.shape[1])))
     for row, values in enumerate(array.tolist()):

@@ -6,8 +6,11 @@ from functools import lru_cache, partial
 from pathlib import Path
 from types import MappingProxyType
 
+import numpy as np
+
 from cimc.api.agreement import LOW_AGREEMENT, note_low_agreement
 from cimc.api.progress import Note, Progress, silent, unsaid
+from cimc.api.reprogram import reprogram_of
 from cimc.api.run_tasks import run_tasks
 from cimc.api.sources import require_data
 from cimc.dataset import Dataset
@@ -16,6 +19,7 @@ from cimc.errors import CimcError
 from cimc.fault_map import Die, note_without_faults, read_die, read_dies
 from cimc.options import BY_SAMPLES, check_number, check_seed, check_whole, parse_compensate
 from cimc.package import Package, read_package
+from cimc.rewrite import parse_shares
 from cimc.wiring import layers_on_die
 from runtime.crossbar.xla import use_compilation_cache
 from runtime.deployment.deploy import deployment_of, errors_of_first_chip
@@ -46,6 +50,7 @@ def deploy(
     calibrate: Dataset | None = None,
     faults: str | Path | None = None,
     dies: str | Path | None = None,
+    reprogram: str | Sequence[str | float] = (),
     energy: bool = False,
     layers: bool = False,
     workers: int = 1,
@@ -73,6 +78,9 @@ def deploy(
         faults: a fault map (`cimc.fault_map`): every chip has these stuck devices. None: those of the die that the
             package was made for, else as the description says.
         dies: a folder of fault maps, each of a real die.
+        reprogram: shares of the devices, such as `"5%"`, that are written again, round after round, before a chip is
+            measured: those whose errors cost most (`runtime.deployment.reprogram`). Result has the figures before and
+            between the rounds too.
         energy: what the reads of each sample take on the first chip by their data (`runtime.system.read_energy`).
         layers: find what each layer of the worst chip loses, and what it costs the outputs.
         workers: local processes that share the chips; each takes `memory`, and its part of the cores.
@@ -90,6 +98,7 @@ def deploy(
     if baseline is not None:
         baseline = check_number("baseline", baseline, least=0.001, most=1)
     chosen = parse_compensate(compensate)
+    shares = parse_shares(reprogram)
     seconds = tuple(dict.fromkeys(parse_time(time) for time in at))
     if chosen and not seconds:
         raise CimcError(
@@ -129,11 +138,24 @@ def deploy(
         compensate=chosen,
         calibrate=(samples.train, samples.preprocess) if any(kind in BY_SAMPLES for kind in chosen) else None,
         stuck=stuck,
+        programmed=contents.programmed if faults is None and dies is None else frozenset(),
     )
-    population = population_of(system, contents.program, data, request)
+    if len(request.programmed) == len(system.crossbars):
+        note("all layers are programmed on the die of this package: its chips differ in the noise of reads alone")
     workers = check_whole("workers", workers, 1)
+    before = []
+    if shares:
+        again = reprogram_of(system, contents, data, seed, shares, carry=carry)
+        request = replace(request, reprogram=again)
+        for rounds in range(len(shares)):
+            then = replace(request, reprogram=replace(again, shares=shares[:rounds]), at=(), compensate=())
+            population = population_of(system, contents.program, data, then)
+            parts = _measure(population, contents, workers, cluster, silent)
+            before.append(np.concatenate([part.values[None] for part in parts]))
+    population = population_of(system, contents.program, data, request)
     parts = _measure(population, contents, workers, cluster, progress)
     result = deployment_of(population, parts, required=required, baseline=baseline, energy=energy, layers=layers)
+    result = replace(result, reprogrammed=tuple(zip(shares, before, strict=True)))
     if seconds and not contents.chip.cell.ages:
         note(f"the devices of {contents.chip.name} state no drift, relaxation or retention: no time changes them")
     where = _where(result, names[0] if dies is not None else None)

@@ -8,10 +8,9 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
-import onnx_ir as ir
 
 from cimc.api.agreement import compare_export
+from cimc.api.assemble import assemble
 from cimc.api.checkpoint import calibration_samples
 from cimc.api.lay_out import note_without_groups
 from cimc.api.progress import Note, unsaid
@@ -27,11 +26,9 @@ from cimc.fault_map import note_without_faults, read_die
 from cimc.layer_options import layer_options
 from cimc.options import Correct, DiePlacement, Weights, check_choice, check_seed
 from cimc.package import Package, require_package_place, write_package
-from passes.chip_network import chip_network
 from passes.crossbar_functions import crossbar_layers
 from passes.dies.place import place_on_die, require_placeable
 from passes.leave_digital import leave_digital, matching_layers
-from passes.set_constants import set_constants
 from runtime.crossbar.keys import new_key
 from runtime.crossbar.xla import jit, use_compilation_cache
 from runtime.network.load import load_network
@@ -42,9 +39,8 @@ from runtime.system.correction import CORRECTION_SAMPLES, correct_layers, figure
 from runtime.system.inference import exact_parameters
 from runtime.system.input_power import input_powers
 from runtime.system.inputs import check_range, input_shapes, match_data, match_inputs
-from runtime.system.products import state_as_read
 from runtime.system.program import program_of, retarget, without_targets
-from runtime.system.state import System, build_system, gain_name, leave_layers_digital, read_back
+from runtime.system.state import System, build_system, leave_layers_digital, read_back
 
 # Reads of every device at export: their mean leaves a quarter of the read noise.
 EXPORT_READS = 16
@@ -171,14 +167,13 @@ def export(
         state, found = correct_layers(system, state, *more, new_key(seed), correction, carry=carry)
         if found:
             notes["correction"] = figures_of(found, correction)
-    result = program_of(system, state)
     placed = None
     if on_die is not None:
         powers = {} if known is None else input_powers(system, state, *known, carry=carry)
-        placed = place_on_die(result, mapping, target, on_die, placement=chosen_placement, powers=powers)
-        result, notes["die"] = placed.program, placed.figures
-        state = {**state, "conductance": {name: jnp.asarray(of.targets) for name, of in result.layers.items()}}
-    seen = program_of(system, state_as_read(system, state))
+        program = program_of(system, state)
+        placed = place_on_die(program, mapping, target, on_die, placement=chosen_placement, powers=powers)
+        notes["die"], on_lines = placed.figures, placed.program.layers
+        state = {**state, "conductance": {name: jnp.asarray(of.targets) for name, of in on_lines.items()}}
     if known is not None:
         notes |= compare_export(
             system,
@@ -192,20 +187,12 @@ def export(
             stuck={} if placed is None else placed.stuck,
             note=note,
         )
-    # Where the gain is the chip's own, the network's weights hold the network's.
-    constants = {
-        node.inputs[1]: state["weight"][node.name]
-        * (state["digital"][gain_name(node.name)] if node.name in state["gain"] else np.float32(1))
-        for node in system.network.layers()
-    }
-    package = Package(
+    package = assemble(
+        lowered,
+        system,
+        state,
         model=artifact.model,
-        chip=target,
         chip_text=text,
-        mapping=mapping,
-        program=result,
-        network=ir.to_proto(set_constants(lowered, {**constants, **result.digital})).SerializeToString(),
-        chip_network=ir.to_proto(chip_network(lowered, mapping, target, seen)).SerializeToString(),
         notes=notes,
         die=None if placed is None else placed.die,
         wiring=None if placed is None else placed.wiring,

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from cimc.api.progress import Note, Progress, silent, unsaid
+from cimc.api.reprogram import Rewrite, choose_rewrite, reprogram_of, write_rewrite
 from cimc.api.sources import require_data
 from cimc.dataset import Dataset
 from cimc.errors import CimcError
@@ -16,6 +17,7 @@ from cimc.options import check_whole
 from cimc.package import Package, read_package
 from cimc.program import Floats
 from cimc.program_files import array_targets
+from cimc.rewrite import parse_amount
 from cimc.wiring import layers_on_die
 from runtime.crossbar.xla import use_compilation_cache
 from runtime.deployment.measured import MeasuredChip, evaluate_measured
@@ -33,13 +35,14 @@ class Measured:
 
     name: of its file. chip: its accuracy, agreement and layers. deviation_uS: mean, sd and largest of what its devices
     are off their targets. beyond_tolerance: share of them that are off by more than the chip's tolerance; None: it
-    states none.
+    states none. rewrite: the devices that are to be written again, where that was asked for.
     """
 
     name: str
     chip: MeasuredChip
     deviation_uS: dict[str, float]
     beyond_tolerance: float | None
+    rewrite: Rewrite | None = None
 
     @property
     def figures(self) -> dict[str, Any]:
@@ -53,6 +56,7 @@ class Measured:
             "beyond_tolerance": self.beyond_tolerance,
             "agreement": self.chip.agreement,
             "layers": {error.name: error.figures for error in self.chip.layers},
+            **({} if self.rewrite is None else {"rewrite": self.rewrite.figures}),
         }
 
 
@@ -64,6 +68,8 @@ def measure(
     metric: str | None = None,
     memory: int | None = None,
     carry: Carry = MappingProxyType({}),
+    reprogram: str | None = None,
+    output: str | Path | None = None,
     seed: int = 0,
     progress: Progress = silent,
     note: Note = unsaid,
@@ -75,6 +81,9 @@ def measure(
         measured: a file of conductances (`cimc.fault_map.read_measured`), or a folder with a file a chip.
         data: the test set is used.
         metric, memory, carry: as of `deploy`.
+        reprogram: choose the devices of each chip that are to be written again: a share of them such as `"5%"`, those
+            whose errors cost the layers' outputs most, or all that are off by more than so much, such as `"2uS"`.
+        output: folder for their lists, a CSV a chip by its name; None: nothing is written.
         seed: of the noise of reads.
         progress: called with the samples done, of how many.
         note: called with a line for what the user should know of the data or of a chip.
@@ -84,6 +93,9 @@ def measure(
     """
     require_data(data)
     seed = check_whole("seed", seed, 0)
+    amount = None if reprogram is None else parse_amount(reprogram)
+    if output is not None and amount is None:
+        raise CimcError("output is for the lists of devices to write again; say how many with reprogram, such as 5%")
     memory = None if memory is None else check_whole("memory", memory, 1)
     use_compilation_cache()
     contents = package if isinstance(package, Package) else read_package(package)
@@ -93,14 +105,15 @@ def measure(
     )
     files = map_files(measured) if Path(measured).is_dir() else [Path(measured)]
     for file in files:  # a fault of the last is told before the first is evaluated
-        _read(file, contents, targets, unsaid)
+        read_chip(file, contents, targets, unsaid)
     system = build_system(load_network(contents.network), mapping, contents.chip)
     check_carry(system.network, carry)
     data = match_data(system.network, data, free_batch=False, carried=carry.values())
     check_range(data, system.network, mapping.input_range, note)
+    costs = None if amount is None else reprogram_of(system, contents, data, seed, carry=carry)
     found, samples = [], len(data.test)
     for number, file in enumerate(files):
-        values = _read(file, contents, targets, note)
+        values = read_chip(file, contents, targets, note)
         before = number * samples
         chip = evaluate_measured(
             system,
@@ -114,22 +127,36 @@ def measure(
             input_range=mapping.input_range,
             progress=lambda done, before=before: progress(before + done, len(files) * samples),  # type: ignore[misc]
         )
-        found.append(Measured(file.stem, chip, *_deviation(contents, values, targets)))
+        rewrite = None if costs is None or amount is None else choose_rewrite(contents, values, costs, amount)
+        if output is not None and rewrite is not None:
+            write_rewrite(Path(output) / f"{file.stem}.csv", rewrite, contents)
+        found.append(Measured(file.stem, chip, *_deviation(contents, values, targets), rewrite))
     return found
 
 
-def _read(file: Path, package: Package, targets: Floats, note: Note) -> Floats:
-    """The conductances of all cells of a chip, those in use all measured."""
+def read_chip(file: Path, package: Package, targets: Floats, note: Note, *, whole: bool = True) -> Floats:
+    """The conductances of all cells of a chip [arrays, rows, columns], uS; NaN of those that were not measured.
+
+    Args:
+        file: as of `read_measured`.
+        package: what the chip was programmed with; targets: its `array_targets`.
+        note: called with a line where what was measured does not follow them.
+        whole: whether all cells in use must be there.
+
+    Raises:
+        CimcError: as `read_measured`, or a cell in use was not measured.
+    """
     values = read_measured(file, package.mapping, chip=package.chip, arrays=len(targets))[: len(targets)]
     used = np.isfinite(targets)
     missing = np.argwhere(used & ~np.isfinite(values))
-    if len(missing):
+    if whole and len(missing):
         array, row, column = missing[0].tolist()
         raise CimcError(
             f"measurement {file}: {len(missing)} of the {np.count_nonzero(used)} cells in use were not measured, the "
             f"first at array {array}, row {row}, column {column}; measure all that program/targets.npy has"
         )
-    alike = np.corrcoef(values[used], targets[used])[0, 1] if np.ptp(values[used]) else 0.0
+    used &= np.isfinite(values)
+    alike = np.corrcoef(values[used], targets[used])[0, 1] if used.any() and np.ptp(values[used]) else 0.0
     if alike < LEAST_CORRELATION:
         note(
             f"{file}: what was measured does not follow the package's targets (correlation {alike:.2f}): is it of "

@@ -31,13 +31,14 @@ from cimc.commands.options import (
 from cimc.commands.read_energy_table import show as show_energy
 from cimc.durations import parse_time, time_text
 from cimc.options import parse_compensate
+from cimc.rewrite import parse_shares
 
 if TYPE_CHECKING:
     import numpy as np
 
     from runtime.deployment.result import Deployment
 
-OVER_TIME, DIES = "Over time", "Real dies"
+OVER_TIME, DIES, REPROGRAMMING = "Over time", "Real dies", "Reprogramming"
 
 
 def deploy(
@@ -101,6 +102,15 @@ def deploy(
     dies: Annotated[
         Path | None, typer.Option(help="Folder of fault maps, each of a real die.", rich_help_panel=DIES)
     ] = None,
+    reprogram: Annotated[
+        str | None,
+        typer.Option(
+            metavar="SHARE,...",
+            rich_help_panel=REPROGRAMMING,
+            help="Shares of the devices that are written again, round after round: those whose errors cost most, such "
+            "as 5%,5%.",
+        ),
+    ] = None,
     energy: Energy = False,
     layers: Annotated[
         bool,
@@ -127,6 +137,7 @@ def deploy(
     from runtime.deployment.result import rows_of_chips, summary
 
     times = () if at is None else parsed("--at", lambda text: [parse_time(time) for time in text.split(",")], at)
+    shares = () if reprogram is None else parsed("--reprogram", parse_shares, reprogram)
     kinds = parsed("--compensate", parse_compensate, compensate)
     require_outputs([package], [csv])
     size = parse_memory(memory)
@@ -149,6 +160,7 @@ def deploy(
             calibrate=others or None,
             faults=faults,
             dies=dies,
+            reprogram=shares,
             energy=energy,
             layers=layers,
             workers=workers,
@@ -175,6 +187,9 @@ def show(result: "Deployment", data: str) -> None:
         measured_rows(result),
         f"normalised by {result.baseline_accuracy:.4f}",
     )
+    if result.reprogrammed:
+        head = ["devices written again", "mean", "sd", "min", "5 %", "median"]
+        print_table(f"reprogramming: {name}", head, reprogrammed_rows(result))
     if result.aged:
         print_table(f"over time: {name}", ["after", "mean", "sd", "min", "5 %", "median", "yield"], aged_rows(result))
     if result.energy_mj:
@@ -223,6 +238,13 @@ def yield_line(result: "Deployment") -> str:
     low, high = result.yield_interval
     required = f"chips with a normalised {result.measure.replace('_', ' ')} of at least {result.required:g}"
     return f"yield {result.yield_fraction:.0%} ({required}; 95 % interval {low:.0%} to {high:.0%})"
+
+
+def reprogrammed_rows(result: "Deployment") -> list[list[str]]:
+    """A row a round of reprogramming, and what was before it: the figures over the chips."""
+    shares = ["none", *(f"{share:.2%}" for share, _ in result.reprogrammed)]
+    values = [*(before for _, before in result.reprogrammed), result.accuracies]
+    return [[share, *spread_of(of_chips)] for share, of_chips in zip(shares, values, strict=True)]
 
 
 def aged_rows(result: "Deployment") -> list[list[str]]:

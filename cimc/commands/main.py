@@ -28,6 +28,7 @@ from cimc.commands.quickstart import quickstart
 from cimc.commands.report import report
 from cimc.commands.sweep import sweep
 from cimc.commands.train import train
+from cimc.commands.tune import tune
 from cimc.commands.verbosity import TakesVerbosity, set_verbosity
 from cimc.commands.verify import verify
 from cimc.commands.weights import weights
@@ -75,6 +76,7 @@ app.command("eval", rich_help_panel=_ROAD)(evaluate)
 app.command(rich_help_panel=_ROAD)(export)
 app.command(rich_help_panel=_ROAD)(weights)
 app.command(rich_help_panel=_ROAD)(deploy)
+app.command(rich_help_panel=_ROAD)(tune)
 app.command(rich_help_panel=_ROAD)(measure)
 app.command(rich_help_panel=_ROAD)(sweep)
 app.command(rich_help_panel=_LOOK)(inspect)

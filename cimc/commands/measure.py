@@ -39,6 +39,16 @@ def measure(
     metric: Metric = None,
     memory: Memory = None,
     carry: Carry = None,
+    reprogram: Annotated[
+        str | None,
+        typer.Option(
+            metavar="SHARE|TOLERANCE",
+            help="Devices to write again: a share (5%), those whose errors cost most, or all further off (2uS).",
+        ),
+    ] = None,
+    output: Annotated[
+        Path | None, typer.Option("-o", "--output", help="Folder for their lists, a CSV a chip, in the order of rows.")
+    ] = None,
     seed: Seed = 0,
     as_json: Json = False,
 ) -> None:
@@ -60,16 +70,22 @@ def measure(
             metric=metric,
             memory=size,
             carry=parse_carry(carry),
+            reprogram=reprogram,
+            output=output,
             seed=seed,
             progress=lambda done, total: bar(done, total, ""),
             note=note,
         )
-    emit({"chips": [one.figures for one in found], "notes": notes}, lambda: show(found, dataset.label), as_json=as_json)
+    emit(
+        {"chips": [one.figures for one in found], "notes": notes},
+        lambda: show(found, dataset.label, output),
+        as_json=as_json,
+    )
 
 
-def show(found: "list[Measured]", data: str) -> None:
+def show(found: "list[Measured]", data: str, output: Path | None) -> None:
     """A line a chip, and the layers of the worst."""
-    from cimc.commands.console import print_table
+    from cimc.commands.console import print_table, say
     from cimc.commands.evaluate import figure_text, show_layers
 
     rows = [
@@ -88,3 +104,12 @@ def show(found: "list[Measured]", data: str) -> None:
     print_table(f"measured chips on {data}", head, rows, f"normalised by {baseline}, the package's weights in float32")
     worst = min(found, key=lambda one: one.chip.normalized)
     show_layers({error.name: error.figures for error in worst.chip.layers})
+    for one in found:
+        if one.rewrite is not None:
+            errors = one.rewrite.expected_error
+            say(
+                f"{one.name}: write {len(one.rewrite.cells)} of {one.rewrite.devices} devices again"
+                + ("" if output is None else f", listed in {output / one.name}.csv")
+                + f"; expected error of the layers' outputs, of their power: {errors['before']:.2e}, without theirs "
+                f"{errors['after']:.2e}"
+            )

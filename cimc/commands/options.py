@@ -255,6 +255,17 @@ def parse_settings(texts: list[str] | None) -> dict[str, Any]:
     return tables
 
 
+def parse_policy_settings(texts: list[str] | None) -> tuple[tuple[str, str], ...]:
+    """The two parts of each FIELD=VALUE. Raises typer.BadParameter for what is not that."""
+    pairs = []
+    for text in texts or ():
+        name, equals, value = text.partition("=")
+        if not (equals and name and value):
+            raise typer.BadParameter(f"{text!r} is not FIELD=VALUE", param_hint="--set")
+        pairs.append((name, value))
+    return tuple(pairs)
+
+
 def _toml_value(text: str) -> Any:
     try:
         read = tomllib.loads(f"value = {text}")

@@ -19,6 +19,7 @@ from cimc.commands.options import (
     complete_files,
     emit,
     load_data,
+    parse_policy_settings,
     require_finite,
 )
 from cimc.options import (
@@ -282,7 +283,7 @@ def train(
         write=write,
         backward=backward,
         sync=sync,
-        settings=tuple(_setting(text) for text in settings or ()),
+        settings=parse_policy_settings(settings),
     )
     options = cimc.TrainingOptions(
         policy=policy,
@@ -331,14 +332,6 @@ def train(
         )
     if index == 0:
         emit({**trained.figures, "notes": notes}, lambda: show(trained, dataset.label, output), as_json=as_json)
-
-
-def _setting(text: str) -> tuple[str, str]:
-    """FIELD=VALUE as its two parts. Raises typer.BadParameter when it is not that."""
-    name, equals, value = text.partition("=")
-    if not (equals and name and value):
-        raise typer.BadParameter(f"{text!r} is not FIELD=VALUE", param_hint="--set")
-    return name, value
 
 
 def epoch_note(history: Sequence[Mapping[str, Any]]) -> str:

@@ -53,14 +53,17 @@ class Order:
 
 
 def found_of(stuck: npt.NDArray[np.float32], counts: Doubles, cell: Programmable) -> Found:
-    """The bounds of an array of a die, from what is stuck [rows of a unit, columns of a unit, rows, columns]."""
+    """The bounds of an array of a die, from what is stuck [slices, rows of a unit, columns of a unit, rows, columns].
+
+    Of bit slices in arrays of their own it is these together, whose lines lie alike; else there is one.
+    """
     both = []
-    for rows in (stuck, stuck[::-1]):
-        for lines in (rows, rows[:, ::-1]):
-            by_device = lines.swapaxes(0, 1).reshape(-1, *stuck.shape[2:])  # numbered column by column
+    for rows in (stuck, stuck[:, ::-1]):
+        for lines in (rows, rows[:, :, ::-1]):
+            by_device = lines.swapaxes(1, 2).reshape(-1, *stuck.shape[3:])  # numbered column by column
             both.append(bounds(by_device, counts, cell))
-    low, high = (np.stack(side).reshape(2, 2, *stuck.shape[2:]) for side in zip(*both, strict=True))
-    return Found(low, high, np.any(~np.isnan(stuck), axis=(0, 1)))
+    low, high = (np.stack(side).reshape(2, 2, *stuck.shape[3:]) for side in zip(*both, strict=True))
+    return Found(low, high, np.any(~np.isnan(stuck), axis=(0, 1, 2)))
 
 
 def as_mapped(rows: int, columns: int) -> Order:

@@ -48,19 +48,26 @@ class Placed:
 
 
 def require_placeable(mapping: Mapping, chip: Chip) -> None:
-    """Raises CimcError of layers in copies, bit slices in arrays of their own, and arrays with a reference column."""
+    """Raises CimcError of layers in copies, and of arrays with a reference column."""
     copied = next((layer.name for layer in mapping.layers if layer.copies > 1), None)
     if copied is not None:
         raise CimcError(
             f"{copied} has {mapping.layer(copied).copies} copies on the chip, and each would need targets of its own "
-            "on a die; compile it with one copy, without --objective"
-        )
-    if mapping.physical_per_array > 1:
-        raise CimcError(
-            f"the bit slices of {chip.name} lie in arrays of their own; --die takes those of one array only"
+            f"on a die; add --chip {chip.name} (or its file), which maps one copy of every layer"
         )
     if chip.scheme.reference is not None:
-        raise CimcError(f"the arrays of {chip.name} have a reference column, which --die does not place around faults")
+        raise CimcError(
+            f"the arrays of {chip.name} have a reference column, whose faults shift every weight of an array and are "
+            "not placed; describe a chip with weights.offset_columns = 0, whose digital side takes off the offset"
+        )
+
+
+def hold_stuck(targets: Floats, stuck: Floats, chip: Chip, *, compensated: bool) -> Floats:
+    """Targets of a layer [devices, rows, columns] where some devices are stuck: these have what they hold, and with
+    `compensated` the good ones of their weights take up the error.
+    """
+    counts, cell = coefficients(chip), programmable(chip)
+    return compensate(targets, stuck, counts, cell) if compensated else held(targets, stuck, cell)
 
 
 def place_on_die(
@@ -85,14 +92,12 @@ def place_on_die(
             any unit; 1 of all layers that are not there.
     """
     counts = coefficients(chip)
-    cells = {layer.name: programmable(chip_of_layer(chip, layer.settings)) for layer in mapping.layers}
-    importance = {name: _importance(layer, chip, powers.get(name)) for name, layer in program.layers.items()}
+    importance = {name: importance_of(layer, chip, powers.get(name)) for name, layer in program.layers.items()}
+    chips = {layer.name: chip_of_layer(chip, layer.settings) for layer in mapping.layers}
 
     def targets_of(stuck: dict[str, Floats], *, compensated: bool) -> dict[str, Floats]:
         layers = program.layers.items()
-        if not compensated:
-            return {name: held(layer.targets, stuck[name], cells[name]) for name, layer in layers}
-        return {name: compensate(layer.targets, stuck[name], counts, cells[name]) for name, layer in layers}
+        return {n: hold_stuck(layer.targets, stuck[n], chips[n], compensated=compensated) for n, layer in layers}
 
     def errors_of(targets: dict[str, Floats]) -> dict[str, float]:
         found = {}
@@ -128,7 +133,7 @@ def place_on_die(
     return Placed(Program(layers, program.digital), die, wiring, stuck, figures)
 
 
-def _importance(layer: LayerProgram, chip: Chip, power: Floats | None) -> Doubles:
+def importance_of(layer: LayerProgram, chip: Chip, power: Floats | None) -> Doubles:
     """What the squared error of each weight [rows, columns] costs, of the signal; weights are of a range of 1."""
     weight = np.asarray(weight_of(layer.targets, np.float32(1), chip), np.float64)
     rows, columns = weight.shape
@@ -148,24 +153,35 @@ def _wire(
         for name, layer in program.layers.items()
     }
     costs = {name: np.broadcast_to(importance[name], sums[name].shape) for name in sums}
-    wanted = [
-        Wanted(*(_in_units(part, mapping, chip)[0, 0] for part in parts))
-        for parts in zip(*(lay_on_arrays(mapping, of, chip=chip, fill=0) for of in (sums, costs)), strict=True)
-    ]
-    if np.isnan(die.stuck[: len(wanted)]).all():
+    laid = (_by_slices(lay_on_arrays(mapping, of, chip=chip, fill=0), mapping) for of in (sums, costs))
+    wanted = [Wanted(*(_in_units(part, mapping, chip)[0, 0, 0] for part in parts)) for parts in zip(*laid, strict=True)]
+    stuck = _by_slices(die.stuck, mapping)
+    if np.isnan(stuck[: len(wanted)]).all():
         return None, 0.0
 
     def array_of_die(number: int) -> Found:
-        return found_of(_in_units(die.stuck[number], mapping, chip), counts, cell)
+        return found_of(_in_units(stuck[number], mapping, chip), counts, cell)
 
-    array = _choose_arrays(wanted, len(die.stuck), array_of_die, mapping)
+    array = _choose_arrays(wanted, len(stuck), array_of_die, mapping)
     lines, least = [], 0.0
     for one, place in zip(wanted, array.tolist(), strict=True):
         found = array_of_die(place)
         lines.append(_lines(best_order(one, found), mapping, chip))
         least += bound(one, found)
-    word_lines, bit_lines = (np.stack(side).astype(np.int32) for side in zip(*lines, strict=True))
-    return Wiring(array.astype(np.int32), word_lines, bit_lines, int(array.max()) + 1), least
+    # Bit slices in arrays of their own move together, and their lines lie alike.
+    slices = mapping.physical_per_array
+    word_lines, bit_lines = (
+        np.repeat(np.stack(side), slices, axis=0).astype(np.int32) for side in zip(*lines, strict=True)
+    )
+    physical = (array[:, None] * slices + np.arange(slices)).reshape(-1).astype(np.int32)
+    return Wiring(physical, word_lines, bit_lines, int(physical.max()) + 1), least
+
+
+def _by_slices(arrays: Floats, mapping: Mapping) -> Any:
+    """Physical arrays [physical arrays, rows, columns] as [arrays, slices, rows, columns]; what is over is left out."""
+    slices = mapping.physical_per_array
+    whole = len(arrays) // slices
+    return arrays[: whole * slices].reshape(whole, slices, *arrays.shape[1:])
 
 
 def _choose_arrays(wanted: list[Wanted], arrays: int, array_of_die: Callable[[int], Found], mapping: Mapping) -> Any:
@@ -183,10 +199,13 @@ def _choose_arrays(wanted: list[Wanted], arrays: int, array_of_die: Callable[[in
 
 
 def _in_units(array: Floats, mapping: Mapping, chip: Chip) -> Any:
-    """An array [rows, columns] as [rows of a unit, columns of a unit, rows, columns]; what is over is left out."""
+    """An array [slices, rows, columns] as [slices, rows of a unit, columns of a unit, rows, columns]; what is over is
+    left out.
+    """
     rows, columns = _sizes(mapping, chip)
     high, wide = mapping.rows_per_weight, mapping.columns_per_weight
-    return array[: rows * high, : columns * wide].reshape(rows, high, columns, wide).transpose(1, 3, 0, 2)
+    whole = array[:, : rows * high, : columns * wide].reshape(-1, rows, high, columns, wide)
+    return whole.transpose(0, 2, 4, 1, 3)
 
 
 def _sizes(mapping: Mapping, chip: Chip) -> tuple[int, int]:

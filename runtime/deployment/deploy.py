@@ -9,7 +9,6 @@ import numpy as np
 
 from runtime.deployment.compensation import digital_numbers
 from runtime.deployment.population import Part, Population
-from runtime.deployment.programming import program_chip
 from runtime.deployment.result import Deployment, Details, WorstChip
 from runtime.system.carry import carried
 from runtime.system.inference import batches, outputs_on_arrays
@@ -99,8 +98,7 @@ def _worst(population: Population, result: Deployment, *, layers: bool) -> Worst
 
 def errors_of_first_chip(population: Population) -> list[LayerError]:
     """What each layer of the first chip loses on some of the test set, and why."""
-    request, data, (program_keys, read_keys) = population.request, population.data, population.keys
+    data, key = population.data, population.keys[1][0]
     system, targets = population.systems[None], population.state["conductance"]
-    written = program_chip(system, population.state, program_keys[0], request.stuck[0] if request.stuck else {})
-    chip = {**population.state, "conductance": written}
-    return layer_errors(system, chip, data.test, data.preprocess, read_keys[0], carry=request.carry, targets=targets)
+    chip = population.make(np.array([0]))[None].state_of(0)
+    return layer_errors(system, chip, data.test, data.preprocess, key, carry=population.request.carry, targets=targets)

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from functools import cached_property, partial
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jax import Array
 from numpy.typing import NDArray
@@ -26,6 +27,7 @@ from runtime.deployment.programming import (
     program_chips,
     stuck_shares,
 )
+from runtime.deployment.reprogram import Reprogram, reprogram_chips
 from runtime.deployment.result import Details
 from runtime.system.calibration import calibration_index
 from runtime.system.carry import Carry, carried
@@ -52,7 +54,8 @@ class Request:
     its own states. at: seconds after programming; each chip is measured right after it, and as it is at each of these
     times. compensate: what the digital side makes up for at each of these times. calibrate: the samples for it, where
     it takes any. stuck: by layer what its stuck devices hold [devices, rows, columns] in uS, NaN of all others; of each
-    chip in turn, in place of drawn faults; empty: as the chip's description says.
+    chip in turn, in place of drawn faults; empty: as the chip's description says. programmed: layers whose devices hold
+    their targets already, on every chip. reprogram: what is written again before a chip is measured.
     """
 
     chips: int
@@ -65,6 +68,8 @@ class Request:
     compensate: Sequence[Compensate] = ()
     calibrate: tuple[Samples, Preprocess] | None = None
     stuck: Sequence[Mapping[str, np.ndarray]] = ()
+    programmed: frozenset[str] = frozenset()
+    reprogram: Reprogram | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -112,6 +117,10 @@ class Population:
         program_keys, read_keys = (keys[numbers] for keys in self.keys)
         new, stuck, compensate = self.systems[None], self._stuck(numbers), self.request.compensate
         written = program_chips(new, self.state, program_keys, stuck)
+        for name in self.request.programmed:
+            written[name] = jnp.broadcast_to(self.state["conductance"][name], written[name].shape)
+        if self.request.reprogram is not None:
+            written = reprogram_chips(new, self.state, written, program_keys, stuck, self.request.reprogram)
         fresh = Chips(new, self.state, {"conductance": written}, read_keys)
         made = {}
         for moment, system in self.systems.items():
@@ -149,11 +158,11 @@ def population_of(system: System, program: Program, data: Dataset, request: Requ
     at_once = max(chips_at_once(state) // len(systems), 1)
     side_by_side = chips_side_by_side(system.network, request.memory, request.carry)
     together = min(side_by_side, at_once, 1 << (request.chips - 1).bit_length())
-    keys = _keys(request.seed, request.chips)
+    keys = chip_keys(request.seed, request.chips)
     return Population(request, data, systems, state, keys, together, at_once - at_once % together)
 
 
-def _keys(seed: int, chips: int) -> tuple[Array, Array]:
+def chip_keys(seed: int, chips: int) -> tuple[Array, Array]:
     """The keys of each chip: of its programming, and of its reads."""
     program_key, read_key = jax.random.split(new_key(seed))
     return jax.random.split(program_key, chips), jax.random.split(read_key, chips)

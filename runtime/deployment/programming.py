@@ -18,6 +18,8 @@ from runtime.system.state import State, System
 # Keys beside those of the writes, which count the layers.
 TRAITS = 1 << 20
 AGEING = 1 << 21
+AGAIN, READING = 1 << 22, 1 << 23  # and the round of reprogramming
+READS = 16  # of every device before a round: their mean leaves a quarter of the read noise
 POPULATION_BYTES = 1 << 28  # of the devices of all chips that are programmed at once
 
 
@@ -115,6 +117,19 @@ def program_chip(
     }
 
 
+def program_layer(
+    system: System,
+    state: State,
+    layer: str,
+    key: Array,
+    stuck: Mapping[str, np.ndarray] = MappingProxyType({}),
+) -> Array:
+    """One layer of `program_chip`: on the same chip, as its key says, with the same draws."""
+    index = list(state["conductance"]).index(layer)
+    targets = state["conductance"][layer]
+    return _write(device_of(system.chip.cell), targets, jax.random.fold_in(key, index), stuck.get(layer))
+
+
 def program_chips(
     system: System, state: State, keys: Array, stuck: Mapping[str, np.ndarray] = MappingProxyType({})
 ) -> dict[str, Array]:
@@ -139,6 +154,67 @@ def _write_each(device: Device, targets: Array, keys: Array, index: Array, stuck
         return _write_one(device, targets, jax.random.fold_in(key, index), stuck)
 
     return jax.vmap(one)(keys, stuck)
+
+
+def read_chips(system: System, held: Mapping[str, Array], keys: Array, number: int) -> dict[str, Array]:
+    """What a tester reads of all devices, the mean of some reads, before that round of reprogramming; shapes and keys
+    as of `program_chips`.
+    """
+    device = device_of(system.chip.cell)
+    return {
+        name: _read_each(device, conductance, keys, np.int32(index), np.int32(number))
+        for index, (name, conductance) in enumerate(held.items())
+    }
+
+
+@partial(jit, static_argnums=0)
+def _read_each(device: Device, conductance: Array, keys: Array, index: Array, number: Array) -> Array:
+    def one(conductance: Array, key: Array) -> Array:
+        read_key = jax.random.fold_in(jax.random.fold_in(key, index), READING + number)
+        return device.read(conductance, read_key, READS)
+
+    return jax.vmap(one)(conductance, keys)
+
+
+def write_again(
+    system: System,
+    state: State,
+    held: Mapping[str, Array],
+    chosen: Mapping[str, np.ndarray],
+    keys: Array,
+    number: int,
+    stuck: Mapping[str, np.ndarray] = MappingProxyType({}),
+) -> dict[str, Array]:
+    """Conductances of chips after a round of reprogramming, of that number: the chosen devices are written closed-loop
+    once more. Shapes, keys and stuck as of `program_chips`, whose chips they are.
+    """
+    device = device_of(system.chip.cell)
+    return {
+        name: _write_again_each(
+            device, targets, held[name], chosen[name], keys, np.int32(index), np.int32(number), stuck.get(name)
+        )
+        for index, (name, targets) in enumerate(state["conductance"].items())
+    }
+
+
+@partial(jit, static_argnums=0)
+def _write_again_each(
+    device: Device,
+    targets: Array,
+    held: Array,
+    chosen: Array,
+    keys: Array,
+    index: Array,
+    number: Array,
+    stuck: Array | None,
+) -> Array:
+    def one(held: Array, chosen: Array, key: Array, stuck: Array | None) -> Array:
+        own = jax.random.fold_in(key, index)
+        traits = _traits(device, targets.shape, own, stuck)
+        written = device.write(targets, jax.random.fold_in(own, AGAIN + number), traits, held)
+        return jnp.where(chosen, written.conductance, held)
+
+    return jax.vmap(one)(held, chosen, keys, stuck)
 
 
 def stuck_shares(system: System, state: State, keys: Array, stuck: Mapping[str, np.ndarray]) -> NDArray[np.float64]:

@@ -76,7 +76,8 @@ class Deployment:
     details: further figures right after programming (None) and at each time. classes: of the labels, where these are
     classes. compensation: by what the digital side makes up for, the numbers it holds for that. stuck_shares: of each
     chip's devices. worst: the worst chip. energy_mj: of the first chip's reads by their data, where it was asked for
-    (`runtime.system.read_energy`).
+    (`runtime.system.read_energy`). reprogrammed: of every round of reprogramming the share of the devices that it wrote
+    again, and the figure of every chip before it.
     """
 
     accuracies: np.ndarray
@@ -92,6 +93,7 @@ class Deployment:
     stuck_shares: Doubles | None = None
     worst: WorstChip | None = None
     energy_mj: Mapping[str, Any] = field(default_factory=dict)
+    reprogrammed: tuple[tuple[float, np.ndarray], ...] = ()
 
     def at(self, seconds: float) -> "Deployment":
         """The result so long after programming, one of the times that were asked for."""
@@ -168,8 +170,14 @@ def summary(result: Deployment) -> dict[str, Any]:
         "agreement": result.agreement,
         **({"energy_mj": dict(result.energy_mj)} if result.energy_mj else {}),
         "worst": result.worst and {**_die_of(result, result.worst.chip), **result.worst.figures},
+        **({"reprogrammed": _rounds(result)} if result.reprogrammed else {}),
         **({"aged": [_at(result, seconds) for seconds in result.aged]} if result.aged else {}),
     }
+
+
+def _rounds(result: Deployment) -> list[dict[str, Any]]:
+    """What each round of reprogramming wrote again, and the figures before it."""
+    return [{"share": share, "before": _distribution(values)} for share, values in result.reprogrammed]
 
 
 def _die_of(result: Deployment, chip: int) -> dict[str, Any]:

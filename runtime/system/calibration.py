@@ -1,7 +1,7 @@
 """The input ranges of a network for inference, layer after layer, with the programs that inference itself uses."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from functools import partial
 from itertools import islice
 from types import MappingProxyType
@@ -51,9 +51,12 @@ def calibrate(
     key: Array | None,
     *,
     fit: bool = False,
+    fixed: Collection[str] = (),
     carry: Carry = MappingProxyType({}),
 ) -> State:
     """Choose every layer's input range on the samples, layer after layer. Returns a new state.
+
+    What the fixed layers hold, and their scales, stay as they are: the others are chosen for what these give.
 
     With `fit` the weights may be written anew: then all scales and the targets that go with them are chosen
     (`runtime.system.fit_scales`), of the layers in a Scan those of the columns' weight ranges. Conductances that the
@@ -65,12 +68,14 @@ def calibrate(
     """
     if fit:
         in_scans = {node.layer for scan in system.network.nodes if scan.body for node in with_bodies(scan.body.nodes)}
-        state = retarget(system, state, layers=[name for name in state["weight"] if name in in_scans])
+        state = retarget(system, state, layers=[name for name in state["weight"] if name in in_scans], fixed=fixed)
     chosen: dict[str, np.float32] = {}
     fitted: dict[str, Held] = {}
     peaks: dict[str, float] = {}
 
     def layer(samples: int, step: LayerStep, x: Floats) -> Floats:
+        if step.layer in fixed:
+            return read_layer(system, step, x, held_of(system, state, step.layer), key, first=0, samples=samples)
         peak = float(np.max(np.abs(x), initial=0))
         # Of a stream the first steps may have far smaller inputs than those that follow.
         if fit and peak > REFIT * peaks.get(step.layer, -1.0):
@@ -100,6 +105,7 @@ def calibrate(
         new["conductance"][name], new["weight_range"][name] = held.conductance, held.weight_range
         if held.input_factor is not None:
             new["input_factor"][name] = held.input_factor
+    chosen |= {name: np.float32(state["input_range"][name]) for name in fixed}
     new["input_range"] = {name: jax.device_put(chosen.get(name, np.float32(1))) for name in system.crossbars}
     return new
 

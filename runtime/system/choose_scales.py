@@ -5,6 +5,7 @@ and those of few samples count much. So the outputs decide.
 """
 
 import math
+from collections.abc import Collection
 from types import MappingProxyType
 
 import numpy as np
@@ -27,15 +28,16 @@ def choose_scales(
     preprocess: Preprocess,
     key: Array | None,
     *,
+    fixed: Collection[str] = (),
     carry: Carry = MappingProxyType({}),
 ) -> State:
     """`calibrate` with `fit`; where its outputs on the samples are poor, also with one weight range a column and the
     input ranges alone, and the better of both. Of a stream (`carry`) the fitted scales. Arguments as `calibrate`.
     """
-    fitted = calibrate(system, state, samples, preprocess, key, fit=True, carry=carry)
+    fitted = calibrate(system, state, samples, preprocess, key, fit=True, fixed=fixed, carry=carry)
     if carry or (snr := _snr_db(system, fitted, samples, preprocess, key)) >= ENOUGH_DB:
         return fitted
-    simple = calibrate(system, retarget(system, state), samples, preprocess, key)
+    simple = calibrate(system, retarget(system, state, fixed=fixed), samples, preprocess, key, fixed=fixed)
     return simple if _snr_db(system, simple, samples, preprocess, key) > snr else fitted
 
 

@@ -22,13 +22,19 @@ def retarget(
     *,
     weight_range: RangeRule = best_column_ranges,
     layers: Collection[str] | None = None,
+    fixed: Collection[str] = (),
 ) -> State:
     """The state with the digital copy's weights of these layers (None: all) as exact targets, in ranges by that rule,
-    and no input factors; without what the chip holds of others.
+    and no input factors; without what the chip holds of others, but for the fixed ones, which stay as they are.
     """
     new = without_targets(state)
-    for name in state["weight"] if layers is None else layers:
-        weight = state["weight"][name]
+    for name, weight in state["weight"].items():
+        if name in fixed:
+            for group in ("conductance", "weight_range", "input_factor"):
+                if name in state[group]:
+                    new[group][name] = state[group][name]
+        if name in fixed or (layers is not None and name not in layers):
+            continue
         chip = system.chip_of(name)
         chosen = weight_range(np.asarray(weight), chip)
         new["conductance"][name] = jax.device_put(device_targets(np.asarray(weight), chosen, chip))

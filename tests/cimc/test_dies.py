@@ -233,6 +233,7 @@ def test_the_runtime_with_the_stuck_cells_agrees_with_model_onnx(
     [
         {"scheme": "differential-rows"},
         {"scheme": "differential", "bits": 4, "bits_per_cell": 2},
+        {"scheme": "differential", "bits": 5, "bits_per_cell": 2, "slices_in": "arrays"},
         {"scheme": "offset"},
         {"scheme": "single", "bits": 4, "bits_per_cell": 1},
     ],
@@ -243,7 +244,7 @@ def test_a_die_of_every_scheme_is_placed_and_agrees(
 ) -> None:
     chip = load_chip("brram-256x64", settings={**QUIET, "weights": scheme})
     compiled = cimc.compile(place / "small.onnx", chip, verify=False).artifact
-    draw_die(tmp_path / "die.npz", 0.2, 7, arrays=compiled.mapping.arrays)
+    draw_die(tmp_path / "die.npz", 0.2, 7, arrays=compiled.mapping.arrays * chip.physical_per_array)
     package = cimc.export(compiled, data=data, die=tmp_path / "die.npz", output=tmp_path / "package")
     errors = package.notes["die"]["expected_error"]
     assert errors["bound"] <= errors["full"] < errors["pairs"] / 2 <= errors["none"] / 2
@@ -292,13 +293,13 @@ def test_spare_columns_take_the_place_of_bad_ones(place: Path, data: Dataset, st
     assert package.notes["die"]["stuck"] == 0
 
 
-def test_copies_and_slices_in_arrays_of_their_own_are_refused(straight: Package) -> None:
+def test_copies_and_reference_columns_are_refused(straight: Package) -> None:
     first, *rest = straight.mapping.layers
     copied = straight.mapping.model_copy(update={"layers": (first.model_copy(update={"copies": 2}), *rest)})
-    with pytest.raises(CimcError, match="first has 2 copies on the chip"):
+    with pytest.raises(CimcError, match=r"first has 2 copies on the chip, .*; add --chip brram-256x64 \(or its file\)"):
         require_placeable(copied, straight.chip)
-    with pytest.raises(CimcError, match="bit slices of brram-256x64 lie in arrays of their own"):
-        require_placeable(straight.mapping.model_copy(update={"physical_per_array": 2}), straight.chip)
+    with pytest.raises(CimcError, match="arrays of isaac have a reference column"):
+        require_placeable(straight.mapping, load_chip("isaac"))
     require_placeable(straight.mapping, straight.chip)
 
 

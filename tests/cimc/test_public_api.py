@@ -32,7 +32,7 @@ COMPILE = (
 COMPILE += " constants verify_passes passes_folder objective arrays seed mapper_seconds share_weights fill_rows digital"
 COMPILE += " digital_budget target_snr min_agreement curve options note"
 DEPLOY = "package data | chips seed required baseline metric memory carry at compensate calibrate faults dies"
-DEPLOY += " energy layers workers cluster progress note"
+DEPLOY += " reprogram energy layers workers cluster progress note"
 EXPORT = "source chip | output data weights noise layers digital correct carry rows_per_read groups_per_read"
 EXPORT += " die placement options seed note"
 SWEEP = "source data | vary folder do seeds random search objective devices workers cluster progress note"
@@ -50,7 +50,7 @@ SIGNATURES = {
     "load_chip": "name_or_path device | settings",
     "load_data": "name_or_path data_dir | mean std channels_last",
     "load_device": "name_or_path",
-    "measure": "package measured | data metric memory carry seed progress note",
+    "measure": "package measured | data metric memory carry reprogram output seed progress note",
     "plot_deployment": "deployments",
     "plot_device": "device output | devices cycles seed",
     "plot_layers": "result",
@@ -62,6 +62,7 @@ SIGNATURES = {
     "sweep": SWEEP,
     "to_torch_state": "trained module | network",
     "train": "source data | options output resume checkpoint_seconds init_from progress note track",
+    "tune": "package data | measured options output seed progress note",
     "verify": "path",
     "weights": "source original | output",
     "write_artifact": "path artifact",
@@ -72,10 +73,10 @@ CLASSES = {
     "Compiled": "artifact verification notes digital_choice layout_choice",
     "Dataset": "name train test synthetic classes preprocess validation",
     "Deployment": "accuracies baseline_accuracy required measure agreement aged dies details classes compensation "
-    "stuck_shares worst energy_mj",
+    "stuck_shares worst energy_mj reprogrammed",
     "FittedDevice": "device text pulses drift",
     "FrankWolfe": "constraint radius density averaging",
-    "Measured": "name chip deviation_uS beyond_tolerance",
+    "Measured": "name chip deviation_uS beyond_tolerance rewrite",
     "Package": "model chip chip_text mapping program network chip_network notes die wiring",
     "Policy": "method threshold residual write backward sync settings",
     "Preprocess": "scale mean std channels_last",

@@ -43,7 +43,7 @@ def draw_case(seed: int, rows: int, columns: int, high: int = 1, wide: int = 2):
     random = np.random.default_rng(seed)
     wanted = Wanted(random.uniform(-1, 1, (rows, columns)), random.random((rows, columns)))
     wanted.importance[random.random((rows, columns)) < 0.1] = 0
-    return wanted, found_of(draw_stuck(random, (high, wide, rows, columns), 10, 70), PAIR, ANALOG)
+    return wanted, found_of(draw_stuck(random, (1, high, wide, rows, columns), 10, 70), PAIR, ANALOG)
 
 
 @pytest.mark.parametrize("seed", range(6))
@@ -95,7 +95,7 @@ def test_no_order_of_both_is_below_the_bound_and_turns_gain(seed: int) -> None:
 
 def test_the_bound_is_above_nothing_where_every_weight_must_lose() -> None:
     wanted = Wanted(np.full((3, 3), 0.5), np.ones((3, 3)))
-    found = found_of(np.full((1, 2, 3, 3), 10, np.float32), PAIR, ANALOG)
+    found = found_of(np.full((1, 1, 2, 3, 3), 10, np.float32), PAIR, ANALOG)
     assert bound(wanted, found) == pytest.approx(9 * 0.25) == error(wanted, found, best_order(wanted, found))
 
 

@@ -1,0 +1,134 @@
+"""Which devices of programmed chips are written again: those whose errors cost the outputs of their layers most."""
+
+import csv
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cimc.addresses import cell_addresses
+from cimc.dataset import Dataset
+from cimc.files import replacing
+from cimc.package import Package
+from cimc.program import Floats
+from cimc.program_files import array_targets, decimals_for
+from cimc.rewrite import Amount
+from passes.dies.place import importance_of
+from passes.dies.reach import coefficients
+from runtime.deployment.reprogram import Reprogram, gains
+from runtime.system.calibration import calibration_index
+from runtime.system.carry import Carry
+from runtime.system.input_power import input_powers
+from runtime.system.program import programmed_state
+from runtime.system.state import System
+
+HEAD = ("array", "row", "column", "pulse", "measured_uS", "target_uS")
+
+
+@dataclass(frozen=True, eq=False)
+class Rewrite:
+    """The devices of a chip that are to be written again.
+
+    cells: array, row and column of each [devices, 3], in that order; in a row those to RESET first. measured, targets:
+    what each holds and should, uS. devices: in use. expected_error: of the layers' outputs, of their power, summed over
+    the layers as of `export --die`: `before`, and `after`, where all cells are written without error.
+    """
+
+    cells: NDArray[np.int64]
+    measured: Floats
+    targets: Floats
+    devices: int
+    expected_error: dict[str, float]
+
+    @property
+    def figures(self) -> dict[str, Any]:
+        """As JSON values."""
+        return {"devices": len(self.cells), "of": self.devices, "expected_error": self.expected_error}
+
+
+def reprogram_of(
+    system: System, package: Package, data: Dataset, seed: int, shares: Sequence[float] = (), *, carry: Carry
+) -> Reprogram:
+    """What an error of each weight costs, by its inputs on some training samples (where there are none, test samples).
+
+    Args:
+        system: of the package.
+        package: the package.
+        data: as of `runtime.system.inputs.match_data`.
+        seed: draws the samples.
+        shares: of the devices, round after round.
+        carry: as of `deploy`.
+    """
+    samples = data.train if len(data.train) else data.test
+    some = samples.take(calibration_index(seed, len(samples), stream=bool(carry)))
+    state = programmed_state(system, package.program)
+    powers = input_powers(system, state, some, data.preprocess, carry=carry)
+    layers = package.program.layers.items()
+    importance = {name: importance_of(layer, package.chip, powers.get(name)) for name, layer in layers}
+    return Reprogram(shares, importance, coefficients(package.chip))
+
+
+def choose_rewrite(package: Package, values: Floats, costs: Reprogram, amount: Amount) -> Rewrite:
+    """The devices to write again of a chip: a share, of those with most to gain, or all beyond a tolerance.
+
+    Stuck cells of the package's die are left out, and so are devices without whose error that of their weight would be
+    larger; with a tolerance too.
+
+    Args:
+        package: what the chip was programmed with.
+        values: measured, of all cells in use [arrays, rows, columns], uS.
+        costs: of the package.
+        amount: how many.
+    """
+    mapping, wiring = package.mapping, package.wiring
+    targets = array_targets(mapping, package.chip, package.program, wiring)
+    arrays, wanted = (part if wiring is None else wiring.from_die(part) for part in (values, targets))
+    gained = np.zeros(arrays.shape)
+    layers = [
+        (costs.importance[layer.name] / layer.copies, tuple(cell_addresses(mapping, layer.name, copy=copy)))
+        for layer in mapping.layers  # each copy makes its part of the outputs
+        for copy in range(layer.copies)
+    ]
+    for importance, cells in layers:
+        gained[cells] = gains(arrays[cells], wanted[cells], importance, costs.counts)
+    gained = gained if wiring is None else wiring.to_die(gained, fill=0)
+    if package.die is not None:
+        gained[~np.isnan(package.die.stuck[: len(gained)])] = 0
+    used = int(np.count_nonzero(np.isfinite(targets)))
+    chosen = gained > 0
+    if amount.unit == "uS":
+        chosen &= np.abs(values - np.nan_to_num(targets)) > amount.amount
+    else:
+        count = int(np.ceil(amount.amount / 100 * used))
+        chosen &= gained >= np.partition(gained.reshape(-1), -count)[-count]
+    errors = []
+    for held in (values, np.where(chosen, targets, values)):
+        held = held if wiring is None else wiring.from_die(held)
+        errors.append(sum(_error(held[cells], wanted[cells], weights, costs.counts) for weights, cells in layers))
+    listed = np.argwhere(chosen)
+    reset = (values > targets)[chosen]
+    listed = listed[np.lexsort((listed[:, 2], ~reset, listed[:, 1], listed[:, 0]))]
+    place = tuple(listed.T)
+    return Rewrite(listed, values[place], targets[place], used, dict(zip(("before", "after"), errors, strict=True)))
+
+
+def _error(held: Floats, targets: Floats, importance: NDArray[np.float64], counts: NDArray[np.float64]) -> float:
+    """The expected error of a layer's output, of its power."""
+    error = np.tensordot(counts, held.astype(np.float64) - targets, axes=1)
+    return float(np.sum(importance * np.square(error)))
+
+
+def write_rewrite(path: Path, rewrite: Rewrite, package: Package) -> None:
+    """The CSV for a tester: a line a device, in the order of writing. Raises CimcError where it cannot be written."""
+    targets = array_targets(package.mapping, package.chip, package.program, package.wiring)
+    decimals = decimals_for(targets, package.chip)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with replacing(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
+        table = csv.writer(file)
+        table.writerow(HEAD)
+        for cell, held, target in zip(rewrite.cells.tolist(), rewrite.measured, rewrite.targets, strict=True):
+            pulse = "RESET" if held > target else "SET"
+            table.writerow([*cell, pulse, f"{held:.6g}", f"{target:.{decimals}f}"])
