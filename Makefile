@@ -4,7 +4,7 @@
 quick: lint types ## Seconds: format, lint, types, the import rules.
 	python -m pytest tests/test_layers.py tests/cimc/test_units.py
 
-check: lint types tests ## What CI does, without fresh environments: no wheel, no lowest versions, no coverage.
+check: lint types tests ## What CI does, without fresh environments: no wheel, no lowest versions.
 
 lint: ## Format and lint: nothing is changed; `ruff format . && ruff check --fix .` mends what it can.
 	ruff format --check .

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from cimc.chip import Chip
+from cimc.dotted import dotted
 from cimc.errors import CimcError
 from cimc.options import check_choice, check_seed, check_whole
 from cimc.sweep_values import Interval, Values, canonical, parse_values, value_text, values_of
@@ -217,7 +218,7 @@ def read_toml(path: str | Path) -> dict[str, Any]:
     try:
         tables = tomllib.loads(Path(path).read_text(encoding="utf-8"))
         vary = tables.get("vary", {})
-        fields = dict(_dotted(vary)) if isinstance(vary, Mapping) else None
+        fields = dotted(vary) if isinstance(vary, Mapping) else None
     except OSError as error:
         raise CimcError(f"cannot read {path}: {error.strerror or error}; check the path") from None
     except (ValueError, RecursionError) as error:
@@ -233,14 +234,6 @@ def read_toml(path: str | Path) -> dict[str, Any]:
 def point_text(fields: Fields) -> str:
     """The fields of a point in one line."""
     return ", ".join(f"{field} {value_text(value)}" for field, value in fields.items())
-
-
-def _dotted(tables: Mapping[str, Any], path: str = "") -> Iterator[tuple[str, Any]]:
-    for key, value in tables.items():
-        if isinstance(value, Mapping):
-            yield from _dotted(value, f"{path}{key}.")
-        else:
-            yield f"{path}{key}", value
 
 
 def _drawn(values: Values, draw: random.Random) -> Any:

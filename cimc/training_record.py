@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from cimc.artifact import Artifact
+from cimc.dotted import dotted
 from cimc.errors import CimcError
 from cimc.programming_counts import programming_counts
 
@@ -134,7 +135,7 @@ def read_training(artifact: Artifact) -> Training | None:
         training = Training(
             step=int(history["step"]),
             steps=int(history["steps"]),
-            options=_flat({name: value for name, value in settings.items() if name not in _IDENTITY}),
+            options=dotted({name: value for name, value in settings.items() if name not in _IDENTITY}),
             data=str(settings["data"]),
             synthetic=bool(history["synthetic"]),
             images=int(settings["images"]),
@@ -178,14 +179,6 @@ def measure_name(epochs: Sequence[Mapping[str, Any]]) -> str:
     """The name of the main measure of a run's epochs."""
     main = main_measure(epochs[0]) if epochs else None
     return "accuracy" if main is None else main[0].replace("_", " ")
-
-
-def _flat(settings: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Nested settings with dots in their names."""
-    flat: dict[str, Any] = {}
-    for name, value in settings.items():
-        flat |= _flat(value, f"{prefix}{name}.") if isinstance(value, Mapping) else {f"{prefix}{name}": value}
-    return flat
 
 
 def _derived(artifact: Artifact, epochs: Sequence[Mapping[str, Any]]) -> dict[str, Any]:

@@ -5,15 +5,12 @@ tests/README.md says where the time goes.
 
 import gc
 import os
+import sys
 import tempfile
-from pathlib import Path
 from typing import Any
 
 import pytest
 from hypothesis import settings
-
-GROWN_BYTES = 2**30  # of a worker since it last shrank: what it has compiled is dropped; most is in the cache on disk
-_small = [2**30]  # bytes of the worker after it last shrank
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -28,9 +25,12 @@ def pytest_configure(config: pytest.Config) -> None:
     os.environ["JAX_COMPILATION_CACHE_DIR"] = f"{folder.name}/cimc/xla"
     os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0.1"
     os.environ["JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES"] = "-1"
-    # The code is the same; cut into parts that are compiled beside each other it takes a tenth longer in all. (XLA ends
-    # a process that gives it a flag which it does not know: drop this then.)
-    os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} --xla_cpu_parallel_codegen_split_count=1".strip()
+    # Cut into parts that are compiled beside each other, the same code takes a tenth longer in all. What tests compile
+    # for themselves is compiled as `runtime.crossbar.xla.jit` does, in two thirds of the time. (XLA ends a process that
+    # gives it a flag which it does not know: drop these then.)
+    flags = "--xla_cpu_parallel_codegen_split_count=1 --xla_cpu_use_fusion_emitters=false"
+    os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {flags}".strip()
+    os.environ["OPENBLAS_NUM_THREADS"] = "1"  # NumPy's second thread spins while it waits, and the core is wanted
 
 
 @pytest.hookimpl(optionalhook=True)  # only with pytest-xdist
@@ -58,20 +58,9 @@ def pytest_runtest_teardown(item: pytest.Item, nextitem: pytest.Item | None) -> 
     """
     if nextitem is None or nextitem.path == item.path:
         return
-    grown = _resident_bytes() > _small[0] + GROWN_BYTES
-    if grown:
-        import jax
-
+    xla = sys.modules.get("runtime.crossbar.xla")
+    if xla is not None and xla.has_grown():
         gc.unfreeze()
-        jax.clear_caches()
+        xla.drop_old_programs()
     gc.collect()
     gc.freeze()
-    if grown:
-        _small[0] = _resident_bytes()
-
-
-def _resident_bytes() -> int:
-    try:
-        return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
-    except OSError:  # not Linux
-        return 0

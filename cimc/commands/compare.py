@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from cimc.commands.options import Json, emit
+from cimc.dotted import dotted
 
 if TYPE_CHECKING:
     from cimc.artifact import Artifact
@@ -92,7 +93,11 @@ def _figures(contents: "Artifact | Package") -> Figures:
             "model": contents.model,
             "chip": contents.chip.name,
         },
-        "chip": {key: value for key, value in _flat(contents.chip.model_dump()) if key not in ("name", "description")}
+        "chip": {
+            key: value
+            for key, value in dotted(contents.chip.model_dump()).items()
+            if key not in ("name", "description")
+        }
         | {
             f"{section}.{key} of {layer.name}": value
             for layer in contents.mapping.layers
@@ -112,7 +117,7 @@ def _figures(contents: "Artifact | Package") -> Figures:
             sections["file"]["kind"] = "trained" if training["complete"] else "checkpoint"
             sections["training"] = {key: training["figures"].get(key) for key in TRAINING}
     if options:
-        sections["training options"] = dict(_flat({k: v for k, v in options.items() if not k.endswith("sha256")}))
+        sections["training options"] = dotted({k: v for k, v in options.items() if not k.endswith("sha256")})
     return sections
 
 
@@ -166,14 +171,6 @@ def _package(notes: dict[str, Any]) -> Iterator[tuple[str, Any]]:
             yield f"{text}, {name}", min(values) if values else None
     yield "correction", (notes.get("correction") or {}).get("method")
     yield "for the die", (notes.get("die") or {}).get("name")
-
-
-def _flat(tables: dict[str, Any], path: str = "") -> Iterator[tuple[str, Any]]:
-    for key, value in tables.items():
-        if isinstance(value, dict):
-            yield from _flat(value, f"{path}{key}.")
-        else:
-            yield f"{path}{key}", value
 
 
 def show(compared: dict[str, Any]) -> None:

@@ -46,17 +46,23 @@ if jax.default_backend() != "cpu":
     jax.config.update("jax_default_matmul_precision", "highest")
 
 
+def has_grown() -> bool:
+    """Whether the process has grown by `GROWS_BYTES` since it last dropped its programs, or since this first asked."""
+    global _grown_from
+    held = _resident_bytes()
+    if _grown_from is None:
+        _grown_from = held
+    return held > _grown_from + GROWS_BYTES
+
+
 def drop_old_programs() -> None:
-    """Drop all compiled functions where the process has grown by `GROWS_BYTES` since it last did so.
+    """Drop all compiled functions where the process `has_grown`.
 
     JAX keeps them, and what it traced, of networks that are gone: about 40 MB a training. What is still needed is
     compiled again, or found in the cache on disk.
     """
     global _grown_from
-    held = _resident_bytes()
-    if _grown_from is None:
-        _grown_from = held
-    elif held > _grown_from + GROWS_BYTES:
+    if has_grown():
         for forget in kept_programs:
             forget()
         jax.clear_caches()

@@ -1,6 +1,7 @@
 """What follows from a chip description: all built-in chips explain themselves, with figures that a simulation gives."""
 
 import json
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -19,17 +20,23 @@ def chip_with(name: str = "brram-256x64", **changes: Any) -> Chip:
     return chip.model_copy(update={"cell": cell})
 
 
+@cache
+def explained(name: str) -> dict[str, Any]:
+    """The figures of a built-in chip, which many tests look at."""
+    return explain(load_chip(name))
+
+
 @pytest.mark.parametrize("name", chip_names())
 def test_every_built_in_chip_explains_itself(name: str, capsys: pytest.CaptureFixture[str]) -> None:
     chip = load_chip(name)
-    figures = json.loads(json.dumps(explain(chip), allow_nan=False))
+    figures = json.loads(json.dumps(explained(name), allow_nan=False))
     assert figures["updates"]["granularity_uS"] == pytest.approx(chip.cell.granularity * chip.cell.window_uS)
     for state in figures["programming"]["states"]:
         assert state["mean_uS"] == pytest.approx(state["stated_mean_uS"], abs=1e-3 * chip.cell.window_uS)
         assert state["sd_uS"] == pytest.approx(state["stated_sd_uS"], rel=1e-3)
     assert figures["mvm"]["energy_nj"] >= 0
     assert (figures["converters"]["clipped_conversions"] is None) == (chip.adc.range_uA is None)
-    show_explanations({name: explain(chip)})
+    show_explanations({name: explained(name)})
     shown = capsys.readouterr().out
     for words in (name, "one trial", "granularity", "threshold", "ADC LSB", "energy", "time"):
         assert words in shown
@@ -83,7 +90,7 @@ def test_the_share_beyond_the_window_is_that_of_written_pairs() -> None:
     targets = np.array([pair_target(weight, 1.0, chip) for weight in weights])
     written = targets + random.normal(0, 1, targets.shape) * chip.cell.error_sd_uS(targets)
     beyond = ((written < 0) | (written > 20.7)).mean()
-    assert explain(chip)["programming"]["beyond_window"] == pytest.approx(beyond, abs=0.01)
+    assert explained(chip.name)["programming"]["beyond_window"] == pytest.approx(beyond, abs=0.01)
 
 
 @pytest.mark.parametrize("name", ["brram-soc", "brram-256x64", "hermes"])
@@ -98,12 +105,12 @@ def test_the_share_of_clipped_conversions_is_that_of_the_reference(name: str) ->
         current = float(codes @ plus) * levels_per_product(chip, False) * chip.adc.lsb_uA
         clipped.append(round(current / chip.adc.lsb_uA) > top == conversion(current, chip, None)[0])
     spread = np.sqrt(0.25 / len(clipped))
-    assert explain(chip)["converters"]["clipped_conversions"] == pytest.approx(np.mean(clipped), abs=4 * spread)
+    assert explained(name)["converters"]["clipped_conversions"] == pytest.approx(np.mean(clipped), abs=4 * spread)
 
 
 def test_converters_of_the_simulated_reference_chip() -> None:
     """ADC of 70 uA for cells of 7 uA at 0.1 V: ten of them, and 256 idle ones of 1 uA; an LSB of 70/255 uA."""
-    figures = explain(load_chip("brram-256x64"))["converters"]
+    figures = explained("brram-256x64")["converters"]
     assert figures["dac_step_of_input_range"] == pytest.approx(1 / 255)
     assert figures["adc_lsb_uA"] == pytest.approx(70 / 255)
     assert figures["adc_lsb_uS"] == pytest.approx(700 / 255)
@@ -113,11 +120,11 @@ def test_converters_of_the_simulated_reference_chip() -> None:
 
 def test_energy_by_part_adds_up_to_that_of_the_published_tile() -> None:
     """ISAAC, an array of 129 columns at work: 2 + 0.5 + 0.3 + 0.025 mW for 1.6 us (its Table I, by 8 arrays)."""
-    figures = explain(load_chip("isaac"))["mvm"]
+    figures = explained("isaac")["mvm"]
     parts = [figures[key] for key in ("adc_nj", "shift_add_nj", "dac_nj", "array_nj")]
     assert figures["energy_nj"] == pytest.approx(sum(parts))
     assert parts == pytest.approx([2 * 1.6, 0.025 * 1.6, 0.5 * 1.6, 0.3 * 1.6], rel=0.01)
-    whole = explain(load_chip("brram-soc"))["mvm"]
+    whole = explained("brram-soc")["mvm"]
     assert (whole["energy_nj"], whole["adc_nj"], whole["time_us"]) == (2.66, None, 0.72)
 
 
@@ -125,7 +132,7 @@ def test_updates_say_where_their_step_comes_from() -> None:
     cases = {"hermes": "largest sd", "brram-soc": "stated", "isaac": "one level", "ideal": "of the window"}
     levels = []
     for name, origin in cases.items():
-        figures = explain(load_chip(name))["updates"]
+        figures = explained(name)["updates"]
         assert origin in figures["granularity_origin"]
         assert figures["threshold_of_weight_range"] == load_chip(name).weight_granularity
         levels.append(figures["levels"])

@@ -1,7 +1,8 @@
 """Forward gradients against the backward pass, finite differences and NumPy; what has none is refused."""
 
 from collections.abc import Callable
-from typing import Any
+from functools import cache
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -96,35 +97,46 @@ def sequential() -> ir.Model:
     return network(nodes, {"x": ["N", 4, 3]}, {"y": ["N", 3]}, constants)
 
 
-def system_of(model: ir.Model) -> tuple[System, State]:
-    lowered = lower(model)
+@cache
+def system_of(network: Callable[[], ir.Model]) -> tuple[System, State]:
+    lowered = lower(network())
     mapping = map_network(lowered, SOC, options=MappingOptions(input_range=(-1.0, 1.0)))
     system = build_system(load_network(lowered), mapping, SOC)
     state = initial_state(system)
     return system, {**state, "input_range": dict.fromkeys(state["input_range"], jnp.float32(2))}
 
 
-def forward_of(
-    system: System,
-    state: State,
-    way: Callable[[System, State], Product],
-    losses: tuple[OutputLoss, ...] = CLASSES,
-    samples: int = SAMPLES,
-    key: Any = None,
-) -> tuple[ForwardPass, Parameters]:
+class Case(NamedTuple):
+    """A network whose gradients are looked for; what is compiled for a case is kept for all tests that look at it.
+
+    noise: seed of the read noise; None: no noise.
+    """
+
+    network: Callable[[], ir.Model]
+    way: Callable[[System, State], Product] = exact_product
+    losses: tuple[OutputLoss, ...] = CLASSES
+    samples: int = SAMPLES
+    noise: int | None = None
+
+
+@cache
+def forward_of(case: Case) -> tuple[ForwardPass, Parameters]:
     """The forward pass of random samples, and the parameters."""
+    system, state = system_of(case.network)
     random, ((name, sizes),) = np.random.default_rng(0), system.network.inputs.items()
-    feeds = {name: jnp.asarray(random.uniform(-1, 1, (samples, *(size or 1 for size in sizes[1:]))), jnp.float32)}
-    targets = {"y": jnp.asarray(random.integers(0, 2, samples), jnp.int32)}
-    targets["z"] = jnp.asarray(random.uniform(-1, 1, (samples, 2)), jnp.float32)
+    shape = (case.samples, *(size or 1 for size in sizes[1:]))
+    feeds = {name: jnp.asarray(random.uniform(-1, 1, shape), jnp.float32)}
+    targets = {"y": jnp.asarray(random.integers(0, 2, case.samples), jnp.int32)}
+    targets["z"] = jnp.asarray(random.uniform(-1, 1, (case.samples, 2)), jnp.float32)
+    key = None if case.noise is None else new_key(case.noise)
 
     def product(parameters: Parameters) -> Product:
-        return way(system, {**state, **parameters})
+        return case.way(system, {**state, **parameters})
 
     def run(parameters: Parameters, product: Product) -> Any:
         return run_network(system.network, feeds, product, parameters["digital"], state["statistics"], key, train=True)
 
-    forward = ForwardPass(system, product, run, lambda outputs: total_loss(losses, outputs, targets), samples)
+    forward = ForwardPass(system, product, run, lambda outputs: total_loss(case.losses, outputs, targets), case.samples)
     return forward, {group: state[group] for group in ("weight", "digital")}
 
 
@@ -133,13 +145,15 @@ def loss_of(forward: ForwardPass) -> Callable[[Parameters], jax.Array]:
     return jax.jit(lambda parameters: forward.loss(forward.run(parameters, forward.product(parameters))[0]))
 
 
-def finder(gradient: Gradient, tangents: int, forward: ForwardPass, parameters: Parameters) -> Callable[..., Any]:
+@cache
+def finder(gradient: Gradient, tangents: int, case: Case) -> Callable[..., Any]:
     """Loss, statistics and gradients of a key, compiled."""
+    forward, parameters = forward_of(case)
     return jax.jit(lambda key: find_gradients(gradient, tangents, forward, parameters, key))
 
 
-def found(gradient: Gradient, tangents: int, forward: ForwardPass, parameters: Parameters) -> Any:
-    return finder(gradient, tangents, forward, parameters)(new_key(0))
+def found(gradient: Gradient, tangents: int, case: Case) -> Any:
+    return finder(gradient, tangents, case)(new_key(0))
 
 
 def flat(parameters: Parameters) -> np.ndarray:
@@ -152,8 +166,9 @@ WAYS = pytest.mark.parametrize("way", [exact_product, array_product])
 
 
 def test_one_tangent_gives_the_finite_difference_along_it() -> None:
-    forward, parameters = forward_of(*system_of(convolutional()), exact_product)
-    estimate = found(Gradient.weights, 1, forward, parameters)[2]
+    case = Case(convolutional)
+    forward, parameters = forward_of(case)
+    estimate = found(Gradient.weights, 1, case)[2]
     # The estimate is c u, with u of signs: c is its magnitude, u its signs, up to a sign of both.
     (c,) = np.unique(np.abs(flat(estimate)))
     direction = jax.tree.map(np.sign, estimate)
@@ -167,9 +182,9 @@ def test_one_tangent_gives_the_finite_difference_along_it() -> None:
 @WAYS
 def test_each_tangent_counts_as_much_as_the_gradient_along_it(model: Any, losses: Any, way: Any) -> None:
     """With the noise of the arrays on: both see the same read."""
-    forward, parameters = forward_of(*system_of(model()), way, losses, key=new_key(3))
-    loss, _, true = found(Gradient.backward, 1, forward, parameters)
-    find = finder(Gradient.weights, 1, forward, parameters)
+    case = Case(model, way, losses, noise=3)
+    loss, _, true = found(Gradient.backward, 1, case)
+    find = finder(Gradient.weights, 1, case)
     for seed in range(3):
         at, _, estimate = find(new_key(seed))
         np.testing.assert_allclose(at, loss, rtol=1e-6)
@@ -178,18 +193,18 @@ def test_each_tangent_counts_as_much_as_the_gradient_along_it(model: Any, losses
 
 
 def test_the_recurrent_layers_of_a_loop_take_tangents_too() -> None:
-    forward, parameters = forward_of(*system_of(recurrent()), array_product)
-    true = flat(found(Gradient.backward, 1, forward, parameters)[2])
-    estimate = flat(found(Gradient.weights, 1, forward, parameters)[2])
+    case = Case(recurrent, array_product)
+    true = flat(found(Gradient.backward, 1, case)[2])
+    estimate = flat(found(Gradient.weights, 1, case)[2])
     np.testing.assert_allclose(estimate, np.dot(true, np.sign(estimate)) * np.sign(estimate), rtol=1e-3, atol=1e-5)
 
 
 @WAYS
 def test_weight_tangents_are_unbiased_with_the_variance_of_signs(way: Any) -> None:
-    forward, parameters = forward_of(*system_of(convolutional()), way)
-    true = flat(found(Gradient.backward, 1, forward, parameters)[2])
+    case = Case(convolutional, way)
+    true = flat(found(Gradient.backward, 1, case)[2])
     tangents = 4096
-    error = flat(found(Gradient.weights, tangents, forward, parameters)[2]) - true
+    error = flat(found(Gradient.weights, tangents, case)[2]) - true
     variance = (np.sum(true**2) - true**2) / tangents
     assert np.max(np.abs(error) / np.sqrt(variance)) < 5
     assert np.mean(error**2 / variance) == pytest.approx(1, abs=0.6)
@@ -199,9 +214,9 @@ def test_weight_tangents_are_unbiased_with_the_variance_of_signs(way: Any) -> No
 @WAYS
 def test_activity_tangents_are_unbiased(model: Any, losses: Any, way: Any) -> None:
     """Weights used twice, biases, gains, slopes and several outputs among them: means of 64 independent estimates."""
-    forward, parameters = forward_of(*system_of(model()), way, losses)
-    loss, _, true = found(Gradient.backward, 1, forward, parameters)
-    find = finder(Gradient.activities, 256, forward, parameters)
+    case = Case(model, way, losses)
+    loss, _, true = found(Gradient.backward, 1, case)
+    find = finder(Gradient.activities, 256, case)
     draws = [find(key) for key in jax.random.split(new_key(1), 64)]
     np.testing.assert_allclose(draws[0][0], loss, rtol=1e-6)
     estimates = np.stack([flat(draw[2]) for draw in draws])
@@ -213,33 +228,33 @@ def test_activity_tangents_are_unbiased(model: Any, losses: Any, way: Any) -> No
 
 
 def test_activity_tangents_vary_less_than_weight_tangents_where_samples_are_many() -> None:
-    forward, parameters = forward_of(*system_of(convolutional()), exact_product, samples=64)
-    true = flat(found(Gradient.backward, 1, forward, parameters)[2])
+    case = Case(convolutional, samples=64)
+    true = flat(found(Gradient.backward, 1, case)[2])
     errors = []
     for kind in (Gradient.weights, Gradient.activities):
-        find = finder(kind, 1, forward, parameters)
+        find = finder(kind, 1, case)
         errors.append(np.mean([np.sum((flat(find(new_key(n))[2]) - true) ** 2) for n in range(8)]))
     assert errors[1] < errors[0] / 2, errors
 
 
 def test_the_projection_is_the_least_squares_solution_of_numpy() -> None:
-    forward, parameters = forward_of(*system_of(convolutional()), exact_product)
-    true = flat(found(Gradient.backward, 1, forward, parameters)[2])
+    case = Case(convolutional)
+    true = flat(found(Gradient.backward, 1, case)[2])
     tangents = 6
     drawn = jax.jit(signs, static_argnums=1)
     rows = np.stack(
         [np.concatenate([np.ravel(drawn(jax.random.fold_in(key, n), leaf.shape)) for n, leaf in enumerate(leaves)])
-         for leaves in [jax.tree.leaves(parameters)] for key in jax.random.split(new_key(0), tangents)]
+         for leaves in [jax.tree.leaves(forward_of(case)[1])] for key in jax.random.split(new_key(0), tangents)]
     )  # fmt: skip
     wanted, *_ = np.linalg.lstsq(rows.astype(np.float64), rows @ true.astype(np.float64), rcond=None)
-    estimate = flat(found(Gradient.projected, tangents, forward, parameters)[2])
+    estimate = flat(found(Gradient.projected, tangents, case)[2])
     np.testing.assert_allclose(estimate, wanted, rtol=1e-3, atol=1e-5)
 
 
 def test_the_projection_on_more_tangents_than_parameters_is_the_gradient() -> None:
-    forward, parameters = forward_of(*system_of(convolutional()), exact_product)
-    true = flat(found(Gradient.backward, 1, forward, parameters)[2])
-    estimate = flat(found(Gradient.projected, 2 * true.size, forward, parameters)[2])
+    case = Case(convolutional)
+    true = flat(found(Gradient.backward, 1, case)[2])
+    estimate = flat(found(Gradient.projected, 2 * true.size, case)[2])
     np.testing.assert_allclose(estimate, true, rtol=1e-2, atol=1e-4)
 
 
@@ -259,7 +274,7 @@ def test_signs_are_balanced_and_independent() -> None:
     ],
 )
 def test_what_has_no_activity_gradient_is_refused_in_one_line(model: Any, message: str) -> None:
-    system, _ = system_of(model())
+    system, _ = system_of(model)
     with pytest.raises(CimcError, match=message) as caught:
         check_gradient(Gradient.activities, Backward.digital, system)
     assert "\n" not in str(caught.value)
@@ -267,13 +282,13 @@ def test_what_has_no_activity_gradient_is_refused_in_one_line(model: Any, messag
 
 
 def test_a_layer_that_sees_several_vectors_of_a_sample_is_refused_for_activities() -> None:
-    forward, parameters = forward_of(*system_of(sequential()), exact_product)
+    case = Case(sequential)
     with pytest.raises(CimcError, match=r"needs a vector or an image of each sample in every layer, and \S+ has more"):
-        found(Gradient.activities, 1, forward, parameters)
-    found(Gradient.weights, 1, forward, parameters)
+        found(Gradient.activities, 1, case)
+    found(Gradient.weights, 1, case)
 
 
 def test_forward_gradients_leave_no_transposed_read() -> None:
-    system, _ = system_of(convolutional())
+    system, _ = system_of(convolutional)
     with pytest.raises(CimcError, match="has no backward pass that --backward analog could read"):
         check_gradient(Gradient.weights, Backward.analog, system)
