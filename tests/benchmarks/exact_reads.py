@@ -38,7 +38,8 @@ class DoneError(Exception):
 
 def inference(system: System, data: Dataset) -> Work:
     """Images through the network, without noise."""
-    samples = Samples({name: x[:IMAGES] for name, x in data.test.inputs.items()})
+    (images,) = data.test.inputs.values()
+    samples = Samples({system.network.input: images[:IMAGES]})
     state = calibrate(system, initial_state(system), samples, data.preprocess, jax.random.key(1))
 
     def work() -> int:
