@@ -1,9 +1,9 @@
 """LeNet-5 on chips of exact states: reads as products of integers, or converted code by code.
 
-    python -m tests.benchmarks.exact_reads --data-dir DIR [--chips isaac puma] [--steps 20] [--converted]
+    python -m tests.benchmarks.exact_reads --data-dir DIR [--chips isaac puma] [--converted]
 
-Processor time of this process: inference of 1,024 images, and training steps of 64 by mixed precision; the best of
-three rounds each. One process reads one way, so that none meets what the other has compiled.
+Processor time of this process for 1,024 images, the best of three rounds. One process reads one way, so that none meets
+what the other has compiled.
 """
 
 import argparse
@@ -11,7 +11,6 @@ import resource
 import time
 from collections.abc import Callable
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 
 import jax
@@ -24,16 +23,10 @@ from runtime.network.load import load_network
 from runtime.system.calibration import calibrate
 from runtime.system.inference import predict
 from runtime.system.state import System, build_system, initial_state
-from runtime.training.options import TrainingOptions
-from runtime.training.train import Run, start, train
 from tests.benchmarks.runs import MODELS
 
-IMAGES, BATCH, ROUNDS = 1024, 64, 3
+IMAGES, ROUNDS = 1024, 3
 Work = Callable[[], int]  # returns the images that it took
-
-
-class DoneError(Exception):
-    """Ends a training at a step."""
 
 
 def inference(system: System, data: Dataset) -> Work:
@@ -45,30 +38,6 @@ def inference(system: System, data: Dataset) -> Work:
     def work() -> int:
         predict(system, state, samples, data.preprocess, key=None)
         return IMAGES
-
-    return work
-
-
-def training(system: System, data: Dataset, steps: int) -> Work:
-    """Further steps of one training."""
-    options = TrainingOptions(epochs=10**6, steps_per_epoch=900, batch_size=BATCH)
-    run = start(system, initial_state(system), options)
-
-    def work() -> int:
-        nonlocal run
-        first = run.step
-
-        def stop(now: Run, total: int) -> None:
-            nonlocal run
-            run = now
-            if now.step >= first + steps:
-                raise DoneError
-
-        try:
-            train(system, run, options, data, progress=stop)
-        except DoneError:
-            jax.block_until_ready(run.state)
-        return BATCH * (run.step - first)
 
     return work
 
@@ -93,20 +62,18 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data-dir", type=Path, required=True)
     parser.add_argument("--chips", nargs="+", default=["isaac"])
-    parser.add_argument("--steps", type=int, default=20)
     parser.add_argument("--converted", action="store_true")
     options = parser.parse_args()
     use_compilation_cache()
     data, way = load("mnist", data_dir=options.data_dir), "converted" if options.converted else "multiplied"
-    print("| chip | work | reads | images/s | peak MB so far |\n|---|---|---|---|---|")
+    print("| chip | reads | images/s | peak MB so far |\n|---|---|---|---|")
     for chip in options.chips:
         system = system_on(chip, options.converted)
-        for name, make in (("inference", inference), ("training", partial(training, steps=options.steps))):
-            work = make(system, data)
-            work()  # compiles
-            best = max(rate(work) for _ in range(ROUNDS))
-            peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
-            print(f"| {chip} | {name} | {way} | {best:.0f} | {peak} |", flush=True)
+        work = inference(system, data)
+        work()  # compiles
+        best = max(rate(work) for _ in range(ROUNDS))
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
+        print(f"| {chip} | {way} | {best:.0f} | {peak} |", flush=True)
 
 
 if __name__ == "__main__":
