@@ -21,7 +21,7 @@ class Digits(NamedTuple):
 
     @property
     def rows(self) -> int:
-        """Rows whose products of two digits add up to a whole number of float32."""
+        """Rows whose products of two digits add up to a whole number of float32; of integers that an ADC has made."""
         return int(2 ** (WHOLE_BITS - max(self.inputs) - max(self.weights)))
 
 

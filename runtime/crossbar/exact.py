@@ -68,7 +68,7 @@ def plain_reading(reading: Reading) -> Reading:
         has_offset=False,
         reference_times=None,
         converts_sums=False,
-        read_rows=digits.rows,
+        read_rows=digits.rows if reading.converts_sums else reading.read_rows,
         groups_at_once=1,
         digits=None,
         figures=reading.figures._replace(per_product=np.float32(1)),

@@ -46,7 +46,10 @@ def apply_inputs(
 
 
 def read_vectors(reading: Reading, vectors: Array, conductance: Array, key: Array | None) -> Array:
-    """The layer's digital sums d [columns, MVMs] of applied inputs [rows, MVMs]; all groups at once."""
+    """The layer's digital sums d [columns, MVMs] of applied inputs [rows, MVMs]; all groups at once.
+
+    Where no conversion can err, they are computed as products of integers (`runtime.crossbar.exact`).
+    """
     if reading.digits is None:
         return _read_groups(reading, vectors, conductance, key)
 

@@ -57,6 +57,7 @@ CHIPS: dict[str, tuple[Chip, bool]] = {
         True,
     ),
 }
+ISAAC = load_chip("isaac")
 jitted = jit(read_vectors)
 
 
@@ -100,9 +101,11 @@ def test_sums_are_those_of_cells_read_one_by_one_whatever_the_devices_hold(name:
         np.testing.assert_array_equal(d, expected, state)
 
 
-def sixteen_bits(rows: int, columns: int) -> tuple[Crossbar, jax.Array, jax.Array, npt.NDArray[np.int64]]:
-    """A layer of `isaac`, its inputs, its conductances, and the sums in integers."""
-    chip, random = load_chip("isaac"), np.random.default_rng(1)
+def sixteen_bits(
+    rows: int, columns: int, chip: Chip = ISAAC
+) -> tuple[Crossbar, jax.Array, jax.Array, npt.NDArray[np.int64]]:
+    """A layer of a chip, its inputs, its conductances, and the sums in integers."""
+    random = np.random.default_rng(1)
     stored = random.integers(-20000, 20001, (rows, columns))
     u = random.integers(-32767, 32768, (rows, 5))
     g = device_targets((stored / 32767).astype(np.float32), np.float32(1), chip)
@@ -114,6 +117,13 @@ def test_sums_of_16_bit_integers_are_right_to_float32_converted_and_multiplied()
     for reading in (layer.reading, replace(layer.reading, digits=None)):
         # Single products reach 2^30: float32 rounds what is added up, not what is multiplied.
         assert np.abs(np.asarray(jitted(reading, u, g, None), np.float64) - exact).max() <= 2**-22 * np.abs(exact).max()
+
+
+def test_sums_of_16_bit_integers_without_a_converter_are_right_to_float32() -> None:
+    wide = {"input": {"bits": 16}, "weights": {"bits": 16}}
+    layer, u, g, exact = sixteen_bits(300, 3, load_chip("cimaq-256", settings=wide))
+    d = 15 * np.asarray(jitted(layer.reading, u, g, None), np.float64)  # digits count in steps of the window / 15
+    assert np.abs(d - exact).max() <= 2e-6 * np.abs(exact).max()
 
 
 def test_known_devices_decide_before_the_read_and_one_chip_of_many_that_errs_has_all_converted() -> None:
@@ -166,5 +176,5 @@ def test_gradients_are_those_of_converted_sums() -> None:
     ],
 )
 def test_chips_that_err_or_read_otherwise_are_converted(settings: dict[str, Any]) -> None:
-    assert digits_of(load_chip("isaac"), False) == Digits((8, 8), (7, 8), 1)
+    assert digits_of(ISAAC, False) == Digits((8, 8), (7, 8), 1)
     assert digits_of(load_chip("isaac", settings=settings), False) is None
