@@ -25,10 +25,9 @@ def pytest_configure(config: pytest.Config) -> None:
     os.environ["JAX_COMPILATION_CACHE_DIR"] = f"{folder.name}/cimc/xla"
     os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0.1"
     os.environ["JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES"] = "-1"
-    # Cut into parts that are compiled beside each other, the same code takes a tenth longer in all. What tests compile
-    # for themselves is compiled as `runtime.crossbar.xla.jit` does, in two thirds of the time. (XLA ends a process that
-    # gives it a flag which it does not know: drop these then.)
-    flags = "--xla_cpu_parallel_codegen_split_count=1 --xla_cpu_use_fusion_emitters=false"
+    # Cut into parts that are compiled beside each other, the same code takes a tenth longer in all. (XLA ends a process
+    # that gives it a flag which it does not know: drop it then.)
+    flags = "--xla_cpu_parallel_codegen_split_count=1"
     os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {flags}".strip()
     os.environ["OPENBLAS_NUM_THREADS"] = "1"  # NumPy's second thread spins while it waits, and the core is wanted
 

@@ -109,7 +109,7 @@ def test_flicker_noise_grows_with_time(place: Path) -> None:
     sds = [float(s.chip.cell.read_noise_variance(np.float64(10.0))) ** 0.5 for s in (system, later)]
     expected = [0.1 * np.sqrt(np.log((t + 250e-9) / 500e-9)) for t in (20.0, 1e6)]
     assert sds == pytest.approx(expected, rel=1e-6)
-    assert all(crossbar.chip is later.chip for crossbar in later.crossbars.values())
+    assert all(crossbar.chip == later.chip for crossbar in later.crossbars.values())
     assert aged_system(system, None) is system
 
 

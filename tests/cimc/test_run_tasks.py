@@ -64,6 +64,7 @@ def test_errors_of_workers_are_raised_here_and_say_where() -> None:
 # As scripts are written: nothing guards the call, which workers would run again.
 _SCRIPT = """
 import signal, sys, time
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs ignore it
 sys.path[:0] = {path!r}
 from cimc.commands import signals
 signals.listen()

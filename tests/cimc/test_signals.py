@@ -9,7 +9,8 @@ import pytest
 
 # Libraries that swallow every exception, in the main thread and in one of theirs, and a file that is being written.
 _SWALLOWING = """
-import sys, time
+import signal, sys, time
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs ignore it
 from cimc.commands import signals
 signals.listen()
 from pathlib import Path

@@ -108,7 +108,7 @@ def test_the_range_of_millions_of_weights_is_that_of_their_distribution() -> Non
 )
 def test_training_starts_with_a_range_in_sd_of_the_weights_but_few_levels_with_the_best(chip: Chip) -> None:
     weight = normal_weights(2000)
-    system: Any = SimpleNamespace(chip=chip)
+    system: Any = SimpleNamespace(chip_of=lambda layer: chip)
     state: Any = {"weight": {"a": weight}}
     best = best_weight_range(weight, chip)
     rules = (best_weight_range, training_weight_range)
