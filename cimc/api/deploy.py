@@ -140,12 +140,19 @@ def deploy(
         stuck=stuck,
         programmed=contents.programmed if faults is None and dies is None else frozenset(),
     )
+    if shares and len(request.programmed) == len(system.crossbars):
+        raise CimcError(
+            "--reprogram writes devices that are off their targets, and all layers of this package are programmed: "
+            "their targets are what the devices hold; leave it out"
+        )
     if len(request.programmed) == len(system.crossbars):
         note("all layers are programmed on the die of this package: its chips differ in the noise of reads alone")
     workers = check_whole("workers", workers, 1)
     before = []
     if shares:
         again = reprogram_of(system, contents, data, seed, shares, carry=carry)
+        important = {name: of * (name not in request.programmed) for name, of in again.importance.items()}
+        again = replace(again, importance=important)
         request = replace(request, reprogram=again)
         for rounds in range(len(shares)):
             then = replace(request, reprogram=replace(again, shares=shares[:rounds]), at=(), compensate=())

@@ -20,6 +20,7 @@ from cimc.api.sources import require_data
 from cimc.chip import Chip
 from cimc.dataset import Dataset, Preprocess, Samples
 from cimc.errors import CimcError
+from cimc.files import require_different
 from cimc.options import OFF_ARRAYS, check_seed
 from cimc.package import Package, read_package, require_package_place, write_package
 from cimc.program import Floats
@@ -94,8 +95,12 @@ def tune(
     require_data(data)
     use_compilation_cache()
     if output is not None:
+        if not isinstance(package, Package):
+            require_different(package, output)
         require_package_place(output)
     contents = package if isinstance(package, Package) else read_package(package)
+    if all(layer.name in contents.programmed for layer in contents.mapping.layers):
+        raise CimcError("all layers of this package are programmed on its die, and none is left to tune; deploy it")
     copied = next((layer for layer in contents.mapping.layers if layer.copies > 1), None)
     if copied is not None:
         raise CimcError(

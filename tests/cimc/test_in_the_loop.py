@@ -190,6 +190,23 @@ def test_what_cannot_be_tuned_is_told(plain: Package, data: Dataset) -> None:
         cimc.tune(replace(plain, mapping=copied), data)
 
 
+def test_a_die_that_is_programmed_whole_is_done(
+    plain: Package, tuned: Package, folder: Path, data: Dataset, tmp_path: Path
+) -> None:
+    """Nothing is left to tune or to write again; the last step of a real die keeps what all devices hold."""
+    with pytest.raises(CimcError, match="all layers of this package are programmed on its die"):
+        cimc.tune(tuned, data)
+    with pytest.raises(CimcError, match="--reprogram writes devices that are off their targets"):
+        cimc.deploy(tuned, data, chips=1, reprogram="5%")
+    with pytest.raises(CimcError, match="it is the input; choose another name"):
+        cimc.tune(folder, data, output=folder)
+    held = measurement(plain, ["first", "last"], tmp_path / "die.npz")
+    whole = cimc.tune(plain, data, measured=tmp_path / "die.npz", options=TUNING)
+    assert whole.programmed == {"first", "last"}
+    for name, layer in whole.program.layers.items():
+        np.testing.assert_allclose(layer.targets, held[name], rtol=0, atol=plain.chip.target_step_uS)
+
+
 # --- Devices to write again ---
 
 
