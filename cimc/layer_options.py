@@ -57,7 +57,9 @@ def layer_options(
     named = {name: _checked(table, f"{source}: layer.{name}") for name, table in tables.items()}
     for name in named:
         if not _matching(name, layers):
-            raise CimcError(f"{source}: layer.{name}: no layer of the network has that name{_hint(name, layers)}")
+            raise CimcError(
+                f"{source}: layer.{name}: no layer of the network has that name, or fits it{_hint(name, layers)}"
+            )
     given = {layer: _merged(layer, named) for layer in layers}
     left = [layer for layer, values in given.items() if values.get("digital", False)]
     reasons = {**dict.fromkeys(left, "its digital = true"), **digital}

@@ -95,7 +95,7 @@ def measure(
     seed = check_whole("seed", seed, 0)
     amount = None if reprogram is None else parse_amount(reprogram)
     if output is not None and amount is None:
-        raise CimcError("output is for the lists of devices to write again; say how many with reprogram, such as 5%")
+        raise CimcError("-o is for the lists of devices to write again; say how many with --reprogram, such as 5%")
     memory = None if memory is None else check_whole("memory", memory, 1)
     use_compilation_cache()
     contents = package if isinstance(package, Package) else read_package(package)

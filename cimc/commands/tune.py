@@ -45,7 +45,8 @@ def tune(
         int, typer.Option(min=1, help="Of the fine-tuning after each layer.", rich_help_panel=TUNING)
     ] = 1,
     steps_per_epoch: Annotated[
-        int | None, typer.Option(min=1, help="Default: the whole training set.", rich_help_panel=TUNING)
+        int | None,
+        typer.Option(min=1, help="Of each layer's turn. Default: the whole training set.", rich_help_panel=TUNING),
     ] = None,
     batch_size: Annotated[int, typer.Option(min=1, help="Samples of a step.", rich_help_panel=TUNING)] = 64,
     lr: Annotated[

@@ -74,8 +74,11 @@ def test_a_layer_takes_its_own_table_before_patterns_and_of_these_the_last() -> 
 @pytest.mark.parametrize(
     ("tables", "message"),
     [
-        ({"conv3": {}}, r"options: layer.conv3: no layer of the network has that name; did you mean conv2\?"),
-        ({"x*": {}}, r"layer.x\*: no layer of the network has that name; there are conv1, conv2, fc"),
+        (
+            {"conv3": {}},
+            r"options: layer.conv3: no layer of the network has that name, or fits it; did you mean conv2\?",
+        ),
+        ({"x*": {}}, r"layer.x\*: no layer of the network has that name, or fits it; there are conv1, conv2, fc"),
         ({"conv1": {"adc": {"bit": 3}}}, r"layer.conv1 has no key adc.bit; did you mean adc.bits\?"),
         ({"conv1": {"cell": {"levels": 4}}}, "has no key cell.levels; it takes digital, rows_per_read, .* adc.bits"),
         ({"conv1": {"input": {"encoding": "ideal"}}}, "has no key input.encoding"),
