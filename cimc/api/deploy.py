@@ -146,7 +146,8 @@ def deploy(
             "their targets are what the devices hold; leave it out"
         )
     if len(request.programmed) == len(system.crossbars):
-        note("all layers are programmed on the die of this package: its chips differ in the noise of reads alone")
+        by_time = " and in what time does" if seconds else " alone"
+        note(f"all layers are programmed on the die of this package: its chips differ in the noise of reads{by_time}")
     workers = check_whole("workers", workers, 1)
     before = []
     if shares:

@@ -94,6 +94,8 @@ def choose_rewrite(package: Package, values: Floats, costs: Reprogram, amount: A
     ]
     for importance, cells in layers:
         gained[cells] = gains(arrays[cells], wanted[cells], importance, costs.counts)
+    for name in package.programmed:  # their targets are what devices were read to hold
+        gained[tuple(cell_addresses(mapping, name))] = 0
     gained = gained if wiring is None else wiring.to_die(gained, fill=0)
     if package.die is not None:
         gained[~np.isnan(package.die.stuck[: len(gained)])] = 0

@@ -5,6 +5,7 @@ A function that is compiled for a network, a chip and options (`jit_with_figures
 its cache, in this process or another. A number that nobody wraps is a constant as before, and its change a new program.
 """
 
+import threading
 from collections.abc import Callable
 from contextvars import ContextVar
 from functools import lru_cache
@@ -50,7 +51,8 @@ _recorder: ContextVar[_Recorder | None] = ContextVar("_recorder", default=None)
 def figure(value: Any) -> Any:
     """A number or array of numbers, float32, as a value of the program that is being traced; elsewhere as it is.
 
-    Whether it is 0 or left out must be decided before, on the number itself.
+    Whether it is 0 or left out must be decided before, on the number itself. Not for functions that are jitted by
+    themselves and called in such a program: they would keep its argument.
     """
     recorder = _recorder.get()
     return value if recorder is None else recorder.take(value)
@@ -71,8 +73,9 @@ class Program(Generic[R]):
 
         with_numbers.__name__ = function.__name__
         donated = tuple(1 + n - sum(other < n for other in static) for n in donate_argnums)
-        self.compiled = jit(with_numbers, donate_argnums=donated)
+        self.compiled: Any = jit(with_numbers, donate_argnums=donated)
         self._numbers: np.ndarray | None = None
+        self._tracing = threading.Lock()  # of threads that share a program one traces it
 
     def __call__(self, *dynamic: Any) -> R:
         """The function's result."""
@@ -81,15 +84,17 @@ class Program(Generic[R]):
 
     def numbers(self, *dynamic: Any) -> np.ndarray:
         """The figures in the order in which the function takes them, found by tracing it; a call finds that trace."""
-        if self._numbers is None:
-            recorder = _Recorder()
-            token = _recorder.set(recorder)
-            try:
-                self.compiled.eval_shape(recorder.all_values(), *dynamic)
-            finally:
-                _recorder.reset(token)
-            self._numbers = recorder.all_values()
-        return self._numbers
+        with self._tracing:
+            if self._numbers is None:
+                recorder = _Recorder()
+                token = _recorder.set(recorder)
+                try:
+                    self.compiled.clear_cache()  # of a trace that was interrupted, and told its figures to nobody
+                    self.compiled.eval_shape(recorder.all_values(), *dynamic)
+                finally:
+                    _recorder.reset(token)
+                self._numbers = recorder.all_values()
+            return self._numbers
 
 
 class WithFigures(Generic[R]):

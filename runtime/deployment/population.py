@@ -136,10 +136,14 @@ class Population:
         return stuck_shares(self.systems[None], self.state, self.keys[0][numbers], self._stuck(numbers))
 
     def _stuck(self, numbers: NDArray[np.int64]) -> dict[str, np.ndarray]:
-        """By layer, the stuck devices of each chip [chips, ...]; {}: as the chip's description says."""
+        """By layer, the stuck devices of each chip [chips, ...]; of the others as the chip's description says.
+
+        Of a programmed layer without a fault map none is known: those drawn would be other dies'.
+        """
         stuck = self.request.stuck
         if not stuck:
-            return {}
+            held = {name: self.state["conductance"][name].shape for name in self.request.programmed}
+            return {name: np.full((len(numbers), *shape), np.nan, np.float32) for name, shape in held.items()}
         maps = [stuck[number % len(stuck)] for number in numbers.tolist()]
         return {name: np.stack([one[name] for one in maps]) for name in maps[0]}
 

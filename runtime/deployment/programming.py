@@ -222,7 +222,7 @@ def stuck_shares(system: System, state: State, keys: Array, stuck: Mapping[str, 
     device, count, total = device_of(system.chip.cell), np.zeros(len(keys)), 0
     for index, (name, targets) in enumerate(state["conductance"].items()):
         total += targets.size
-        if stuck or "stuck" in device.trait_names:
+        if name in stuck or "stuck" in device.trait_names:
             count += np.asarray(_count_stuck(device, targets, keys, np.int32(index), stuck.get(name)))
     return count / max(total, 1)
 

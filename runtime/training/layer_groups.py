@@ -12,6 +12,7 @@ import jax.numpy as jnp
 from jax import Array
 
 from cimc.chip import Chip
+from cimc.errors import CimcError
 from runtime.devices.device import device_of
 from runtime.system.state import State, System, draw_chip
 from runtime.training.policies.policy import LayerState, Tile, UpdateRule
@@ -82,9 +83,18 @@ def add_tiles(
     """The state with the devices of the policy's tiles, all programmed to the middle of the window, and the trials.
 
     The pairs that the state holds become those that writes go to.
+
+    Raises:
+        CimcError: a layer has an ADC of its own.
     """
     if not rule.tiles:
         return state, dict(trials)
+    other = next((name for name, layer in system.crossbars.items() if layer.chip.adc != system.chip.adc), None)
+    if other is not None:
+        raise CimcError(
+            f"--update {rule.policy.name} reads its devices by the ADC of the chip, and layer {other} has one of its "
+            f"own; compile it without, or use --update mixed-precision"
+        )
     device, cell = device_of(system.chip.cell), system.chip.cell
     state, trials = {**state, MAIN: state["conductance"]}, dict(trials)
     middle = cell.conductance_min_uS + IN_THE_MIDDLE * cell.window_uS

@@ -15,6 +15,7 @@ import cimc
 from cimc.api.reprogram import choose_rewrite, reprogram_of
 from cimc.chip import load_chip
 from cimc.dataset import Dataset
+from cimc.device_time import Drift, Faults, StateLaw
 from cimc.errors import CimcError
 from cimc.package import Package, read_package
 from cimc.program_files import array_targets
@@ -205,6 +206,24 @@ def test_a_die_that_is_programmed_whole_is_done(
     assert whole.programmed == {"first", "last"}
     for name, layer in whole.program.layers.items():
         np.testing.assert_allclose(layer.targets, held[name], rtol=0, atol=plain.chip.target_step_uS)
+
+
+def test_a_programmed_die_has_no_stuck_cells_of_other_dies(plain: Package, tuned: Package, data: Dataset) -> None:
+    """Faults that the chip's description draws are those of dies that nobody programmed; nor do they come with time."""
+    cell = plain.chip.cell.model_copy(
+        update={
+            "faults": Faults(stuck_low=0.1, stuck_high=0.1),
+            "drift": Drift(start_s=20.0, exponent=StateLaw(constant=1e-9)),
+        }
+    )
+    system = system_of(replace(tuned, chip=plain.chip.model_copy(update={"cell": cell})))
+    request = Request(3, 0, programmed=tuned.programmed, at=(3600.0,))
+    population = population_of(system, tuned.program, match_data(system.network, data), request)
+    later = population.make(np.arange(3))[3600.0].own["conductance"]
+    for name, layer in tuned.program.layers.items():
+        for chip in later[name]:
+            np.testing.assert_allclose(chip, layer.targets, rtol=1e-5, atol=1e-4)
+    np.testing.assert_array_equal(population.stuck_shares(np.arange(3)), 0)
 
 
 # --- Devices to write again ---

@@ -1,5 +1,8 @@
 """Chips and options that differ in numbers alone train by the same compiled step, each with its own numbers."""
 
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import jax
@@ -101,3 +104,37 @@ def test_numbers_and_arrays_are_taken_in_their_order_and_elsewhere_are_themselve
     ]
     assert texts[0] == texts[1]
     assert figure(2.0) == 2.0
+
+
+def test_threads_that_share_a_program_share_its_figures() -> None:
+    tracing = threading.Event()
+
+    @jit_with_figures(static_argnums=(0,))
+    def scaled(factor: float, x: jax.Array) -> jax.Array:
+        tracing.set()
+        time.sleep(0.2)
+        return x * figure(factor)
+
+    x = np.ones(3, np.float32)
+    with ThreadPoolExecutor(2) as threads:
+        first = threads.submit(scaled, 3.0, x)
+        tracing.wait()
+        second = threads.submit(scaled, 3.0, x)
+        np.testing.assert_array_equal([first.result(), second.result(), scaled(3.0, x)], np.full((3, 3), 3.0))
+
+
+def test_an_interrupted_trace_leaves_no_figures_behind() -> None:
+    interrupts = [True]
+
+    @jit_with_figures(static_argnums=(0,))
+    def scaled(factor: float, x: jax.Array) -> jax.Array:
+        y = x * figure(factor)
+        if interrupts:
+            interrupts.clear()
+            raise KeyboardInterrupt
+        return y
+
+    x = np.ones(3, np.float32)
+    with pytest.raises(KeyboardInterrupt):
+        scaled(3.0, x)
+    np.testing.assert_array_equal(scaled(3.0, x), 3.0)
