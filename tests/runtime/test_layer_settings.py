@@ -12,17 +12,21 @@ import pytest
 import cimc
 from cimc.chip import Adc, Chip, Input, load_chip
 from cimc.dataset import Dataset, Samples
+from cimc.errors import CimcError
 from cimc.layer_settings import Settings, chip_of_layer, settings_of
 from passes.chip_network import chip_network
 from passes.mapper.map_network import map_network
 from passes.mapper.options import MappingOptions
 from passes.pipeline import lower
 from passes.verify import run
+from runtime.crossbar.keys import new_key
 from runtime.network.load import load_network
 from runtime.system.inference import Batch, outputs_on_arrays
 from runtime.system.program import program_of, programmed_state
 from runtime.system.read_energy import conversions_pj
 from runtime.system.state import State, System, build_system, initial_state
+from runtime.training.layer_groups import add_tiles
+from runtime.training.policies import make_rule
 from tests.runtime.test_every_chip import MODEL, chip_of
 
 X = np.random.default_rng(3).uniform(-1, 1, (4, 4, 5, 5)).astype(np.float32)
@@ -65,6 +69,13 @@ def test_the_exported_network_gives_what_the_arrays_give(name: str) -> None:
     assert {layer for layer in ("conv", "dense") if system.chip_of(layer) != chip} == CASES[name].keys()
     # Other codes were used indeed.
     assert np.abs(exported - built(chip, {})[1]).max() > 1e-4 * np.abs(arrays).max()
+
+
+def test_policies_that_read_tiles_by_the_adc_of_the_chip_refuse_another_one() -> None:
+    chip = chip_of("brram-256x64")
+    system, _ = built(chip, {"conv": settings_of(chip, {"adc.bits": 4}, "conv")})
+    with pytest.raises(CimcError, match="tiki-taka reads its devices by the ADC of the chip, and layer conv has one"):
+        add_tiles(make_rule("tiki-taka"), system, state_of(system), {}, new_key(0))
 
 
 def test_of_all_layers_they_are_another_chip() -> None:
