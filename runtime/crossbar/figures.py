@@ -86,15 +86,21 @@ class Program(Generic[R]):
         """The figures in the order in which the function takes them, found by tracing it; a call finds that trace."""
         with self._tracing:
             if self._numbers is None:
-                recorder = _Recorder()
-                token = _recorder.set(recorder)
-                try:
-                    self.compiled.clear_cache()  # of a trace that was interrupted, and told its figures to nobody
-                    self.compiled.eval_shape(recorder.all_values(), *dynamic)
-                finally:
-                    _recorder.reset(token)
+                recorder = self._recorded(dynamic)
+                if recorder.argument is None:  # a trace was there, and what had recorded it was interrupted
+                    self.compiled.clear_cache()
+                    recorder = self._recorded(dynamic)
                 self._numbers = recorder.all_values()
             return self._numbers
+
+    def _recorded(self, dynamic: tuple[Any, ...]) -> _Recorder:
+        recorder = _Recorder()
+        token = _recorder.set(recorder)
+        try:
+            self.compiled.eval_shape(recorder.all_values(), *dynamic)
+        finally:
+            _recorder.reset(token)
+        return recorder
 
 
 class WithFigures(Generic[R]):
