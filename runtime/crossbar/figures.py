@@ -19,7 +19,7 @@ from runtime.crossbar.xla import jit, kept_programs
 
 R = TypeVar("R")
 
-# Numbers of a program: LeNet-5 has some 300, ResNet-18 1,400. What does not fit is constant.
+# Numbers of a program: those of LeNet-5's training have 53 to 125. What does not fit is constant.
 MOST_FIGURES = 1 << 13
 PROGRAMS = 4  # of each function that are kept, with the networks and chips that they are for
 
