@@ -3,12 +3,13 @@
 import difflib
 import fnmatch
 import tomllib
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from cimc.chip import Chip
+from cimc.dotted import dotted
 from cimc.errors import CimcError
 from cimc.layer_settings import SETTABLE_KEYS, Settings, nearest, settings_of
 from cimc.options import check_whole
@@ -105,7 +106,7 @@ def _layer_tables(tables: Tables, source: str) -> dict[str, Tables]:
 
 def _checked(table: Tables, where: str) -> dict[str, Any]:
     """The values of a table by dotted key; those of the converters are checked with the chip."""
-    values = dict(_dotted(table))
+    values = dotted(table)
     for key, value in values.items():
         if key not in KEYS:
             raise CimcError(f"{where} has no key {key}{nearest(key, KEYS)}")
@@ -114,14 +115,6 @@ def _checked(table: Tables, where: str) -> dict[str, Any]:
         if key in NUMBERS:
             check_whole(f"{where}: {key}", value, 1)
     return values
-
-
-def _dotted(table: Tables, path: str = "") -> Iterator[tuple[str, Any]]:
-    for key, value in table.items():
-        if isinstance(value, Mapping) and value:
-            yield from _dotted(value, f"{path}{key}.")
-        else:
-            yield f"{path}{key}", value
 
 
 def _matching(name: str, layers: Collection[str]) -> bool:

@@ -19,7 +19,7 @@ from cimc.errors import CimcError
 from cimc.fault_map import Die, note_without_faults, read_die, read_dies
 from cimc.options import BY_SAMPLES, check_number, check_seed, check_whole, parse_compensate
 from cimc.package import Package, read_package
-from cimc.rewrite import parse_shares
+from cimc.reprogram import parse_shares
 from cimc.wiring import layers_on_die
 from runtime.crossbar.xla import use_compilation_cache
 from runtime.deployment.deploy import deployment_of, errors_of_first_chip

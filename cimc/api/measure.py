@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from cimc.api.progress import Note, Progress, silent, unsaid
-from cimc.api.reprogram import Rewrite, choose_rewrite, reprogram_of, write_rewrite
+from cimc.api.reprogram import ToReprogram, choose_cells, reprogram_of, write_cells
 from cimc.api.sources import require_data
 from cimc.dataset import Dataset
 from cimc.errors import CimcError
@@ -17,7 +17,7 @@ from cimc.options import check_whole
 from cimc.package import Package, read_package
 from cimc.program import Floats
 from cimc.program_files import array_targets
-from cimc.rewrite import parse_amount
+from cimc.reprogram import parse_amount
 from cimc.wiring import layers_on_die
 from runtime.crossbar.xla import use_compilation_cache
 from runtime.deployment.measured import MeasuredChip, evaluate_measured
@@ -35,14 +35,14 @@ class Measured:
 
     name: of its file. chip: its accuracy, agreement and layers. deviation_uS: mean, sd and largest of what its devices
     are off their targets. beyond_tolerance: share of them that are off by more than the chip's tolerance; None: it
-    states none. rewrite: the devices that are to be written again, where that was asked for.
+    states none. reprogram: the devices that are to be written again, where that was asked for.
     """
 
     name: str
     chip: MeasuredChip
     deviation_uS: dict[str, float]
     beyond_tolerance: float | None
-    rewrite: Rewrite | None = None
+    reprogram: ToReprogram | None = None
 
     @property
     def figures(self) -> dict[str, Any]:
@@ -56,7 +56,7 @@ class Measured:
             "beyond_tolerance": self.beyond_tolerance,
             "agreement": self.chip.agreement,
             "layers": {error.name: error.figures for error in self.chip.layers},
-            **({} if self.rewrite is None else {"rewrite": self.rewrite.figures}),
+            **({} if self.reprogram is None else {"reprogram": self.reprogram.figures}),
         }
 
 
@@ -127,10 +127,10 @@ def measure(
             input_range=mapping.input_range,
             progress=lambda done, before=before: progress(before + done, len(files) * samples),  # type: ignore[misc]
         )
-        rewrite = None if costs is None or amount is None else choose_rewrite(contents, values, costs, amount)
-        if output is not None and rewrite is not None:
-            write_rewrite(Path(output) / f"{file.stem}.csv", rewrite, contents)
-        found.append(Measured(file.stem, chip, *_deviation(contents, values, targets), rewrite))
+        reprogram = None if costs is None or amount is None else choose_cells(contents, values, costs, amount)
+        if output is not None and reprogram is not None:
+            write_cells(Path(output) / f"{file.stem}.csv", reprogram, contents)
+        found.append(Measured(file.stem, chip, *_deviation(contents, values, targets), reprogram))
     return found
 
 

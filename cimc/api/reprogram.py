@@ -15,7 +15,7 @@ from cimc.files import replacing
 from cimc.package import Package
 from cimc.program import Floats
 from cimc.program_files import array_targets, decimals_for
-from cimc.rewrite import Amount
+from cimc.reprogram import Amount
 from passes.dies.place import importance_of
 from passes.dies.reach import coefficients
 from runtime.deployment.reprogram import Reprogram, gains
@@ -29,7 +29,7 @@ HEAD = ("array", "row", "column", "pulse", "measured_uS", "target_uS")
 
 
 @dataclass(frozen=True, eq=False)
-class Rewrite:
+class ToReprogram:
     """The devices of a chip that are to be written again.
 
     cells: array, row and column of each [devices, 3], in that order; in a row those to RESET first. measured, targets:
@@ -71,7 +71,7 @@ def reprogram_of(
     return Reprogram(shares, importance, coefficients(package.chip))
 
 
-def choose_rewrite(package: Package, values: Floats, costs: Reprogram, amount: Amount) -> Rewrite:
+def choose_cells(package: Package, values: Floats, costs: Reprogram, amount: Amount) -> ToReprogram:
     """The devices to write again of a chip: a share, of those with most to gain, or all beyond a tolerance.
 
     Stuck cells of the package's die are left out, and so are devices without whose error that of their weight would be
@@ -114,7 +114,7 @@ def choose_rewrite(package: Package, values: Floats, costs: Reprogram, amount: A
     reset = (values > targets)[chosen]
     listed = listed[np.lexsort((listed[:, 2], ~reset, listed[:, 1], listed[:, 0]))]
     place = tuple(listed.T)
-    return Rewrite(listed, values[place], targets[place], used, dict(zip(("before", "after"), errors, strict=True)))
+    return ToReprogram(listed, values[place], targets[place], used, dict(zip(("before", "after"), errors, strict=True)))
 
 
 def _error(held: Floats, targets: Floats, importance: NDArray[np.float64], counts: NDArray[np.float64]) -> float:
@@ -123,7 +123,7 @@ def _error(held: Floats, targets: Floats, importance: NDArray[np.float64], count
     return float(np.sum(importance * np.square(error)))
 
 
-def write_rewrite(path: Path, rewrite: Rewrite, package: Package) -> None:
+def write_cells(path: Path, reprogram: ToReprogram, package: Package) -> None:
     """The CSV for a tester: a line a device, in the order of writing. Raises CimcError where it cannot be written."""
     targets = array_targets(package.mapping, package.chip, package.program, package.wiring)
     decimals = decimals_for(targets, package.chip)
@@ -131,6 +131,6 @@ def write_rewrite(path: Path, rewrite: Rewrite, package: Package) -> None:
     with replacing(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
         table = csv.writer(file)
         table.writerow(HEAD)
-        for cell, held, target in zip(rewrite.cells.tolist(), rewrite.measured, rewrite.targets, strict=True):
+        for cell, held, target in zip(reprogram.cells.tolist(), reprogram.measured, reprogram.targets, strict=True):
             pulse = "RESET" if held > target else "SET"
             table.writerow([*cell, pulse, f"{held:.6g}", f"{target:.{decimals}f}"])

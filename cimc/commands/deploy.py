@@ -31,7 +31,7 @@ from cimc.commands.options import (
 from cimc.commands.read_energy_table import show as show_energy
 from cimc.durations import parse_time, time_text
 from cimc.options import parse_compensate
-from cimc.rewrite import parse_shares
+from cimc.reprogram import parse_shares
 
 if TYPE_CHECKING:
     import numpy as np

@@ -105,10 +105,10 @@ def show(found: "list[Measured]", data: str, output: Path | None) -> None:
     worst = min(found, key=lambda one: one.chip.normalized)
     show_layers({error.name: error.figures for error in worst.chip.layers})
     for one in found:
-        if one.rewrite is not None:
-            errors = one.rewrite.expected_error
+        if one.reprogram is not None:
+            errors = one.reprogram.expected_error
             say(
-                f"{one.name}: write {len(one.rewrite.cells)} of {one.rewrite.devices} devices again"
+                f"{one.name}: write {len(one.reprogram.cells)} of {one.reprogram.devices} devices again"
                 + ("" if output is None else f", listed in {output / one.name}.csv")
                 + f"; expected error of the layers' outputs, of their power: {errors['before']:.2e}, without theirs "
                 f"{errors['after']:.2e}"

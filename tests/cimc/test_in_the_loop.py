@@ -12,14 +12,14 @@ import pytest
 from onnx import helper
 
 import cimc
-from cimc.api.reprogram import choose_rewrite, reprogram_of
+from cimc.api.reprogram import choose_cells, reprogram_of
 from cimc.chip import load_chip
 from cimc.dataset import Dataset
 from cimc.device_time import Drift, Faults, StateLaw
 from cimc.errors import CimcError
 from cimc.package import Package, read_package
 from cimc.program_files import array_targets
-from cimc.rewrite import parse_amount, parse_shares
+from cimc.reprogram import parse_amount, parse_shares
 from cimc.wiring import Wiring
 from runtime.deployment.population import Request, chip_keys, population_of
 from runtime.deployment.programming import program_chip
@@ -274,7 +274,7 @@ def test_the_list_has_what_costs_most_in_the_order_of_rows(plain: Package, costs
     for number, cell in enumerate(off):
         values[cell] += 5 if number % 2 else -5
     values[tuple(used[0])] += 0.01
-    found = choose_rewrite(package, values, costs, parse_amount("1uS"))
+    found = choose_cells(package, values, costs, parse_amount("1uS"))
     assert {tuple(cell) for cell in found.cells} == set(off)
     order = [
         (array, row, held < target, column)
@@ -285,7 +285,7 @@ def test_the_list_has_what_costs_most_in_the_order_of_rows(plain: Package, costs
     assert order == sorted(order), "row by row, RESET before SET"
     np.testing.assert_array_equal(found.targets, targets[tuple(found.cells.T)])
     assert found.expected_error["after"] < 1e-4 * found.expected_error["before"]
-    most = choose_rewrite(package, values, costs, parse_amount("0.1%"))
+    most = choose_cells(package, values, costs, parse_amount("0.1%"))
     assert len(most.cells) == 1
     assert tuple(most.cells[0]) in off
 
@@ -293,11 +293,11 @@ def test_the_list_has_what_costs_most_in_the_order_of_rows(plain: Package, costs
 def test_measure_lists_the_devices_of_each_chip(plain: Package, data: Dataset, tmp_path: Path) -> None:
     measurement(plain, ["first", "last"], tmp_path / "die7.npz")
     (found,) = cimc.measure(plain, tmp_path / "die7.npz", data=data, reprogram="5%", output=tmp_path / "again")
-    assert found.rewrite is not None
+    assert found.reprogram is not None
     lines = (tmp_path / "again" / "die7.csv").read_text().splitlines()
     assert lines[0] == "array,row,column,pulse,measured_uS,target_uS"
-    assert len(lines) - 1 == len(found.rewrite.cells) == np.ceil(0.05 * found.rewrite.devices)
-    errors = found.figures["rewrite"]["expected_error"]
+    assert len(lines) - 1 == len(found.reprogram.cells) == np.ceil(0.05 * found.reprogram.devices)
+    errors = found.figures["reprogram"]["expected_error"]
     assert errors["after"] < 0.8 * errors["before"]
 
 

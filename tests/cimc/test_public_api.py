@@ -79,7 +79,7 @@ CLASSES = {
     "stuck_shares worst energy_mj reprogrammed",
     "FittedDevice": "device text pulses drift",
     "FrankWolfe": "constraint radius density averaging",
-    "Measured": "name chip deviation_uS beyond_tolerance rewrite",
+    "Measured": "name chip deviation_uS beyond_tolerance reprogram",
     "Package": "model chip chip_text mapping program network chip_network notes die wiring",
     "Policy": "method threshold residual write backward sync settings",
     "Preprocess": "scale mean std channels_last",
