@@ -81,6 +81,18 @@ def layer_options(
     return LayerOptions(tuple(left), numbers, settings)
 
 
+def layer_key(path: str) -> tuple[str, str]:
+    """Layer (or pattern) and key of `NAME.KEY`, such as `conv1.adc.bits`; names may have dots.
+
+    Raises:
+        CimcError: it does not end with a key.
+    """
+    key = next((key for key in KEYS if path.endswith(f".{key}") and len(path) > len(key) + 1), None)
+    if key is None:
+        raise CimcError(f"{path!r} is not a layer and a key, such as conv1.adc.bits; keys are {', '.join(KEYS)}")
+    return path.removesuffix(f".{key}"), key
+
+
 def _read(path: str | Path) -> Tables:
     try:
         return tomllib.loads(Path(path).read_text(encoding="utf-8"))

@@ -14,6 +14,7 @@ from typing import Any
 from cimc.chip import Chip
 from cimc.dotted import dotted
 from cimc.errors import CimcError
+from cimc.layer_options import layer_key
 from cimc.options import check_choice, check_seed, check_whole
 from cimc.sweep_values import Interval, Values, canonical, parse_values, value_text, values_of
 
@@ -31,6 +32,7 @@ OPTIONS = {
     "deploy": ("chips", "required", "baseline", "metric", "at", "compensate"),
 }  # fmt: skip
 CHIP_SECTIONS = tuple(sorted(set(Chip.model_fields) - {"name", "description", "row_split"}))
+LAYER = "layer"  # `layer.NAME.KEY`: what a compile options file says of one layer
 ALIASES = {"energy": "energy_mj", "area": "area_mm2", "latency": "latency_ms"}
 Fields = Mapping[str, Any]
 
@@ -252,6 +254,12 @@ def _check_field(field: str) -> None:
     section, _, option = field.partition(".")
     if field in ("chip", "device") or (option and section in ("train", *CHIP_SECTIONS)):
         return
+    if option and section == LAYER:
+        try:
+            layer_key(option)
+        except CimcError as error:
+            raise CimcError(f"a sweep cannot vary {field}: {error}") from None
+        return
     known = OPTIONS.get(section)
     if option and known is not None:
         if option in known:
@@ -259,10 +267,11 @@ def _check_field(field: str) -> None:
         near = difflib.get_close_matches(option, known, 1)
         hint = f"; did you mean {section}.{near[0]}?" if near else f"; it takes {', '.join(known)}"
         raise CimcError(f"a sweep cannot vary {field}{hint}")
-    near = difflib.get_close_matches(section, ["chip", "device", "seed", *OPTIONS, *CHIP_SECTIONS], 1)
+    near = difflib.get_close_matches(section, ["chip", "device", "seed", LAYER, *OPTIONS, *CHIP_SECTIONS], 1)
     meant = f"{near[0]}.{option}" if near and option else near[0] if near else ""
     hint = f" (did you mean {meant}?)" if near else ""
     raise CimcError(
         f"there is no field {field!r} to vary{hint}; fields are chip, device, seed, those of chip files "
-        f"({', '.join(f'{name}.' for name in CHIP_SECTIONS)}) and options ({', '.join(f'{name}.' for name in OPTIONS)})"
+        f"({', '.join(f'{name}.' for name in CHIP_SECTIONS)}), options ({', '.join(f'{name}.' for name in OPTIONS)}) "
+        f"and {LAYER}.NAME.KEY of one layer"
     )

@@ -127,10 +127,10 @@ def measure(
             input_range=mapping.input_range,
             progress=lambda done, before=before: progress(before + done, len(files) * samples),  # type: ignore[misc]
         )
-        reprogram = None if costs is None or amount is None else choose_cells(contents, values, costs, amount)
-        if output is not None and reprogram is not None:
-            write_cells(Path(output) / f"{file.stem}.csv", reprogram, contents)
-        found.append(Measured(file.stem, chip, *_deviation(contents, values, targets), reprogram))
+        listed = None if costs is None or amount is None else choose_cells(contents, values, costs, amount)
+        if output is not None and listed is not None:
+            write_cells(Path(output) / f"{file.stem}.csv", listed, contents)
+        found.append(Measured(file.stem, chip, *_deviation(contents, values, targets), listed))
     return found
 
 

@@ -12,8 +12,9 @@ from cimc.api.sweep_training import training_options
 from cimc.artifact import Artifact, read_artifact
 from cimc.chip import parse_chip
 from cimc.errors import CimcError
+from cimc.layer_options import layer_key
 from cimc.package import Package, read_package
-from cimc.sweep_spec import CHIP_SECTIONS, Devices, Do, Fields, SweepSpec
+from cimc.sweep_spec import CHIP_SECTIONS, LAYER, Devices, Do, Fields, SweepSpec
 from cimc.sweep_values import Interval, canonical
 from passes.read import external_files
 
@@ -119,6 +120,7 @@ class Planner:
     def _planned(self, number: int, fields: Fields, seed: int) -> Planned:
         source, options = self.source, _by_section(fields)
         changed = {name: value for name, value in fields.items() if is_of_chip(name)}
+        layers = _of_layers(fields)
         target = options["export"].pop("chip", None)  # other fields of the chip are its own, but where one is trained
         to_export = {"chip": target}
         if target is not None and not self.trains:
@@ -129,9 +131,14 @@ class Planner:
         chip = None if own else text
         file: str | None = None if source.kind == "package" else SOURCE
         compilation = training = None
+        compiled_with_layers = bool(layers) and source.kind == "ONNX" and target is None
+        if layers:
+            options["compile" if compiled_with_layers else "export"]["options"] = layers
         if source.kind == "ONNX":
             of_mapper = seed if "objective" in options["compile"] else 0
-            file = _named("compiled", source.digest, layout, options["compile"], of_mapper)
+            # Settings of layers are against the chip's own, which the mapper alone does not read.
+            of_chip = text if compiled_with_layers else layout
+            file = _named("compiled", source.digest, of_chip, options["compile"], of_mapper)
             place = self._files / file
             compilation = (file, Compilation(source.path, text, options["compile"], of_mapper, place))
         if self.trains:
@@ -188,7 +195,7 @@ class Planner:
         if kind == "package":
             if self.do is not Do.deploy:
                 raise CimcError(f"{self.source.path} is a package, which is deployed; leave out --do {self.do}")
-            for prefix in ("train.", "export.", "chip", "device"):
+            for prefix in ("train.", "export.", "chip", "device", f"{LAYER}."):
                 refuse(prefix, f"{self.source.path} is a package; sweep the .cim file that it was exported from")
         if self.do is Do.deploy:
             refuse("eval.", "packages are deployed; it is an option of --do eval")
@@ -197,6 +204,8 @@ class Planner:
                 refuse(prefix, "it is an option of --do deploy")
         if self.do is Do.eval:
             refuse("train.", "it is an option of --do train")
+        if kind != "ONNX" and self.do is not Do.deploy:
+            refuse(f"{LAYER}.", f"{self.source.path} is compiled already; sweep the ONNX file, or take --do deploy")
         if kind != "ONNX" and "export.chip" in fields and not self.trains:
             refuse("chip", "export.chip says which chip it is")
         if kind == "trained" and self.trains and any(is_of_chip(name) for name in fields):
@@ -230,6 +239,16 @@ def _by_section(fields: Fields) -> dict[str, dict[str, Any]]:
             one_of_several = option in ("digital", "at") and isinstance(value, str | int | float)
             options[section][option] = [value] if one_of_several else value
     return options
+
+
+def _of_layers(fields: Fields) -> dict[str, Any]:
+    """The fields of single layers as the tables of an options file; empty where there are none."""
+    tables: dict[str, dict[str, Any]] = {}
+    for path, value in fields.items():
+        if path.startswith(f"{LAYER}."):
+            name, key = layer_key(path.removeprefix(f"{LAYER}."))
+            tables.setdefault(name, {})[key] = value
+    return {LAYER: tables} if tables else {}
 
 
 def _tables(settings: Fields) -> dict[str, Any]:

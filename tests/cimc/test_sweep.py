@@ -124,6 +124,22 @@ def test_points_share_compilation_and_training_and_a_refused_one_is_a_row(
     assert row.figures["accuracy"] == again["accuracy"]
 
 
+def test_a_field_of_a_layer_is_what_an_options_file_says_of_it(model: Path, data: cimc.Dataset, trained: Path) -> None:
+    fields = {"chip": CHIP, "adc.bits": [3, 8], "layer.*.adc.bits": [3, 8], "eval.noise": False}
+    rows = {(row.fields["adc.bits"], row.fields["layer.*.adc.bits"]): row.figures["snr_db"] for row in (
+        cimc.sweep(model, data, vary=fields).rows
+    )}  # fmt: skip
+    for bits in (3, 8):
+        options = {"layer": {"*": {"adc.bits": bits}}}
+        compiled = cimc.compile(model, CHIP, calibrate=data, verify=False, options=options).artifact
+        (alone,) = cimc.evaluate(compiled, data, noise=False)["agreement"].values()
+        assert rows[3, bits] == rows[8, bits] == alone["snr_db"]  # whatever the chip's own ADC has
+    assert rows[3, 3] < rows[8, 8]
+    (exported,) = cimc.sweep(trained, data, vary={"layer.*.adc.bits": 3, "deploy.chips": 1}).rows
+    package = cimc.export(trained, data=data, options={"layer": {"*": {"adc.bits": 3}}})
+    assert exported.figures["accuracy"] == cimc.deploy(package, data, chips=1).accuracies[0]
+
+
 def test_a_package_is_deployed_at_each_point(trained: Path, data: cimc.Dataset) -> None:
     package = cimc.export(trained, data=data)
     result = cimc.sweep(package, data, vary={"deploy.chips": [2], NOISE: [5.0], "array.rows": [64, 32]})
@@ -143,6 +159,7 @@ def test_a_package_is_deployed_at_each_point(trained: Path, data: cimc.Dataset) 
         ({"deploy.chips": 3}, "eval", "--do deploy"),
         ({"train.lr": 3, NOISE: 1}, None, "sweep the compiled file"),
         ({"eval.noise": True}, "deploy", "--do eval"),
+        ({"layer.y.adc.bits": 3}, "eval", "sweep the ONNX file, or take --do deploy"),
         ({"eval.metric": "no such"}, None, "no point could be computed"),
     ],
 )

@@ -74,6 +74,8 @@ def test_a_range_holds_every_step_up_to_its_end_exactly(
         (["cell.read_noise_uS=1:2:1e-9999999"], "at most 10000 values"),
         (["cell.read_noise_uS=nan"], "no finite number"),
         (["cell=1"], "no field 'cell'"),
+        (["layer.conv1.adc.bit=3"], "'conv1.adc.bit' is not a layer and a key"),
+        (["layer.adc.bits=3"], "is not a layer and a key"),
         (["deploy.chip=3"], "did you mean deploy.chips"),
         (["seed=0.5"], "seed is 0.5"),
         (["seed=1:2:log"], "whole numbers such as seed=0:2"),
