@@ -11,23 +11,25 @@ from cimc.options import check_whole
 ALL = ""
 NOTHING: Mapping[str, int] = MappingProxyType({})
 NAMES_SHOWN = 8
+MOST_FILLED_ROWS = 1 << 16  # weight rows of a layer: beyond it a slip of the keyboard
 
 
-def check_by_layer(field: str, value: Any, least: int) -> Mapping[str, int]:
+def check_by_layer(field: str, value: Any, least: int, most: int | None = None) -> Mapping[str, int]:
     """`value`, a number for all layers or a mapping of layer names to numbers, as the latter; None: no numbers.
 
     Raises:
-        CimcError: a number is no whole number of at least `least`, or a name no text; `field` is named.
+        CimcError: a number is no whole number from `least` to `most`, or a name no text; `field` is named.
     """
     if value is None:
         return NOTHING
     if not isinstance(value, Mapping):
-        return MappingProxyType({ALL: check_whole(field, value, least)})
+        return MappingProxyType({ALL: check_whole(field, value, least, most)})
     unnamed = [name for name in value if not isinstance(name, str)]
     if unnamed:
         raise CimcError(f"{field} is for a layer {unnamed[0]!r}; give names of layers, or '' for all others")
     checked = {
-        name: check_whole(f"{field} of {name}" if name else field, number, least) for name, number in value.items()
+        name: check_whole(f"{field} of {name}" if name else field, number, least, most)
+        for name, number in value.items()
     }
     return MappingProxyType(checked)
 

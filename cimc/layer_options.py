@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from cimc.by_layer import MOST_FILLED_ROWS
 from cimc.chip import Chip
 from cimc.dotted import dotted
 from cimc.errors import CimcError
@@ -125,7 +126,7 @@ def _checked(table: Tables, where: str) -> dict[str, Any]:
         if key == "digital" and not isinstance(value, bool):
             raise CimcError(f"{where}: digital is {value!r:.60}; give true or false")
         if key in NUMBERS:
-            check_whole(f"{where}: {key}", value, 1)
+            check_whole(f"{where}: {key}", value, 1, MOST_FILLED_ROWS if key == "fill_rows" else None)
     return values
 
 

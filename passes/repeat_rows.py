@@ -1,8 +1,10 @@
-"""Hold each row of a layer with few rows on several word lines: the currents add, and fill the ADC's range.
+"""Hold each row of a layer on several word lines: the currents add, and few rows fill the ADC's range.
 
 What a device errs and what a read adds is averaged over the copies of a row, as of a synapse of several devices (Boybat
-et al., Nature Communications 9, 2514, 2018). The network computes the same: each channel of the input is repeated, and
-the weights of a row are divided among its copies.
+et al., Nature Communications 9, 2514, 2018), also over those in further arrays, whose codes add up. The network
+computes the same: the channels of the input are repeated, and the weights of a row are divided among its copies. All
+rows of a group come before their next copies, so that each array has as many different ones as fit: copies of few rows
+add up to larger currents than as many different rows, which the ADC would clip.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -12,27 +14,24 @@ import numpy.typing as npt
 import onnx_ir as ir
 
 from cimc.by_layer import check_layers, number_of
-from cimc.chip import Chip
 from cimc.operators import ROW_COPIES
 from passes.crossbar_functions import crossbar_layers
 from passes.graph_edit import add_constant, float_constant, insert_before, owner
 
 
-def repeat_rows(model: ir.Model, chip: Chip, rows: Mapping[str, int]) -> ir.Model:
-    """A copy of a lowered network whose layers hold each row as often as fits into so many word lines of an array.
+def repeat_rows(model: ir.Model, rows: Mapping[str, int]) -> ir.Model:
+    """A copy of a lowered network whose layers hold each row as often as fits into so many weight rows of arrays.
 
     Args:
         model: the network; returned as it is where no layer has so few rows.
-        chip: the weight rows of its array are the most that are filled.
-        rows: word lines by layer; "" stands for all others.
+        rows: weight rows by layer, more than an array has in several; "" stands for all others.
 
     Raises:
         CimcError: a layer that the network has not.
     """
     layers = crossbar_layers(model)
     check_layers("--fill-rows", rows, layers)
-    most = {name: min(number_of(name, rows) or 1, chip.weight_rows) for name in layers}
-    times = {name: _times(nodes[0], most[name]) for name, nodes in layers.items()}
+    times = {name: _times(nodes[0], number_of(name, rows) or 1) for name, nodes in layers.items()}
     if all(count == 1 for count in times.values()):
         return model
     model = model.clone()
@@ -54,7 +53,14 @@ def join_rows(nodes: list[ir.Node]) -> None:
     if count == 1:
         return
     shape = _weight_shape(nodes[0])
-    _set_weight(nodes[0], lambda by_channel: by_channel.reshape(-1, count, *by_channel.shape[1:]).sum(axis=1))
+    order = _rows_of(nodes[0])[: shape[1]]  # of the first group
+
+    def joined(by_channel: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+        once = np.zeros((shape[1] // count, *by_channel.shape[1:]), np.float32)
+        np.add.at(once, order, by_channel)
+        return once
+
+    _set_weight(nodes[0], joined)
     for node in nodes:
         repeated = node.inputs[0]
         assert repeated is not None
@@ -70,6 +76,15 @@ def join_rows(nodes: list[ir.Node]) -> None:
         if "weight_shape" in node.attributes:
             sizes = (shape[0], shape[1] // count, *shape[2:])
             node.attributes["weight_shape"] = ir.AttrInt64s("weight_shape", sizes)
+
+
+def _rows_of(node: ir.Node) -> npt.NDArray[np.int64]:
+    """Which channel of the input each repeated one is."""
+    repeated = node.inputs[0]
+    gather = None if repeated is None else repeated.producer()
+    index = None if gather is None else ir.convenience.get_const_tensor(gather.inputs[1])  # type: ignore[arg-type]
+    assert index is not None
+    return index.numpy().astype(np.int64)
 
 
 def _weight_shape(node: ir.Node) -> Sequence[int]:
@@ -94,7 +109,7 @@ def _set_weight(node: ir.Node, change: Callable[[npt.NDArray[np.float32]], npt.N
 def _repeat(nodes: list[ir.Node], count: int) -> None:
     """Repeat the rows of the layer that these nodes use."""
     convolution, shape = "weight_shape" in nodes[0].attributes, _weight_shape(nodes[0])
-    _set_weight(nodes[0], lambda by_channel: np.repeat(by_channel / np.float32(count), count, axis=0))
+    _set_weight(nodes[0], lambda by_channel: np.tile(by_channel / np.float32(count), (count, 1, 1)))
     for node in nodes:
         x = node.inputs[0]
         assert x is not None
@@ -102,7 +117,8 @@ def _repeat(nodes: list[ir.Node], count: int) -> None:
         axis = 1 if convolution else len(x.shape) - 1
         channels = x.shape[axis]
         assert isinstance(channels, int)
-        index = add_constant(owner(node), f"{node.name}.rows", np.repeat(np.arange(channels), count))
+        groups = np.arange(channels).reshape(-1, shape[1])
+        index = add_constant(owner(node), f"{node.name}.rows", np.tile(groups, count).reshape(-1))
         (repeated,) = insert_before(node, "Gather", [x, index], axis=axis)
         repeated.shape = ir.Shape([*x.shape[:axis], channels * count, *x.shape[axis + 1 :]])
         repeated.type = x.type

@@ -99,7 +99,7 @@ def choose_digital(
         settings=options.settings,
     )
     counted = map_network(lowered, chip, options=used)
-    filled = repeat_rows(lowered, chip, fill_rows)
+    filled = repeat_rows(lowered, fill_rows)
     system = build_system(load_network(filled), map_network(filled, chip, options=used), chip)
     data = match_data(system.network, data, free_batch=False)
     samples = data.train.take(calibration_index(seed, len(data.train)))

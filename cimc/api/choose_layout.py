@@ -30,7 +30,7 @@ from runtime.system.inputs import match_data
 from runtime.system.layer_errors import layer_errors
 from runtime.system.state import State, System, build_system, initial_state
 
-FILLED_ROWS = (64, 128, 256)  # tried beside none, no more than an array has
+FILLED_ROWS = (64, 128, 256, 1024)  # tried beside none
 READS = 4  # of a full array, tried beside one
 BUDGETS = (0.01, 0.05)  # of the multiply-accumulates, for layers left digital
 MEASURED = 64  # samples at most
@@ -210,7 +210,7 @@ def _on_arrays(lowered: ir.Model, chip: Chip, options: MappingOptions, fill_rows
     """The settings with all layers on arrays that differ and can be mapped, by their cost."""
     filled: Sequence[Numbers] = [fill_rows]
     if not fill_rows:
-        filled = [NOTHING, *({ALL: rows} for rows in sorted({min(rows, chip.weight_rows) for rows in FILLED_ROWS}))]
+        filled = [NOTHING, *({ALL: rows} for rows in FILLED_ROWS)]
     reads: Sequence[Numbers] = [options.rows_per_read]
     if not options.rows_per_read:
         reads = [NOTHING, {ALL: -(-chip.weight_rows // READS)}]

@@ -15,7 +15,7 @@ from cimc.api.lay_out import lay_out, note_without_groups
 from cimc.api.progress import Note, unsaid
 from cimc.api.sources import chip_of, require_data
 from cimc.artifact import Artifact, write_artifact
-from cimc.by_layer import check_by_layer
+from cimc.by_layer import MOST_FILLED_ROWS, check_by_layer
 from cimc.chip import Chip
 from cimc.dataset import Dataset
 from cimc.errors import CimcError
@@ -140,8 +140,9 @@ def compile(
             bound, and the file depends on the machine's speed. None: the search has no such end.
         share_weights: whether a weight that several products use is one layer, with one trained value; auto: unless
             all its elements are equal, or an exporter stored equal parameters of different names once.
-        fill_rows: word lines of an array that layers with fewer rows fill: each row is held as often as fits, so that
-            its current is read with more of the ADC's codes and errors of devices are averaged; as `rows_per_read`.
+        fill_rows: weight rows that layers with fewer rows fill: each row is held as often as fits, so that few rows use
+            more of the ADC's codes, and what devices and reads err is averaged; more than an array has are further
+            arrays, whose codes are added; as `rows_per_read`.
         digital: layers left to the digital side, by name or pattern (`*`, `?`).
         digital_budget: of all multiply-accumulates the share, 0 to 1, that more layers may have which are left digital:
             those whose error costs the outputs most, measured on training samples of `calibrate`. With a target: in
@@ -187,7 +188,7 @@ def compile(
         raise CimcError("--target-snr and --min-agreement are measured on data; give it with --calibrate")
     if curve and not wanted:
         raise CimcError("--curve measures all settings for a target; add --target-snr or --min-agreement")
-    filled = check_by_layer("fill_rows", fill_rows, 1)
+    filled = check_by_layer("fill_rows", fill_rows, 1, MOST_FILLED_ROWS)
     sharing = check_choice(ShareWeights, "share_weights", share_weights)
     description, text = chip_of(chip, device)
     network, name = _read(model, output)

@@ -38,7 +38,7 @@ def lay_out(
     def on_arrays(of_layers: Dictionary[str, T]) -> dict[str, T]:
         return {name: value for name, value in of_layers.items() if name not in reasons}
 
-    network = repeat_rows(leave_digital(lowered, reasons), chip, on_arrays(fill_rows))
+    network = repeat_rows(leave_digital(lowered, reasons), on_arrays(fill_rows))
     options = replace(
         options,
         rows_per_read=on_arrays(options.rows_per_read),

@@ -116,8 +116,9 @@ FillRows = Annotated[
     typer.Option(
         metavar="[LAYER=]N",
         rich_help_panel=MAPPING,
-        help="Word lines that layers with fewer rows fill, each row held as often as fits: more of the ADC's codes, "
-        "less of the devices' errors, for more cells; of all layers, or of one; repeatable.",
+        help="Word lines that layers with fewer rows fill, each row held as often as fits, beyond those of an array in "
+        "several: more of the ADC's codes, less noise and errors of devices, for more cells; of all layers, or of one; "
+        "repeatable.",
     ),
 ]
 Options = Annotated[

@@ -52,7 +52,7 @@ def rows_of(network: Network, work: Work, chip_name: str, fills: list[int], most
     data = cimc.load_data(work.of(network, "inputs.npz"))
     options = MappingOptions(input_range=artifact.mapping.input_range)
     for fill in fills:
-        lowered = repeat_rows(artifact.network, chip, {"": fill} if fill else {})
+        lowered = repeat_rows(artifact.network, {"": fill} if fill else {})
         mapping = map_network(lowered, chip, options=options)
         system = build_system(load_network(lowered), mapping, chip)
         matched = match_data(system.network, data, free_batch=False)

@@ -57,7 +57,7 @@ def test_all_settings_are_measured_in_the_order_of_their_cost_and_a_target_that_
     choice = every["layout_choice"]
     settings = choice["settings"]
     assert choice["samples"] <= MEASURED
-    assert [one["fill_rows"].get("") for one in settings if not one["digital_budget"]] == [None, 64, 128, 256]
+    assert [one["fill_rows"].get("") for one in settings if not one["digital_budget"]] == [None, 64, 128, 256, 1024]
     assert all(one["noise_on"]["snr_db"] < 100 for one in settings)
     on_arrays = [(one["energy_mj"], one["arrays"]) for one in settings if not one["digital_budget"]]
     assert on_arrays == sorted(on_arrays)

@@ -1,5 +1,7 @@
 """Rows held several times: the network computes the same, its currents add, and what devices err is averaged."""
 
+from itertools import pairwise
+
 import numpy as np
 import onnx
 import onnx_ir as ir
@@ -65,7 +67,7 @@ def fitted(lowered: ir.Model) -> tuple[System, State]:
 
 def test_the_network_computes_the_same_in_more_rows_without_more_time() -> None:
     lowered = lower(model())
-    filled = repeat_rows(lowered, CHIP, {"": 64, "depthwise": 30})
+    filled = repeat_rows(lowered, {"": 64, "depthwise": 30})
     onnx.checker.check_model(ir.to_proto(filled), full_check=True)
     rows = {name: len(nodes[0].inputs[1].const_value.numpy()) for name, nodes in crossbar_layers(filled).items()}  # type: ignore[union-attr]
     assert rows == {"first": 54, "depthwise": 27, "twice": 64, "last": 144}
@@ -82,7 +84,7 @@ def test_the_network_computes_the_same_in_more_rows_without_more_time() -> None:
 
 
 def test_a_layer_that_is_left_digital_has_each_row_once() -> None:
-    filled = repeat_rows(lower(model()), CHIP, {"": 64})
+    filled = repeat_rows(lower(model()), {"": 64})
     digital = leave_digital(filled, dict.fromkeys(("first", "depthwise", "twice"), "asked for"))
     onnx.checker.check_model(ir.to_proto(digital), full_check=True)
     sizes = {"first": (4, 3, 3, 3), "depthwise": (4, 1, 3, 3), "twice": (4, 4, 1, 1)}
@@ -92,22 +94,40 @@ def test_a_layer_that_is_left_digital_has_each_row_once() -> None:
     np.testing.assert_allclose(output(digital), output(model()), rtol=0, atol=1e-4)
 
 
-def test_an_array_is_the_most_that_is_filled_and_fuller_layers_stay() -> None:
-    filled = repeat_rows(lower(model()), CHIP, {"twice": 1000, "last": 200})
-    shapes = {layer.name: layer.rows for layer in map_network(filled, CHIP).layers}
-    assert shapes == {"first": 27, "depthwise": 9, "twice": 256, "last": 144}
+def test_rows_of_files_that_hold_the_copies_of_a_row_side_by_side_are_joined_too() -> None:
+    filled = repeat_rows(lower(model()), {"twice": 64})
+    held = filled.graph.initializers
+    indices = [node.inputs[1] for node in filled.graph if node.op_type == "Gather"]
+    order = np.argsort(indices[0].const_value.numpy(), kind="stable")  # type: ignore[union-attr]
+    weight = held["twice.weight"]
+    for value in (weight, *dict.fromkeys(indices)):
+        assert value is not None
+        value.const_value = ir.tensor(value.const_value.numpy()[order], name=value.name)  # type: ignore[union-attr]
+    np.testing.assert_allclose(output(filled), output(model()), rtol=0, atol=1e-4)
+    digital = leave_digital(filled, {"twice": "asked for"})
+    np.testing.assert_allclose(output(digital), output(model()), rtol=0, atol=1e-4)
+
+
+def test_more_rows_than_an_array_has_take_further_arrays_and_fuller_layers_stay() -> None:
+    filled = repeat_rows(lower(model()), {"twice": 1000, "last": 200})
+    layers = map_network(filled, CHIP).layers
+    assert {layer.name: layer.rows for layer in layers} == {"first": 27, "depthwise": 9, "twice": 1000, "last": 144}
+    assert [len(layer.row_bounds) for layer in layers] == [1, 1, 4, 1]
     lowered = lower(model())
-    assert repeat_rows(lowered, CHIP, {}) is lowered
+    assert repeat_rows(lowered, {}) is lowered
     with pytest.raises(CimcError, match=r"no crossbar layer of the network .* did you mean depthwise"):
-        repeat_rows(lowered, CHIP, {"depthwide": 30})
+        repeat_rows(lowered, {"depthwide": 30})
 
 
 def test_what_converters_and_devices_err_falls() -> None:
-    """The first layer has 27 rows: held eight times, their errors are averaged, and the codes are finer."""
+    """The first layer has 27 rows: held eight times, their errors are averaged, and the codes are finer.
+
+    Held 37 times, in four arrays, they are averaged over these as well.
+    """
     lowered = lower(model())
     exact = output(model())
     errors = []
-    for one in (lowered, repeat_rows(lowered, CHIP, {"": 256})):
+    for one in (lowered, repeat_rows(lowered, {"": 256}), repeat_rows(lowered, {"": 1024})):
         system, state = fitted(one)
         quiet = predict(system, state, Samples({"x": X}), Preprocess())["y"]
         mapping = map_network(one, CHIP, options=MappingOptions())
@@ -118,5 +138,6 @@ def test_what_converters_and_devices_err_falls() -> None:
             y = predict(system, held, Samples({"x": X}), Preprocess(), key=new_key(die))["y"]
             noisy.append(np.square(y - exact).mean())
         errors.append((np.square(quiet - exact).mean(), np.mean(noisy)))
-    assert errors[1][0] < errors[0][0] / 2
-    assert errors[1][1] < errors[0][1] / 2
+    for before, after in pairwise(errors):
+        assert after[0] < before[0] / 2
+        assert after[1] < before[1] / 2
