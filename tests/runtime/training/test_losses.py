@@ -24,6 +24,8 @@ from runtime.training.losses import TEMPERATURE, OutputLoss, choose_losses, tota
 from runtime.training.objective import Objective, measure_test
 from tests.networks import network, network_proto, weights
 
+pytestmark = pytest.mark.usefixtures("quick_to_compile")
+
 CLASSES = 5
 
 
