@@ -24,8 +24,6 @@ from runtime.training.policies import POLICIES
 from runtime.training.train import Run, start, train
 from tests.networks import network_proto, weights
 
-pytestmark = pytest.mark.usefixtures("quick_to_compile")
-
 STEPS = 60
 # What each needs to learn within 120 steps; the rest is by default. Blind pulses where there is a choice.
 SETTINGS: dict[str, dict[str, Any]] = {

@@ -27,8 +27,6 @@ from runtime.training.gradients import ForwardPass, Parameters, check_gradient, 
 from runtime.training.losses import OutputLoss, total_loss
 from tests.networks import network, weights
 
-pytestmark = pytest.mark.usefixtures("quick_to_compile")
-
 SAMPLES = 5
 SOC = load_chip("brram-soc")
 CLASSES = (OutputLoss("y", Loss.cross_entropy),)
