@@ -15,32 +15,24 @@ import argparse
 import os
 import shutil
 import signal
-import subprocess
 import sys
 import tempfile
 import time
-import traceback
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from hashlib import sha256
 from importlib import import_module
 from pathlib import Path
 from random import Random
-from typing import NoReturn
 
-import numpy as np
-import onnx
-from onnx import TensorProto, helper, numpy_helper
-
-from tests.benchmarks.soak_sweep import RESULTS, Rows, rows_of, without_times, wrong_rows
+from tests.benchmarks.soak_files import digest, is_whole, small_disk, write_inputs
+from tests.benchmarks.soak_process import HANGS, become, status_of, wait_for
+from tests.benchmarks.soak_sweep import Rows, rows_of, wrong_rows
 
 ROOT = Path(__file__).parents[2]
 SECONDS = 60  # until a process must have ended, after a signal or with a full disk (times the processes beside it)
 KILLS_IN_A_ROW = 10
 SIGNALS = (signal.SIGKILL, signal.SIGTERM, signal.SIGINT)
-BEING_WRITTEN = (".cimc-part", "-journal")  # the second is SQLite's
 ANEW = 0.15  # share of the attempts with an interpreter of its own; others fork one that has imported the libraries
 IMPORTS = 1.5  # seconds of processor time
 # What commands import, but for what starts threads, which do not survive a fork.
@@ -53,7 +45,6 @@ IMPORTED = (
     "cimc.report.page",
     "cimc.commands.main",
 )
-HANGS = 999  # in place of an exit status
 
 
 @dataclass(frozen=True)
@@ -143,7 +134,7 @@ class Bench:
         }
         for place in (self.inputs, folder / "tmp"):
             place.mkdir()
-        _write_inputs(self.inputs)
+        write_inputs(self.inputs)
         self._run_first("compile", "net.onnx", "-o", str(self.inputs / "base.cim"))
         train = next(job for job in JOBS if job.name == "train").variants[0]
         self._run_first(*train, "-o", str(self.inputs / "trained.cim"))
@@ -183,129 +174,17 @@ class Bench:
         known = {**self.environment, **(environment or {})}
         process = os.fork()
         if process == 0:
-            _become(arguments, self.inputs, known, (output, errors), anew=anew)
-        signalled, start = kill is not None and _wait_for(process, kill[1], kill[2]), time.monotonic()
+            become(arguments, self.inputs, known, (output, errors), anew=anew)
+        signalled, start = kill is not None and wait_for(process, kill[1], kill[2]), time.monotonic()
         if kill is not None and signalled:
             os.kill(process, kill[0])
         # Compiling, and all else that the machine has to do: what hangs does so for ever.
-        status = _status(process, SECONDS if signalled else 20 * SECONDS)
+        status = status_of(process, SECONDS if signalled else 20 * SECONDS)
         return Ended(status, output.read_text(), errors.read_text(), signalled, time.monotonic() - start)
-
-
-def command(arguments: Sequence[str]) -> list[str]:
-    """The command line of a `cimc` command."""
-    return [sys.executable, "-m", "cimc", *arguments]
-
-
-def _become(
-    arguments: Sequence[str], folder: Path, environment: Mapping[str, str], streams: tuple[Path, Path], *, anew: bool
-) -> NoReturn:
-    """Of a forked process: be the command, and end with its status."""
-    os.environ.update(environment)
-    os.chdir(folder)
-    for number, place in enumerate(streams, 1):
-        os.dup2(os.open(place, os.O_WRONLY | os.O_CREAT | os.O_TRUNC), number)
-    # What a shell starts in the background ignores Ctrl-C, and its children would.
-    signal.signal(signal.SIGINT, signal.default_int_handler)
-    if anew:
-        os.execv(sys.executable, command(arguments))
-    sys.argv = ["cimc", *arguments]
-    status = 0
-    try:
-        from cimc.__main__ import main
-
-        main()
-    except SystemExit as error:
-        status = error.code if isinstance(error.code, int) else int(error.code is not None)
-    except BaseException:
-        traceback.print_exc()
-        status = 1
-    sys.stdout.flush()
-    sys.stderr.flush()
-    os._exit(status)
-
-
-def _ended(process: int) -> bool:
-    return os.waitid(os.P_PID, process, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None
-
-
-def _status(process: int, seconds: float) -> int:
-    """The exit status of a process, negative: of a signal; `HANGS` where it does not end in time."""
-    end = time.monotonic() + seconds
-    while not _ended(process):
-        if time.monotonic() > end:
-            os.kill(process, signal.SIGKILL)
-            os.waitpid(process, 0)
-            return HANGS
-        time.sleep(0.02)
-    return os.waitstatus_to_exitcode(os.waitpid(process, 0)[1])
-
-
-def _wait_for(process: int, seconds: float, folder: Path) -> bool:
-    """Wait until a process has used so much processor time, or begins to write; whether it still runs."""
-    before = _files(folder)
-    while not _ended(process):
-        if seconds < 0:
-            if any(name.endswith(BEING_WRITTEN) for name in _files(folder) - before):
-                time.sleep(-seconds)
-                return not _ended(process)
-        else:
-            with Path(f"/proc/{process}/stat").open() as stat:
-                fields = stat.read().rpartition(")")[2].split()
-            if (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK") >= seconds:
-                return not _ended(process)
-        time.sleep(0.002 if seconds < 0 else 0.01)
-    return False
 
 
 def _names(folder: Path) -> set[str]:
     return {path.name for path in folder.iterdir()}
-
-
-def _files(folder: Path) -> set[str]:
-    """The paths of all files and folders below one, also while they come and go."""
-    return {f"{top}/{name}" for top, folders, files in os.walk(folder) for name in (*folders, *files)}
-
-
-def _write_inputs(folder: Path) -> None:
-    """A network of one layer and a few digits."""
-    from cimc.data.digits import digits
-
-    random = np.random.default_rng(0)
-    weight = numpy_helper.from_array(random.normal(0, 0.05, (784, 10)).astype(np.float32), "w")
-    nodes = [helper.make_node("Flatten", ["x"], ["f"]), helper.make_node("MatMul", ["f", "w"], ["y"])]
-    x = helper.make_tensor_value_info("x", TensorProto.FLOAT, ["N", 1, 28, 28])
-    y = helper.make_tensor_value_info("y", TensorProto.FLOAT, ["N", 10])
-    graph = helper.make_graph(nodes, "net", [x], [y], [weight])
-    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8), folder / "net.onnx")
-    x_train, y_train, x_test, y_test = digits(160, 80)
-    np.savez(folder / "data.npz", x_train=x_train, y_train=y_train, x_test=x_test, y_test=y_test)
-
-
-def digest(place: Path) -> str:
-    """The digest of a file, or of all files of a folder, of a sweep's table its rows; empty: nothing is there."""
-    if not place.exists():
-        return ""
-    files = sorted(place.rglob("*")) if place.is_dir() else [place]
-    total = sha256()
-    for path in files:
-        if path.is_file():
-            total.update(path.name.encode())
-            total.update(repr(without_times(rows_of(place))).encode() if path.name == RESULTS else path.read_bytes())
-    return total.hexdigest()
-
-
-def is_whole(place: Path) -> str:
-    """Empty, or what `cimc.verify` has against an output; a page must have its end."""
-    import cimc
-
-    if place.suffix == ".html":
-        return "" if place.read_text().rstrip().endswith("</html>") else "the page has no end"
-    try:
-        cimc.verify(place)
-    except cimc.CimcError as error:
-        return str(error)
-    return ""
 
 
 def check(job: Job, place: Path, before: str, ended: Ended, sent: signal.Signals | None, wanted: str) -> str:
@@ -414,19 +293,6 @@ def _remove(place: Path) -> None:
         shutil.rmtree(place)
     else:
         place.unlink(missing_ok=True)
-
-
-@contextmanager
-def small_disk(folder: Path, kilobytes: int) -> Iterator[Path | None]:
-    """A file system in memory of such a size; None where it cannot be mounted."""
-    folder.mkdir(exist_ok=True)
-    mount = ["mount", "-t", "tmpfs", "-o", f"size={kilobytes}k", "tmpfs", str(folder)]
-    mounted = shutil.which("mount") is not None and subprocess.run(mount, capture_output=True).returncode == 0
-    try:
-        yield folder if mounted else None
-    finally:
-        if mounted:
-            subprocess.run(["umount", "-l", str(folder)], check=True)
 
 
 def fill_disks(bench: Bench, disks: int, random: Random, found: Found) -> None:
