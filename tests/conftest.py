@@ -7,7 +7,6 @@ import gc
 import os
 import sys
 import tempfile
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -31,23 +30,6 @@ def pytest_configure(config: pytest.Config) -> None:
     flags = "--xla_cpu_parallel_codegen_split_count=1"
     os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {flags}".strip()
     os.environ["OPENBLAS_NUM_THREADS"] = "1"  # NumPy's second thread spins while it waits, and the core is wanted
-
-
-@pytest.fixture(scope="module")
-def quick_to_compile() -> Iterator[None]:
-    """A file's programs without LLVM's optimisations: a small network's training is compiled in a third of the time.
-
-    Not where a test looks at what those could change: bits against another's (onnxruntime, NumPy), speed, memory.
-    """
-    import jax
-
-    def use(level: str) -> None:
-        jax.config.update("jax_disable_most_optimizations", level == "O0")
-        jax.config.update("jax_optimization_level", level)  # nothing to the CPU: JAX keeps programs apart by it
-
-    use("O0")
-    yield
-    use("UNKNOWN")
 
 
 @pytest.hookimpl(optionalhook=True)  # only with pytest-xdist

@@ -16,8 +16,6 @@ from cimc.dataset import Dataset
 from cimc.errors import CimcError
 from tests.networks import network_proto, weights
 
-pytestmark = pytest.mark.usefixtures("quick_to_compile")
-
 
 def network(seed: int = 0, hidden: int = 4) -> onnx.ModelProto:
     nodes = [

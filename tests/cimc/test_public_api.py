@@ -25,8 +25,6 @@ from cimc.data.digits import digits
 from cimc.package import Package
 from tests.networks import network_proto, weights
 
-pytestmark = pytest.mark.usefixtures("quick_to_compile")
-
 ROOT = Path(__file__).parents[2]
 
 

@@ -20,8 +20,6 @@ from runtime.training.options import Policy, TrainingOptions
 from runtime.training.train import Run
 from tests.networks import network_proto, weights
 
-pytestmark = pytest.mark.usefixtures("quick_to_compile")
-
 LENET1 = Path(__file__).parents[2] / "models" / "lenet1.onnx"
 OPTIONS = TrainingOptions(epochs=2, steps_per_epoch=20, batch_size=16)
 

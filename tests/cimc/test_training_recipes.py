@@ -16,8 +16,6 @@ from cimc.dataset import Dataset
 from cimc.errors import CimcError
 from tests.networks import network_proto, weights
 
-pytestmark = pytest.mark.usefixtures("quick_to_compile")
-
 STEPS = 12  # of an epoch
 
 

@@ -22,9 +22,6 @@ from runtime.training.losses import TEMPERATURE, OutputLoss, choose_losses, tota
 from runtime.training.objective import Objective, measure_test
 from tests.networks import network, weights
 
-pytestmark = pytest.mark.usefixtures("quick_to_compile")
-
-
 CLASSES = 5
 
 

@@ -20,8 +20,6 @@ from runtime.training.policies.policy import Change, LayerState, Place, Tile, Up
 from runtime.training.policies.pulsed import draw_for_lines
 from tests.runtime.one_layer import forget_programs, update_one
 
-pytestmark = pytest.mark.usefixtures("quick_to_compile")
-
 CHIP = load_chip("ideal", "soft-bounds-10")
 STEP, WINDOW, HALF = 10.0, 100.0, 50.0  # uS, of that device
 PAIR_STEP = 2 * STEP / WINDOW

@@ -14,8 +14,6 @@ import cimc
 from cimc.dataset import Dataset, Samples
 from tests.networks import network_proto, weights
 
-pytestmark = pytest.mark.usefixtures("quick_to_compile")
-
 
 def node(kind: str, inputs: str, output: str, **attributes: Any) -> onnx.NodeProto:
     return helper.make_node(kind, inputs.split(), [output], **attributes)
