@@ -37,7 +37,7 @@ def repeat_rows(model: ir.Model, rows: Mapping[str, int]) -> ir.Model:
     model = model.clone()
     for name, nodes in crossbar_layers(model).items():
         if times[name] > 1:
-            _repeat(nodes, times[name])
+            _repeat(nodes, times[name], model.graph)
     return model
 
 
@@ -70,8 +70,8 @@ def join_rows(nodes: list[ir.Node]) -> None:
         node.replace_input_with(0, x)
         if not repeated.uses():
             graph.remove(gather, safe=True)
-            if index is not None and not index.uses():
-                del graph.initializers[index.name or ""]
+            if index is not None and index.graph is not None and not index.uses():
+                del index.graph.initializers[index.name or ""]
         del node.metadata_props[ROW_COPIES]
         if "weight_shape" in node.attributes:
             sizes = (shape[0], shape[1] // count, *shape[2:])
@@ -106,8 +106,8 @@ def _set_weight(node: ir.Node, change: Callable[[npt.NDArray[np.float32]], npt.N
     weight.const_value, weight.shape = ir.tensor(held, name=weight.name), ir.Shape(held.shape)
 
 
-def _repeat(nodes: list[ir.Node], count: int) -> None:
-    """Repeat the rows of the layer that these nodes use."""
+def _repeat(nodes: list[ir.Node], count: int, graph: ir.Graph) -> None:
+    """Repeat the rows of the layer that these nodes use; the constant goes into `graph`, also of a Scan's body."""
     convolution, shape = "weight_shape" in nodes[0].attributes, _weight_shape(nodes[0])
     _set_weight(nodes[0], lambda by_channel: np.tile(by_channel / np.float32(count), (count, 1, 1)))
     for node in nodes:
@@ -118,7 +118,7 @@ def _repeat(nodes: list[ir.Node], count: int) -> None:
         channels = x.shape[axis]
         assert isinstance(channels, int)
         groups = np.arange(channels).reshape(-1, shape[1])
-        index = add_constant(owner(node), f"{node.name}.rows", np.tile(groups, count).reshape(-1))
+        index = add_constant(graph, f"{node.name}.rows", np.tile(groups, count).reshape(-1))
         (repeated,) = insert_before(node, "Gather", [x, index], axis=axis)
         repeated.shape = ir.Shape([*x.shape[:axis], channels * count, *x.shape[axis + 1 :]])
         repeated.type = x.type

@@ -20,7 +20,7 @@ from runtime.crossbar.cell_wires import cell_wires_of
 from runtime.crossbar.crossbar import Crossbar
 from runtime.devices.device import device_of
 from runtime.devices.targets import device_targets, weight_of
-from runtime.network.network import Network
+from runtime.network.network import Network, Node, with_bodies
 
 # Group -> name -> array, by who holds it.
 # The chip, by crossbar layer:
@@ -235,12 +235,29 @@ def leave_layers_digital(before: Network, state: State, network: Network) -> Sta
             name, gain = node.inputs[1], np.asarray(state["digital"][gain_name(node.layer)])
             weight = np.asarray(state["weight"][node.layer]) * gain
             convolution, shape = before.windows[node.layer] is not None, network.initializers[name].shape
-            # Rows that are held several times on the arrays are single there: their copies add up.
-            copies, channels = weight.size // math.prod(shape), shape[1 if convolution else 0]
-            weight = weight.reshape(channels, copies, -1, weight.shape[1]).sum(axis=1).reshape(-1, weight.shape[1])
+            copies = weight.size // math.prod(shape)
+            if copies > 1:
+                weight = _joined_rows(before, node, weight, copies * shape[1 if convolution else 0])
             kernel = weight.T if convolution else weight
             new["digital"][name] = jax.device_put(kernel.reshape(shape))
     return new
+
+
+def _joined_rows(network: Network, node: Node, weight: np.ndarray, channels: int) -> np.ndarray:
+    """A weight [rows, columns] with the rows that are held several times once: their copies add up.
+
+    Args:
+        network: in which a Gather repeats the channels of the layer's input, group by group.
+        node: of the layer.
+        weight: of the layer.
+        channels: of a group, as repeated.
+    """
+    (gather,) = (one for one in with_bodies(network.nodes) if node.inputs[0] in one.outputs)
+    order = network.initializers[gather.inputs[1]][:channels]
+    by_channel = weight.reshape(channels, -1, weight.shape[1])
+    once = np.zeros((np.max(order) + 1, *by_channel.shape[1:]), np.float32)
+    np.add.at(once, order, by_channel)
+    return once.reshape(-1, weight.shape[1])
 
 
 def flatten_state(state: State) -> dict[str, np.ndarray]:

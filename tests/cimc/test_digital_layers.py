@@ -128,10 +128,10 @@ def test_rows_held_several_times_on_the_arrays_are_single_on_the_digital_side() 
     held = constants(package.network)
     assert not {"second.rows", "last.rows"} & held.keys()
     second, last = (state[f"weight/{name}"] * state[f"digital/{name}.gain"] for name in ("second", "last"))
-    # 4 channels of 9 places fit 7 times into 256 rows, 64 rows 4 times.
-    kernels = second.reshape(4, 7, 9, 4).sum(axis=1).transpose(2, 0, 1).reshape(4, 4, 3, 3)
+    # 4 channels of 9 places fit 7 times into 256 rows, 64 rows 4 times: all of them before their next copies.
+    kernels = second.reshape(7, 4, 9, 4).sum(axis=0).transpose(2, 0, 1).reshape(4, 4, 3, 3)
     np.testing.assert_allclose(held["second.weight"], kernels, atol=1e-6)
-    np.testing.assert_allclose(held["last.weight"], last.reshape(64, 4, 3).sum(axis=1), atol=1e-6)
+    np.testing.assert_allclose(held["last.weight"], last.reshape(4, 64, 3).sum(axis=0), atol=1e-6)
     assert_equal_to_rounding(in_onnxruntime(package.chip_network), in_the_runtime(package))
 
 

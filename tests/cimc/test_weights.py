@@ -101,6 +101,30 @@ def test_how_layers_were_laid_out_changes_no_weight(source: Path, options: dict[
         np.testing.assert_allclose(run(written), wanted, rtol=1e-5, atol=1e-5 * np.max(np.abs(wanted)))
 
 
+def test_rows_of_a_recurrent_layer_that_are_held_several_times_are_read_and_written() -> None:
+    """The layer is in the body of a Scan: what repeats its inputs must be found there, by the runtime too."""
+    nodes = [
+        helper.make_node("Transpose", ["image"], ["steps"], perm=[1, 0, 2]),
+        helper.make_node("LSTM", ["steps", "W", "R"], ["", "h"], "lstm", hidden_size=4),
+        helper.make_node("Squeeze", ["h"], ["scores"]),
+    ]
+    constants: dict[str, np.ndarray] = {"W": weights(1, 16, 6) * 0.25, "R": weights(1, 16, 4, seed=1)}
+    original = network_proto(nodes, {"image": ("N", 20, 6)}, {"scores": ("N", 4)}, constants, opset=17)
+    compiled = cimc.compile(original, "brram-256x64", verify=False, fill_rows=300, input_range=(-1, 1)).artifact
+    assert [layer.row_copies for layer in compiled.mapping.layers] == [50, 75]
+    trained, samples = as_trained(compiled), Samples({"image": weights(5, 20, 6)})
+    system = system_of(trained)
+    state, _ = state_of(trained, system, "test", weight_range=None)
+    wanted = predict(system, state, samples, Preprocess(scale=1.0), exact=True)["scores"]
+    for written in (cimc.weights(trained), cimc.weights(trained, original)):
+        session = onnxruntime.InferenceSession(written.SerializeToString(), providers=["CPUExecutionProvider"])
+        (scores,) = session.run(None, samples.inputs)
+        np.testing.assert_allclose(scores, wanted, rtol=0, atol=1e-5)
+    x, labels = samples.inputs["image"], np.arange(5, dtype=np.int32) % 4
+    data = cimc.Dataset.of_images("steps", x, labels, x, labels, classes=4)
+    assert cimc.evaluate(compiled, data, noise=False)["agreement"]["scores"]["snr_db"] > 10
+
+
 def test_command_writes_the_same_bytes_again(source: Path, tmp_path: Path) -> None:
     cimc.write_artifact(tmp_path / "t.cim", as_trained(cimc.compile(source, "brram-256x64", verify=False).artifact))
     for name in ("one.onnx", "two.onnx"):
