@@ -108,7 +108,7 @@ def test_rows_of_a_recurrent_layer_that_are_held_several_times_are_read_and_writ
         helper.make_node("LSTM", ["steps", "W", "R"], ["", "h"], "lstm", hidden_size=4),
         helper.make_node("Squeeze", ["h"], ["scores"]),
     ]
-    constants: dict[str, np.ndarray] = {"W": weights(1, 16, 6) * 0.25, "R": weights(1, 16, 4, seed=1)}
+    constants = {"W": weights(1, 16, 6) * 0.25, "R": weights(1, 16, 4, seed=1)}
     original = network_proto(nodes, {"image": ("N", 20, 6)}, {"scores": ("N", 4)}, constants, opset=17)
     compiled = cimc.compile(original, "brram-256x64", verify=False, fill_rows=300, input_range=(-1, 1)).artifact
     assert [layer.row_copies for layer in compiled.mapping.layers] == [50, 75]
