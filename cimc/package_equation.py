@@ -101,7 +101,12 @@ def equations(chip: Chip, mapping: Mapping) -> str:
     own = mapping.by_settings
     parts = [equation(chip)] if any(not layer.settings for layer in mapping.layers) or not own else []
     for settings, names in own.items():
-        others = f"Layers {', '.join(map(text_of, names))} have converters of their own: {settings_text(settings)}."
+        differ = (
+            "lie on arrays of their own, or have converters of their own"
+            if mapping.kinds
+            else ("have converters of their own")
+        )
+        others = f"Layers {', '.join(map(text_of, names))} {differ}: {settings_text(settings)}."
         parts.append(f"{others} {equation(chip_of_layer(chip, settings))}")
     return "\n\n".join(parts)
 
@@ -118,7 +123,7 @@ def _pair_example(chip: Chip, mapping: Mapping, one: LayerScale) -> str:
     row, column = (int(place) for place in np.unravel_index(order[order.size * 3 // 4], plus.shape))
     high, low = float(plus[row, column]), float(minus[row, column])
     address = mapping.address(one.layer.name, row, column)
-    array = address.chip * mapping.arrays_per_chip + address.array
+    array = mapping.block_of(one.layer.name, row, column).array
     channel = row // one.layer.kernel_size
     if one.layer.groups > 1:  # each with its own channels
         channel += column * one.layer.groups // one.layer.columns * (one.layer.rows // one.layer.kernel_size)
