@@ -5,7 +5,7 @@ from functools import cached_property
 from itertools import takewhile
 from typing import Any, NamedTuple
 
-from pydantic import Field, SerializerFunctionWrapHandler, model_serializer
+from pydantic import SerializerFunctionWrapHandler, model_serializer
 
 from cimc.layer_settings import Settings, kind_of
 from cimc.options import RowSplit
@@ -262,7 +262,7 @@ class Result(Record):
 class Mapping(Record):
     """Every crossbar layer of a network on the arrays of one kind of chip.
 
-    arrays_per_chip: of the first kind. kinds: the arrays of each further kind on a chip, in the order of its file;
+    arrays_per_chip: of the first kind. kinds: each further kind and its arrays on a chip, in the order of its file;
     nothing where no layer lies on one. arrays: in use, of all kinds; those of several segments stand on the chip one
     after the other. physical_per_array: physical arrays in each (more than one where bit slices have arrays of their
     own). result: None for the plain mapping, one copy, one block an array.
@@ -273,7 +273,7 @@ class Mapping(Record):
 
     chip: str
     arrays_per_chip: int
-    kinds: dict[str, int] = Field(default_factory=dict)
+    kinds: tuple[tuple[str, int], ...] = ()
     arrays: int
     columns_per_weight: int = 2
     rows_per_weight: int = 1
@@ -325,7 +325,7 @@ class Mapping(Record):
     @property
     def all_kinds(self) -> dict[str, int]:
         """The arrays of every kind on a chip, the first ("") first."""
-        return {"": self.arrays_per_chip, **self.kinds}
+        return {"": self.arrays_per_chip, **dict(self.kinds)}
 
     @property
     def kinds_in_use(self) -> list[str]:

@@ -45,14 +45,14 @@ def require_settings(mapping: Mapping, chip: Chip, source: str) -> None:
 def require_fitting(mapping: Mapping, chip: Chip, source: str) -> None:
     """Raises CimcError naming `source` where a block reaches beyond the array that it lies in."""
     for layer in mapping.layers:
-        array = chip.of_kind(layer.kind).array
+        array, offsets = chip.of_kind(layer.kind).array, chip.weights.offset_columns
         for block in layer.blocks:
             rows, columns = mapping.lines_of(block)
-            if rows.stop > array.rows or columns.stop > array.columns - array.spare_columns:
+            if rows.stop > array.rows or columns.stop > array.columns - array.spare_columns - offsets:
                 raise CimcError(
                     f"{source}: a block of layer {layer.name} takes word lines to {rows.stop - 1} and bit lines to "
                     f"{columns.stop - 1} of array {block.array}, which has {array.rows} x {array.columns}, of them "
-                    f"{array.spare_columns} columns spare; compile the model again"
+                    f"{array.spare_columns + offsets} columns spare or for the offset; compile the model again"
                 )
 
 
@@ -69,7 +69,7 @@ def _conditions(mapping: Mapping) -> Iterator[tuple[str, bool]]:
         yield f"layers.{index}.settings", len(set(keys)) == len(keys) and set(keys) <= {*SETTABLE_KEYS, ".".join(KIND)}
         of_kinds = all(isinstance(value, str) == ((section, key) == KIND) for section, key, value in layer.settings)
         yield f"layers.{index}.settings", of_kinds and layer.kind in mapping.all_kinds
-    yield "kinds", all(count >= 1 for count in mapping.kinds.values())
+    yield "kinds", len(mapping.all_kinds) == 1 + len(mapping.kinds) and min(mapping.all_kinds.values()) >= 1
     # Layers that share an array are of one kind.
     of_array: dict[int, str] = {}
     yield (

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from cimc.chip import Chip
-from cimc.layer_settings import chip_of_layer, settings_text
+from cimc.layer_settings import KIND, Settings, chip_of_layer, kind_of, settings_text
 from cimc.mapping import MappedLayer, Mapping
 from cimc.planes import planes_of
 from cimc.program import Floats, LayerProgram, Program
@@ -101,14 +101,17 @@ def equations(chip: Chip, mapping: Mapping) -> str:
     own = mapping.by_settings
     parts = [equation(chip)] if any(not layer.settings for layer in mapping.layers) or not own else []
     for settings, names in own.items():
-        differ = (
-            "lie on arrays of their own, or have converters of their own"
-            if mapping.kinds
-            else ("have converters of their own")
-        )
-        others = f"Layers {', '.join(map(text_of, names))} {differ}: {settings_text(settings)}."
+        others = f"Layers {', '.join(map(text_of, names))} {_differ(settings)}."
         parts.append(f"{others} {equation(chip_of_layer(chip, settings))}")
     return "\n\n".join(parts)
+
+
+def _differ(settings: Settings) -> str:
+    """What layers with these settings have of their own."""
+    kind, own = kind_of(settings), tuple(one for one in settings if one[:2] != KIND)
+    parts = [f"lie on arrays of kind {kind}"] if kind else []
+    parts += [f"have converters of their own: {settings_text(own)}"] if own else []
+    return " and ".join(parts)
 
 
 def worked_example(mapping: Mapping, one: LayerScale) -> str:

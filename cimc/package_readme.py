@@ -165,10 +165,11 @@ def _sizes(chip: Chip, mapping: Mapping) -> str:
     kinds, first = [], 0
     for kind, per_chip in mapping.all_kinds.items():
         size, used = chip.sizes[kind], mapping.kind_of_arrays.count(kind) * slices
-        kinds.append(
-            f"{used} of kind {kind or FIRST}, {size.rows} word lines x {size.columns} bit lines, which are arrays "
-            f"{first} to {first + per_chip * slices - 1} of a chip"
-        )
+        if used:
+            kinds.append(
+                f"{used} of kind {kind or FIRST}, {size.rows} word lines x {size.columns} bit lines, which are arrays "
+                f"{first} to {first + per_chip * slices - 1} of a chip"
+            )
         first += per_chip * slices
     return (
         f"{count} arrays (word lines are rows, inputs; bit lines are columns, outputs), {mapping.chips} chips: "

@@ -38,15 +38,11 @@ def array_targets(mapping: Mapping, chip: Chip, program: Program, wiring: Wiring
     arrays = lay_on_arrays(mapping, targets, chip=chip, fill=np.nan)
     if chip.scheme.reference is not None:
         used = np.isfinite(arrays).any(axis=2)
-        held = np.where(used, reference_target(chip), np.float32(np.nan))
-        columns = [reference_column(chip.of_kind(kind)) for kind in physical_kinds(mapping)]
-        arrays[np.arange(len(arrays)), :, columns] = held
+        chips = [chip.of_kind(kind) for kind in mapping.kind_of_arrays for _ in range(mapping.physical_per_array)]
+        held = np.array([reference_target(of_array) for of_array in chips], np.float32)[:, None]
+        columns = [reference_column(of_array) for of_array in chips]
+        arrays[np.arange(len(arrays)), :, columns] = np.where(used, held, np.float32(np.nan))
     return arrays if wiring is None else wiring.to_die(arrays, fill=np.nan)
-
-
-def physical_kinds(mapping: Mapping) -> list[str]:
-    """The kind of every physical array of the mapping, by its number."""
-    return [kind for kind in mapping.kind_of_arrays for _ in range(mapping.physical_per_array)]
 
 
 def reference_column(chip: Chip) -> int:

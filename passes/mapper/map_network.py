@@ -165,11 +165,11 @@ def _map_segments(task: Task, budget: int, *, options: MappingOptions) -> Mappin
 
 def _mapping(plan: Plan, options: MappingOptions, **found: Any) -> Mapping:
     chip = plan.chip
-    further = {kind: count for kind, count in _per_chip(chip).items() if kind}
+    further = tuple((kind, count) for kind, count in _per_chip(chip).items() if kind)
     return Mapping(
         chip=chip.name,
         arrays_per_chip=chip.arrays_per_chip,
-        kinds=further if any(layer.kind for layer in plan.layers) else {},
+        kinds=further if any(layer.kind for layer in plan.layers) else (),
         columns_per_weight=chip.columns_per_weight,
         rows_per_weight=chip.rows_per_weight,
         physical_per_array=chip.physical_per_array,
