@@ -61,7 +61,7 @@ class Chip(Section):
     description: str = Field(description="the chip in one line, with its source")
     array: Array = Field(description="one physical crossbar")
     kinds: Annotated[dict[str, Kind], AfterValidator(Kinds)] = Field(
-        default=Kinds(), description="further arrays of the chip, of other sizes or with other converters"
+        default_factory=Kinds, description="further arrays of the chip, of other sizes or with other converters"
     )
     cell: Cell = Field(description="one device: what it can hold, what a write leaves, what a blind pulse does")
     weights: Weights = Field(default=Weights(), description="how one signed weight becomes devices")

@@ -41,7 +41,7 @@ class KindAdc(Section):
 
 
 class KindCost(Section):
-    """What a read of an array of a kind takes. Left out: as the first kind, by size and converters (see above)."""
+    """What a read of an array of a kind takes; where it is left out, as of the first kind, by size and converters."""
 
     mvm_us: NonNegative | None = Field(default=None, description="in place of cost.mvm_us")
     mvm_nj: NonNegative | None = Field(
