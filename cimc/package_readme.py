@@ -138,12 +138,14 @@ def _programming(chip: Chip, mapping: Mapping) -> str:
     arrays = mapping.arrays * mapping.physical_per_array
     sizes = [size_of_array(mapping, chip, array) for array in range(arrays)]
     whole = sum(rows * columns for rows, columns in sizes)
+    steps = dict.fromkeys(chip.of_kind(kind).target_step_uS for kind in mapping.kinds_in_use)
+    grid = " or (by the kind of arrays) ".join(f"{step:.9g}" for step in steps)
     levels = level_text(chip, decimals_for(np.empty(0, np.float32), chip))
     held = "Any target on that grid can be asked for." if levels is None else f"Of these, {levels}."
     return f"""{_sizes(chip, mapping)} {cells:,} of {whole:,} cells are used.
 
 * Range of a device: G_min = {cell.conductance_min_uS:g} uS to G_max = {cell.conductance_max_uS:g} uS, window \
-W = G_max - G_min = {cell.window_uS:g} uS. Targets lie on a grid of {chip.target_step_uS:.9g} uS, the ends of the \
+W = G_max - G_min = {cell.window_uS:g} uS. Targets lie on a grid of {grid} uS, the ends of the \
 range too. {held}
 * Tolerance: {tolerance}. Most trials a device: {most_trials(chip)}. Verify at {cell.read_voltage_V:g} V.
 * Not used: {UNUSED}.

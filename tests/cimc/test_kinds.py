@@ -193,22 +193,29 @@ def test_one_kind_written_as_a_further_one_costs_the_same(name: str) -> None:
     assert set(moved) == {first.arrays_per_chip}
 
 
+SCHEMES: list[dict[str, Any]] = [
+    {},
+    {"scheme": "offset", "offset_columns": 1},
+    {"scheme": "differential-rows"},
+    {"scheme": "offset", "bits": 8, "bits_per_cell": 2, "slices_in": "arrays"},
+]
+
+
 @st.composite
 def chips_of_kinds(draw: st.DrawFn) -> Chip:
-    """Chips with two or three kinds of small arrays, in cores or not."""
+    """Chips with two or three kinds of small arrays, in cores or not, in several schemes of weights."""
     size = st.fixed_dictionaries(
-        {"rows": st.integers(8, 60), "columns": st.integers(6, 60), "per_chip": st.integers(2, 60)}
+        {
+            "rows": st.integers(8, 60),
+            "columns": st.integers(6, 60),
+            "per_chip": st.integers(4, 60),
+            "spare_columns": st.integers(0, 2),
+        }
     )
-    name = draw(st.sampled_from(["brram-256x64", "isaac"]))
-    base = load_chip(name)
-    weight = {"scheme": "differential", "offset_columns": 0} if name == "isaac" else {}
-    changes: dict[str, Any] = {"array": {**draw(size), "spare_columns": 0, "columns_per_adc": 1}, "weights": weight}
-    cores = draw(st.sampled_from([1, 4])) if base.cores.count >= 4 else 1
-    changes["cores"] = {"count": cores, "mesh_rows": 2, "mesh_columns": 2} if base.cores.count >= 4 else {}
+    changes: dict[str, Any] = {"array": draw(size), "weights": draw(st.sampled_from(SCHEMES))}
+    changes["cores"] = draw(st.sampled_from([{}, {"count": 3, "mesh_rows": 2, "mesh_columns": 2, "mvm_start_ns": 9.0}]))
     changes["kinds"] = {kind: draw(size) for kind in draw(st.sampled_from([("b",), ("b", "c")]))}
-    for array in (changes["array"], *changes["kinds"].values()):
-        array["columns"] = max(array["columns"], base.columns_per_weight * 2)
-    return load_chip(name, settings=changes)
+    return load_chip("brram-256x64", settings=changes)
 
 
 @settings(deadline=None, max_examples=25)
@@ -272,6 +279,19 @@ def test_layers_share_arrays_of_their_own_kind_only_and_every_cell_is_found(
         for (kind,) in held.values()
     )
     assert mapping.cost.utilization == pytest.approx(mapping.cost.devices / cells)
+
+
+def test_the_reference_column_is_the_last_of_each_array() -> None:
+    base = {"weights": {"scheme": "offset", "offset_columns": 1}, "array": {"rows": 64, "columns": 64}}
+    chip = load_chip("brram-256x64", settings={**base, "kinds": {"small": SMALL}})
+    mapping = mapped(chip, {"fc1": {"array": "small"}, "conv1": {"array": "first"}})
+    assert set(mapping.kind_of_arrays) == {"", "small"}
+    targets = array_targets(mapping, chip, program_of(mapping, chip))
+    for array, kind in enumerate(mapping.kind_of_arrays):
+        used = np.isfinite(targets[array])
+        last = chip.sizes[kind].columns - 1
+        np.testing.assert_array_equal(used[:, last], used[:, :last].any(axis=1))
+        assert not used[:, last + 1 :].any()
 
 
 def test_area_and_energy_are_the_sum_over_kinds() -> None:
