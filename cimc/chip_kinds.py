@@ -10,14 +10,13 @@ each further kind in the order of the file; each kind is shared out evenly over 
 """
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any, TypeVar
 
 from pydantic import Field
 
 from cimc.chip_sections import NonNegative, Positive, Section
 
-if TYPE_CHECKING:
-    from cimc.chip import Chip
+C = TypeVar("C", bound=Section)  # a chip (`cimc.chip.Chip`), whose sections these functions change
 
 FIRST = "first"  # the arrays of `[array]`, where a kind is named
 # What all cycles of an input take together: bit-serial ones are converted one by one and all alike.
@@ -80,7 +79,7 @@ class Kind(Section):
     input: KindInput | None = Field(default=None, description="numbers of the input converter")
     adc: KindAdc | None = Field(default=None, description="numbers of the output converter")
     cost: KindCost | None = Field(default=None, description="what a read takes")
-    area: KindArea | None = Field(default=None, description="areas")
+    area: KindArea | None = Field(default=None, description="areas of its components")
 
 
 class Kinds(dict[str, Kind]):
@@ -90,26 +89,26 @@ class Kinds(dict[str, Kind]):
         return hash(tuple(self.items()))
 
 
-def make_kind(chip: "Chip", kind: Kind) -> "Chip":
+def make_kind(chip: C, kind: Kind) -> C:
     """The chip as if all of its arrays were of that kind. Raises ValueError: the chip cannot have it."""
-    given = kind.model_dump(exclude_none=True)
+    given, sections = kind.model_dump(exclude_none=True), dict(chip)
     own = {section: given.pop(section, {}) for section in ("input", "adc", "cost", "area")}
-    columns = kind.columns / chip.array.columns
-    cells = columns * kind.rows / chip.array.rows
+    columns = kind.columns / sections["array"].columns
+    cells = columns * kind.rows / sections["array"].rows
     by_size = {"mvm_nj": columns, "array_pj": cells}
-    stated = {key: getattr(chip.cost, key) for key in by_size}
+    stated = {key: getattr(sections["cost"], key) for key in by_size}
     tables: dict[str, dict[str, Any]] = {
         "array": given,
         "cost": {key: value * by_size[key] for key, value in stated.items() if value is not None},
     }
-    if chip.area is not None:
-        tables["area"] = {"array_mm2": chip.area.array_mm2 * cells, **own["area"]}
+    if sections["area"] is not None:
+        tables["area"] = {"array_mm2": sections["area"].array_mm2 * cells, **own["area"]}
     elif own["area"]:
         raise ValueError("it has areas, and the chip has none; add [area]")
     return change_chip(replace_sections(chip, tables), {section: own[section] for section in ("input", "adc", "cost")})
 
 
-def change_chip(chip: "Chip", tables: Mapping[str, Mapping[str, Any]]) -> "Chip":
+def change_chip(chip: C, tables: Mapping[str, Mapping[str, Any]]) -> C:
     """The chip with other numbers in some sections, and with what its reads then cost; without further kinds.
 
     What a read takes is scaled by rule, unless the tables say it: time and energy of bit-serial inputs go with their
@@ -121,27 +120,26 @@ def change_chip(chip: "Chip", tables: Mapping[str, Mapping[str, Any]]) -> "Chip"
         pydantic.ValidationError: the chip cannot have them.
     """
     changed = replace_sections(chip, tables)
-    costs = {**_scaled_costs(chip, changed), **tables.get("cost", {})}
+    costs = {**_scaled_costs(dict(chip), dict(changed)), **tables.get("cost", {})}
     return replace_sections(changed, {"cost": costs}) if costs else changed
 
 
-def replace_sections(chip: "Chip", tables: Mapping[str, Mapping[str, Any]]) -> "Chip":
+def replace_sections(chip: C, tables: Mapping[str, Mapping[str, Any]]) -> C:
     """The chip with other values of some keys, checked anew; without further kinds."""
-    sections = {name: getattr(chip, name) for name in type(chip).model_fields if name != "kinds"}
+    sections = {name: value for name, value in chip if name != "kinds"}
     for section, values in tables.items():
         sections[section] = {**sections[section].model_dump(), **values}
     return type(chip).model_validate(sections)
 
 
-def _scaled_costs(chip: "Chip", changed: "Chip") -> dict[str, float]:
-    """What `[cost]` becomes by rule; see `change_chip`."""
-    costs: dict[str, float] = {}
-    cycles = changed.input.conversions / chip.input.conversions  # 1 but of bit-serial inputs
+def _scaled_costs(chip: Mapping[str, Any], changed: Mapping[str, Any]) -> dict[str, float]:
+    """What `[cost]` becomes by rule; see `change_chip`. The sections of both by name."""
+    cost, costs = chip["cost"], dict[str, float]()
+    cycles = changed["input"].conversions / chip["input"].conversions  # 1 but of bit-serial inputs
     if cycles != 1:
-        stated = {key: getattr(chip.cost, key) for key in PER_CYCLE}
+        stated = {key: getattr(cost, key) for key in PER_CYCLE}
         costs |= {key: value * cycles for key, value in stated.items() if value is not None}
-    if chip.cost.adc_pj is not None and chip.adc.bits is not None and changed.adc.bits is not None:
-        steps = 2.0 ** (changed.adc.bits - chip.adc.bits)
-        if steps != 1:
-            costs["adc_pj"] = chip.cost.adc_pj * steps
+    before, after = chip["adc"].bits, changed["adc"].bits
+    if cost.adc_pj is not None and before is not None and after is not None and before != after:
+        costs["adc_pj"] = cost.adc_pj * 2.0 ** (after - before)
     return costs

@@ -5,54 +5,52 @@ network order, that kind is taken on which one copy takes the fewest cells, of t
 on one chip; of all kinds, where none has. Of equal ones it is the first in the chip file.
 """
 
-from collections.abc import Callable, Container, Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Mapping, Sequence
+
+import onnx_ir as ir
 
 from cimc.chip import Chip
 from cimc.layer_settings import Settings, on_kind
+from passes.crossbar_functions import crossbar_layers
+from passes.mapper.layers import Layer, layers_of
+from passes.mapper.options import MappingOptions
 
-if TYPE_CHECKING:
-    from passes.mapper.layers import Layer
 
-
-def choose_kinds(
-    layers: "Sequence[Layer]", chip: Chip, given: Container[str], layer_on: "Callable[[str, Settings], Layer]"
-) -> "list[Layer]":
-    """The layers, each on the kind of arrays that the rule above gives.
-
-    Args:
-        layers: as their settings have them, in network order.
-        chip: the chip.
-        given: names of those whose kind is not to be chosen.
-        layer_on: the layer of that name with these settings.
-    """
+def choose_kinds(model: ir.Model, chip: Chip, options: MappingOptions) -> Mapping[str, Settings]:
+    """The settings of `options`, with those of every other layer that say which kind it lies on by the rule above."""
+    if not chip.kinds:
+        return options.settings
+    ways: dict[str, list[Layer]] = {}  # all layers on each kind but those whose settings are given
+    for kind in chip.sizes:
+        settings = {**dict.fromkeys(crossbar_layers(model), on_kind(kind)), **options.settings}
+        ways[kind] = layers_of(
+            model, chip, options.input_range, options.rows_per_read, options.groups_per_read, settings
+        )
+    chosen = dict(options.settings)
     left = {kind: chip.of_kind(kind).arrays_per_chip for kind in chip.sizes}
-    for layer in layers:
-        if layer.name in given:
+    for layer in ways[""]:
+        if layer.name in chosen:
             left[layer.kind] -= plain_arrays(layer)
-    chosen = []
-    for layer in layers:
-        taken = layer
-        if layer.name not in given:
-            ways = [layer_on(layer.name, on_kind(kind)) for kind in left]
-            taken = min([way for way in ways if plain_arrays(way) <= left[way.kind]] or ways, key=cells)
-            left[taken.kind] -= plain_arrays(taken)
-        chosen.append(taken)
+    for of_layer in zip(*ways.values(), strict=True):
+        if of_layer[0].name not in chosen:
+            layer = min([way for way in of_layer if plain_arrays(way) <= left[way.kind]] or of_layer, key=cells)
+            left[layer.kind] -= plain_arrays(layer)
+            chosen[layer.name] = layer.settings
     return chosen
 
 
-def plain_arrays(layer: "Layer") -> int:
+def plain_arrays(layer: Layer) -> int:
     """Arrays of one copy, one block an array (groups block-diagonal)."""
     return len(layer.pieces) if layer.groups == 1 else layer.arrays(1)
 
 
-def cells(layer: "Layer") -> int:
+def cells(layer: Layer) -> int:
     """Cells of these arrays."""
     array = layer.chip.array
     return plain_arrays(layer) * layer.chip.physical_per_array * array.rows * array.columns
 
 
-def by_kind(layers: "Sequence[Layer]") -> "dict[str, list[Layer]]":
+def by_kind(layers: Sequence[Layer]) -> dict[str, list[Layer]]:
     """The layers of each kind, in network order; the kinds as they first come."""
     found: dict[str, list[Layer]] = {}
     for layer in layers:

@@ -17,7 +17,6 @@ from cimc.mapping import LayerShape
 from cimc.operators import ROW_COPIES, layer_of
 from passes.crossbar_functions import crossbar_layers
 from passes.input_signs import nonnegative_values
-from passes.mapper.kinds import choose_kinds
 from passes.mapper.partition import Piece, partition, pieces_at_once, row_block_size, sizes
 from passes.scan_body import nodes_with_steps
 
@@ -145,16 +144,14 @@ def layers_of(
     found = crossbar_layers(model)
     check_layers("--rows-per-read", rows_per_read, found)
     check_layers("--groups-per-read", groups_per_read, found)
-
-    def layer_on(name: str, own: Settings) -> Layer:
-        layer = _layer(found[name], steps, nonnegative, chip_of_layer(chip, own))
+    layers = []
+    for name, nodes in found.items():
+        own = settings.get(name, ())
+        layer = _layer(nodes, steps, nonnegative, chip_of_layer(chip, own))
         groups = _groups_at_once(layer, number_of(name, groups_per_read))
         read = {"rows_per_read": number_of(name, rows_per_read), "groups_per_read": groups, "settings": own}
-        return layer.model_copy(update=read)
-
-    every = [layer_on(name, settings.get(name, ())) for name in found]
-    layers = [layer for layer in every if not is_digital(layer, chip)]
-    return _in_units(choose_kinds(layers, chip, settings, layer_on) if chip.kinds else layers)
+        layers.append(layer.model_copy(update=read))
+    return _in_units([layer for layer in layers if not is_digital(layer, chip)])
 
 
 def _in_units(layers: Sequence[Layer]) -> list[Layer]:

@@ -16,6 +16,7 @@ from cimc.mapping import MappedLayer, Mapping, Result
 from passes.mapper.components import add_components
 from passes.mapper.copies import arrays_of, one_each
 from passes.mapper.cost import network_cost
+from passes.mapper.kinds import choose_kinds
 from passes.mapper.lay_out import lay_out_packed, lay_out_partly_packed, lay_out_plain
 from passes.mapper.layers import layers_of
 from passes.mapper.objective import Objective, find_objective
@@ -47,9 +48,8 @@ def map_network(model: ir.Model, chip: Chip, *, options: MappingOptions = DEFAUL
     """
     if options.row_split is not None:
         chip = chip.model_copy(update={"row_split": str(options.row_split)})
-    layers = layers_of(
-        model, chip, options.input_range, options.rows_per_read, options.groups_per_read, options.settings
-    )
+    settings = choose_kinds(model, chip, options)
+    layers = layers_of(model, chip, options.input_range, options.rows_per_read, options.groups_per_read, settings)
     if not layers:
         raise CimcError("the network has no Conv, Gemm or MatMul with constant weights; there is nothing to map")
     deadline = math.inf if options.seconds is None else time.monotonic() + options.seconds

@@ -33,6 +33,7 @@ from cimc.units import device_targets
 from passes.dies.place import place_on_die
 from passes.mapper.map_network import map_network
 from passes.mapper.options import MappingOptions
+from passes.mapper.place import Unit, assign_cores
 from passes.pipeline import lower
 from passes.simulator.simulate import compare
 from passes.verify_mapping import verify_mapping
@@ -292,6 +293,16 @@ def test_the_reference_column_is_the_last_of_each_array() -> None:
         last = chip.sizes[kind].columns - 1
         np.testing.assert_array_equal(used[:, last], used[:, :last].any(axis=1))
         assert not used[:, last + 1 :].any()
+
+
+def test_a_core_has_room_for_its_share_of_each_kind() -> None:
+    cores = {"count": 2, "mesh_rows": 1, "mesh_columns": 2, "mvm_start_ns": 1.0}
+    chip = load_chip("brram-256x64", settings={"cores": cores, "kinds": {"small": {**SMALL, "per_chip": 2}}})
+    units = [Unit((0,), 100), Unit((1,), 10, kind="small"), Unit((2,), 5, kind="small")]
+    found, busy_ns = assign_cores(units, chip, moved=0)
+    # The last is on the busier core: the other one has its one small array.
+    assert found == {0: 0, 1: 1, 2: 0}
+    assert busy_ns == 105
 
 
 def test_area_and_energy_are_the_sum_over_kinds() -> None:
