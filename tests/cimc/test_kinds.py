@@ -109,7 +109,7 @@ def test_a_wrong_kind_is_named_in_one_line(table: dict[str, Any], said: str) -> 
 @pytest.mark.parametrize("name", ["first", "a b", "ä"])
 def test_a_kind_has_a_plain_name_that_is_not_the_first(name: str) -> None:
     with pytest.raises(CimcError, match="is no name of a kind; write letters"):
-        two_kinds(**{name: SMALL})
+        load_chip("brram-256x64", settings={"kinds": {name: SMALL}})
 
 
 def test_a_chip_in_memory_comes_back_from_its_file_and_one_of_one_kind_says_nothing_of_kinds() -> None:
