@@ -4,7 +4,9 @@ A weight has rows_per_weight x columns_per_weight cells of each of its arrays, n
 differential pair, 0 is G+ and 1 is G-, and of bit slices the most significant comes first, as in every [devices, rows,
 columns] of conductances. Where bit slices have arrays of their own, an array of the mapping (`Block.array`) is
 `physical_per_array` physical ones, one after the other; of all others the two are the same. `Mapping.place_of` tells
-the chip of an array of the mapping, and `Mapping.address` the place of one weight.
+the chip of an array of the mapping, and `Mapping.address` the place of one weight. Values of all arrays together are
+[arrays, array rows, array columns]; on a chip with arrays of several sizes these are the largest rows and columns, and
+a smaller array has its cells at the lowest ones.
 
     cells = cell_addresses(mapping, "conv1")
     of_arrays[cells.array, cells.row, cells.column]      # what arrays hold, by weight: [devices, rows, columns]
@@ -89,15 +91,15 @@ def cell_owners(mapping: Mapping, chip: Chip) -> Owners:
 def word_lines(mapping: Mapping, layer: str, *, chip: Chip, copy: int = 0) -> Indices:
     """The word lines of every weight of a copy, [rows_per_weight, rows, columns], numbered through all arrays.
 
-    Word line r of array a is a x (rows of an array) + r. A pair in columns has one, a pair in rows two. Of bit slices
-    in arrays of their own it is that of the mapping's array: all of them are written at once.
+    Word line r of array a is a x (rows of the largest array) + r. A pair in columns has one, a pair in rows two. Of bit
+    slices in arrays of their own it is that of the mapping's array: all of them are written at once.
 
     Raises:
         KeyError, IndexError: as `cell_addresses`.
     """
     cells = cell_addresses(mapping, layer, copy=copy)
     of_mapping = cells.array[: mapping.rows_per_weight] // np.int32(mapping.physical_per_array)
-    return of_mapping * np.int32(chip.array.rows) + cells.row[: mapping.rows_per_weight]
+    return of_mapping * np.int32(largest_array(mapping, chip)[0]) + cells.row[: mapping.rows_per_weight]
 
 
 def lay_on_arrays(mapping: Mapping, values: Dictionary[str, Values], *, chip: Chip, fill: float) -> Values:
@@ -136,6 +138,18 @@ def take_from_arrays(mapping: Mapping, layer: str, arrays: Values, *, copy: int 
     return values
 
 
+def size_of_array(mapping: Mapping, chip: Chip, array: int) -> tuple[int, int]:
+    """Rows and columns of a physical array of a die; those beyond the mapping's are of the first kind."""
+    own = chip.sizes[mapping.kind_of(array // mapping.physical_per_array)]
+    return own.rows, own.columns
+
+
+def largest_array(mapping: Mapping, chip: Chip) -> tuple[int, int]:
+    """Rows and columns that every array in use fits into."""
+    in_use = [chip.sizes[kind] for kind in sorted(set(mapping.kind_of_arrays))] if mapping.kinds else [chip.array]
+    return max(array.rows for array in in_use), max(array.columns for array in in_use)
+
+
 def _cells_of_weight(mapping: Mapping) -> tuple[int, int, int]:
     """Physical arrays, columns and rows of the cells of a weight, in the order in which they are numbered."""
     return mapping.physical_per_array, mapping.columns_per_weight, mapping.rows_per_weight
@@ -168,4 +182,4 @@ def _weights_of(block: Block) -> tuple[slice, slice]:
 
 
 def _shape(mapping: Mapping, chip: Chip) -> tuple[int, int, int]:
-    return mapping.arrays * mapping.physical_per_array, chip.array.rows, chip.array.columns
+    return mapping.arrays * mapping.physical_per_array, *largest_array(mapping, chip)

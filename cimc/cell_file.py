@@ -36,7 +36,8 @@ class CellFile:
     """What a kind of file holds.
 
     what: the kind, in errors. whole: the array of all cells in an NPZ. kinds: uS by name, of a column `kind`; none:
-    only conductances. arrays, rows, columns: how many arrays there are, and their size. least: arrays that must be
+    only conductances. arrays, rows, columns: how many arrays there are, and their size; sizes: of each, (rows,
+    columns), where these are not all the same and the size is what all of them fit into. least: arrays that must be
     told of. lowest_uS: the least that a cell may have. expected_uS: where the largest conductance and the median lie,
     if the unit is right.
     """
@@ -50,6 +51,11 @@ class CellFile:
     least: int
     lowest_uS: float
     expected_uS: tuple[float, float]
+    sizes: tuple[tuple[int, int], ...] = ()
+
+    def size_of(self, array: int) -> tuple[int, int]:
+        """Rows and columns of an array."""
+        return self.sizes[array] if self.sizes else (self.rows, self.columns)
 
     @property
     def heads(self) -> list[str]:
@@ -149,35 +155,45 @@ def _check_whole(path: str | Path, form: CellFile, values: npt.NDArray[Any]) -> 
             f"{form.what} {path}: array {array}, row {row}, column {column} is {values[array, row, column]:g}; "
             f"give uS, a number from {form.lowest_uS:g} to {LARGEST_uS:g}"
         )
+    for array, (rows, columns) in enumerate(form.sizes[: len(values)]):
+        beyond = np.isfinite(values[array])
+        beyond[:rows, :columns] = False
+        if beyond.any():
+            row, column = (int(index) for index in np.argwhere(beyond)[0])
+            raise CimcError(
+                f"{form.what} {path}: array {array} has {rows} rows and {columns} columns, and row {row}, column "
+                f"{column} is {values[array, row, column]:g}; make it NaN"
+            )
     return values.astype(np.float32)
 
 
 def _place(path: str | Path, form: CellFile, head: str, entries: Sequence[tuple[str, list[str]]]) -> Floats:
     """The values of the entries at their places."""
-    size = (form.arrays, form.rows, form.columns)
     found: dict[tuple[int, int, int], float] = {}
     for entry, fields in entries:
         where = f"{form.what} {path}, {entry}"
-        cell = _cell(fields[:3], size, where)
+        cell = _cell(fields[:3], form, where)
         if cell in found:
             raise CimcError(f"{where}: array {cell[0]}, row {cell[1]}, column {cell[2]} comes twice; leave one out")
         found[cell] = _value(fields[3].strip(), head, form, where)
     arrays = max([form.least, *(cell[0] + 1 for cell in found)])
-    values = np.full((arrays, *size[1:]), np.nan, np.float32)
+    values = np.full((arrays, form.rows, form.columns), np.nan, np.float32)
     if found:
         values[tuple(np.array(list(found)).T)] = list(found.values())
     return values
 
 
-def _cell(fields: list[str], size: tuple[int, int, int], where: str) -> tuple[int, int, int]:
+def _cell(fields: list[str], form: CellFile, where: str) -> tuple[int, int, int]:
     """The cell of an entry, within the arrays."""
-    place = []
-    for name, field, most in zip(PLACE, fields, size, strict=True):
+    place: list[int] = []
+    for number, (name, field) in enumerate(zip(PLACE, fields, strict=True)):
+        most = form.size_of(place[0])[number - 1] if place else form.arrays
         text = field.strip()
         if not (text.isascii() and text.isdigit() and len(text) < 10):
             raise CimcError(f"{where}: {name} is {text!r:.40}; give a whole number from 0 to {most - 1}")
         if int(text) >= most:
-            raise CimcError(f"{where}: there is no {name} {int(text)}; it is from 0 to {most - 1}")
+            within = f" in array {place[0]}" if place and form.sizes else ""
+            raise CimcError(f"{where}: there is no {name} {int(text)}{within}; it is from 0 to {most - 1}")
         place.append(int(text))
     return place[0], place[1], place[2]
 

@@ -2,16 +2,24 @@
 
 import math
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 from functools import lru_cache
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any
+from typing import Annotated, Any
 
-from pydantic import Field, ValidationError, model_validator
+from pydantic import (
+    AfterValidator,
+    Field,
+    SerializerFunctionWrapHandler,
+    ValidationError,
+    model_serializer,
+    model_validator,
+)
 
 from cimc.chip_cell import Cell, Programming
 from cimc.chip_energy import ReadEnergy
+from cimc.chip_kinds import FIRST, Kind, Kinds, make_kind
 from cimc.chip_sections import Adc, Area, Array, Cores, Cost, Input, Section, Weights
 from cimc.chip_wires import Wires
 from cimc.chip_writes import RowWrites
@@ -52,6 +60,9 @@ class Chip(Section):
     name: str = Field(min_length=1, description="name of the chip, as files and tables show it")
     description: str = Field(description="the chip in one line, with its source")
     array: Array = Field(description="one physical crossbar")
+    kinds: Annotated[dict[str, Kind], AfterValidator(Kinds)] = Field(
+        default_factory=Kinds, description="further arrays of the chip, of other sizes or with other converters"
+    )
     cell: Cell = Field(description="one device: what it can hold, what a write leaves, what a blind pulse does")
     weights: Weights = Field(default=Weights(), description="how one signed weight becomes devices")
     input: Input = Field(default=Input(), description="the input converter (DAC)")
@@ -110,6 +121,41 @@ class Chip(Section):
                 f"{self.weights.offset_columns} offset columns"
             )
         return self
+
+    @model_validator(mode="after")
+    def _check_kinds(self) -> "Chip":
+        for name in self.kinds:
+            if not (name.isascii() and name.isidentifier()) or name == FIRST:
+                raise ValueError(f'kinds: {name!r} is no name of a kind; write letters, digits and "_", not "{FIRST}"')
+            try:
+                self.of_kind(name)
+            except ValidationError as error:
+                first = error.errors()[0]
+                where = "".join(f"{part}: " for part in [".".join(map(str, first["loc"]))] if part)
+                raise ValueError(f"kinds.{name}: {where}{first['msg'].removeprefix('Value error, ')}") from None
+            except ValueError as error:
+                raise ValueError(f"kinds.{name}: {error}") from None
+        return self
+
+    @model_serializer(mode="wrap")
+    def _serialize(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """All sections; no `kinds` where there are none, as files had it before."""
+        values: dict[str, Any] = handler(self)
+        return values if self.kinds else {key: value for key, value in values.items() if key != "kinds"}
+
+    def of_kind(self, kind: str) -> "Chip":
+        """The chip as if all of its arrays were of that kind; "" is the first, the chip itself. KeyError: none such."""
+        return _of_kind(self, kind) if kind else self
+
+    @property
+    def sizes(self) -> dict[str, Array]:
+        """The arrays by kind, the first ("") first."""
+        return {"": self.array, **{kind: self.of_kind(kind).array for kind in self.kinds}}
+
+    def sizes_text(self, kinds: Container[str] | None = None) -> str:
+        """The sizes of arrays, "256 x 64 and 64 x 64"; of all kinds, or of those given."""
+        shown = (array for kind, array in self.sizes.items() if kinds is None or kind in kinds)
+        return " and ".join(dict.fromkeys(f"{array.rows} x {array.columns}" for array in shown))
 
     @property
     def columns_per_weight(self) -> int:
@@ -248,6 +294,11 @@ class Chip(Section):
             return 2.0 ** math.ceil(math.log2(self.cell.conductance_max_uS / 2**20))
         range_uS = max(self.lsb_uS(signed) * self.top_code(signed) for signed in (False, True))
         return 2.0 ** math.ceil(math.log2(range_uS / 2**24))
+
+
+@lru_cache(maxsize=256)
+def _of_kind(chip: Chip, kind: str) -> Chip:
+    return make_kind(chip, chip.kinds[kind])
 
 
 @lru_cache(maxsize=256)

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
+from cimc.addresses import largest_array, size_of_array
 from cimc.cell_file import CellFile, Floats, read_cells
 from cimc.chip import Chip
 from cimc.errors import CimcError
@@ -72,7 +73,8 @@ def read_fault_map(path: str | Path, mapping: Mapping, *, chip: Chip, arrays: in
     """What each stuck cell holds, uS, [arrays, array rows, array columns]; NaN of all others.
 
     Stuck low and high are what `[cell.faults]` says, else G_min and G_max. A cell that holds no weight may be listed,
-    and so may arrays of the chips that the network does not use.
+    and so may arrays of the chips that the network does not use; not on a chip with several kinds of arrays in use,
+    where their numbers do not tell their kind.
 
     Args:
         path: the file.
@@ -108,13 +110,15 @@ def read_measured(path: str | Path, mapping: Mapping, *, chip: Chip, arrays: int
 
 
 def _form(what: str, whole: str, kinds: Dictionary[str, float], mapping: Mapping, chip: Chip, least: int) -> CellFile:
+    in_use, (rows, columns) = mapping.arrays * mapping.physical_per_array, largest_array(mapping, chip)
     return CellFile(
         what,
         whole,
         kinds,
-        arrays=mapping.chips * mapping.arrays_per_chip * mapping.physical_per_array,
-        rows=chip.array.rows,
-        columns=chip.array.columns,
+        arrays=in_use if mapping.kinds else mapping.chips * mapping.arrays_per_chip * mapping.physical_per_array,
+        rows=rows,
+        columns=columns,
+        sizes=tuple(size_of_array(mapping, chip, array) for array in range(in_use)) if mapping.kinds else (),
         least=least,
         # Reads of an idle cell fall below 0 by their noise and offset.
         lowest_uS=-chip.cell.conductance_max_uS if what == "measurement" else 0.0,

@@ -16,7 +16,8 @@ from cimc.layer_settings import SETTABLE_KEYS, Settings, nearest, settings_of
 from cimc.options import check_whole
 
 NUMBERS = ("rows_per_read", "groups_per_read", "fill_rows")  # as the options of that name
-KEYS = ("digital", *NUMBERS, *SETTABLE_KEYS)
+OF_CHIP = ("array", *SETTABLE_KEYS)  # `array` is the kind of arrays that a layer lies on
+KEYS = ("digital", *NUMBERS, *OF_CHIP)
 NAMES_SHOWN = 8
 SOURCE = "options"  # what errors call tables in memory
 
@@ -77,7 +78,7 @@ def layer_options(
     settings = {}
     for layer, values in on_arrays.items():
         # Also where none is left: they are in place of others that the layer had.
-        if of_chip := {key: value for key, value in values.items() if key in SETTABLE_KEYS}:
+        if of_chip := {key: value for key, value in values.items() if key in OF_CHIP}:
             settings[layer] = settings_of(chip, of_chip, f"{source}: layer.{layer}")
     return LayerOptions(tuple(left), numbers, settings)
 

@@ -1,7 +1,8 @@
-"""Settings of single layers: the chip's converters in other numbers, and what a read then takes.
+"""Settings of single layers: the kind of arrays they lie on, the converters in other numbers, and what a read takes.
 
-A layer reads the arrays of the chip through converters that may be set otherwise for it: other bits, another range.
-Devices, weights and arrays are the same for all layers.
+A layer lies on arrays of one kind, and reads them through converters that may be set otherwise for it: other bits,
+another range. Devices and weights are the same for all layers. `chip_of_layer` gives the chip as a layer sees it: array
+size, converters and costs of its kind, with the layer's own settings on top.
 """
 
 import difflib
@@ -12,6 +13,7 @@ from typing import Any, NamedTuple
 from pydantic import ValidationError
 
 from cimc.chip import Chip
+from cimc.chip_kinds import FIRST, change_chip
 from cimc.errors import CimcError
 from cimc.explain_invalid import explain_invalid
 
@@ -20,22 +22,33 @@ CONVERTERS = {"input": ("bits", "bits_per_cycle"), "adc": ("bits", "range_uA", "
 COSTS = ("mvm_us", "mvm_nj", "adc_pj", "dac_pj", "array_pj", "shift_add_pj")
 SETTABLE = {**CONVERTERS, "cost": COSTS}
 SETTABLE_KEYS = tuple(f"{section}.{key}" for section, keys in SETTABLE.items() for key in keys)
-# What all cycles of an input take together: bit-serial ones are converted one by one and all alike.
-PER_CYCLE = ("mvm_us", "mvm_nj", "dac_pj", "array_pj")
+KIND = ("array", "kind")  # the setting that says on which arrays a layer lies; none: on those of the first kind
 
 
 class Setting(NamedTuple):
-    """A number of the chip file that a layer has in place of the chip's."""
+    """A number of the chip file that a layer has in place of the chip's; or (`KIND`) the kind of arrays it lies on."""
 
     section: str
     key: str
-    value: int | float
+    value: int | float | str
 
     def __str__(self) -> str:
+        if isinstance(self.value, str):
+            return f"arrays {self.value}"
         return f"{self.section}.{self.key} {self.value:g}"
 
 
 Settings = tuple[Setting, ...]
+
+
+def kind_of(settings: Settings) -> str:
+    """The kind of arrays that a layer with these settings lies on; "" for the first."""
+    return next((str(value) for section, key, value in settings if (section, key) == KIND), "")
+
+
+def on_kind(kind: str) -> Settings:
+    """The settings of a layer on arrays of that kind, read as these are; "" is the first."""
+    return (Setting(*KIND, kind),) if kind else ()
 
 
 def settings_text(settings: Settings) -> str:
@@ -44,16 +57,22 @@ def settings_text(settings: Settings) -> str:
 
 
 def settings_of(chip: Chip, values: Mapping[str, Any], where: str) -> Settings:
-    """Settings from values by dotted key, such as `adc.bits`; what the chip has anyway is none.
+    """Settings from values by dotted key, such as `adc.bits`; what the arrays have anyway is none.
 
     Args:
         chip: the chip.
-        values: as TOML has them.
+        values: as TOML has them; `array` is the kind of arrays, those of the first where it is left out.
         where: names the layer in errors.
 
     Raises:
         CimcError: a key that no layer can have, or a value that the chip cannot have; `where` is named.
     """
+    kind = values.get("array", FIRST)
+    if kind not in (FIRST, *chip.kinds):
+        raise CimcError(f"{where}: array is {kind!r:.60}; {chip.name} has arrays {', '.join((FIRST, *chip.kinds))}")
+    lies = on_kind("" if kind == FIRST else kind)
+    chip = chip_of_layer(chip, lies)
+    values = {key: value for key, value in values.items() if key != "array"}
     for key, value in values.items():
         if key not in SETTABLE_KEYS:
             raise CimcError(f"{where} has no key {key}{nearest(key, SETTABLE_KEYS)}")
@@ -76,7 +95,7 @@ def settings_of(chip: Chip, values: Mapping[str, Any], where: str) -> Settings:
         others = any(one.section != "cost" for one in kept)
         if value != getattr(getattr(chip, section), key) or (section == "cost" and others):
             kept.append(Setting(section, key, value))
-    return tuple(kept)
+    return (*lies, *kept)
 
 
 def nearest(key: str, known: Iterable[str]) -> str:
@@ -87,17 +106,19 @@ def nearest(key: str, known: Iterable[str]) -> str:
 
 
 def chip_of_layer(chip: Chip, settings: Settings) -> Chip:
-    """The chip as a layer with these settings is read on it.
+    """The chip as a layer with these settings is read on it: all of its arrays are those of the layer's kind.
 
-    What a read takes is scaled by rule, unless the settings say it: time and energy of bit-serial inputs go with their
-    cycles, which are all alike; the energy of a conversion doubles with a bit of the ADC (Walden's figure of merit is
-    energy over 2^bits: IEEE JSAC 17, 539, 1999). Of other inputs the chip file does not say which part of a read goes
-    with their bits, and its figures stay.
+    What a read takes with other converters is scaled by rule, unless the settings say it (`cimc.chip_kinds`).
 
     Raises:
-        CimcError: the chip cannot have them.
+        CimcError: the chip cannot have them, or has no such arrays.
     """
-    return _changed(chip, settings) if settings else chip
+    kind = kind_of(settings)
+    if kind and kind not in chip.kinds:
+        raise CimcError(f"{chip.name} has no arrays of kind {kind:.60}, it has {', '.join((FIRST, *chip.kinds))}")
+    own = tuple(one for one in settings if one[:2] != KIND)
+    of_kind = chip.of_kind(kind)
+    return _changed(of_kind, own) if own else of_kind
 
 
 @lru_cache(maxsize=256)
@@ -105,30 +126,7 @@ def _changed(chip: Chip, settings: Settings) -> Chip:
     tables: dict[str, dict[str, Any]] = {}
     for section, key, value in settings:
         tables.setdefault(section, {})[key] = value
-    changed = _validated(chip, tables)
-    costs = {**_scaled_costs(chip, changed), **tables.get("cost", {})}
-    return _validated(changed, {"cost": costs}) if costs else changed
-
-
-def _validated(chip: Chip, tables: Mapping[str, Mapping[str, Any]]) -> Chip:
-    sections = {name: getattr(chip, name) for name in Chip.model_fields}
-    for section, values in tables.items():
-        sections[section] = {**sections[section].model_dump(), **values}
     try:
-        return Chip.model_validate(sections)
+        return change_chip(chip, tables)
     except ValidationError as error:
         raise CimcError(explain_invalid(error, Chip)) from None
-
-
-def _scaled_costs(chip: Chip, changed: Chip) -> dict[str, float]:
-    """What `[cost]` becomes by rule; see `chip_of_layer`."""
-    costs: dict[str, float] = {}
-    cycles = changed.input.conversions / chip.input.conversions  # 1 but of bit-serial inputs
-    if cycles != 1:
-        stated = {key: getattr(chip.cost, key) for key in PER_CYCLE}
-        costs |= {key: value * cycles for key, value in stated.items() if value is not None}
-    if chip.cost.adc_pj is not None and chip.adc.bits is not None and changed.adc.bits is not None:
-        steps = 2.0 ** (changed.adc.bits - chip.adc.bits)
-        if steps != 1:
-            costs["adc_pj"] = chip.cost.adc_pj * steps
-    return costs

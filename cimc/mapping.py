@@ -1,8 +1,13 @@
 """The mapping: which block of which layer sits where, and what that costs. Written by the mapper, read by others."""
 
-from typing import NamedTuple
+from collections import Counter
+from functools import cached_property
+from itertools import takewhile
+from typing import Any, NamedTuple
 
-from cimc.layer_settings import Settings
+from pydantic import SerializerFunctionWrapHandler, model_serializer
+
+from cimc.layer_settings import Settings, kind_of
 from cimc.options import RowSplit
 from cimc.schedule import Record, Schedule
 
@@ -58,7 +63,8 @@ class LayerShape(Record):
     once; the others follow in further reads, whose codes are added. None: all. groups_per_read: of an array, how many
     are driven at once; cells beside them stand at G_min, so that a column has the idle current of these groups' rows.
     None: all, and cells without a weight carry no current. row_copies: how often each row of the network's weight is
-    among `rows`. settings: converters that differ from the chip's (`cimc.layer_settings`).
+    among `rows`. settings: the kind of arrays, if not the first, and converters that differ from the chip's
+    (`cimc.layer_settings`).
     """
 
     name: str
@@ -74,6 +80,11 @@ class LayerShape(Record):
     rows_per_read: int | None = None
     groups_per_read: int | None = None
     settings: Settings = ()
+
+    @property
+    def kind(self) -> str:
+        """The kind of arrays that all of its blocks lie on; "" is the first."""
+        return kind_of(self.settings)
 
     @property
     def weights(self) -> int:
@@ -251,13 +262,18 @@ class Result(Record):
 class Mapping(Record):
     """Every crossbar layer of a network on the arrays of one kind of chip.
 
-    arrays: in use; those of several segments stand on the chip one after the other. physical_per_array: physical arrays
-    in each (more than one where bit slices have arrays of their own). result: None for the plain mapping, one copy, one
-    block an array.
+    arrays_per_chip: of the first kind. kinds: each further kind and its arrays on a chip, in the order of its file;
+    nothing where no layer lies on one. arrays: in use, of all kinds; those of several segments stand on the chip one
+    after the other. physical_per_array: physical arrays in each (more than one where bit slices have arrays of their
+    own). result: None for the plain mapping, one copy, one block an array.
+
+    Arrays are numbered through all kinds, and each is of the kind of the layers in it. The first of a kind stands on
+    the first such place of the first chip, and so on; on a chip the first kind's places come first.
     """
 
     chip: str
     arrays_per_chip: int
+    kinds: tuple[tuple[str, int], ...] = ()
     arrays: int
     columns_per_weight: int = 2
     rows_per_weight: int = 1
@@ -270,6 +286,11 @@ class Mapping(Record):
     segments: tuple[Segment, ...] = ()
     result: Result | None = None
 
+    @model_serializer(mode="wrap")
+    def _serialize(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """All fields; no `kinds` where there are none, as files had it before."""
+        return {key: value for key, value in handler(self).items() if key != "kinds" or value}
+
     @property
     def latency_ms(self) -> float:
         """The time of one image: row by row where that is scheduled, else layer after layer."""
@@ -277,7 +298,9 @@ class Mapping(Record):
 
     @property
     def chips(self) -> int:
-        """Chips needed; segments stand on the chips of the largest one after the other."""
+        """Chips needed, by the kind that needs most; segments stand on the chips of the largest one after the other."""
+        if self.kinds:
+            return max(-(-count // self.all_kinds[kind]) for kind, count in Counter(self.kind_of_arrays).items())
         arrays = max((segment.arrays for segment in self.segments), default=self.arrays)
         return -(-arrays // self.arrays_per_chip)
 
@@ -299,6 +322,36 @@ class Mapping(Record):
                 found.setdefault(layer.settings, []).append(layer.name)
         return found
 
+    @property
+    def all_kinds(self) -> dict[str, int]:
+        """The arrays of every kind on a chip, the first ("") first."""
+        return {"": self.arrays_per_chip, **dict(self.kinds)}
+
+    @property
+    def kinds_in_use(self) -> list[str]:
+        """The kinds that layers lie on, in the order of the chip file."""
+        in_use = {layer.kind for layer in self.layers}
+        return [kind for kind in self.all_kinds if kind in in_use]
+
+    @cached_property
+    def kind_of_arrays(self) -> tuple[str, ...]:
+        """The kind of every array, by its number."""
+        other = {block.array: layer.kind for layer in self.layers if layer.kind for block in layer.blocks}
+        return tuple(other.get(array, "") for array in range(self.arrays))
+
+    def kind_of(self, array: int) -> str:
+        """The kind of an array; of one that is not in use the first."""
+        return self.kind_of_arrays[array] if array < self.arrays else ""
+
+    @cached_property
+    def places(self) -> tuple[tuple[int, int], ...]:
+        """The chip of every array, and its number among the arrays of its kind on that chip; of no segments."""
+        used, places = Counter[str](), []
+        for kind in self.kind_of_arrays:
+            places.append(divmod(used[kind], self.all_kinds[kind]))
+            used[kind] += 1
+        return tuple(places)
+
     def layer(self, name: str) -> MappedLayer:
         """The layer of that name; KeyError if there is none."""
         for layer in self.layers:
@@ -317,23 +370,31 @@ class Mapping(Record):
 
     def place_of(self, array: int) -> tuple[int, int]:
         """The chip of an array, and the array's number on that chip; each segment begins with the first chip."""
+        if self.kinds:  # and so no segments
+            chip, place = self.places[array]
+            before = takewhile(lambda kind: kind != self.kind_of_arrays[array], self.all_kinds)
+            return chip, place + sum(self.all_kinds[kind] for kind in before)
         first_array = max((s.first_array for s in self.segments if s.first_array <= array), default=0)
         return divmod(array - first_array, self.arrays_per_chip)
 
     def address(self, layer: str, row: int, column: int, copy: int = 0) -> Address:
         """Where weight (row, column) of a copy of a layer sits. KeyError or IndexError if there is no such weight."""
+        block = self.block_of(layer, row, column, copy)
+        chip, array = self.place_of(block.array)
+        rows, columns = self.lines_of(block)
+        first_row = self.rows_per_weight * (row - block.row_start)
+        first_column = self.columns_per_weight * (column - block.column_start)
+        return Address(
+            chip,
+            array,
+            tuple(rows[first_row : first_row + self.rows_per_weight]),
+            tuple(columns[first_column : first_column + self.columns_per_weight]),
+        )
+
+    def block_of(self, layer: str, row: int, column: int, copy: int = 0) -> Block:
+        """The block of weight (row, column) of a copy of a layer. KeyError or IndexError if there is no such weight."""
         for block in self.layer(layer).blocks:
-            if block.copy != copy:
-                continue
-            if block.row_start <= row < block.row_stop and block.column_start <= column < block.column_stop:
-                chip, array = self.place_of(block.array)
-                rows, columns = self.lines_of(block)
-                first_row = self.rows_per_weight * (row - block.row_start)
-                first_column = self.columns_per_weight * (column - block.column_start)
-                return Address(
-                    chip,
-                    array,
-                    tuple(rows[first_row : first_row + self.rows_per_weight]),
-                    tuple(columns[first_column : first_column + self.columns_per_weight]),
-                )
+            rows, columns = range(block.row_start, block.row_stop), range(block.column_start, block.column_stop)
+            if block.copy == copy and row in rows and column in columns:
+                return block
         raise IndexError(f"{layer} has no weight ({row}, {column}) in copy {copy}")

@@ -7,7 +7,7 @@ from pydantic import ValidationError
 
 from cimc.chip import Chip
 from cimc.errors import CimcError
-from cimc.layer_settings import SETTABLE_KEYS, chip_of_layer
+from cimc.layer_settings import KIND, SETTABLE_KEYS, chip_of_layer
 from cimc.mapping import MappedLayer, Mapping
 
 MOST_WHOLE, MOST = 2**53, 1e30  # of any whole number in it, and of any other
@@ -26,12 +26,34 @@ def parse_mapping(text: str | bytes, source: str) -> Mapping:
 
 
 def require_settings(mapping: Mapping, chip: Chip, source: str) -> None:
-    """Raises CimcError naming `source` where a layer has settings that the chip cannot have."""
+    """Raises CimcError naming `source` where a layer has settings that the chip cannot have, or arrays of another size
+    than the chip's kinds.
+    """
     for layer in mapping.layers:
         try:
             chip_of_layer(chip, layer.settings)
         except CimcError as error:
             raise CimcError(f"{source}: layer {layer.name} on {chip.name}: {error}") from None
+    if mapping.kinds:
+        if mapping.all_kinds != {kind: chip.of_kind(kind).arrays_per_chip for kind in chip.sizes}:
+            raise CimcError(
+                f"{source}: its mapping has other kinds of arrays than {chip.name}; compile the model again"
+            )
+        require_fitting(mapping, chip, source)
+
+
+def require_fitting(mapping: Mapping, chip: Chip, source: str) -> None:
+    """Raises CimcError naming `source` where a block reaches beyond the array that it lies in."""
+    for layer in mapping.layers:
+        array, offsets = chip.of_kind(layer.kind).array, chip.weights.offset_columns
+        for block in layer.blocks:
+            rows, columns = mapping.lines_of(block)
+            if rows.stop > array.rows or columns.stop > array.columns - array.spare_columns - offsets:
+                raise CimcError(
+                    f"{source}: a block of layer {layer.name} takes word lines to {rows.stop - 1} and bit lines to "
+                    f"{columns.stop - 1} of array {block.array}, which has {array.rows} x {array.columns}, of them "
+                    f"{array.spare_columns + offsets} columns spare or for the offset; compile the model again"
+                )
 
 
 def _conditions(mapping: Mapping) -> Iterator[tuple[str, bool]]:
@@ -44,7 +66,21 @@ def _conditions(mapping: Mapping) -> Iterator[tuple[str, bool]]:
     for index, layer in enumerate(mapping.layers):
         yield f"layers.{index}", _fits(layer, mapping.arrays)
         keys = [f"{section}.{key}" for section, key, _ in layer.settings]
-        yield f"layers.{index}.settings", len(set(keys)) == len(keys) and set(keys) <= set(SETTABLE_KEYS)
+        yield f"layers.{index}.settings", len(set(keys)) == len(keys) and set(keys) <= {*SETTABLE_KEYS, ".".join(KIND)}
+        of_kinds = all(isinstance(value, str) == ((section, key) == KIND) for section, key, value in layer.settings)
+        yield f"layers.{index}.settings", of_kinds and layer.kind in mapping.all_kinds
+    yield "kinds", len(mapping.all_kinds) == 1 + len(mapping.kinds) and min(mapping.all_kinds.values()) >= 1
+    # Layers that share an array are of one kind.
+    of_array: dict[int, str] = {}
+    yield (
+        "layers",
+        all(
+            of_array.setdefault(block.array, layer.kind) == layer.kind
+            for layer in mapping.layers
+            for block in layer.blocks
+        ),
+    )
+    yield "segments", not (mapping.kinds and mapping.segments)
     if mapping.placement is not None:
         placement = mapping.placement
         spots = placement.mesh_rows * placement.mesh_columns

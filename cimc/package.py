@@ -4,7 +4,8 @@ README.md                  for who programs and reads the arrays: files, address
 manifest.json              what, for which chip, SHA-256 of every file
 manifest.sha256            its own SHA-256, as `sha256sum -c` reads it
 chip.toml, mapping.json    the chip and where every block sits
-program/targets.npy        target conductances [arrays, rows, columns] in uS; NaN: cell not used
+program/targets.npy        target conductances [arrays, rows, columns] in uS; NaN: cell not used, or (of arrays that are
+                           smaller than others) not there
 program/array_0000.csv     the same for a tester, one file an array, with what it needs to know in its first lines
 program/addresses.npz      for every cell: layer (index into `layers`, -1: not used), copy, weight_row, weight_column,
                            sign
@@ -29,7 +30,7 @@ import numpy.typing as npt
 import safetensors
 import safetensors.numpy
 
-from cimc.addresses import take_from_arrays
+from cimc.addresses import size_of_array, take_from_arrays
 from cimc.chip import Chip, parse_chip
 from cimc.errors import CimcError
 from cimc.fault_map import Die
@@ -131,11 +132,12 @@ def write_package(folder: str | Path, package: Package) -> None:
         program.mkdir()
         np.save(program / "targets.npy", targets)
         for index, held_targets in enumerate(targets):
+            rows, columns = size_of_array(package.mapping, package.chip, index)
             table = array_table(
                 index,
-                held_targets,
+                held_targets[:rows, :columns],
                 mapping=package.mapping,
-                chip=package.chip,
+                chip=package.chip.of_kind(package.mapping.kind_of(index // package.mapping.physical_per_array)),
                 blocks=held[index],
                 decimals=decimals,
                 moved=wiring is not None,

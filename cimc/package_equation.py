@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from cimc.chip import Chip
-from cimc.layer_settings import chip_of_layer, settings_text
+from cimc.layer_settings import KIND, Settings, chip_of_layer, kind_of, settings_text
 from cimc.mapping import MappedLayer, Mapping
 from cimc.planes import planes_of
 from cimc.program import Floats, LayerProgram, Program
@@ -101,9 +101,17 @@ def equations(chip: Chip, mapping: Mapping) -> str:
     own = mapping.by_settings
     parts = [equation(chip)] if any(not layer.settings for layer in mapping.layers) or not own else []
     for settings, names in own.items():
-        others = f"Layers {', '.join(map(text_of, names))} have converters of their own: {settings_text(settings)}."
+        others = f"Layers {', '.join(map(text_of, names))} {_differ(settings)}."
         parts.append(f"{others} {equation(chip_of_layer(chip, settings))}")
     return "\n\n".join(parts)
+
+
+def _differ(settings: Settings) -> str:
+    """What layers with these settings have of their own."""
+    kind, own = kind_of(settings), tuple(one for one in settings if one[:2] != KIND)
+    parts = [f"lie on arrays of kind {kind}"] if kind else []
+    parts += [f"have converters of their own: {settings_text(own)}"] if own else []
+    return " and ".join(parts)
 
 
 def worked_example(mapping: Mapping, one: LayerScale) -> str:
@@ -118,7 +126,7 @@ def _pair_example(chip: Chip, mapping: Mapping, one: LayerScale) -> str:
     row, column = (int(place) for place in np.unravel_index(order[order.size * 3 // 4], plus.shape))
     high, low = float(plus[row, column]), float(minus[row, column])
     address = mapping.address(one.layer.name, row, column)
-    array = address.chip * mapping.arrays_per_chip + address.array
+    array = mapping.block_of(one.layer.name, row, column).array
     channel = row // one.layer.kernel_size
     if one.layer.groups > 1:  # each with its own channels
         channel += column * one.layer.groups // one.layer.columns * (one.layer.rows // one.layer.kernel_size)

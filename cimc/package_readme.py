@@ -7,7 +7,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from cimc.addresses import size_of_array
 from cimc.chip import Chip
+from cimc.chip_kinds import FIRST
 from cimc.fault_map import Die
 from cimc.mapping import Mapping
 from cimc.package_equation import LayerScale, equations, layer_scales, text_of, worked_example
@@ -133,22 +135,51 @@ def _programming(chip: Chip, mapping: Mapping) -> str:
     cell, programming = chip.cell, chip.cell.programming
     tolerance = "not stated" if programming.tolerance_uS is None else f"±{programming.tolerance_uS:g} uS"
     cells = sum(chip.devices_per_weight * layer.rows * layer.columns * layer.copies for layer in mapping.layers)
-    arrays, a_chip = (n * mapping.physical_per_array for n in (mapping.arrays, mapping.arrays_per_chip))
-    whole = arrays * chip.array.rows * chip.array.columns
+    arrays = mapping.arrays * mapping.physical_per_array
+    sizes = [size_of_array(mapping, chip, array) for array in range(arrays)]
+    whole = sum(rows * columns for rows, columns in sizes)
+    steps = dict.fromkeys(chip.of_kind(kind).target_step_uS for kind in mapping.kinds_in_use)
+    grid = " or (by the kind of arrays) ".join(f"{step:.9g}" for step in steps)
     levels = level_text(chip, decimals_for(np.empty(0, np.float32), chip))
     held = "Any target on that grid can be asked for." if levels is None else f"Of these, {levels}."
-    return f"""{arrays} arrays of {chip.array.rows} word lines (rows, inputs) x {chip.array.columns} bit lines \
-(columns, outputs), {a_chip} to a chip, {mapping.chips} chips: array a is array \
-a mod {a_chip} of chip a div {a_chip}. {cells:,} of {whole:,} cells are used.
+    return f"""{_sizes(chip, mapping)} {cells:,} of {whole:,} cells are used.
 
 * Range of a device: G_min = {cell.conductance_min_uS:g} uS to G_max = {cell.conductance_max_uS:g} uS, window \
-W = G_max - G_min = {cell.window_uS:g} uS. Targets lie on a grid of {chip.target_step_uS:.9g} uS, the ends of the \
+W = G_max - G_min = {cell.window_uS:g} uS. Targets lie on a grid of {grid} uS, the ends of the \
 range too. {held}
 * Tolerance: {tolerance}. Most trials a device: {most_trials(chip)}. Verify at {cell.read_voltage_V:g} V.
 * Not used: {UNUSED}.
 * Writing order, {ORDER}.
 * Copies: every copy of a layer holds the same weights. Program all of them; each computes its share of the MVM \
 positions of an image, in any order, and their results are not added."""
+
+
+def _sizes(chip: Chip, mapping: Mapping) -> str:
+    """The arrays in use, their size, and which of the chip each is."""
+    slices, count = mapping.physical_per_array, mapping.arrays * mapping.physical_per_array
+    if not mapping.kinds:
+        a_chip = mapping.arrays_per_chip * slices
+        return (
+            f"{count} arrays of {chip.array.rows} word lines (rows, inputs) x {chip.array.columns} bit lines (columns, "
+            f"outputs), {a_chip} to a chip, {mapping.chips} chips: array a is array a mod {a_chip} of chip a div "
+            f"{a_chip}."
+        )
+    kinds, first = [], 0
+    for kind, per_chip in mapping.all_kinds.items():
+        size, used = chip.sizes[kind], mapping.kind_of_arrays.count(kind) * slices
+        if used:
+            kinds.append(
+                f"{used} of kind {kind or FIRST}, {size.rows} word lines x {size.columns} bit lines, which are arrays "
+                f"{first} to {first + per_chip * slices - 1} of a chip"
+            )
+        first += per_chip * slices
+    return (
+        f"{count} arrays (word lines are rows, inputs; bit lines are columns, outputs), {mapping.chips} chips: "
+        f"{'; '.join(kinds)}. `program/blocks.csv` says which array of which chip each is, and the first lines of its "
+        "file too. In `program/targets.npy` and `program/addresses.npz` all arrays have the largest size; in a smaller "
+        "one the cells from its own rows and columns on are not there. Reads of different kinds may have other "
+        "converters, with other codes and targets."
+    )
 
 
 def _finding(mapping: Mapping, chip: Chip) -> str:

@@ -29,7 +29,8 @@ UNUSED = "an empty cell is not used: bring it to G_min, the lowest state; its to
 
 
 def array_targets(mapping: Mapping, chip: Chip, program: Program, wiring: Wiring | None = None) -> Floats:
-    """Target conductances as the physical arrays hold them: [arrays, rows, columns] in uS; NaN: a cell is not used.
+    """Target conductances as the physical arrays hold them: [arrays, rows, columns] in uS; NaN: a cell is not used, or
+    not there in an array smaller than others (`cimc.addresses`).
 
     A reference column holds its conductance in every word line that the array's weights use.
     """
@@ -37,7 +38,10 @@ def array_targets(mapping: Mapping, chip: Chip, program: Program, wiring: Wiring
     arrays = lay_on_arrays(mapping, targets, chip=chip, fill=np.nan)
     if chip.scheme.reference is not None:
         used = np.isfinite(arrays).any(axis=2)
-        arrays[:, :, reference_column(chip)] = np.where(used, reference_target(chip), np.float32(np.nan))
+        chips = [chip.of_kind(kind) for kind in mapping.kind_of_arrays for _ in range(mapping.physical_per_array)]
+        held = np.array([reference_target(of_array) for of_array in chips], np.float32)[:, None]
+        columns = [reference_column(of_array) for of_array in chips]
+        arrays[np.arange(len(arrays)), :, columns] = np.where(used, held, np.float32(np.nan))
     return arrays if wiring is None else wiring.to_die(arrays, fill=np.nan)
 
 
@@ -143,9 +147,9 @@ def array_table(
 
     Args:
         index: of the array.
-        array: targets [rows, columns] in uS; NaN: not used, left empty.
+        array: targets [rows, columns] in uS of its own size; NaN: not used, left empty.
         mapping: of the whole network.
-        chip: the chip.
+        chip: as its kind of arrays has it.
         blocks: what the array holds.
         decimals: of every number.
         moved: whether its lines are not where the mapping has them (`cimc.wiring`).

@@ -69,6 +69,8 @@ def sections(schema: Mapping[str, Any], section: Mapping[str, Any], path: str = 
         inner_path = f"{path}.{key}" if path else key
         if (inner := section_of(schema, entry)) is not None:
             yield from sections(schema, inner, inner_path)
+        elif (named := named_section_of(schema, entry)) is not None:
+            yield from sections(schema, named, f"{inner_path}.NAME")
         elif laws := laws_of(schema, entry):
             common = {name: one for name, one in laws[0]["properties"].items() if all_have(laws, name)}
             yield f"`[{inner_path}]`, keys of every law", {"properties": common, "required": laws[0]["required"]}
@@ -95,6 +97,12 @@ def section_of(schema: Mapping[str, Any], entry: Mapping[str, Any]) -> Any:
     return definition if "properties" in definition else None
 
 
+def named_section_of(schema: Mapping[str, Any], entry: Mapping[str, Any]) -> Any:
+    """The schema of the sections of which a key holds any number by name; None: it holds something else."""
+    named = entry.get("additionalProperties")
+    return section_of(schema, named) if isinstance(named, dict) else None
+
+
 def definition_of(schema: Mapping[str, Any], entry: Mapping[str, Any]) -> Mapping[str, Any]:
     """What a key's entry refers to: a section or a choice; else the entry itself."""
     references = [one["$ref"] for one in (entry, *entry.get("anyOf", ())) if "$ref" in one]
@@ -107,7 +115,8 @@ def key_table(schema: Mapping[str, Any], section: Mapping[str, Any]) -> str:
     needed = section.get("required", ())
     rows = []
     for key, entry in section["properties"].items():
-        if section_of(schema, entry) is None and not laws_of(schema, entry):
+        inner = section_of(schema, entry) or named_section_of(schema, entry)
+        if inner is None and not laws_of(schema, entry):
             default = "*needed*" if key in needed else default_text(entry.get("default"))
             rows.append(
                 [

@@ -19,6 +19,7 @@ from cimc.chip import Adc, Chip, Input
 from cimc.errors import CimcError
 from cimc.layer_settings import chip_of_layer
 from cimc.mapping import Mapping as ChipMapping
+from cimc.mapping_file import require_fitting
 from cimc.program import Floats, LayerProgram, Program
 from cimc.units import device_targets, weight_of
 from passes.chip_network import chip_network
@@ -69,9 +70,10 @@ def verify_mapping(
     Inputs are two images, or one where the values of two would take much memory.
 
     Raises:
-        CimcError: the network itself computes no numbers; or the lowered network, or the mapped one with ideal
-            converters, differs by more than rounding.
+        CimcError: a block reaches beyond its array; the network itself computes no numbers; or the lowered network, or
+            the mapped one with ideal converters, differs by more than rounding.
     """
+    require_fitting(mapping, chip, "the mapping")
     batch = 2 if _held_bytes(lowered, mapping, chip, 2) <= LARGEST_BYTES / 4 else 1
     feeds = random_inputs(reference, batch, seed, mapping.input_range)
     expected = run(reference, feeds)
@@ -115,11 +117,11 @@ def _ideal(chip: Chip) -> Chip:
 
 
 def _without_settings(mapping: ChipMapping) -> ChipMapping:
-    """The mapping with all layers read by the converters of the chip."""
+    """The mapping with all layers read by the converters of the chip, their rows cut as they are."""
     if not any(layer.settings for layer in mapping.layers):
         return mapping
     return mapping.model_copy(
-        update={"layers": tuple(layer.model_copy(update={"settings": ()}) for layer in mapping.layers)}
+        update={"layers": tuple(layer.model_copy(update={"settings": ()}) for layer in mapping.layers), "kinds": ()}
     )
 
 

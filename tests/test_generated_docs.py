@@ -3,7 +3,7 @@
 import re
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any, get_args, get_origin
 
 import pytest
 from pydantic import BaseModel
@@ -36,8 +36,9 @@ def keys(model: type[BaseModel], path: str = "") -> Iterator[tuple[str, str, str
     """(section, key, description) of every value of a chip file."""
     for key, field in model.model_fields.items():
         inner = models(field.annotation)
+        named = ".NAME" if get_origin(field.annotation) is dict else ""  # any number of sections by name
         for section in inner:
-            yield from keys(section, f"{path}.{key}".removeprefix("."))
+            yield from keys(section, f"{path}.{key}{named}".removeprefix("."))
         yield path, "" if inner else key, field.description or ""
 
 

@@ -22,7 +22,8 @@ LOOPS = 100_000  # simulated devices a state, where writes are a loop of pulses 
 
 
 def explain(chip: str | Path | Chip) -> dict[str, Any]:
-    """The figures of `cimc chips NAME --explain`, JSON values; units in the keys, shares as fractions.
+    """The figures of `cimc chips NAME --explain`, JSON values; units in the keys, shares as fractions. `kinds`: of each
+    further kind of arrays, of a chip that has some.
 
     Args:
         chip: name, path, or a chip in memory.
@@ -39,7 +40,12 @@ def explain(chip: str | Path | Chip) -> dict[str, Any]:
         "updates": _updates(chip),
         "converters": _converters(chip),
         "mvm": _mvm(chip),
-    }
+    } | ({"kinds": {kind: _of_kind(chip.of_kind(kind)) for kind in chip.kinds}} if chip.kinds else {})
+
+
+def _of_kind(chip: Chip) -> dict[str, Any]:
+    """What differs of a further kind of arrays."""
+    return {"rows": chip.array.rows, "columns": chip.array.columns, "converters": _converters(chip), "mvm": _mvm(chip)}
 
 
 def _programming(chip: Chip) -> dict[str, Any]:

@@ -11,7 +11,7 @@ import onnx_ir as ir
 from cimc.artifact import Artifact
 from cimc.by_layer import ALL, NOTHING
 from cimc.chip import Chip
-from cimc.layer_settings import Settings
+from cimc.layer_settings import KIND, Settings
 from cimc.mapping import Mapping
 from passes.crossbar_functions import crossbar_layers
 from passes.mapper.map_network import map_network
@@ -47,7 +47,10 @@ def remap(
         return own
     layers = crossbar_layers(network)
     same = chip is None or chip.name == own.chip
-    kept = {layer.name: layer.settings for layer in own.layers if layer.settings and layer.name in layers}
+    # Of several kinds of arrays, a layer stays on that of the file, the first one too.
+    several = bool((artifact.chip if chip is None else chip).kinds)
+    stays = [layer for layer in own.layers if (layer.settings or several) and layer.name in layers]
+    kept = {layer.name: layer.settings for layer in stays}
     options = MappingOptions(
         input_range=own.input_range,
         rows_per_read=_joined(own, layers, "rows_per_read", rows_per_read),
@@ -59,15 +62,16 @@ def remap(
     options = replace(options, row_split=own.row_split)
     if own.result is not None:
         result = own.result
-        options = replace(options, objective=result.objective, arrays=result.budget, seed=result.seed)
+        arrays = None if own.kinds else result.budget
+        options = replace(options, objective=result.objective, arrays=arrays, seed=result.seed)
     return map_network(network, artifact.chip, options=options)
 
 
 def dropped_settings(before: Mapping, after: Mapping) -> str | None:
     """A line for the layers whose settings another chip does not have; None: there are none."""
-    if before.chip == after.chip or not any(layer.settings for layer in before.layers):
+    names = [layer.name for layer in before.layers if any(one[:2] != KIND for one in layer.settings)]
+    if before.chip == after.chip or not names:
         return None
-    names = [layer.name for layer in before.layers if layer.settings]
     shown = ", ".join(names[:NAMES_SHOWN]) + (", ..." if len(names) > NAMES_SHOWN else "")
     return (
         f"converters of their own, which {shown} had on {before.chip}, are not taken over to {after.chip}; "

@@ -98,7 +98,8 @@ def show(described: Mapping[str, "Chip"]) -> None:
         adc, dac = ("ideal" if bits is None else str(bits) for bits in (chip.adc.bits, chip.input.bits))
         programmable = chip.cell.programmable_uS
         levels = "any" if programmable is None else str(len(programmable))
-        array = f"{chip.array.rows} x {chip.array.columns}"
-        rows.append([name, chip.description, array, str(chip.array.per_chip), levels, f"{dac} / {adc}"])
+        arrays = " + ".join(str(array.per_chip) for array in chip.sizes.values())
+        size = " + ".join(f"{array.rows} x {array.columns}" for array in chip.sizes.values())
+        rows.append([name, chip.description, size, arrays, levels, f"{dac} / {adc}"])
     head = ["name", "description", "array", "arrays", "levels", "bits, DAC / ADC"]
     print_table("chips", head, rows, texts=("description",))

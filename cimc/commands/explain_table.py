@@ -18,6 +18,10 @@ def show_explanations(explained: Mapping[str, dict[str, Any]]) -> None:
         _show_updates(figures["updates"])
         _show_converters(figures["converters"])
         _show_mvm(figures["mvm"])
+        for kind, of_kind in figures.get("kinds", {}).items():
+            arrays = f", arrays {kind} ({of_kind['rows']} x {of_kind['columns']})"
+            _show_converters(of_kind["converters"], arrays)
+            _show_mvm(of_kind["mvm"], arrays)
 
 
 def _show_programming(chip: str, figures: dict[str, Any], note: str | None) -> None:
@@ -92,13 +96,13 @@ def _show_updates(figures: dict[str, Any]) -> None:
     )
 
 
-def _show_converters(figures: dict[str, Any]) -> None:
+def _show_converters(figures: dict[str, Any], arrays: str = "") -> None:
     step, lsb = figures["dac_step_of_input_range"], figures["adc_lsb_uA"]
     on, idle, clipped = (
         figures[key] for key in ("fully_on_cells_in_adc_range", "idle_column_of_adc_range", "clipped_conversions")
     )
     print_figures(
-        "converters",
+        f"converters{arrays}",
         {
             "DAC step": "ideal" if step is None else f"1/{1 / step:.0f} of the input range",
             "ADC LSB": "-" if lsb is None else f"{lsb:.4g} uA, {figures['adc_lsb_uS']:.4g} uS at the read voltage",
@@ -110,13 +114,13 @@ def _show_converters(figures: dict[str, Any]) -> None:
     )
 
 
-def _show_mvm(figures: dict[str, Any]) -> None:
+def _show_mvm(figures: dict[str, Any], of_kind: str = "") -> None:
     parts = {"ADC": "adc_nj", "shift-add": "shift_add_nj", "DAC": "dac_nj", "array": "array_nj"}
     lines = {f"energy, {name}": figures[key] for name, key in parts.items()}
     stated = any(value is not None for value in lines.values())
     arrays, phases = figures["physical_arrays"], figures["phases_of_signed_inputs"]
     print_figures(
-        "one MVM of one full physical array",
+        f"one MVM of one full physical array{of_kind}",
         {
             "time": f"{figures['time_us']:.4g} us",
             "energy": f"{figures['energy_nj']:.4g} nJ" + ("" if stated else " (not stated by part)"),

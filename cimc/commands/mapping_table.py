@@ -109,7 +109,7 @@ def show_layers(artifact: Artifact) -> None:
             del row[place]
     splits = " and ".join(sorted({layer.row_split for layer in mapping.layers}))
     print_table(
-        f"{artifact.model} on {chip.name} ({chip.array.rows} x {chip.array.columns} arrays)",
+        f"{artifact.model} on {chip.name} ({chip.sizes_text(mapping.kinds_in_use)} arrays)",
         [*columns, "time", "mJ", "energy"],
         rows,
         "one input, arrays with their converters; digital operators and data movement are not counted here; ms: of all "

@@ -128,7 +128,7 @@ Options = Annotated[
         metavar="FILE",
         rich_help_panel=MAPPING,
         help="Options of single layers, a TOML file with tables \\[layer.NAME]: converters (input.bits, adc.bits, "
-        "adc.range_uA, ...), digital, rows_per_read.",
+        "adc.range_uA, ...), array (of a chip with several kinds), digital, rows_per_read.",
         autocompletion=complete_files(".toml"),
     ),
 ]

@@ -51,12 +51,13 @@ def _show_size(artifact: Artifact) -> None:
     mapping, chip, cost = artifact.mapping, artifact.chip, artifact.mapping.cost
     where = f"{len(mapping.segments)} segments on one chip" if mapping.segments else counted(mapping.chips, "chip")
     area = figures(mapping)["area_mm2"]
+    per_chip = " + ".join(str(chip.sizes[kind].per_chip) for kind in mapping.all_kinds)
     say(
-        f"{counted(cost.crossbars, 'array')} on {where} of {chip.array.per_chip}, {cost.devices} devices, "
+        f"{counted(cost.crossbars, 'array')} on {where} of {per_chip}, {cost.devices} devices, "
         f"{cost.utilization:.0%} of their places used; area {'not stated' if area is None else f'{area:.4g} mm2'}"
     )
     if mapping.chips > 1 and not mapping.segments:
-        say(f"note: one {chip.name} has {chip.array.per_chip} arrays, the network is spread over {mapping.chips} chips")
+        say(f"note: one {chip.name} has {per_chip} arrays, the network is spread over {mapping.chips} chips")
 
 
 def _show_time(mapping: Mapping) -> None:

@@ -7,6 +7,7 @@ import zlib
 import numpy as np
 import numpy.typing as npt
 
+from cimc.addresses import size_of_array
 from cimc.chip import Chip
 from cimc.fault_map import Die
 from cimc.package import Package
@@ -87,17 +88,20 @@ def die_map(package: Package) -> Figure:
     title = "stuck cells by array"
     if len(drawn) == MOST_MAPS:
         title += f", the {MOST_MAPS} arrays with most"
+    sizes = [size_of_array(package.mapping, chip, array) for array in range(len(placed))]
     stages = [mapped, placed] if package.wiring is not None else [placed]
     head = [
         "array",
         *(f"stuck {kind} in use, {when}" for when in ("as mapped", "as placed") for kind in ("low", "high")),
     ]
-    return Figure(title, _draw(drawn, stages, chip, title), head, rows)
+    return Figure(title, _draw(drawn, stages, sizes, title), head, rows)
 
 
-def _draw(drawn: list[int], stages: list[Kinds], chip: Chip, title: str) -> str:
-    scale = SIDE / max(chip.array.rows, chip.array.columns)
-    width, height = chip.array.columns * scale, chip.array.rows * scale
+def _draw(drawn: list[int], stages: list[Kinds], sizes: list[tuple[int, int]], title: str) -> str:
+    """The arrays, each of its own size [rows, columns]."""
+    largest = stages[0].shape[1:]
+    scale = SIDE / max(largest)
+    height, width = (lines * scale for lines in largest)
     panel = max(64.0, len(stages) * (width + 4) + GAP)
     in_row = max(1, int(PAGE // panel))
     parts = []
@@ -107,14 +111,16 @@ def _draw(drawn: list[int], stages: list[Kinds], chip: Chip, title: str) -> str:
         parts.append(text(x, y + 11, f"{array}: {' → '.join(map(str, counts))}", 10, "start", MUTED))
         for number, stage in enumerate(stages):
             left = x + number * (width + 4)
+            rows, columns = sizes[array]
+            wide, tall = columns * scale, rows * scale
             note = (
                 f"array {array}, {('as mapped', 'as placed')[number - len(stages)]}: {counts[number]} in use are stuck"
             )
             parts.append(
-                f'<image x="{left:.1f}" y="{y + LABEL}" width="{width:.1f}" height="{height:.1f}" '
-                f'preserveAspectRatio="none" href="data:image/png;base64,{_png(stage[array])}"/>'
+                f'<image x="{left:.1f}" y="{y + LABEL}" width="{wide:.1f}" height="{tall:.1f}" '
+                f'preserveAspectRatio="none" href="data:image/png;base64,{_png(stage[array, :rows, :columns])}"/>'
             )
-            parts.append(rectangle(left, y + LABEL, width, height, "none", GREY, note))
+            parts.append(rectangle(left, y + LABEL, wide, tall, "none", GREY, note))
     lines = -(-len(drawn) // in_row)
     return drawing(min(len(drawn), in_row) * panel, max(1, lines) * (height + LABEL + GAP), parts, title)
 

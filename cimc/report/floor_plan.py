@@ -5,7 +5,8 @@ from collections import defaultdict
 from collections.abc import Mapping as Dictionary
 from collections.abc import Sequence
 
-from cimc.chip import Chip
+from cimc.addresses import largest_array
+from cimc.chip import Array, Chip
 from cimc.mapping import Block, Mapping
 from cimc.report.figure import Cell, Figure
 from cimc.report.svg import GREY, INK, LINE, MUTED, ON_COLOUR, PAPER, UNUSED, drawing, layer_colour, rectangle, text
@@ -42,16 +43,16 @@ def _rows(array: int, core: int, blocks: Sequence[tuple[int, Block]], mapping: M
     return [(array, core, name, rows.start, columns.start, len(rows), len(columns)) for name, rows, columns in lines]
 
 
-def _array_size(arrays: int, chip: Chip) -> tuple[float, float]:
+def _array_size(arrays: int, rows: int, columns: int) -> tuple[float, float]:
     side = next(
         side for most, side in ((8, 130), (32, 84), (128, 50), (512, 30), (2048, 20), (10**9, 11)) if arrays <= most
     )
-    aspect = math.sqrt(min(2.5, max(0.4, chip.array.columns / chip.array.rows)))
+    aspect = math.sqrt(min(2.5, max(0.4, columns / rows)))
     return side * aspect, side / aspect
 
 
 def _plan_of_arrays(mapping: Mapping, chip: Chip, held: Dictionary[int, list[tuple[int, Block]]], exact: bool) -> str:
-    width, height = _array_size(mapping.arrays, chip)
+    width, height = _array_size(mapping.arrays, *largest_array(mapping, chip))
     gap = 3 if width < 40 else 10
     label = 12 if width >= 40 else 0
     in_row = max(1, int((PAGE + gap) // (width + gap)))
@@ -78,10 +79,11 @@ def _plan_of_cores(
     shown = range(max(cores) + 1) if max(cores) < 4 * len(cores) + 16 else sorted(cores)
     in_row = wide if 2 <= wide <= 16 else min(16, len(shown))
     most = max(len(arrays) for arrays in cores.values())
-    across = math.ceil(math.sqrt(most * chip.array.rows / chip.array.columns)) if most > 1 else 1
+    array_rows, array_columns = largest_array(mapping, chip)
+    across = math.ceil(math.sqrt(most * array_rows / array_columns)) if most > 1 else 1
     panel = PAGE / in_row
     width = (panel - 10) / across
-    height = width * min(2.5, max(0.4, chip.array.rows / chip.array.columns))
+    height = width * min(2.5, max(0.4, array_rows / array_columns))
     tall = -(-most // across) * height + 22
     parts = []
     for place, core in enumerate(shown):
@@ -108,8 +110,13 @@ def _array(
     chip: Chip,
     exact: bool,
 ) -> list[str]:
-    """One array: its blocks coloured by layer, the rest pale; the layer's number in it where there is room."""
-    cells = chip.array.rows * chip.array.columns
+    """One array: its blocks coloured by layer, the rest pale; the layer's number in it where there is room.
+
+    width, height: of the frame of an array of the largest size; others have their part of it.
+    """
+    own, (largest_rows, largest_columns) = chip.sizes[mapping.kind_of(array)], largest_array(mapping, chip)
+    width, height = width * own.columns / largest_columns, height * own.rows / largest_rows
+    cells = own.rows * own.columns
     taken: defaultdict[int, int] = defaultdict(int)
     for index, b in blocks:
         rows, columns = mapping.lines_of(b)
@@ -123,8 +130,8 @@ def _array(
     if exact:
         for index, b in blocks:
             rows, columns = mapping.lines_of(b)
-            left, top = columns.start / chip.array.columns, rows.start / chip.array.rows
-            wide, tall = len(columns) / chip.array.columns, len(rows) / chip.array.rows
+            left, top = columns.start / own.columns, rows.start / own.rows
+            wide, tall = len(columns) / own.columns, len(rows) / own.rows
             colour = layer_colour(index)
             parts.append(_inside(x + left * width, y + top * height, wide * width, tall * height, colour))
     else:
@@ -135,14 +142,14 @@ def _array(
     if len(taken) == 1 and min(width, height) >= 10:
         number = str(next(iter(taken)) + 1)
         size = min(12.0, 0.9 * width / max(2, len(number)) * 1.3, height * 0.7)
-        colour = ON_COLOUR if _covers_middle(blocks, mapping, chip) else INK
+        colour = ON_COLOUR if _covers_middle(blocks, mapping, own) else INK
         parts.append(text(x + width / 2, y + height / 2 + size * 0.35, number, round(size, 1), "middle", colour))
     return parts
 
 
-def _covers_middle(blocks: Sequence[tuple[int, Block]], mapping: Mapping, chip: Chip) -> bool:
+def _covers_middle(blocks: Sequence[tuple[int, Block]], mapping: Mapping, array: Array) -> bool:
     lines = (mapping.lines_of(b) for _, b in blocks)
-    return any(chip.array.rows // 2 in rows and chip.array.columns // 2 in columns for rows, columns in lines)
+    return any(array.rows // 2 in rows and array.columns // 2 in columns for rows, columns in lines)
 
 
 def _inside(x: float, y: float, width: float, height: float, colour: str) -> str:

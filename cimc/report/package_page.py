@@ -39,7 +39,7 @@ def package_report(package: Package, deployments: Mapping[str, Deployed] = Mappi
 def _summary(package: Package, deployments: Mapping[str, Deployed]) -> str:
     cost, mapping = package.mapping.cost, package.mapping
     shown = [
-        (f"{cost.crossbars:,}", f"arrays of {package.chip.array.rows} x {package.chip.array.columns}"),
+        (f"{cost.crossbars:,}", f"arrays of {package.chip.sizes_text(mapping.kinds_in_use)}"),
         (f"{cost.weights:,}", "weights"),
         (f"{cost.devices:,}", "devices to program"),
         (duration(mapping.latency_ms * 1e6), "latency of one input"),

@@ -62,7 +62,7 @@ def _summary(artifact: Artifact) -> str:
     schedule = mapping.schedule
     area = sum(component.area_mm2 or 0.0 for component in cost.components)
     shown = [
-        (f"{cost.crossbars:,}", f"arrays of {chip.array.rows} x {chip.array.columns}"),
+        (f"{cost.crossbars:,}", f"arrays of {chip.sizes_text(mapping.kinds_in_use)}"),
         (f"{mapping.chips}", "chips" if mapping.chips > 1 else "chip"),
         (f"{cost.utilization:.0%}", "of their devices in use"),
         (f"{cost.weights:,}", "weights"),
@@ -98,10 +98,13 @@ def _arrays_note(mapping: Mapping, chip: Chip) -> str:
     of = "1 core" if chip.cores.count == 1 else f"{used} of {chip.cores.count} cores"
     cores = f" on {of}" if used else ""
     turns = f" in {len(mapping.segments)} segments, one after the other on the chip" if mapping.segments else ""
+    sizes = " or ".join(
+        f"{array.rows} rows down and {array.columns} columns across"
+        for array in (chip.sizes[kind] for kind in mapping.kinds_in_use)
+    )
     return (
-        f"{_arrays(mapping.arrays)}{physical}{cores}{turns}; a frame is one array, {chip.array.rows} rows down and "
-        f"{chip.array.columns} columns across. Colour and number tell the layer; what is pale or white is not used. "
-        "Point at an array for its share."
+        f"{_arrays(mapping.arrays)}{physical}{cores}{turns}; a frame is one array, {sizes}. "
+        "Colour and number tell the layer; what is pale or white is not used. Point at an array for its share."
     )
 
 

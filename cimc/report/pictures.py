@@ -6,6 +6,7 @@ from pathlib import Path
 import matplotlib as mpl
 import numpy as np
 
+from cimc.addresses import size_of_array
 from cimc.files import replacing
 from cimc.package import Package
 from cimc.program_files import array_targets
@@ -59,22 +60,24 @@ def arrays_picture(path: Path, package: Package, most: int = 8) -> None:
     columns = min(len(shown), 4)
     rows = -(-len(shown) // columns)
     cell = package.chip.cell
-    height = 2.6 * rows * max(0.6, min(1.6, package.chip.array.rows / package.chip.array.columns))
+    largest_rows, largest_columns = targets.shape[1:]
+    height = 2.6 * rows * max(0.6, min(1.6, largest_rows / largest_columns))
     figure, axes = plt.subplots(rows, columns, figsize=(2.4 * columns + 1, height), layout="constrained", squeeze=False)
     image = None
     for index, axis in enumerate(axes.flat):
         if index >= len(shown):
             axis.axis("off")
             continue
+        own_rows, own_columns = size_of_array(package.mapping, package.chip, index)
         image = axis.imshow(
-            shown[index],
+            shown[index, :own_rows, :own_columns],
             cmap="viridis",
             vmin=cell.conductance_min_uS,
             vmax=cell.conductance_max_uS,
             interpolation="nearest",
             aspect="auto",
         )
-        used = np.isfinite(shown[index]).mean()
+        used = np.isfinite(shown[index, :own_rows, :own_columns]).mean()
         axis.set_title(f"array {index}: {owner.get(index, '')}, {used:.0%} used", fontsize=8)
         axis.tick_params(labelsize=6)
     if image is not None:

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from scipy.optimize import linear_sum_assignment
 
-from cimc.addresses import lay_on_arrays
+from cimc.addresses import lay_on_arrays, size_of_array
 from cimc.chip import Chip
 from cimc.errors import CimcError
 from cimc.fault_map import Die
@@ -154,19 +154,22 @@ def _wire(
     }
     costs = {name: np.broadcast_to(importance[name], sums[name].shape) for name in sums}
     laid = (_by_slices(lay_on_arrays(mapping, of, chip=chip, fill=0), mapping) for of in (sums, costs))
-    wanted = [Wanted(*(_in_units(part, mapping, chip)[0, 0, 0] for part in parts)) for parts in zip(*laid, strict=True)]
+    wanted = [
+        Wanted(*(_in_units(part, number, mapping, chip)[0, 0, 0] for part in parts))
+        for number, parts in enumerate(zip(*laid, strict=True))
+    ]
     stuck = _by_slices(die.stuck, mapping)
     if np.isnan(stuck[: len(wanted)]).all():
         return None, 0.0
 
     def array_of_die(number: int) -> Found:
-        return found_of(_in_units(stuck[number], mapping, chip), counts, cell)
+        return found_of(_in_units(stuck[number], number, mapping, chip), counts, cell)
 
     array = _choose_arrays(wanted, len(stuck), array_of_die, mapping)
     lines, least = [], 0.0
     for one, place in zip(wanted, array.tolist(), strict=True):
         found = array_of_die(place)
-        lines.append(_lines(best_order(one, found), mapping, chip))
+        lines.append(_lines(best_order(one, found), mapping, stuck.shape[2:]))
         least += bound(one, found)
     # Bit slices in arrays of their own move together, and their lines lie alike.
     slices = mapping.physical_per_array
@@ -185,39 +188,39 @@ def _by_slices(arrays: Floats, mapping: Mapping) -> Any:
 
 
 def _choose_arrays(wanted: list[Wanted], arrays: int, array_of_die: Callable[[int], Found], mapping: Mapping) -> Any:
-    """The array of the die for each array of the mapping, of the same chip, by the error with its lines as mapped."""
+    """The array of the die for each array of the mapping, of the same chip and kind, by the error with its lines as
+    mapped.
+    """
     costs = np.full((len(wanted), arrays), np.inf)
     chips = [mapping.place_of(number)[0] for number in range(len(wanted))]
-    straight = as_mapped(*wanted[0].weight.shape)
+    kinds = [mapping.kind_of(place) for place in range(arrays)]
+    straight = [as_mapped(*one.weight.shape) for one in wanted]
     for place in range(arrays):
         found = array_of_die(place)
+        of_chip = mapping.places[place][0] if mapping.kinds else place // mapping.arrays_per_chip
         for number, one in enumerate(wanted):
-            if place // mapping.arrays_per_chip == chips[number]:
-                costs[number, place] = error(one, found, straight)
+            if of_chip == chips[number] and kinds[place] == kinds[number]:
+                costs[number, place] = error(one, found, straight[number])
     costs += MOVED * (float(costs[np.isfinite(costs)].max()) or 1.0) * (1 - np.eye(*costs.shape))
     return linear_sum_assignment(costs)[1]
 
 
-def _in_units(array: Floats, mapping: Mapping, chip: Chip) -> Any:
-    """An array [slices, rows, columns] as [slices, rows of a unit, columns of a unit, rows, columns]; what is over is
-    left out.
+def _in_units(array: Floats, number: int, mapping: Mapping, chip: Chip) -> Any:
+    """An array [slices, rows, columns] as [slices, rows of a unit, columns of a unit, rows, columns], units with spare
+    columns among them; what is over, or beyond the array of that number, is left out.
     """
-    rows, columns = _sizes(mapping, chip)
     high, wide = mapping.rows_per_weight, mapping.columns_per_weight
+    size = size_of_array(mapping, chip, number * mapping.physical_per_array)
+    rows, columns = size[0] // high, size[1] // wide
     whole = array[:, : rows * high, : columns * wide].reshape(-1, rows, high, columns, wide)
     return whole.transpose(0, 2, 4, 1, 3)
 
 
-def _sizes(mapping: Mapping, chip: Chip) -> tuple[int, int]:
-    """Units of an array, those of spare columns among them."""
-    return chip.array.rows // mapping.rows_per_weight, chip.array.columns // mapping.columns_per_weight
-
-
-def _lines(order: Order, mapping: Mapping, chip: Chip) -> tuple[Any, Any]:
-    """The word line and the bit line of the die's array for each of the mapping's."""
+def _lines(order: Order, mapping: Mapping, largest: tuple[int, int]) -> tuple[Any, Any]:
+    """The word line and the bit line of the die's array for each of the mapping's, of as many as the largest has."""
     sides = (
-        (order.row, order.row_reversed, mapping.rows_per_weight, chip.array.rows),
-        (order.column, order.column_reversed, mapping.columns_per_weight, chip.array.columns),
+        (order.row, order.row_reversed, mapping.rows_per_weight, largest[0]),
+        (order.column, order.column_reversed, mapping.columns_per_weight, largest[1]),
     )
     found = []
     for unit, turned, size, count in sides:

@@ -2,9 +2,10 @@
 
 from collections import Counter
 
+from cimc.chip import Area
 from cimc.layer_settings import chip_of_layer
 from cimc.mapping import Component, Cost
-from passes.mapper.cost import mvm_pj
+from passes.mapper.cost import arrays_of_kinds, mvm_pj
 from passes.mapper.limits import partial_sum_bytes
 from passes.mapper.plan import Plan
 from passes.mapper.traffic import bus_bytes, memory_bytes
@@ -28,16 +29,9 @@ def add_components(cost: Cost, plan: Plan) -> Cost:
 
 def _arrays(cost: Cost, plan: Plan) -> list[Component]:
     chip = plan.chip
-    converters = cost.crossbars * -(-chip.array.columns // chip.array.columns_per_adc)
-    area = chip.area
-    areas = {
-        "ADC": None if area is None else converters * area.adc_mm2,
-        "DAC": None if area is None else cost.crossbars * chip.array.rows * area.dac_mm2,
-        "array": None if area is None else cost.crossbars * area.array_mm2,
-        "shift-add": None if area is None else converters * area.shift_add_mm2,
-    }
+    areas = _areas(cost, plan)
     if not chip.cost.by_component:
-        total = None if area is None else sum(value for value in areas.values() if value is not None)
+        total = None if chip.area is None else sum(value for value in areas.values() if value is not None)
         return [Component("MVM", cost.energy_mj - cost.reprogramming_mj, total)]
     energy: Counter[str] = Counter()
     for layer in plan.layers:
@@ -47,6 +41,23 @@ def _arrays(cost: Cost, plan: Plan) -> list[Component]:
                 for name, pj in mvm_pj(read, read_rows, of_layer).items():
                     energy[name] += pj * read.mvms  # type: ignore[assignment]
     return [Component(name, energy[name] * PJ, areas[name]) for name in areas]
+
+
+def _areas(cost: Cost, plan: Plan) -> dict[str, float | None]:
+    """The area of the physical arrays in use, of every kind, and of their converters; None: not stated."""
+    areas: Counter[str] = Counter()
+    counts = arrays_of_kinds(plan)
+    for kind, count in counts.items():
+        chip = plan.chip.of_kind(kind)
+        # In segments, those of the largest one.
+        crossbars = cost.crossbars if len(counts) == 1 else count * chip.physical_per_array
+        converters = crossbars * -(-chip.array.columns // chip.array.columns_per_adc)
+        area = chip.area or Area()
+        areas["ADC"] += converters * area.adc_mm2  # type: ignore[assignment]
+        areas["DAC"] += crossbars * chip.array.rows * area.dac_mm2  # type: ignore[assignment]
+        areas["array"] += crossbars * area.array_mm2  # type: ignore[assignment]
+        areas["shift-add"] += converters * area.shift_add_mm2  # type: ignore[assignment]
+    return {name: None if plan.chip.area is None else areas[name] for name in ("ADC", "DAC", "array", "shift-add")}
 
 
 def _beside(cost: Cost, plan: Plan) -> list[Component]:

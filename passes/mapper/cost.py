@@ -4,6 +4,8 @@ Arrays with their converters only, the layers one after the other; `passes.mappe
 work, data movement and overlap. `passes.mapper.components` adds digital work and data movement, each apart.
 """
 
+from collections import Counter
+
 from cimc.chip import Chip
 from cimc.layer_settings import chip_of_layer
 from cimc.mapping import Cost, LayerCost, MappedLayer
@@ -48,9 +50,13 @@ def network_cost(plan: Plan) -> Cost:
     copied = sum(layer.rows * layer.columns * layer.copies for layer in layers)
     arrays = len(table.by_array)
     crossbars, devices = arrays * chip.physical_per_array, copied * chip.devices_per_weight
+    kinds, sizes = arrays_of_kinds(plan), chip.sizes
+    cells = sum(
+        count * chip.physical_per_array * sizes[kind].rows * sizes[kind].columns for kind, count in kinds.items()
+    )
     return Cost(
         crossbars=crossbars,
-        chips=-(-arrays // chip.arrays_per_chip),
+        chips=max((-(-count // chip.of_kind(kind).arrays_per_chip) for kind, count in kinds.items()), default=0),
         weights=sum(layer.weights for layer in layers),
         devices=devices,
         flops=sum(2 * layer.weights * layer.positions for layer in layers),
@@ -59,9 +65,14 @@ def network_cost(plan: Plan) -> Cost:
         latency_ms=sum(cost.latency_ms for cost in costs),
         pipelined_latency_ms=max((cost.latency_ms for cost in costs), default=0.0),
         energy_mj=sum(cost.energy_mj for cost in costs),
-        utilization=devices / (crossbars * chip.array.rows * chip.array.columns) if crossbars else 0.0,
+        utilization=devices / cells if cells else 0.0,
         layers=costs,
     )
+
+
+def arrays_of_kinds(plan: Plan) -> Counter[str]:
+    """Arrays of the mapping in use, by their kind."""
+    return Counter(reads[0].kind for reads in plan.table.by_array.values())
 
 
 def mvm_pj(read: Read, read_rows: int, chip: Chip) -> dict[str, float]:

@@ -2,6 +2,7 @@
 
 import math
 import time
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import Any
@@ -9,11 +10,13 @@ from typing import Any
 import onnx_ir as ir
 
 from cimc.chip import Chip
+from cimc.chip_kinds import FIRST
 from cimc.errors import CimcError
 from cimc.mapping import MappedLayer, Mapping, Result
 from passes.mapper.components import add_components
 from passes.mapper.copies import arrays_of, one_each
 from passes.mapper.cost import network_cost
+from passes.mapper.kinds import choose_kinds
 from passes.mapper.lay_out import lay_out_packed, lay_out_partly_packed, lay_out_plain
 from passes.mapper.layers import layers_of
 from passes.mapper.objective import Objective, find_objective
@@ -45,9 +48,8 @@ def map_network(model: ir.Model, chip: Chip, *, options: MappingOptions = DEFAUL
     """
     if options.row_split is not None:
         chip = chip.model_copy(update={"row_split": str(options.row_split)})
-    layers = layers_of(
-        model, chip, options.input_range, options.rows_per_read, options.groups_per_read, options.settings
-    )
+    settings = choose_kinds(model, chip, options)
+    layers = layers_of(model, chip, options.input_range, options.rows_per_read, options.groups_per_read, settings)
     if not layers:
         raise CimcError("the network has no Conv, Gemm or MatMul with constant weights; there is nothing to map")
     deadline = math.inf if options.seconds is None else time.monotonic() + options.seconds
@@ -55,6 +57,8 @@ def map_network(model: ir.Model, chip: Chip, *, options: MappingOptions = DEFAUL
     if options.objective is None:
         return _map_layers(task, lay_out_plain(layers), options=options)
     objective = find_objective(options.objective)
+    if any(layer.kind for layer in layers):
+        return _map_kinds(task, objective, options=options)
     budget = chip.arrays_per_chip if options.arrays is None else options.arrays
     if options.max_chips is not None:
         budget = min(budget, options.max_chips * chip.arrays_per_chip)
@@ -67,6 +71,28 @@ def map_network(model: ir.Model, chip: Chip, *, options: MappingOptions = DEFAUL
     best, size = min(found, key=lambda way: objective.reached(way[0]))
     result = _result(best, task, budget=size if best.segments else budget, options=options)
     return best.model_copy(update={"result": result})
+
+
+def _map_kinds(task: Task, objective: Objective, *, options: MappingOptions) -> Mapping:
+    """The network packed on one chip, layers of each kind by themselves; what needs one budget for all is refused."""
+    chip = task.chip
+    if not objective.packs or options.arrays is not None:
+        what = f"--objective {options.objective}" if not objective.packs else "--arrays"
+        raise CimcError(
+            f"{what} counts arrays of the first kind, and layers lie on others of {chip.name}; leave it out, or put "
+            f'all on the first by --options with [layer."*"] array = "{FIRST}"'
+        )
+    mapping = _map_layers(
+        task, objective.search(task, sum(_per_chip(chip).values())), options=replace(options, max_chips=1)
+    )
+    return mapping.model_copy(
+        update={"result": _result(mapping, task, budget=sum(_per_chip(chip).values()), options=options)}
+    )
+
+
+def _per_chip(chip: Chip) -> dict[str, int]:
+    """Arrays of the mapping on one chip, by kind."""
+    return {kind: chip.of_kind(kind).arrays_per_chip for kind in chip.sizes}
 
 
 def _ways(task: Task, objective: Objective, *, budget: int, options: MappingOptions) -> Iterator[Mapping]:
@@ -100,13 +126,9 @@ def _arrays(layers: Sequence[MappedLayer]) -> int:
 
 
 def _map_layers(task: Task, layers: Sequence[MappedLayer], *, options: MappingOptions) -> Mapping:
-    chip, arrays, most = task.chip, _arrays(layers), options.max_chips
-    if most is not None and arrays > most * chip.arrays_per_chip:
-        missing = arrays - most * chip.arrays_per_chip
-        raise CimcError(
-            f"the network needs {arrays} arrays but {most} x {chip.name} has {most * chip.arrays_per_chip}: "
-            f"{missing} missing; raise --max-chips to {-(-arrays // chip.arrays_per_chip)} or choose a larger chip"
-        )
+    arrays = _arrays(layers)
+    if options.max_chips is not None:
+        _require_chips(layers, task.chip, options.max_chips)
     plan = plan_layers(task, layers)
     plan = replace(plan, placement=place(plan, seed=options.seed))
     timed, cost = schedule(plan), network_cost(plan)
@@ -120,6 +142,20 @@ def _map_layers(task: Task, layers: Sequence[MappedLayer], *, options: MappingOp
     )
 
 
+def _require_chips(layers: Sequence[MappedLayer], chip: Chip, most: int) -> None:
+    """Raises CimcError where so many chips have too few arrays, of any kind."""
+    kinds = {block.array: layer.kind for layer in layers for block in layer.blocks}
+    for kind, arrays in Counter(kinds.values()).items():
+        per_chip = chip.of_kind(kind).arrays_per_chip
+        if arrays > most * per_chip:
+            of_kind = f" {kind or FIRST}" if chip.kinds else ""
+            raise CimcError(
+                f"the network needs {arrays} arrays{of_kind} but {most} x {chip.name} has {most * per_chip}: "
+                f"{arrays - most * per_chip} missing; raise --max-chips to {-(-arrays // per_chip)} or choose a larger "
+                f"chip"
+            )
+
+
 def _map_segments(task: Task, budget: int, *, options: MappingOptions) -> Mapping:
     plan = plan_layers(task, lay_out_plain(task.layers))
     segments = cut_segments(plan, budget)
@@ -129,9 +165,11 @@ def _map_segments(task: Task, budget: int, *, options: MappingOptions) -> Mappin
 
 def _mapping(plan: Plan, options: MappingOptions, **found: Any) -> Mapping:
     chip = plan.chip
+    further = tuple((kind, count) for kind, count in _per_chip(chip).items() if kind)
     return Mapping(
         chip=chip.name,
         arrays_per_chip=chip.arrays_per_chip,
+        kinds=further if any(layer.kind for layer in plan.layers) else (),
         columns_per_weight=chip.columns_per_weight,
         rows_per_weight=chip.rows_per_weight,
         physical_per_array=chip.physical_per_array,

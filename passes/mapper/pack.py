@@ -18,6 +18,7 @@ import numpy.typing as npt
 
 from cimc.chip import Chip
 from cimc.mapping import Block
+from passes.mapper.kinds import by_kind
 from passes.mapper.layers import Layer
 from passes.mapper.layout import place_piece
 from passes.mapper.partition import Piece, sizes
@@ -52,7 +53,23 @@ class Packing:
 
 
 def pack(layers: Sequence[Layer], chip: Chip) -> Packing:
-    """One copy of every layer in as few arrays as the cutting stock heuristic finds."""
+    """One copy of every layer in as few arrays as the cutting stock heuristic finds; those of each kind by themselves.
+
+    `chip` tells the arrays where all layers lie on its first kind.
+    """
+    if all(not layer.kind for layer in layers):
+        return _pack_one_kind(layers, chip)
+    blocks: dict[str, tuple[Block, ...]] = {}
+    arrays = bound = 0
+    for of_kind in by_kind(layers).values():
+        packed = _pack_one_kind(of_kind, of_kind[0].chip)
+        for layer, own in zip(of_kind, packed.blocks, strict=True):
+            blocks[layer.name] = tuple(block._replace(array=block.array + arrays) for block in own)
+        arrays, bound = arrays + packed.arrays, bound + packed.bound
+    return Packing([blocks[layer.name] for layer in layers], arrays, bound)
+
+
+def _pack_one_kind(layers: Sequence[Layer], chip: Chip) -> Packing:
     strips = [strip for index, layer in enumerate(layers) for strip in _strips(index, layer, chip)]
     heights = sorted({strip.height for strip in strips}, reverse=True)
     demand = np.array([sum(strip.width for strip in strips if strip.height == height) for height in heights])

@@ -21,13 +21,14 @@ SWEEPS = 8  # of the local search; it ends at the first sweep that finds nothing
 
 @dataclass(frozen=True)
 class Unit:
-    """Arrays that should lie in one core, the MVM starts that takes for one image, and the bytes of partial sums that
-    travel if they do not.
+    """Arrays of one kind that should lie in one core, the MVM starts that takes for one image, and the bytes of partial
+    sums that travel if they do not.
     """
 
     arrays: tuple[int, ...]
     starts: int
     partial_bytes: float = 0.0
+    kind: str = ""
 
 
 def units_of(table: ReadTable, chip: Chip) -> list[Unit]:
@@ -41,13 +42,13 @@ def units_of(table: ReadTable, chip: Chip) -> list[Unit]:
     units: list[Unit] = []
     seen: set[int] = set()
     for of_layer in table.by_layer.values():
+        size = chip.of_kind(next(iter(of_layer.values()))[0].kind).arrays_per_core
         if not any(b.row_start for reads in of_layer.values() for read in reads for b in read.blocks):
             # Without partial sums arrays belong together that have the same inputs; there can be thousands.
             same: defaultdict[frozenset[tuple[int, ...]], list[int]] = defaultdict(list)
             for array in sorted(of_layer.keys() - seen):
                 same[of_layer[array][0].inputs].append(array)
             seen |= of_layer.keys()
-            size = chip.arrays_per_core
             cut = (arrays[start : start + size] for arrays in same.values() for start in range(0, len(arrays), size))
             units += (_unit(arrays, table, chip) for arrays in cut)
             continue
@@ -64,11 +65,11 @@ def units_of(table: ReadTable, chip: Chip) -> list[Unit]:
                 (member for member in members if not isinstance(member, tuple)),
                 key=lambda array: (min(of_layer[array][0].inputs), array),
             )
-            if len(arrays) <= chip.arrays_per_core:
+            if len(arrays) <= size:
                 units.append(_unit(arrays, table, chip))
                 continue
             rows = [list(row) for _, row in groupby(arrays, key=lambda array: min(of_layer[array][0].inputs))]
-            units += (_unit(part, table, chip) for part in _parts(rows, chip.arrays_per_core))
+            units += (_unit(part, table, chip) for part in _parts(rows, size))
     return units
 
 
@@ -100,7 +101,8 @@ def _unit(arrays: Sequence[int], table: ReadTable, chip: Chip) -> Unit:
         for block in read.blocks
         if block.row_start
     )
-    return Unit(tuple(arrays), sum(together.values()), partial * chip.cores.activation_bytes)
+    kind = table.by_array[arrays[0]][0].kind
+    return Unit(tuple(arrays), sum(together.values()), partial * chip.cores.activation_bytes, kind)
 
 
 def assign_cores(units: Sequence[Unit], chip: Chip, *, moved: int) -> tuple[dict[int, int], float]:
@@ -112,8 +114,12 @@ def assign_cores(units: Sequence[Unit], chip: Chip, *, moved: int) -> tuple[dict
     order, which keeps neighbours together.
     """
     if chip.cores.mvm_start_ns is None:
-        arrays = (array for unit in units for array in unit.arrays)
-        return {array: index // chip.arrays_per_core for index, array in enumerate(arrays)}, 0.0
+        filled: dict[int, int] = {}
+        for kind in chip.sizes:
+            arrays = (array for unit in units if unit.kind == kind for array in unit.arrays)
+            size = chip.of_kind(kind).arrays_per_core
+            filled |= {array: index // size for index, array in enumerate(arrays)}
+        return filled, 0.0
     large = chip.arrays_per_core // 4
     # What is hard to find room for first, or what is started most: the one or the other is better.
     by_size = sorted(units, key=lambda unit: (-max(len(unit.arrays), large), -unit.starts))
@@ -123,18 +129,20 @@ def assign_cores(units: Sequence[Unit], chip: Chip, *, moved: int) -> tuple[dict
 
 def _even(units: Sequence[Unit], moved: float, chip: Chip) -> tuple[dict[int, int], float]:
     """Each unit in turn to the core with the fewest starts that has room; where none has, its arrays are spread."""
-    room = np.full(chip.cores.count, chip.arrays_per_core)
+    rooms = {kind: np.full(chip.cores.count, chip.of_kind(kind).arrays_per_core) for kind in chip.sizes}
+    left = np.sum(list(rooms.values()), axis=0)
     load = np.zeros(chip.cores.count, np.int64)
     cores: dict[int, int] = {}
     queue = [(0, core) for core in range(chip.cores.count)]
     for unit in units:
-        full = []
+        full, room = [], rooms[unit.kind]
         while queue and room[queue[0][1]] < len(unit.arrays):
             full.append(heapq.heappop(queue))
         if queue:
             core = heapq.heappop(queue)[1]
             cores |= dict.fromkeys(unit.arrays, core)
             room[core] -= len(unit.arrays)
+            left[core] -= len(unit.arrays)
             load[core] += unit.starts
             full.append((int(load[core]), core))
         else:
@@ -143,13 +151,14 @@ def _even(units: Sequence[Unit], moved: float, chip: Chip) -> tuple[dict[int, in
                 core = int(np.argmax(room))
                 cores[array] = core
                 room[core] -= 1
+                left[core] -= 1
                 touched.add(core)
             for core in touched:  # each of them starts its share of the row blocks, at most all
                 load[core] += unit.starts
             moved += unit.partial_bytes
             full = [(int(load[core]), core) for _, core in full]
         for entry in full:
-            if room[entry[1]]:
+            if left[entry[1]]:
                 heapq.heappush(queue, entry)
     starting = int(load.max()) * (chip.cores.mvm_start_ns or 0.0)
     return cores, max(starting, moved / (chip.cores.bus_bytes_per_ns or math.inf))
@@ -164,7 +173,8 @@ def place(plan: Plan, *, seed: int = 0) -> Placement | None:
     """
     table, chip = plan.table, plan.chip
     mesh = (chip.cores.mesh_rows, chip.cores.mesh_columns)
-    if len(table.by_array) > chip.arrays_per_chip:
+    kinds = Counter(reads[0].kind for reads in table.by_array.values())
+    if any(count > chip.of_kind(kind).arrays_per_chip for kind, count in kinds.items()):
         return None
     cores, _ = assign_cores(units_of(table, chip), chip, moved=bus_bytes(plan.stages))
     bus = chip.cores.bus_bytes_per_ns is not None

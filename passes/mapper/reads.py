@@ -18,9 +18,9 @@ from cimc.mapping import Block, MappedLayer
 class Read:
     """Blocks of one layer in one array that are read at once.
 
-    mvms: for one image, all phases. parts: array reads of each, where not all rows are driven at once. each_ns: time of
-    a read. inputs: (copy, group, first row) of all that is driven; arrays of one core with the same inputs are started
-    together.
+    kind: of the array. mvms: for one image, all phases. parts: array reads of each, where not all rows are driven at
+    once. each_ns: time of a read. inputs: (copy, group, first row) of all that is driven; arrays of one core with the
+    same inputs are started together.
     """
 
     layer: str
@@ -29,6 +29,7 @@ class Read:
     parts: int
     each_ns: float
     inputs: frozenset[tuple[int, ...]]
+    kind: str = ""
 
     @property
     def count(self) -> int:
@@ -95,6 +96,7 @@ def _reads_of(layer: MappedLayer, chip: Chip) -> dict[int, list[Read]]:
                 parts=max(parts_of(block, read_rows) for block in group),
                 each_ns=each_ns,
                 inputs=_all_inputs(layer, group),
+                kind=layer.kind,
             )
             for group in _groups(layer, blocks, chip)
         ]

@@ -18,6 +18,7 @@ def cut_segments(plan: Plan, budget: int) -> tuple[Segment, ...]:
         CimcError: the chip file does not say what programming a row takes.
     """
     layers, chip = plan.layers, plan.chip
+    assert not any(layer.kind for layer in layers), "the arrays of a segment are of the first kind"
     arrays = 1 + max(block.array for layer in layers for block in layer.blocks)
     if chip.cost.row_write_us is None:
         raise CimcError(

@@ -35,7 +35,9 @@ def plan_of(model: ir.Model, mapping: Mapping, chip: Chip) -> Plan:
     """The plan of a mapping on one chip (without a placement: on several)."""
     chip = chip.model_copy(update={"row_split": mapping.row_split})
     rows = {layer.name: layer.rows_per_read for layer in mapping.layers if layer.rows_per_read is not None}
-    shapes = tuple(stages_of(model, layers_of(model, chip, mapping.input_range, rows), chip))
+    settings = {layer.name: layer.settings for layer in mapping.layers}
+    layers = layers_of(model, chip, mapping.input_range, rows, settings=settings)
+    shapes = tuple(stages_of(model, layers, chip))
     arrays = {layer.name: arrays_of_layer(layer, mapping.placement, chip) for layer in mapping.layers}
     return Plan(
         chip=chip,

@@ -68,10 +68,13 @@ def ports_of(mapping: Mapping, chip: Chip) -> list[int]:
     cores = mapping.placement.cores if mapping.placement is not None else None
     for array in range(mapping.arrays):
         number, place = mapping.place_of(array)
-        # Without a placement arrays fill one core after the other.
-        core = place // chip.arrays_per_core if cores is None else cores[array]
+        # Without a placement arrays of each kind fill one core after the other.
+        of_kind, in_core = mapping.places[array][1] if mapping.kinds else place, chip.of_kind(mapping.kind_of(array))
+        core = of_kind // in_core.arrays_per_core if cores is None else cores[array]
         owner = (number, core) if chip.write.ports_of == "core" else (number, 0)
-        within = place % chip.arrays_per_core if chip.write.ports_of == "core" and cores is None else place
+        within = place
+        if chip.write.ports_of == "core" and cores is None:
+            within = place - of_kind + of_kind % in_core.arrays_per_core
         ports.append((owner, array if chip.write.ports is None else within % chip.write.ports))
     numbers = {port: index for index, port in enumerate(dict.fromkeys(ports))}
     return [numbers[port] for port in ports]

@@ -2,13 +2,14 @@
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jax import Array
 
+from cimc.addresses import largest_array
 from cimc.chip import Chip
 from cimc.errors import CimcError
 from cimc.mapping import Mapping
@@ -64,7 +65,7 @@ def scheduler_of(rule: UpdateRule, chip: Chip, mapping: Mapping, budget: str | N
     if sync is not None:
         sync = sync_of(Sync(sync), Write.pulse if blind else Write.verify, chip.cell)
         reads = (sync != Sync.target) + (sync == Sync.readback)
-    cost = row_cost(chip, blind=blind, row_reads=reads)
+    cost = _cost_of_rows(chip, mapping, blind=blind, row_reads=reads)
     if (budget is not None or every > 1) and not rule.policy.waits:
         option = "--write-every" if budget is None else "--write-budget"
         raise CimcError(
@@ -86,13 +87,20 @@ def scheduler_of(rule: UpdateRule, chip: Chip, mapping: Mapping, budget: str | N
         pulses = PHASES * most_pulses(chip)
         # Copies stand at several ports: their rows are then counted as if at one.
         per_port = stated.unit == "us" and copies == 1
-        all_pulses = pulses * chip.array.columns
+        all_pulses = pulses * largest_array(mapping, chip)[1]
         most = cost.time_us(1, PHASES, pulses) if stated.unit == "us" else cost.energy_nj(1, PHASES, pulses, all_pulses)
         rows, row = math.floor(stated.amount / most * (1 + 1e-9)) if most else 2**30, f"{most:.4g}{stated.unit}"
     if rows < copies:
         several = f", in each of {copies} copies," if copies > 1 else ""
         raise CimcError(f"--write-budget {budget} is less than a row write{several} can take, {row} each; give more")
     return Scheduler(cost, rows=min(rows, 2**30), per_port=per_port, every=every)
+
+
+def _cost_of_rows(chip: Chip, mapping: Mapping, *, blind: bool, row_reads: int) -> RowCost:
+    """The cost of row writes; of arrays of several kinds a read of a line is taken for that which takes most."""
+    costs = [row_cost(chip.of_kind(kind), blind=blind, row_reads=row_reads) for kind in mapping.all_kinds]
+    read_us, read_nj = max(cost.read_us for cost in costs), max(cost.read_nj for cost in costs)
+    return replace(costs[0], read_us=read_us, read_nj=read_nj)
 
 
 def strip_of(rule: UpdateRule, chip: Chip) -> int:

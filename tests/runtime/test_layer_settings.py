@@ -1,4 +1,4 @@
-"""Layers with converters of their own: the exported network is the runtime itself; training and packages hold them."""
+"""Layers with converters or arrays of their own: the exported network is the runtime; packages hold them."""
 
 from pathlib import Path
 from typing import Any
@@ -105,11 +105,17 @@ def test_training_and_the_package_have_them(tmp_path: Path) -> None:
     random = np.random.default_rng(0)
     split = Samples({"x": random.uniform(0, 1, (32, 4, 5, 5)).astype(np.float32)}, random.integers(0, 7, 32))
     data = Dataset("noise", split, split)
+    small = {"rows": 40, "columns": 10, "per_chip": 6, "adc": {"bits": 9, "range_uA": 90.0}}
+    chip = load_chip("brram-soc", settings={"kinds": {"small": small}})
     tables: dict[str, Any] = {
-        "layer": {"conv": {"adc": {"bits": 11, "range_uA": 120.0}}, "dense": {"input": {"bits": 6}}}
+        "layer": {
+            "conv": {"array": "first", "adc": {"bits": 11, "range_uA": 120.0}},
+            "dense": {"array": "small", "input": {"bits": 6}},
+        }
     }
     proto = ir.to_proto(MODEL)
-    artifact = cimc.compile(proto, "brram-soc", options=tables, verify=True).artifact
+    artifact = cimc.compile(proto, chip, options=tables, verify=True).artifact
+    assert artifact.mapping.kind_of_arrays == ("", "small", "small", "small", "small")
     trained = cimc.train(artifact, data, options=cimc.TrainingOptions(epochs=1, batch_size=16))
     package = cimc.export(trained, output=tmp_path / "package", noise=False)
     assert package.mapping.by_settings == artifact.mapping.by_settings
@@ -118,9 +124,18 @@ def test_training_and_the_package_have_them(tmp_path: Path) -> None:
     assert "Layers conv have converters of their own: adc.bits 11, adc.range_uA 120." in readme
     assert "clip(round(I / LSB), 0, 2047)" in readme
     assert f"{120.0 / 2047:.9g}" in readme
+    assert "Layers dense lie on arrays of kind small and have converters of their own: input.bits 6." in readme
+    assert f"{90.0 / 511:.9g}" in readme
+    # The tester's files have each array's own cells.
+    for array, (rows, columns) in enumerate([(64, 64), *[(40, 10)] * 4]):
+        lines = (tmp_path / "package" / "program" / f"array_{array:04d}.csv").read_text().splitlines()
+        cells = [line.split(",") for line in lines if not line.startswith("#")]
+        assert (len(cells) - 1, len(cells[-1]) - 1) == (rows, columns)
+        assert f"array {array + 3 if array else 0} on that chip" in lines[0]
     again = cimc.read_package(tmp_path / "package")
     system = build_system(load_network(again.network), again.mapping, again.chip)
     assert system.chip_of("conv") == chip_of_layer(load_chip("brram-soc"), artifact.mapping.layer("conv").settings)
+    assert (system.chip_of("dense").array.rows, system.chip_of("dense").adc.bits) == (40, 9)
     x = split.inputs["x"]
     arrays = on_arrays(system, programmed_state(system, again.program), x)
     (exported,) = run(ir.from_proto(onnx.ModelProto.FromString(again.chip_network)), {"x": x})
