@@ -71,6 +71,26 @@ def cell_addresses(mapping: Mapping, layer: str, *, copy: int = 0) -> Cells:
     return Cells(array.reshape(devices), row.reshape(devices), column.reshape(devices))
 
 
+def reference_column(chip: Chip) -> int:
+    """The bit line of the reference column of every array that has one: the first of its last `offset_columns`."""
+    return chip.array.columns - chip.weights.offset_columns
+
+
+def reference_addresses(mapping: Mapping, layer: str, *, chip: Chip, copy: int = 0) -> Cells:
+    """The cells of the reference columns of one copy of a layer, each [rows, reference columns] int32.
+
+    They are in the word lines of the layer's weights, in the array that holds the first column of those they serve
+    (`MappedLayer.reference_starts`); of bit slices in arrays of their own in that of the most significant.
+
+    Raises:
+        KeyError, IndexError: as `cell_addresses`.
+    """
+    starts = mapping.layer(layer).reference_starts
+    cells = cell_addresses(mapping, layer, copy=copy)
+    array, row = (part[0][:, list(starts)] for part in (cells.array, cells.row))
+    return Cells(array, row, np.full(row.shape, reference_column(chip), np.int32))
+
+
 def cell_owners(mapping: Mapping, chip: Chip) -> Owners:
     """The layer, copy, weight and device in every cell of every array: the inverse of `cell_addresses`."""
     owners = Owners(*(np.full(_shape(mapping, chip), -1, np.int32) for _ in Owners._fields))

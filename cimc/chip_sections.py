@@ -78,7 +78,8 @@ class Weights(Section):
         default=0,
         ge=0,
         description='columns of each array set aside for the offset of scheme = "offset"; the first of them is the '
-        "reference, read with the others. 0: the digital side subtracts the offset times the sum of the inputs",
+        "reference, of devices as the others, written and read with them. 0: the digital side subtracts the offset "
+        "times the sum of the inputs",
     )
     depthwise: Literal["crossbar", "digital"] = Field(
         default="crossbar",
