@@ -129,6 +129,16 @@ class Input(Section):
         """Output conversions of one column in one MVM: one for each input cycle where these are converted singly."""
         return -(-self.bits // self.bits_per_cycle) if self.encoding == "bit-serial" and self.bits else 1
 
+    @property
+    def signed_conversions(self) -> int:
+        """Those of one phase of a layer with negative inputs: the sign bit of two's complement has a cycle of its own.
+
+        With one bit a cycle they are as many, with more they may be one more.
+        """
+        if self.encoding != "bit-serial" or not self.bits or self.signed == "two-phase":
+            return self.conversions
+        return -(-(self.bits - 1) // self.bits_per_cycle) + 1
+
 
 class Adc(Section):
     """The output converter."""
