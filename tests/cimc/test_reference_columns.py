@@ -88,7 +88,7 @@ def test_errors_of_the_writes_of_a_reference_column_are_in_every_output(
     own = SD**2 * np.sum(u**2) * np.sum(np.square(signs))
     shared = SD**2 * np.sum(u**2) * times**2
     np.testing.assert_allclose(y.std(axis=0), per_uS * np.sqrt(own + shared), rtol=0.05)
-    correlations = np.corrcoef(y.T)[np.triu_indices(COLUMNS, 1)]
+    correlations = np.asarray(np.corrcoef(y.T))[np.triu_indices(COLUMNS, 1)]
     np.testing.assert_allclose(correlations, shared / (own + shared), atol=0.05)
 
 
