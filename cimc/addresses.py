@@ -20,6 +20,7 @@ import numpy as np
 import numpy.typing as npt
 
 from cimc.chip import Chip
+from cimc.layer_settings import chip_of_layer
 from cimc.mapping import Block, Mapping
 
 Indices = npt.NDArray[np.int32]
@@ -71,6 +72,27 @@ def cell_addresses(mapping: Mapping, layer: str, *, copy: int = 0) -> Cells:
             column[weights] = np.array(bit_lines).reshape(-1, shape[1]).T[:, None, None, :]
     devices = (math.prod(shape[:3]), *shape[3:])
     return Cells(array.reshape(devices), row.reshape(devices), column.reshape(devices))
+
+
+def reference_column(chip: Chip) -> int:
+    """The bit line of the reference column of every array that has one: the first of its last `offset_columns`."""
+    return chip.array.columns - chip.weights.offset_columns
+
+
+def reference_addresses(mapping: Mapping, layer: str, *, chip: Chip, copy: int = 0) -> Cells:
+    """The cells of the reference columns of one copy of a layer, each [rows, reference columns] int32.
+
+    They are in the word lines of the layer's weights, in the array that holds the first column of those they serve
+    (`MappedLayer.reference_starts`); of bit slices in arrays of their own in that of the most significant.
+
+    Raises:
+        KeyError, IndexError: as `cell_addresses`.
+    """
+    mapped = mapping.layer(layer)
+    on = chip_of_layer(chip, mapped.settings)
+    cells = cell_addresses(mapping, layer, copy=copy)
+    array, row = (part[0][:, list(mapped.reference_starts)] for part in (cells.array, cells.row))
+    return Cells(array, row, np.full(row.shape, reference_column(on), np.int32))
 
 
 def cell_owners(mapping: Mapping, chip: Chip) -> Owners:

@@ -78,7 +78,8 @@ class Weights(Section):
         default=0,
         ge=0,
         description='columns of each array set aside for the offset of scheme = "offset"; the first of them is the '
-        "reference, read with the others. 0: the digital side subtracts the offset times the sum of the inputs",
+        "reference, of devices as the others, written and read with them. 0: the digital side subtracts the offset "
+        "times the sum of the inputs",
     )
     depthwise: Literal["crossbar", "digital"] = Field(
         default="crossbar",
@@ -127,6 +128,16 @@ class Input(Section):
     def conversions(self) -> int:
         """Output conversions of one column in one MVM: one for each input cycle where these are converted singly."""
         return -(-self.bits // self.bits_per_cycle) if self.encoding == "bit-serial" and self.bits else 1
+
+    @property
+    def signed_conversions(self) -> int:
+        """Those of one phase of a layer with negative inputs: the sign bit of two's complement has a cycle of its own.
+
+        With one bit a cycle they are as many, with more they may be one more.
+        """
+        if self.encoding != "bit-serial" or not self.bits or self.signed == "two-phase":
+            return self.conversions
+        return -(-(self.bits - 1) // self.bits_per_cycle) + 1
 
 
 class Adc(Section):

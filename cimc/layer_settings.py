@@ -122,6 +122,23 @@ def chip_of_layer(chip: Chip, settings: Settings) -> Chip:
 
 
 @lru_cache(maxsize=256)
+def priced_chip(chip: Chip, settings: Settings, signed: bool) -> Chip:
+    """`chip_of_layer` with what a read of the layer takes; signed: its inputs may be negative.
+
+    `[cost]` counts the cycles of inputs of one sign. Where the sign bit adds a cycle (`Input.signed_conversions`), all
+    of a read goes with the cycles; the energy of conversions too, so that that of `Input.conversions` is that of all.
+    """
+    priced = chip_of_layer(chip, settings)
+    cycles = priced.input.signed_conversions / priced.input.conversions
+    if not signed or cycles == 1:
+        return priced
+    stated = {key: getattr(priced.cost, key) for key in COSTS}
+    # To 12 digits: the mapper looks for a unit of which all times are whole numbers.
+    costs = {key: float(f"{value * cycles:.12g}") for key, value in stated.items() if value is not None}
+    return priced.model_copy(update={"cost": priced.cost.model_copy(update=costs)})
+
+
+@lru_cache(maxsize=256)
 def _changed(chip: Chip, settings: Settings) -> Chip:
     tables: dict[str, dict[str, Any]] = {}
     for section, key, value in settings:

@@ -134,6 +134,19 @@ class MappedLayer(LayerShape):
         return rows if self.groups_per_read is None else f"{self.groups_per_read} x {rows}"
 
     @property
+    def column_block(self) -> int:
+        """Weight columns of a full array, at most those of a group."""
+        start, stop = self.column_bounds[0]
+        return stop - start
+
+    @property
+    def reference_starts(self) -> tuple[int, ...]:
+        """The first weight column of those that each reference column serves, where arrays have one."""
+        size = self.columns // self.groups
+        groups = range(0, self.columns, size)
+        return tuple(first + start for first in groups for start in range(0, size, self.column_block))
+
+    @property
     def column_bounds(self) -> tuple[tuple[int, int], ...]:
         """(start, stop) of each column block in weight columns, in order."""
         return tuple(sorted({(block.column_start, block.column_stop) for block in self.blocks}))

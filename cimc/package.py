@@ -8,7 +8,7 @@ program/targets.npy        target conductances [arrays, rows, columns] in uS; Na
                            smaller than others) not there
 program/array_0000.csv     the same for a tester, one file an array, with what it needs to know in its first lines
 program/addresses.npz      for every cell: layer (index into `layers`, -1: not used), copy, weight_row, weight_column,
-                           sign
+                           sign, counts, reference
 program/blocks.csv         the same, block by block
 program/stuck.npz          of a package for one die: what its stuck cells hold, `stuck_uS` [arrays, rows, columns]
 program/wiring.npz         of a die on which lines were moved: `array`, `word_line`, `bit_line` (`cimc.wiring`)

@@ -5,12 +5,13 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from cimc.addresses import reference_column
 from cimc.chip import Chip
 from cimc.layer_settings import KIND, Settings, chip_of_layer, kind_of, settings_text
 from cimc.mapping import MappedLayer, Mapping
 from cimc.planes import planes_of
 from cimc.program import Floats, LayerProgram, Program
-from cimc.program_files import reference_column, weight_text
+from cimc.program_files import weight_text
 from cimc.units import count_scale, levels_per_product, reference_target, weight_of
 
 

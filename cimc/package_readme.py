@@ -25,7 +25,7 @@ FILES = {
     "program/blocks.csv": "where every block (part of a layer's weight matrix) lies, one line a block",
     "program/addresses.npz": (
         "what every cell holds: `layer` (index into `layers`; -1: not used), `copy`, `weight_row`, `weight_column`, "
-        "`sign` (+1: G+, -1: G-), each [arrays, rows, columns]"
+        "`sign` (+1: G+, -1: G-), `counts`, `reference` (of a reference column), each [arrays, rows, columns]"
     ),
     "digital.safetensors": (
         "of each layer `weight_range/NAME` and `gain/NAME`, one number or one a column, `input_range/NAME` and, where "

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from cimc.addresses import Owners, cell_owners, lay_on_arrays
+from cimc.addresses import Owners, cell_owners, lay_on_arrays, reference_column
 from cimc.chip import Chip
 from cimc.mapping import Block, MappedLayer, Mapping
 from cimc.program import Floats, Program
@@ -32,31 +32,44 @@ def array_targets(mapping: Mapping, chip: Chip, program: Program, wiring: Wiring
     """Target conductances as the physical arrays hold them: [arrays, rows, columns] in uS; NaN: a cell is not used, or
     not there in an array smaller than others (`cimc.addresses`).
 
-    A reference column holds its conductance in every word line that the array's weights use.
+    A reference column holds its conductance in every word line of the weights that it serves.
     """
     targets = {name: layer.targets for name, layer in program.layers.items()}
     arrays = lay_on_arrays(mapping, targets, chip=chip, fill=np.nan)
     if chip.scheme.reference is not None:
-        used = np.isfinite(arrays).any(axis=2)
         chips = [chip.of_kind(kind) for kind in mapping.kind_of_arrays for _ in range(mapping.physical_per_array)]
-        held = np.array([reference_target(of_array) for of_array in chips], np.float32)[:, None]
-        columns = [reference_column(of_array) for of_array in chips]
-        arrays[np.arange(len(arrays)), :, columns] = np.where(used, held, np.float32(np.nan))
+        held = np.array([reference_target(of_array) for of_array in chips], np.float32)[:, None, None]
+        arrays = np.where(_reference_cells(np.isfinite(arrays), mapping, chip), held, arrays)
     return arrays if wiring is None else wiring.to_die(arrays, fill=np.nan)
 
 
-def reference_column(chip: Chip) -> int:
-    """The bit line of the reference column of every array: the first of its last `offset_columns`."""
-    return chip.array.columns - chip.weights.offset_columns
+def _reference_cells(used: npt.NDArray[np.bool_], mapping: Mapping, chip: Chip) -> npt.NDArray[np.bool_]:
+    """The cells of reference columns, in the word lines of weights; used: cells of weights [arrays, rows, columns].
+
+    Of bit slices in arrays of their own, the array of the most significant has the one that is read.
+    """
+    cells = np.zeros_like(used)
+    if chip.scheme.reference is not None:
+        of_arrays = np.arange(0, len(used), mapping.physical_per_array)
+        columns = [reference_column(chip.of_kind(kind)) for kind in mapping.kind_of_arrays]
+        cells[of_arrays, :, columns] = used[of_arrays].any(axis=2)
+    return cells
 
 
 def address_map(mapping: Mapping, chip: Chip, wiring: Wiring | None = None) -> dict[str, npt.NDArray[Any]]:
     """For every cell [arrays, rows, columns]: layer index, copy, weight row and column, what it counts in the weight,
-    and the sign of that, +1 (G+) or -1 (G-)."""
+    and the sign of that, +1 (G+) or -1 (G-).
+
+    Cells of reference columns are in `reference`: they count in every weight of their word line, and are none's.
+    """
     owners = cell_owners(mapping, chip)
+    reference = _reference_cells(owners.layer >= 0, mapping, chip)
     if wiring is not None:
         owners = Owners(*(wiring.to_die(part, fill=-1) for part in owners))
+        reference = wiring.to_die(reference, fill=False)
     counts = np.array([*chip.scheme.counts, 0.0], np.float32)[owners.device]  # the last one: not used
+    if chip.scheme.reference is not None:
+        counts[reference] = -chip.scheme.reference.times
     return {
         "layers": np.array([layer.name for layer in mapping.layers]),
         "layer": owners.layer,
@@ -65,6 +78,7 @@ def address_map(mapping: Mapping, chip: Chip, wiring: Wiring | None = None) -> d
         "weight_column": owners.column,
         "sign": np.sign(counts).astype(np.int8),
         "counts": counts,
+        "reference": reference,
     }
 
 
@@ -229,7 +243,7 @@ def _slice_of(index: int, chip: Chip) -> list[str]:
     lines = []
     if chip.physical_per_array > 1:
         lines.append(f"slice: bit slice {index % chip.physical_per_array} of every weight, 0 is the most significant")
-    if chip.scheme.reference is not None:
+    if chip.scheme.reference is not None and index % chip.physical_per_array == 0:
         lines.append(f"reference: bit line {reference_column(chip)}, in every word line that is used")
     return lines
 

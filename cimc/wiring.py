@@ -12,7 +12,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from cimc.addresses import take_from_arrays
+from cimc.addresses import reference_addresses, take_from_arrays
+from cimc.chip import Chip
 from cimc.mapping import Mapping
 
 Indices = npt.NDArray[np.integer[Any]]
@@ -71,3 +72,11 @@ def layers_on_die(mapping: Mapping, wiring: Wiring | None, values: Values) -> di
     """
     arrays = values if wiring is None else wiring.from_die(values)
     return {layer.name: take_from_arrays(mapping, layer.name, arrays) for layer in mapping.layers}
+
+
+def references_on_die(mapping: Mapping, wiring: Wiring | None, values: Values, *, chip: Chip) -> dict[str, Values]:
+    """As `layers_on_die`, of the reference columns [rows, groups x column blocks]; {} of a chip without any."""
+    if chip.scheme.reference is None:
+        return {}
+    arrays = values if wiring is None else wiring.from_die(values)
+    return {layer.name: arrays[tuple(reference_addresses(mapping, layer.name, chip=chip))] for layer in mapping.layers}

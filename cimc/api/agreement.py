@@ -11,7 +11,7 @@ from jax import Array
 
 from cimc.api.progress import Note
 from cimc.dataset import Preprocess, Samples
-from runtime.deployment.programming import program_chip
+from runtime.deployment.programming import programmed_chip
 from runtime.network.stepwise import Arrays
 from runtime.system.carry import Carry, carried
 from runtime.system.inference import batches, outputs_exactly, outputs_on_arrays
@@ -59,7 +59,7 @@ def compare_export(
         note: takes a line where the agreement is low.
     """
     program_key, read_key = jax.random.split(key)
-    chip = {**state, "conductance": program_chip(system, state, program_key, stuck)}
+    chip = programmed_chip(system, state, program_key, stuck)
     agreement = compare_outputs(
         system, state, chip, samples, preprocess, read_key, exact=exact, carry=carry, input_range=input_range
     )

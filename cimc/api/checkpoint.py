@@ -21,6 +21,7 @@ from runtime.training.train import Run
 # Options that runs have always had; others are stored where they are not as they are left out.
 _FIRST_OPTIONS = ("policy", "epochs", "steps_per_epoch", "batch_size", "lr", "schedule", "weight_decay", "seed")
 _DEFAULTS = TrainingOptions()
+_REFERENCES = "reference/"
 _BEST = "best/"  # names of the state of the best epoch so far
 _KEPT = "calibration/"  # names of the kept samples: `images` for the only input, else the input's
 # Closing figures that a clock gave: they are of the machine, and a run that repeats must write the same bytes.
@@ -93,7 +94,10 @@ def load_run(
         )
     leaves, structure = jax.tree.flatten(fresh.optimizer)
     try:
-        state = _stored(artifact, fresh.state)
+        like = fresh.state
+        if not any(name.startswith(_REFERENCES) for name in artifact.state):
+            like = {**like, "reference": {}}  # of an earlier version: as they are to be
+        state = _stored(artifact, like)
         stored = [jax.device_put(artifact.state[f"optimizer/{index}"]) for index in range(len(leaves))]
         if [leaf.shape for leaf in stored] != [leaf.shape for leaf in leaves]:
             raise CimcError(f"{path} holds a run of another version of cimc; leave out --resume to start anew")
@@ -109,7 +113,7 @@ def load_run(
                 watch, [jax.device_put(artifact.state[f"watch/{index}"]) for index in range(len(watched))]
             ),
             first_trials={name: jax.device_put(artifact.state[f"first_trials/{name}"]) for name in fresh.first_trials},
-            best=_stored(artifact, fresh.state, _BEST) if kept else None,
+            best=_stored(artifact, like, _BEST) if kept else None,
         )
     except KeyError as error:
         raise CimcError(f"{path} holds another network's run ({error} is missing); leave out --resume") from None

@@ -21,7 +21,7 @@ from cimc.mapping import Mapping
 from passes.mapper.options import MappingOptions
 from runtime.crossbar.keys import new_key
 from runtime.crossbar.xla import use_compilation_cache
-from runtime.deployment.programming import program_chip
+from runtime.deployment.programming import programmed_chip
 from runtime.network.load import load_network
 from runtime.system.calibration import calibration_index
 from runtime.system.choose_scales import choose_scales
@@ -280,7 +280,7 @@ def _programmed(setting: Setting, chip: Chip, trial: _Trial) -> tuple[System, St
     calibration_key, program_key, read_key = jax.random.split(trial.key, 3)
     state = initial_state(system, weight_range=None)
     state = choose_scales(system, state, trial.calibrated, trial.preprocess, calibration_key)
-    return system, state, {**state, "conductance": program_chip(system, state, program_key)}, read_key
+    return system, state, programmed_chip(system, state, program_key), read_key
 
 
 def _measured(setting: Setting, chip: Chip, trial: _Trial) -> Setting:

@@ -20,7 +20,7 @@ from cimc.fault_map import Die, note_without_faults, read_die, read_dies
 from cimc.options import BY_SAMPLES, check_number, check_seed, check_whole, parse_compensate
 from cimc.package import Package, read_package
 from cimc.reprogram import parse_shares
-from cimc.wiring import layers_on_die
+from cimc.wiring import layers_on_die, references_on_die
 from runtime.crossbar.xla import use_compilation_cache
 from runtime.deployment.deploy import deployment_of, errors_of_first_chip
 from runtime.deployment.population import AT_ONE_WORKER, Part, Population, Request, measure_part, population_of
@@ -120,11 +120,12 @@ def deploy(
     samples = calibrate or data
     if any(kind in BY_SAMPLES for kind in chosen) and not len(samples.train):
         raise CimcError(f"{samples.name} has no training samples to compensate by; give some with --calibrate")
-    names, stuck = [], []
+    names, stuck, stuck_references = [], [], []
     for die in _dies(contents, faults, dies):
         names.append(die.name)
         note_without_faults(die, note)
         stuck.append(layers_on_die(contents.mapping, contents.wiring, die.stuck))
+        stuck_references.append(references_on_die(contents.mapping, contents.wiring, die.stuck, chip=contents.chip))
     if dies is not None:
         chips *= len(names)
     request = Request(
@@ -138,6 +139,7 @@ def deploy(
         compensate=chosen,
         calibrate=(samples.train, samples.preprocess) if any(kind in BY_SAMPLES for kind in chosen) else None,
         stuck=stuck,
+        stuck_references=stuck_references,
         programmed=contents.programmed if faults is None and dies is None else frozenset(),
     )
     if shares and len(request.programmed) == len(system.crossbars):

@@ -17,7 +17,7 @@ from cimc.html_table import html_figures
 from cimc.options import check_seed, check_whole
 from runtime.crossbar.keys import new_key
 from runtime.crossbar.xla import use_compilation_cache
-from runtime.deployment.programming import program_chip
+from runtime.deployment.programming import programmed_chip
 from runtime.system.calibration import calibration_index
 from runtime.system.carry import Carry, carried, check_carry
 from runtime.system.choose_scales import choose_scales
@@ -100,7 +100,7 @@ def evaluate(
     if not programmed and not exact:
         samples = data.train.take(calibration_index(seed, len(data.train), stream=bool(carry)))
         state = choose_scales(system, state, samples, data.preprocess, calibration_key if noise else None, carry=carry)
-        state = {**state, "conductance": program_chip(system, state, program_key)}
+        state = programmed_chip(system, state, program_key)
     reference = partial(outputs_exactly, network, exact_parameters(system, state))
     exactly = carried(network, carry, reference, artifact.mapping.input_range)
     meter = ReadEnergy(system, state) if energy else None

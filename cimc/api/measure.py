@@ -18,7 +18,7 @@ from cimc.package import Package, read_package
 from cimc.program import Floats
 from cimc.program_files import array_targets
 from cimc.reprogram import parse_amount
-from cimc.wiring import layers_on_die
+from cimc.wiring import layers_on_die, references_on_die
 from runtime.crossbar.xla import use_compilation_cache
 from runtime.deployment.measured import MeasuredChip, evaluate_measured
 from runtime.network.load import load_network
@@ -120,6 +120,7 @@ def measure(
             contents.program,
             layers_on_die(mapping, contents.wiring, values),
             data,
+            references=references_on_die(mapping, contents.wiring, values, chip=contents.chip),
             seed=seed,
             metric=metric,
             memory=memory,

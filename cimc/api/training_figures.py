@@ -124,8 +124,11 @@ def _conversions(artifact: Artifact) -> tuple[int, int]:
     chip, forward, transposed = artifact.chip, 0, 0
     for layer in artifact.mapping.layers:
         of_line = layer.positions * chip.physical_per_array
-        phases = phases_of(layer, chip) * chip_of_layer(chip, layer.settings).input.conversions
-        forward += of_line * phases * len(layer.read_bounds) * layer.columns * chip.columns_per_weight
+        inputs = chip_of_layer(chip, layer.settings).input
+        cycles = inputs.signed_conversions if layer.signed_input else inputs.conversions
+        forward += (
+            of_line * phases_of(layer, chip) * cycles * len(layer.read_bounds) * layer.columns * chip.columns_per_weight
+        )
         transposed += of_line * 2 * layer.rows * chip.rows_per_weight * len(layer.column_bounds)
     return forward, transposed
 

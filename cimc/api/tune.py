@@ -107,6 +107,11 @@ def tune(
             f"{copied.name} has {copied.copies} copies on the chip, and each holds other errors; export with --chip, "
             "which maps one copy of every layer"
         )
+    if contents.chip.scheme.reference is not None:
+        raise CimcError(
+            f"the arrays of {contents.chip.name} have a reference column, and what it holds on a die is not kept in a "
+            "package; describe a chip with weights.offset_columns = 0, whose digital side takes off the offset"
+        )
     options = tuning_options(contents, seed=seed) if options is None else options
     if options.policy.compute.on_arrays:
         raise CimcError(f"--update {options.policy.method} writes devices; choose one of {', '.join(OFF_ARRAYS)}")

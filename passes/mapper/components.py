@@ -3,7 +3,7 @@
 from collections import Counter
 
 from cimc.chip import Area
-from cimc.layer_settings import chip_of_layer
+from cimc.layer_settings import priced_chip
 from cimc.mapping import Component, Cost
 from passes.mapper.cost import arrays_of_kinds, mvm_pj
 from passes.mapper.limits import partial_sum_bytes
@@ -35,7 +35,7 @@ def _arrays(cost: Cost, plan: Plan) -> list[Component]:
         return [Component("MVM", cost.energy_mj - cost.reprogramming_mj, total)]
     energy: Counter[str] = Counter()
     for layer in plan.layers:
-        read_rows, of_layer = layer.read_rows, chip_of_layer(chip, layer.settings)
+        read_rows, of_layer = layer.read_rows, priced_chip(chip, layer.settings, layer.signed_input)
         for reads in plan.table.by_layer[layer.name].values():
             for read in reads:
                 for name, pj in mvm_pj(read, read_rows, of_layer).items():

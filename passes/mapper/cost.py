@@ -7,7 +7,7 @@ work, data movement and overlap. `passes.mapper.components` adds digital work an
 from collections import Counter
 
 from cimc.chip import Chip
-from cimc.layer_settings import chip_of_layer
+from cimc.layer_settings import priced_chip
 from cimc.mapping import Cost, LayerCost, MappedLayer
 from passes.mapper.plan import Plan
 from passes.mapper.reads import Read, columns_of, most_parts, parts_of, phases_of, positions_of_copy, rows_of
@@ -19,7 +19,7 @@ def layer_cost(layer: MappedLayer, reads: dict[int, list[Read]], *, chip: Chip) 
     The chip file states time and energy of an MVM, most of which its conversions take. So whatever is a further read of
     an array takes them again: the second phase of signed inputs, and rows that are not driven with the others.
     """
-    chip = chip_of_layer(chip, layer.settings)
+    chip = priced_chip(chip, layer.settings, layer.signed_input)
     arrays = len(reads) * chip.physical_per_array
     tile_ops = chip.physical_per_array * sum(read.count for of_array in reads.values() for read in of_array)
     # Blocks of a layer that cannot be read at once follow one another, and so do the reads of a block.

@@ -5,14 +5,14 @@ from collections.abc import Mapping, Sequence
 from fractions import Fraction
 from functools import cached_property
 from types import MappingProxyType
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import onnx_ir as ir
 
 from cimc.by_layer import NOTHING, check_layers, number_of
 from cimc.chip import Chip
 from cimc.errors import CimcError
-from cimc.layer_settings import Settings, chip_of_layer
+from cimc.layer_settings import Settings, chip_of_layer, priced_chip
 from cimc.mapping import LayerShape
 from cimc.operators import ROW_COPIES, layer_of
 from passes.crossbar_functions import crossbar_layers
@@ -33,7 +33,8 @@ class Layer(LayerShape):
     """A crossbar layer that is to get arrays.
 
     phases: of one MVM (2: positive and negative inputs one after the other). pieces: of one copy. chip: as this layer
-    is read on it. read_units: what a read takes, in the time unit of the task (`Task.unit_us`).
+    is read on it, with what that takes (`priced_chip`). read_units: the time of a read, in the unit of the task
+    (`Task.unit_us`).
     """
 
     phases: int
@@ -149,7 +150,8 @@ def layers_of(
         own = settings.get(name, ())
         layer = _layer(nodes, steps, nonnegative, chip_of_layer(chip, own))
         groups = _groups_at_once(layer, number_of(name, groups_per_read))
-        read = {"rows_per_read": number_of(name, rows_per_read), "groups_per_read": groups, "settings": own}
+        read: dict[str, Any] = {"rows_per_read": number_of(name, rows_per_read), "groups_per_read": groups}
+        read |= {"settings": own, "chip": priced_chip(chip, own, layer.signed_input)}
         layers.append(layer.model_copy(update=read))
     return _in_units([layer for layer in layers if not is_digital(layer, chip)])
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from itertools import combinations, pairwise
 
 from cimc.chip import Chip
-from cimc.layer_settings import chip_of_layer
+from cimc.layer_settings import priced_chip
 from cimc.mapping import Block, MappedLayer
 
 
@@ -86,7 +86,7 @@ def _reads_of(layer: MappedLayer, chip: Chip) -> dict[int, list[Read]]:
         in_array[block.array].append(block)
     phases = phases_of(layer, chip)
     shares = [phases * positions_of_copy(layer, copy) for copy in range(layer.copies)]
-    read_rows, each_ns = layer.read_rows, chip_of_layer(chip, layer.settings).cost.mvm_us * 1e3
+    read_rows, each_ns = layer.read_rows, priced_chip(chip, layer.settings, layer.signed_input).cost.mvm_us * 1e3
     return {
         array: [
             Read(

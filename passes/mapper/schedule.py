@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from cimc.chip import Chip
-from cimc.layer_settings import chip_of_layer
+from cimc.layer_settings import priced_chip
 from cimc.schedule import Limit, Schedule, Stage
 from passes.mapper.limits import core_shares, limits_of
 from passes.mapper.place import core_starts
@@ -34,7 +34,7 @@ def layer_times(plan: Plan) -> dict[str, LayerTime]:
     starts = {} if placement is None else core_starts(table, placement.cores)
     times = {}
     for layer in plan.layers:
-        mvm_us = chip_of_layer(chip, layer.settings).cost.mvm_us
+        mvm_us = priced_chip(chip, layer.settings, layer.signed_input).cost.mvm_us
         round_ns = mvm_us * 1e3 * phases_of(layer, chip) * most_parts(table.by_layer[layer.name])
         busiest = max(starts[layer.name].values()) if placement is not None else 0
         cores = 1 if placement is None else len(core_shares(layer, placement))

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from cimc.errors import CimcError
-from cimc.layer_settings import chip_of_layer
+from cimc.layer_settings import priced_chip
 from cimc.mapping import Cost, MappedLayer, Segment
 from passes.mapper.plan import Plan
 from passes.mapper.reads import most_parts, phases_of, positions_of_copy
@@ -49,7 +49,7 @@ def add_programming(cost: Cost, plan: Plan, *, segments: Sequence[Segment]) -> C
     """The cost with reprogramming: segment after segment, layer after layer in each, so one image at a time."""
     chip = plan.chip
     parts = {layer.name: most_parts(plan.table.by_layer[layer.name]) for layer in plan.layers}
-    mvm_us = {layer.name: chip_of_layer(chip, layer.settings).cost.mvm_us for layer in plan.layers}
+    mvm_us = {layer.name: priced_chip(chip, layer.settings, layer.signed_input).cost.mvm_us for layer in plan.layers}
     once = {
         layer.name: positions_of_copy(layer, 0) * phases_of(layer, chip) * parts[layer.name] * mvm_us[layer.name] * 1e-3
         for layer in plan.layers

@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from cimc.chip import Chip
-from cimc.layer_settings import chip_of_layer
+from cimc.layer_settings import priced_chip
 from cimc.mapping import Block, MappedLayer, Placement
 
 Link = tuple[int, int]
@@ -126,7 +126,7 @@ def arrays_of_layer(layer: MappedLayer, placement: Placement | None, chip: Chip,
     arrays: list[dict[int, list[Block]]] = [{} for _ in components]
     for array, blocks in held.items():
         arrays[gang_of[blocks[0].copy]][array] = blocks
-    mvm_us = chip_of_layer(chip, layer.settings).cost.mvm_us
+    mvm_us = priced_chip(chip, layer.settings, layer.signed_input).cost.mvm_us
     gangs = [
         _gang(arrays[number], len(copies), phases, core, geometry, chip, mvm_us)
         for number, copies in enumerate(components)

@@ -31,29 +31,37 @@ from runtime.crossbar.xla import jit, once
 HALF_CODE = 0.45  # what cells may be off together; the rest is for float32 in what is converted
 
 
-def codes_are_exact(reading: Reading, conductance: Array) -> Array:
-    """Whether no conversion of these conductances [devices, rows, columns] in uS can err, whatever the inputs."""
+def codes_are_exact(reading: Reading, conductance: Array, reference: Array | None = None) -> Array:
+    """Whether no conversion of these conductances [devices, rows, columns] in uS can err, whatever the inputs.
+
+    reference: of the reference columns [rows, groups x column blocks] in uS; None: as they are to be.
+    """
     if reading.groups_at_once > 1:
-        cells = sets_of(reading, conductance.shape[-2]).join_cells(conductance, reading.figures.idle_uS)
-        return codes_are_exact(as_sets(reading), cells)
+        sets = sets_of(reading, conductance.shape[-2])
+        cells = sets.join_cells(conductance, reading.figures.idle_uS)
+        if reference is None:
+            return codes_are_exact(as_sets(reading), cells)
+        # Idle cells count 0 beside a reference column as it is to be, and are left out of the product.
+        held, goal = (jnp.round(uS * reading.figures.per_product) for uS in (reference, reading.figures.reference_uS))
+        return jnp.all(held == goal) & codes_are_exact(as_sets(reading), cells, sets.join_references(reference))
     figures, exact, driven = reading.figures, jnp.bool(True), _digits(reading).top_drive
-    for level in _levels(reading, conductance):
+    for level in _levels(reading, conductance, reference):
         code = jnp.round(level)
         exact &= jnp.max(_by_read(reading, jnp.abs(level - code))) * driven < HALF_CODE
         exact &= jnp.max(_by_read(reading, jnp.maximum(code, 0))) * driven <= figures.top_code
         exact &= jnp.max(_by_read(reading, jnp.maximum(-code, 0))) * driven <= -figures.least_code
-    stored, bits = stored_integers(reading, conductance), sum(_digits(reading).weights)
+    stored, bits = stored_integers(reading, conductance, reference), sum(_digits(reading).weights)
     exact &= jnp.max(jnp.abs(stored)) <= 2**bits
     return exact & (figures.exact_offset == jnp.round(figures.exact_offset))
 
 
-def stored_integers(reading: Reading, conductance: Array) -> Array:
+def stored_integers(reading: Reading, conductance: Array, reference: Array | None = None) -> Array:
     """What the weights count [rows, columns]: integers, without an ADC whatever the devices hold."""
-    cells, *reference = [jnp.round(x) if reading.converts_sums else x for x in _levels(reading, conductance)]
+    cells, *columns = [jnp.round(x) if reading.converts_sums else x for x in _levels(reading, conductance, reference)]
     total = weighted_sum(cells, reading.signs)
-    if reference:
+    if columns:
         assert reading.reference_times is not None
-        total = total - reference[0][0, 0, 0] * np.float32(reading.reference_times)
+        total = total - _by_column(reading, columns[0][0], total.shape[1]) * np.float32(reading.reference_times)
     return total - reading.figures.exact_offset if reading.has_offset else total
 
 
@@ -75,9 +83,9 @@ def plain_reading(reading: Reading) -> Reading:
     )
 
 
-def stored_digits(reading: Reading, conductance: Array) -> Array:
+def stored_digits(reading: Reading, conductance: Array, reference: Array | None = None) -> Array:
     """The digits of `stored_integers`, in the place of the conductances of devices [digits, rows, columns]."""
-    rest, parts = stored_integers(reading, conductance), []
+    rest, parts = stored_integers(reading, conductance, reference), []
     for bits in _digits(reading).weights[:-1]:
         above = jnp.floor(rest * np.float32(2.0**-bits))
         parts.append(rest - above * np.float32(2**bits))
@@ -85,28 +93,30 @@ def stored_digits(reading: Reading, conductance: Array) -> Array:
     return once(jnp.stack([*parts, rest]))
 
 
-def decided(reading: Reading, conductance: Array) -> tuple[Reading, Array]:
+def decided(reading: Reading, conductance: Array, reference: Array | None = None) -> tuple[Reading, Array]:
     """The read of devices, and what stands for their conductances in it, where these are known: outside of programs.
 
-    conductance: [..., devices, rows, columns] in uS, as reads see them; one read for all of them.
+    conductance: [..., devices, rows, columns] in uS, as reads see them; one read for all of them. reference: of the
+    reference columns [..., rows, groups x column blocks]; None: as they are to be.
     """
     if reading.digits is None:
         return reading, conductance
     each = conductance.reshape(-1, *conductance.shape[-3:])
-    if reading.converts_sums and not bool(_all_exact(reading, each)):
+    columns = None if reference is None else reference.reshape(-1, *reference.shape[-2:])
+    if reading.converts_sums and not bool(_all_exact(reading, each, columns)):
         return replace(reading, digits=None), conductance
-    stored = _stored(reading, each)
+    stored = _stored(reading, each, columns)
     return plain_reading(reading), stored.reshape(*conductance.shape[:-3], *stored.shape[1:])
 
 
 @jit
-def _all_exact(reading: Reading, each: Array) -> Array:
-    return jnp.all(jax.vmap(partial(codes_are_exact, reading))(each))
+def _all_exact(reading: Reading, each: Array, reference: Array | None) -> Array:
+    return jnp.all(jax.vmap(partial(codes_are_exact, reading))(each, reference))
 
 
 @jit
-def _stored(reading: Reading, each: Array) -> Array:
-    return jax.vmap(partial(stored_digits, reading))(each)
+def _stored(reading: Reading, each: Array, reference: Array | None) -> Array:
+    return jax.vmap(partial(stored_digits, reading))(each, reference)
 
 
 def _digits(reading: Reading) -> Digits:
@@ -114,14 +124,24 @@ def _digits(reading: Reading) -> Digits:
     return reading.digits
 
 
-def _levels(reading: Reading, conductance: Array) -> list[Array]:
-    """What a unit of input makes of each cell, in codes: of weights [conversions, rows, columns], and, where there is
-    a reference column, of it [1, rows, 1].
+def _levels(reading: Reading, conductance: Array, reference: Array | None) -> list[Array]:
+    """What a unit of input makes of each cell, in codes: of weights [conversions, rows, columns], and, where there are
+    reference columns, of them [1, rows, groups x column blocks], or of all alike [1, rows, 1].
     """
     found = [net(conductance, reading.in_rows)]
     if reading.reference_times is not None:
-        found.append(jnp.full((1, conductance.shape[1], 1), reading.figures.reference_uS))
+        same = jnp.full((conductance.shape[1], 1), reading.figures.reference_uS)
+        found.append((same if reference is None else reference)[None])
     return [cells * reading.figures.per_product for cells in found]
+
+
+def _by_column(reading: Reading, references: Array, columns: int) -> Array:
+    """Reference columns [rows, groups x column blocks], or one for all, as [rows, columns] or [rows, 1]."""
+    if references.shape[1] == 1:
+        return references
+    of_groups = references.reshape(len(references), reading.groups, -1)
+    by_column = jnp.repeat(of_groups, reading.column_block, axis=2)[..., : columns // reading.groups]
+    return by_column.reshape(len(references), columns)
 
 
 def _by_read(reading: Reading, cells: Array) -> Array:

@@ -66,6 +66,15 @@ class Sets:
         dense = dense.reshape(*kind, self.groups // self.together, self.together * self.rows, -1)[..., self.order, :]
         return xp.moveaxis(dense, -3, -2).reshape(*kind, self.together * self.rows, -1)
 
+    def join_references(self, columns: Array) -> Array:
+        """Reference columns [rows, groups x columns] as [rows of a set, groups x columns]: each has the cells of all
+        groups of its set, in the rows of these.
+        """
+        each = columns.shape[1] // self.groups
+        of_groups = jnp.moveaxis(columns.reshape(self.rows, self.groups, each), 1, 0)
+        joined = self.join_vectors(of_groups.reshape(-1, each)).reshape(-1, self.together * self.rows, each)
+        return jnp.moveaxis(jnp.tile(joined, (1, 1, self.together)), 0, 1).reshape(self.together * self.rows, -1)
+
 
 def as_sets(layer: OneLayer) -> OneLayer:
     """The layer, or its reading, with the groups that are driven together as one group."""
@@ -78,13 +87,14 @@ def sets_of(layer: Crossbar | Reading, rows: int) -> Sets:
     return Sets(layer.groups, layer.groups_at_once, rows, layer.read_rows)
 
 
-def for_groups(function: Callable[..., Array], arguments: tuple[Array, ...], key: Array | None) -> Array:
+def for_groups(function: Callable[..., Array], arguments: tuple[Array | None, ...], key: Array | None) -> Array:
     """`function` of each group's part of the arguments [groups, ...] and a key of its own (None: of None), at once.
 
-    Of a vector of keys each group has a vector.
+    Of a vector of keys each group has a vector. An argument that is None is None for all; the first is not.
     """
     if key is None:
         return jax.vmap(lambda *parts: function(*parts, None))(*arguments)
+    assert arguments[0] is not None
     groups = len(arguments[0])
     if key.ndim:
         return jax.vmap(function)(*arguments, jax.vmap(lambda one: jax.random.split(one, groups), out_axes=1)(key))

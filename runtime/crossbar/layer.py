@@ -38,6 +38,7 @@ def layer_output(
     weight_range: Array,
     input_range: Array,
     key: Array | None,
+    reference: Array | None = None,
 ) -> Array:
     """The layer's output y for every MVM, read on the arrays; differentiable in x, weight, gain and bias.
 
@@ -51,22 +52,23 @@ def layer_output(
         weight_range: scalar or [columns], the weight of a fully programmed pair.
         input_range: scalar, the input of the DAC's largest code.
         key: for read and ADC noise; None: no noise.
+        reference: of its reference columns [rows, groups x column blocks] in uS; None: as they are to be.
 
     Returns:
         [columns, MVMs].
     """
     reading = layer.traced_reading
-    d = read_vectors(reading, apply_inputs(reading, x, input_range)[1], conductance, key)
+    d = read_vectors(reading, apply_inputs(reading, x, input_range)[1], conductance, key, reference)
     return scale_sums(reading, d, gain, bias, weight_range, input_range)
 
 
 def _straight_through(layer: Crossbar, primals: tuple[Any, ...], tangents: tuple[Any, ...]) -> tuple[Array, Array]:
     """The output and its tangent; the devices and the ranges count as constants."""
-    x, weight, gain, bias, conductance, weight_range, input_range, key = primals
+    x, weight, gain, bias, conductance, weight_range, input_range, key, reference = primals
     x_dot, weight_dot, gain_dot, bias_dot = (None if isinstance(t, SymbolicZero) else t for t in tangents[:4])
     reading = layer.traced_reading
     _, vectors = apply_inputs(reading, x, input_range)
-    d = read_vectors(reading, vectors, conductance, key)
+    d = read_vectors(reading, vectors, conductance, key, reference)
     y = scale_sums(reading, d, gain, bias, weight_range, input_range)
     terms = []
     # Scales go to the weights, which are small; vectors and y are large.

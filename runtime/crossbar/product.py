@@ -45,32 +45,46 @@ def apply_inputs(
     return u, once(unfold(u, reading.window))
 
 
-def read_vectors(reading: Reading, vectors: Array, conductance: Array, key: Array | None) -> Array:
+def read_vectors(
+    reading: Reading, vectors: Array, conductance: Array, key: Array | None, reference: Array | None = None
+) -> Array:
     """The layer's digital sums d [columns, MVMs] of applied inputs [rows, MVMs]; all groups at once.
 
     Where no conversion can err, they are computed as products of integers (`runtime.crossbar.exact`).
+
+    Args:
+        reading: how the layer is read.
+        vectors: [rows of all groups, MVMs].
+        conductance: [devices, rows, columns] in uS.
+        key: for noise; None: none.
+        reference: of the reference columns [rows, groups x column blocks] in uS; None: as they are to be.
     """
     if reading.digits is None:
-        return _read_groups(reading, vectors, conductance, key)
+        return _read_groups(reading, vectors, conductance, key, reference)
 
     def multiplied() -> Array:
-        return _read_groups(plain_reading(reading), vectors, stored_digits(reading, conductance), None)
+        return _read_groups(plain_reading(reading), vectors, stored_digits(reading, conductance, reference), None)
 
     if not reading.converts_sums:
         return multiplied()
-    converted = partial(_read_groups, reading, vectors, conductance, None)
-    return jax.lax.cond(codes_are_exact(reading, conductance), multiplied, converted)
+    converted = partial(_read_groups, reading, vectors, conductance, None, reference)
+    return jax.lax.cond(codes_are_exact(reading, conductance, reference), multiplied, converted)
 
 
-def _read_groups(reading: Reading, vectors: Array, conductance: Array, key: Array | None) -> Array:
+def _read_groups(
+    reading: Reading, vectors: Array, conductance: Array, key: Array | None, reference: Array | None = None
+) -> Array:
+    if reference is not None and reading.groups_at_once > 1:
+        reference = sets_of(reading, conductance.shape[-2]).join_references(reference)
     reading, vectors, conductance = _as_driven(reading, vectors, conductance)
-
-    def one(u: Array, g: Array, group_key: Array | None) -> Array:
-        return read(reading, u, g, group_key)
-
     if reading.groups == 1:
-        return one(vectors, conductance, key)
-    d = for_groups(one, (split_groups(vectors, reading.groups), by_group(conductance, reading.groups)), key)
+        return read(reading, vectors, conductance, key, reference)
+
+    def one(u: Array, g: Array, own: Array | None, group_key: Array | None) -> Array:
+        return read(reading, u, g, group_key, own)
+
+    own = None if reference is None else by_group(reference, reading.groups)
+    d = for_groups(one, (split_groups(vectors, reading.groups), by_group(conductance, reading.groups), own), key)
     return d.reshape(-1, d.shape[-1])
 
 

@@ -46,6 +46,7 @@ def evaluate_measured(
     conductance: Mapping[str, np.ndarray],
     data: Dataset,
     *,
+    references: Mapping[str, np.ndarray] = MappingProxyType({}),
     seed: int,
     metric: str | None = None,
     memory: int | None = None,
@@ -58,12 +59,14 @@ def evaluate_measured(
     Args:
         system, program, data: as of `runtime.deployment.population.population_of`.
         conductance: by layer [devices, rows, columns], uS.
+        references: by layer, of its reference columns [rows, groups x column blocks], uS; {}: the chip has none.
         seed: of the noise of reads.
         metric, memory, carry, input_range: as of `runtime.deployment.population.Request`.
         progress: called with the samples done so far.
     """
     state, network, key = programmed_state(system, program), system.network, new_key(seed)
     chip = {**state, "conductance": {name: jax.device_put(conductance[name]) for name in state["conductance"]}}
+    chip["reference"] = {name: jax.device_put(columns) for name, columns in references.items()}
     reference = partial(outputs_exactly, network, exact_parameters(system, state))
     exactly = carried(network, carry, reference, input_range)
     on_arrays = carried(network, carry, partial(outputs_on_arrays, system, chip, key=key))

@@ -76,7 +76,10 @@ def outputs_in_one_program(
     """
     count = len(next(iter(feeds.values())))
     own = tuple((name, tuple(sorted(of_layer.own))) for name, of_layer in held.items())
-    found = {name: decided(crossbars[name].reading, of_layer.held.conductance) for name, of_layer in held.items()}
+    found = {
+        name: decided(crossbars[name].reading, of_layer.held.conductance, of_layer.held.reference)
+        for name, of_layer in held.items()
+    }
     readings = {name: reading for name, (reading, _) in found.items()}
     arrays = {name: of_layer.held._replace(conductance=found[name][1]) for name, of_layer in held.items()}
     numbers = {step.layer: np.int32(step.number) for step in steps_of(network)[0] if isinstance(step, LayerStep)}

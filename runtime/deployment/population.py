@@ -25,6 +25,7 @@ from runtime.deployment.programming import (
     chips_at_once,
     fold_in_each,
     program_chips,
+    references_of,
     stuck_shares,
 )
 from runtime.deployment.reprogram import Reprogram, reprogram_chips
@@ -36,7 +37,7 @@ from runtime.system.inference import Batch, Outputs, batches, exact_parameters, 
 from runtime.system.measures import Sums, merge
 from runtime.system.program import programmed_state
 from runtime.system.quality import AGREEMENTS, Quality, new_quality
-from runtime.system.state import State, System
+from runtime.system.state import REFERENCES, State, System
 
 COMPENSATION = 1 << 22  # key of the reads for it
 AT_ONE_WORKER = 8  # chips of a task
@@ -54,7 +55,8 @@ class Request:
     its own states. at: seconds after programming; each chip is measured right after it, and as it is at each of these
     times. compensate: what the digital side makes up for at each of these times. calibrate: the samples for it, where
     it takes any. stuck: by layer what its stuck devices hold [devices, rows, columns] in uS, NaN of all others; of each
-    chip in turn, in place of drawn faults; empty: as the chip's description says. programmed: layers whose devices hold
+    chip in turn, in place of drawn faults; empty: as the chip's description says. stuck_references: as many, of the
+    reference columns [rows, groups x column blocks]. programmed: layers whose devices hold
     their targets already, on every chip. reprogram: what is written again before a chip is measured.
     """
 
@@ -68,6 +70,7 @@ class Request:
     compensate: Sequence[Compensate] = ()
     calibrate: tuple[Samples, Preprocess] | None = None
     stuck: Sequence[Mapping[str, np.ndarray]] = ()
+    stuck_references: Sequence[Mapping[str, np.ndarray]] = ()
     programmed: frozenset[str] = frozenset()
     reprogram: Reprogram | None = None
 
@@ -121,11 +124,17 @@ class Population:
             written[name] = jnp.broadcast_to(self.state["conductance"][name], written[name].shape)
         if self.request.reprogram is not None:
             written = reprogram_chips(new, self.state, written, program_keys, stuck, self.request.reprogram)
-        fresh = Chips(new, self.state, {"conductance": written}, read_keys)
+        columns, column_keys = references_of(new), fold_in_each(program_keys, np.int32(REFERENCES))
+        stuck_columns = _by_chip(self.request.stuck_references, numbers)
+        references = program_chips(new, columns, column_keys, stuck_columns)
+        fresh = Chips(new, self.state, {"conductance": written, "reference": references}, read_keys)
         made = {}
         for moment, system in self.systems.items():
-            held = age_chips(system, written, moment, program_keys, stuck)
-            made[moment] = Chips(system, self.state, {"conductance": held}, read_keys)
+            own = {
+                "conductance": age_chips(system, written, moment, program_keys, stuck),
+                "reference": age_chips(system, references, moment, column_keys, stuck_columns),
+            }
+            made[moment] = Chips(system, self.state, own, read_keys)
             if moment is not None and compensate:
                 keys = fold_in_each(read_keys, np.int32(COMPENSATION))
                 made[moment] = compensate_chips(compensate, fresh, made[moment], self.calibration, keys)
@@ -140,12 +149,16 @@ class Population:
 
         Of a programmed layer without a fault map none is known: those drawn would be other dies'.
         """
-        stuck = self.request.stuck
-        if not stuck:
+        if not self.request.stuck:
             held = {name: self.state["conductance"][name].shape for name in self.request.programmed}
             return {name: np.full((len(numbers), *shape), np.nan, np.float32) for name, shape in held.items()}
-        maps = [stuck[number % len(stuck)] for number in numbers.tolist()]
-        return {name: np.stack([one[name] for one in maps]) for name in maps[0]}
+        return _by_chip(self.request.stuck, numbers)
+
+
+def _by_chip(maps: Sequence[Mapping[str, np.ndarray]], numbers: NDArray[np.int64]) -> dict[str, np.ndarray]:
+    """What the map of each of these chips, which have them in turn, says by layer [chips, ...]; {} without maps."""
+    each = [maps[number % len(maps)] for number in numbers.tolist()] if maps else [{}]
+    return {name: np.stack([one[name] for one in each]) for name in each[0]}
 
 
 def population_of(system: System, program: Program, data: Dataset, request: Request) -> Population:

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from runtime.crossbar.xla import jit
 from runtime.devices.device import Device, device_of
-from runtime.system.state import State, System
+from runtime.system.state import REFERENCES, State, System, reference_targets
 
 # Keys beside those of the writes, which count the layers.
 TRAITS = 1 << 20
@@ -106,7 +106,7 @@ def chips_at_once(state: State) -> int:
 def program_chip(
     system: System, state: State, key: Array, stuck: Mapping[str, np.ndarray] = MappingProxyType({})
 ) -> dict[str, Array]:
-    """Conductances [devices, rows, columns] of every layer of a chip, written closed-loop.
+    """Conductances [devices, rows, columns] of the weights of every layer of a chip, written closed-loop.
 
     stuck: by layer what its stuck devices hold (`runtime.deployment.population.Request`).
     """
@@ -115,6 +115,22 @@ def program_chip(
         name: _write(device, targets, jax.random.fold_in(key, index), stuck.get(name))
         for index, (name, targets) in enumerate(state["conductance"].items())
     }
+
+
+def programmed_chip(
+    system: System, state: State, key: Array, stuck: Mapping[str, np.ndarray] = MappingProxyType({})
+) -> State:
+    """The state of a chip with all that its arrays hold, written closed-loop; arguments of `program_chip`."""
+    references = program_chip(system, references_of(system), jax.random.fold_in(key, REFERENCES))
+    return {**state, "conductance": program_chip(system, state, key, stuck), "reference": references}
+
+
+def references_of(system: System) -> State:
+    """A state whose devices are those of the reference columns, by layer, for the functions here.
+
+    Their keys are those of the chips with `REFERENCES` folded in.
+    """
+    return {"conductance": reference_targets(system)}
 
 
 def program_layer(

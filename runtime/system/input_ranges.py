@@ -23,7 +23,10 @@ RANGE_FACTORS = tuple(1.37**power for power in range(-3, 8))
 # Of a layer with several MVMs a sample as many samples are tried as make that many MVMs, but at least so many samples.
 TRIED_MVMS, TRIED_IMAGES = 2048, 4
 
-READ_GROUPS = ("weight", "conductance", "weight_range", "input_range", "gain", "bias", "digital", "statistics")
+READ_GROUPS = (
+    *("weight", "conductance", "reference", "weight_range", "input_range", "gain", "bias"),
+    *("digital", "statistics"),
+)
 
 
 def read_part(state: State) -> State:

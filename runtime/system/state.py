@@ -16,6 +16,7 @@ from cimc.layer_settings import chip_of_layer
 from cimc.mapping import Mapping
 from cimc.options import Backward
 from cimc.planes import planes_of
+from cimc.units import reference_target
 from runtime.crossbar.cell_wires import cell_wires_of
 from runtime.crossbar.crossbar import Crossbar
 from runtime.devices.device import device_of
@@ -25,6 +26,8 @@ from runtime.network.network import Network, Node, with_bodies
 # Group -> name -> array, by who holds it.
 # The chip, by crossbar layer:
 #   conductance   of the devices of each weight [devices, rows, columns], uS; of a pair G+ and G-
+#   reference     of the reference columns of its arrays [rows, groups x column blocks], uS, once they are written; of a
+#                 layer without, they hold what they are to hold
 #   step_up, ...  traits of its devices (`runtime.devices.traits`), of those that have any once they are written
 # The digital side:
 #   weight        digital copy of the weights [rows, columns], in the network's own unit
@@ -62,7 +65,11 @@ class System:
         return self.crossbars[layer].chip
 
 
-_LAYER_GROUPS = ("weight", "conductance", "weight_range", "input_range", "input_factor", "gain", "bias")
+_LAYER_GROUPS = (
+    *("weight", "conductance", "reference"),
+    *("weight_range", "input_range", "input_factor", "gain", "bias"),
+)
+REFERENCES = 1 << 20  # key of the writes of reference columns, beside those of the layers
 
 
 def build_system(network: Network, mapping: Mapping, chip: Chip, backward: Backward = Backward.digital) -> System:
@@ -89,14 +96,13 @@ def build_system(network: Network, mapping: Mapping, chip: Chip, backward: Backw
         )
     crossbars = {}
     for layer in mapping.layers:
-        column_start, column_stop = layer.column_bounds[0]
         of_layer = chips[layer.name]
         if of_layer.not_simulated is not None:
             raise CimcError(f"layer {layer.name} on {chip.name} is not simulated ({of_layer.not_simulated})")
         crossbars[layer.name] = Crossbar(
             chip=of_layer,
             read_rows=layer.read_rows,
-            column_block=column_stop - column_start,
+            column_block=layer.column_block,
             signed=layer.signed_input,
             groups=layer.groups,
             groups_at_once=layer.groups_per_read or 1,
@@ -187,27 +193,41 @@ def traits_of(system: System, state: State, layer: str) -> dict[str, Array]:
     return {trait: state[trait][layer] for trait in names if layer in state.get(trait, {})}
 
 
+def reference_targets(system: System) -> dict[str, Array]:
+    """What the reference columns of each layer are to hold [rows, groups x column blocks], uS; {} without any."""
+    layers = system.mapping.layers if system.chip.scheme.reference is not None else ()
+    return {
+        layer.name: jnp.full((layer.rows, len(layer.reference_starts)), reference_target(system.chip_of(layer.name)))
+        for layer in layers
+    }
+
+
 def program(
     system: System,
     state: State,
     key: Array,
     count: Callable[[str, Array], Array] = lambda name, trials: jnp.sum(trials, dtype=jnp.int32),
 ) -> tuple[State, dict[str, Array]]:
-    """Write every device to the target of the digital copy, with the chip's programming error.
+    """Write every device to the target of the digital copy, with the chip's programming error; reference columns too,
+    whose trials are not counted.
 
     Returns:
         The new state, and by layer the trials that this took, for one copy of each: `count` of the layer's name and
         the trials of its devices [devices, rows, columns].
     """
-    conductance, trials = {}, {}
+    conductance, reference, trials = {}, {}, {}
+    device = device_of(system.chip.cell)
     for index, (name, weight) in enumerate(state["weight"].items()):
         # Step after step: what is only queued holds its memory already.
         targets = jax.block_until_ready(device_targets(weight, state["weight_range"][name], system.chip_of(name)))
         traits = traits_of(system, state, name)
-        written = device_of(system.chip.cell).write(targets, jax.random.fold_in(key, index), traits)
+        written = device.write(targets, jax.random.fold_in(key, index), traits)
         conductance[name], trials[name] = jax.block_until_ready((written.conductance, count(name, written.trials)))
         del targets, written
-    return {**state, "conductance": conductance}, trials
+    for index, (name, targets) in enumerate(reference_targets(system).items()):
+        traits_key, write_key = jax.random.split(jax.random.fold_in(key, REFERENCES + index))
+        reference[name] = device.write(targets, write_key, device.traits(traits_key, targets.shape)).conductance
+    return {**state, "conductance": conductance, "reference": reference}, trials
 
 
 def read_back(system: System, state: State, key: Array, reads: int = 1) -> State:
@@ -281,6 +301,12 @@ def restore_state(system: System, flat: Dictionary[str, np.ndarray], source: str
             if stored is None or stored.shape not in allowed:
                 raise CimcError(f"the state in {source} does not fit its network (at {group}/{name}); train it again")
             state[group][name] = jax.device_put(stored)
+    columns = reference_targets(system)  # not in files of earlier versions
+    written = {name: flat[f"reference/{name}"] for name in columns if f"reference/{name}" in flat}
+    for name, array in written.items():
+        if array.shape != columns[name].shape:
+            raise CimcError(f"the state in {source} does not fit its network (at reference/{name}); train it again")
+    state["reference"] = {name: jax.device_put(array) for name, array in written.items()}
     for trait in device_of(system.chip.cell).trait_names:  # of devices that were written; a float run writes none
         held = {name: flat[f"{trait}/{name}"] for name in state["weight"] if f"{trait}/{name}" in flat}
         state[trait] = {name: jax.device_put(array) for name, array in held.items()}

@@ -10,7 +10,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from onnx import helper
 
-from cimc.addresses import cell_addresses, cell_owners, lay_on_arrays, take_from_arrays, word_lines
+from cimc.addresses import (
+    cell_addresses,
+    cell_owners,
+    lay_on_arrays,
+    reference_addresses,
+    take_from_arrays,
+    word_lines,
+)
 from cimc.chip import Chip, load_chip
 from cimc.mapping import Mapping
 from passes.mapper.map_network import map_network
@@ -132,6 +139,14 @@ def test_the_cells_of_a_weight_are_those_that_its_block_says(case: Mapped) -> No
                     assert lines[block.copy][:, row, column].tolist() == [
                         block.array * case.chip.array.rows + top + i for i in range(down)
                     ]
+            if case.chip.weights.offset_columns:
+                columns = reference_addresses(case.mapping, layer.name, chip=case.chip, copy=block.copy)
+                served = [block.column_start <= start < block.column_stop for start in layer.reference_starts]
+                found_there = np.stack(columns)[:, block.row_start : block.row_stop, served]
+                wanted = np.arange(block.array_row, block.array_row + block.row_stop - block.row_start)
+                assert (found_there[0] == block.array).all()
+                assert (found_there[1] == wanted[:, None]).all()
+                assert (found_there[2] == case.chip.array.columns - 1).all()
 
 
 @settings(deadline=None, max_examples=20)

@@ -35,7 +35,9 @@ def test_planes_add_up_to_the_inputs(array: Callable[[Any], Any], data: st.DataO
     u = array(np.array(codes, np.float32))
     planes = planes_of(chip, signed)
     parts = planes.split(u)
-    assert len(parts) == len(planes.weights)
+    phases = 2 if signed and chip.input.signed == "two-phase" else 1
+    cycles = chip.input.signed_conversions if signed else chip.input.conversions
+    assert len(parts) == len(planes.weights) == phases * cycles, "what time and energy count is what is read"
     np.testing.assert_array_equal(np.asarray(weighted_sum(parts, planes.weights)), codes)
     if chip.input.encoding == "bit-serial":
         for part in parts:

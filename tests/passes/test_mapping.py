@@ -58,6 +58,24 @@ def test_cost_is_that_of_table_2(
     assert cost.devices == 2 * cost.weights
 
 
+def test_the_cycle_of_the_sign_bit_takes_time_and_energy() -> None:
+    """Inputs of 8 bits, two a cycle: four cycles, but of two's complement 2 + 2 + 2 + 1 bits and the sign."""
+    nodes = [helper.make_node("MatMul", ["x", "w"], ["y"], name="fc")]
+    model = lower(network(nodes, {"x": ["N", 120]}, {"y": ["N", 90]}, {"w": weights(120, 90)}))
+    for name, more in (("aimc-128", 1.25), ("isaac", 1.0)):
+        for objective in (None, "energy"):
+            plain, signed = (
+                map_network(model, load_chip(name), options=MappingOptions(input_range=inputs, objective=objective))
+                for inputs in ((0.0, 1.0), (-1.0, 1.0))
+            )
+            assert signed.cost.latency_ms == pytest.approx(more * plain.cost.latency_ms, rel=1e-9)
+            assert signed.cost.energy_mj == pytest.approx(more * plain.cost.energy_mj, rel=1e-9)
+            if objective is not None:
+                assert signed.result is not None
+                assert plain.result is not None
+                assert signed.result.bound == pytest.approx(more * plain.result.bound, rel=1e-9)
+
+
 def test_flat_split_fills_every_array_to_its_last_row() -> None:
     chip = load_chip("brram-256x64").model_copy(update={"row_split": "flat"})
     mapping = map_network(lowered("resnet18"), chip)

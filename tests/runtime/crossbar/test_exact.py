@@ -101,6 +101,56 @@ def test_sums_are_those_of_cells_read_one_by_one_whatever_the_devices_hold(name:
         np.testing.assert_array_equal(d, expected, state)
 
 
+@pytest.mark.parametrize(("state", "exact"), [("stuck", True), ("near", True), ("moved", False)])
+def test_reference_columns_count_as_what_their_cells_hold(state: str, exact: bool) -> None:
+    """Three columns in arrays of two, each with a reference column of its own."""
+    chip, signed = CHIPS["offset, reference column"]
+    case = case_of(chip, signed, 5)
+    layer, step = Crossbar(chip, ROWS, 2, signed), chip.cell.window_uS / 3
+    column = np.full((len(case.weight), 2), schemes.reference_target(chip), np.float32)
+    column[2:4, 0] = {"stuck": (0, 2 * step), "near": (1.05 * step, 0.9 * step), "moved": (1.29 * step,) * 2}[state]
+    _, vectors = apply_inputs(layer.reading, jnp.asarray(case.x.T), jnp.float32(case.input_range))
+    codes = reference.vectors(reference.dac_codes(case.x, case.input_range, chip, signed), None)
+    g = np.asarray(device_targets(case.weight * 0.3, np.float32(case.weight_range), chip))
+    bounds = [(0, ROWS), (ROWS, 7)]
+    parts = [
+        reference.sums(chip, codes, part, bounds, signed, None, reference_column=column[:, number]).d[..., 0]
+        for number, part in enumerate((g[..., :2], g[..., 2:]))
+    ]
+    held = jnp.asarray(g), jnp.asarray(column)
+    assert bool(codes_are_exact(layer.reading, *held)) == exact
+    d = jitted(layer.reading, vectors, held[0], None, held[1])
+    np.testing.assert_array_equal(d, np.concatenate(parts))
+    reading, stands = decided(layer.reading, *held)
+    assert (reading.digits is None, reading.reference_times is None) == (True, exact)
+    np.testing.assert_array_equal(d, jitted(reading, vectors, stands, None, held[1]))
+
+
+@pytest.mark.parametrize("together", [1, 2])
+def test_groups_see_the_reference_cells_of_all_rows_that_are_driven(together: int) -> None:
+    """Two groups in one array: each by its own rows, or both at once, with the idle cells of the other."""
+    chip, random = CHIPS["offset, reference column"][0], np.random.default_rng(4)
+    reading = Crossbar(chip, ROWS, 2, True, groups=2, groups_at_once=together).reading
+    u = random.integers(-15, 16, (2 * ROWS, 6)).astype(np.float32)
+    g = np.asarray(device_targets(random.uniform(-0.2, 0.2, (ROWS, 4)).astype(np.float32), np.float32(1), chip))
+    column = np.full((ROWS, 2), schemes.reference_target(chip), np.float32)
+    column[1, 0] = 0
+    d = jitted(reading, jnp.asarray(u), jnp.asarray(g), None, jnp.asarray(column))
+    rows = [slice(0, ROWS), slice(ROWS, 2 * ROWS)]
+    for group, own in enumerate(rows):
+        if together == 1:
+            cells, held, driven = g[..., 2 * group : 2 * group + 2], column[:, group], u[own]
+        else:
+            idle = device_targets(np.zeros((1, 1), np.float32), np.float32(1), chip)
+            cells = np.broadcast_to(idle, (len(g), 2 * ROWS, 2)).copy()
+            cells[:, own] = g[..., 2 * group : 2 * group + 2]
+            held, driven = column.T.reshape(-1), u
+        expected = reference.sums(
+            chip, driven[..., None].astype(np.float64), cells, [(0, len(driven))], True, None, reference_column=held
+        )
+        np.testing.assert_array_equal(d[2 * group : 2 * group + 2], expected.d[..., 0])
+
+
 def sixteen_bits(
     rows: int, columns: int, chip: Chip = ISAAC
 ) -> tuple[Crossbar, jax.Array, jax.Array, npt.NDArray[np.int64]]:
