@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from onnx import helper
 
 import cimc
-from cimc.addresses import cell_addresses, cell_owners, lay_on_arrays, take_from_arrays, word_lines
+from cimc.addresses import cell_addresses, cell_owners, lay_on_arrays, reference_addresses, take_from_arrays, word_lines
 from cimc.api.remap import dropped_settings, remap
 from cimc.artifact import Artifact
 from cimc.chip import Chip, chip_text, load_chip, parse_chip
@@ -29,7 +29,7 @@ from cimc.package_readme import package_readme
 from cimc.program import LayerProgram, Program
 from cimc.program_files import array_targets
 from cimc.report.floor_plan import floor_plan
-from cimc.units import device_targets
+from cimc.units import device_targets, reference_target
 from passes.dies.place import place_on_die
 from passes.mapper.map_network import map_network
 from passes.mapper.options import MappingOptions
@@ -293,6 +293,10 @@ def test_the_reference_column_is_the_last_of_each_array() -> None:
         last = chip.sizes[kind].columns - 1
         np.testing.assert_array_equal(used[:, last], used[:, :last].any(axis=1))
         assert not used[:, last + 1 :].any()
+    for layer in mapping.layers:
+        cells = reference_addresses(mapping, layer.name, chip=chip)
+        assert (cells.column == chip.sizes[layer.kind].columns - 1).all()
+        np.testing.assert_array_equal(targets[tuple(cells)], np.float32(reference_target(chip)))
 
 
 def test_a_core_has_room_for_its_share_of_each_kind() -> None:
