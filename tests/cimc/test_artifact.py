@@ -227,7 +227,7 @@ def test_formats_that_are_not_read_are_refused(content, tmp_path, number):
     refusal(tmp_path / "odd.cim", sealed(with_manifest(content, format=number)))
 
 
-@pytest.mark.parametrize(("number", "levels", "granularity"), [(3, None, 1 / 15), (FORMAT, 16, None)])
+@pytest.mark.parametrize(("number", "levels", "granularity"), [(3, None, 1.0), (FORMAT, 16, None)])
 def test_levels_of_format_3_were_the_update_step_alone(artifact, tmp_path, number, levels, granularity):
     """The text, the chip, and what is written of them later agree; a file of today keeps its levels."""
     text, path = chip_text("cimaq-256"), tmp_path / "x.cim"
