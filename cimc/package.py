@@ -41,12 +41,12 @@ from cimc.migrate import with_granularity
 from cimc.package_readme import package_readme
 from cimc.program import Floats, LayerProgram, Program
 from cimc.program_files import (
-    address_map,
     array_table,
     array_targets,
     block_table,
     blocks_by_array,
     decimals_for,
+    write_address_map,
 )
 from cimc.version import __version__
 from cimc.wiring import Wiring
@@ -143,7 +143,7 @@ def write_package(folder: str | Path, package: Package) -> None:
                 programmed=package.programmed,
             )
             (program / f"array_{index:04d}.csv").write_text(table, encoding="ascii")
-        np.savez_compressed(program / "addresses.npz", **address_map(package.mapping, package.chip, wiring))  # type: ignore[arg-type]
+        write_address_map(program / "addresses.npz", package.mapping, package.chip, wiring)
         if package.die is not None:
             np.savez_compressed(program / "stuck.npz", stuck_uS=package.die.stuck)
         if wiring is not None:

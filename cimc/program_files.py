@@ -4,13 +4,15 @@ import csv
 import io
 import json
 import math
-from collections.abc import Collection
+import zipfile
+from collections.abc import Collection, Iterator
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from cimc.addresses import Owners, cell_owners, lay_on_arrays
+from cimc.addresses import cell_owners, lay_on_arrays
 from cimc.chip import Chip
 from cimc.mapping import Block, MappedLayer, Mapping
 from cimc.program import Floats, Program
@@ -46,22 +48,40 @@ def reference_column(chip: Chip) -> int:
     return chip.array.columns - chip.weights.offset_columns
 
 
-def address_map(mapping: Mapping, chip: Chip, wiring: Wiring | None = None) -> dict[str, npt.NDArray[Any]]:
-    """For every cell [arrays, rows, columns]: layer index, copy, weight row and column, what it counts in the weight,
-    and the sign of that, +1 (G+) or -1 (G-)."""
-    owners = cell_owners(mapping, chip)
-    if wiring is not None:
-        owners = Owners(*(wiring.to_die(part, fill=-1) for part in owners))
-    counts = np.array([*chip.scheme.counts, 0.0], np.float32)[owners.device]  # the last one: not used
-    return {
-        "layers": np.array([layer.name for layer in mapping.layers]),
-        "layer": owners.layer,
-        "copy": owners.copy,
-        "weight_row": owners.row,
-        "weight_column": owners.column,
-        "sign": np.sign(counts).astype(np.int8),
-        "counts": counts,
-    }
+def address_map(
+    mapping: Mapping, chip: Chip, wiring: Wiring | None = None
+) -> Iterator[tuple[str, type, Iterator[npt.NDArray[Any]]]]:
+    """For every cell: layer index, copy, weight row and column, what it counts in the weight, and the sign of that, +1
+    (G+) or -1 (G-); each as its name, its type and the physical arrays in turn, [rows, columns].
+    """
+
+    def of_cells(part: str) -> Iterator[npt.NDArray[Any]]:
+        owners = cell_owners(mapping, chip, part)
+        return owners if wiring is None else iter(wiring.to_die(np.stack(list(owners)), fill=-1))
+
+    counts = np.array([*chip.scheme.counts, 0.0], np.float32)  # the last one: not used
+    yield "layer", np.int32, of_cells("layer")
+    yield "copy", np.int32, of_cells("copy")
+    yield "weight_row", np.int32, of_cells("row")
+    yield "weight_column", np.int32, of_cells("column")
+    yield "sign", np.int8, (np.sign(counts).astype(np.int8)[device] for device in of_cells("device"))
+    yield "counts", np.float32, (counts[device] for device in of_cells("device"))
+
+
+def write_address_map(path: Path, mapping: Mapping, chip: Chip, wiring: Wiring | None = None) -> None:
+    """`addresses.npz`, array by array: all at once would take several times the memory of the weights."""
+    layers = np.array([layer.name for layer in mapping.layers])
+    arrays = mapping.arrays * mapping.physical_per_array if wiring is None else wiring.arrays
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as file:
+        with file.open("layers.npy", "w") as member:
+            np.lib.format.write_array(member, layers, allow_pickle=False)
+        for name, kind, parts in address_map(mapping, chip, wiring):
+            with file.open(f"{name}.npy", "w", force_zip64=True) as member:
+                shape = (arrays, chip.array.rows, chip.array.columns)
+                header = {"descr": np.lib.format.dtype_to_descr(np.dtype(kind)), "fortran_order": False, "shape": shape}
+                np.lib.format.write_array_header_1_0(member, header)
+                for part in parts:
+                    member.write(part.tobytes())
 
 
 def block_table(mapping: Mapping) -> str:
@@ -161,8 +181,9 @@ def array_table(
         comments.append(f"programmed: layer {_quoted(name)} holds what stands here: leave its cells as they are")
     lines = [f"# {line}" for line in comments]
     lines.append("row," + ",".join(f"bl{column}" for column in range(array.shape[1])))
-    for row, values in enumerate(array.tolist()):
-        lines.append(f"{row}," + ",".join("" if math.isnan(g) else f"{g:.{decimals}f}" for g in values))
+    values, places = np.unique(array, return_inverse=True)  # most stand in many cells: each is written out once
+    texts = np.array(["" if math.isnan(g) else f"{g:.{decimals}f}" for g in values.tolist()], object)
+    lines += [f"{row}," + ",".join(cells) for row, cells in enumerate(texts[places.reshape(array.shape)].tolist())]
     return "\n".join(lines) + "\n"
 
 
