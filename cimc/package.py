@@ -210,7 +210,7 @@ def read_package(folder: str | Path) -> Package:
         if (mapping.rows_per_weight, mapping.columns_per_weight) != (chip.rows_per_weight, chip.columns_per_weight):
             raise ValueError("the mapping is not one of this chip")
         digital = safetensors.numpy.load(contents["digital.safetensors"])
-        targets = np.load(io.BytesIO(contents["program/targets.npy"]), allow_pickle=False)
+        targets = np.load(io.BytesIO(contents.pop("program/targets.npy")), allow_pickle=False)  # held once
         wiring = _wiring(contents, len(targets))
         return Package(
             model=str(manifest["model"]),
