@@ -311,7 +311,11 @@ def _wiring(contents: dict[str, bytes], arrays: int) -> Wiring | None:
 def _digests(folder: Path) -> dict[str, str]:
     """SHA-256 of every file in the folder, by its path from there."""
     files = sorted(path for path in folder.rglob("*") if path.is_file())
-    return {path.relative_to(folder).as_posix(): _sha256(path.read_bytes()) for path in files}
+    found = {}
+    for path in files:
+        with path.open("rb") as file:  # in parts: the largest is as large as all conductances
+            found[path.relative_to(folder).as_posix()] = hashlib.file_digest(file, "sha256").hexdigest()
+    return found
 
 
 def _sha256(data: bytes) -> str:
