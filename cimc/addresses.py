@@ -13,6 +13,7 @@ a smaller array has its cells at the lowest ones.
 """
 
 import math
+from collections.abc import Iterator
 from collections.abc import Mapping as Dictionary
 from typing import Any, NamedTuple
 
@@ -36,19 +37,6 @@ class Cells(NamedTuple):
     array: Indices
     row: Indices
     column: Indices
-
-
-class Owners(NamedTuple):
-    """What each cell holds, each [arrays, array rows, array columns] int32; all -1 where a cell is not used.
-
-    layer: its index in `Mapping.layers`. copy: of the layer. row, column: of the weight. device: of the weight.
-    """
-
-    layer: Indices
-    copy: Indices
-    row: Indices
-    column: Indices
-    device: Indices
 
 
 def cell_addresses(mapping: Mapping, layer: str, *, copy: int = 0) -> Cells:
@@ -95,19 +83,34 @@ def reference_addresses(mapping: Mapping, layer: str, *, chip: Chip, copy: int =
     return Cells(array, row, np.full(row.shape, reference_column(on), np.int32))
 
 
-def cell_owners(mapping: Mapping, chip: Chip) -> Owners:
-    """The layer, copy, weight and device in every cell of every array: the inverse of `cell_addresses`."""
-    owners = Owners(*(np.full(_shape(mapping, chip), -1, np.int32) for _ in Owners._fields))
-    devices = np.arange(math.prod(_cells_of_weight(mapping))).reshape(*_cells_of_weight(mapping), 1, 1)
+def cell_owners(mapping: Mapping, chip: Chip, part: str) -> Iterator[Indices]:
+    """What each cell holds, of one physical array after the other: the inverse of `cell_addresses`.
+
+    Args:
+        mapping: of the network.
+        chip: the chip.
+        part: layer (its index in `Mapping.layers`), copy (of the layer), row, column or device (of the weight).
+
+    Yields:
+        [array rows, array columns] int32; -1 where a cell is not used.
+    """
+    held: list[list[tuple[int, Block]]] = [[] for _ in range(mapping.arrays)]
     for index, layer in enumerate(mapping.layers):
         for block in layer.blocks:
-            rows, columns = np.arange(block.row_start, block.row_stop), np.arange(block.column_start, block.column_stop)
-            _cells_of(owners.layer, block, mapping)[:] = index
-            _cells_of(owners.copy, block, mapping)[:] = block.copy
-            _cells_of(owners.row, block, mapping)[:] = rows[:, None]
-            _cells_of(owners.column, block, mapping)[:] = columns
-            _cells_of(owners.device, block, mapping)[:] = devices
-    return owners
+            held[block.array].append((index, block))
+    devices = np.arange(math.prod(_cells_of_weight(mapping))).reshape(*_cells_of_weight(mapping), 1, 1)
+    for blocks in held:
+        arrays = np.full((mapping.physical_per_array, *_shape(mapping, chip)[1:]), -1, np.int32)
+        for index, block in blocks:
+            values = {
+                "layer": index,
+                "copy": block.copy,
+                "row": np.arange(block.row_start, block.row_stop)[:, None],
+                "column": np.arange(block.column_start, block.column_stop),
+                "device": devices,
+            }
+            _cells_of(arrays, block._replace(array=0), mapping)[:] = values[part]
+        yield from arrays
 
 
 def word_lines(mapping: Mapping, layer: str, *, chip: Chip, copy: int = 0) -> Indices:

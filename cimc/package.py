@@ -42,12 +42,12 @@ from cimc.migrate import with_granularity
 from cimc.package_readme import package_readme
 from cimc.program import Floats, LayerProgram, Program
 from cimc.program_files import (
-    address_map,
     array_table,
     array_targets,
     block_table,
     blocks_by_array,
     decimals_for,
+    write_address_map,
 )
 from cimc.version import __version__
 from cimc.wiring import Wiring
@@ -145,7 +145,7 @@ def write_package(folder: str | Path, package: Package) -> None:
                 programmed=package.programmed,
             )
             (program / f"array_{index:04d}.csv").write_text(table, encoding="ascii")
-        np.savez_compressed(program / "addresses.npz", **address_map(package.mapping, package.chip, wiring))  # type: ignore[arg-type]
+        write_address_map(program / "addresses.npz", package.mapping, package.chip, wiring)
         if package.die is not None:
             np.savez_compressed(program / "stuck.npz", stuck_uS=package.die.stuck)
         if wiring is not None:
@@ -212,7 +212,7 @@ def read_package(folder: str | Path) -> Package:
         if (mapping.rows_per_weight, mapping.columns_per_weight) != (chip.rows_per_weight, chip.columns_per_weight):
             raise ValueError("the mapping is not one of this chip")
         digital = safetensors.numpy.load(contents["digital.safetensors"])
-        targets = np.load(io.BytesIO(contents["program/targets.npy"]), allow_pickle=False)
+        targets = np.load(io.BytesIO(contents.pop("program/targets.npy")), allow_pickle=False)  # held once
         wiring = _wiring(contents, len(targets))
         return Package(
             model=str(manifest["model"]),
@@ -313,7 +313,11 @@ def _wiring(contents: dict[str, bytes], arrays: int) -> Wiring | None:
 def _digests(folder: Path) -> dict[str, str]:
     """SHA-256 of every file in the folder, by its path from there."""
     files = sorted(path for path in folder.rglob("*") if path.is_file())
-    return {path.relative_to(folder).as_posix(): _sha256(path.read_bytes()) for path in files}
+    found = {}
+    for path in files:
+        with path.open("rb") as file:  # in parts: the largest is as large as all conductances
+            found[path.relative_to(folder).as_posix()] = hashlib.file_digest(file, "sha256").hexdigest()
+    return found
 
 
 def _sha256(data: bytes) -> str:

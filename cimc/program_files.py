@@ -4,18 +4,22 @@ import csv
 import io
 import json
 import math
-from collections.abc import Collection
+import zipfile
+from collections.abc import Collection, Iterable, Iterator
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from cimc.addresses import Owners, cell_owners, lay_on_arrays, reference_column
+from cimc.addresses import cell_owners, largest_array, lay_on_arrays, reference_column
 from cimc.chip import Chip
 from cimc.mapping import Block, MappedLayer, Mapping
 from cimc.program import Floats, Program
 from cimc.units import level_targets, reference_target
 from cimc.wiring import Wiring
+
+Cells = npt.NDArray[np.bool_]
 
 MOST_DECIMALS = 149  # of a float32
 MOST_LISTED = 64  # levels of a chip that are written out
@@ -38,48 +42,80 @@ def array_targets(mapping: Mapping, chip: Chip, program: Program, wiring: Wiring
     arrays = lay_on_arrays(mapping, targets, chip=chip, fill=np.nan)
     if chip.scheme.reference is not None:
         chips = [chip.of_kind(kind) for kind in mapping.kind_of_arrays for _ in range(mapping.physical_per_array)]
-        held = np.array([reference_target(of_array) for of_array in chips], np.float32)[:, None, None]
-        arrays = np.where(_reference_cells(np.isfinite(arrays), mapping, chip), held, arrays)
+        cells = _reference_cells(map(np.isfinite, arrays), mapping, chip)
+        for array, of_array, reference in zip(arrays, chips, cells, strict=True):
+            array[reference] = reference_target(of_array)
     return arrays if wiring is None else wiring.to_die(arrays, fill=np.nan)
 
 
-def _reference_cells(used: npt.NDArray[np.bool_], mapping: Mapping, chip: Chip) -> npt.NDArray[np.bool_]:
-    """The cells of reference columns, in the word lines of weights; used: cells of weights [arrays, rows, columns].
+def _reference_cells(used: Iterable[Cells], mapping: Mapping, chip: Chip) -> Iterator[Cells]:
+    """The cells of reference columns [rows, columns] of one array after the other, in the word lines of weights.
 
     Of bit slices in arrays of their own, the array of the most significant has the one that is read.
+
+    Args:
+        used: cells of weights, likewise.
+        mapping: of the network.
+        chip: the chip.
     """
-    cells = np.zeros_like(used)
-    if chip.scheme.reference is not None:
-        of_arrays = np.arange(0, len(used), mapping.physical_per_array)
-        columns = [reference_column(chip.of_kind(kind)) for kind in mapping.kind_of_arrays]
-        cells[of_arrays, :, columns] = used[of_arrays].any(axis=2)
-    return cells
+    kinds = mapping.kind_of_arrays
+    for index, of_weights in enumerate(used):
+        cells = np.zeros_like(of_weights)
+        array, bit_slice = divmod(index, mapping.physical_per_array)
+        if chip.scheme.reference is not None and bit_slice == 0:
+            column = reference_column(chip.of_kind(kinds[array]))
+            cells[:, column] = of_weights.any(axis=1)
+        yield cells
 
 
-def address_map(mapping: Mapping, chip: Chip, wiring: Wiring | None = None) -> dict[str, npt.NDArray[Any]]:
-    """For every cell [arrays, rows, columns]: layer index, copy, weight row and column, what it counts in the weight,
-    and the sign of that, +1 (G+) or -1 (G-).
+def address_map(
+    mapping: Mapping, chip: Chip, wiring: Wiring | None = None
+) -> Iterator[tuple[str, type, Iterator[npt.NDArray[Any]]]]:
+    """For every cell: layer index, copy, weight row and column, what it counts in the weight, and the sign of that, +1
+    (G+) or -1 (G-); each as its name, its type and the physical arrays in turn, [rows, columns].
 
     Cells of reference columns are in `reference`: they count in every weight of their word line, and are none's.
     """
-    owners = cell_owners(mapping, chip)
-    reference = _reference_cells(owners.layer >= 0, mapping, chip)
-    if wiring is not None:
-        owners = Owners(*(wiring.to_die(part, fill=-1) for part in owners))
-        reference = wiring.to_die(reference, fill=False)
-    counts = np.array([*chip.scheme.counts, 0.0], np.float32)[owners.device]  # the last one: not used
-    if chip.scheme.reference is not None:
-        counts[reference] = -chip.scheme.reference.times
-    return {
-        "layers": np.array([layer.name for layer in mapping.layers]),
-        "layer": owners.layer,
-        "copy": owners.copy,
-        "weight_row": owners.row,
-        "weight_column": owners.column,
-        "sign": np.sign(counts).astype(np.int8),
-        "counts": counts,
-        "reference": reference,
-    }
+
+    def on_die(arrays: Iterator[npt.NDArray[Any]], fill: int) -> Iterator[npt.NDArray[Any]]:
+        return arrays if wiring is None else iter(wiring.to_die(np.stack(list(arrays)), fill=fill))
+
+    def of_cells(part: str) -> Iterator[npt.NDArray[Any]]:
+        return on_die(cell_owners(mapping, chip, part), -1)
+
+    def references() -> Iterator[Cells]:
+        used = (layer >= 0 for layer in cell_owners(mapping, chip, "layer"))
+        return on_die(_reference_cells(used, mapping, chip), False)
+
+    def counted() -> Iterator[Floats]:
+        counts = np.array([*chip.scheme.counts, 0.0], np.float32)  # the last one: not used
+        of_reference = 0.0 if chip.scheme.reference is None else -chip.scheme.reference.times
+        for device, reference in zip(of_cells("device"), references(), strict=True):
+            yield np.where(reference, np.float32(of_reference), counts[device])
+
+    yield "layer", np.int32, of_cells("layer")
+    yield "copy", np.int32, of_cells("copy")
+    yield "weight_row", np.int32, of_cells("row")
+    yield "weight_column", np.int32, of_cells("column")
+    yield "sign", np.int8, (np.sign(counts).astype(np.int8) for counts in counted())
+    yield "counts", np.float32, counted()
+    yield "reference", np.bool_, references()
+
+
+def write_address_map(path: Path, mapping: Mapping, chip: Chip, wiring: Wiring | None = None) -> None:
+    """`addresses.npz`, array by array: all at once would take several times the memory of the weights."""
+    layers = np.array([layer.name for layer in mapping.layers])
+    arrays = mapping.arrays * mapping.physical_per_array if wiring is None else wiring.arrays
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as file:
+        with file.open("layers.npy", "w") as member:
+            np.lib.format.write_array(member, layers, allow_pickle=False)
+        for name, kind, parts in address_map(mapping, chip, wiring):
+            with file.open(f"{name}.npy", "w", force_zip64=True) as member:
+                shape = (arrays, *largest_array(mapping, chip))
+                header = {"descr": np.lib.format.dtype_to_descr(np.dtype(kind)), "fortran_order": False, "shape": shape}
+                np.lib.format.write_array_header_1_0(member, header)
+                for part in parts:
+                    member.write(part.tobytes())
 
 
 def block_table(mapping: Mapping) -> str:
@@ -179,8 +215,9 @@ def array_table(
         comments.append(f"programmed: layer {_quoted(name)} holds what stands here: leave its cells as they are")
     lines = [f"# {line}" for line in comments]
     lines.append("row," + ",".join(f"bl{column}" for column in range(array.shape[1])))
-    for row, values in enumerate(array.tolist()):
-        lines.append(f"{row}," + ",".join("" if math.isnan(g) else f"{g:.{decimals}f}" for g in values))
+    values, places = np.unique(array, return_inverse=True)  # most stand in many cells: each is written out once
+    texts = np.array(["" if math.isnan(g) else f"{g:.{decimals}f}" for g in values.tolist()], object)
+    lines += [f"{row}," + ",".join(cells) for row, cells in enumerate(texts[places.reshape(array.shape)].tolist())]
     return "\n".join(lines) + "\n"
 
 

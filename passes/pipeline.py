@@ -18,6 +18,7 @@ from passes.lowering.flatten_control_flow import FlattenControlFlow
 from passes.lowering.fold_constants import FoldConstants
 from passes.lowering.fold_reshapes import FoldReshapes
 from passes.lowering.fold_sequences import FoldSequences
+from passes.lowering.fold_sizes import FoldSizes
 from passes.lowering.free_batch import FreeBatch
 from passes.lowering.fuse_bias import FuseBias
 from passes.lowering.fuse_softmax import FuseSoftmax
@@ -55,6 +56,7 @@ NETWORK_PASSES: tuple[ir.passes.PassBase, ...] = (
     ExpandQuantized(),
     FoldConstants(),
     FreeBatch(),
+    FoldSizes(),
     InferShapes(),
     DropEmpty(),
     FoldReshapes(),

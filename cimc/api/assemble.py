@@ -4,6 +4,7 @@ from typing import Any
 
 import numpy as np
 import onnx_ir as ir
+from numpy.typing import NDArray
 
 from cimc.fault_map import Die
 from cimc.package import Package
@@ -34,12 +35,7 @@ def assemble(
         model, chip_text, notes, die, wiring: as of `Package`.
     """
     program = program_of(system, state)
-    # Where the gain is the chip's own, the network's weights hold the network's.
-    constants = {
-        node.inputs[1]: state["weight"][node.name]
-        * (state["digital"][gain_name(node.name)] if node.name in state["gain"] else np.float32(1))
-        for node in system.network.layers()
-    }
+    constants = {node.inputs[1]: _weight(state, node.name) for node in system.network.layers()}
     seen = program_of(system, state_as_read(system, state))
     return Package(
         model=model,
@@ -53,3 +49,10 @@ def assemble(
         die=die,
         wiring=wiring,
     )
+
+
+def _weight(state: State, layer: str) -> NDArray[np.float32]:
+    """The weight of a layer in the network; where the gain on the chip is the chip's own, with the network's gain."""
+    weight, gain = np.asarray(state["weight"][layer]), np.asarray(state["digital"][gain_name(layer)])
+    # No copy where it would be the same: a network of many weights would be in memory once more.
+    return weight * gain if layer in state["gain"] and np.any(gain != 1) else weight

@@ -342,9 +342,8 @@ MEASURES: dict[str, Measure] = {
 def agreement_sums(computed: Values, reference: Values) -> Sums:
     """What a batch adds to the agreement of an output with the reference's, both [N, ...]."""
     got, wanted = _flat(computed, reference)
-    shape = squeezed_shape(reference.shape)
-    axis = -1 if len(shape) < 4 else 1  # classes are last, of maps [N, C, H, W] the second
-    best = [np.argmax(array.reshape(shape), axis=axis) for array in (computed, reference)] if len(shape) > 1 else []
+    axis = _axis_of_entries(reference.shape)
+    best = [] if axis is None else [np.argmax(x.reshape(reference.shape), axis=axis) for x in (computed, reference)]
     return {
         "signal": float(np.square(wanted).sum()),
         "noise": float(np.square(got - wanted).sum()),
@@ -353,6 +352,15 @@ def agreement_sums(computed: Values, reference: Values) -> Sums:
         "same": int((best[0] == best[1]).sum()) if best else 0,
         "count": best[0].size if best else 0,
     }
+
+
+def _axis_of_entries(shape: Sequence[int]) -> int | None:
+    """The axis whose largest entry decides: the last, of maps [N, C, H, W] the second, of [N, 1, 1, C] the last.
+
+    None where that has one entry: one value a sample, a step [N, T, 1] or a pixel [N, 1, H, W] decides nothing.
+    """
+    axis = len(shape) - 1 if len(shape) < 4 or all(size == 1 for size in shape[1:-1]) else 1
+    return axis if axis and shape[axis] > 1 else None
 
 
 def agreement_of(sums: Sums) -> dict[str, float]:

@@ -1,6 +1,8 @@
 """Addresses as index arrays: every device has one cell, every cell at most one device, and both ways agree."""
 
+import tracemalloc
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -20,6 +22,7 @@ from cimc.addresses import (
 )
 from cimc.chip import Chip, load_chip
 from cimc.mapping import Mapping
+from cimc.program_files import write_address_map
 from passes.mapper.map_network import map_network
 from passes.mapper.options import MappingOptions
 from passes.pipeline import lower
@@ -92,7 +95,8 @@ def mapped(draw: st.DrawFn) -> Mapped:
 @given(mapped())
 def test_a_device_of_a_weight_is_found_in_its_cell_and_no_two_share_one(case: Mapped) -> None:
     mapping, chip = case.mapping, case.chip
-    owners = cell_owners(mapping, chip)
+    parts = ("layer", "copy", "row", "column", "device")
+    owners = {part: np.stack(list(cell_owners(mapping, chip, part))) for part in parts}
     taken = np.zeros((mapping.arrays * chip.physical_per_array, chip.array.rows, chip.array.columns), np.int32)
     for index, layer in enumerate(mapping.layers):
         devices = chip.devices_per_weight
@@ -105,13 +109,13 @@ def test_a_device_of_a_weight_is_found_in_its_cell_and_no_two_share_one(case: Ma
                 assert place.min() >= 0
                 assert place.max() < size
             np.add.at(taken, tuple(cells), 1)
-            assert (owners.layer[tuple(cells)] == index).all()
-            assert (owners.copy[tuple(cells)] == copy).all()
-            np.testing.assert_array_equal(owners.row[tuple(cells)], row)
-            np.testing.assert_array_equal(owners.column[tuple(cells)], column)
-            np.testing.assert_array_equal(owners.device[tuple(cells)], device)
+            assert (owners["layer"][tuple(cells)] == index).all()
+            assert (owners["copy"][tuple(cells)] == copy).all()
+            np.testing.assert_array_equal(owners["row"][tuple(cells)], row)
+            np.testing.assert_array_equal(owners["column"][tuple(cells)], column)
+            np.testing.assert_array_equal(owners["device"][tuple(cells)], device)
     assert taken.max() == 1
-    for owner in owners:
+    for owner in owners.values():
         np.testing.assert_array_equal(owner >= 0, taken == 1)
 
 
@@ -161,7 +165,7 @@ def test_values_laid_on_the_arrays_are_taken_from_every_copy(case: Mapped) -> No
     }
     arrays = lay_on_arrays(mapping, values, chip=chip, fill=0)
     assert arrays.dtype == np.float32
-    np.testing.assert_array_equal(arrays > 0, cell_owners(mapping, chip).layer >= 0)
+    np.testing.assert_array_equal(arrays > 0, np.stack(list(cell_owners(mapping, chip, "layer"))) >= 0)
     for layer in mapping.layers:
         for copy in range(layer.copies):
             cells = cell_addresses(mapping, layer.name, copy=copy)
@@ -201,3 +205,18 @@ def test_arrays_smaller_than_the_mapping_needs_are_an_error() -> None:
     mapping = map_network(grouped(1, 1, 1, 2), chip)
     with pytest.raises(ValueError, match="reshape"):
         take_from_arrays(mapping, mapping.layers[0].name, np.zeros((mapping.arrays, 1, 1)))
+
+
+def test_the_address_map_is_written_without_all_cells_at_once(tmp_path: Path) -> None:
+    """Of a network of 40 million weights they took more memory than all else that export does."""
+    chip = load_chip("brram-256x64")
+    mapping = map_network(grouped(1, 64, 3, 256), chip)
+    cells = mapping.arrays * chip.array.rows * chip.array.columns
+    tracemalloc.start()
+    write_address_map(tmp_path / "addresses.npz", mapping, chip)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < 4 * cells, "as much as one number for every cell"
+    with np.load(tmp_path / "addresses.npz") as written:
+        assert written["layer"].shape == (mapping.arrays, chip.array.rows, chip.array.columns)
+        assert np.count_nonzero(written["sign"]) == 2 * mapping.cost.weights

@@ -105,8 +105,9 @@ def draw_wiring(random: np.random.Generator, package: Package) -> Wiring:
 
 def products_on_die(package: Package, targets: np.ndarray, layer: str, x: np.ndarray) -> np.ndarray:
     """u (G+ - G-) of a layer [.., columns], bit line by bit line of the die's arrays, as its files name them."""
-    cells = address_map(package.mapping, package.chip, package.wiring)
-    number = cells["layers"].tolist().index(layer)
+    parts = address_map(package.mapping, package.chip, package.wiring)
+    cells = {name: np.stack(list(arrays)) for name, _, arrays in parts}
+    number = [mapped.name for mapped in package.mapping.layers].index(layer)
     y = np.zeros((len(x), package.mapping.layer(layer).columns))
     for array, held in enumerate(targets):
         here = cells["layer"][array] == number

@@ -265,12 +265,12 @@ def test_layers_share_arrays_of_their_own_kind_only_and_every_cell_is_found(
         for n, layer in enumerate(mapping.layers)
     }
     arrays = lay_on_arrays(mapping, values, chip=chip, fill=np.nan)
-    owners = cell_owners(mapping, chip)
-    np.testing.assert_array_equal(owners.layer >= 0, np.isfinite(arrays))
+    owners = np.stack(list(cell_owners(mapping, chip, "layer")))
+    np.testing.assert_array_equal(owners >= 0, np.isfinite(arrays))
     seen = set[int]()
     for index, layer in enumerate(mapping.layers):
         np.testing.assert_array_equal(take_from_arrays(mapping, layer.name, arrays), values[layer.name])
-        assert (owners.layer[tuple(cell_addresses(mapping, layer.name))] == index).all()
+        assert (owners[tuple(cell_addresses(mapping, layer.name))] == index).all()
         lines = set(word_lines(mapping, layer.name, chip=chip)[:, :, 0].ravel().tolist())
         assert objective or not seen & lines
         seen |= lines

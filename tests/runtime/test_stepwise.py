@@ -223,3 +223,28 @@ def test_a_network_that_is_gone_takes_no_memory() -> None:
     del system, state
     gc.collect()
     assert seen() is None
+
+
+def test_a_position_embedding_resized_to_the_image_is_computed_at_compile_time() -> None:
+    """The sizes come from those of the input, before the first layer; the embedding is too large to stay in a step."""
+    nodes = [
+        helper.make_node("Shape", ["x"], ["all"]),
+        helper.make_node("Gather", ["all", "two"], ["height"]),
+        helper.make_node("Conv", ["x", "k"], ["patches"], kernel_shape=[2, 2], strides=[2, 2]),
+        helper.make_node("Div", ["height", "size"], ["rows"]),
+        helper.make_node("Transpose", ["p"], ["first"], perm=[0, 3, 1, 2]),
+        helper.make_node("Shape", ["first"], ["of"]),
+        helper.make_node("Slice", ["of", "zero", "two_"], ["kept"]),
+        helper.make_node("Unsqueeze", ["rows", "zero"], ["row"]),
+        helper.make_node("Concat", ["kept", "row", "row"], ["sizes"], axis=0),
+        helper.make_node("Resize", ["first", "", "", "sizes"], ["q"], mode="cubic"),
+        helper.make_node("Add", ["patches", "q"], ["y"]),
+    ]
+    constants = {
+        "k": weights(64, 3, 2, 2), "p": weights(1, 7, 7, 64), "two": np.array(2), "size": np.array(2),
+        "zero": np.array([0]), "two_": np.array([2]),
+    }  # fmt: skip
+    proto = network_proto(nodes, {"x": ["N", 3, 8, 8]}, {"y": ["N", 64, 4, 4]}, constants)
+    assert [node.op_type for node in lower(ir.from_proto(proto)).graph] == ["CrossbarConv", "Add"]
+    x = np.random.default_rng(0).random((3, 3, 8, 8), np.float32)
+    np.testing.assert_allclose(computed(proto, {"x": x}, exact=True)["y"], original(proto, {"x": x})[0], atol=1e-5)

@@ -1,7 +1,8 @@
-"""One command as a process of its own: wall time, peak memory, what it said."""
+"""One command as a process of its own: wall time, processor time, peak memory, what it said."""
 
 import json
 import os
+import resource
 import signal
 import subprocess
 import tempfile
@@ -18,6 +19,7 @@ class Measured:
     """What one command did. status: its exit status; -9 where a limit ended it. peak_mb: of the whole process.
 
     figures: the JSON object that it printed, if any. said: the last words on its standard error, or which limit.
+    processor_s: of all its threads, which other work on the machine changes little; None in records of before.
     """
 
     status: int
@@ -25,6 +27,7 @@ class Measured:
     peak_mb: int
     figures: dict[str, Any]
     said: str
+    processor_s: float | None = None
 
     def write(self, path: Path) -> None:
         """Keep it as a JSON file."""
@@ -38,7 +41,7 @@ def read_measured(path: Path) -> Measured:
 
 def measure(command: list[str], *, limit_s: float, limit_mb: int, folder: Path) -> Measured:
     """Run a command in a folder, for `limit_s` seconds and with `limit_mb` of memory at most."""
-    start = time.monotonic()
+    start, used = time.monotonic(), _processor_s()
     with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err:
         process = subprocess.Popen(command, stdout=out, stderr=err, cwd=folder, start_new_session=True)
         peak, over = 0, ""
@@ -56,7 +59,14 @@ def measure(command: list[str], *, limit_s: float, limit_mb: int, folder: Path) 
     said = over or _last(lines)
     if process.returncode < 0 and not over:
         said = f"ended by {signal.Signals(-process.returncode).name} {said}".strip()
-    return Measured(process.returncode, round(seconds, 1), peak, _object(printed), said)
+    used = round(_processor_s() - used, 1)
+    return Measured(process.returncode, round(seconds, 1), peak, _object(printed), said, used)
+
+
+def _processor_s() -> float:
+    """What the processes that were started here and have ended have used."""
+    children = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return children.ru_utime + children.ru_stime
 
 
 def _peak_mb(process: int) -> int:

@@ -29,8 +29,9 @@ products of two values included, that is not on arrays).
 COSTS = """
 ## Time and memory
 
-Seconds and MB at the peak, the process and its libraries included. The original runs sample by sample. **Bold**: more
-than 2 GB and more than 4 times the original.
+Seconds, of which those of the processor in brackets (all threads; other work on the machine changes them little), and
+MB at the peak, the process and its libraries included. The original runs sample by sample. **Bold**: more than 2 GB
+and more than 4 times the original.
 
 | network | samples | {steps} |
 |---|---|{lines}|
@@ -87,5 +88,6 @@ def _cost(network: Network, done: Done) -> str:
 
 
 def _time(measured: Measured, original: Measured) -> str:
-    text = f"{measured.seconds:.1f} s {measured.peak_mb} MB"
+    processor = "" if measured.processor_s is None else f" ({measured.processor_s:.1f})"
+    text = f"{measured.seconds:.1f} s{processor} {measured.peak_mb} MB"
     return f"**{text}**" if measured.peak_mb > max(LIMIT_MB, 4 * original.peak_mb) else text

@@ -149,7 +149,7 @@ def test_failed_export_keeps_the_earlier_package_and_leaves_no_part(copy, packag
     def save(*arguments, **keywords):
         raise error
 
-    monkeypatch.setattr(np, "savez_compressed", save)
+    monkeypatch.setattr(np.lib.format, "write_array", save)
     for target in (copy, copy.with_name("new")):
         with pytest.raises(CimcError if isinstance(error, OSError) else error):
             write_package(target, package)

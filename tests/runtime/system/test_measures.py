@@ -217,6 +217,25 @@ def test_agreement_is_what_is_counted_here_in_one_piece_and_in_batches(reference
     assert agreement_of(total) == pytest.approx(figures, rel=1e-9)
 
 
+@pytest.mark.parametrize(
+    ("shape", "axis"),
+    [
+        ((5, 20, 1), None),  # one value a step: the step with the largest is no decision
+        ((5, 1, 6, 7), None),  # one value a pixel
+        ((5, 1), None),
+        ((5, 10, 1, 1), 1),
+        ((5, 1, 1, 10), 3),
+        ((5, 4, 9, 1), 1),
+        ((5, 1, 10), 2),
+    ],
+)
+def test_the_largest_entry_is_one_of_classes_not_of_steps_or_pixels(shape: tuple[int, ...], axis: int | None) -> None:
+    reference = RANDOM.normal(size=shape)
+    computed = reference + RANDOM.normal(size=shape)
+    same = None if axis is None else np.mean(computed.argmax(axis) == reference.argmax(axis))
+    assert agreement(computed, reference).get("argmax_agreement") == same
+
+
 def test_equal_outputs_agree_wholly_and_finitely() -> None:
     for reference in (SCORES, np.zeros((3, 4), np.float32)):
         figures = agreement(reference, reference)

@@ -1,0 +1,37 @@
+"""Compute at compile time the sizes that a network takes of its values, where they do not depend on the batch."""
+
+import onnx_ir as ir
+
+from passes.graph_edit import register_constant
+from passes.lowering.fold_constants import FoldConstants
+from passes.lowering.infer_shapes import infer_constants
+
+_MOST_ELEMENTS = 64  # of sizes; what is computed from them is folded as of any constants
+
+
+class FoldSizes(ir.passes.InPlacePass):
+    """Replace integers that follow from the sizes of the inputs alone, and what is computed from them and constants.
+
+    Left in a part of the network they have no values before it runs: onnxruntime refuses, or even errs in, operators
+    such as a Resize of a position embedding to the size of the image.
+    """
+
+    def call(self, model: ir.Model) -> ir.passes.PassResult:
+        """Fold them, with one run of shape inference at two batches."""
+        if not any(node.op_type in ("Shape", "Size") and not node.domain for node in model.graph):
+            return ir.passes.PassResult(model, modified=False)
+        known = {name: array for name, array in infer_constants(model).items() if array.dtype.kind == "i"}
+        count = 0
+        for node in model.graph:
+            if len(node.outputs) != 1 or node.outputs[0].is_graph_output():
+                continue
+            output, name = node.outputs[0], node.outputs[0].name or ""
+            if (array := known.get(name)) is None or array.size > _MOST_ELEMENTS:
+                continue
+            output.name = f"{name}.before_folding"
+            output.replace_all_uses_with(register_constant(model.graph, name, array))
+            model.graph.remove(node, safe=True)
+            count += 1
+        if count:
+            FoldConstants()(model)
+        return ir.passes.PassResult(model, modified=bool(count))
