@@ -8,7 +8,8 @@ from cimc.artifact import Artifact
 from cimc.commands import digital_table, per_unit, totals, training_table
 from cimc.commands.console import print_table, say
 from cimc.layer_settings import settings_text
-from cimc.mapping import LayerCost, MappedLayer, Mapping
+from cimc.mapping import MappedLayer, Mapping
+from cimc.mapping_cost import LayerCost
 from cimc.schedule import Step
 
 Figures = dict[str, Any]

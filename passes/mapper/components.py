@@ -4,7 +4,7 @@ from collections import Counter
 
 from cimc.chip import Area
 from cimc.layer_settings import priced_chip
-from cimc.mapping import Component, Cost
+from cimc.mapping_cost import Component, Cost
 from passes.mapper.cost import arrays_of_kinds, mvm_pj
 from passes.mapper.limits import partial_sum_bytes
 from passes.mapper.plan import Plan

@@ -8,7 +8,8 @@ from collections import Counter
 
 from cimc.chip import Chip
 from cimc.layer_settings import priced_chip
-from cimc.mapping import Cost, LayerCost, MappedLayer
+from cimc.mapping import MappedLayer
+from cimc.mapping_cost import Cost, LayerCost
 from passes.mapper.plan import Plan
 from passes.mapper.reads import Read, columns_of, most_parts, parts_of, phases_of, positions_of_copy, rows_of
 

@@ -4,7 +4,8 @@ from collections.abc import Sequence
 
 from cimc.errors import CimcError
 from cimc.layer_settings import priced_chip
-from cimc.mapping import Cost, MappedLayer, Segment
+from cimc.mapping import MappedLayer, Segment
+from cimc.mapping_cost import Cost
 from passes.mapper.plan import Plan
 from passes.mapper.reads import most_parts, phases_of, positions_of_copy
 

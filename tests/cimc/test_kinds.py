@@ -1,89 +1,29 @@
-"""Chips with arrays of several kinds: sizes, costs and converters; which one a layer takes; packages and dies."""
+"""Chips with arrays of several kinds: sizes, costs and converters, and which one a layer takes."""
 
 import json
-from collections.abc import Mapping as Dictionary
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import onnx
 import onnx_ir as ir
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from onnx import helper
 
 import cimc
-from cimc.addresses import cell_addresses, cell_owners, lay_on_arrays, reference_addresses, take_from_arrays, word_lines
+from cimc.addresses import cell_addresses, cell_owners, lay_on_arrays, take_from_arrays, word_lines
 from cimc.api.remap import dropped_settings, remap
 from cimc.artifact import Artifact
 from cimc.chip import Chip, chip_text, load_chip, parse_chip
 from cimc.chip_to_toml import chip_to_toml
 from cimc.errors import CimcError
-from cimc.fault_map import Die, read_fault_map
 from cimc.layer_settings import Setting, chip_of_layer, kind_of, settings_of
-from cimc.mapping import Mapping
 from cimc.mapping_file import parse_mapping
-from cimc.options import DiePlacement
-from cimc.package_readme import package_readme
-from cimc.program import LayerProgram, Program
-from cimc.program_files import array_targets
-from cimc.report.floor_plan import floor_plan
-from cimc.units import device_targets, reference_target
-from passes.dies.place import place_on_die
-from passes.mapper.map_network import map_network
-from passes.mapper.options import MappingOptions
 from passes.mapper.place import Unit, assign_cores
-from passes.pipeline import lower
 from passes.simulator.simulate import compare
 from passes.verify_mapping import verify_mapping
-from tests.networks import network_proto, weights
-
-# LeNet-like: 18 x 4, 36 x 3, 48 x 5 and 5 x 30 weights.
-LAYERS = ("conv1", "conv2", "fc1", "fc2")
-SMALL = {"rows": 20, "columns": 12, "per_chip": 8}
-
-
-def model() -> onnx.ModelProto:
-    nodes = [
-        helper.make_node("Conv", ["x", "w1"], ["h"], "conv1", kernel_shape=[3, 3]),
-        helper.make_node("Relu", ["h"], ["r"]),
-        helper.make_node("Conv", ["r", "w2"], ["k"], "conv2", kernel_shape=[3, 3]),
-        helper.make_node("Flatten", ["k"], ["f"]),
-        helper.make_node("MatMul", ["f", "v"], ["g"], "fc1"),
-        helper.make_node("MatMul", ["g", "u"], ["y"], "fc2"),
-    ]
-    constants = {
-        "w1": weights(4, 2, 3, 3), "w2": weights(3, 4, 3, 3, seed=1), "v": weights(48, 5, seed=2),
-        "u": weights(5, 30, seed=3),
-    }  # fmt: skip
-    return network_proto(nodes, {"x": ["N", 2, 8, 8]}, {"y": ["N", 30]}, constants)
-
-
-LOWERED = lower(ir.from_proto(model()))
-
-
-def two_kinds(name: str = "brram-256x64", **kinds: Dictionary[str, Any]) -> Chip:
-    """A built-in chip with arrays of 64 x 64 and further kinds; without any, with `small`."""
-    array = {"rows": 64, "columns": 64, "columns_per_adc": 1, "spare_columns": 0, "per_chip": 16}
-    return load_chip(name, settings={"array": array, "kinds": kinds or {"small": SMALL}})
-
-
-CHIP = two_kinds()
-
-
-def mapped(chip: Chip = CHIP, tables: Dictionary[str, Any] | None = None, **options: Any) -> Mapping:
-    own = {layer: settings_of(chip, table, layer) for layer, table in (tables or {}).items()}
-    return map_network(LOWERED, chip, options=MappingOptions(settings=own, **options))
-
-
-def all_on(kind: str) -> dict[str, dict[str, Any]]:
-    """Options by which all layers lie on arrays of that kind."""
-    return {layer: {"array": kind} for layer in LAYERS}
-
-
-def kinds_of(mapping: Mapping) -> dict[str, str]:
-    return {layer.name: layer.kind for layer in mapping.layers}
+from tests.cimc.kinds import CHIP, LAYERS, LOWERED, SMALL, all_on, chips_of_kinds, kinds_of, mapped, model, two_kinds
+from tests.networks import weights
 
 
 @pytest.mark.parametrize(
@@ -194,31 +134,6 @@ def test_one_kind_written_as_a_further_one_costs_the_same(name: str) -> None:
     assert set(moved) == {first.arrays_per_chip}
 
 
-SCHEMES: list[dict[str, Any]] = [
-    {},
-    {"scheme": "offset", "offset_columns": 1},
-    {"scheme": "differential-rows"},
-    {"scheme": "offset", "bits": 8, "bits_per_cell": 2, "slices_in": "arrays"},
-]
-
-
-@st.composite
-def chips_of_kinds(draw: st.DrawFn) -> Chip:
-    """Chips with two or three kinds of small arrays, in cores or not, in several schemes of weights."""
-    size = st.fixed_dictionaries(
-        {
-            "rows": st.integers(8, 60),
-            "columns": st.integers(6, 60),
-            "per_chip": st.integers(4, 60),
-            "spare_columns": st.integers(0, 2),
-        }
-    )
-    changes: dict[str, Any] = {"array": draw(size), "weights": draw(st.sampled_from(SCHEMES))}
-    changes["cores"] = draw(st.sampled_from([{}, {"count": 3, "mesh_rows": 2, "mesh_columns": 2, "mvm_start_ns": 9.0}]))
-    changes["kinds"] = {kind: draw(size) for kind in draw(st.sampled_from([("b",), ("b", "c")]))}
-    return load_chip("brram-256x64", settings=changes)
-
-
 @settings(deadline=None, max_examples=25)
 @given(chips_of_kinds(), st.sampled_from([None, "arrays"]), st.data())
 def test_layers_share_arrays_of_their_own_kind_only_and_every_cell_is_found(
@@ -280,23 +195,6 @@ def test_layers_share_arrays_of_their_own_kind_only_and_every_cell_is_found(
         for (kind,) in held.values()
     )
     assert mapping.cost.utilization == pytest.approx(mapping.cost.devices / cells)
-
-
-def test_the_reference_column_is_the_last_of_each_array() -> None:
-    base = {"weights": {"scheme": "offset", "offset_columns": 1}, "array": {"rows": 64, "columns": 64}}
-    chip = load_chip("brram-256x64", settings={**base, "kinds": {"small": SMALL}})
-    mapping = mapped(chip, {"fc1": {"array": "small"}, "conv1": {"array": "first"}})
-    assert set(mapping.kind_of_arrays) == {"", "small"}
-    targets = array_targets(mapping, chip, program_of(mapping, chip))
-    for array, kind in enumerate(mapping.kind_of_arrays):
-        used = np.isfinite(targets[array])
-        last = chip.sizes[kind].columns - 1
-        np.testing.assert_array_equal(used[:, last], used[:, :last].any(axis=1))
-        assert not used[:, last + 1 :].any()
-    for layer in mapping.layers:
-        cells = reference_addresses(mapping, layer.name, chip=chip)
-        assert (cells.column == chip.sizes[layer.kind].columns - 1).all()
-        np.testing.assert_array_equal(targets[tuple(cells)], np.float32(reference_target(chip)))
 
 
 def test_a_core_has_room_for_its_share_of_each_kind() -> None:
@@ -377,80 +275,6 @@ def test_a_mapping_keeps_its_kinds_on_its_chip_and_drops_them_on_another() -> No
     other = remap(artifact, LOWERED, chip=load_chip("brram-soc"))
     assert set(kinds_of(other).values()) == {""}
     assert dropped_settings(own, other) is None  # no converters of their own
-
-
-def program_of(mapping: Mapping, chip: Chip) -> Program:
-    layers = {}
-    for number, layer in enumerate(mapping.layers):
-        targets = device_targets(
-            weights(layer.rows, layer.columns, seed=number), np.float32(1), chip_of_layer(chip, layer.settings)
-        )
-        one = np.float32(1)
-        layers[layer.name] = LayerProgram(np.asarray(targets), one, one, one, None)
-    return Program(layers, {})
-
-
-def test_a_fault_map_names_cells_of_each_array_within_its_own_size(tmp_path: Path) -> None:
-    mapping = mapped()
-    small, large = mapping.kind_of_arrays.index("small"), mapping.kind_of_arrays.index("")
-    file = tmp_path / "die.csv"
-
-    def read(line: str) -> Any:
-        file.write_text(f"array,row,column,kind\n{line},stuck-low\n")
-        return read_fault_map(file, mapping, chip=CHIP)
-
-    assert np.argwhere(np.isfinite(read(f"{large},63,63"))).tolist() == [[large, 63, 63]]
-    assert np.argwhere(np.isfinite(read(f"{small},19,11"))).tolist() == [[small, 19, 11]]
-    with pytest.raises(CimcError, match=f"there is no row 20 in array {small}; it is from 0 to 19"):
-        read(f"{small},20,0")
-    with pytest.raises(CimcError, match=f"there is no column 12 in array {small}; it is from 0 to 11"):
-        read(f"{small},0,12")
-    with pytest.raises(CimcError, match=f"there is no array {mapping.arrays}; it is from 0 to"):
-        read(f"{mapping.arrays},0,0")
-    whole = np.full((mapping.arrays, 64, 64), np.nan, np.float32)
-    whole[small, 5, 5] = 10
-    np.save(tmp_path / "die.npy", whole)
-    assert np.isfinite(read_fault_map(tmp_path / "die.npy", mapping, chip=CHIP)).sum() == 1
-    whole[small, 5, 12] = 10
-    np.save(tmp_path / "die.npy", whole)
-    with pytest.raises(CimcError, match=f"array {small} has 20 rows and 12 columns, and row 5, column 12 is 10"):
-        read_fault_map(tmp_path / "die.npy", mapping, chip=CHIP)
-
-
-def test_a_network_placed_on_a_die_stays_within_arrays_of_each_size() -> None:
-    mapping = mapped()
-    program = program_of(mapping, CHIP)
-    targets = array_targets(mapping, CHIP, program)
-    stuck = np.full(targets.shape, np.nan, np.float32)
-    random = np.random.default_rng(0)
-    for array, kind in enumerate(mapping.kind_of_arrays):
-        size = CHIP.sizes[kind]
-        faulty = random.random((size.rows, size.columns)) < 0.05
-        held = random.choice([10, 70], np.count_nonzero(faulty))
-        stuck[array, : size.rows, : size.columns][faulty] = held
-    placed = place_on_die(program, mapping, CHIP, Die("one", stuck), placement=DiePlacement.full, powers={})
-    assert placed.wiring is not None
-    errors = placed.figures["expected_error"]
-    assert errors["bound"] <= errors["full"] < errors["pairs"] < errors["none"]
-    on_die = array_targets(mapping, CHIP, placed.program, placed.wiring)
-    for array, kind in enumerate(mapping.kind_of_arrays):
-        size = CHIP.sizes[kind]
-        assert mapping.kind_of_arrays[placed.wiring.array[array]] == kind
-        assert np.isnan(on_die[array, size.rows :]).all()
-        assert np.isnan(on_die[array, :, size.columns :]).all()
-        faulty = np.isfinite(stuck[array]) & np.isfinite(on_die[array])
-        np.testing.assert_array_equal(on_die[array][faulty], stuck[array][faulty])
-
-
-def test_the_readme_and_the_floor_plan_have_each_size() -> None:
-    mapping = mapped()
-    text = package_readme("m", chip=CHIP, mapping=mapping, program=program_of(mapping, CHIP), notes={}, digests={})
-    small = mapping.kind_of_arrays.count("small")
-    assert f"{small} of kind small, 20 word lines x 12 bit lines, which are arrays 16 to 23 of a chip" in text
-    cells = small * 240 + mapping.kind_of_arrays.count("") * 4096
-    assert f"of {cells:,} cells are used" in text
-    rows = floor_plan(mapping, CHIP).rows
-    assert {row[2] for row in rows} == set(LAYERS)
 
 
 def test_a_network_on_two_kinds_is_verified_and_options_pin_layers(tmp_path: Path) -> None:

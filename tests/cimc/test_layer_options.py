@@ -18,7 +18,8 @@ from cimc.chip import Chip, load_chip
 from cimc.errors import CimcError
 from cimc.layer_options import layer_options
 from cimc.layer_settings import Setting, chip_of_layer, settings_of
-from cimc.mapping import LayerCost, Mapping
+from cimc.mapping import Mapping
+from cimc.mapping_cost import LayerCost
 from cimc.mapping_file import parse_mapping
 from passes.simulator.simulate import compare
 from tests.networks import network_proto, weights
