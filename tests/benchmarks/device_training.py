@@ -94,15 +94,16 @@ def measure(runs: Runs, case: Case, seed: int) -> None:
 
 
 def table(runs: Runs, part: str, chosen: list[Case], seeds: list[int]) -> None:
-    """Print a part's table: mean and standard deviation over the seeds."""
-    print(f"\n{part}\n")
-    print("| device | converters | write | accuracy % | updates a weight, mean (largest) | pulses or trials a weight |")
-    print("|---|---|---|---|---|---|")
+    """Print a part's table: mean and standard deviation over the seeds; of writes the mean, first ones not counted."""
+    head = "device|converters|write|accuracy %|updates a weight, mean (largest)|pulses or trials a weight|writes, mJ|ms"
+    print(f"\n{part}\n\n| {' | '.join(head.split('|'))} |\n|{8 * '---|'}")
     for case in chosen:
         done = [runs.figures(f"{case.run}-{seed}", "train") for seed in seeds]
         trials = np.mean([run["programming_trials"] / run["weights"] for run in done])
         accuracy = spread([100 * run["accuracy"] for run in done])
-        print(f"| {case.device} | {case.converters} | {case.write} | {accuracy} | {updates(done)} | {trials:.1f} |")
+        energy, time = (np.mean([run[f"write_{key}"] for run in done]) for key in ("energy_mj", "time_ms"))
+        case_text = f"{case.device} | {case.converters} | {case.write}"
+        print(f"| {case_text} | {accuracy} | {updates(done)} | {trials:.1f} | {energy:.3g} | {time:,.0f} |")
 
 
 def main() -> None:
