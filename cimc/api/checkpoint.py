@@ -21,7 +21,7 @@ from runtime.training.train import Run
 # Options that runs have always had; others are stored where they are not as they are left out.
 _FIRST_OPTIONS = ("policy", "epochs", "steps_per_epoch", "batch_size", "lr", "schedule", "weight_decay", "seed")
 _DEFAULTS = TrainingOptions()
-_REFERENCES = "reference/"
+_REFERENCES = "reference_column/"
 _BEST = "best/"  # names of the state of the best epoch so far
 _KEPT = "calibration/"  # names of the kept samples: `images` for the only input, else the input's
 # Closing figures that a clock gave: they are of the machine, and a run that repeats must write the same bytes.
@@ -96,7 +96,7 @@ def load_run(
     try:
         like = fresh.state
         if not any(name.startswith(_REFERENCES) for name in artifact.state):
-            like = {**like, "reference": {}}  # of an earlier version: as they are to be
+            like = {**like, "reference_column": {}}  # of an earlier version: as they are to be
         state = _stored(artifact, like)
         stored = [jax.device_put(artifact.state[f"optimizer/{index}"]) for index in range(len(leaves))]
         if [leaf.shape for leaf in stored] != [leaf.shape for leaf in leaves]:

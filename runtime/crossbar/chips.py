@@ -62,7 +62,7 @@ def read_on_chips(
         [chips, samples, columns, *spatial], or [chips, samples, vectors, columns].
     """
     chips, samples, seen = len(keys), x.shape[1], held.as_read(layer).held
-    reading, stands = decided(layer.reading, seen.conductance, seen.reference)
+    reading, stands = decided(layer.reading, seen.conductance, seen.reference_column)
     mvm = chips * bytes_of_mvm(reading, *stands.shape[1:])
     sizes = output_shape(layer, x[0], stands.shape[-1])
     limit = max(PIECE_BYTES, 2 * 4 * stands.size)

@@ -49,7 +49,7 @@ class Held(NamedTuple):
     gain: Array
     bias: Array | None
     input_factor: Array | None = None
-    reference: Array | None = None
+    reference_column: Array | None = None
 
 
 @dataclass(frozen=True)
@@ -83,7 +83,7 @@ def read_in_pieces(
     y = np.empty((len(x), *output_shape(layer, x, held.conductance.shape[-1])), np.float32)
     if not y.size:
         return y
-    reading, seen = decided(layer.reading, as_read(layer.wires, held.conductance), held.reference)
+    reading, seen = decided(layer.reading, as_read(layer.wires, held.conductance), held.reference_column)
     held = held._replace(conductance=seen)
     axis, cut = 1 if layer.window is None else 2, _cut(reading, x, seen)
     piece, taken = _strips(reading, x, cut) if cut.strips > 1 else _samples(reading, x, cut)
@@ -217,7 +217,7 @@ def read_piece(
         reading = replace(reading, window=_over_images(reading.window))
         inputs = jnp.moveaxis(x, 0, 1)[..., None]
     _, vectors = apply_inputs(reading, inputs, held.input_range, held.input_factor)
-    d = read_vectors(reading, vectors, held.conductance, key, held.reference)
+    d = read_vectors(reading, vectors, held.conductance, key, held.reference_column)
     y = scale_sums(reading, d, held.gain, held.bias, held.weight_range, held.input_range)
     if reading.window is None:
         return y.T.reshape(*x.shape[:-1], -1)

@@ -31,7 +31,13 @@ from runtime.system.state import State, System
 
 # Chips that are read together, where at least so many samples of each fit into the memory beside one another.
 AT_ONCE, LEAST_SAMPLES = 8, 16
-OWN = ("conductance", "reference", "input_range", "gain", "bias")  # groups of the state that may be each chip's own
+OWN = (
+    "conductance",
+    "reference_column",
+    "input_range",
+    "gain",
+    "bias",
+)  # groups of the state that may be each chip's own
 
 
 @dataclass(frozen=True, eq=False)

@@ -66,7 +66,7 @@ def evaluate_measured(
     """
     state, network, key = programmed_state(system, program), system.network, new_key(seed)
     chip = {**state, "conductance": {name: jax.device_put(conductance[name]) for name in state["conductance"]}}
-    chip["reference"] = {name: jax.device_put(columns) for name, columns in references.items()}
+    chip["reference_column"] = {name: jax.device_put(columns) for name, columns in references.items()}
     reference = partial(outputs_exactly, network, exact_parameters(system, state))
     exactly = carried(network, carry, reference, input_range)
     on_arrays = carried(network, carry, partial(outputs_on_arrays, system, chip, key=key))

@@ -77,7 +77,7 @@ def outputs_in_one_program(
     count = len(next(iter(feeds.values())))
     own = tuple((name, tuple(sorted(of_layer.own))) for name, of_layer in held.items())
     found = {
-        name: decided(crossbars[name].reading, of_layer.held.conductance, of_layer.held.reference)
+        name: decided(crossbars[name].reading, of_layer.held.conductance, of_layer.held.reference_column)
         for name, of_layer in held.items()
     }
     readings = {name: reading for name, (reading, _) in found.items()}

@@ -127,12 +127,12 @@ class Population:
         columns, column_keys = references_of(new), fold_in_each(program_keys, np.int32(REFERENCES))
         stuck_columns = _by_chip(self.request.stuck_references, numbers)
         references = program_chips(new, columns, column_keys, stuck_columns)
-        fresh = Chips(new, self.state, {"conductance": written, "reference": references}, read_keys)
+        fresh = Chips(new, self.state, {"conductance": written, "reference_column": references}, read_keys)
         made = {}
         for moment, system in self.systems.items():
             own = {
                 "conductance": age_chips(system, written, moment, program_keys, stuck),
-                "reference": age_chips(system, references, moment, column_keys, stuck_columns),
+                "reference_column": age_chips(system, references, moment, column_keys, stuck_columns),
             }
             made[moment] = Chips(system, self.state, own, read_keys)
             if moment is not None and compensate:

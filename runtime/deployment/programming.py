@@ -122,7 +122,7 @@ def programmed_chip(
 ) -> State:
     """The state of a chip with all that its arrays hold, written closed-loop; arguments of `program_chip`."""
     references = program_chip(system, references_of(system), jax.random.fold_in(key, REFERENCES))
-    return {**state, "conductance": program_chip(system, state, key, stuck), "reference": references}
+    return {**state, "conductance": program_chip(system, state, key, stuck), "reference_column": references}
 
 
 def references_of(system: System) -> State:

@@ -24,7 +24,7 @@ RANGE_FACTORS = tuple(1.37**power for power in range(-3, 8))
 TRIED_MVMS, TRIED_IMAGES = 2048, 4
 
 READ_GROUPS = (
-    *("weight", "conductance", "reference", "weight_range", "input_range", "gain", "bias"),
+    *("weight", "conductance", "reference_column", "weight_range", "input_range", "gain", "bias"),
     *("digital", "statistics"),
 )
 

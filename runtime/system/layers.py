@@ -20,7 +20,7 @@ def held_of(system: System, state: State, layer: str) -> Held:
         gain_of(state, layer),
         bias_of(system, state, layer),
         state["input_factor"].get(layer),
-        state["reference"].get(layer),
+        state["reference_column"].get(layer),
     )
 
 

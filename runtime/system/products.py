@@ -77,7 +77,7 @@ def layer_on_arrays(system: System, state: State, name: str, x: Array, input_ran
         state["weight_range"][name],
         input_range,
         key,
-        state["reference"].get(name),
+        state["reference_column"].get(name),
     )
     return fold_output(y, x.shape, crossbar.window)
 

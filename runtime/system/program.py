@@ -13,7 +13,7 @@ from runtime.system.weight_range import best_column_ranges
 
 def without_targets(state: State) -> State:
     """The state with the digital side alone: what the chip is to hold is chosen later."""
-    return {**state, "conductance": {}, "reference": {}, "weight_range": {}, "input_factor": {}}
+    return {**state, "conductance": {}, "reference_column": {}, "weight_range": {}, "input_factor": {}}
 
 
 def retarget(

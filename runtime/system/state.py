@@ -65,8 +65,8 @@ class System:
         return self.crossbars[layer].chip
 
 
-_LAYER_GROUPS = (
-    *("weight", "conductance", "reference"),
+LAYER_GROUPS = (  # of the state, by layer
+    *("weight", "conductance", "reference_column"),
     *("weight_range", "input_range", "input_factor", "gain", "bias"),
 )
 REFERENCES = 1 << 20  # key of the writes of reference columns, beside those of the layers
@@ -141,7 +141,7 @@ def initial_state(system: System, *, weight_range: RangeRule | None = largest_we
         CimcError: weights are not finite.
     """
     network = system.network
-    state: State = {group: {} for group in _LAYER_GROUPS}
+    state: State = {group: {} for group in LAYER_GROUPS}
     state["digital"] = {name: jax.device_put(network.initializers[name]) for name in network.trainable}
     state["statistics"] = {name: jax.device_put(network.initializers[name]) for name in network.statistics}
     for node in network.layers():
@@ -227,7 +227,7 @@ def program(
     for index, (name, targets) in enumerate(reference_targets(system).items()):
         traits_key, write_key = jax.random.split(jax.random.fold_in(key, REFERENCES + index))
         reference[name] = device.write(targets, write_key, device.traits(traits_key, targets.shape)).conductance
-    return {**state, "conductance": conductance, "reference": reference}, trials
+    return {**state, "conductance": conductance, "reference_column": reference}, trials
 
 
 def read_back(system: System, state: State, key: Array, reads: int = 1) -> State:
@@ -302,11 +302,13 @@ def restore_state(system: System, flat: Dictionary[str, np.ndarray], source: str
                 raise CimcError(f"the state in {source} does not fit its network (at {group}/{name}); train it again")
             state[group][name] = jax.device_put(stored)
     columns = reference_targets(system)  # not in files of earlier versions
-    written = {name: flat[f"reference/{name}"] for name in columns if f"reference/{name}" in flat}
+    written = {name: flat[f"reference_column/{name}"] for name in columns if f"reference_column/{name}" in flat}
     for name, array in written.items():
         if array.shape != columns[name].shape:
-            raise CimcError(f"the state in {source} does not fit its network (at reference/{name}); train it again")
-    state["reference"] = {name: jax.device_put(array) for name, array in written.items()}
+            raise CimcError(
+                f"the state in {source} does not fit its network (at reference_column/{name}); train it again"
+            )
+    state["reference_column"] = {name: jax.device_put(array) for name, array in written.items()}
     for trait in device_of(system.chip.cell).trait_names:  # of devices that were written; a float run writes none
         held = {name: flat[f"{trait}/{name}"] for name in state["weight"] if f"{trait}/{name}" in flat}
         state[trait] = {name: jax.device_put(array) for name, array in held.items()}

@@ -98,7 +98,7 @@ def test_writes_without_errors_leave_every_bit_as_it_is(place: Path) -> None:
     serial = {"bits": 6, "encoding": "bit-serial"}
     for chip in (load_chip("isaac"), offset_chip(cell=quiet, inputs=serial, adc={"bits": 6, "noise_lsb": 0.3})):
         chips = chips_of(package_of(chip), Request(2, 0))[None]
-        assert set(chips.own["reference"]) == {"fc"}
+        assert set(chips.own["reference_column"]) == {"fc"}
         ideal = Chips(chips.system, chips.state, {"conductance": chips.own["conductance"]}, chips.keys)
         np.testing.assert_array_equal(outputs(chips), outputs(ideal))
 
@@ -106,7 +106,7 @@ def test_writes_without_errors_leave_every_bit_as_it_is(place: Path) -> None:
 def test_reference_columns_age_by_the_law_of_their_devices(place: Path) -> None:
     drift = {"drift": {"exponent": {"constant": 0.05}, "start_s": 20.0}}
     chips = chips_of(package_of(offset_chip(cell=drift)), Request(2, 0, at=(2000.0,)))
-    fresh, aged = (np.asarray(chips[moment].own["reference"]["fc"]) for moment in (None, 2000.0))
+    fresh, aged = (np.asarray(chips[moment].own["reference_column"]["fc"]) for moment in (None, 2000.0))
     np.testing.assert_allclose(aged, fresh * 100**-0.05, rtol=1e-5)
 
 
@@ -164,14 +164,14 @@ def test_training_holds_what_was_written_and_files_of_earlier_versions_the_targe
     options = cimc.TrainingOptions(epochs=1, steps_per_epoch=2, batch_size=4)
     cimc.train("small.cim", load("data.npz"), options=options, output="trained.cim")
     trained = read_artifact("trained.cim")
-    off = trained.state["reference/fc"] - schemes.reference_target(trained.chip)
+    off = trained.state["reference_column/fc"] - schemes.reference_target(trained.chip)
     assert off.shape == (ROWS, 1)
     assert 0.3 * SD < off.std() < 3 * SD
     system = build_system(load_network(trained.network), trained.mapping, trained.chip)
     kept = restore_state(system, trained.state, "trained.cim")
-    np.testing.assert_array_equal(kept["reference"]["fc"], trained.state["reference/fc"])
-    before = {name: array for name, array in trained.state.items() if not name.startswith("reference/")}
-    assert restore_state(system, before, "trained.cim")["reference"] == {}
+    np.testing.assert_array_equal(kept["reference_column"]["fc"], trained.state["reference_column/fc"])
+    before = {name: array for name, array in trained.state.items() if not name.startswith("reference_column/")}
+    assert restore_state(system, before, "trained.cim")["reference_column"] == {}
 
 
 def test_what_a_die_holds_of_a_reference_column_is_in_no_package(place: Path) -> None:

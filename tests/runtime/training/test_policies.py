@@ -12,6 +12,7 @@ import pytest
 from cimc.chip import load_chip
 from cimc.errors import CimcError
 from cimc.options import Sync, Write
+from runtime.system.state import LAYER_GROUPS
 from runtime.training import policies
 from runtime.training.options import Policy
 from runtime.training.policies import POLICIES, make_rule, mixed_precision
@@ -30,6 +31,12 @@ def test_every_policy_is_found_by_its_name_with_default_options() -> None:
         assert isinstance(rule.options, policy.options)
         hash(rule)  # a compiled step is made for it
         rule.policy.check(rule.options, FEW_STATES)
+
+
+def test_no_policy_calls_its_memory_as_the_state_calls_a_group_of_its_own() -> None:
+    """One of them would take the place of the other."""
+    for name, policy in POLICIES.items():
+        assert {*policy.memory, *make_rule(name).tiles}.isdisjoint({*LAYER_GROUPS, "digital"}), name
 
 
 def test_the_help_and_the_page_name_every_policy_and_its_options() -> None:
