@@ -17,7 +17,8 @@ from runtime.network.stepwise import Arrays, LayerStep, ScanStep, run_node_exact
 from runtime.system.carry import Carry, with_states
 from runtime.system.inference import Batch, batches, digital_parameters, exact_parameters
 from runtime.system.layers import held_of, read_layer, samples_first
-from runtime.system.loss_causes import MOST_MVMS, Losses, decibels, loss_causes, row_factors
+from runtime.system.loss_causes import Losses, decibels, loss_causes
+from runtime.system.read_effects import MOST_MVMS, row_factors
 from runtime.system.sample_vectors import sample_vectors
 from runtime.system.scans import read_scan
 from runtime.system.state import State, System

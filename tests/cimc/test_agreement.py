@@ -21,7 +21,8 @@ from cimc.dataset import Dataset, Samples
 from cimc.package import read_package
 from cimc.report.package_page import package_report
 from runtime.system.layer_errors import LayerError
-from runtime.system.loss_causes import Cause, Losses
+from runtime.system.loss_causes import Losses
+from runtime.system.read_effects import Cause
 from tests.networks import network, weights
 
 X = np.random.default_rng(2).random((30, 20), np.float32)

@@ -8,11 +8,13 @@ import numpy as np
 import pytest
 
 from cimc.chip import Chip, load_chip
-from cimc.units import device_targets
+from cimc.chip_sections import Weights
+from cimc.units import device_targets, reference_target
 from cimc.window import Window
 from runtime.crossbar.crossbar import Crossbar
 from runtime.crossbar.pieces import Held, read_in_pieces
-from runtime.system.loss_causes import Cause, Losses, loss_causes, row_factors
+from runtime.system.loss_causes import Losses, loss_causes
+from runtime.system.read_effects import Cause, row_factors
 from runtime.system.sample_vectors import sample_vectors
 from tests import reference
 
@@ -217,11 +219,14 @@ def test_inputs_are_drawn_from_those_of_all_mvms(window: Window) -> None:
 
 
 @pytest.mark.parametrize(("groups", "together"), [(1, 1), (4, 1), (4, 2)])
-@pytest.mark.parametrize("factors", [False, True])
+@pytest.mark.parametrize(("factors", "referenced"), [(False, False), (True, False), (True, True)])
 def test_with_groups_column_ranges_and_input_factors_the_error_is_that_of_the_read(
-    groups: int, together: int, factors: bool
+    groups: int, together: int, factors: bool, referenced: bool
 ) -> None:
+    """And with reference columns that hold something else than they should, which is the main cause then."""
     chip, window = coarse(), Window((3,), (1,), (1, 1), (1,))
+    if referenced:
+        chip = chip.model_copy(update={"weights": Weights(scheme="offset", offset_columns=1)})
     random = np.random.default_rng(7)
     weight = random.normal(size=(8 // groups * 3, 8)).astype(np.float32)
     x = random.normal(size=(3, 8, 9)).astype(np.float32)
@@ -231,7 +236,12 @@ def test_with_groups_column_ranges_and_input_factors_the_error_is_that_of_the_re
     moved = weight * row_factors(layer, factor, weight)
     targets = np.asarray(device_targets(moved, ranges, chip))
     factors_held = None if factor is None else jnp.asarray(factor)
-    held = Held(jnp.asarray(targets), jnp.asarray(ranges), jnp.float32(1.5), jnp.asarray(gain), None, factors_held)
+    blocks = groups * -(-8 // groups // layer.column_block)
+    columns = reference_target(chip) + random.normal(3, 2, (len(weight), blocks)) if referenced else None
+    held = Held(
+        *(jnp.asarray(targets), jnp.asarray(ranges), jnp.float32(1.5), jnp.asarray(gain), None, factors_held),
+        reference_column=None if columns is None else jnp.asarray(columns, jnp.float32),
+    )
     exact = np.concatenate(
         [
             vectors.reshape(-1, 27).T @ part
@@ -248,3 +258,4 @@ def test_with_groups_column_ranges_and_input_factors_the_error_is_that_of_the_re
     found = loss_causes(layer, vectors, held, targets=targets, weight=moved, exact=(weight * gain, None), seed=None)
     assert found.error == pytest.approx(float(np.square(y - exact).sum()), rel=1e-3)
     assert found.left < 1e-9 * found.signal
+    assert (Cause.programming in found.alone) == referenced

@@ -22,9 +22,10 @@ from runtime.crossbar.cell_wires import as_read
 from runtime.crossbar.pieces import read_in_pieces
 from runtime.network.load import load_network
 from runtime.system.layers import held_of
-from runtime.system.loss_causes import Cause, loss_causes
+from runtime.system.loss_causes import loss_causes
 from runtime.system.products import array_product, state_as_read
 from runtime.system.program import program_of
+from runtime.system.read_effects import Cause
 from runtime.system.state import System, build_system, initial_state
 from tests.networks import network, weights
 from tests.nodal import column_currents
