@@ -144,6 +144,9 @@ def read_artifact(path: str | Path) -> Artifact:
                 return _unpack(archive, path)
     except FileNotFoundError:
         raise CimcError(f"{path} does not exist; make one with: cimc compile model.onnx -o {path.name}") from None
+    except IsADirectoryError:
+        hint = "a package is for verify, report, deploy, measure and tune" if (path / "manifest.json").exists() else ""
+        raise CimcError(f"{path} is a folder; {hint or 'give a .cim file'}") from None
     except OSError as error:
         raise CimcError(f"cannot read {path}: {error.strerror or error}; check the path") from None
     except CimcError:

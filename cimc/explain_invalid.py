@@ -31,6 +31,8 @@ def explain_invalid(error: ValidationError, model: type[BaseModel]) -> str:
         close = difflib.get_close_matches(given, known_tags.split(", "), n=1)
         return f"{where}.law is {given!r}; " + (f"did you mean {close[0]}?" if close else f"choose {known_tags}")
     message = first["msg"].removeprefix("Value error, ")
+    if isinstance(first["input"], dict):  # of a whole section, which says nothing on one line
+        return f"{f'{where}: ' if location else ''}{message}; correct it"
     return f"{where}: {message[0].lower()}{message[1:]} (got {first['input']!r:.60}); correct it"
 
 

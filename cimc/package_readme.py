@@ -16,6 +16,7 @@ from cimc.package_equation import LayerScale, equations, layer_scales, text_of, 
 from cimc.planes import planes_of
 from cimc.program import Floats, Program
 from cimc.program_files import ORDER, UNUSED, decimals_for, level_text, most_trials, weight_text
+from cimc.units import reference_target
 from cimc.version import __version__
 from cimc.wiring import Wiring
 
@@ -134,7 +135,6 @@ def _in_the_loop(notes: Dictionary[str, Any]) -> list[str]:
 def _programming(chip: Chip, mapping: Mapping) -> str:
     cell, programming = chip.cell, chip.cell.programming
     tolerance = "not stated" if programming.tolerance_uS is None else f"±{programming.tolerance_uS:g} uS"
-    cells = sum(chip.devices_per_weight * layer.rows * layer.columns * layer.copies for layer in mapping.layers)
     arrays = mapping.arrays * mapping.physical_per_array
     sizes = [size_of_array(mapping, chip, array) for array in range(arrays)]
     whole = sum(rows * columns for rows, columns in sizes)
@@ -142,7 +142,7 @@ def _programming(chip: Chip, mapping: Mapping) -> str:
     grid = " or (by the kind of arrays) ".join(f"{step:.9g}" for step in steps)
     levels = level_text(chip, decimals_for(np.empty(0, np.float32), chip))
     held = "Any target on that grid can be asked for." if levels is None else f"Of these, {levels}."
-    return f"""{_sizes(chip, mapping)} {cells:,} of {whole:,} cells are used.
+    return f"""{_sizes(chip, mapping)} {mapping.cost.devices:,} of {whole:,} cells are used.
 
 * Range of a device: G_min = {cell.conductance_min_uS:g} uS to G_max = {cell.conductance_max_uS:g} uS, window \
 W = G_max - G_min = {cell.window_uS:g} uS. Targets lie on a grid of {grid} uS, the ends of the \
@@ -161,8 +161,8 @@ def _sizes(chip: Chip, mapping: Mapping) -> str:
         a_chip = mapping.arrays_per_chip * slices
         return (
             f"{count} arrays of {chip.array.rows} word lines (rows, inputs) x {chip.array.columns} bit lines (columns, "
-            f"outputs), {a_chip} to a chip, {mapping.chips} chips: array a is array a mod {a_chip} of chip a div "
-            f"{a_chip}."
+            f"outputs), {a_chip} to a chip, chips in all {mapping.chips}: array a is array a mod {a_chip} of chip a "
+            f"div {a_chip}."
         )
     kinds, first = [], 0
     for kind, per_chip in mapping.all_kinds.items():
@@ -174,7 +174,7 @@ def _sizes(chip: Chip, mapping: Mapping) -> str:
             )
         first += per_chip * slices
     return (
-        f"{count} arrays (word lines are rows, inputs; bit lines are columns, outputs), {mapping.chips} chips: "
+        f"{count} arrays (word lines are rows, inputs; bit lines are columns, outputs), chips in all {mapping.chips}: "
         f"{'; '.join(kinds)}. `program/blocks.csv` says which array of which chip each is, and the first lines of its "
         "file too. In `program/targets.npy` and `program/addresses.npz` all arrays have the largest size; in a smaller "
         "one the cells from its own rows and columns on are not there. Reads of different kinds may have other "
@@ -297,6 +297,7 @@ def _errors(chip: Chip, scales: list[LayerScale]) -> str:
             "over the layer's weights; of a pair of sqrt(sd+^2 + sd-^2) x weight range / W)",
             _table(["layer", "sd of a weight", "of the weight range"], [_weight_error(chip, one) for one in scales]),
         ]
+        lines += _reference_error(chip)
     read_sds = np.sqrt(cell.read_noise_variance(states))
     spread = f"{read_sds.min():.3g} to {read_sds.max():.3g}, by its state," if cell.reads_follow_state else ""
     noise = [
@@ -308,6 +309,20 @@ def _errors(chip: Chip, scales: list[LayerScale]) -> str:
     read = ", ".join(part for part in noise if part)
     lines.append(f"Reading: {read}." if read else "Reading: `chip.toml` states no noise.")
     return "\n\n".join(lines)
+
+
+def _reference_error(chip: Chip) -> list[str]:
+    """What the errors of cells of reference columns do to weights."""
+    column = chip.scheme.reference
+    if column is None:
+        return []
+    _, sd = _stated_errors(chip, np.array([reference_target(chip)]))
+    share = column.times * float(sd[0]) / chip.scheme.full_uS
+    return [
+        f"Not in that table: a cell of the reference column, which is taken off {column.times:g} times, is left off "
+        f"its target by {sd[0]:.4g} uS (sd), and so shifts all weights of its word line alike, by {share:.2%} of their "
+        "range."
+    ]
 
 
 def _code_noise(chip: Chip, scales: list[LayerScale]) -> str:

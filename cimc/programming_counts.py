@@ -26,7 +26,8 @@ def programming_counts(
     programmed. device_reads: of single devices, as far as due weights need them: all once after the first programming,
     and both of a weight before its write (but with `sync` target) and after it (with readback). programming_energy_mj,
     programming_time_ms: of all trials or pulses, the time as if of one device after the other; None where the chip file
-    does not state them. Further devices of a policy are in the trials and the first writes.
+    does not state them. Further devices of a policy are in the trials and the first writes, cells of reference columns
+    in the first ones.
 
     Args:
         artifact: the trained file's chip and mapping.
@@ -42,8 +43,12 @@ def programming_counts(
 
     tiles = tile_groups(state)
     trials, first_trials = count("trials") + sum(map(count, tiles)), count("first_trials")
-    written = sum(state[f"writes/{name}"].size * n for name, n in copies.items()) if first_trials else 0
-    first_writes = written * (1 + len(tiles))
+    first_writes = 0
+    if first_trials:
+        written = sum(state[f"writes/{name}"].size * n for name, n in copies.items())
+        columns = ((state.get(f"reference_column/{name}"), n) for name, n in copies.items())
+        references = sum(held.size * n for held, n in columns if held is not None)
+        first_writes = written * (1 + len(tiles)) + references
     sync = sync_of(Sync(policy["sync"]), Write(policy.get("write", Write.verify)), artifact.chip.cell)
     reads_a_weight = 2 * ((sync != "target") + (sync == "readback"))
     total = None if policy["method"] in OFF_ARRAYS else trials + first_trials

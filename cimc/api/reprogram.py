@@ -9,9 +9,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from cimc.addresses import cell_addresses
+from cimc.addresses import cell_addresses, reference_addresses
+from cimc.chip import Chip
 from cimc.dataset import Dataset
 from cimc.files import replacing
+from cimc.mapping import MappedLayer
 from cimc.package import Package
 from cimc.program import Floats
 from cimc.program_files import array_targets, decimals_for
@@ -75,7 +77,7 @@ def choose_cells(package: Package, values: Floats, costs: Reprogram, amount: Amo
     """The devices to write again of a chip: a share, of those with most to gain, or all beyond a tolerance.
 
     Stuck cells of the package's die are left out, and so are devices without whose error that of their weight would be
-    larger; with a tolerance too.
+    larger; with a tolerance too. Cells of reference columns are chosen by a tolerance alone.
 
     Args:
         package: what the chip was programmed with.
@@ -87,13 +89,17 @@ def choose_cells(package: Package, values: Floats, costs: Reprogram, amount: Amo
     targets = array_targets(mapping, package.chip, package.program, wiring)
     arrays, wanted = (part if wiring is None else wiring.from_die(part) for part in (values, targets))
     gained = np.zeros(arrays.shape)
+    of_copies = [(layer, copy) for layer in mapping.layers for copy in range(layer.copies)]
     layers = [
         (costs.importance[layer.name] / layer.copies, tuple(cell_addresses(mapping, layer.name, copy=copy)))
-        for layer in mapping.layers  # each copy makes its part of the outputs
-        for copy in range(layer.copies)
+        for layer, copy in of_copies  # each copy makes its part of the outputs
     ]
     for importance, cells in layers:
         gained[cells] = gains(arrays[cells], wanted[cells], importance, costs.counts)
+    references = [_references(package, layer, copy) for layer, copy in of_copies]
+    if amount.unit == "uS":
+        for of_layer in references:
+            gained[of_layer] = np.inf
     for name in package.programmed:  # their targets are what devices were read to hold
         gained[tuple(cell_addresses(mapping, name))] = 0
     gained = gained if wiring is None else wiring.to_die(gained, fill=0)
@@ -109,7 +115,13 @@ def choose_cells(package: Package, values: Floats, costs: Reprogram, amount: Amo
     errors = []
     for held in (values, np.where(chosen, targets, values)):
         held = held if wiring is None else wiring.from_die(held)
-        errors.append(sum(_error(held[cells], wanted[cells], weights, costs.counts) for weights, cells in layers))
+        off = held - wanted
+        errors.append(
+            sum(
+                _error(off[cells], off[columns], weights, costs.counts, package.chip)
+                for (weights, cells), columns in zip(layers, references, strict=True)
+            )
+        )
     listed = np.argwhere(chosen)
     reset = (values > targets)[chosen]
     listed = listed[np.lexsort((listed[:, 2], ~reset, listed[:, 1], listed[:, 0]))]
@@ -117,9 +129,26 @@ def choose_cells(package: Package, values: Floats, costs: Reprogram, amount: Amo
     return ToReprogram(listed, values[place], targets[place], used, dict(zip(("before", "after"), errors, strict=True)))
 
 
-def _error(held: Floats, targets: Floats, importance: NDArray[np.float64], counts: NDArray[np.float64]) -> float:
-    """The expected error of a layer's output, of its power."""
-    error = np.tensordot(counts, held.astype(np.float64) - targets, axes=1)
+def _references(package: Package, layer: MappedLayer, copy: int) -> tuple[NDArray[np.int32], ...]:
+    """Of each weight of a copy the cell of the reference column that counts in it, each [rows, columns]; () without."""
+    if package.chip.scheme.reference is None:
+        return ()
+    column = np.searchsorted(layer.reference_starts, np.arange(layer.columns), side="right") - 1
+    found = reference_addresses(package.mapping, layer.name, chip=package.chip, copy=copy)
+    return tuple(part[:, column] for part in found)
+
+
+def _error(
+    off: Floats, references: Floats, importance: NDArray[np.float64], counts: NDArray[np.float64], chip: Chip
+) -> float:
+    """The expected error of a layer's output, of its power.
+
+    off: how far devices are off their targets [devices, rows, columns], uS. references: likewise of the cells of
+    reference columns, by weight [rows, columns].
+    """
+    error = np.tensordot(counts, off.astype(np.float64), axes=1)
+    if chip.scheme.reference is not None:
+        error -= chip.scheme.reference.times / chip.scheme.full_uS * references.astype(np.float64)
     return float(np.sum(importance * np.square(error)))
 
 

@@ -120,7 +120,7 @@ def show_layers(artifact: Artifact) -> None:
     )
     for settings, names in mapping.by_settings.items():
         more = f" and {len(names) - NAMES_SHOWN} more" if len(names) > NAMES_SHOWN else ""
-        say(f"set for {', '.join(names[:NAMES_SHOWN])}{more} alone: {settings_text(settings)}")
+        say(f"{', '.join(names[:NAMES_SHOWN])}{more} alone: {settings_text(settings)}")
 
 
 def _folded_row(records: Sequence[LayerCost], mapping: Mapping) -> list[str]:

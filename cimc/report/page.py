@@ -223,7 +223,7 @@ def _layers_note(mapping: Mapping) -> str:
         for settings, names in mapping.by_settings.items()
     ]
     note = "One image; arrays with their converters."
-    return f"{note} Set for single layers: {'; '.join(own)}." if own else note
+    return f"{note} Of single layers: {'; '.join(own)}." if own else note
 
 
 def _layers(mapping: Mapping) -> str:

@@ -50,7 +50,7 @@ def network_cost(plan: Plan) -> Cost:
     costs = tuple(layer_cost(layer, table.by_layer[layer.name], chip=chip) for layer in layers)
     copied = sum(layer.rows * layer.columns * layer.copies for layer in layers)
     arrays = len(table.by_array)
-    crossbars, devices = arrays * chip.physical_per_array, copied * chip.devices_per_weight
+    crossbars, devices = arrays * chip.physical_per_array, copied * chip.devices_per_weight + _reference_cells(plan)
     kinds, sizes = arrays_of_kinds(plan), chip.sizes
     cells = sum(
         count * chip.physical_per_array * sizes[kind].rows * sizes[kind].columns for kind, count in kinds.items()
@@ -74,6 +74,23 @@ def network_cost(plan: Plan) -> Cost:
 def arrays_of_kinds(plan: Plan) -> Counter[str]:
     """Arrays of the mapping in use, by their kind."""
     return Counter(reads[0].kind for reads in plan.table.by_array.values())
+
+
+def _reference_cells(plan: Plan) -> int:
+    """Cells of reference columns: one in every word line of weights, of an array that may hold several layers."""
+    if plan.chip.scheme.reference is None:
+        return 0
+    cells = 0
+    by_array: dict[int, list[tuple[int, int]]] = {}
+    for layer in plan.layers:
+        for block in layer.blocks:
+            by_array.setdefault(block.array, []).append(rows_of(block, plan.chip))
+    for spans in by_array.values():
+        end = 0
+        for start, stop in sorted(spans):
+            cells += max(stop - max(start, end), 0)
+            end = max(end, stop)
+    return cells
 
 
 def mvm_pj(read: Read, read_rows: int, chip: Chip) -> dict[str, float]:

@@ -208,12 +208,11 @@ def program(
     key: Array,
     count: Callable[[str, Array], Array] = lambda name, trials: jnp.sum(trials, dtype=jnp.int32),
 ) -> tuple[State, dict[str, Array]]:
-    """Write every device to the target of the digital copy, with the chip's programming error; reference columns too,
-    whose trials are not counted.
+    """Write every device to the target of the digital copy, with the chip's programming error; reference columns too.
 
     Returns:
         The new state, and by layer the trials that this took, for one copy of each: `count` of the layer's name and
-        the trials of its devices [devices, rows, columns].
+        the trials of its devices [devices, rows, columns], and all those of its reference columns.
     """
     conductance, reference, trials = {}, {}, {}
     device = device_of(system.chip.cell)
@@ -226,7 +225,9 @@ def program(
         del targets, written
     for index, (name, targets) in enumerate(reference_targets(system).items()):
         traits_key, write_key = jax.random.split(jax.random.fold_in(key, REFERENCES + index))
-        reference[name] = device.write(targets, write_key, device.traits(traits_key, targets.shape)).conductance
+        written = device.write(targets, write_key, device.traits(traits_key, targets.shape))
+        reference[name] = written.conductance
+        trials[name] += jnp.sum(written.trials, dtype=jnp.int32)
     return {**state, "conductance": conductance, "reference_column": reference}, trials
 
 

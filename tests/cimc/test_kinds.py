@@ -182,6 +182,9 @@ def test_layers_share_arrays_of_their_own_kind_only_and_every_cell_is_found(
     arrays = lay_on_arrays(mapping, values, chip=chip, fill=np.nan)
     owners = np.stack(list(cell_owners(mapping, chip, "layer")))
     np.testing.assert_array_equal(owners >= 0, np.isfinite(arrays))
+    used = np.isfinite(arrays[:: mapping.physical_per_array]).any(axis=2)
+    references = np.count_nonzero(used) if chip.scheme.reference is not None else 0
+    assert mapping.cost.devices == np.isfinite(arrays).sum() + references
     seen = set[int]()
     for index, layer in enumerate(mapping.layers):
         np.testing.assert_array_equal(take_from_arrays(mapping, layer.name, arrays), values[layer.name])

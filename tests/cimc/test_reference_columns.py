@@ -82,6 +82,8 @@ def test_errors_of_the_writes_of_a_reference_column_are_in_every_output(
     """y errs by W / full (sum over k s_k sum_r u e_k  -  t sum_r u e_ref), of independent e with the sd of a write."""
     chip = offset_chip(**({"weights": table} if table else {}))
     package = package_of(chip)
+    share = times * SD / chip.scheme.full_uS
+    assert f"alike, by {share:.2%} of their range" in Path("package/README.md").read_text(encoding="utf-8")
     y = outputs(chips_of(package, Request(4000, 0))[None])[:, 0]
     u = inputs_of_test_set()[0].astype(np.float64)
     per_uS = np.broadcast_to(package.program.layers["fc"].weight_range, COLUMNS) / chip.scheme.full_uS
@@ -143,8 +145,15 @@ def test_stuck_and_measured_cells_of_a_reference_column_reach_the_outputs(place:
     assert stuck > 1.1 * ideal
     found = cimc.deploy("package", data, chips=1, faults="map.csv", metric="mae")
     assert found.accuracies[0] == pytest.approx(stuck, rel=1e-5)
-    read = cimc.measure("package", "measured.npz", data=data, metric="mae")[0].chip.value
-    assert read == pytest.approx(stuck, rel=1e-5)
+    read = cimc.measure("package", "measured.npz", data=data, metric="mae", reprogram="0.5uS")[0]
+    assert read.chip.value == pytest.approx(stuck, rel=1e-5)
+    assert read.reprogram is not None
+    assert [tuple(cell) for cell in read.reprogram.cells] == places
+    assert read.reprogram.expected_error["before"] > 0
+    assert read.reprogram.expected_error["after"] < 1e-9 * read.reprogram.expected_error["before"]
+    assert package.mapping.cost.devices == np.isfinite(programmed).sum()
+    text = Path("package/README.md").read_text(encoding="utf-8")
+    assert f"{package.mapping.cost.devices} of " in text
 
 
 def plain_outputs(package: Package, column: npt.ArrayLike | None) -> npt.NDArray[np.float64]:
@@ -162,7 +171,8 @@ def plain_outputs(package: Package, column: npt.ArrayLike | None) -> npt.NDArray
 def test_training_holds_what_was_written_and_files_of_earlier_versions_the_targets(place: Path) -> None:
     cimc.compile("small.onnx", offset_chip(), output="small.cim", verify=False)
     options = cimc.TrainingOptions(epochs=1, steps_per_epoch=2, batch_size=4)
-    cimc.train("small.cim", load("data.npz"), options=options, output="trained.cim")
+    figures = cimc.train("small.cim", load("data.npz"), options=options, output="trained.cim").figures
+    assert figures["first_writes"] == figures["first_trials"] == ROWS * COLUMNS + ROWS
     trained = read_artifact("trained.cim")
     off = trained.state["reference_column/fc"] - schemes.reference_target(trained.chip)
     assert off.shape == (ROWS, 1)
