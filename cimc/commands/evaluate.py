@@ -133,7 +133,12 @@ def show_layers(layers: "dict[str, dict[str, Any]]") -> None:
         for name, found in layers.items()
     ]  # fmt: skip
     head = ["layer", "SNR alone", "up to here", "clipped inputs", "clipped codes", "causes of the error alone"]
-    print_table("layers against float32, each alone and all up to it", head, rows)
+    print_table(
+        "layers against float32, each alone and all up to it",
+        head,
+        rows,
+        "alone, and its causes: with the exact inputs; up to here, and what is clipped: with those that arrive",
+    )
     mains = [found["main_cause"] for found in layers.values() if found.get("main_cause")]
     remedies = {found["main_cause"]: found["remedy"] for found in layers.values() if found.get("main_cause")}
     for cause in sorted(remedies, key=mains.count, reverse=True):

@@ -179,7 +179,7 @@ def test_zip_of_another_kind_is_refused(tmp_path):
 def test_missing_file_and_folder_are_named(tmp_path):
     with pytest.raises(CimcError, match=r"none\.cim does not exist; make one"):
         read_artifact(tmp_path / "none.cim")
-    with pytest.raises(CimcError, match="is a folder; give a .cim file"):
+    with pytest.raises(CimcError, match=r"is a folder; give a \.cim file"):
         read_artifact(tmp_path)
 
 
