@@ -93,7 +93,7 @@ def _agreement(name: str, system: System, state: State, data: Dataset, exact: An
     for batch in batches(system.network, data.test, data.preprocess):
         wanted.append(next(iter(outputs_exactly(system.network, exact, batch).values())))
         outputs.append(next(iter(outputs_on_arrays(system, state, batch, key).values())))
-    both = np.concatenate(outputs), np.concatenate(wanted)
+    both = np.concatenate([*map(np.atleast_1d, outputs)]), np.concatenate([*map(np.atleast_1d, wanted)])
     return f"{agreement(*both)['snr_db']:.1f} dB, {DECISIONS.get(name, same_answers)(*both)}"
 
 
