@@ -22,7 +22,7 @@ import numpy.typing as npt
 
 from cimc.chip import Chip
 from cimc.layer_settings import chip_of_layer
-from cimc.mapping import Block, Mapping
+from cimc.mapping import Block, MappedLayer, Mapping
 
 Indices = npt.NDArray[np.int32]
 Values = npt.NDArray[Any]
@@ -81,6 +81,12 @@ def reference_addresses(mapping: Mapping, layer: str, *, chip: Chip, copy: int =
     cells = cell_addresses(mapping, layer, copy=copy)
     array, row = (part[0][:, list(mapped.reference_starts)] for part in (cells.array, cells.row))
     return Cells(array, row, np.full(row.shape, reference_column(on), np.int32))
+
+
+def reference_of_columns(layer: MappedLayer) -> Indices:
+    """By weight column, the reference column that serves it, in the order of `MappedLayer.reference_starts`."""
+    found = np.searchsorted(layer.reference_starts, np.arange(layer.columns), side="right") - 1
+    return found.astype(np.int32)
 
 
 def cell_owners(mapping: Mapping, chip: Chip, part: str) -> Iterator[Indices]:
@@ -171,7 +177,7 @@ def size_of_array(mapping: Mapping, chip: Chip, array: int) -> tuple[int, int]:
 
 def largest_array(mapping: Mapping, chip: Chip) -> tuple[int, int]:
     """Rows and columns that every array in use fits into."""
-    in_use = [chip.sizes[kind] for kind in sorted(set(mapping.kind_of_arrays))] if mapping.kinds else [chip.array]
+    in_use = [chip.sizes[kind] for kind in mapping.kinds_in_use] if mapping.kinds else [chip.array]
     return max(array.rows for array in in_use), max(array.columns for array in in_use)
 
 

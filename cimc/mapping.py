@@ -1,6 +1,7 @@
 """The mapping: which block of which layer sits where, and what that costs. Written by the mapper, read by others."""
 
 from collections import Counter
+from collections.abc import Mapping as Dictionary
 from functools import cached_property
 from itertools import takewhile
 from typing import Any, NamedTuple
@@ -143,9 +144,9 @@ class MappedLayer(LayerShape):
     @property
     def reference_starts(self) -> tuple[int, ...]:
         """The first weight column of those that each reference column serves, where arrays have one."""
-        size = self.columns // self.groups
+        size, block = self.columns // self.groups, self.column_block  # which looks at all blocks
         groups = range(0, self.columns, size)
-        return tuple(first + start for first in groups for start in range(0, size, self.column_block))
+        return tuple(first + start for first in groups for start in range(0, size, block))
 
     @property
     def column_bounds(self) -> tuple[tuple[int, int], ...]:
@@ -246,6 +247,13 @@ class Mapping(Record):
         """All fields; no `kinds` where there are none, as files had it before."""
         return {key: value for key, value in handler(self).items() if key != "kinds" or value}
 
+    def model_copy(self, *, update: Dictionary[str, Any] | None = None, deep: bool = False) -> "Mapping":
+        """As of any model, without what was found of the old layers."""
+        copy = super().model_copy(update=update, deep=deep)
+        for name in ("kinds_in_use", "kind_of_arrays", "places"):
+            copy.__dict__.pop(name, None)
+        return copy
+
     @property
     def latency_ms(self) -> float:
         """The time of one image: row by row where that is scheduled, else layer after layer."""
@@ -282,7 +290,7 @@ class Mapping(Record):
         """The arrays of every kind on a chip, the first ("") first."""
         return {"": self.arrays_per_chip, **dict(self.kinds)}
 
-    @property
+    @cached_property
     def kinds_in_use(self) -> list[str]:
         """The kinds that layers lie on, in the order of the chip file."""
         in_use = {layer.kind for layer in self.layers}

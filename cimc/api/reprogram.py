@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from cimc.addresses import cell_addresses, reference_addresses
+from cimc.addresses import cell_addresses, reference_addresses, reference_of_columns
 from cimc.chip import Chip
 from cimc.dataset import Dataset
 from cimc.files import replacing
@@ -133,9 +133,8 @@ def _references(package: Package, layer: MappedLayer, copy: int) -> tuple[NDArra
     """Of each weight of a copy the cell of the reference column that counts in it, each [rows, columns]; () without."""
     if package.chip.scheme.reference is None:
         return ()
-    column = np.searchsorted(layer.reference_starts, np.arange(layer.columns), side="right") - 1
     found = reference_addresses(package.mapping, layer.name, chip=package.chip, copy=copy)
-    return tuple(part[:, column] for part in found)
+    return tuple(part[:, reference_of_columns(layer)] for part in found)
 
 
 def _error(

@@ -1,11 +1,13 @@
 """Compute at compile time the sizes that a network takes of its values, where they do not depend on the batch."""
 
+import numpy as np
 import onnx_ir as ir
 
 from passes.graph_edit import register_constant
 from passes.lowering.fold_constants import FoldConstants
 from passes.lowering.infer_shapes import infer_constants
 
+_FAR_BATCHES = (1, 1_000_003)  # a value such as Min(N, 4) is the same at all batches that are not small
 _MOST_ELEMENTS = 64  # of sizes; what is computed from them is folded as of any constants
 
 
@@ -17,10 +19,11 @@ class FoldSizes(ir.passes.InPlacePass):
     """
 
     def call(self, model: ir.Model) -> ir.passes.PassResult:
-        """Fold them, with one run of shape inference at two batches."""
+        """Fold them, with shape inference at four batches."""
         if not any(node.op_type in ("Shape", "Size") and not node.domain for node in model.graph):
             return ir.passes.PassResult(model, modified=False)
-        known = {name: array for name, array in infer_constants(model).items() if array.dtype.kind == "i"}
+        far, near = infer_constants(model, _FAR_BATCHES), infer_constants(model)
+        known = {name: a for name, a in near.items() if a.dtype.kind == "i" and np.array_equal(a, far.get(name, ()))}
         count = 0
         for node in model.graph:
             if len(node.outputs) != 1 or node.outputs[0].is_graph_output():

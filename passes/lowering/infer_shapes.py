@@ -33,9 +33,9 @@ class InferShapes(ir.passes.InPlacePass):
         return ir.passes.PassResult(model, modified=True)
 
 
-def infer_constants(model: ir.Model) -> dict[str, npt.NDArray[np.generic]]:
-    """Infer all shapes; the node outputs that follow from them alone and are the same for every batch, by name."""
-    probes = [_probe_at(model, batch) for batch in _BATCHES]
+def infer_constants(model: ir.Model, batches: tuple[int, int] = _BATCHES) -> dict[str, npt.NDArray[np.generic]]:
+    """Infer all shapes; the node outputs that follow from them alone and are the same at both batches, by name."""
+    probes = [_probe_at(model, batch) for batch in batches]
     _set_sizes(model, probes)
     for probe in probes:
         _fold_sizes(probe)

@@ -74,7 +74,7 @@ def map_network(model: ir.Model, chip: Chip, *, options: MappingOptions = DEFAUL
 
 
 def _map_kinds(task: Task, objective: Objective, *, options: MappingOptions) -> Mapping:
-    """The network packed on one chip, layers of each kind by themselves; what needs one budget for all is refused."""
+    """The network packed, layers of each kind by themselves; what needs one budget for all is refused."""
     chip = task.chip
     if not objective.packs or options.arrays is not None:
         what = f"--objective {options.objective}" if not objective.packs else "--arrays"
@@ -82,12 +82,10 @@ def _map_kinds(task: Task, objective: Objective, *, options: MappingOptions) -> 
             f"{what} counts arrays of the first kind, and layers lie on others of {chip.name}; leave it out, or put "
             f'all on the first by --options with [layer."*"] array = "{FIRST}"'
         )
-    mapping = _map_layers(
-        task, objective.search(task, sum(_per_chip(chip).values())), options=replace(options, max_chips=1)
-    )
-    return mapping.model_copy(
-        update={"result": _result(mapping, task, budget=sum(_per_chip(chip).values()), options=options)}
-    )
+    chips = options.max_chips or 1
+    budget = chips * sum(_per_chip(chip).values())
+    mapping = _map_layers(task, objective.search(task, budget), options=replace(options, max_chips=chips))
+    return mapping.model_copy(update={"result": _result(mapping, task, budget=budget, options=options)})
 
 
 def _per_chip(chip: Chip) -> dict[str, int]:

@@ -24,10 +24,11 @@ import numpy as np
 from jax import Array
 from numpy.typing import NDArray
 
+from cimc.addresses import reference_of_columns
 from cimc.chip import Chip
 from cimc.dataset import Preprocess, Samples
 from cimc.options import BY_SAMPLES, Compensate
-from cimc.units import weight_of
+from cimc.units import reference_target, weight_of
 from runtime.crossbar.crossbar import Crossbar
 from runtime.crossbar.pieces import Floats
 from runtime.crossbar.xla import jit
@@ -39,7 +40,7 @@ from runtime.system.calibration import best_range
 from runtime.system.carry import Carry, with_states
 from runtime.system.correction import fit_columns
 from runtime.system.inference import MOST_BYTES, Batch, batches, exact_parameters
-from runtime.system.state import State, System, bias_of, gain_of
+from runtime.system.state import REFERENCES, State, System, bias_of, gain_of
 
 LEAST = 1e-4  # of the mean magnitude that is divided by, as a fraction of the window: a layer of zeros stays as it is
 # Samples by which layers are compensated, if the outputs of all layers take no more than that.
@@ -131,14 +132,21 @@ def compensated_gains(kind: Compensate, fresh: Chips, aged: Chips, keys: Array) 
 
     A layer's gain is multiplied by the mean magnitude of its weights as read right after programming over that as read
     now, of the layer (global: Le Gallo et al., Nature Electronics 2023; all one-hot inputs read the weights) or of each
-    of its columns. Each read has the noise of its device.
+    of its columns. Each read has the noise of its device. One-hot inputs read a weight less its reference column.
     """
     gains = {}
     per_column = kind is Compensate.column
-    for index, (name, before) in enumerate(fresh.own["conductance"].items()):
+    for index, name in enumerate(fresh.own["conductance"]):
         first, now = jnp.moveaxis(_two_keys(keys, np.int32(index)), 1, 0)
-        then = _magnitudes(fresh.system.chip, per_column, before, first)
-        ratio = then / _magnitudes(aged.system.chip, per_column, aged.own["conductance"][name], now)
+        column = jnp.asarray(reference_of_columns(fresh.system.mapping.layer(name)))
+        then, after = (
+            _magnitudes(
+                *(chips.system.chip, per_column, chips.own["conductance"][name]),
+                *(chips.own.get("reference_column", {}).get(name), column, read_keys),
+            )
+            for chips, read_keys in ((fresh, first), (aged, now))
+        )
+        ratio = then / after
         gain = gain_of(aged.state, name)
         gains[name] = jnp.asarray((ratio[:, None] if gain.ndim and not per_column else ratio) * gain, jnp.float32)
     return gains
@@ -150,14 +158,23 @@ def _two_keys(keys: Array, index: Array) -> Array:
 
 
 @partial(jit, static_argnums=(0, 1))
-def _magnitudes(chip: Chip, per_column: bool, conductance: Array, keys: Array) -> Array:
-    """Mean magnitude of the weights of conductances [chips, devices, rows, columns], as read: [chips(, columns)]."""
+def _magnitudes(
+    chip: Chip, per_column: bool, conductance: Array, references: Array | None, column: Array, keys: Array
+) -> Array:
+    """Mean magnitude of the weights of conductances [chips, devices, rows, columns], as read: [chips(, columns)].
 
-    def one(conductance: Array, key: Array) -> Array:
-        weight = weight_of(device_of(chip.cell).read(conductance, key), np.float32(1), chip)
+    references: of the reference columns [chips, rows, reference columns] or None; column: by weight column, its own.
+    """
+    device = device_of(chip.cell)
+
+    def one(conductance: Array, reference: Array | None, key: Array) -> Array:
+        weight = weight_of(device.read(conductance, key), np.float32(1), chip)
+        if reference is not None and chip.scheme.reference is not None:
+            off = device.read(reference, jax.random.fold_in(key, REFERENCES)) - reference_target(chip)
+            weight -= off[:, column] * np.float32(chip.scheme.reference.times / chip.scheme.full_uS)
         return jnp.maximum(jnp.mean(jnp.abs(weight), axis=0 if per_column else None), LEAST)
 
-    return jax.vmap(one)(conductance, keys)
+    return jax.vmap(one, in_axes=(0, None if references is None else 0, 0))(conductance, references, keys)
 
 
 def _compensate_by_samples(kinds: Sequence[Compensate], chips: Chips, calibration: Calibration) -> Chips:

@@ -240,6 +240,25 @@ def test_what_counts_one_kind_of_arrays_is_refused() -> None:
     assert mapped(tables=all_on("first"), objective="interval").result is not None
 
 
+def test_a_packed_network_takes_as_many_chips_as_it_may() -> None:
+    chip = two_kinds(small={**SMALL, "per_chip": 2})
+    tables, packed = all_on("small"), {"objective": "arrays"}
+    with pytest.raises(CimcError, match=r"raise --max-chips to [0-9]+ or"):
+        mapped(chip, tables, **packed)
+    found = mapped(chip, tables, **packed, max_chips=9)
+    assert 1 < found.chips <= 9
+    assert verify_mapping(ir.from_proto(model()), LOWERED, found, chip).ideal_relative < 1e-5
+
+
+def test_a_changed_mapping_knows_its_new_kinds() -> None:
+    mapping = mapped(tables=all_on("small"))
+    assert mapping.kinds_in_use == ["small"]
+    assert set(mapping.kind_of_arrays) == {"small"}
+    plain = [layer.model_copy(update={"settings": ()}) for layer in mapping.layers]
+    changed = mapping.model_copy(update={"layers": tuple(plain)})
+    assert (changed.kinds_in_use, set(changed.kind_of_arrays)) == ([""], {""})
+
+
 def test_a_block_beyond_its_own_array_is_refused() -> None:
     mapping, chip = mapped(), CHIP
     index, layer = next((n, layer) for n, layer in enumerate(mapping.layers) if layer.kind)

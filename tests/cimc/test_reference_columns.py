@@ -16,6 +16,7 @@ from cimc.artifact import read_artifact
 from cimc.chip import Chip, load_chip
 from cimc.data.load import load
 from cimc.errors import CimcError
+from cimc.options import Compensate
 from cimc.package import Package
 from runtime.deployment.chips import Chips, outputs_on_chips
 from runtime.deployment.population import Request, population_of
@@ -110,6 +111,17 @@ def test_reference_columns_age_by_the_law_of_their_devices(place: Path) -> None:
     chips = chips_of(package_of(offset_chip(cell=drift)), Request(2, 0, at=(2000.0,)))
     fresh, aged = (np.asarray(chips[moment].own["reference_column"]["fc"]) for moment in (None, 2000.0))
     np.testing.assert_allclose(aged, fresh * 100**-0.05, rtol=1e-5)
+
+
+@pytest.mark.parametrize("kind", [Compensate.global_, Compensate.column])
+def test_compensation_undoes_the_drift_of_weights_and_reference_columns(place: Path, kind: Compensate) -> None:
+    """All that is read has drifted by the same factor, and nothing has another error."""
+    drift = {"drift": {"exponent": {"constant": 0.05}, "start_s": 20.0}, "programming": {"error_sd_uS": 0.0}}
+    package = package_of(offset_chip(cell=drift))
+    request = Request(2, 0, at=(2000.0,), compensate=(kind,))
+    gain = np.asarray(chips_of(package, request)[2000.0].own["gain"]["fc"])
+    assert gain.shape == ((2,) if kind is Compensate.global_ else (2, COLUMNS))
+    np.testing.assert_allclose(gain, package.program.layers["fc"].gain * 100**0.05, rtol=1e-4)
 
 
 def test_stuck_and_measured_cells_of_a_reference_column_reach_the_outputs(place: Path) -> None:
