@@ -97,7 +97,7 @@ def choose_cells(package: Package, values: Floats, costs: Reprogram, amount: Amo
     for importance, cells in layers:
         gained[cells] = gains(arrays[cells], wanted[cells], importance, costs.counts)
     references = [_references(package, layer, copy) for layer, copy in of_copies]
-    if amount.unit == "uS":
+    if amount.unit == "uS" and package.chip.scheme.reference is not None:
         for of_layer in references:
             gained[of_layer] = np.inf
     for name in package.programmed:  # their targets are what devices were read to hold

@@ -12,6 +12,7 @@ import pytest
 from onnx import helper
 
 import cimc
+from cimc.addresses import cell_addresses
 from cimc.api.reprogram import choose_cells, reprogram_of
 from cimc.chip import load_chip
 from cimc.dataset import Dataset
@@ -288,6 +289,20 @@ def test_the_list_has_what_costs_most_in_the_order_of_rows(plain: Package, costs
     most = choose_cells(package, values, costs, parse_amount("0.1%"))
     assert len(most.cells) == 1
     assert tuple(most.cells[0]) in off
+
+
+def test_a_tolerance_leaves_out_cells_not_in_use_and_pairs_that_are_off_together(
+    plain: Package, costs: Reprogram
+) -> None:
+    """Of these each device would make its weight worse, written alone."""
+    targets = array_targets(plain.mapping, plain.chip, plain.program)
+    values = np.nan_to_num(targets, nan=70.0)
+    pair = tuple(part[:, 0, 0] for part in cell_addresses(plain.mapping, "first"))
+    values[pair] += 4
+    alone = tuple(part[0, 1, 1] for part in cell_addresses(plain.mapping, "first"))
+    values[alone] += 4
+    found = choose_cells(plain, values, costs, parse_amount("1uS"))
+    assert [tuple(cell) for cell in found.cells] == [alone]
 
 
 def test_measure_lists_the_devices_of_each_chip(plain: Package, data: Dataset, tmp_path: Path) -> None:
