@@ -64,6 +64,14 @@ def register_constant(graph: ir.Graph, name: str, array: npt.NDArray[np.generic]
     return value
 
 
+def replace_by_constant(graph: ir.Graph, node: ir.Node, array: npt.NDArray[np.generic]) -> None:
+    """Put a constant of the same name in the place of what a node of one output makes."""
+    output, name = node.outputs[0], node.outputs[0].name or ""
+    output.name = f"{name}.before_folding"
+    output.replace_all_uses_with(register_constant(graph, name, array))
+    graph.remove(node, safe=True)
+
+
 def source_of(value: ir.Value) -> str:
     """The name of the constant that the constant `value` was computed from; its own where it was given."""
     return str(value.meta.get("source", value.name))

@@ -3,11 +3,11 @@
 import numpy as np
 import onnx_ir as ir
 
-from passes.graph_edit import register_constant
+from passes.graph_edit import replace_by_constant
 from passes.lowering.fold_constants import FoldConstants
 from passes.lowering.infer_shapes import infer_constants
 
-_FAR_BATCHES = (1, 1_000_003)  # a value such as Min(N, 4) is the same at all batches that are not small
+_FAR_BATCHES = (1, 1_000_000)  # Min(N, 4) is the same at all batches that are not small, N mod 2 at all odd ones
 _MOST_ELEMENTS = 64  # of sizes; what is computed from them is folded as of any constants
 
 
@@ -28,12 +28,9 @@ class FoldSizes(ir.passes.InPlacePass):
         for node in model.graph:
             if len(node.outputs) != 1 or node.outputs[0].is_graph_output():
                 continue
-            output, name = node.outputs[0], node.outputs[0].name or ""
-            if (array := known.get(name)) is None or array.size > _MOST_ELEMENTS:
+            if (array := known.get(node.outputs[0].name or "")) is None or array.size > _MOST_ELEMENTS:
                 continue
-            output.name = f"{name}.before_folding"
-            output.replace_all_uses_with(register_constant(model.graph, name, array))
-            model.graph.remove(node, safe=True)
+            replace_by_constant(model.graph, node, array)
             count += 1
         if count:
             FoldConstants()(model)

@@ -14,7 +14,7 @@ import numpy.typing as npt
 import onnx_ir as ir
 from onnx_ir.passes import common
 
-from passes.graph_edit import constant, register_constant
+from passes.graph_edit import constant, replace_by_constant
 from passes.lowering.fold_constants import FoldConstants
 from passes.lowering.learn_sizes import learn_sizes
 
@@ -145,10 +145,7 @@ def _fold_sizes(probe: ir.Model) -> int:
         sizes = value.shape.numpy()
         start, end = node.attributes.get_int("start", 0), node.attributes.get_int("end", len(sizes))
         array = np.array(sizes[start:end] if node.op_type == "Shape" else math.prod(sizes), np.int64)
-        output, name = node.outputs[0], node.outputs[0].name or ""
-        output.name = f"{name}.before_folding"
-        output.replace_all_uses_with(register_constant(probe.graph, name, array))
-        probe.graph.remove(node, safe=True)
+        replace_by_constant(probe.graph, node, array)
         count += 1
     if count:
         FoldConstants()(probe)

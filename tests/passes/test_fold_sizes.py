@@ -28,6 +28,20 @@ def test_the_smaller_of_the_batch_and_a_number_is_not_a_constant(most: int) -> N
         np.testing.assert_array_equal(y, min(batch, most) * np.ones((batch, 3)))
 
 
+@pytest.mark.parametrize("divisor", [2, 3, 4, 5])
+def test_what_a_division_of_the_batch_leaves_is_not_a_constant(divisor: int) -> None:
+    nodes = [
+        helper.make_node("Shape", ["x"], ["n"], start=0, end=1),
+        helper.make_node("Mod", ["n", "divisor"], ["rest"]),
+        helper.make_node("Cast", ["rest"], ["f"], to=onnx.TensorProto.FLOAT),
+        helper.make_node("Mul", ["x", "f"], ["y"]),
+    ]
+    proto = network_proto(nodes, {"x": ["N", 3]}, {"y": ["N", 3]}, {"divisor": np.array([divisor], np.int64)})
+    model = ir.from_proto(proto)
+    FoldSizes()(model)
+    assert "Mod" in [node.op_type for node in model.graph]
+
+
 def test_what_follows_from_other_sizes_is_a_constant() -> None:
     nodes = [
         helper.make_node("Shape", ["x"], ["n"], start=1, end=2),
