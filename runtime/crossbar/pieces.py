@@ -23,7 +23,7 @@ from runtime.crossbar.cell_wires import as_read
 from runtime.crossbar.crossbar import Crossbar, Reading
 from runtime.crossbar.exact import decided
 from runtime.crossbar.keys import derive
-from runtime.crossbar.product import apply_inputs, clipped_conversions, read_vectors, scale_sums
+from runtime.crossbar.product import apply_inputs, read_vectors, scale_sums
 from runtime.crossbar.unfold import fold_output
 from runtime.crossbar.xla import jit
 
@@ -84,7 +84,7 @@ def read_in_pieces(
     if not y.size:
         return y
     reading, seen = decided(layer.reading, as_read(layer.wires, held.conductance), held.reference_column)
-    held = held._replace(conductance=seen)
+    held = held._replace(conductance=seen, input_factor=_factors(reading, x, held.input_factor))
     axis, cut = 1 if layer.window is None else 2, _cut(reading, x, seen)
     piece, taken = _strips(reading, x, cut) if cut.strips > 1 else _samples(reading, x, cut)
     running: deque[tuple[Floats, Array]] = deque()
@@ -107,19 +107,18 @@ def _take(target: Floats, found: Array) -> None:
     target[...] = np.asarray(found)[tuple(slice(size) for size in target.shape)]
 
 
-def clipped_share(layer: Crossbar, x: Floats, held: Held, key: Array | None) -> float:
-    """Share of the conversions of the first piece that end at the ADC's largest code; see `read_in_pieces`."""
-    if not x.size:
-        return 0.0
-    reading, seen = layer.reading, as_read(layer.wires, held.conductance)
-    cut = _cut(reading, x, seen)
-    piece, taken = _strips(reading, x, cut) if cut.strips > 1 else _samples(reading, x, cut)
-    inputs = taken(0, 0)
-    images = inputs.reshape(-1, inputs.shape[-1]).T if piece.window is None else np.moveaxis(inputs, 0, -1)
-    return float(_clipped(piece, images, seen, held.input_range, key, held.input_factor))
+def samples_of_piece(layer: Crossbar, x: Floats, held: Held) -> int:
+    """How many samples of these inputs one piece takes; arguments as `read_in_pieces`."""
+    seen = as_read(layer.wires, held.conductance)
+    reading, stored = decided(layer.reading, seen, held.reference_column)
+    return _cut(reading, x, stored).samples
 
 
-_clipped = jit(clipped_conversions)
+def _factors(reading: Reading, x: Floats, factors: Array | None) -> Array | None:
+    """The factors of the inputs; where there are none ones, so that a layer with and without is one program."""
+    if factors is not None or not reading.converts_inputs:
+        return factors
+    return jax.device_put(np.ones(x.shape[-1 if reading.window is None else 1], np.float32))
 
 
 def _cut(reading: Reading, x: Floats, seen: Array) -> Cut:

@@ -15,7 +15,7 @@ from cimc.dataset import Preprocess, Samples
 from cimc.units import weight_of
 from cimc.window import output_sizes
 from runtime.crossbar.crossbar import Crossbar
-from runtime.crossbar.pieces import Floats, Held, bytes_of_mvm, read_in_pieces
+from runtime.crossbar.pieces import Floats, Held, bytes_of_mvm, read_in_pieces, samples_of_piece
 from runtime.network.network import with_bodies
 from runtime.network.stepwise import Arrays, LayerStep, ScanStep, run_node_exactly, run_steps
 from runtime.system.carry import Carry, with_states
@@ -130,14 +130,18 @@ def _drawn(crossbar: Crossbar, inputs: Floats, weight: Floats, seed: int) -> Flo
     return np.ascontiguousarray(sample_vectors(crossbar, inputs, most, np.random.default_rng(seed)).T)
 
 
-def _some(crossbar: Crossbar, vectors: Floats) -> Floats:
-    """As much of the samples as input ranges alone are tried on: of a product vectors of all of them."""
+def _some(crossbar: Crossbar, vectors: Floats, held: Held) -> Floats:
+    """As much of the samples as input ranges alone are tried on: of a product vectors of all of them.
+
+    Not less than a piece, which then is of the program that reads the whole.
+    """
     if crossbar.window is None:
         count = vectors.shape[0] * vectors.shape[1]
-        chosen = np.random.default_rng(0).permutation(count)[:TRIED_MVMS] if count > TRIED_MVMS else np.arange(count)
-        return vectors.reshape(1, count, -1)[:, chosen]
+        if count <= TRIED_MVMS:
+            return vectors
+        return vectors.reshape(1, count, -1)[:, np.random.default_rng(0).permutation(count)[:TRIED_MVMS]]
     sizes = output_sizes(vectors.shape[2:], crossbar.window)
-    return vectors[: tried_images(math.prod(sizes))]
+    return vectors[: max(tried_images(math.prod(sizes)), samples_of_piece(crossbar, vectors, held))]
 
 
 def _exactly(system: System, step: LayerStep, x: Floats, weight: Floats, held: Held) -> Floats:
@@ -172,7 +176,7 @@ def best_range(system: System, step: LayerStep, x: Floats, held: Held, key: Arra
     if system.chip_of(step.layer).input.bits is None:
         return np.float32(1)
     crossbar, (inputs, _) = system.crossbars[step.layer], samples_first(system, step, x)
-    tried = _some(crossbar, inputs)
+    tried = _some(crossbar, inputs, held)
     expected = _expected(system, step, tried, held)
     if held.input_factor is not None:
         inputs = divide_channels(inputs, np.asarray(held.input_factor), crossbar)

@@ -11,7 +11,7 @@ from jax import Array
 
 from cimc.dataset import Preprocess, Samples
 from cimc.units import device_targets
-from runtime.crossbar.pieces import Floats, clipped_share
+from runtime.crossbar.pieces import Floats
 from runtime.network.network import Network
 from runtime.network.stepwise import Arrays, LayerStep, ScanStep, run_node_exactly, run_steps
 from runtime.system.carry import Carry, with_states
@@ -33,8 +33,8 @@ class LayerError:
 
     signal, error: sums of squares of the exact output, and of its difference on the arrays. own_error: the same where
     the layer gets the exact input, so that only what it adds itself counts; 0 of a Scan. clipped_inputs: share of its
-    inputs beyond the input range; clipped_codes: share of its conversions that end at the ADC's largest code; both of
-    the use that clips most. losses: the causes of its own error, where they were looked for; not of a Scan.
+    inputs beyond the input range, of the use that clips most. losses: the causes of its own error, and which of its
+    conversions are clipped on exact inputs; None of a Scan.
     """
 
     name: str
@@ -42,7 +42,6 @@ class LayerError:
     error: float = 0.0
     own_error: float = 0.0
     clipped_inputs: float = 0.0
-    clipped_codes: float = 0.0
     losses: Losses | None = None
 
     @property
@@ -54,7 +53,7 @@ class LayerError:
             "snr_db": decibels(self.signal, self.error),
             "own_snr_db": decibels(self.signal, self.own_error),
             "clipped_inputs": self.clipped_inputs,
-            "clipped_codes": self.clipped_codes,
+            "clipped_codes": self.losses.clipped_codes if self.losses else 0.0,
             **(self.losses.figures if self.losses else {}),
         }
 
@@ -163,9 +162,6 @@ def _compare(
         if system.chip_of(step.layer).input.bits is not None:
             beyond = float(np.mean(np.abs(x) > float(held.input_range) * 1.001)) if x.size else 0.0
             found.clipped_inputs = max(found.clipped_inputs, beyond)
-        vectors, _ = samples_first(system, step, x)
-        codes = clipped_share(system.crossbars[step.layer], vectors, held, key)
-        found.clipped_codes = max(found.clipped_codes, codes)
         return y
 
     def scan(step: ScanStep, values: Arrays) -> list[np.ndarray]:

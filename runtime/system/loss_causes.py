@@ -22,7 +22,7 @@ import numpy.typing as npt
 
 from runtime.crossbar.crossbar import Crossbar
 from runtime.crossbar.pieces import Floats, Held
-from runtime.system.read_effects import Cause, copy_layer, present_causes, read
+from runtime.system.read_effects import Cause, clipped_share, copy_layer, present_causes, read
 
 REMEDIES = {
     Cause.input_clipping: "wider input ranges: export on more samples (export --data)",
@@ -43,7 +43,8 @@ class Losses:
     """Powers of a layer's error, summed over the MVMs and columns that were looked at.
 
     signal: of the exact output. error: with all effects, and left: with none. alone, without: by cause, with it alone
-    and with all but it; causes that the chip does not have are left out.
+    and with all but it; causes that the chip does not have are left out. clipped_codes: share of the conversions of
+    these columns that end at the ADC's largest code.
     """
 
     signal: float
@@ -51,6 +52,7 @@ class Losses:
     left: float
     alone: Mapping[Cause, float]
     without: Mapping[Cause, float]
+    clipped_codes: float
 
     @property
     def shares(self) -> dict[Cause, float]:
@@ -137,6 +139,7 @@ def loss_causes(
         left=left,
         alone={cause: left if cause is Cause.idle_current else power([cause]) for cause in present},
         without={cause: power([other for other in present if other is not cause]) for cause in present},
+        clipped_codes=clipped_share(copy, frozenset(present), np.random.default_rng(seed)),
     )
 
 

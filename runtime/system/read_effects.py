@@ -195,6 +195,21 @@ def read(copy: LayerCopy, on: frozenset[Cause], random: np.random.Generator) -> 
     return weighted_sum(sums, planes.weights) * copy.scale + copy.bias
 
 
+def clipped_share(copy: LayerCopy, on: frozenset[Cause], random: np.random.Generator) -> float:
+    """Share of the conversions of the layer's own columns that end at the ADC's largest code; as `read`."""
+    chip, planes = copy.chip, planes_of(copy.chip, copy.signed)
+    if chip.adc.bits is None:
+        return 0.0
+    bit_lines, top = np.moveaxis(copy.seen.swapaxes(2, 3), 1, 0), chip.top_code(copy.signed)
+    ends = [
+        float(np.mean(np.abs(_codes(copy, applied[:, rows], bit_lines[..., rows], on, random)) >= top))
+        for applied in planes.split(_apply(copy, on))
+        for start in range(0, applied.shape[1], copy.read_rows)
+        for rows in [slice(start, start + copy.read_rows)]
+    ]
+    return sum(ends) / len(ends)
+
+
 def _apply(copy: LayerCopy, on: frozenset[Cause]) -> Floats:
     """What drives the rows, in DAC units."""
     u = copy.x * dac_gain(copy.input_range, copy.chip, copy.signed)
@@ -237,10 +252,12 @@ def _convert(
     scheme = copy.chip.scheme
     per_product = np.float32(levels_per_product(copy.chip, copy.signed))
     driven, offset_uS = applied.sum(axis=1)[:, None], scheme.offset_uS
-    codes = _codes(copy, applied, np.moveaxis(bit_lines, 1, 0), on, random)
+    devices = np.moveaxis(bit_lines, 1, 0)
+    codes = _codes(copy, applied, devices, on, random) * _whole(copy, devices)
     counted = weighted_sum(np.moveaxis(codes, 1, 0), scheme.signs)
     if scheme.reference is not None:
-        own = _codes(copy, applied, references[None], on, random)[:, 0, copy.reference_of]
+        own = _codes(copy, applied, references[None], on, random) * _whole(copy, references[None])
+        own = own[:, 0, copy.reference_of]
         counted = counted - own * np.float32(scheme.reference.times)
         offset_uS -= scheme.reference.times * scheme.reference.target_uS
     return counted - np.float32(offset_uS) * per_product * driven if offset_uS else counted
@@ -253,19 +270,13 @@ def _codes(
     on: frozenset[Cause],
     random: np.random.Generator,
 ) -> Floats:
-    """The codes [groups, conversions, columns, MVMs] of devices [devices, groups, columns, rows]; of voltages times the
-    column's conductance.
+    """The codes [groups, conversions, columns, MVMs] of devices [devices, groups, columns, rows].
 
     Without idle current the ADC's range begins where the current of all driven cells at G_min ends.
     """
     chip, scheme = copy.chip, copy.chip.scheme
-    per_product: np.float32 | Floats = np.float32(levels_per_product(chip, copy.signed))
-    net = np.moveaxis(scheme.net(devices), 0, 1)
-    total = np.float32(1)
-    if chip.adc.sense == "voltage":
-        total = np.moveaxis(scheme.together(devices), 0, 1).sum(axis=-1)[..., None]
-        per_product = per_product / total
-    level = (net @ applied[:, None]) * per_product
+    per_product = np.float32(levels_per_product(chip, copy.signed)) / _whole(copy, devices)
+    level = (np.moveaxis(scheme.net(devices), 0, 1) @ applied[:, None]) * per_product
     read_noise = chip.cell.reads_are_noisy and Cause.read_noise in on
     adc_noise = chip.adc.noise_lsb if Cause.adc_noise in on else 0.0
     if read_noise or adc_noise:
@@ -280,7 +291,14 @@ def _codes(
             driven = applied.sum(axis=1)[:, None, None]
             top = top + driven * np.float32(chip.cell.conductance_min_uS) * per_product
         level = np.clip(level, -top if bipolar else 0, top)
-    return level * total
+    return level
+
+
+def _whole(copy: LayerCopy, devices: Floats) -> Floats | np.float32:
+    """What codes of voltages count: the conductance of columns [groups, conversions, columns, 1]; of currents: 1."""
+    if copy.chip.adc.sense != "voltage":
+        return np.float32(1)
+    return np.moveaxis(copy.chip.scheme.together(devices), 0, 1).sum(axis=-1)[..., None]
 
 
 def _read_variance(chip: Chip, applied: Floats, devices: Floats) -> Floats:

@@ -116,7 +116,8 @@ def test_commands_say_it_on_stderr_and_end_well(folder: Path, monkeypatch: pytes
 
 
 def losses(signal: float, error: float, without: dict[Cause, float]) -> Losses:
-    return Losses(signal=signal, error=error, left=0.0, alone=dict.fromkeys(without, 0.0), without=without)
+    alone = dict.fromkeys(without, 0.0)
+    return Losses(signal=signal, error=error, left=0.0, alone=alone, without=without, clipped_codes=0.0)
 
 
 def test_the_line_names_the_worst_layer_and_the_cause_that_takes_most() -> None:

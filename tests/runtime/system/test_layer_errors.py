@@ -67,4 +67,4 @@ def test_where_converters_are_ideal_nothing_is_lost_or_clipped() -> None:
     assert all(value == jnp.float32(1) for value in state["input_range"].values())
     for error in layer_errors(system, state, SAMPLES, Preprocess(), None):
         assert error.error <= 1e-9 * error.signal
-        assert (error.clipped_inputs, error.clipped_codes) == (0, 0)
+        assert (error.clipped_inputs, error.figures["clipped_codes"]) == (0, 0)

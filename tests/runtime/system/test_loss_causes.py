@@ -13,6 +13,7 @@ from cimc.units import device_targets, reference_target
 from cimc.window import Window
 from runtime.crossbar.crossbar import Crossbar
 from runtime.crossbar.pieces import Held, read_in_pieces
+from runtime.crossbar.product import clipped_conversions
 from runtime.system.loss_causes import Losses, loss_causes
 from runtime.system.read_effects import Cause, row_factors
 from runtime.system.sample_vectors import sample_vectors
@@ -194,7 +195,9 @@ def test_a_chip_with_one_effect_shows_that_cause(effect: Cause, monkeypatch: pyt
 
 
 def test_where_nothing_is_lost_there_is_no_cause() -> None:
-    exact = Losses(signal=1.0, error=0.0, left=0.0, alone={Cause.weights: 0.0}, without={Cause.weights: 0.0})
+    exact = Losses(
+        signal=1.0, error=0.0, left=0.0, alone={Cause.weights: 0.0}, without={Cause.weights: 0.0}, clipped_codes=0.0
+    )
     assert (exact.main_cause, exact.figures["rest"], exact.figures["remedy"]) == (None, 0.0, None)
 
 
@@ -258,4 +261,7 @@ def test_with_groups_column_ranges_and_input_factors_the_error_is_that_of_the_re
     found = loss_causes(layer, vectors, held, targets=targets, weight=moved, exact=(weight * gain, None), seed=None)
     assert found.error == pytest.approx(float(np.square(y - exact).sum()), rel=1e-3)
     assert found.left < 1e-9 * found.signal
+    images = jnp.moveaxis(jnp.asarray(x), 0, -1)
+    clipped = clipped_conversions(layer.reading, images, held.conductance, held.input_range, None, held.input_factor)
+    assert 0 < found.clipped_codes == pytest.approx(float(clipped), rel=1e-5)
     assert (Cause.programming in found.alone) == referenced
