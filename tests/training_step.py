@@ -11,8 +11,9 @@ from runtime.system.inputs import match_data
 from runtime.system.state import System, initial_state
 from runtime.training.objective import objective_of
 from runtime.training.options import TrainingOptions
+from runtime.training.pace import STEPS_PER_CALL
 from runtime.training.step import train_steps
-from runtime.training.train import STEPS_PER_CALL, lines_of_weights, recipe_of, start
+from runtime.training.train import lines_of_weights, recipe_of, start
 
 
 def trace_steps(system: System, data: Dataset, options: TrainingOptions) -> Any:

@@ -60,6 +60,12 @@ def train(
         int | None, typer.Option(min=1, help="Default: the whole training set.", rich_help_panel=RUN)
     ] = None,
     batch_size: Annotated[int, typer.Option(min=1, help="Samples of a step.", rich_help_panel=RUN)] = 64,
+    micro_batch: Annotated[
+        int | None,
+        typer.Option(
+            min=1, help="Samples computed at once, for less memory. Default: a whole step.", rich_help_panel=RUN
+        ),
+    ] = None,
     lr: Annotated[
         float,
         typer.Option(
@@ -290,6 +296,7 @@ def train(
         epochs=epochs,
         steps_per_epoch=steps_per_epoch,
         batch_size=batch_size,
+        micro_batch=micro_batch,
         lr=lr,
         schedule=schedule,
         weight_decay=weight_decay,

@@ -136,7 +136,9 @@ class TrainingOptions:
     frank_wolfe: options of that optimiser, which moves crossbar weights only, by the rate `lr` without weight decay,
     while Adam moves the digital parameters.
     write_budget: what may be written in a step (`cimc.write_budget.parse_budget`); None: all that is due. write_every:
-    writes are made in each n-th step.
+    writes are made in each n-th step. micro_batch: samples of a batch that are computed at once, which bounds the
+    memory of a step; None: all. Loss and gradients are the mean of those of the parts. Each part has its own noise, and
+    moves the statistics of batch normalisation.
     """
 
     policy: Policy = field(default_factory=Policy)
@@ -162,6 +164,7 @@ class TrainingOptions:
     frank_wolfe: FrankWolfe = field(default_factory=FrankWolfe)
     write_budget: str | None = None
     write_every: int = 1
+    micro_batch: int | None = None
 
     def __post_init__(self) -> None:
         """The name of a rate schedule becomes it. Raises CimcError for a value that is none."""
@@ -202,6 +205,13 @@ class TrainingOptions:
                 ("write_every", MOST_STEPS),
             )
         }
+        if self.micro_batch is not None:
+            checked["micro_batch"] = check_whole("micro_batch", self.micro_batch, 1, MOST_BATCH)
+            if checked["batch_size"] % checked["micro_batch"]:
+                raise CimcError(
+                    f"a batch of {self.batch_size} is no multiple of a micro-batch of {self.micro_batch}; give one "
+                    "that divides it"
+                )
         if (checked.get("steps_per_epoch") or 1) * checked["batch_size"] > MOST_EPOCH:
             raise CimcError(
                 f"an epoch of {self.steps_per_epoch} steps of {self.batch_size} samples is more than {MOST_EPOCH} "
@@ -218,6 +228,11 @@ class TrainingOptions:
     def _require_validation(self, option: str) -> None:
         if not self.validation:
             raise CimcError(f"{option} looks at validation samples; add --validation 0.1")
+
+    @property
+    def parts(self) -> int:
+        """Parts of a batch that are computed one after the other."""
+        return self.batch_size // (self.micro_batch or self.batch_size)
 
     def steps(self, images: int) -> int:
         """Steps of one epoch."""

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -37,7 +38,7 @@ AUGMENTATION = 1  # below the key of a step, beside its halves
 class Recipe:
     """What a training step is compiled for: the network and chip, and how they are trained.
 
-    frozen: layers and digital parameters that stay as they are.
+    frozen: layers and digital parameters that stay as they are. parts: of a batch, computed one after the other.
     """
 
     system: System
@@ -51,6 +52,7 @@ class Recipe:
     tangents: int = 1
     augment: tuple[Augment, ...] = ()
     frozen: tuple[str, ...] = ()
+    parts: int = 1
 
 
 @jit_with_figures(static_argnums=(0,), donate_argnums=(1,))
@@ -154,7 +156,7 @@ def _train_step(
 ) -> _Carried:
     """The step of that number; packings of the weights and of the digital parameters."""
     forward_key, update_key = jax.random.split(key)
-    loss, statistics, gradients = _gradients(recipe, packings, beside, carried, feeds, targets, forward_key)
+    loss, statistics, gradients = _in_parts(recipe, packings, beside, carried, feeds, targets, forward_key)
     gradient = packed(*packings, gradients)
     steps, optimizer = _steps(recipe, packings[0], beside, carried, gradient, lr)
     changes = _changes(packings[0], beside, steps["weight"], gradient["weight"], lr, number)
@@ -163,6 +165,48 @@ def _train_step(
         layers = _clipped(recipe.compute.clip, packings[0], layers)
     new_digital = optax.apply_updates(carried.digital, steps["digital"])
     return _Carried(layers, new_digital, statistics, optimizer, carried.loss_sum + loss, schedule)
+
+
+def _in_parts(
+    recipe: Recipe,
+    packings: tuple[Packing, Packing],
+    beside: _Beside,
+    carried: _Carried,
+    feeds: Mapping[str, Array],
+    targets: Mapping[str, Array],
+    key: Array,
+) -> tuple[Array, dict[str, Array], Parameters]:
+    """`_gradients` of a batch: the mean of those of its parts, each of which has its own noise and moves statistics."""
+    find = partial(_gradients, recipe, packings, beside)
+    if recipe.parts == 1:
+        return find(carried, feeds, targets, key)
+
+    def part(statistics: dict[str, Array], number: Array) -> _Sums:
+        def own(arrays: Mapping[str, Array]) -> dict[str, Array]:
+            # Every n-th sample, so that of a batch on several devices each has some of every part.
+            apart = {name: array.reshape(-1, recipe.parts, *array.shape[1:]) for name, array in arrays.items()}
+            return {name: array[:, number] for name, array in apart.items()}
+
+        before = carried._replace(statistics=statistics)
+        loss, after, gradients = find(before, own(feeds), own(targets), jax.random.fold_in(key, number))
+        return _Sums(after, (loss, gradients))
+
+    def add(sums: _Sums, number: Array) -> tuple[_Sums, None]:
+        statistics, found = part(sums.statistics, number)
+        return _Sums(statistics, jax.tree.map(jnp.add, sums.found, found)), None
+
+    shapes = jax.eval_shape(part, carried.statistics, jnp.int32(0)).found
+    nothing = jax.tree.map(lambda one: jnp.zeros(one.shape, one.dtype), shapes)
+    sums, _ = jax.lax.scan(add, _Sums(carried.statistics, nothing), jnp.arange(recipe.parts, dtype=jnp.int32))
+    loss, gradients = jax.tree.map(lambda total: total / recipe.parts, sums.found)
+    return loss, sums.statistics, gradients
+
+
+class _Sums(NamedTuple):
+    """Statistics after some parts of a batch, and the sums of their losses and gradients."""
+
+    statistics: dict[str, Array]
+    found: tuple[Array, Parameters]
 
 
 def _gradients(
@@ -174,7 +218,7 @@ def _gradients(
     targets: Mapping[str, Array],
     key: Array,
 ) -> tuple[Array, dict[str, Array], Parameters]:
-    """Loss, statistics, and gradients of weights and digital parameters by layer."""
+    """Loss, statistics, and gradients of weights and digital parameters by layer, of these samples."""
     weights, digital = packings
     system, conductance = recipe.system, unpack(weights, what_is_read(recipe.rule, recipe.system.chip, carried.layers))
 

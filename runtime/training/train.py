@@ -30,6 +30,7 @@ from runtime.training.losses import total_loss
 from runtime.training.objective import Objective, accuracy_of, measure_test, objective_of
 from runtime.training.optimizers import Steps
 from runtime.training.options import TrainingOptions
+from runtime.training.pace import STEPS_PER_CALL, first_pace
 from runtime.training.parallel import in_parts, mesh_for, on_all, on_own
 from runtime.training.policies.policy import UpdateRule
 from runtime.training.row_writes import Lines, lines_of
@@ -39,9 +40,6 @@ from runtime.training.step import Recipe, packed, train_steps, trained_part
 from runtime.training.validation import split_validation
 from runtime.training.vectors import packing, unpack
 from runtime.training.writes import Scheduler, first_programming, no_schedule, scheduler_of
-
-STEPS_PER_CALL = 20  # steps that run without Python between them
-
 
 # One epoch: figures by name, and `layers`: figures by name of every layer.
 Record = dict[str, Any]
@@ -122,6 +120,7 @@ def recipe_of(system: System, options: TrainingOptions, data: Dataset, objective
         options.tangents,
         options.augment,
         frozen_names(system, options.freeze),
+        options.parts,
     )
 
 
@@ -206,7 +205,7 @@ def train(
         data: training and test set; the latter is evaluated on the arrays after every epoch.
         checkpoint: called after every epoch, and in between when `checkpoint_seconds` have passed.
         checkpoint_seconds: at most so much work is lost when the process dies.
-        progress: called every few steps (`STEPS_PER_CALL` at most).
+        progress: called after each call of some steps (`runtime.training.pace`).
         note: called once, with what the loss is in one line.
         objective: of data that name the network's inputs; None: by the labels and the options.
 
@@ -229,7 +228,7 @@ def train(
     total = per_epoch * options.epochs
     look_key, step_key = _key(options, 1), _key(options, 2)
     began = saved = time.monotonic()
-    started, clock = False, Clock()
+    started, clock, pace = False, Clock(), first_pace()
     policy = options.policy
     recipe = recipe_of(system, options, data, objective)
     lines = lines_of_weights(system, run.state, recipe.frozen)
@@ -244,14 +243,14 @@ def train(
             held = run.state if compute.held is None else compute.held(system, run.state)
             state, watch = follow(system, held, run.watch, calibration, data.preprocess, look_key)
             run = replace(run, state={**run.state, "input_range": state["input_range"]}, watch=watch)
-        count = min(STEPS_PER_CALL, per_epoch - position)
+        count = min(pace.steps, per_epoch - position)
         if compute.converts:
             count = min(count, 1 + steps_to_look(run.step + 1))
         batches = np.zeros((STEPS_PER_CALL, options.batch_size), np.int32)
         batches[:count] = order[position * options.batch_size :][: count * options.batch_size].reshape(count, -1)
         rates = np.zeros(STEPS_PER_CALL, np.float32)
         rates[:count] = lr[run.step :][:count] * plateau_factor(options, run.history)
-        carried = run.state, run.optimizer, run.loss_sum
+        carried, called = (run.state, run.optimizer, run.loss_sum), time.monotonic()
         state, optimizer, loss_sum = train_steps(
             recipe,
             carried if mesh is None else on_all(mesh, carried),
@@ -266,7 +265,9 @@ def train(
         )
         state, optimizer, loss_sum = on_own((state, optimizer, loss_sum))
         run = replace(run, state=state, optimizer=optimizer, loss_sum=loss_sum, step=run.step + count)
-        # Time is read where the steps are waited for anyway, and once after the first of them.
+        if pace.waits:
+            jax.block_until_ready(loss_sum)
+            pace = pace.after(count, time.monotonic() - called)
         if started:
             clock = clock._replace(images=clock.images + count * options.batch_size)
         else:

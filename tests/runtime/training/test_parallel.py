@@ -29,7 +29,8 @@ assert several(16).size == 2
 assert several(15) is None
 for method in ("mixed-precision", "float"):
     options = cimc.TrainingOptions(
-        policy=cimc.Policy(method=method), epochs=1, steps_per_epoch=10, batch_size=16, lr=0.02, augment="crop,cutout"
+        policy=cimc.Policy(method=method), epochs=1, steps_per_epoch=10, batch_size=16, lr=0.02, augment="crop,cutout",
+        micro_batch=8 if method == "float" else None,
     )
     both = []
     for mesh_for in (several, lambda batch_size: None):
