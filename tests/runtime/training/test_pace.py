@@ -13,6 +13,7 @@ from cimc.data.digits import digits
 from cimc.dataset import Dataset
 from runtime.training import pace
 from runtime.training.pace import CALL_S, STEPS_PER_CALL, Pace
+from runtime.training.train import Run
 from tests.networks import network_proto, weights
 
 
@@ -34,11 +35,13 @@ def test_a_training_has_the_same_bits_in_calls_of_any_size(tmp_path: Path, monke
     for seconds in (0.0, 1e9):
         monkeypatch.setattr(pace, "CALL_S", seconds)
         options = cimc.TrainingOptions(epochs=1, steps_per_epoch=30, batch_size=8, lr=0.02)
-        steps: list[int] = []
-        runs.append(
-            cimc.train(artifact, data, options=options, progress=lambda run, total, steps=steps: steps.append(run.step))
-        )
-        calls.append(len(steps))
+        shown: list[int] = []
+
+        def show(run: Run, total: int, shown: list[int] = shown) -> None:
+            shown.append(run.step)
+
+        runs.append(cimc.train(artifact, data, options=options, progress=show))
+        calls.append(len(shown))
     assert calls[0] == 30 > calls[1]
     one, other = (run.artifact.state for run in runs)
     assert one.keys() == other.keys()
