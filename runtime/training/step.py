@@ -23,6 +23,7 @@ from runtime.training.compute import Compute
 from runtime.training.gradients import ForwardPass, Parameters, find_gradients
 from runtime.training.layer_groups import packed_layers, unpacked_layers, what_is_read
 from runtime.training.losses import OutputLoss, total_loss
+from runtime.training.micro_batches import gradients_in_parts
 from runtime.training.optimizers import Scale, Steps
 from runtime.training.policies.mixed_precision import ACCUMULATOR
 from runtime.training.policies.policy import Change, LayerState, Place, UpdateRule
@@ -156,7 +157,10 @@ def _train_step(
 ) -> _Carried:
     """The step of that number; packings of the weights and of the digital parameters."""
     forward_key, update_key = jax.random.split(key)
-    loss, statistics, gradients = _in_parts(recipe, packings, beside, carried, feeds, targets, forward_key)
+    find = partial(_gradients, recipe, packings, beside, carried.layers, carried.digital)
+    loss, statistics, gradients = gradients_in_parts(
+        find, recipe.parts, carried.statistics, feeds, targets, forward_key
+    )
     gradient = packed(*packings, gradients)
     steps, optimizer = _steps(recipe, packings[0], beside, carried, gradient, lr)
     changes = _changes(packings[0], beside, steps["weight"], gradient["weight"], lr, number)
@@ -167,60 +171,20 @@ def _train_step(
     return _Carried(layers, new_digital, statistics, optimizer, carried.loss_sum + loss, schedule)
 
 
-def _in_parts(
-    recipe: Recipe,
-    packings: tuple[Packing, Packing],
-    beside: _Beside,
-    carried: _Carried,
-    feeds: Mapping[str, Array],
-    targets: Mapping[str, Array],
-    key: Array,
-) -> tuple[Array, dict[str, Array], Parameters]:
-    """`_gradients` of a batch: the mean of those of its parts, each of which has its own noise and moves statistics."""
-    find = partial(_gradients, recipe, packings, beside)
-    if recipe.parts == 1:
-        return find(carried, feeds, targets, key)
-
-    def part(statistics: dict[str, Array], number: Array) -> _Sums:
-        def own(arrays: Mapping[str, Array]) -> dict[str, Array]:
-            # Every n-th sample, so that of a batch on several devices each has some of every part.
-            apart = {name: array.reshape(-1, recipe.parts, *array.shape[1:]) for name, array in arrays.items()}
-            return {name: array[:, number] for name, array in apart.items()}
-
-        before = carried._replace(statistics=statistics)
-        loss, after, gradients = find(before, own(feeds), own(targets), jax.random.fold_in(key, number))
-        return _Sums(after, (loss, gradients))
-
-    def add(sums: _Sums, number: Array) -> tuple[_Sums, None]:
-        statistics, found = part(sums.statistics, number)
-        return _Sums(statistics, jax.tree.map(jnp.add, sums.found, found)), None
-
-    shapes = jax.eval_shape(part, carried.statistics, jnp.int32(0)).found
-    nothing = jax.tree.map(lambda one: jnp.zeros(one.shape, one.dtype), shapes)
-    sums, _ = jax.lax.scan(add, _Sums(carried.statistics, nothing), jnp.arange(recipe.parts, dtype=jnp.int32))
-    loss, gradients = jax.tree.map(lambda total: total / recipe.parts, sums.found)
-    return loss, sums.statistics, gradients
-
-
-class _Sums(NamedTuple):
-    """Statistics after some parts of a batch, and the sums of their losses and gradients."""
-
-    statistics: dict[str, Array]
-    found: tuple[Array, Parameters]
-
-
 def _gradients(
     recipe: Recipe,
     packings: tuple[Packing, Packing],
     beside: _Beside,
-    carried: _Carried,
+    layers: tuple[LayerState, ...],
+    digital_vectors: tuple[Array, ...],
+    statistics: dict[str, Array],
     feeds: Mapping[str, Array],
     targets: Mapping[str, Array],
     key: Array,
 ) -> tuple[Array, dict[str, Array], Parameters]:
     """Loss, statistics, and gradients of weights and digital parameters by layer, of these samples."""
     weights, digital = packings
-    system, conductance = recipe.system, unpack(weights, what_is_read(recipe.rule, recipe.system.chip, carried.layers))
+    system, conductance = recipe.system, unpack(weights, what_is_read(recipe.rule, recipe.system.chip, layers))
 
     def product(parameters: Parameters) -> Product:
         changed = {"conductance": conductance, **parameters}
@@ -229,14 +193,14 @@ def _gradients(
 
     def run(parameters: Parameters, product: Product) -> tuple[dict[str, Array], dict[str, Array]]:
         digital = beside.fixed["digital"] | parameters["digital"]
-        return run_network(system.network, feeds, product, digital, carried.statistics, key, train=True)
+        return run_network(system.network, feeds, product, digital, statistics, key, train=True)
 
     def loss(outputs: dict[str, Array]) -> Array:
         return total_loss(recipe.losses, outputs, targets)
 
     apart = {
-        "weight": unpack(weights, [layer.weight for layer in carried.layers]),
-        "digital": unpack(digital, carried.digital),
+        "weight": unpack(weights, [layer.weight for layer in layers]),
+        "digital": unpack(digital, digital_vectors),
     }
     samples = len(next(iter(feeds.values())))
     forward = ForwardPass(system, product, run, loss, samples)
