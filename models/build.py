@@ -162,22 +162,14 @@ def resnet18() -> onnx.ModelProto:
     return net.model()
 
 
+def resnet8() -> onnx.ModelProto:
+    """ResNet-8 for 3x32x32 images: as ResNet-20, with one block in each stage."""
+    return _resnet_of_16("resnet8", 1)
+
+
 def resnet20() -> onnx.ModelProto:
     """ResNet-20 for 3x32x32 images: a 3x3 stem, stages of 16, 32 and 64 channels, three blocks each."""
-    net = Builder("resnet20", (3, 32, 32))
-    net.conv("stem.conv", net.value, 16, 3, 3, pads=[1, 1, 1, 1], bias=False)
-    net.norm("stem.bn", net.value, 16)
-    net.node("Relu", "stem.relu")
-    inputs = 16
-    for stage, outputs in enumerate((16, 32, 64), 1):
-        for block in (1, 2, 3):
-            stride = 2 if stage > 1 and block == 1 else 1
-            _basic_block(net, f"stage{stage}.block{block}", inputs, outputs, stride)
-            inputs = outputs
-    net.node("GlobalAveragePool", "pool")
-    net.node("Flatten", "flatten")
-    net.dense("fc", 10, 64)
-    return net.model()
+    return _resnet_of_16("resnet20", 3)
 
 
 def resnet50() -> onnx.ModelProto:
@@ -197,6 +189,23 @@ def resnet50() -> onnx.ModelProto:
     net.node("Flatten", "flatten")
     net.dense("fc", 1000, inputs)
     return net.model(1000)
+
+
+def _resnet_of_16(name: str, blocks: int) -> onnx.ModelProto:
+    net = Builder(name, (3, 32, 32))
+    net.conv("stem.conv", net.value, 16, 3, 3, pads=[1, 1, 1, 1], bias=False)
+    net.norm("stem.bn", net.value, 16)
+    net.node("Relu", "stem.relu")
+    inputs = 16
+    for stage, outputs in enumerate((16, 32, 64), 1):
+        for block in range(1, blocks + 1):
+            stride = 2 if stage > 1 and block == 1 else 1
+            _basic_block(net, f"stage{stage}.block{block}", inputs, outputs, stride)
+            inputs = outputs
+    net.node("GlobalAveragePool", "pool")
+    net.node("Flatten", "flatten")
+    net.dense("fc", 10, 64)
+    return net.model()
 
 
 def _basic_block(net: Builder, name: str, inputs: int, outputs: int, stride: int) -> None:
@@ -239,6 +248,7 @@ NETWORKS: dict[str, Callable[[], onnx.ModelProto]] = {
     "mlp": mlp,
     "vgg8": vgg8,
     "resnet18": resnet18,
+    "resnet8": resnet8,
     "resnet20": resnet20,
     "resnet50": resnet50,
 }
