@@ -90,13 +90,13 @@ def process_mb(runs: Runs, case: Case, seed: int) -> int:
     return peak(ROOT, "train", runs.file(f"{case.run}-{seed}.compiled.cim"), *settings, *few)
 
 
-def table(runs: Runs, seeds: list[int]) -> None:
+def table(runs: Runs, chosen: list[Case], seeds: list[int]) -> None:
     """Print the table: mean and standard deviation over the seeds."""
     print(
         "\n| gradients; steps | accuracy % | JVPs | updates a weight, mean (largest) | writes a weight | conversions |"
     )
     print("|---|---|---|---|---|---|")
-    for case in CASES:
+    for case in chosen:
         done = [runs.figures(f"{case.run}-{seed}", "train") for seed in seeds]
         jvps = done[0]["steps"] * done[0]["tangents"]
         writes = np.mean([run["device_writes"] / run["weights"] for run in done])
@@ -105,7 +105,7 @@ def table(runs: Runs, seeds: list[int]) -> None:
         print(f"| {case.row} | {accuracy} | {jvps:,} | {updates(done)} | {writes:.1f} | {conversions:.3g} |")
     print("\n| gradients | temporary arrays, MB | whole process, MB |\n|---|---|---|")
     seen = set()
-    for case in CASES:
+    for case in chosen:
         if (key := (case.gradient, case.tangents)) not in seen:
             seen.add(key)
             print(f"| {case.row.split(';')[0]} | {temporary_mb(case):.1f} | {process_mb(runs, case, seeds[0])} |")
@@ -115,12 +115,15 @@ def main() -> None:
     """Measure what is missing, then print the tables."""
     parser = arguments(__doc__, Path("results/forward_gradient"))
     parser.add_argument("--length", type=int, default=10, help="epochs of all trainings")
+    names = [gradient.value for gradient in Gradient]
+    parser.add_argument("--gradients", nargs="+", choices=names, default=names, help="the rows of these")
     add_shortening(parser)
     options = parser.parse_args()
     runs = runs_of(options)
-    tasks = [partial(train, runs, case, seed, options.length) for case in CASES for seed in options.seeds]
+    chosen = [case for case in CASES if case.gradient in options.gradients]
+    tasks = [partial(train, runs, case, seed, options.length) for case in chosen for seed in options.seeds]
     work_off(options.jobs, tasks)
-    table(runs, options.seeds)
+    table(runs, chosen, options.seeds)
 
 
 if __name__ == "__main__":
