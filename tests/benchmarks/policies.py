@@ -32,8 +32,8 @@ POLICIES: dict[str, tuple[str, ...]] = {
     "pulsed-sgd": (),
     "tiki-taka": ("--set", "gamma=0.5"),
     "tiki-taka-v2": ("--set", "gamma=0.5"),
-    "chopped-tiki-taka-v2": ("--set", "gamma=0.5"),
-    "agad": ("--set", "gamma=0.5"),
+    "chopped-tiki-taka-v2": (),
+    "agad": (),
     "residual-learning": (),
     "multi-tile": (),
 }

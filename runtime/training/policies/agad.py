@@ -21,14 +21,14 @@ from cimc.chip import Chip
 from runtime.training.policies.policy import Change, LayerState, Wish
 from runtime.training.policies.pulsed import take_turn
 from runtime.training.policies.tiki_taka import Steps
-from runtime.training.policies.tiki_taka_v2 import FLIPPED, TikiTakaV2, policy_of, transfer
+from runtime.training.policies.tiki_taka_v2 import FLIPPED, Buffered, policy_of, transfer
 
 MEAN, REFERENCE = "mean", "reference"  # p and p_ref
 
 
 @dataclass(frozen=True)
-class Agad(TikiTakaV2):
-    """Options: as of tiki-taka-v2, and chop_every: reads of a row between two flips; b: of the running mean."""
+class Agad(Buffered):
+    """Options: as of all with a buffer, and chop_every: reads of a row between two flips; b: of the running mean."""
 
     chop_every: Steps = 10
     b: Annotated[float, Field(gt=0, le=1)] = 0.5

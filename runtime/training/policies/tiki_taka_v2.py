@@ -6,8 +6,9 @@ A fast pair A, a digital buffer H and the pair W of each weight, and a chopper c
     H += rate lr sweep c read(A) / dA        a row's turn, once in `sweep` steps; then c flips with chance `chop`
     W += sign(H)  one pulse                  where |H| >= 1; H then keeps the part `momentum`, or (no `forget`) loses 1
 
-dA is the step of a pair in the middle; the network reads gamma A + W. The buffer takes out what noise of A and of reads
-puts in; the chopper what A is off from its zero, which H sees with alternating sign.
+dA is the step of a pair in the middle. The plain network reads gamma A + W, the chopped one W alone, for its A has the
+sign of the chopper. The buffer takes out what noise of A and of reads puts in; the chopper what A is off from its zero,
+which H sees with alternating sign.
 """
 
 from collections.abc import Callable
@@ -39,12 +40,12 @@ Part = Annotated[float, Field(ge=0, lt=1)]
 
 
 @dataclass(frozen=True)
-class TikiTakaV2:
-    """Options.
+class Buffered:
+    """Options of all rules with a buffer.
 
     most: mean pulses on A of the weight with the largest gradient. rate: what H gains in a step of what A holds, in its
     steps, over the learning rate. sweep: steps between two transfers of a row. momentum, forget: what H keeps of itself
-    after a pulse on W. gamma: part of A that the network reads.
+    after a pulse on W.
     """
 
     most: Positive = 5.0
@@ -52,12 +53,18 @@ class TikiTakaV2:
     sweep: Steps = 10
     momentum: Part = 0.1
     forget: bool = True
+
+
+@dataclass(frozen=True)
+class TikiTakaV2(Buffered):
+    """Options: as of all with a buffer, and gamma: part of A that the network reads."""
+
     gamma: Annotated[float, Field(ge=0)] = 0.0
 
 
 @dataclass(frozen=True)
-class ChoppedTikiTakaV2(TikiTakaV2):
-    """Options: as of tiki-taka-v2, and chop: the chance that the chopper of a word line flips after its read."""
+class ChoppedTikiTakaV2(Buffered):
+    """Options: as of all with a buffer, and chop: the chance that the chopper of a word line flips after its read."""
 
     chop: Annotated[float, Field(gt=0, le=1)] = 0.1
 
@@ -68,7 +75,7 @@ Sent = Callable[[Array, Array, Array, Array], tuple[Array, dict[str, Array]]]
 
 
 def transfer(
-    options: TikiTakaV2, chip: Chip, layer: LayerState, change: Change, key: Array, chopper: Array, sent: Sent
+    options: Buffered, chip: Chip, layer: LayerState, change: Change, key: Array, chopper: Array, sent: Sent
 ) -> Wish:
     """A takes the gradient, H what is sent of A's rows in turn; due are the weights whose H is 1 or more."""
     pulse_key, read_key, sent_key = jax.random.split(key, 3)
@@ -83,14 +90,14 @@ def transfer(
     return Wish(jnp.abs(buffer) >= 1, layer.weight, None, memory, {FAST: fast})
 
 
-def aim(options: TikiTakaV2, chip: Chip, layer: LayerState, wish: Wish, weight_range: Array, key: Array) -> Aim:
+def aim(options: Buffered, chip: Chip, layer: LayerState, wish: Wish, weight_range: Array, key: Array) -> Aim:
     """One pulse of the pair towards what H asks."""
     pulses = pair_pulses(jnp.where(wish.due, jnp.sign(wish.memory[BUFFER]), 0))
     return Aim(None, pulses, pulses != 0, wish.base, wish.base)
 
 
 def settle(
-    options: TikiTakaV2, chip: Chip, layer: LayerState, wish: Wish, aim: Aim, weight_range: Array, key: Array
+    options: Buffered, chip: Chip, layer: LayerState, wish: Wish, aim: Aim, weight_range: Array, key: Array
 ) -> LayerState:
     """H as its pulse leaves it."""
     buffer = wish.memory[BUFFER]
@@ -120,9 +127,13 @@ def update_chopped(
 
 
 def policy_of(
-    name: str, options: type[TikiTakaV2], memory: tuple[str, ...], update: Callable[..., Wish]
+    name: str,
+    options: type[Buffered],
+    memory: tuple[str, ...],
+    update: Callable[..., Wish],
+    gamma: Callable[[Any], float] = lambda options: 0.0,
 ) -> UpdatePolicy:
-    """A rule of this family, with what it remembers beside H."""
+    """A rule of this family, with what it remembers beside H, and the part of A that the network reads."""
 
     def check(options: Any, chip: Chip) -> None:
         check_pulsed(name, chip)
@@ -137,10 +148,10 @@ def policy_of(
         aim=aim,
         settle=settle,
         tiles=lambda options: (FAST,),
-        combine=lambda options, chip, layer: combine(options.gamma, chip, layer),
+        combine=lambda options, chip, layer: combine(gamma(options), chip, layer),
         reads=lambda options: 2 / options.sweep,
     )
 
 
-POLICY = policy_of("tiki-taka-v2", TikiTakaV2, (), update)
+POLICY = policy_of("tiki-taka-v2", TikiTakaV2, (), update, lambda options: options.gamma)
 CHOPPED = policy_of("chopped-tiki-taka-v2", ChoppedTikiTakaV2, (FLIPPED,), update_chopped)
