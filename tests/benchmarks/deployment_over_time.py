@@ -14,23 +14,16 @@ from pathlib import Path
 import numpy as np
 
 import cimc
-from cimc.data.load import load
 from cimc.dataset import Dataset
 from cimc.durations import parse_time
 from runtime.deployment.result import summary
-from tests.benchmarks.runs import MODELS, Runs, add_shortening, arguments, runs_of, spread
+from tests.benchmarks.runs import MODELS, Runs, add_shortening, arguments, first_images, runs_of, spread
 
 TIMES = ("1s", "1h", "1d", "1y")
 KINDS = ("none", "global", "column", "affine", "bn", "ranges", "global+ranges", "global+bn")
 RECIPE = ("--epochs", "3", "--batch-size", "64", "--lr", "0.002", "--weight-decay", "0.1")
 AWARE = ("--update", "hardware-aware", "--set", "noise=0.1", "--set", "clip_sigma=2", "--init-from")
 TRAININGS = ("float", "hardware-aware", "mixed-precision")
-
-
-def some_images(data_dir: Path, images: int) -> Dataset:
-    """MNIST with the first test images alone."""
-    data = load("mnist", data_dir)
-    return Dataset(data.name, data.train, data.test.take(slice(images)), classes=10, preprocess=data.preprocess)
 
 
 def trained(runs: Runs, training: str, seed: int) -> str:
@@ -64,7 +57,7 @@ def main() -> None:
     parser.add_argument("--kinds", nargs="+", default=list(KINDS))
     add_shortening(parser)
     options = parser.parse_args()
-    runs, data = runs_of(options), some_images(options.data_dir, options.images)
+    runs, data = runs_of(options), first_images("mnist", options.data_dir, options.images)
     measure = partial(deployed, runs, data, dies=options.dies)
     found = {
         (training, kind): [measure(training, seed, kind) for seed in options.seeds]

@@ -12,8 +12,7 @@ import time
 from pathlib import Path
 
 import cimc
-from tests.benchmarks.deployment_over_time import some_images
-from tests.benchmarks.runs import MODELS
+from tests.benchmarks.runs import MODELS, first_images
 
 
 def main() -> None:
@@ -24,7 +23,7 @@ def main() -> None:
     parser.add_argument("--dies", type=int, nargs="+", default=[100, 1000])
     parser.add_argument("--images", type=int, default=10_000)
     options = parser.parse_args()
-    data = some_images(options.data_dir, options.images)
+    data = first_images("mnist", options.data_dir, options.images)
     with tempfile.TemporaryDirectory() as folder:
         compiled, package = Path(folder) / "lenet5.cim", Path(folder) / "package"
         cimc.compile(MODELS / "lenet5.onnx", options.chip, output=compiled, verify=False)

@@ -15,12 +15,10 @@ from functools import partial
 from pathlib import Path
 
 import numpy as np
-import onnx
 
 from cimc.chip import load_chip
 from cimc.chip_to_toml import chip_to_toml
-from models.build import NETWORKS
-from tests.benchmarks.runs import Runs, spread, updates, work_off
+from tests.benchmarks.runs import Runs, model_file, spread, updates, work_off
 
 SD_uS, WINDOW_uS = 2.0, 20.0
 SHARE = SD_uS / WINDOW_uS
@@ -55,14 +53,6 @@ CASES = (
     Case("naive", 0),
     *(Case(policy, least) for policy in ("mixed-precision", "eapu", "eapu-accumulator") for least in (1, 2, 4)),
 )
-
-
-def model_file(runs: Runs, name: str) -> str:
-    """The path of a network's ONNX file."""
-    path = Path(runs.file(f"{name}.onnx"))
-    if not path.exists():
-        onnx.save(NETWORKS[name](), path)
-    return str(path)
 
 
 def chip_file(runs: Runs) -> str:

@@ -1,6 +1,9 @@
-"""Figure 7 of arXiv 2305.14547 rebuilt: LeNet-1 by four trainings on other chips, ranges calibrated or not, real MNIST.
+"""Figure 7 of arXiv 2305.14547 rebuilt: a network by four trainings on other chips, ranges calibrated or not.
 
     python -m tests.benchmarks.range_calibration --data-dir DIR [--out results/ranges] [--seeds 0 1 2] [--dies 5]
+    python -m tests.benchmarks.range_calibration --network vgg8 --length 3 --data-dir DIR
+
+LeNet-1 on real MNIST, or VGG-8 on CIFAR-10.
 
 The chips are `brram-256x64` with programming errors of 0 to 1 level (4 uS). Without calibration every layer takes its
 largest weight as weight range and the input range that its training had; one whose training knew no converters has
@@ -8,7 +11,7 @@ none, and takes 1, that of its images. With it, ranges and scales are those that
 """
 
 import json
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
@@ -23,21 +26,33 @@ from cimc.package import Package
 from runtime.network.load import load_network
 from runtime.system.program import program_of
 from runtime.system.state import build_system, initial_state
-from tests.benchmarks.deployment_over_time import AWARE, some_images
-from tests.benchmarks.runs import MODELS, Runs, add_shortening, arguments, runs_of, spread
+from tests.benchmarks.deployment_over_time import AWARE
+from tests.benchmarks.runs import Runs, add_shortening, arguments, first_images, model_file, runs_of, spread
 
 LEVEL_US, LEVELS = 4.0, (0.0, 0.25, 0.5, 0.75, 1.0)
-RECIPE = ("--epochs", "5", "--steps-per-epoch", "400", "--batch-size", "64", "--lr", "0.004")
+DATA = {"lenet1": "mnist", "vgg8": "cifar10"}
+RECIPES = {
+    "lenet1": ("--steps-per-epoch", "400", "--batch-size", "64", "--lr", "0.004"),
+    "vgg8": ("--batch-size", "64", "--lr", "0.003", "--weight-decay", "0.01", "--augment", "crop,flip"),
+}
 TRAININGS = ("float", "quantisation-aware", "hardware-aware", "mixed-precision")
 
 
-def trained(runs: Runs, training: str, seed: int) -> str:
-    """The path of the network after that training."""
-    options: tuple[str, ...] = ("--update", training)
-    if training == "hardware-aware":
-        options = (*AWARE, trained(runs, "float", seed))
-    run = f"lenet1-{training}-{seed}"
-    return runs.compile_and_train(run, str(MODELS / "lenet1.onnx"), "brram-256x64", seed, *RECIPE, *options)
+@dataclass(frozen=True)
+class Network:
+    """A network of models/build.py and the epochs of its trainings."""
+
+    name: str
+    epochs: int
+
+    def trained(self, runs: Runs, training: str, seed: int) -> str:
+        """The path of the network after that training."""
+        options: tuple[str, ...] = ("--update", training)
+        if training == "hardware-aware":
+            options = (*AWARE, self.trained(runs, "float", seed))
+        recipe = (*RECIPES[self.name], "--epochs", str(self.epochs), *options)
+        run = f"{self.name}-{training}-{seed}"
+        return runs.compile_and_train(run, model_file(runs, self.name), "brram-256x64", seed, *recipe)
 
 
 def chip_with(level: float) -> Chip:
@@ -57,12 +72,14 @@ def without_calibration(package: Package, artifact: Artifact) -> Package:
     return replace(package, program=program_of(system, state))
 
 
-def deployed(runs: Runs, data: Dataset, dies: int, training: str, seed: int, calibrated: bool) -> list[float]:
+def deployed(
+    runs: Runs, network: Network, data: Dataset, dies: int, training: str, seed: int, calibrated: bool
+) -> list[float]:
     """By level, the median accuracy over the dies, over that of the float training."""
-    result = runs.out / f"lenet1-{training}-{seed}-{'calibrated' if calibrated else 'as-trained'}.json"
+    result = runs.out / f"{network.name}-{training}-{seed}-{'calibrated' if calibrated else 'as-trained'}.json"
     if not result.exists():
         found = []
-        path = trained(runs, training, seed)
+        path = network.trained(runs, training, seed)
         for level in LEVELS:
             package = cimc.export(path, chip_with(level))
             if not calibrated:
@@ -77,13 +94,17 @@ def deployed(runs: Runs, data: Dataset, dies: int, training: str, seed: int, cal
 def main() -> None:
     """Measure what is missing, then print the table."""
     parser = arguments(__doc__, Path("results/ranges"))
+    parser.add_argument("--network", choices=list(DATA), default="lenet1")
+    parser.add_argument("--length", type=int, default=5, help="epochs")
     parser.add_argument("--dies", type=int, default=5)
     parser.add_argument("--images", type=int, default=10_000)
     add_shortening(parser)
     options = parser.parse_args()
-    runs, data = runs_of(options), some_images(options.data_dir, options.images)
-    measure = partial(deployed, runs, data, options.dies)
-    exact = [cimc.evaluate(trained(runs, "float", seed), data, exact=True)["accuracy"] for seed in options.seeds]
+    name, network = DATA[options.network], Network(options.network, options.length)
+    runs, data = runs_of(options, name), first_images(name, options.data_dir, options.images)
+    measure = partial(deployed, runs, network, data, options.dies)
+    floats = [network.trained(runs, "float", seed) for seed in options.seeds]
+    exact = [cimc.evaluate(path, data, exact=True)["accuracy"] for path in floats]
     print(f"\n| training | ranges | {' | '.join(f'{level:g} level' for level in LEVELS)} |")
     print(f"|{'---|' * (2 + len(LEVELS))}")
     for training in TRAININGS:

@@ -11,6 +11,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
+
+from cimc.data.load import load
+from cimc.dataset import Dataset
+from models.build import NETWORKS
 
 MODELS = Path(__file__).parents[2] / "models"
 # Options of `cimc train`: how long the tables train, and the README's rates.
@@ -67,6 +72,20 @@ class Runs:
         return figures
 
 
+def model_file(runs: Runs, name: str) -> str:
+    """The path of the ONNX file of a network of models/build.py."""
+    path = runs.out / f"{name}.onnx"
+    if not path.exists():
+        onnx.save(NETWORKS[name](), path)
+    return str(path)
+
+
+def first_images(name: str, data_dir: Path, images: int) -> Dataset:
+    """Images of that name, of those for tests the first alone."""
+    data = load(name, data_dir)
+    return Dataset(data.name, data.train, data.test.take(slice(images)), classes=10, preprocess=data.preprocess)
+
+
 def arguments(description: str | None, out: Path) -> argparse.ArgumentParser:
     """The options that all measurements take."""
     parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -83,7 +102,7 @@ def add_shortening(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--steps-per-epoch", type=int, help="likewise")
 
 
-def runs_of(options: argparse.Namespace) -> Runs:
+def runs_of(options: argparse.Namespace, data: str = "mnist") -> Runs:
     """The runs that the options ask for, their folder made; shorter trainings lie in a folder of their own."""
     out, shorter = options.out, []
     for name in ("epochs", "steps_per_epoch"):
@@ -91,7 +110,7 @@ def runs_of(options: argparse.Namespace) -> Runs:
             out /= f"{name}-{value}"
             shorter += [f"--{name.replace('_', '-')}", str(value)]
     out.mkdir(parents=True, exist_ok=True)
-    return Runs(out, ("--data", "mnist", "--data-dir", str(options.data_dir)), tuple(shorter))
+    return Runs(out, ("--data", data, "--data-dir", str(options.data_dir)), tuple(shorter))
 
 
 def work_off(jobs: int, tasks: Iterable[Callable[[], None]]) -> None:

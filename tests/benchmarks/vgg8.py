@@ -14,22 +14,12 @@ from functools import partial
 from pathlib import Path
 
 import numpy as np
-import onnx
 
-from models.build import NETWORKS
-from tests.benchmarks.runs import Runs, arguments, spread, updates, work_off
+from tests.benchmarks.runs import Runs, arguments, model_file, spread, updates, work_off
 
 CHIP = "brram-256x64"
 CHOICES = ("vgg8", "resnet20", "resnet18")
 METHODS = ("float", "mixed-precision")
-
-
-def model_file(runs: Runs, name: str) -> str:
-    """The path of a network's ONNX file."""
-    path = Path(runs.file(f"{name}.onnx"))
-    if not path.exists():
-        onnx.save(NETWORKS[name](), path)
-    return str(path)
 
 
 def measure(runs: Runs, name: str, method: str, seed: int, recipe: tuple[str, ...]) -> None:
