@@ -113,7 +113,7 @@ def runs_of(options: argparse.Namespace, data: str = "mnist") -> Runs:
     return Runs(out, ("--data", data, "--data-dir", str(options.data_dir)), tuple(shorter))
 
 
-def work_off(jobs: int, tasks: Iterable[Callable[[], None]]) -> None:
+def work_off(jobs: int, tasks: Iterable[Callable[[], object]]) -> None:
     """Do the tasks, `jobs` at a time; the first that fails ends the rest."""
     with ThreadPoolExecutor(jobs) as pool:
         waiting = [pool.submit(task) for task in tasks]
