@@ -81,11 +81,6 @@ def chips_side_by_side(network: Network, memory: int | None, carry: Carry) -> in
     return AT_ONCE if enough else 1
 
 
-def samples_at_once(system: System, chips: int) -> int:
-    """How many samples of each of so many chips run as one program; 0: the network does not run so."""
-    return samples_in_one_program(system.network, system.crossbars, chips, LEAST_SAMPLES // 2) if chips > 1 else 0
-
-
 def _is_batch(size: Any) -> bool:
     """Whether a size is that of the batch alone, and no multiple of it (`4*N`), where samples may be interleaved."""
     return isinstance(size, str) and size.isidentifier()
@@ -96,7 +91,7 @@ def outputs_on_chips(chips: Chips, batch: Batch) -> list[Outputs]:
     if len(chips) == 1:
         return [outputs_on_arrays(chips.system, chips.state_of(0), batch, chips.keys[0])]
     network, crossbars = chips.system.network, chips.system.crossbars
-    if samples := samples_at_once(chips.system, len(chips)):
+    if samples := samples_in_one_program(network, crossbars, len(chips), LEAST_SAMPLES // 2):
         held = {name: chips.held(name) for name in crossbars}
         seen = {name: of_layer.as_read(crossbars[name]) for name, of_layer in held.items()}
         whole = outputs_in_one_program(

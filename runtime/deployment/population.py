@@ -17,7 +17,7 @@ from cimc.dataset import Dataset, Preprocess, Samples
 from cimc.options import BY_SAMPLES, Compensate
 from cimc.program import Program
 from runtime.crossbar.keys import new_key
-from runtime.deployment.chips import Chips, chips_side_by_side, outputs_on_chips, samples_at_once
+from runtime.deployment.chips import Chips, chips_side_by_side, outputs_on_chips
 from runtime.deployment.compensation import Calibration, calibration_of, compensate_chips, samples_for_compensation
 from runtime.deployment.programming import (
     age_chips,
@@ -249,9 +249,7 @@ def measure_part(
             groups.append(_Group(count, moment, _run_of(made, carry), quality))
     parameters = exact_parameters(population.systems[None], population.state)
     exactly = carried(network, carry, partial(outputs_exactly, network, parameters), request.input_range)
-    # One program cuts a batch itself, and runs its parts beside one another.
-    times = 1 if samples_at_once(population.systems[None], together) else together
-    for batch in batches(network, data.test, data.preprocess, request.memory, steps=bool(carry), times=times):
+    for batch in batches(network, data.test, data.preprocess, request.memory, steps=bool(carry), times=together):
         reference = exactly(batch)
         exact.add(reference, batch.samples, reference)
         for group in groups:
