@@ -1,6 +1,6 @@
 """Does training on the arrays by distillation bring the answers of a real network back, with all noise?
 
-    python -m tests.benchmarks.distillation --files DIR ... [--count 6000] [--held-out 1000] [--fill 1024] [--epochs 2]
+    python -m tests.benchmarks.distillation --files DIR ... [--count 6000] [--held-out 1000] [--fill 1024] [--steps 60]
 
 The network of file types (magika), installed by `tests.benchmarks.networks`, compiled with rows filled. Files of the
 folders, of each of the network's kinds alike; of those held out nothing is chosen, and nothing trained on them. What
@@ -72,16 +72,19 @@ def measure(runs: Runs, network: Network, model: Path, options: argparse.Namespa
     fill = ("--fill-rows", str(options.fill)) if options.fill else ()
     runs.cimc(run, "compile", "compile", str(model), "--chip", options.chip, *shapes, *fill, "-o", compiled)
     arrays = runs.figures(run, "compile")["arrays"]
-    recipe = ("--loss", "distill", "--epochs", str(options.epochs), "--lr", options.lr)
+    steps = ("--steps-per-epoch", str(options.steps)) if options.steps else ()
+    length = (*steps, "--epochs", str(options.epochs), "--micro-batch", str(options.micro_batch))
+    recipe = ("--loss", "distill", "--update", options.update, "--lr", options.lr, *length)
     print("\n| rows filled | arrays | trained | agreement with the original, % |\n|---|---|---|---|")
-    for name, trained in (("untrained", ""), (f"trained-{options.lr}-{options.epochs}", options.lr)):
-        source = runs.train(f"{run}-{name}", compiled, 0, *recipe) if trained else compiled
+    of = f" of {options.steps} steps" if options.steps else ""
+    for how in ("not", f"{options.update}, rate {options.lr}, {options.epochs} epochs{of}"):
+        name = how.replace(",", "").replace(" ", "-")
+        source = compiled if how == "not" else runs.train(f"{run}-{name}", compiled, 0, *recipe)
         package = runs.file(f"{run}-{name}")
         runs.cimc(run, f"export-{name}", "export", source, *runs.data, "-o", package)
         runs.cimc(run, f"deploy-{name}", "deploy", package, *runs.data, "--chips", str(options.dies))
         dies = [100 * accuracy for accuracy in runs.figures(run, f"deploy-{name}")["accuracies"]]
-        told = f"{options.epochs} epochs, rate {options.lr}" if trained else "not"
-        print(f"| {options.fill} | {arrays} | {told} | {spread(dies)} |", flush=True)
+        print(f"| {options.fill} | {arrays} | {how} | {spread(dies)} |", flush=True)
 
 
 def main() -> None:
@@ -94,8 +97,11 @@ def main() -> None:
     parser.add_argument("--held-out", type=int, default=1000)
     parser.add_argument("--chip", default="brram-256x64")
     parser.add_argument("--fill", type=int, default=1024)
-    parser.add_argument("--epochs", type=int, default=2)
-    parser.add_argument("--lr", default="0.001")
+    parser.add_argument("--epochs", type=int, default=1)
+    parser.add_argument("--steps", type=int, help="of an epoch; default: all files")
+    parser.add_argument("--micro-batch", type=int, default=BATCH, help="files of a step at once: bounds the memory")
+    parser.add_argument("--update", default="hardware-aware", help="as of `cimc train`: how the weights change")
+    parser.add_argument("--lr", default="0.0001")
     parser.add_argument("--dies", type=int, default=3)
     options = parser.parse_args()
     options.out.mkdir(parents=True, exist_ok=True)
