@@ -90,10 +90,14 @@ def _waits(run: Run) -> dict[str, Any]:
 
 
 def _wear(artifact: Artifact, run: Run, first_trials: int) -> dict[str, Any]:
-    """Pulses (or trials) of single devices, those of the first programming spread evenly, against their endurance."""
-    taken = np.concatenate([np.asarray(array).ravel() for array in run.state["trials"].values()])
+    """Pulses (or trials) of single devices, those of the first programming spread evenly, against their endurance.
+
+    Devices are also those that a policy has beside the pair of each weight.
+    """
+    groups = [run.state[name] for name in run.state if name == "trials" or name.endswith("_trials")]
+    taken = np.concatenate([np.asarray(array).ravel() for group in groups for array in group.values()])
     copies = {layer.name: layer.copies for layer in artifact.mapping.layers}
-    devices = sum(array.size * copies[name] for name, array in run.state["trials"].items())
+    devices = sum(array.size * copies[name] for group in groups for name, array in group.items())
     first, most, endurance = first_trials / devices, int(taken.max()), artifact.chip.cell.endurance
     limit = None if endurance is None else endurance.writes
     edges = [0, *(2**power for power in range(BINS - 1))]

@@ -38,7 +38,13 @@ class Plan(Protocol):
     """Which pulses a change of weights takes; see `plan_pulses`."""
 
     def __call__(
-        self, change: Array, base: Array, *, weight_range: Array, held: Array | None = None
+        self,
+        change: Array,
+        base: Array,
+        *,
+        weight_range: Array,
+        held: Array | None = None,
+        chance: Array | None = None,
     ) -> tuple[Array, Array]:
         """Whole pulses for G+ and G- [2, ..], and the weights [..] that they aim at."""
 

@@ -64,7 +64,13 @@ class Staircase(NamedTuple):
 
 
 def plan_pulses(
-    change: Array, base: Array, *, weight_range: Array, held: Array | None = None, cell: Cell
+    change: Array,
+    base: Array,
+    *,
+    weight_range: Array,
+    held: Array | None = None,
+    chance: Array | None = None,
+    cell: Cell,
 ) -> tuple[Array, Array]:
     """Whole pulses for G+ and G- [2, ..], and the weight [..] they aim at.
 
@@ -79,6 +85,8 @@ def plan_pulses(
         base: the weights before, as the digital copy or a read has them [..].
         weight_range: scalar or [..].
         held: what the devices were read to hold [2, ..], uS; None: where `base` has them.
+        chance: numbers from 0 to 1 for the devices [2, ..]: pulses are rounded up where theirs is below the part of a
+            pulse that is left, so that on average the change is what is asked; None: as above. Not of binary devices.
         cell: the device.
 
     Raises:
@@ -86,7 +94,7 @@ def plan_pulses(
     """
     pulse = pulse_response(cell)
     if pulse.law_name == "linear" and pulse.directions == "both" and pulse.down_uS == pulse.step_uS:
-        return _plan_steps(change, base, pulse, weight_range=weight_range, held=held, cell=cell)
+        return _plan_steps(change, base, pulse, weight_range=weight_range, held=held, chance=chance, cell=cell)
     scale = cell.window_uS / weight_range
     if held is None:
         held = cell.conductance_min_uS + jnp.stack([jnp.maximum(base, 0), jnp.maximum(-base, 0)]) * scale
@@ -94,7 +102,7 @@ def plan_pulses(
         pulses, after = _plan_switches(base + change, held, weight_range, cell)
     else:
         wanted = jnp.stack([jnp.maximum(change, 0), jnp.maximum(-change, 0)]) * scale
-        pulses, after = _plan_moves(wanted, held, pulse, cell)
+        pulses, after = _plan_moves(wanted, held, pulse, chance, cell)
     moved = (after - held) / scale
     return pulses, base + moved[0] - moved[1]
 
@@ -149,12 +157,19 @@ def staircase(cell: Cell, *, up: bool) -> Staircase:
 
 
 def _plan_steps(
-    change: Array, base: Array, pulse: Pulse, *, weight_range: Array, held: Array | None, cell: Cell
+    change: Array,
+    base: Array,
+    pulse: Pulse,
+    *,
+    weight_range: Array,
+    held: Array | None,
+    chance: Array | None,
+    cell: Cell,
 ) -> tuple[Array, Array]:
-    """The plan where every step is the same, up and down: trunc(change / step)."""
+    """The plan where every step is the same, up and down: trunc(change / step), or rounded by chance."""
     step_uS = figure(pulse.step_uS)
     step = figure(pulse.step_uS / cell.window_uS) * weight_range
-    count = jnp.trunc(change / step)
+    count = jnp.trunc(change / step) if chance is None else jnp.floor(change / step + chance[0])
     if held is None:
         held = cell.conductance_min_uS + jnp.stack([jnp.maximum(base, 0), jnp.maximum(-base, 0)]) / step * step_uS
     _, high = bounds_uS(cell)
@@ -167,29 +182,42 @@ def _plan_steps(
     return pulses, base + (pulses[0] - pulses[1]) * step
 
 
-def _plan_moves(wanted: Array, held: Array, pulse: Pulse, cell: Cell) -> tuple[Array, Array]:
+def _plan_moves(wanted: Array, held: Array, pulse: Pulse, chance: Array | None, cell: Cell) -> tuple[Array, Array]:
     """Pulses [2, ..] and where they lead, uS: each device is to rise by `wanted` [2, ..] against the other one."""
     low, high = bounds_uS(cell)
     rising = staircase(cell, up=True)
     if pulse.directions == "up":
-        count, travelled = _move(rising, held - low, wanted)
+        count, travelled = _move(rising, held - low, wanted, chance)
         return count, low + travelled
     # The device that stands against the rise goes down first, at most to where an idle one is.
     above_idle = jnp.maximum(held - cell.conductance_min_uS, 0)
-    falls, travelled = _move(staircase(cell, up=False), high - held, jnp.minimum(wanted[::-1], above_idle))
+    way, falling = jnp.minimum(wanted[::-1], above_idle), staircase(cell, up=False)
+    if chance is not None:  # what is too near the bound to fall is left to the other device
+        way = jnp.minimum(way, jnp.maximum(falling.end - (high - held), 0))
+    falls, travelled = _move(falling, high - held, way, chance)
     fallen = high - travelled
-    count, travelled = _move(rising, fallen - low, wanted - (held - fallen)[::-1])
+    # What chance gave or took is not made up for by the other device.
+    done = held - fallen if chance is None else way
+    count, travelled = _move(rising, fallen - low, wanted - done[::-1], chance)
     return count - falls, low + travelled
 
 
-def _move(stairs: Staircase, start: Array, way: Array) -> tuple[Array, Array]:
+def _move(stairs: Staircase, start: Array, way: Array, chance: Array | None) -> tuple[Array, Array]:
     """The whole pulses [..] that lead nearest to what is wanted, none from beyond the end, and where they lead.
 
-    start: what is travelled already, uS. way: how much further, uS. The result is travelled likewise.
+    start: what is travelled already, uS. way: how much further, uS. The result is travelled likewise. chance: as of
+    `plan_pulses`.
     """
     first = stairs.position(start)
     most = jnp.ceil(stairs.position(jnp.full_like(start, stairs.end)) - first - ROUNDING)
-    count = jnp.floor(stairs.position(start + way) - first + NEAREST)
+    position = stairs.position(start + way) - first
+    if chance is None:
+        count = jnp.floor(position + NEAREST)
+    else:
+        whole = jnp.floor(position + ROUNDING)
+        below, above = stairs.travelled(first + whole), stairs.travelled(first + whole + 1)
+        rest = jnp.maximum(start + way - below, 0)
+        count = whole + (chance * (above - below) < rest)
     count = jnp.clip(jnp.minimum(count, most), 0, MOST_PULSES)
     return count, jnp.where(count > 0, stairs.travelled(first + count), start)
 

@@ -284,9 +284,8 @@ def train(
                 note(f"no lower validation loss for {options.patience} epochs: ends after epoch {len(run.history)}")
                 total = run.step
             if run.step == total and run.best is not None:
-                run = replace(
-                    run, state={**run.best, **{name: run.state[name] for name in (*COUNTS, "schedule")}}, best=None
-                )
+                counts = [name for name in run.state if name in (*COUNTS, "schedule") or name.endswith("_trials")]
+                run = replace(run, state={**run.best, **{name: run.state[name] for name in counts}}, best=None)
             checkpoint(run, total)
             began = saved = time.monotonic()
         elif time.monotonic() - saved > checkpoint_seconds:

@@ -63,7 +63,8 @@ def update_layers(
         layer, longest = write_due(write, layer._replace(tiles={}), wish, beside, longest, keys[index][1], strip)
         layer = layer._replace(tiles=tiles)
         if rule.policy.combine is not None:
-            layer = layer._replace(weight=rule.policy.combine(rule.options, chip, layer) * ranges[index])
+            read = jnp.clip(rule.policy.combine(rule.options, chip, layer), -1, 1)  # as `what_is_read` has it
+            layer = layer._replace(weight=read * ranges[index])
         written.append(layer)
     return tuple(written), settle_schedule(schedule, scheduler, lines, longest, due, [wish.due for wish in granted])
 

@@ -1,5 +1,6 @@
 """Every update policy learns a small problem, and a run taken up again from its file ends with the same bits."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -92,3 +93,13 @@ def test_a_policy_learns_and_its_run_goes_on_to_the_same_bits(
     for tile in options.policy.rule.tiles:
         assert one[f"{tile}_trials/fc"].any(), "its devices take pulses"
         assert (one[f"{tile}_step_up/fc"] != one["step_up/fc"]).all(), "its devices are others than those beside them"
+
+
+def test_pulses_of_all_devices_of_a_weight_count_as_wear(place: tuple[Path, Artifact, Dataset]) -> None:
+    folder, _, data = place
+    compiled = cimc.compile(folder / "small.onnx", str(folder / "chip.toml"), verify=False, input_range=(-5.0, 5.0))
+    policy = Policy(method="tiki-taka", write=Write.pulse, settings=(("rate", 1.0),))
+    done = cimc.train(compiled, data, options=replace(options_of("tiki-taka"), policy=policy))
+    main, fast = (int(np.max(done.run.state[name]["fc"])) for name in ("trials", "fast_trials"))
+    assert done.figures["pulses_per_device_max"] == fast > main
+    assert sum(count for _, count in done.figures["pulses_per_device"]) == 2 * 2 * 16

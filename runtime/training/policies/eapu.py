@@ -7,7 +7,8 @@ With dw the optimiser's step of a weight, c the clip, both in uS, and r ~ U(0, 1
     c <= |dw|            dw is written
 
 so that what is written is dw on average, and no write is smaller than the error it makes. Nothing is remembered. Beside
-the published rule, writes here are those of the chip: closed loop with its error, or blind pulses.
+the published rule, writes here are those of the chip: closed loop with its error, or blind pulses, whose number is
+rounded by chance from where the pair stands, so that the mean stays dw where steps are longer or shorter.
 """
 
 from dataclasses import dataclass
@@ -43,11 +44,11 @@ def clip(options: Eapu, chip: Chip) -> float:
     """The smallest change that is written, as a fraction of the weight range."""
     cell = chip.cell
     if options.c_uS is not None:
-        return options.c_uS / cell.window_uS
-    sd = cell.largest_error_sd_uS / cell.window_uS
+        return options.c_uS / chip.scheme.full_uS
+    sd = cell.largest_error_sd_uS / chip.scheme.full_uS
     if options.write == "pulse" or not sd:
         return mixed_precision.threshold(as_mixed(options), chip)
-    return max(sd, cell.largest_spacing)
+    return max(sd, cell.largest_spacing * cell.window_uS / chip.scheme.full_uS)
 
 
 def check(options: Eapu, chip: Chip) -> None:
@@ -55,7 +56,7 @@ def check(options: Eapu, chip: Chip) -> None:
     mixed_precision.check(as_mixed(options), chip)
     if clip(options, chip) >= 1:
         raise CimcError(
-            f"c_uS is no less than the window of {chip.name}, {chip.cell.window_uS:g} uS; give a smaller one"
+            f"c_uS is no less than the largest weight of {chip.name}, {chip.scheme.full_uS:g} uS; give a smaller one"
         )
 
 
@@ -70,8 +71,11 @@ def update(options: Eapu, chip: Chip, layer: LayerState, change: Change, weight_
 
 
 def aim(options: Eapu, chip: Chip, layer: LayerState, wish: Wish, weight_range: Array, key: Array) -> Aim:
-    """Goals or pulses as of mixed precision."""
-    return mixed_precision.aim_with(as_mixed(options), chip, layer, wish, weight_range, clip(options, chip), key)
+    """Goals as of mixed precision, or pulses whose mean leads there."""
+    read_key, chance_key = jax.random.split(key)
+    chance = jax.random.uniform(chance_key, layer.conductance.shape) if options.write == "pulse" else None
+    least = clip(options, chip)
+    return mixed_precision.aim_with(as_mixed(options), chip, layer, wish, weight_range, least, read_key, chance)
 
 
 def settle(

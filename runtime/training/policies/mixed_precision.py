@@ -179,14 +179,15 @@ def aim_with(
     weight_range: Array,
     threshold: float,
     key: Array,
+    chance: Array | None = None,
 ) -> Aim:
-    """`aim` with that threshold."""
+    """`aim` with that threshold. chance: rounds pulses, as of `runtime.devices.pulse_plan.plan_pulses`."""
     total, held = wish.memory[ACCUMULATOR], wish.held
     wanted = wish.base + total
     if synchronised(options, chip) == "readback":
         held = once(device_of(chip.cell).read(layer.conductance, key))
     if options.write == "pulse":
-        pulses, aimed = device_of(chip.cell).plan(total, wish.base, weight_range=weight_range, held=held)
+        pulses, aimed = device_of(chip.cell).plan(total, wish.base, weight_range=weight_range, held=held, chance=chance)
         reset = None
         if one_sided(chip):
             assert held is not None  # see `check`

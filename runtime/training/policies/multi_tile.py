@@ -33,7 +33,7 @@ from runtime.training.policies.pulsed import (
     settle_pending,
     take_turn,
 )
-from runtime.training.policies.tiki_taka import Positive, Steps
+from runtime.training.policies.tiki_taka import Positive, Pulses, Steps
 
 
 @dataclass(frozen=True)
@@ -47,7 +47,7 @@ class MultiTile:
 
     tiles: Annotated[int, Field(ge=2, le=8)] = 3
     g: Annotated[float, Field(gt=0, lt=1)] = 0.5
-    most: Positive = 5.0
+    most: Pulses = 5.0
     rate: Positive = 30.0
     growth: Positive = 1.2
     sweep: Steps = 2

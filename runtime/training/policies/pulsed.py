@@ -25,8 +25,13 @@ SCALE = "scale"  # running mean of the largest gradient in a weight's layer
 
 
 def check_pulsed(name: str, chip: Chip) -> None:
-    """Raises CimcError for a chip whose devices do not take pulses both ways in steps."""
+    """Raises CimcError for a chip without pairs of devices that take pulses both ways in steps."""
     pulse = chip.cell.pulse
+    if not chip.scheme.has_pair:
+        raise CimcError(
+            f"the update policy {name} pulses pairs of devices, and {chip.name} holds a weight otherwise ([weights] of "
+            "its file); use --update mixed-precision"
+        )
     if pulse is None or pulse.directions != "both" or pulse.law_name == "binary":
         what = (
             "has no pulse response"

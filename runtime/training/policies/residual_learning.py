@@ -31,7 +31,7 @@ from runtime.training.policies.pulsed import (
     settle_pending,
     take_turn,
 )
-from runtime.training.policies.tiki_taka import FAST, Positive, Steps, combine
+from runtime.training.policies.tiki_taka import FAST, Positive, Pulses, Steps, combine
 
 FILTER = "filter"  # H
 
@@ -45,7 +45,7 @@ class ResidualLearning:
     of a pair, that is transferred. gamma: part of P that the network reads.
     """
 
-    most: Positive = 5.0
+    most: Pulses = 5.0
     rate: Positive = 30.0
     sweep: Steps = 10
     b: Annotated[float, Field(gt=0, le=1)] = 0.5

@@ -43,6 +43,11 @@ def check(options: Sign, chip: Chip) -> None:
     """Raises CimcError for options that do not fit the chip."""
     if options.write == "pulse":
         check_pulsed("sign", chip)
+        if options.sync == "target":
+            raise CimcError(
+                "the update policy sign moves its copy by a whole step a pulse, which devices do not; leave out --set "
+                "sync=target, or --write pulse"
+            )
         if options.size is not None:
             raise CimcError("size of the update policy sign is that of closed-loop writes; leave it out, or --write")
     mixed_precision.check(_as_mixed(options), chip)
@@ -52,7 +57,7 @@ def size(options: Sign, chip: Chip) -> float:
     """What a weight changes by, as a fraction of the weight range."""
     if options.write == "pulse":
         return pair_step(chip)
-    return chip.cell.granularity if options.size is None else options.size
+    return chip.weight_granularity if options.size is None else options.size
 
 
 def update(options: Sign, chip: Chip, layer: LayerState, change: Change, weight_range: Array, key: Array) -> Wish:

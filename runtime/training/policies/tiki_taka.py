@@ -21,6 +21,7 @@ from pydantic import Field
 from cimc.chip import Chip
 from runtime.training.policies.policy import Change, LayerState, UpdatePolicy, Wish
 from runtime.training.policies.pulsed import (
+    MOST_PULSES,
     PENDING,
     SCALE,
     aim_pending,
@@ -36,6 +37,7 @@ from runtime.training.policies.pulsed import (
 
 FAST = "fast"  # the tile A
 Positive = Annotated[float, Field(gt=0)]
+Pulses = Annotated[float, Field(gt=0, le=MOST_PULSES)]
 Steps = Annotated[int, Field(ge=1)]
 
 
@@ -47,7 +49,7 @@ class TikiTaka:
     learning rate, in a transfer. sweep: steps between two transfers of a row. gamma: part of A that the network reads.
     """
 
-    most: Positive = 5.0
+    most: Pulses = 5.0
     rate: Positive = 100.0
     sweep: Steps = 10
     gamma: Annotated[float, Field(ge=0)] = 0.0

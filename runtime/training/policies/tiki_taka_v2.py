@@ -32,7 +32,7 @@ from runtime.training.policies.pulsed import (
     read_weight,
     take_turn,
 )
-from runtime.training.policies.tiki_taka import FAST, Positive, Steps, combine
+from runtime.training.policies.tiki_taka import FAST, Positive, Pulses, Steps, combine
 
 BUFFER = "buffer"  # H
 FLIPPED = "flipped"  # 1 where the chopper is -1
@@ -48,7 +48,7 @@ class Buffered:
     after a pulse on W.
     """
 
-    most: Positive = 5.0
+    most: Pulses = 5.0
     rate: Positive = 10.0
     sweep: Steps = 10
     momentum: Part = 0.1

@@ -124,6 +124,20 @@ def test_the_pulses_of_a_plan_end_within_a_step_of_the_target(pulse: Pulse, dire
     ends_there()
 
 
+@pytest.mark.parametrize("pulse", LAWS, ids=lambda pulse: f"{pulse.law_name} {pulse.step_uS:g}")
+@pytest.mark.parametrize("base", [0.0, 0.03, 0.3, -0.5])
+@pytest.mark.parametrize("change", [0.004, -0.004, 0.03, -0.03])
+def test_pulses_rounded_by_chance_are_on_average_what_is_asked(pulse: Pulse, base: float, change: float) -> None:
+    """Also near 0, where a step is longer than in the middle, and where a device is too near its bound to fall."""
+    cell = plain_cell().model_copy(update={"pulse": pulse})
+    chance = jax.random.uniform(jax.random.key(0), (2, 20_000))
+    asked, bases = jnp.full(20_000, change), jnp.full(20_000, base)
+    pulses, after = device_of(cell).plan(asked, bases, weight_range=jnp.float32(1), chance=chance)
+    np.testing.assert_array_equal(pulses, np.round(pulses))
+    spread = float(jnp.std(after - base)) / np.sqrt(20_000)
+    assert float(jnp.mean(after - base)) == pytest.approx(change, abs=5 * spread + 1e-5)
+
+
 @pytest.mark.parametrize("pulse", LAWS, ids=lambda pulse: pulse.law_name)
 def test_a_plan_asks_for_no_pulse_that_a_device_at_its_bound_cannot_take(pulse: Pulse) -> None:
     cell = plain_cell().model_copy(update={"pulse": pulse})

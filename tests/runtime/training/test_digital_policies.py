@@ -113,6 +113,34 @@ def test_on_average_what_is_written_is_what_was_asked_for(name: str, options: di
     assert share < 0.06, "rarely written"
 
 
+@pytest.mark.parametrize("weight", [0.0, 0.03, 0.3, 0.6])
+@pytest.mark.parametrize("step", [0.02, -0.02])
+def test_on_average_blind_pulses_of_eapu_are_what_was_asked_for(weight: float, step: float) -> None:
+    """A fifth of a pulse; from G_min the first pulse is twice as long, which nearest rounding would never give."""
+    rule = make_rule("eapu", write="pulse")
+    layer = start(rule, (200, 200))
+    pairs = device_targets(jnp.full((200, 200), weight), jnp.float32(1), EXACT)
+    layer = take(rule, layer._replace(weight=jnp.full((200, 200), weight), conductance=pairs), step, 0)
+    gained = np.asarray(layer.conductance[0] - layer.conductance[1]) / 100 - weight
+    assert gained.mean() == pytest.approx(step, abs=float(5 * gained.std() / 200))
+    assert 0.02 < np.mean(layer.updates) < 0.4
+
+
+@pytest.mark.parametrize("name", ["isaac", "packing-256", "aimc-128"])
+def test_rules_that_pulse_pairs_refuse_chips_without_them(name: str) -> None:
+    chip = load_chip(name, "soft-bounds-10")
+    for policy in ("pulsed-sgd", "tiki-taka", "agad", "residual-learning", "multi-tile"):
+        rule = make_rule(policy)
+        with pytest.raises(CimcError, match=f"{policy} pulses pairs of devices, and {name} holds a weight otherwise"):
+            rule.policy.check(rule.options, chip)
+
+
+def test_a_sign_step_is_that_of_a_weight_however_it_is_held() -> None:
+    """Bits of a weight on isaac's cells: a state of the last cell, not one of the first."""
+    chip = load_chip("isaac")
+    assert make_rule("sign").threshold(chip) == chip.weight_granularity < chip.cell.granularity / 100
+
+
 def test_the_chance_of_a_sign_step_follows_the_learning_rate() -> None:
     """A share of 0.4 at a learning rate of 0.5: a fifth of all weights in each step, by one level."""
     for write, weight in (("verify", START + 0.1), ("pulse", None)):
@@ -142,12 +170,18 @@ def test_the_smallest_write_of_eapu_is_the_write_noise_unless_levels_or_pulses_a
 @pytest.mark.parametrize(
     ("name", "options", "message"),
     [
-        ("eapu", {"c_uS": 100.0}, "c_uS is no less than the window of ideal"),
+        ("eapu", {"c_uS": 100.0}, "c_uS is no less than the largest weight of ideal, 100 uS"),
         ("eapu", {"c_uS": 0}, "c_uS of the update policy eapu is 0: input should be greater than 0"),
         ("mixed-precision", {"accumulator_bits": 1}, "accumulator_bits of the update policy mixed-precision is 1"),
         ("mixed-precision", {"accumulator_bits": 4, "threshold": 0.0}, "give --threshold above 0"),
         ("sign", {"size": 0.1, "write": "pulse"}, "size of the update policy sign is that of closed-loop writes"),
         ("agad", {"chop": 0.1}, "the update policy agad has no option 'chop'; it has most, rate, sweep, momentum"),
+        ("sign", {"write": "pulse", "sync": "target"}, "the update policy sign moves its copy by a whole step a pulse"),
+        (
+            "tiki-taka",
+            {"most": 32},
+            "most of the update policy tiki-taka is 32: input should be less than",
+        ),
         # What A holds has the sign of the chopper: read with W it is wrong for half of the rows.
         ("agad", {"gamma": 0.5}, "the update policy agad has no option 'gamma'"),
         ("chopped-tiki-taka-v2", {"gamma": 0.5}, "the update policy chopped-tiki-taka-v2 has no option 'gamma'"),
