@@ -190,6 +190,11 @@ class TrainingOptions:
         if self.write_budget is not None:
             parse_budget(self.write_budget)
             checked["write_budget"] = str(self.write_budget)
+        if checked["optimizer"] is Optimizer.frank_wolfe and self.policy.compute.on_arrays and self.policy.rule.tiles:
+            raise CimcError(
+                f"--update {self.policy.method} pulses by the gradient and takes no steps of --optimizer frank-wolfe; "
+                "leave one out"
+            )
         if (self.write_budget is not None or self.write_every != 1) and not self.policy.compute.on_arrays:
             raise CimcError(
                 f"--update {self.policy.method} writes no devices; leave out --write-budget and --write-every"

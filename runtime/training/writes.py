@@ -69,7 +69,8 @@ def scheduler_of(rule: UpdateRule, chip: Chip, mapping: Mapping, budget: str | N
     if (budget is not None or every > 1) and not rule.policy.waits:
         option = "--write-every" if budget is None else "--write-budget"
         raise CimcError(
-            f"{option} lets due weights wait in the accumulator, and --update {rule.policy.name} has none; leave it out"
+            f"{option} lets due weights wait in the accumulator, and --update {rule.policy.name} keeps none there; "
+            "leave it out"
         )
     if budget is None:
         return Scheduler(cost, every=every)

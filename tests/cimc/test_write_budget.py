@@ -150,7 +150,7 @@ def test_the_timeline_hides_what_later_layers_leave_room_for(compiled: Artifact)
         ({"write_budget": "0.1us"}, "less than a row write can take"),
         ({"write_every": 0}, "write_every is 0; give a whole number from 1 to"),
         ({"write_budget": "5", "policy": cimc.Policy(method="float")}, "--update float writes no devices"),
-        ({"write_budget": "5", "policy": cimc.Policy(method="naive")}, "--update naive has none; leave it out"),
+        ({"write_budget": "5", "policy": cimc.Policy(method="naive")}, "--update naive keeps none there; leave it out"),
     ],
 )
 def test_a_wrong_budget_is_one_clear_line(compiled: Artifact, options: dict[str, Any], message: str) -> None:

@@ -12,9 +12,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cimc.errors import CimcError
-from cimc.options import Constraint
+from cimc.options import Constraint, Optimizer
 from runtime.training import frank_wolfe
 from runtime.training.frank_wolfe import FrankWolfe, vertex
+from runtime.training.options import Policy, TrainingOptions
 from runtime.training.vectors import pack, packing, unpack
 
 SETS = pytest.mark.parametrize("constraint", list(Constraint))
@@ -160,3 +161,9 @@ def test_layers_packed_together_keep_sets_of_their_own() -> None:
     )
     moved = {name: np.count_nonzero(array) for name, array in unpack(packed, step()[0]).items()}
     assert moved == {"a": 8, "b": 3}
+
+
+def test_rules_that_pulse_by_the_gradient_take_no_frank_wolfe_steps() -> None:
+    with pytest.raises(CimcError, match="--update agad pulses by the gradient and takes no steps of --optimizer"):
+        TrainingOptions(policy=Policy(method="agad"), optimizer=Optimizer.frank_wolfe)
+    TrainingOptions(policy=Policy(method="sign"), optimizer=Optimizer.frank_wolfe)

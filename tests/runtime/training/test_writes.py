@@ -361,7 +361,7 @@ def test_a_policy_that_keeps_nothing_cannot_wait() -> None:
     mapping, chip = mapped(2)
     limits: list[tuple[str | None, int, str]] = [("5", 1, "--write-budget"), (None, 2, "--write-every")]
     for budget, every, option in limits:
-        with pytest.raises(CimcError, match=f"{option} lets due weights wait .* --update naive has none"):
+        with pytest.raises(CimcError, match=f"{option} lets due weights wait .* --update naive keeps none"):
             scheduler_of(Policy(method="naive").rule, chip, mapping, budget, every)
     with pytest.raises(CimcError, match="which blind pulses do not tell"):
         scheduler_of(Policy(write=Write.pulse).rule, chip, mapping, "20us", 1)
