@@ -28,9 +28,9 @@ from runtime.training.policies.pulsed import check_pulsed, pair_pulses, pair_ste
 class Sign:
     """Options.
 
-    size: of a step, as a fraction of the weight range, of closed-loop writes; None: the cell's granularity. share: the
-    chance that a weight is written in a step, times the learning rate, so that a rate schedule has its effect; None:
-    every weight is written in every step. write, sync: as of mixed precision.
+    size: of a step, as a fraction of the weight range, of closed-loop writes; None: the weight's granularity. share:
+    the chance that a weight is written in a step, times the learning rate, so that a rate schedule has its effect;
+    None: every weight is written in every step. write, sync: as of mixed precision.
     """
 
     size: Annotated[float, Field(gt=0, lt=1)] | None = None
