@@ -162,9 +162,9 @@ def resnet18() -> onnx.ModelProto:
     return net.model()
 
 
-def resnet8() -> onnx.ModelProto:
+def resnet8_cifar() -> onnx.ModelProto:
     """ResNet-8 for 3x32x32 images: as ResNet-20, with one block in each stage."""
-    return _resnet_of_16("resnet8", 1)
+    return _resnet_of_16("resnet8_cifar", 1)
 
 
 def resnet20() -> onnx.ModelProto:
@@ -248,7 +248,7 @@ NETWORKS: dict[str, Callable[[], onnx.ModelProto]] = {
     "mlp": mlp,
     "vgg8": vgg8,
     "resnet18": resnet18,
-    "resnet8": resnet8,
+    "resnet8_cifar": resnet8_cifar,
     "resnet20": resnet20,
     "resnet50": resnet50,
 }

@@ -1,6 +1,6 @@
 """EaPU beside mixed precision at as many writes: LeNet-5 on MNIST, a small ResNet on CIFAR-10, writes that err by 2 uS.
 
-    python -m tests.benchmarks.eapu --mnist DIR --cifar10 DIR [--networks lenet5 resnet8] [--epochs 4]
+    python -m tests.benchmarks.eapu --mnist DIR --cifar10 DIR [--epochs 4]
 
 The setting of the published code (Nature Communications 2025, s41467-025-66240-7): an ideal chip but for the error of
 closed-loop writes, sd 2 uS, where a unit weight is 80 uS. Here a layer's weight range fills the window, whatever it is:
@@ -25,7 +25,7 @@ SHARE = SD_uS / WINDOW_uS
 RATE = ("--batch-size", "64", "--lr", "0.003")
 RECIPES = {
     "lenet5": (*RATE, "--weight-decay", "0.1"),
-    "resnet8": (*RATE, "--weight-decay", "0.01", "--schedule", "cosine", "--augment", "crop,flip"),
+    "resnet8_cifar": (*RATE, "--weight-decay", "0.01", "--schedule", "cosine", "--augment", "crop,flip"),
 }
 
 
@@ -86,7 +86,7 @@ def main() -> None:
     parser.add_argument("--jobs", type=int, default=1)
     options = parser.parse_args()
     options.out.mkdir(parents=True, exist_ok=True)
-    folders = {"lenet5": ("mnist", options.mnist), "resnet8": ("cifar10", options.cifar10)}
+    folders = {"lenet5": ("mnist", options.mnist), "resnet8_cifar": ("cifar10", options.cifar10)}
     for network, (data, folder) in folders.items():
         if folder is None:
             continue

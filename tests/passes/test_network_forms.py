@@ -23,7 +23,16 @@ from passes.set_shapes import parse_shape, set_shapes
 from passes.verify import largest_difference, run
 from tests.networks import constant, layers, lower_and_compare, network, network_proto, operators, sizes, weights
 
-LAYERS = {"lenet1": 3, "lenet5": 5, "mlp": 2, "vgg8": 8, "resnet18": 21, "resnet20": 22, "resnet50": 54}
+LAYERS = {
+    "lenet1": 3,
+    "lenet5": 5,
+    "mlp": 2,
+    "vgg8": 8,
+    "resnet18": 21,
+    "resnet8_cifar": 10,
+    "resnet20": 22,
+    "resnet50": 54,
+}
 FOLDER = Path(__file__).parents[2] / "models"
 
 
