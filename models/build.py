@@ -144,32 +144,19 @@ def vgg8() -> onnx.ModelProto:
     return net.model()
 
 
-def resnet18() -> onnx.ModelProto:
-    """ResNet-18 for 3x32x32 images: a 3x3 stem, stages of 64 to 512 channels, two blocks each."""
-    net = Builder("resnet18", (3, 32, 32))
-    net.conv("stem.conv", net.value, 64, 3, 3, pads=[1, 1, 1, 1], bias=False)
-    net.norm("stem.bn", net.value, 64)
-    net.node("Relu", "stem.relu")
-    inputs = 64
-    for stage, outputs in enumerate((64, 128, 256, 512), 1):
-        for block in (1, 2):
-            stride = 2 if stage > 1 and block == 1 else 1
-            _basic_block(net, f"stage{stage}.block{block}", inputs, outputs, stride)
-            inputs = outputs
-    net.node("GlobalAveragePool", "pool")
-    net.node("Flatten", "flatten")
-    net.dense("fc", 10, 512)
-    return net.model()
-
-
 def resnet8_cifar() -> onnx.ModelProto:
     """ResNet-8 for 3x32x32 images: as ResNet-20, with one block in each stage."""
-    return _resnet_of_16("resnet8_cifar", 1)
+    return _resnet_of_32("resnet8_cifar", (16, 32, 64), 1)
+
+
+def resnet18() -> onnx.ModelProto:
+    """ResNet-18 for 3x32x32 images: a 3x3 stem, stages of 64 to 512 channels, two blocks each."""
+    return _resnet_of_32("resnet18", (64, 128, 256, 512), 2)
 
 
 def resnet20() -> onnx.ModelProto:
     """ResNet-20 for 3x32x32 images: a 3x3 stem, stages of 16, 32 and 64 channels, three blocks each."""
-    return _resnet_of_16("resnet20", 3)
+    return _resnet_of_32("resnet20", (16, 32, 64), 3)
 
 
 def resnet50() -> onnx.ModelProto:
@@ -191,20 +178,21 @@ def resnet50() -> onnx.ModelProto:
     return net.model(1000)
 
 
-def _resnet_of_16(name: str, blocks: int) -> onnx.ModelProto:
+def _resnet_of_32(name: str, widths: tuple[int, ...], blocks: int) -> onnx.ModelProto:
+    """Basic blocks for images of 32x32: a 3x3 stem, a stage of so many blocks for each width, the later ones halved."""
     net = Builder(name, (3, 32, 32))
-    net.conv("stem.conv", net.value, 16, 3, 3, pads=[1, 1, 1, 1], bias=False)
-    net.norm("stem.bn", net.value, 16)
+    inputs = widths[0]
+    net.conv("stem.conv", net.value, inputs, 3, 3, pads=[1, 1, 1, 1], bias=False)
+    net.norm("stem.bn", net.value, inputs)
     net.node("Relu", "stem.relu")
-    inputs = 16
-    for stage, outputs in enumerate((16, 32, 64), 1):
+    for stage, outputs in enumerate(widths, 1):
         for block in range(1, blocks + 1):
             stride = 2 if stage > 1 and block == 1 else 1
             _basic_block(net, f"stage{stage}.block{block}", inputs, outputs, stride)
             inputs = outputs
     net.node("GlobalAveragePool", "pool")
     net.node("Flatten", "flatten")
-    net.dense("fc", 10, 64)
+    net.dense("fc", 10, inputs)
     return net.model()
 
 
