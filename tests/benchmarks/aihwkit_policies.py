@@ -11,7 +11,6 @@ devices of so many states without spread and perfect converters; tanh, batch 8 a
 """
 
 import argparse
-import gzip
 import time
 from pathlib import Path
 from typing import Any
@@ -24,23 +23,17 @@ from aihwkit.simulator.configs import SoftBoundsDevice
 from aihwkit.simulator.presets import MixedPrecisionReRamSBPreset, TTv2ReRamSBPreset
 from torch import nn
 
+from cimc.data.load import load
+from cimc.dataset import Dataset, Samples
 from tests.benchmarks.runs import spread
 
 METHODS = ("float", "mixed precision", "Tiki-Taka v2")
 
 
-def read_idx(folder: Path, name: str) -> np.ndarray:
-    """An IDX file of unsigned bytes, packed or not."""
-    packed = folder / f"{name}.gz"
-    content = gzip.decompress(packed.read_bytes()) if packed.exists() else (folder / name).read_bytes()
-    shape = np.frombuffer(content, ">i4", content[3], 4)
-    return np.frombuffer(content, np.uint8, offset=4 + 4 * content[3]).reshape(shape)
-
-
-def images_of(folder: Path, part: str) -> tuple[torch.Tensor, torch.Tensor]:
+def tensors(samples: Samples) -> tuple[torch.Tensor, torch.Tensor]:
     """Images [samples, 1, 28, 28] from 0 to 1, and labels."""
-    images, labels = (read_idx(folder, f"{part}-{kind}") for kind in ("images-idx3-ubyte", "labels-idx1-ubyte"))
-    return torch.from_numpy(images[:, None] / np.float32(255)), torch.from_numpy(labels.astype(np.int64))
+    (images,), labels = samples.inputs.values(), samples.labels_of()
+    return torch.from_numpy(images / np.float32(255)), torch.from_numpy(np.asarray(labels, np.int64))
 
 
 def lenet5() -> nn.Sequential:
@@ -68,7 +61,7 @@ def config_of(method: str, states: int) -> Any:
     return config
 
 
-def train(method: str, folder: Path, seed: int, options: argparse.Namespace) -> tuple[float, float]:
+def train(method: str, data: Dataset, seed: int, options: argparse.Namespace) -> tuple[float, float]:
     """Accuracy on all test images after a training, and its seconds."""
     torch.manual_seed(seed)
     random, model = np.random.default_rng(seed), lenet5()
@@ -76,7 +69,7 @@ def train(method: str, folder: Path, seed: int, options: argparse.Namespace) -> 
         model = convert_to_analog(model, config_of(method, options.states))
     optimizer = AnalogSGD(model.parameters(), lr=options.lr)
     optimizer.regroup_param_groups(model)
-    (images, labels), (test, wanted) = (images_of(folder, part) for part in ("train", "t10k"))
+    (images, labels), (test, wanted) = tensors(data.train), tensors(data.test)
     loss_of, begun = nn.CrossEntropyLoss(), time.perf_counter()
     model.train()
     for _ in range(options.epochs):
@@ -105,9 +98,10 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=1)
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
+    data = load("mnist", options.data_dir)
     print("| states | method | accuracy % | seconds |\n|---|---|---|---|")
     for method in options.methods:
-        done = [train(method, options.data_dir, seed, options) for seed in options.seeds]
+        done = [train(method, data, seed, options) for seed in options.seeds]
         accuracies, seconds = zip(*done, strict=True)
         print(f"| {options.states} | {method} | {spread(accuracies)} | {np.mean(seconds):.0f} |", flush=True)
 
