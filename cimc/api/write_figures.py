@@ -1,11 +1,13 @@
 """The figures of a run's row writes: how many, how long, at what energy, what waited, what it took of the devices."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
 from cimc.artifact import Artifact
 from cimc.write_timeline import StepTimes, step_times
+from runtime.training.layer_groups import trial_groups
 from runtime.training.options import TrainingOptions
 from runtime.training.row_writes import FIGURES, ports_of, total
 from runtime.training.train import Run
@@ -54,7 +56,7 @@ def write_figures(
         "first_write_energy_mj": cost.energy_nj(first_rows, first_phases, first_pulses, first_trials) * 1e-6,
         "write_port_utilization": float(ports.mean()) / time_us if time_us else None,
         **_waits(run),
-        **_wear(artifact, run, first_trials),
+        **_wear(artifact, run, trial_groups(options.policy.rule), first_trials),
         "write_assumed": list(cost.assumed),
         "write_layers": {
             name: {**dict(zip(FIGURES[:3], map(round, row[:3].tolist()), strict=True)), "us_per_step": mean_us[name]}
@@ -89,12 +91,12 @@ def _waits(run: Run) -> dict[str, Any]:
     }
 
 
-def _wear(artifact: Artifact, run: Run, first_trials: int) -> dict[str, Any]:
+def _wear(artifact: Artifact, run: Run, counted: Sequence[str], first_trials: int) -> dict[str, Any]:
     """Pulses (or trials) of single devices, those of the first programming spread evenly, against their endurance.
 
-    Devices are also those that a policy has beside the pair of each weight.
+    counted: the groups of the state that have them, those of a policy's further devices too.
     """
-    groups = [run.state[name] for name in run.state if name == "trials" or name.endswith("_trials")]
+    groups = [run.state[name] for name in counted]
     taken = np.concatenate([np.asarray(array).ravel() for group in groups for array in group.values()])
     copies = {layer.name: layer.copies for layer in artifact.mapping.layers}
     devices = sum(array.size * copies[name] for group in groups for name, array in group.items())

@@ -5,7 +5,7 @@ A policy with tiles has the pairs that its writes go to in the group `main`, and
 names. `conductance` then is what the network reads: the pairs that stand for the weights of all of them together.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import jax
 import jax.numpy as jnp
@@ -13,6 +13,7 @@ from jax import Array
 
 from cimc.chip import Chip
 from cimc.errors import CimcError
+from cimc.programming_counts import TILE_TRIALS
 from runtime.devices.device import device_of
 from runtime.system.state import State, System, draw_chip
 from runtime.training.policies.policy import LayerState, Tile, UpdateRule
@@ -21,6 +22,11 @@ from runtime.training.vectors import Packing, pack, unpack
 COUNTS = ("updates", "writes", "trials")  # of a run, by weight and by device
 MAIN = "main"
 IN_THE_MIDDLE = 0.5  # of the window: a tile's devices at first, where a pulse either way moves them alike
+
+
+def trial_groups(rule: UpdateRule) -> tuple[str, ...]:
+    """The groups of the state that count pulses and trials: of the pairs that are written, and of each tile."""
+    return ("trials", *(f"{name}{TILE_TRIALS}" for name in rule.tiles))
 
 
 def packed_layers(rule: UpdateRule, chip: Chip, weights: Packing, state: State) -> tuple[LayerState, ...]:
@@ -58,7 +64,7 @@ def unpacked_layers(rule: UpdateRule, chip: Chip, weights: Packing, layers: Sequ
     for name in rule.tiles:
         tiles = [layer.tiles[name] for layer in layers]
         new[name] = unpack(weights, [tile.conductance for tile in tiles])
-        new[f"{name}_trials"] = unpack(weights, [tile.trials for tile in tiles])
+        new[f"{name}{TILE_TRIALS}"] = unpack(weights, [tile.trials for tile in tiles])
         if tiles[0].seen is not None:
             new[f"{name}_seen"] = unpack(weights, [tile.seen for tile in tiles if tile.seen is not None])
     return new
@@ -78,11 +84,24 @@ def what_is_read(rule: UpdateRule, chip: Chip, layers: Sequence[LayerState]) -> 
 
 
 def add_tiles(
-    rule: UpdateRule, system: System, state: State, trials: Mapping[str, Array], key: Array
+    rule: UpdateRule,
+    system: System,
+    state: State,
+    trials: Mapping[str, Array],
+    key: Array,
+    count: Callable[[str, Array], Array],
 ) -> tuple[State, dict[str, Array]]:
     """The state with the devices of the policy's tiles, all programmed to the middle of the window, and the trials.
 
     The pairs that the state holds become those that writes go to.
+
+    Args:
+        rule: the policy with its options.
+        system: network and chip.
+        state: before.
+        trials: so far, by layer.
+        key: for traits and programming errors.
+        count: as of `runtime.system.state.program`, called for each layer of each tile.
 
     Raises:
         CimcError: a layer has an ADC of its own.
@@ -102,13 +121,13 @@ def add_tiles(
         traits_key, write_key = jax.random.split(jax.random.fold_in(key, index))
         traits = draw_chip(system, state["conductance"], traits_key)
         state |= {f"{name}_{trait}": arrays for trait, arrays in traits.items()}
-        state |= {name: {}, f"{name}_trials": {}}
+        state |= {name: {}, f"{name}{TILE_TRIALS}": {}}
         for n, (layer, pairs) in enumerate(state["conductance"].items()):
             own = {trait: arrays[layer] for trait, arrays in traits.items()}
             written = device.write(jnp.full_like(pairs, middle), jax.random.fold_in(write_key, n), own)
             state[name][layer] = written.conductance
-            state[f"{name}_trials"][layer] = jnp.zeros(pairs.shape, jnp.int32)
-            trials[layer] += jnp.sum(written.trials, dtype=jnp.int32)
+            state[f"{name}{TILE_TRIALS}"][layer] = jnp.zeros(pairs.shape, jnp.int32)
+            trials[layer] += count(layer, written.trials)
         if "seen" in state:
             state[f"{name}_seen"] = {layer: jnp.zeros_like(pairs) for layer, pairs in state["conductance"].items()}
     return state, trials
@@ -116,10 +135,15 @@ def add_tiles(
 
 def _tile_groups(rule: UpdateRule, chip: Chip, seen: bool) -> list[str]:
     """The groups of the state that hold the tiles."""
-    parts = ["", "_trials", *(["_seen"] if seen else []), *(f"_{trait}" for trait in device_of(chip.cell).trait_names)]
+    parts = [
+        "",
+        TILE_TRIALS,
+        *(["_seen"] if seen else []),
+        *(f"_{trait}" for trait in device_of(chip.cell).trait_names),
+    ]
     return [f"{name}{part}" for name in rule.tiles for part in parts]
 
 
 def _tile(groups: Mapping[str, Array], name: str, chip: Chip) -> Tile:
     traits = {trait: groups[f"{name}_{trait}"] for trait in device_of(chip.cell).trait_names}
-    return Tile(groups[name], groups[f"{name}_trials"], traits, groups.get(f"{name}_seen"))
+    return Tile(groups[name], groups[f"{name}{TILE_TRIALS}"], traits, groups.get(f"{name}_seen"))

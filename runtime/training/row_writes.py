@@ -122,12 +122,13 @@ def account(cost: RowCost, lines: Lines, longest: Array, totals: Totals) -> Tota
     Args:
         cost: of row writes.
         lines: of the network.
-        longest: pulses of the longest device of each line, SET and RESET [2, lines].
+        longest: pulses of the longest device of each line, SET and RESET, of each pair of a weight, whose lines are
+            written one after the other [pairs, 2, lines].
         totals: before.
     """
     layers, ports = len(lines.layers), len(lines.ports)
-    phases, pulses = jnp.sum(longest > 0, axis=0), jnp.sum(longest, axis=0)
-    rows = (phases > 0).astype(jnp.int32)
+    phases, pulses = jnp.sum(longest > 0, axis=(0, 1)), jnp.sum(longest, axis=(0, 1))
+    rows = jnp.sum(jnp.any(longest > 0, axis=1), axis=0, dtype=jnp.int32)
     counts = jnp.stack([rows, phases, pulses], axis=1) * lines.copies[:, None]
     by_layer = jax.ops.segment_sum(counts, lines.layer, layers, indices_are_sorted=True).astype(jnp.float32)
     cost = replace(cost, **{name: figure(getattr(cost, name)) for name in ("phase_us", "pulse_us", "read_us")})

@@ -23,7 +23,7 @@ from runtime.system.watch import Watch, follow, new_watch, steps_to_look
 from runtime.training.augmentation import check_augmentation
 from runtime.training.frozen import frozen_names
 from runtime.training.gradients import check_gradient
-from runtime.training.layer_groups import COUNTS, add_tiles
+from runtime.training.layer_groups import COUNTS, add_tiles, trial_groups
 from runtime.training.learning_rate import course, is_best, plateau_factor, stops_early
 from runtime.training.logits import logits
 from runtime.training.losses import total_loss
@@ -165,21 +165,23 @@ def _start(
         state["seen"] = {name: jnp.zeros_like(a) for name, a in pairs.items()}
     for group in rule.policy.memory:
         state[group] = {name: jnp.zeros_like(a) for name, a in weights.items()}
-    trials = {name: jnp.int32(0) for name in state["weight"]}
+    trials = {name: jnp.int32(0) for name in weights}
+    of_weights: dict[str, list[Array]] = {name: [] for name in weights}
+
+    def longest(name: str, of_devices: Array) -> Array:
+        of_weights[name].append(jnp.max(of_devices, axis=0))
+        return jnp.sum(of_devices, dtype=jnp.int32)
+
     state["schedule"] = no_schedule(setting.scheduler, trained_lines)
     if setting.write:
         program_key, read_key = jax.random.split(key)
         state |= draw_chip(system, pairs, jax.random.fold_in(key, TRAITS))
-        of_line, line = {}, unpack(packing(weights), every_line.line)
-
-        def longest(name: str, of_devices: Array) -> Array:
-            of_line[name] = jnp.max(of_devices, axis=0), line[name]
-            return jnp.sum(of_devices, dtype=jnp.int32)
-
         state, trials = program(system, state, program_key, longest)
-        state["schedule"] |= first_programming(setting.scheduler, every_line, list(of_line.values()))
         state = read_back(system, state, read_key)
-    state, trials = add_tiles(rule, system, state, trials, jax.random.fold_in(key, TILES))
+    state, trials = add_tiles(rule, system, state, trials, jax.random.fold_in(key, TILES), longest)
+    if setting.write:
+        line = unpack(packing(weights), every_line.line)
+        state["schedule"] |= first_programming(setting.scheduler, every_line, of_weights, line)
     parameters = trained_part(state, setting.frozen)
     vectors = packed(packing(parameters["weight"]), packing(parameters["digital"]), parameters)
     return state, setting.steps.init(vectors), trials
@@ -284,7 +286,7 @@ def train(
                 note(f"no lower validation loss for {options.patience} epochs: ends after epoch {len(run.history)}")
                 total = run.step
             if run.step == total and run.best is not None:
-                counts = [name for name in run.state if name in (*COUNTS, "schedule") or name.endswith("_trials")]
+                counts = (*COUNTS, *trial_groups(policy.rule), "schedule")
                 run = replace(run, state={**run.best, **{name: run.state[name] for name in counts}}, best=None)
             checkpoint(run, total)
             began = saved = time.monotonic()

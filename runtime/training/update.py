@@ -10,7 +10,7 @@ from cimc.chip import Chip
 from runtime.crossbar.xla import once
 from runtime.devices.device import device_of
 from runtime.devices.traits import Traits
-from runtime.training.policies.policy import Change, LayerState, UpdateRule, Wish
+from runtime.training.policies.policy import Change, LayerState, Tile, UpdateRule, Wish
 from runtime.training.row_writes import PHASES, Lines
 from runtime.training.writes import Beside, Scheduled, Scheduler, grant, settle_schedule, strip_of, write_due
 
@@ -50,6 +50,7 @@ def update_layers(
     due = [wish.due for _, wish in wished]
     granted = grant([wish for _, wish in wished], ranges, lines, scheduler, schedule)
     longest = jnp.zeros((PHASES, len(lines.layer)), jnp.int32)
+    of_tiles = dict.fromkeys(rule.tiles, longest)
     strip = strip_of(rule, chip)
 
     def write(some: LayerState, wish: Wish, beside: Beside, key: Array) -> tuple[LayerState, Array]:
@@ -60,13 +61,23 @@ def update_layers(
         beside = Beside(ranges[index], traits[index], lines.line[index])
         # The further devices of a policy are pulsed by itself; what is written here is the pair of each weight.
         tiles, wish = granted[index].tiles, granted[index]._replace(tiles={})
+        of_tiles = {
+            name: at.at[:, lines.line[index].reshape(wish.due.shape)].max(_taken(layer.tiles[name], tiles[name]))
+            for name, at in of_tiles.items()
+        }
         layer, longest = write_due(write, layer._replace(tiles={}), wish, beside, longest, keys[index][1], strip)
         layer = layer._replace(tiles=tiles)
         if rule.policy.combine is not None:
             read = jnp.clip(rule.policy.combine(rule.options, chip, layer), -1, 1)  # as `what_is_read` has it
             layer = layer._replace(weight=read * ranges[index])
         written.append(layer)
-    return tuple(written), settle_schedule(schedule, scheduler, lines, longest, due, [wish.due for wish in granted])
+    of_pairs = jnp.stack([longest, *of_tiles.values()])
+    return tuple(written), settle_schedule(schedule, scheduler, lines, of_pairs, due, [wish.due for wish in granted])
+
+
+def _taken(before: Tile, after: Tile) -> Array:
+    """The pulses that each pair of a tile took [..]: so many SET of one device, as many RESET of the other."""
+    return jnp.max(after.trials - before.trials, axis=0)
 
 
 def _wish(

@@ -135,14 +135,17 @@ def no_schedule(scheduler: Scheduler, lines: Lines) -> Scheduled:
     return schedule
 
 
-def first_programming(scheduler: Scheduler, lines: Lines, trials: Sequence[tuple[Array, Array]]) -> Scheduled:
+def first_programming(
+    scheduler: Scheduler, lines: Lines, trials: dict[str, list[Array]], line: dict[str, Array]
+) -> Scheduled:
     """What programming all devices takes, all of them SET from G_min: `first` and `first_us`.
 
-    trials: of each layer those of the longer device of each weight, and the word lines of the weights.
+    trials: of each layer, for each pair of a weight those of its longer device [..]. line: of the weights [..].
     """
-    longest = jnp.zeros((PHASES, len(lines.layer)), jnp.int32)
-    for of_weights, line in trials:
-        longest = longest.at[0, line].max(of_weights)
+    pairs = max(map(len, trials.values()))
+    longest = jnp.zeros((pairs, PHASES, len(lines.layer)), jnp.int32)
+    for name, of_pairs in trials.items():
+        longest = longest.at[:, 0, line[name]].max(jnp.stack(of_pairs))
     totals = account(scheduler.cost, lines, longest, no_totals(lines))
     return {"first": totals["layers"][0], "first_us": totals["steps"][0]}
 
@@ -202,7 +205,7 @@ def settle_schedule(
         schedule: before.
         scheduler: of the run.
         lines: the word lines.
-        longest: pulses of the longest device of each line, SET and RESET [2, lines].
+        longest: pulses of the longest device of each line, by pair of a weight, SET and RESET [pairs, 2, lines].
         due, granted: weights [..] of all layers.
     """
     totals = account(scheduler.cost, lines, longest, {name: schedule[name] for name in no_totals(lines)})

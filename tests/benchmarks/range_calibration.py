@@ -33,7 +33,18 @@ LEVEL_US, LEVELS = 4.0, (0.0, 0.25, 0.5, 0.75, 1.0)
 DATA = {"lenet1": "mnist", "vgg8": "cifar10"}
 RECIPES = {
     "lenet1": ("--steps-per-epoch", "400", "--batch-size", "64", "--lr", "0.004"),
-    "vgg8": ("--batch-size", "64", "--lr", "0.003", "--weight-decay", "0.01", "--augment", "crop,flip"),
+    "vgg8": (
+        "--batch-size",
+        "64",
+        "--lr",
+        "0.003",
+        "--weight-decay",
+        "0.01",
+        "--schedule",
+        "cosine",
+        "--augment",
+        "crop,flip",
+    ),
 }
 TRAININGS = ("float", "quantisation-aware", "hardware-aware", "mixed-precision")
 

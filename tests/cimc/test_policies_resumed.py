@@ -17,7 +17,8 @@ from cimc.chip import load_chip
 from cimc.chip_to_toml import chip_to_toml
 from cimc.data.load import load
 from cimc.dataset import Dataset
-from cimc.options import Write
+from cimc.options import Keep, Write
+from cimc.row_cost import row_cost
 from runtime.system.state import flatten_state
 from runtime.system.weight_range import training_weight_range
 from runtime.training.options import Policy, TrainingOptions
@@ -95,11 +96,46 @@ def test_a_policy_learns_and_its_run_goes_on_to_the_same_bits(
         assert (one[f"{tile}_step_up/fc"] != one["step_up/fc"]).all(), "its devices are others than those beside them"
 
 
+def compiled_for(folder: Path) -> Any:
+    """The network compiled for the values of its data."""
+    return cimc.compile(folder / "small.onnx", str(folder / "chip.toml"), verify=False, input_range=(-5.0, 5.0))
+
+
 def test_pulses_of_all_devices_of_a_weight_count_as_wear(place: tuple[Path, Artifact, Dataset]) -> None:
     folder, _, data = place
-    compiled = cimc.compile(folder / "small.onnx", str(folder / "chip.toml"), verify=False, input_range=(-5.0, 5.0))
     policy = Policy(method="tiki-taka", write=Write.pulse, settings=(("rate", 1.0),))
-    done = cimc.train(compiled, data, options=replace(options_of("tiki-taka"), policy=policy))
+    done = cimc.train(compiled_for(folder), data, options=replace(options_of("tiki-taka"), policy=policy))
     main, fast = (int(np.max(done.run.state[name]["fc"])) for name in ("trials", "fast_trials"))
     assert done.figures["pulses_per_device_max"] == fast > main
     assert sum(count for _, count in done.figures["pulses_per_device"]) == 2 * 2 * 16
+
+
+def test_rows_of_all_pairs_of_a_weight_are_written_one_after_the_other(place: tuple[Path, Artifact, Dataset]) -> None:
+    """One step of three tiles, of one word line an input: SET and RESET, as long as the pair with most pulses needs."""
+    folder, artifact, data = place
+    policy = Policy(method="multi-tile", write=Write.pulse, settings=(("most", 9.0), ("rate", 300.0), ("sweep", 1)))
+    options = replace(options_of("multi-tile"), policy=policy, epochs=1, steps_per_epoch=1)
+    done = cimc.train(compiled_for(folder), data, options=options)
+    groups = ("trials", "tile_1_trials", "tile_2_trials")
+    longest = [np.asarray(done.run.state[name]["fc"]).max(axis=(0, 2)) for name in groups]
+    rows, cost = sum(int((n > 0).sum()) for n in longest), row_cost(artifact.chip, blind=True, row_reads=0)
+    assert rows > 8, "more than one pair has lines to write"
+    assert done.figures["row_writes"] == rows
+    time_us = 2 * (rows * cost.phase_us + sum(n.sum() for n in longest) * cost.pulse_us)
+    assert done.figures["write_time_ms"] == pytest.approx(time_us * 1e-3)
+    # All lines of each pair, SET from G_min; on this chip a write without errors is one trial.
+    assert done.figures["first_write_time_ms"] == pytest.approx(3 * 8 * (cost.phase_us + cost.pulse_us) * 1e-3)
+
+
+def test_the_best_epoch_is_kept_with_the_pulses_of_the_whole_run(place: tuple[Path, Artifact, Dataset]) -> None:
+    folder, _, data = place
+    options = replace(options_of("tiki-taka"), epochs=3, steps_per_epoch=10, lr=1.0, validation=0.2, seed=1)
+    best, last = (
+        cimc.train(compiled_for(folder), data, options=replace(options, keep=keep)).run
+        for keep in (Keep.best, Keep.last)
+    )
+    losses = [record["validation"]["loss"] for record in last.history]
+    assert min(losses) < losses[-1], "the last epoch is not the best, or this tests nothing"
+    assert (np.asarray(best.state["weight"]["fc"]) != np.asarray(last.state["weight"]["fc"])).any()
+    for group in ("updates", "writes", "trials", "fast_trials"):
+        np.testing.assert_array_equal(best.state[group]["fc"], last.state[group]["fc"], err_msg=group)

@@ -75,7 +75,7 @@ def test_policies_that_read_tiles_by_the_adc_of_the_chip_refuse_another_one() ->
     chip = chip_of("brram-256x64")
     system, _ = built(chip, {"conv": settings_of(chip, {"adc.bits": 4}, "conv")})
     with pytest.raises(CimcError, match="tiki-taka reads its devices by the ADC of the chip, and layer conv has one"):
-        add_tiles(make_rule("tiki-taka"), system, state_of(system), {}, new_key(0))
+        add_tiles(make_rule("tiki-taka"), system, state_of(system), {}, new_key(0), lambda name, trials: trials.sum())
 
 
 def test_of_all_layers_they_are_another_chip() -> None:
