@@ -4,7 +4,8 @@ A fast pair A, a digital buffer H and the pair W of each weight, and a chopper c
 
     A += -c most g / mean max|g|  pulses     every step, g the gradient
     H += rate lr sweep c read(A) / dA        a row's turn, once in `sweep` steps; then c flips with chance `chop`
-    W += sign(H)  one pulse                  where |H| >= 1; H then keeps the part `momentum`, or (no `forget`) loses 1
+    W += sign(H)  one pulse                  in the turn, where |H| >= 1; H then keeps `momentum` of itself, or (no
+                                             `forget`) loses 1
 
 dA is the step of a pair in the middle. The plain network reads gamma A + W, the chopped one W alone, for its A has the
 sign of the chopper. The buffer takes out what noise of A and of reads puts in; the chopper what A is off from its zero,
@@ -77,7 +78,7 @@ Sent = Callable[[Array, Array, Array, Array], tuple[Array, dict[str, Array]]]
 def transfer(
     options: Buffered, chip: Chip, layer: LayerState, change: Change, key: Array, chopper: Array, sent: Sent
 ) -> Wish:
-    """A takes the gradient, H what is sent of A's rows in turn; due are the weights whose H is 1 or more."""
+    """A takes the gradient, H what is sent of A's rows in turn; due are the weights of these whose H is 1 or more."""
     pulse_key, read_key, sent_key = jax.random.split(key, 3)
     fast, scale = pulse_gradient(
         chip, layer, layer.tiles[FAST], change, most=options.most, key=pulse_key, chopper=chopper
@@ -87,7 +88,7 @@ def transfer(
     gain = options.rate * options.sweep * change.rate / pair_step(chip)
     buffer = layer.memory[BUFFER] + jnp.where(turn, gain * read, 0)
     memory = {BUFFER: buffer, SCALE: scale, **memory}
-    return Wish(jnp.abs(buffer) >= 1, layer.weight, None, memory, {FAST: fast})
+    return Wish(turn & (jnp.abs(buffer) >= 1), layer.weight, None, memory, {FAST: fast})
 
 
 def aim(options: Buffered, chip: Chip, layer: LayerState, wish: Wish, weight_range: Array, key: Array) -> Aim:

@@ -209,19 +209,20 @@ def test_three_steps_of_one_weight_are_those_of_the_equations(name: str, always_
     assert last.trials.max() > 0
 
 
-def test_rows_are_read_in_turn_each_once_in_a_sweep() -> None:
-    rule = make_rule("tiki-taka", sweep=5, rate=1e6, most=3)
+@pytest.mark.parametrize(("name", "options"), [("tiki-taka", {}), ("tiki-taka-v2", {"forget": False})])
+def test_rows_are_read_and_written_in_turn_each_once_in_a_sweep(name: str, options: dict[str, Any]) -> None:
+    rule = make_rule(name, sweep=5, rate=1e6, most=3, **options)
     row = jnp.arange(20, dtype=jnp.int32)[:, None]
     layer = layer_for(rule, CHIP, (20, 1), 0.0)
     gradient = -jnp.ones((20, 1))
     written = []
-    for number in range(5):
+    for number in range(10):
         change = Change(gradient, gradient, 1.0, 1.0, RATE, number, Place(row, jnp.int32(20), row))
         before = np.asarray(layer.updates)
         layer = update_one(rule, CHIP, layer, change, weight_range=jnp.float32(1), key=jax.random.key(number))
         written.append(np.flatnonzero(np.asarray(layer.updates) - before))
-    assert [len(rows) for rows in written] == [4] * 5
-    assert sorted(np.concatenate(written)) == list(range(20))
+    assert [len(rows) for rows in written] == [4] * 10
+    assert sorted(np.concatenate(written[:5])) == list(range(20))
 
 
 def test_choppers_are_those_of_word_lines_and_fair() -> None:
