@@ -176,6 +176,7 @@ def tuning_options(
     epochs: int = 1,
     steps_per_epoch: int | None = None,
     batch_size: int = 64,
+    micro_batch: int | None = None,
     lr: float = LR,
     seed: int = 0,
 ) -> TrainingOptions:
@@ -189,7 +190,13 @@ def tuning_options(
         settings = (("noise", _write_noise(package.chip)), *settings)
     policy = Policy(method=method or HARDWARE_AWARE, settings=settings)
     return TrainingOptions(
-        policy=policy, epochs=epochs, steps_per_epoch=steps_per_epoch, batch_size=batch_size, lr=lr, seed=seed
+        policy=policy,
+        epochs=epochs,
+        steps_per_epoch=steps_per_epoch,
+        batch_size=batch_size,
+        micro_batch=micro_batch,
+        lr=lr,
+        seed=seed,
     )
 
 

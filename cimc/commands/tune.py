@@ -49,6 +49,12 @@ def tune(
         typer.Option(min=1, help="Of each layer's turn. Default: the whole training set.", rich_help_panel=TUNING),
     ] = None,
     batch_size: Annotated[int, typer.Option(min=1, help="Samples of a step.", rich_help_panel=TUNING)] = 64,
+    micro_batch: Annotated[
+        int | None,
+        typer.Option(
+            min=1, help="Samples computed at once, for less memory. Default: a whole step.", rich_help_panel=TUNING
+        ),
+    ] = None,
     lr: Annotated[
         float, typer.Option(min=0, callback=require_finite, help="Learning rate.", rich_help_panel=TUNING)
     ] = 0.001,
@@ -88,6 +94,7 @@ def tune(
         epochs=epochs,
         steps_per_epoch=steps_per_epoch,
         batch_size=batch_size,
+        micro_batch=micro_batch,
         lr=lr,
         seed=seed,
     )

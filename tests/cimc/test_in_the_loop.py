@@ -14,6 +14,7 @@ from onnx import helper
 import cimc
 from cimc.addresses import cell_addresses
 from cimc.api.reprogram import choose_cells, reprogram_of
+from cimc.api.tune import tuning_options
 from cimc.chip import load_chip
 from cimc.dataset import Dataset
 from cimc.device_time import Drift, Faults, StateLaw
@@ -144,7 +145,8 @@ def measurement(package: Package, layers: list[str], file: Path) -> dict[str, np
 
 def test_a_real_die_is_tuned_to_what_was_measured_of_it(plain: Package, data: Dataset, tmp_path: Path) -> None:
     held = measurement(plain, ["first"], tmp_path / "die7.npz")
-    package = cimc.tune(plain, data, measured=tmp_path / "die7.npz", options=TUNING, output=tmp_path / "next")
+    options = replace(TUNING, micro_batch=tuning_options(plain, micro_batch=16).micro_batch)
+    package = cimc.tune(plain, data, measured=tmp_path / "die7.npz", options=options, output=tmp_path / "next")
     assert package.programmed == {"first"}
     assert package.notes["in_the_loop"]["die"] == "die7"
     step = plain.chip.target_step_uS
