@@ -70,9 +70,9 @@ def table(runs: Runs, network: str, seeds: list[int]) -> None:
     for case in CASES:
         done = [runs.figures(f"{network}-{case.run}-{seed}", "train") for seed in seeds]
         share = np.mean([100 * run["updates"] / run["weights"] / run["steps"] for run in done])
-        fewer = 100 / share if share else np.inf
+        fewer = f"{100 / share:.0f}x" if share else "-"
         accuracy = spread([100 * run["accuracy"] for run in done])
-        print(f"| {case.policy} | {case.least or '-'} | {accuracy} | {share:.3g} | {updates(done)} | {fewer:.0f}x |")
+        print(f"| {case.policy} | {case.least or '-'} | {accuracy} | {share:.3g} | {updates(done)} | {fewer} |")
 
 
 def main() -> None:
