@@ -1,6 +1,7 @@
 """The closing figures of a training run: accuracy, updates, what was written and read, and its energy and time."""
 
 from dataclasses import asdict, fields
+from fnmatch import fnmatchcase
 from typing import Any
 
 import numpy as np
@@ -77,8 +78,14 @@ def training_figures(artifact: Artifact, run: Run, options: TrainingOptions, obj
         ratio = _transposed_reads(artifact.mapping)[1] / forward_ms if forward_ms else 0.0
         figures |= write_figures(artifact, run, options, figures, ratio if policy.backward == "analog" else 0.0)
         figures |= _policy_work(figures, policy.rule, run.step, artifact.chip)
-        figures["warnings"] += _warnings(updates / (run.step * weights), figures["threshold"], options)
+        if not _all_frozen(run, options):
+            figures["warnings"] += _warnings(updates / (run.step * weights), figures["threshold"], options)
     return figures
+
+
+def _all_frozen(run: Run, options: TrainingOptions) -> bool:
+    """Whether no layer on arrays was trained: digital parameters alone."""
+    return all(any(fnmatchcase(name, pattern) for pattern in options.freeze) for name in run.state["updates"])
 
 
 def _policy_work(figures: dict[str, Any], rule: UpdateRule, steps: int, chip: Chip) -> dict[str, Any]:

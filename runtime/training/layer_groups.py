@@ -56,8 +56,8 @@ def unpacked_layers(rule: UpdateRule, chip: Chip, weights: Packing, layers: Sequ
     new: State = {group: unpack(weights, [getattr(layer, group) for layer in layers]) for group in ("weight", *COUNTS)}
     for group in rule.policy.memory:
         new[group] = unpack(weights, [layer.memory[group] for layer in layers])
-    if layers[0].seen is not None:
-        new["seen"] = unpack(weights, [layer.seen for layer in layers if layer.seen is not None])
+    if seen := [layer.seen for layer in layers if layer.seen is not None]:  # no layer is packed where all are frozen
+        new["seen"] = unpack(weights, seen)
     new["conductance"] = unpack(weights, what_is_read(rule, chip, layers))
     if rule.tiles:
         new[MAIN] = unpack(weights, [layer.conductance for layer in layers])
@@ -65,8 +65,8 @@ def unpacked_layers(rule: UpdateRule, chip: Chip, weights: Packing, layers: Sequ
         tiles = [layer.tiles[name] for layer in layers]
         new[name] = unpack(weights, [tile.conductance for tile in tiles])
         new[f"{name}{TILE_TRIALS}"] = unpack(weights, [tile.trials for tile in tiles])
-        if tiles[0].seen is not None:
-            new[f"{name}_seen"] = unpack(weights, [tile.seen for tile in tiles if tile.seen is not None])
+        if seen := [tile.seen for tile in tiles if tile.seen is not None]:
+            new[f"{name}_seen"] = unpack(weights, seen)
     return new
 
 

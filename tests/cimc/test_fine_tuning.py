@@ -73,6 +73,13 @@ def test_frozen_layers_keep_devices_and_digital_parameters(compiled: Artifact, d
         assert (trained[name] != before[name]).any(), name
 
 
+def test_digital_parameters_train_with_all_layers_frozen(compiled: Artifact, data: Dataset) -> None:
+    trained = cimc.train(compiled, data, options=options(freeze="conv1,fc1", steps_per_epoch=1))
+    assert (trained.artifact.state["digital/scale"] != 1).any()
+    assert trained.figures["updates"] == 0
+    assert not [warning for warning in trained.figures["warnings"] if "no weight was ever written" in warning]
+
+
 def test_a_pattern_must_match_and_leave_something(compiled: Artifact, data: Dataset) -> None:
     with pytest.raises(CimcError, match=r"--freeze conv7 matches no layer .*; the layers are conv1, fc1"):
         cimc.train(compiled, data, options=options(freeze="conv7"))
