@@ -160,8 +160,17 @@ def write_errors(targets: Doubles, cell: Cell) -> tuple[Doubles, Doubles]:
     if cell.limits_uS is None:
         mean, sd = cell.error_mean_uS(targets), cell.error_sd_uS(targets)
     else:
-        states = np.linspace(cell.conductance_min_uS, cell.conductance_max_uS, STATES)
-        laws = [error_left(cell, state) for state in states.tolist()]
-        mean = np.interp(targets, states, [law.mean_uS for law in laws])
-        sd = np.interp(targets, states, [law.sd_uS for law in laws])
+        states, means, sds = _clipped_errors(cell)
+        mean, sd = np.interp(targets, states, means), np.interp(targets, states, sds)
     return np.broadcast_to(mean, targets.shape), np.broadcast_to(sd, targets.shape)
+
+
+@lru_cache
+def _clipped_errors(cell: Cell) -> tuple[Doubles, Doubles, Doubles]:
+    """States across the window, and mean and sd of the error left at each, of a cell with limits.
+
+    Kept: it takes about a second, and fitting scales asks dozens of times for the same cell.
+    """
+    states = np.linspace(cell.conductance_min_uS, cell.conductance_max_uS, STATES)
+    laws = [error_left(cell, state) for state in states.tolist()]
+    return states, np.array([law.mean_uS for law in laws]), np.array([law.sd_uS for law in laws])

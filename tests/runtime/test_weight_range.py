@@ -17,10 +17,12 @@ from cimc.data.load import load
 from cimc.units import device_targets, weight_of
 from runtime.crossbar.keys import new_key
 from runtime.devices.device import device_of
+from runtime.devices.write_law import ErrorLeft, error_left
 from runtime.network.load import load_network
+from runtime.system import weight_range
 from runtime.system.program import retarget
 from runtime.system.state import build_system, initial_state
-from runtime.system.weight_range import best_weight_range, range_in_sds, training_weight_range
+from runtime.system.weight_range import best_weight_range, range_in_sds, training_weight_range, write_errors
 from runtime.training.options import TrainingOptions
 from runtime.training.train import start, train
 
@@ -183,3 +185,18 @@ def test_a_range_in_training_knows_that_errors_follow_the_state() -> None:
         for reads in ({"read_noise_uS": 6.0}, {"read_noise_uS": 0.0, "read_noise_polynomial_uS": [0.0, 0.0, 6.0]})
     )
     assert (noisy, steep) == (constant, quiet)
+
+
+def test_the_law_of_a_cell_with_limits_is_computed_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Fitting scales asks for it dozens of times, a second each."""
+    states: list[float] = []
+    law = error_left
+
+    def counted(cell: Cell, state: float) -> ErrorLeft:
+        states.append(state)
+        return law(cell, state)
+
+    monkeypatch.setattr(weight_range, "error_left", counted)
+    for targets in (np.full((3, 2), 30.0), np.full(5, 20.0)):
+        write_errors(targets, chip_with(limits_uS=[1.5, 81.5]).cell)  # of another test is none with these limits
+    assert len(states) == len(set(states))
