@@ -181,6 +181,13 @@ def prepare_folder(target: str | Path, replaceable: Callable[[Path], bool]) -> P
     return place
 
 
+def make_folder(target: str | Path) -> Path:
+    """The folder, made with those above it where it is not there. Raises CimcError where it cannot be made."""
+    with _refusing(Path(target)):
+        Path(target).mkdir(parents=True, exist_ok=True)
+    return Path(target)
+
+
 def require_writable(target: str | Path) -> None:
     """Find out before a long run whether `target` can be written. Raises CimcError as `replacing` does."""
     with _refusing(Path(target)), tempfile.TemporaryFile(dir=_file_place(target).parent):

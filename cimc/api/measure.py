@@ -13,6 +13,7 @@ from cimc.api.sources import require_data
 from cimc.dataset import Dataset
 from cimc.errors import CimcError
 from cimc.fault_map import map_files, read_measured
+from cimc.files import make_folder, require_different, require_outputs
 from cimc.options import check_whole
 from cimc.package import Package, read_package
 from cimc.program import Floats
@@ -89,7 +90,8 @@ def measure(
         note: called with a line for what the user should know of the data or of a chip.
 
     Raises:
-        CimcError: the package, the data or a file do not fit, or a cell in use was not measured.
+        CimcError: the package, the data or a file do not fit, a cell in use was not measured, or a list cannot be
+            written or would take the place of a measurement.
     """
     require_data(data)
     seed = check_whole("seed", seed, 0)
@@ -97,13 +99,18 @@ def measure(
     if output is not None and amount is None:
         raise CimcError("-o is for the lists of devices to write again; say how many with --reprogram, such as 5%")
     memory = None if memory is None else check_whole("memory", memory, 1)
+    files = map_files(measured) if Path(measured).is_dir() else [Path(measured)]
+    lists: list[Path] = []
+    if output is not None:
+        require_different(measured, output)  # in one folder the lists would be read as further chips
+        lists = [make_folder(output) / f"{file.stem}.csv" for file in files]
+        require_outputs(files, lists)
     use_compilation_cache()
     contents = package if isinstance(package, Package) else read_package(package)
     mapping, targets = (
         contents.mapping,
         array_targets(contents.mapping, contents.chip, contents.program, contents.wiring),
     )
-    files = map_files(measured) if Path(measured).is_dir() else [Path(measured)]
     for file in files:  # a fault of the last is told before the first is evaluated
         read_chip(file, contents, targets, unsaid)
     system = build_system(load_network(contents.network), mapping, contents.chip)
@@ -129,8 +136,8 @@ def measure(
             progress=lambda done, before=before: progress(before + done, len(files) * samples),  # type: ignore[misc]
         )
         listed = None if costs is None or amount is None else choose_cells(contents, values, costs, amount)
-        if output is not None and listed is not None:
-            write_cells(Path(output) / f"{file.stem}.csv", listed, contents)
+        if lists and listed is not None:
+            write_cells(lists[number], listed, contents)
         found.append(Measured(file.stem, chip, *_deviation(contents, values, targets), listed))
     return found
 

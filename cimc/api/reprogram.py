@@ -155,7 +155,6 @@ def write_cells(path: Path, reprogram: ToReprogram, package: Package) -> None:
     """The CSV for a tester: a line a device, in the order of writing. Raises CimcError where it cannot be written."""
     targets = array_targets(package.mapping, package.chip, package.program, package.wiring)
     decimals = decimals_for(targets, package.chip)
-    path.parent.mkdir(parents=True, exist_ok=True)
     with replacing(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
         table = csv.writer(file)
         table.writerow(HEAD)

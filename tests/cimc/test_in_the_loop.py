@@ -10,12 +10,14 @@ import onnx
 import onnxruntime
 import pytest
 from onnx import helper
+from typer.testing import CliRunner
 
 import cimc
 from cimc.addresses import cell_addresses
 from cimc.api.reprogram import choose_cells, reprogram_of
 from cimc.api.tune import tuning_options
 from cimc.chip import load_chip
+from cimc.commands.main import app
 from cimc.dataset import Dataset
 from cimc.device_time import Drift, Faults, StateLaw
 from cimc.errors import CimcError
@@ -316,6 +318,31 @@ def test_measure_lists_the_devices_of_each_chip(plain: Package, data: Dataset, t
     assert len(lines) - 1 == len(found.reprogram.cells) == np.ceil(0.05 * found.reprogram.devices)
     errors = found.figures["reprogram"]["expected_error"]
     assert errors["after"] < 0.8 * errors["before"]
+
+
+@pytest.mark.parametrize(
+    ("measured", "output", "message"),
+    [
+        ("chips", "chips", "chips: it is the input"),
+        ("chips/die7.csv", "chips", "chips/die7.csv: it is the input"),
+        ("chips/die7.csv", "chips/die7.csv", "it is the input"),
+        ("chips", "file", "file: File exists"),
+    ],
+)
+def test_lists_of_devices_leave_measurements_alone(
+    plain: Package, data: Dataset, tmp_path: Path, measured: str, output: str, message: str
+) -> None:
+    (tmp_path / "chips").mkdir()
+    for name in ("chips/die7.csv", "file"):
+        (tmp_path / name).write_text("array,row,column,conductance_uS\n")
+    with pytest.raises(CimcError, match=message):
+        cimc.measure(plain, tmp_path / measured, data=data, reprogram="5%", output=tmp_path / output)
+
+
+def test_a_package_is_not_tuned_into_itself(folder: Path, tuned: Package) -> None:
+    told = CliRunner().invoke(app, ["tune", str(folder), "-o", str(folder)]).exception
+    assert isinstance(told, CimcError)
+    assert "it is the input" in str(told)
 
 
 def test_rounds_write_the_worst_again_and_leave_the_others(plain: Package, data: Dataset, costs: Reprogram) -> None:
