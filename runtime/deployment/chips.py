@@ -52,7 +52,7 @@ class Chips:
     state: State
     own: Mapping[str, Mapping[str, Array]]
     keys: Array
-    states: dict[int, State] = field(default_factory=dict, repr=False)  # of single chips, once they are asked for
+    states: dict[int, State] = field(default_factory=dict, init=False, repr=False)  # of single chips, once asked for
 
     def __len__(self) -> int:
         return len(self.keys)

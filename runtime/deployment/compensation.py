@@ -3,7 +3,8 @@
 By reads of the devices alone (`global`, `column`), as mean magnitudes right after programming over those now; and by
 samples without labels, layer after layer, each on what it gets on the chip from the layers before it as compensated:
 
-    ranges   the input range with which the layer errs least from the product with the conductances as they are
+    ranges   the input range, the one it has among others, with which the layer errs least from the product with the
+             conductances as they are
     bn       scale sd(wanted) / sd(found), shift mean(wanted) - scale mean(found), of every channel
     affine   scale and shift of every column, least squares of wanted on found (`runtime.system.correction.fit_columns`)
 
@@ -84,7 +85,11 @@ def calibration_of(
     """
     network, parameters = system.network, exact_parameters(system, state)
     every = batches(network, samples, preprocess, MOST_BYTES, steps=bool(carry), times=chips)
-    looked_at = list(with_states(network, carry, islice(every, MOST_BATCHES * chips), parameters))
+    if carry:  # steps with even spaces between, each with its states: the first alone are no fair part of a stream
+        steps = list(with_states(network, carry, every, parameters))
+        looked_at = steps[:: -(-len(steps) // MOST_BATCHES)]
+    else:
+        looked_at = list(islice(every, MOST_BATCHES * chips))
     found = []
     for batch in looked_at:
         wanted: dict[int, Floats] = {}
@@ -116,14 +121,16 @@ def compensate_chips(
         fresh: the same chips right after programming.
         aged: as they are now.
         calibration: what layers are compensated by; needed by `ranges`, `bn` and `affine`.
-        keys: of the reads of each chip's devices.
+        keys: of each chip's reads for it.
     """
     for kind in (Compensate.global_, Compensate.column):
         if kind in kinds:
             aged = _with_own(aged, "gain", compensated_gains(kind, fresh, aged, keys))
     by_samples = [kind for kind in kinds if kind in BY_SAMPLES]
     if by_samples and calibration is not None:
-        aged = _compensate_by_samples(by_samples, aged, calibration)
+        # With noise of its own: a fit to that of the reads to come would make up for it.
+        reads = replace(aged, keys=keys)
+        aged = replace(_compensate_by_samples(by_samples, reads, calibration), keys=aged.keys)
     return aged
 
 
@@ -184,7 +191,7 @@ def _compensate_by_samples(kinds: Sequence[Compensate], chips: Chips, calibratio
     while (step := runs[0].step) is not None:
         layer = step if isinstance(step, LayerStep) and uses[step.layer] == 1 else None
         if layer is not None and Compensate.ranges in kinds:
-            chips = _choose_ranges(chips, layer, runs[0])
+            chips = _choose_ranges(chips, layer, [run.input for run in runs])
         made = [read_step(chips, step, run, batch) for run, batch in zip(runs, calibration.batches, strict=True)]
         if layer is not None and len(kinds) > (Compensate.ranges in kinds):
             wanted = [found[layer.number] for found in calibration.wanted]
@@ -194,12 +201,17 @@ def _compensate_by_samples(kinds: Sequence[Compensate], chips: Chips, calibratio
     return chips
 
 
-def _choose_ranges(chips: Chips, step: LayerStep, run: Run) -> Chips:
+def _choose_ranges(chips: Chips, step: LayerStep, inputs: Sequence[Floats]) -> Chips:
+    """With the layer's input ranges for what it gets, by batch."""
     if chips.system.chip_of(step.layer).input.bits is None:
         return chips
     held = chips.held(step.layer)
-    each = by_chip(run.input, len(chips)) if len(chips) > 1 else run.input[None]
-    chosen = [best_range(chips.system, step, x, held.of(chip), chips.keys[chip]) for chip, x in enumerate(each)]
+    each = [by_chip(x, len(chips)) if len(chips) > 1 else x[None] for x in inputs]
+    now = np.float32(chips.state["input_range"][step.layer])  # may lie far below the largest input over its factor
+    chosen = [
+        best_range(chips.system, step, [x[chip] for x in each], held.of(chip), chips.keys[chip], also=[now])
+        for chip in range(len(chips))
+    ]
     return _with_own(chips, "input_range", {step.layer: jnp.asarray(chosen, jnp.float32)})
 
 

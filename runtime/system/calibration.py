@@ -84,7 +84,7 @@ def calibrate(
             fitted[step.layer] = found._replace(bias=bias_of(system, state, step.layer))
             best = np.float32(fitted[step.layer].input_range)
         else:
-            best = best_range(system, step, x, fitted.get(step.layer) or held_of(system, state, step.layer), key)
+            best = best_range(system, step, [x], fitted.get(step.layer) or held_of(system, state, step.layer), key)
         chosen[step.layer] = max(best, chosen.get(step.layer, best))
         held = fitted.get(step.layer) or held_of(system, state, step.layer)
         held = held._replace(input_range=jnp.asarray(chosen[step.layer]))
@@ -162,33 +162,47 @@ def _looked_at(system: System, state: State, samples: Samples, preprocess: Prepr
     return steps[:: -(-len(steps) // CALIBRATION_BATCHES)]
 
 
-def best_range(system: System, step: LayerStep, x: Floats, held: Held, key: Array | None) -> np.float32:
+def best_range(
+    system: System,
+    step: LayerStep,
+    batches_of: Sequence[Floats],
+    held: Held,
+    key: Array | None,
+    *,
+    also: Sequence[np.float32] = (),
+) -> np.float32:
     """The input range with which a layer's outputs err least from the products with the conductances as they are.
 
     As `calibrating_product` chooses it, with the programs that inference itself uses.
 
     Args:
         system, step: the layer.
-        x: its input.
+        batches_of: its input, by batch.
         held: what chip and digital side hold of it.
         key: for noise; None: none.
+        also: ranges that are tried beside multiples of the largest input.
     """
     if system.chip_of(step.layer).input.bits is None:
         return np.float32(1)
-    crossbar, (inputs, _) = system.crossbars[step.layer], samples_first(system, step, x)
-    tried = _some(crossbar, inputs, held)
-    expected = _expected(system, step, tried, held)
-    if held.input_factor is not None:
-        inputs = divide_channels(inputs, np.asarray(held.input_factor), crossbar)
+    crossbar, largest = system.crossbars[step.layer], np.float32(1e-6)
+    tried: list[tuple[Floats, Floats]] = []  # inputs, and the exact products with them
+    for x in batches_of:
+        inputs, _ = samples_first(system, step, x)
+        some = _some(crossbar, inputs, held)
+        tried.append((some, _expected(system, step, some, held)))
+        if held.input_factor is not None:
+            inputs = divide_channels(inputs, np.asarray(held.input_factor), crossbar)
+        largest = np.maximum(largest, np.max(np.abs(inputs), initial=0))
 
     def error(candidate: np.float32) -> float:
-        trial = held._replace(input_range=jnp.asarray(candidate))
-        found = read_in_pieces(crossbar, tried, trial, key, number=step.number)
-        return float(np.mean(np.square(found - expected, dtype=np.float64)))
+        trial, total = held._replace(input_range=jnp.asarray(candidate)), 0.0
+        for some, expected in tried:
+            found = read_in_pieces(crossbar, some, trial, key, number=step.number)
+            total += float(np.sum(np.square(found - expected, dtype=np.float64)))
+        return total
 
-    largest = np.maximum(np.max(np.abs(inputs), initial=0), np.float32(1e-6))
-    candidates = largest * np.asarray(RANGE_FACTORS, np.float32)
-    return candidates[int(np.argmin([error(candidate) for candidate in candidates]))]
+    candidates = np.array([*largest * np.asarray(RANGE_FACTORS, np.float32), *also], np.float32)
+    return np.float32(candidates[int(np.argmin([error(candidate) for candidate in candidates]))])
 
 
 def _expected(system: System, step: LayerStep, x: Floats, held: Held) -> Floats:

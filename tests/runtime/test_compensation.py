@@ -1,6 +1,7 @@
 """Compensation of virtual chips against what its definitions say, in plain NumPy, on a network of two layers."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +19,9 @@ from cimc.options import Compensate, parse_compensate
 from cimc.units import weight_of
 from runtime.crossbar.keys import new_key
 from runtime.deployment.chips import Chips, outputs_on_chips
-from runtime.deployment.compensation import calibration_of, compensate_chips, digital_numbers
+from runtime.deployment.compensation import Calibration, calibration_of, compensate_chips, digital_numbers
 from runtime.network.load import load_network
+from runtime.system import calibration as of_ranges
 from runtime.system.inference import batches, outputs_on_arrays
 from runtime.system.input_ranges import RANGE_FACTORS
 from runtime.system.program import programmed_state
@@ -51,6 +53,18 @@ def system_on(chip: Chip, folder: Path) -> tuple[System, State]:
 @pytest.fixture(scope="module")
 def ideal(tmp_path_factory: pytest.TempPathFactory) -> tuple[System, State]:
     return system_on(load_chip("ideal"), tmp_path_factory.mktemp("two"))
+
+
+@pytest.fixture(scope="module")
+def coarse(tmp_path_factory: pytest.TempPathFactory) -> tuple[System, State]:
+    """With few codes of inputs."""
+    chip = load_chip("ideal", settings={"input": {"bits": 4, "signed": "two-phase"}})
+    return system_on(chip, tmp_path_factory.mktemp("coarse"))
+
+
+@pytest.fixture(scope="module")
+def noisy(tmp_path_factory: pytest.TempPathFactory) -> tuple[System, State]:
+    return system_on(load_chip("brram-256x64"), tmp_path_factory.mktemp("noisy"))
 
 
 def drifted(system: System, state: State) -> tuple[Chips, Chips]:
@@ -139,8 +153,8 @@ def test_one_chip_alone_is_compensated_as_beside_others(ideal: tuple[System, Sta
             np.testing.assert_allclose(one[group][layer], all_of_them[group][layer], rtol=1e-4, atol=1e-5)
 
 
-def test_ranges_are_those_with_the_least_error_from_what_the_devices_hold(tmp_path: Path) -> None:
-    system, state = system_on(load_chip("ideal", settings={"input": {"bits": 4, "signed": "two-phase"}}), tmp_path)
+def test_ranges_are_those_with_the_least_error_from_what_the_devices_hold(coarse: tuple[System, State]) -> None:
+    system, state = coarse
     fresh, aged = drifted(system, state)
     samples = Samples({"x": X})
     calibration = calibration_of(system, state, samples, Preprocess(), chips=CHIPS, carry={})
@@ -159,8 +173,50 @@ def test_ranges_are_those_with_the_least_error_from_what_the_devices_hold(tmp_pa
         assert float(made.own["input_range"]["first"][chip]) == pytest.approx(best, rel=1e-5)
 
 
-def test_chips_side_by_side_give_what_each_gives_alone(tmp_path: Path) -> None:
-    system, state = system_on(load_chip("brram-256x64"), tmp_path)
+def test_ranges_are_chosen_on_all_batches_and_the_one_that_is_there(
+    coarse: tuple[System, State], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A stream, or a network of a fixed batch, begins with one sample, which may be of no size."""
+    system, state = coarse
+    fresh, aged = drifted(system, state)
+
+    def chosen(*parts: np.ndarray) -> np.ndarray:
+        each = [
+            calibration_of(system, state, Samples({"x": part}), Preprocess(), chips=CHIPS, carry={}) for part in parts
+        ]
+        calibration = Calibration([one.batches[0] for one in each], [one.wanted[0] for one in each])
+        made = compensate_chips([Compensate.ranges], fresh, aged, calibration, aged.keys)
+        return np.asarray(made.own["input_range"]["first"])
+
+    np.testing.assert_array_equal(chosen(X * 0, X), chosen(X))
+    monkeypatch.setattr(of_ranges, "RANGE_FACTORS", (50.0,))
+    np.testing.assert_array_equal(chosen(X), np.full(CHIPS, state["input_range"]["first"]))
+
+
+def test_compensation_reads_with_noise_of_its_own(noisy: tuple[System, State]) -> None:
+    """With that of the reads to come, its shifts would make up for what nobody can know."""
+    system, state = noisy
+    fresh, aged = drifted(system, state)
+    calibration = calibration_of(system, state, Samples({"x": X}), Preprocess(), chips=CHIPS, carry={})
+    own, others = (
+        compensate_chips([Compensate.affine], fresh, aged, calibration, keys)
+        for keys in (aged.keys, jax.random.split(new_key(1), CHIPS))
+    )
+    assert np.all(np.asarray(own.own["bias"]["first"]) != np.asarray(others.own["bias"]["first"]))
+    assert others.keys is aged.keys
+
+
+def test_a_chip_that_is_compensated_after_it_was_looked_at(ideal: tuple[System, State]) -> None:
+    """Networks with a Scan look at the whole chip on the way: what is compensated behind it must not be lost."""
+    _, aged = drifted(*ideal)
+    before = aged.state_of(0)["gain"]
+    gains = {"second": jax.device_put(np.full((CHIPS, 4), 2, np.float32))}
+    assert "second" not in before
+    assert replace(aged, own={**aged.own, "gain": gains}).state_of(0)["gain"]["second"].tolist() == [2, 2, 2, 2]
+
+
+def test_chips_side_by_side_give_what_each_gives_alone(noisy: tuple[System, State]) -> None:
+    system, state = noisy
     fresh, _ = drifted(system, state)
     (batch,) = batches(system.network, Samples({"x": X}), Preprocess())
     together = outputs_on_chips(fresh, batch)
