@@ -154,8 +154,10 @@ def has_whole_calls(network: Network, samples: Samples) -> bool:
 
 def fixed_batch(network: Network) -> int | None:
     """The batch that the network was exported for, where it could not be freed; 1 where the inputs do not agree."""
-    first = {sizes[0] for sizes in network.inputs.values() if sizes}
-    if None in first:
+    with_sizes = [sizes for sizes in network.inputs.values() if sizes]
+    first = {sizes[0] for sizes in with_sizes}
+    # Recurrent networks have the batch second; of a cache that grows the length alone is open.
+    if None in first or (with_sizes and all(None in sizes for sizes in with_sizes)):
         return None
     sizes = {size for size in first if size is not None}
     return sizes.pop() if len(sizes) == 1 else 1

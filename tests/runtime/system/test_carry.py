@@ -16,9 +16,11 @@ from cimc.commands.main import app
 from cimc.dataset import Dataset, Preprocess, Samples
 from cimc.errors import CimcError
 from passes.pipeline import lower
+from runtime.deployment.compensation import calibration_of
 from runtime.network.load import load_network
 from runtime.system.carry import Run, carried, check_carry
 from runtime.system.inference import batches, fixed_batch
+from runtime.system.state import build_system, initial_state
 from tests.networks import network_proto, weights
 
 STEPS, INPUTS, H = 20, 3, 4
@@ -134,6 +136,19 @@ def test_ranges_are_set_on_the_states_that_the_stream_reaches(tmp_path: Path) ->
     found = cimc.evaluate(artifact, data_of({"x": x}), carry=CARRY, noise=False)
     assert found["agreement"]["next"]["largest_error"] == 0
     assert found["agreement"]["y"]["snr_db"] > 15
+
+
+def test_compensation_takes_steps_of_the_whole_stream(folder: Path) -> None:
+    stored = cimc.read_artifact(folder / "ideal.cim")
+    system = build_system(load_network(stored.network), stored.mapping, stored.chip)
+    found = calibration_of(system, initial_state(system), Samples({"x": X}), Preprocess(), chips=1, carry=CARRY)
+    assert [batch.first for batch in found.batches] == [0, 3, 6, 9, 12, 15, 18]
+
+
+def test_a_batch_that_is_second_everywhere_is_free() -> None:
+    nodes = [helper.make_node("MatMul", ["x", "W"], ["y"])]
+    proto = network_proto(nodes, {"x": [5, "N", INPUTS]}, {"y": [5, "N", H]}, {"W": W})
+    assert fixed_batch(load_network(lower(ir.from_proto(proto)))) is None
 
 
 def with_batch_second(stacked: onnx.ModelProto, *, fixed: bool) -> onnx.ModelProto:
