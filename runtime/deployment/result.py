@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from cimc.durations import time_text
 from cimc.html_table import html_table
 from runtime.system.layer_errors import LayerError
+from runtime.system.measures import LOWER_IS_BETTER
 from runtime.system.quality import better
 from runtime.system.sensitivity import Sensitivity
 
@@ -153,7 +154,8 @@ class Deployment:
 
 def _row(when: str, at: Deployment) -> list[object]:
     spread = _distribution(at.accuracies)
-    return [when, *(spread[name] for name in ("mean", "std", "min", "median")), f"{at.yield_fraction:.0%}"]
+    worst = np.max(at.accuracies) if at.measure in LOWER_IS_BETTER else np.min(at.accuracies)
+    return [when, spread["mean"], spread["std"], float(worst), spread["median"], f"{at.yield_fraction:.0%}"]
 
 
 def summary(result: Deployment) -> dict[str, Any]:
@@ -204,8 +206,9 @@ def _figures(result: Deployment) -> dict[str, Any]:
     details = result.details.get(None)
     if details is None:
         return figures
-    figures["agreement_of_chips"] = _distribution(details.agreement)
-    figures["snr_db_of_chips"] = _distribution(details.snr_db)
+    if not np.isnan(details.agreement).any():  # of outputs of whole numbers there is none
+        figures["agreement_of_chips"] = _distribution(details.agreement)
+        figures["snr_db_of_chips"] = _distribution(details.snr_db)
     if details.calibration_error is not None and details.class_accuracy is not None:
         figures["calibration_error"] = _distribution(details.calibration_error)
         figures["class_accuracy"] = [
@@ -230,7 +233,7 @@ def rows_of_chips(result: Deployment) -> list[dict[str, Any]]:
     rows = []
     for moment in (None, *result.aged):
         at = result if moment is None else result.at(moment)
-        details, a_star = at.details.get(None), at.a_star
+        details, a_star, normalized = at.details.get(None), at.a_star, at.normalized
         for chip, value in enumerate(at.accuracies.tolist()):
             rows.append(
                 {
@@ -238,7 +241,7 @@ def rows_of_chips(result: Deployment) -> list[dict[str, Any]]:
                     **({"die": result.dies[chip]} if result.dies else {}),
                     "seconds": "" if moment is None else moment,
                     result.measure: value,
-                    "normalized": float(at.normalized[chip]),
+                    "normalized": float(normalized[chip]),
                     **({"a_star": float(a_star[chip])} if a_star is not None else {}),
                     **({} if details is None else _row_of(details, chip)),
                     **({} if result.stuck_shares is None else {"stuck_share": float(result.stuck_shares[chip])}),

@@ -1,9 +1,12 @@
 """The figures of a deployment over its chips, against their definitions."""
 
+import json
+
 import numpy as np
 import pytest
 from scipy.stats import norm
 
+from runtime.deployment import result as module
 from runtime.deployment.result import Deployment, Details, WorstChip, rows_of_chips, summary
 
 HOUR, YEAR = 3600.0, 31557600.0
@@ -61,3 +64,28 @@ def test_json_keeps_its_names_and_says_which_chip_is_worst() -> None:
     assert found["worst"]["chip"] == 2
     assert found["aged"][1]["accuracy"]["min"] == 0.3
     assert found["aged"][1]["yield"] == 0
+
+
+def test_the_worst_of_errors_is_the_largest() -> None:
+    found = deployment(measure="mse", accuracies=np.array([0.5, 2.0, 8.0]), classes=None)._repr_html_()
+    head, first = found.split("</tr>")[:2]
+    cells = first.replace("</td>", "").split("<td")[1:]
+    assert float(cells[head.split("<th").index(">worst</th>") - 2].rpartition(">")[2]) == 8
+
+
+def test_outputs_of_whole_numbers_agree_in_no_figure() -> None:
+    none = Details(np.full(3, np.nan), np.full(3, np.nan))
+    found = summary(deployment(details={None: none, HOUR: none, YEAR: none}))
+    assert "agreement_of_chips" not in json.loads(json.dumps(found, allow_nan=False))
+
+
+def test_rows_take_as_long_as_there_are_chips(monkeypatch: pytest.MonkeyPatch) -> None:
+    calls = list[tuple[object, ...]]()
+
+    def counted(*figures: object) -> float:
+        calls.append(figures)
+        return 1.0
+
+    monkeypatch.setattr(module, "better", counted)
+    rows_of_chips(deployment())
+    assert len(calls) == 9, "once for each of three chips at three times"
