@@ -2,6 +2,7 @@
 
 import math
 import re
+from collections.abc import Sequence
 
 from cimc.errors import CimcError
 
@@ -25,6 +26,12 @@ def parse_time(text: str | float) -> float:
     if seconds > LONGEST_S:
         raise CimcError(f"{text!r} is longer than {LONGEST_S:g} s, 30,000 years; give a shorter time")
     return seconds
+
+
+def parse_times(given: str | Sequence[str | float]) -> tuple[float, ...]:
+    """Spans of time in seconds, each once: one text with `,` between, or one by one. CimcError as `parse_time`."""
+    each = given.split(",") if isinstance(given, str) else given
+    return tuple(dict.fromkeys(parse_time(one) for one in each))
 
 
 def time_text(seconds: float) -> str:

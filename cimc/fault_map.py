@@ -54,6 +54,16 @@ def note_without_faults(die: Die, note: Callable[[str], None]) -> None:
         note(f"the fault map of die {die.name} lists no stuck cell: its devices are all taken for good")
 
 
+def note_copies(mapping: Mapping, note: Callable[[str], None]) -> None:
+    """A line where layers have copies: what is known of the devices of the others than the first is not computed."""
+    copied = [layer for layer in mapping.layers if layer.copies > 1]
+    if copied:
+        note(
+            f"of the {copied[0].copies} copies of {copied[0].name} the first is computed for all inputs: what the "
+            f"devices of the others hold does not count (layers with copies: {len(copied)})"
+        )
+
+
 def map_files(folder: str | Path) -> list[Path]:
     """The files (`SUFFIXES`) of a folder, one a die, in the order of their names. Raises CimcError as `read_dies`."""
     place = Path(folder)

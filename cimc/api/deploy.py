@@ -14,9 +14,9 @@ from cimc.api.reprogram import reprogram_of
 from cimc.api.run_tasks import run_tasks
 from cimc.api.sources import require_data
 from cimc.dataset import Dataset
-from cimc.durations import parse_time
+from cimc.durations import parse_times
 from cimc.errors import CimcError
-from cimc.fault_map import Die, note_without_faults, read_die, read_dies
+from cimc.fault_map import Die, note_copies, note_without_faults, read_die, read_dies
 from cimc.options import BY_SAMPLES, check_number, check_seed, check_whole, parse_compensate
 from cimc.package import Package, read_package
 from cimc.reprogram import parse_shares
@@ -70,7 +70,7 @@ def deploy(
         metric, memory, carry: as of `evaluate`. Without labels the agreement with the package's weights in float32
             counts.
         at: times after programming at which every chip is measured too: seconds, or a text such as `"1h"`
-            (s, min, h, d, w, y).
+            (s, min, h, d, w, y); one text may list several, `"1h,1d"`.
         compensate: what the digital side makes up for at these times; several with `+` between or one by one. By reads
             of the devices global (a scale a layer) or column (one a column); by samples ranges (input ranges), bn (mean
             and sd of every channel) and affine (scale and shift of every column): `runtime.deployment.compensation`.
@@ -99,14 +99,20 @@ def deploy(
         baseline = check_number("baseline", baseline, least=0.001, most=1)
     chosen = parse_compensate(compensate)
     shares = parse_shares(reprogram)
-    seconds = tuple(dict.fromkeys(parse_time(time) for time in at))
+    seconds = parse_times(at)
     if chosen and not seconds:
         raise CimcError(
             f"compensate {'+'.join(chosen)} makes up for what time does; say when with at, such as --at 1h,1y"
         )
+    by_samples = any(kind in BY_SAMPLES for kind in chosen)
     require_data(data)
     if calibrate is not None:
         require_data(calibrate, "calibrate")
+        if not by_samples:
+            raise CimcError(
+                f"calibrate gives samples to compensate by, and compensate {'+'.join(chosen) or 'none'} takes none; "
+                f"leave it out, or compensate by {', '.join(BY_SAMPLES)} too"
+            )
     if not isinstance(package, str | Path | Package):
         raise CimcError(f"a {type(package).__name__} was given for the package; give its folder, or what export gave")
     use_compilation_cache()
@@ -118,7 +124,7 @@ def deploy(
     if calibrate is not None:
         calibrate = match_data(system.network, calibrate, free_batch=False, carried=carry.values())
     samples = calibrate or data
-    if any(kind in BY_SAMPLES for kind in chosen) and not len(samples.train):
+    if by_samples and not len(samples.train):
         raise CimcError(f"{samples.name} has no training samples to compensate by; give some with --calibrate")
     names, stuck, stuck_references = [], [], []
     for die in _dies(contents, faults, dies):
@@ -126,6 +132,8 @@ def deploy(
         note_without_faults(die, note)
         stuck.append(layers_on_die(contents.mapping, contents.wiring, die.stuck))
         stuck_references.append(references_on_die(contents.mapping, contents.wiring, die.stuck, chip=contents.chip))
+    if names:
+        note_copies(contents.mapping, note)
     if dies is not None:
         chips *= len(names)
     request = Request(
@@ -137,7 +145,7 @@ def deploy(
         input_range=contents.mapping.input_range,
         at=seconds,
         compensate=chosen,
-        calibrate=(samples.train, samples.preprocess) if any(kind in BY_SAMPLES for kind in chosen) else None,
+        calibrate=(samples.train, samples.preprocess) if by_samples else None,
         stuck=stuck,
         stuck_references=stuck_references,
         programmed=contents.programmed if faults is None and dies is None else frozenset(),

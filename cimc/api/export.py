@@ -105,6 +105,8 @@ def export(
     groups = check_by_layer("groups_per_read", groups_per_read, 1)
     correction = check_choice(Correct, "correct", correct)
     chosen_placement = check_choice(DiePlacement, "placement", placement)
+    if die is None and chosen_placement is not DiePlacement.full:
+        raise CimcError(f"placement {chosen_placement} is of the stuck cells of a die; give its fault map with --die")
     if data is not None:
         require_data(data)
     use_compilation_cache()

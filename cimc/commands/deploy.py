@@ -29,7 +29,7 @@ from cimc.commands.options import (
     require_finite,
 )
 from cimc.commands.read_energy_table import show as show_energy
-from cimc.durations import parse_time, time_text
+from cimc.durations import parse_times, time_text
 from cimc.options import parse_compensate
 from cimc.reprogram import parse_shares
 
@@ -136,7 +136,7 @@ def deploy(
     from cimc.files import require_outputs
     from runtime.deployment.result import rows_of_chips, summary
 
-    times = () if at is None else parsed("--at", lambda text: [parse_time(time) for time in text.split(",")], at)
+    times = () if at is None else parsed("--at", parse_times, at)
     shares = () if reprogram is None else parsed("--reprogram", parse_shares, reprogram)
     kinds = parsed("--compensate", parse_compensate, compensate)
     require_outputs([package], [csv])

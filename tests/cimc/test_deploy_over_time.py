@@ -17,7 +17,7 @@ from cimc.chip import Chip, load_chip
 from cimc.commands.main import app
 from cimc.data.load import load
 from cimc.device_time import Drift, Faults, Flicker, StateLaw
-from cimc.durations import parse_time, time_text
+from cimc.durations import parse_time, parse_times, time_text
 from cimc.errors import CimcError
 from cimc.options import Compensate
 from cimc.package import read_package
@@ -149,6 +149,13 @@ def test_compensation_needs_a_time(place: Path) -> None:
     export(chip_with(drift=DRIFT))
     with pytest.raises(CimcError, match="say when with at, such as --at 1h,1y"):
         cimc.deploy("package", load("data.npz"), chips=1, compensate="column")
+    with pytest.raises(CimcError, match="calibrate gives samples to compensate by, and compensate column takes none"):
+        cimc.deploy("package", load("data.npz"), chips=1, at="1h", compensate="column", calibrate=load("data.npz"))
+
+
+def test_times_may_be_one_text() -> None:
+    """Not its letters: `12` is twelve seconds."""
+    assert parse_times("12,1h,60min") == parse_times(["12", 3600.0]) == (12.0, 3600.0)
 
 
 @pytest.mark.parametrize(("text", "seconds"), [("1s", 1), ("2min", 120), ("1h", 3600), ("1.5d", 129600), (30, 30)])

@@ -15,7 +15,7 @@ from cimc.artifact import read_artifact
 from cimc.chip import load_chip
 from cimc.data.load import load
 from cimc.errors import CimcError
-from cimc.fault_map import read_fault_map
+from cimc.fault_map import note_copies, read_fault_map
 from tests.networks import network_proto, weights
 
 
@@ -165,3 +165,19 @@ def test_wrong_units_and_files_are_named(place: Path) -> None:
         )
     with pytest.raises(CimcError, match=r"cannot read fault map none.csv: No such file"):
         read_fault_map("none.csv", stored.mapping, chip=stored.chip)
+
+
+def test_copies_that_are_not_computed_are_told(place: Path) -> None:
+    mapping, said = read_artifact("small.cim").mapping, list[str]()
+    note_copies(mapping, said.append)
+    assert not said
+    copied = mapping.model_copy(update={"layers": (mapping.layers[0].model_copy(update={"copies": 4}),)})
+    note_copies(copied, said.append)
+    assert "of the 4 copies of fc the first is computed" in said[0]
+
+
+def test_a_placement_is_of_a_die(place: Path) -> None:
+    with pytest.raises(
+        CimcError, match="placement pairs is of the stuck cells of a die; give its fault map with --die"
+    ):
+        cimc.export("small.cim", data=load("data.npz"), placement="pairs")
