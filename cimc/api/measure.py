@@ -12,9 +12,9 @@ from cimc.api.reprogram import ToReprogram, choose_cells, reprogram_of, write_ce
 from cimc.api.sources import require_data
 from cimc.dataset import Dataset
 from cimc.errors import CimcError
-from cimc.fault_map import map_files, read_measured
+from cimc.fault_map import map_files, note_copies, read_measured
 from cimc.files import make_folder, require_different, require_outputs
-from cimc.options import check_whole
+from cimc.options import check_seed, check_whole
 from cimc.package import Package, read_package
 from cimc.program import Floats
 from cimc.program_files import array_targets
@@ -94,7 +94,7 @@ def measure(
             written or would take the place of a measurement.
     """
     require_data(data)
-    seed = check_whole("seed", seed, 0)
+    seed = check_seed(seed)
     amount = None if reprogram is None else parse_amount(reprogram)
     if output is not None and amount is None:
         raise CimcError("-o is for the lists of devices to write again; say how many with --reprogram, such as 5%")
@@ -113,6 +113,7 @@ def measure(
     )
     for file in files:  # a fault of the last is told before the first is evaluated
         read_chip(file, contents, targets, unsaid)
+    note_copies(mapping, note)
     system = build_system(load_network(contents.network), mapping, contents.chip)
     check_carry(system.network, carry)
     data = match_data(system.network, data, free_batch=False, carried=carry.values())

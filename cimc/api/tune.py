@@ -124,12 +124,12 @@ def tune(
     stuck = {} if contents.die is None else layers_on_die(contents.mapping, contents.wiring, contents.die.stuck)
     samples = data.train.take(calibration_index(seed, len(data.train))), data.preprocess
     loop = _Loop(system, contents, data, objective, options, samples, stuck, seed, progress)
-    state = _with_free_scales(programmed_state(system, contents.program), contents.programmed)
+    held = {} if measured is None else _measured_layers(contents, Path(measured), note)
+    state = _with_free_scales(programmed_state(system, contents.program), {*contents.programmed, *held})
     if measured is None:
         state, steps = loop.program_all(state)
         programmed, die = frozenset(system.crossbars), f"virtual die of seed {seed}"
     else:
-        held = _measured_layers(contents, Path(measured), note)
         programmed, die = frozenset({*contents.programmed, *held}), Path(measured).stem
         for name, conductance in held.items():
             state = _hold(system, state, name, conductance)
@@ -240,11 +240,19 @@ def _hold(system: System, state: State, layer: str, conductance: Any) -> State:
     chip, new = system.chip_of(layer), {group: dict(arrays) for group, arrays in state.items()}
     step = np.float32(chip.target_step_uS)
     held = np.round(np.asarray(conductance, np.float32) / step) * step
-    weight = weight_of(held, np.asarray(state["weight_range"][layer]), chip)
-    factor = state["input_factor"].get(layer)
-    if factor is not None:
-        weight = weight / rows_of_channels(np.asarray(factor), system.crossbars[layer], weight)
-    new["conductance"][layer], new["weight"][layer] = jax.device_put((held, weight.astype(np.float32)))
+    weight_range, factor = np.asarray(state["weight_range"][layer]), state["input_factor"].get(layer)
+
+    def made_by(devices: Floats) -> Floats:
+        weight = weight_of(devices, weight_range, chip)
+        rows = 1 if factor is None else rows_of_channels(np.asarray(factor), system.crossbars[layer], weight)
+        return np.asarray(weight / rows, np.float32)
+
+    weight = made_by(held)
+    if layer in state["gain"]:  # on the chip alone; the network's own is in its weights
+        targets, own = made_by(np.asarray(state["conductance"][layer])), np.asarray(state["weight"][layer])
+        power = np.sum(np.square(targets), axis=0)
+        weight *= np.divide(np.sum(targets * own, axis=0), power, out=np.ones_like(power), where=power > 0)
+    new["conductance"][layer], new["weight"][layer] = jax.device_put((held, weight))
     return new
 
 

@@ -4,6 +4,7 @@ And reprogramming: the devices that are written again are those whose errors cos
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -146,9 +147,19 @@ def measurement(package: Package, layers: list[str], file: Path) -> dict[str, np
 
 
 def test_a_real_die_is_tuned_to_what_was_measured_of_it(plain: Package, data: Dataset, tmp_path: Path) -> None:
+    """What the chip alone has of a layer stays as it was programmed; the network's own scale is in its weights."""
+    spans = {"input_factor": (0.5, 2, INPUTS), "gain": (1.4, 1.6, HIDDEN), "bias": (-1, 1, HIDDEN)}
+    own: dict[str, Any] = {name: np.linspace(*span, dtype=np.float32) for name, span in spans.items()}
+    first = replace(plain.program.layers["first"], **own)
+    given = replace(plain, program=replace(plain.program, layers={**plain.program.layers, "first": first}))
     held = measurement(plain, ["first"], tmp_path / "die7.npz")
     options = replace(TUNING, micro_batch=tuning_options(plain, micro_batch=16).micro_batch)
-    package = cimc.tune(plain, data, measured=tmp_path / "die7.npz", options=options, output=tmp_path / "next")
+    package = cimc.tune(given, data, measured=tmp_path / "die7.npz", options=options, output=tmp_path / "next")
+    for name, values in own.items():
+        np.testing.assert_array_equal(getattr(package.program.layers["first"], name), values, err_msg=name)
+    graph, before = onnx.ModelProto.FromString(package.network).graph, parameters()[0]
+    (weight,) = (onnx.numpy_helper.to_array(one) for one in graph.initializer if one.dims == [INPUTS, HIDDEN])
+    np.testing.assert_allclose(np.sum(weight * before, axis=0) / np.sum(np.square(before), axis=0), 1, atol=0.3)
     assert package.programmed == {"first"}
     assert package.notes["in_the_loop"]["die"] == "die7"
     step = plain.chip.target_step_uS
@@ -206,6 +217,8 @@ def test_a_die_that_is_programmed_whole_is_done(
         cimc.deploy(tuned, data, chips=1, reprogram="5%")
     with pytest.raises(CimcError, match="it is the input; choose another name"):
         cimc.tune(folder, data, output=folder)
+    told = CliRunner().invoke(app, ["tune", str(folder), "-o", str(folder), "--data", "digits"])
+    assert "it is the input; choose another name" in str(told.exception)
     held = measurement(plain, ["first", "last"], tmp_path / "die.npz")
     whole = cimc.tune(plain, data, measured=tmp_path / "die.npz", options=TUNING)
     assert whole.programmed == {"first", "last"}
@@ -337,6 +350,8 @@ def test_lists_of_devices_leave_measurements_alone(
         (tmp_path / name).write_text("array,row,column,conductance_uS\n")
     with pytest.raises(CimcError, match=message):
         cimc.measure(plain, tmp_path / measured, data=data, reprogram="5%", output=tmp_path / output)
+    with pytest.raises(CimcError, match="seed is"):
+        cimc.measure(plain, tmp_path / measured, data=data, seed=2**80)
 
 
 def test_a_package_is_not_tuned_into_itself(folder: Path, tuned: Package) -> None:
