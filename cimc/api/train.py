@@ -105,6 +105,8 @@ def train(
     system = system_of(artifact, options.policy.backward)
     data = match_data(system.network, data)
     check_range(data, system.network, artifact.mapping.input_range, note)
+    for name in options.policy.without_effect:
+        note(f"--update {options.policy.method} has no option {name}: it changes nothing")
     data = split_validation(data, options)
     objective = objective_of(system, data, options.loss, options.label_smoothing)
     # Weights whose answers are to be kept lie as they do at export; others have room to grow.

@@ -94,6 +94,12 @@ class Policy:
         known = {option.name for option in fields(find_policy(self.method, also=WAYS).options)}
         return [option for option in COMMON if option in known]
 
+    @property
+    def without_effect(self) -> list[str]:
+        """Those of the `COMMON` options that are not left at their defaults and that the policy does not have."""
+        defaults = {option.name: option.default for option in fields(self)}
+        return [name for name in COMMON if getattr(self, name) != defaults[name] and name not in self._common()]
+
     def check(self, chip: Chip) -> None:
         """Raises CimcError for options that do not fit together or the chip."""
         if not self.compute.on_arrays:

@@ -104,7 +104,10 @@ def compiled_for(folder: Path) -> Any:
 def test_pulses_of_all_devices_of_a_weight_count_as_wear(place: tuple[Path, Artifact, Dataset]) -> None:
     folder, _, data = place
     policy = Policy(method="tiki-taka", write=Write.pulse, settings=(("rate", 1.0),))
-    done = cimc.train(compiled_for(folder), data, options=replace(options_of("tiki-taka"), policy=policy))
+    notes: list[str] = []
+    options = replace(options_of("tiki-taka"), policy=policy)
+    done = cimc.train(compiled_for(folder), data, options=options, note=notes.append)
+    assert "--update tiki-taka has no option write: it changes nothing" in notes
     main, fast = (int(np.max(done.run.state[name]["fc"])) for name in ("trials", "fast_trials"))
     assert done.figures["pulses_per_device_max"] == fast > main
     assert sum(count for _, count in done.figures["pulses_per_device"]) == 2 * 2 * 16

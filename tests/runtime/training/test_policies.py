@@ -55,6 +55,18 @@ def test_the_help_and_the_page_name_every_policy_and_its_options() -> None:
         assert [option for option in own if f"`{option}`" not in rows[name]] == []
 
 
+def test_options_that_a_policy_does_not_have_are_told() -> None:
+    given = {"threshold": 0.1, "residual": "drop", "write": "pulse", "sync": "readback"}
+    for method, none in {
+        "mixed-precision": [],
+        "naive": ["threshold", "residual"],
+        "agad": ["threshold", "residual", "write", "sync"],
+        "float": ["threshold", "residual", "write", "sync"],
+    }.items():
+        assert Policy(method=method).without_effect == []
+        assert Policy(method=method, **given).without_effect == none  # type: ignore[arg-type]
+
+
 def test_options_are_given_as_values_or_texts_and_checked() -> None:
     assert make_rule("mixed-precision", threshold="0.25", sync="target").options == MixedPrecision(
         threshold=0.25, sync=Sync.target
