@@ -1,7 +1,6 @@
 """The closing figures of a training run: accuracy, updates, what was written and read, and its energy and time."""
 
 from dataclasses import asdict, fields
-from fnmatch import fnmatchcase
 from typing import Any
 
 import numpy as np
@@ -18,6 +17,7 @@ from runtime.system.calibration import CALIBRATION_IMAGES
 from runtime.system.input_ranges import RANGE_FACTORS, tried_images
 from runtime.system.state import flatten_state
 from runtime.system.watch import WATCHED_IMAGES
+from runtime.training.frozen import all_frozen
 from runtime.training.learning_rate import watched_loss
 from runtime.training.objective import Objective
 from runtime.training.options import TrainingOptions
@@ -78,14 +78,9 @@ def training_figures(artifact: Artifact, run: Run, options: TrainingOptions, obj
         ratio = _transposed_reads(artifact.mapping)[1] / forward_ms if forward_ms else 0.0
         figures |= write_figures(artifact, run, options, figures, ratio if policy.backward == "analog" else 0.0)
         figures |= _policy_work(figures, policy.rule, run.step, artifact.chip)
-        if not _all_frozen(run, options):
+        if not all_frozen(run.state["updates"], options.freeze):
             figures["warnings"] += _warnings(updates / (run.step * weights), figures["threshold"], options)
     return figures
-
-
-def _all_frozen(run: Run, options: TrainingOptions) -> bool:
-    """Whether no layer on arrays was trained: digital parameters alone."""
-    return all(any(fnmatchcase(name, pattern) for pattern in options.freeze) for name in run.state["updates"])
 
 
 def _policy_work(figures: dict[str, Any], rule: UpdateRule, steps: int, chip: Chip) -> dict[str, Any]:

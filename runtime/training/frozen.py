@@ -1,12 +1,17 @@
 """Layers that training leaves as they are: neither their devices nor their digital parameters are touched."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from fnmatch import fnmatchcase
 
 from cimc.errors import CimcError
 from runtime.system.state import System, gain_name
 
 NAMES_SHOWN = 8
+
+
+def all_frozen(layers: Iterable[str], patterns: Sequence[str]) -> bool:
+    """Whether each of the layers matches a pattern: digital parameters alone are trained."""
+    return all(any(fnmatchcase(name, pattern) for pattern in patterns) for name in layers)
 
 
 def frozen_names(system: System, patterns: Sequence[str]) -> tuple[str, ...]:
