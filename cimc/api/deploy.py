@@ -65,7 +65,7 @@ def deploy(
         data: the test set is used.
         chips: how many; with `dies` how often each is programmed. None: 20, with `dies` 1.
         seed: of all draws.
-        required: normalised accuracy that a good chip reaches, for the yield.
+        required: normalised accuracy that a good chip reaches, for the yield; at most 1.
         baseline: accuracy to normalise by, above 0; None: that of the package's weights in float32.
         metric, memory, carry: as of `evaluate`. Without labels the agreement with the package's weights in float32
             counts.
@@ -94,7 +94,7 @@ def deploy(
     """
     chips = check_whole("chips", (20 if dies is None else 1) if chips is None else chips, 1, MOST_CHIPS)
     seed = check_seed(seed)
-    required = check_number("required", required, least=0)
+    required = check_number("required", required, least=0, most=1)
     if baseline is not None:
         baseline = check_number("baseline", baseline, least=0.001, most=1)
     chosen = parse_compensate(compensate)

@@ -13,6 +13,7 @@ from cimc.errors import CimcError
 from cimc.files import replacing, require_outputs
 from cimc.finite import require_finite
 from cimc.options import check_number, check_seed
+from cimc.report.drawing import picture_format
 from cimc.toml_text import comment_lines, toml_text
 from runtime.fitting.drift import DriftFit, RetentionData, fit_drift
 from runtime.fitting.pulse_trains import PulseTrains
@@ -51,7 +52,7 @@ def fit_device(
         name: of the device; None: the first file's.
         read_voltage_V: of the currents in the files, and of the description.
         up_only: the device has no RESET pulses.
-        picture: PNG of measured and fitted pulse trains to write; None: none.
+        picture: PNG, PDF or SVG of measured and fitted pulse trains to write; None: none.
         seed: of held-out devices and of the bootstrap that gives the confidence.
 
     Raises:
@@ -62,6 +63,8 @@ def fit_device(
     if read_voltage_V is not None:
         read_voltage_V = check_number("read_voltage_V", read_voltage_V, 1e-6, 1e3)
     require_outputs(paths, (output, picture))
+    if picture is not None:
+        picture_format(picture)
     trains: PulseTrains | None = None
     retention: RetentionData | None = None
     for path in paths:

@@ -99,14 +99,14 @@ def measure(
     if output is not None and amount is None:
         raise CimcError("-o is for the lists of devices to write again; say how many with --reprogram, such as 5%")
     memory = None if memory is None else check_whole("memory", memory, 1)
+    use_compilation_cache()
+    contents = package if isinstance(package, Package) else read_package(package)
     files = map_files(measured) if Path(measured).is_dir() else [Path(measured)]
     lists: list[Path] = []
     if output is not None:
         require_different(measured, output)  # in one folder the lists would be read as further chips
         lists = [make_folder(output) / f"{file.stem}.csv" for file in files]
         require_outputs(files, lists)
-    use_compilation_cache()
-    contents = package if isinstance(package, Package) else read_package(package)
     mapping, targets = (
         contents.mapping,
         array_targets(contents.mapping, contents.chip, contents.program, contents.wiring),

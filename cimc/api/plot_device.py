@@ -15,6 +15,7 @@ from cimc.errors import CimcError
 from cimc.files import require_outputs
 from cimc.finite import require_finite
 from cimc.options import check_seed, check_whole
+from cimc.report.drawing import picture_format
 from runtime.crossbar.keys import new_key
 from runtime.devices.device import Device, device_of
 
@@ -44,7 +45,7 @@ def plot_device(
 
     Args:
         device: name, path of a device file, or a device in memory.
-        output: PNG to write; None: none.
+        output: PNG, PDF or SVG to write; None: none.
         devices: that are pulsed, each with its own traits; at most 100,000.
         cycles: up and down through the window; at most 1,000, and 1,000,000 by devices.
         seed: of everything random.
@@ -64,6 +65,8 @@ def plot_device(
     key = new_key(check_seed(seed))
     described = device if isinstance(device, DeviceFile) else load_device(device)
     require_outputs([device] if isinstance(device, str | Path) else [], [output])
+    if output is not None:
+        picture_format(output)
     # The functions of a device are its cell's, whatever its name.
     cell = Cell.model_validate(described.model_dump(exclude={"name", "description"}))
     keys = jax.random.split(key, 3)

@@ -8,7 +8,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from cimc.errors import CimcError
-from cimc.files import replacing
+from cimc.report.drawing import picture_format, save_picture
 from cimc.report.figure import Figure as Numbers
 from cimc.report.sweep import pictures
 from cimc.sweep_result import SweepResult
@@ -26,6 +26,8 @@ def plot_sweep(result: SweepResult, output: str | Path | None = None) -> Figure:
     Raises:
         CimcError: there is nothing to draw, or the file cannot be written.
     """
+    if output is not None:
+        picture_format(output)
     shown = pictures(result)
     if not shown:
         raise CimcError("no point of the sweep has figures and a field that varies; there is nothing to draw")
@@ -37,8 +39,7 @@ def plot_sweep(result: SweepResult, output: str | Path | None = None) -> Figure:
         axes.set_title(picture.figure.title, fontsize=9, parse_math=False)
         _DRAWN[picture.kind](axes, picture.figure)
     if output is not None:
-        with replacing(Path(output)) as temporary:
-            figure.savefig(temporary, format=Path(output).suffix.lstrip(".") or "png", dpi=150)
+        save_picture(figure, output)
     return figure
 
 

@@ -12,9 +12,9 @@ from cimc.api.sources import Source, artifact_of
 from cimc.durations import time_text
 from cimc.errors import CimcError
 from cimc.package import Package
+from cimc.report.drawing import BLUE, GREY, ORANGE
 from runtime.deployment.result import Deployment
 
-BLUE, ORANGE, GREY = "#2a6fbb", "#d9762b", "#8a8a8a"
 DPI = 110
 BINS = 20
 

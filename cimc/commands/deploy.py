@@ -56,8 +56,9 @@ def deploy(
         float,
         typer.Option(
             min=0,
+            max=1,
             callback=require_finite,
-            help="Normalised accuracy of a good chip, for the yield.",
+            help="Normalised accuracy of a good chip, for the yield, such as 0.99.",
             rich_help_panel=MEASURING,
         ),
     ] = 0.99,

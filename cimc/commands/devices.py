@@ -67,13 +67,13 @@ def show(
 @devices.command()
 def plot(
     name: Annotated[str, typer.Argument(help="Device, or path of its TOML file.")],
-    output: Annotated[Path | None, typer.Option("-o", "--output", help="PNG to write.")] = None,
+    output: Annotated[Path | None, typer.Option("-o", "--output", help="Picture to write: PNG, PDF or SVG.")] = None,
     count: Annotated[int, typer.Option("--devices", help="Devices that are pulsed.", min=2)] = 100,
     cycles: Annotated[int, typer.Option(help="Up and down through the window.", min=1)] = 3,
     seed: Seed = 0,
     as_json: Json = False,
 ) -> None:
-    """Simulate a device: pulse response, errors of writes and reads, drift; drawn here and as PNG.
+    """Simulate a device: pulse response, errors of writes and reads, drift; drawn here and as a picture.
 
     Example: cimc devices plot soft-bounds-10 -o device.png
     """
@@ -99,7 +99,7 @@ def fit(
     ] = None,
     up_only: Annotated[bool, typer.Option("--up-only", help="The device has no RESET pulses.")] = False,
     picture: Annotated[
-        Path | None, typer.Option("--plot", metavar="PNG", help="Picture of measured and fitted trains.")
+        Path | None, typer.Option("--plot", help="Picture of measured and fitted trains to write: PNG, PDF or SVG.")
     ] = None,
     seed: Seed = 0,
     as_json: Json = False,

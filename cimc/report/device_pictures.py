@@ -1,19 +1,17 @@
-"""Pictures of a device (PNG): what it does by the runtime's model, and measured beside fitted pulse trains."""
+"""Pictures of a device: what it does by the runtime's model, and measured beside fitted pulse trains."""
 
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import matplotlib as mpl
 import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 
 from cimc.chip_cell import Cell
-from cimc.report.pictures import BLUE, GREY, ORANGE, save
+from cimc.report.drawing import BLUE, GREY, ORANGE, save_picture
 from runtime.devices.pulse_laws import bounds_uS, step_factor
 from runtime.fitting.pulse_trains import PulseTrains, without_outliers
-
-mpl.use("Agg")
-from matplotlib import pyplot as plt
 
 GREEN = "#3d8c58"
 COLOURS = (BLUE, ORANGE, GREEN)
@@ -28,7 +26,7 @@ def device_picture(path: Path, figures: Mapping[str, Any]) -> None:
     """Pulse response, errors of writes and reads, and time, a panel each where the device has such a law.
 
     Args:
-        path: PNG to write.
+        path: the picture to write.
         figures: of `cimc.plot_device`.
     """
     drawn = [
@@ -36,16 +34,15 @@ def device_picture(path: Path, figures: Mapping[str, Any]) -> None:
         for draw, key in ((_draw_pulses, "pulses"), (_draw_errors, "errors"), (_draw_time, "time"))
         if figures[key] is not None
     ]
-    figure, axes = plt.subplots(
-        1, len(drawn), figsize=(0.6 + 3.9 * len(drawn), 3.5), layout="constrained", squeeze=False
-    )
+    figure = Figure(figsize=(0.6 + 3.9 * len(drawn), 3.5), layout="constrained")
+    axes = figure.subplots(1, len(drawn), squeeze=False)
     for axis, (draw, values) in zip(axes[0], drawn, strict=True):
         draw(axis, values)
     figure.suptitle(figures["device"], fontsize=11, parse_math=False)  # a name may hold $
-    save(figure, path)
+    save_picture(figure, path)
 
 
-def _draw_pulses(axis: plt.Axes, pulses: Mapping[str, Any]) -> None:
+def _draw_pulses(axis: Axes, pulses: Mapping[str, Any]) -> None:
     number = pulses["number"]
     axis.fill_between(number, pulses["p5_uS"], pulses["p95_uS"], color=BLUE, alpha=0.2, lw=0, label="5 to 95 %")
     for index, single in enumerate(pulses["single_uS"]):
@@ -61,7 +58,7 @@ def _draw_pulses(axis: plt.Axes, pulses: Mapping[str, Any]) -> None:
     axis.legend(frameon=False, fontsize=7)
 
 
-def _draw_errors(axis: plt.Axes, errors: Mapping[str, Any]) -> None:
+def _draw_errors(axis: Axes, errors: Mapping[str, Any]) -> None:
     g = errors["conductance_uS"]
     axis.plot(g, errors["write_sd_uS"], color=BLUE, label="sd after a write")
     shifted = np.abs(np.mean(errors["write_mean_uS"])) > SHIFT * max(errors["write_sd_uS"])
@@ -74,7 +71,7 @@ def _draw_errors(axis: plt.Axes, errors: Mapping[str, Any]) -> None:
     axis.legend(frameon=False, fontsize=7)
 
 
-def _draw_time(axis: plt.Axes, time: Mapping[str, Any]) -> None:
+def _draw_time(axis: Axes, time: Mapping[str, Any]) -> None:
     seconds = time["time_s"]
     for state, colour in zip(time["states"], COLOURS, strict=True):
         axis.fill_between(seconds, state["p5_uS"], state["p95_uS"], color=colour, alpha=0.2, lw=0)
@@ -91,12 +88,13 @@ def fit_picture(path: Path, cell: Cell, trains: PulseTrains) -> None:
     """Measured pulse trains beside those of the fitted description: mean steps by state, and one staircase.
 
     Args:
-        path: PNG to write.
+        path: the picture to write.
         cell: the fitted device.
         trains: what was measured.
     """
     trains = without_outliers(trains)[0]
-    figure, (left, right) = plt.subplots(1, 2, figsize=(9, 3.6), layout="constrained")
+    figure = Figure(figsize=(9, 3.6), layout="constrained")
+    left, right = figure.subplots(1, 2)
     low, high = bounds_uS(cell)
     states = np.linspace(low, high, 101)
     pulse = cell.pulse
@@ -116,7 +114,7 @@ def fit_picture(path: Path, cell: Cell, trains: PulseTrains) -> None:
     left.legend(frameon=False, fontsize=7)
     _draw_staircases(right, cell, trains)
     figure.suptitle(f"measured and fitted: {pulse.law_name}", fontsize=11)
-    save(figure, path)
+    save_picture(figure, path)
 
 
 def _steps(trains: PulseTrains, direction: int) -> tuple[np.ndarray, np.ndarray]:
@@ -126,7 +124,7 @@ def _steps(trains: PulseTrains, direction: int) -> tuple[np.ndarray, np.ndarray]
     return trains.conductance[at], trains.conductance[at + 1] - trains.conductance[at]
 
 
-def _draw_staircases(axis: plt.Axes, cell: Cell, trains: PulseTrains) -> None:
+def _draw_staircases(axis: Axes, cell: Cell, trains: PulseTrains) -> None:
     """Median and 5 to 95 % of the devices by pulse number, and the fitted mean from the median start."""
     first = trains.train == trains.train.min()
     numbers = np.unique(trains.pulse[first])

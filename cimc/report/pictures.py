@@ -1,20 +1,15 @@
-"""Pictures of a training run and of programmed arrays (PNG)."""
+"""Pictures of a training run and of programmed arrays."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-import matplotlib as mpl
 import numpy as np
+from matplotlib.figure import Figure
 
 from cimc.addresses import size_of_array
-from cimc.files import replacing
 from cimc.package import Package
 from cimc.program_files import array_targets
-
-mpl.use("Agg")
-from matplotlib import pyplot as plt
-
-BLUE, ORANGE, GREY = "#2a6fbb", "#d9762b", "#8a8a8a"
+from cimc.report.drawing import BLUE, GREY, ORANGE, save_picture
 
 
 def training_picture(
@@ -23,13 +18,14 @@ def training_picture(
     """Test accuracy by epoch of one or more runs, and the device updates of the first beside programming every step.
 
     Args:
-        path: PNG to write.
+        path: the picture to write.
         runs: histories by label; the first is the one on the arrays.
         weights: number of weights of the network.
         title: over the picture.
         steps_per_epoch: optimiser steps an epoch.
     """
-    figure, (left, right) = plt.subplots(1, 2, figsize=(9, 3.4), layout="constrained")
+    figure = Figure(figsize=(9, 3.4), layout="constrained")
+    left, right = figure.subplots(1, 2)
     for (label, history), colour in zip(runs.items(), (BLUE, GREY, ORANGE), strict=False):
         left.plot(
             [r["epoch"] for r in history], [100 * r["accuracy"] for r in history], "o-", color=colour, label=label
@@ -43,14 +39,14 @@ def training_picture(
     right.set(xlabel="epoch", ylabel="updates per weight", yscale="log")
     right.legend(frameon=False)
     figure.suptitle(title, fontsize=11)
-    save(figure, path)
+    save_picture(figure, path)
 
 
 def arrays_picture(path: Path, package: Package, most: int = 8) -> None:
     """Target conductances as the arrays hold them (white: not used), the first `most` arrays.
 
     Args:
-        path: PNG to write.
+        path: the picture to write.
         package: what was exported.
         most: largest number of arrays drawn.
     """
@@ -62,7 +58,8 @@ def arrays_picture(path: Path, package: Package, most: int = 8) -> None:
     cell = package.chip.cell
     largest_rows, largest_columns = targets.shape[1:]
     height = 2.6 * rows * max(0.6, min(1.6, largest_rows / largest_columns))
-    figure, axes = plt.subplots(rows, columns, figsize=(2.4 * columns + 1, height), layout="constrained", squeeze=False)
+    figure = Figure(figsize=(2.4 * columns + 1, height), layout="constrained")
+    axes = figure.subplots(rows, columns, squeeze=False)
     image = None
     for index, axis in enumerate(axes.flat):
         if index >= len(shown):
@@ -82,11 +79,4 @@ def arrays_picture(path: Path, package: Package, most: int = 8) -> None:
         axis.tick_params(labelsize=6)
     if image is not None:
         figure.colorbar(image, ax=axes, label="target conductance (uS)", shrink=0.8)
-    save(figure, path)
-
-
-def save(figure: plt.Figure, path: Path) -> None:
-    """Write a figure as PNG, whole or not at all, and close it."""
-    with replacing(path) as temporary:
-        figure.savefig(temporary, dpi=130, format="png")
-    plt.close(figure)
+    save_picture(figure, path)

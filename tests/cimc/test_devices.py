@@ -120,6 +120,8 @@ def test_a_plot_repeats_with_its_seed_and_needs_no_laws(folder: Path) -> None:
     assert figures["time"] is None
     assert "⠀" in run("plot", "plain.toml", "-o", "plain.png")
     assert Path("plain.png").read_bytes().startswith(b"\x89PNG")
+    run("plot", "plain.toml", "-o", "plain.SVG")
+    assert "<svg" in Path("plain.SVG").read_text(encoding="utf-8")
 
 
 def test_a_plot_does_not_overwrite_its_device(folder: Path) -> None:
@@ -140,6 +142,7 @@ def test_a_plot_does_not_overwrite_its_device(folder: Path) -> None:
         ({"devices": 10_000, "cycles": 1_000}, "more than 1000000 together"),
         ({"seed": 2**63}, "seed is 9223372036854775808"),
         ({"output": "none/x.png"}, "cannot write none/x.png"),
+        ({"output": "x.jpg"}, "cannot write x.jpg: pictures are PNG, PDF or SVG"),
     ],
 )
 def test_a_plot_beyond_its_bounds_is_one_line(options: dict, message: str) -> None:
@@ -199,6 +202,7 @@ def test_retention_alone_makes_a_device(folder: Path) -> None:
         ("data.csv", {"picture": "data.csv"}, r"data\.csv: it is the input"),
         ("data.csv", {"output": "x", "picture": "./x"}, "another output"),
         ("data.csv", {"output": "x", "picture": "none/x.png"}, "none/x.png"),
+        ("data.csv", {"output": "x", "picture": "fit.jpeg"}, "cannot write fit.jpeg: pictures are PNG, PDF or SVG"),
         ("data.csv", {"seed": -1}, "seed is -1"),
         ("data.csv", {"seed": 2**63}, "seed is 9223372036854775808"),
         ("data.csv", {"read_voltage_V": 0.0}, "read_voltage_V is 0"),

@@ -371,3 +371,5 @@ def test_the_command_shows_a_table_and_the_report_draws_it(
     means = {f"{1 / (1 + abs(value - 3)) + 0.005:.3g}" for value in (1, 2, 3)}
     assert {text.get_text() for text in figure.axes[4].texts} == means
     assert (tmp_path / "sweep.svg").read_text().count("<svg") == 1
+    with pytest.raises(cimc.CimcError, match=r"sweep\.jpg: pictures are PNG, PDF or SVG"):
+        cimc.plot_sweep(cimc.read_sweep("sweep"), "sweep.jpg")

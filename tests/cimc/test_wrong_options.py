@@ -116,6 +116,7 @@ def test_a_wrong_option_of_compile_is_refused(options: dict[str, Any], message: 
         ("export", {"seed": 0.5}, "seed is 0.5"),
         ("deploy", {"chips": 0}, "chips is 0"),
         ("deploy", {"required": -1}, "required is -1"),
+        ("deploy", {"required": 99}, "required is 99, not a finite number in its range; give one from 0 to 1"),
         ("deploy", {"baseline": 0}, "baseline is 0, not a finite number in its range; give one from 0.001 to 1"),
     ],
 )

@@ -131,6 +131,12 @@ def test_lists_of_devices_leave_measurements_alone(
         cimc.measure(plain, tmp_path / measured, data=data, seed=2**80)
 
 
+def test_a_wrong_package_leaves_no_folder_for_lists(data: Dataset, tmp_path: Path) -> None:
+    with pytest.raises(CimcError, match="no package"):
+        cimc.measure(tmp_path / "no package", tmp_path, data=data, reprogram="5%", output=tmp_path / "again")
+    assert not (tmp_path / "again").exists()
+
+
 def test_rounds_write_the_worst_again_and_leave_the_others(plain: Package, data: Dataset, costs: Reprogram) -> None:
     system = system_of(plain)
     matched = match_data(system.network, data)
