@@ -11,6 +11,8 @@ from cimc.package import Package
 from cimc.program_files import array_targets
 from cimc.report.drawing import BLUE, GREY, ORANGE, save_picture
 
+UNUSED = "#ececec"
+
 
 def training_picture(
     path: Path, runs: Mapping[str, Sequence[Mapping[str, float]]], weights: int, title: str, steps_per_epoch: int
@@ -43,7 +45,7 @@ def training_picture(
 
 
 def arrays_picture(path: Path, package: Package, most: int = 8) -> None:
-    """Target conductances as the arrays hold them (white: not used), the first `most` arrays.
+    """Target conductances as the arrays hold them (grey: not used), the first `most` arrays.
 
     Args:
         path: the picture to write.
@@ -77,6 +79,9 @@ def arrays_picture(path: Path, package: Package, most: int = 8) -> None:
         used = np.isfinite(shown[index, :own_rows, :own_columns]).mean()
         axis.set_title(f"array {index}: {owner.get(index, '')}, {used:.0%} used", fontsize=8)
         axis.tick_params(labelsize=6)
+        axis.set_facecolor(UNUSED)
     if image is not None:
         figure.colorbar(image, ax=axes, label="target conductance (uS)", shrink=0.8)
+    figure.supxlabel("column", fontsize=8)
+    figure.supylabel("row", fontsize=8)
     save_picture(figure, path)
