@@ -29,6 +29,21 @@ def trial_groups(rule: UpdateRule) -> tuple[str, ...]:
     return ("trials", *(f"{name}{TILE_TRIALS}" for name in rule.tiles))
 
 
+def begin_memory(rule: UpdateRule, chip: Chip, state: State, key: Array) -> State:
+    """The groups of the state with what the policy remembers at first."""
+    new: State = {
+        group: {name: jnp.zeros_like(a) for name, a in state["weight"].items()} for group in rule.policy.memory
+    }
+    if rule.policy.begin is None:
+        return new
+    for index, (name, weight) in enumerate(state["weight"].items()):
+        own = jax.random.fold_in(key, index)
+        begun = rule.policy.begin(rule.options, chip, weight.shape, state["weight_range"][name], own)
+        for group, array in begun.items():
+            new[group][name] = array
+    return new
+
+
 def packed_layers(rule: UpdateRule, chip: Chip, weights: Packing, state: State) -> tuple[LayerState, ...]:
     """The layers of a state, packed."""
     seen = "seen" in state

@@ -23,7 +23,7 @@ from runtime.system.watch import Watch, follow, new_watch, steps_to_look
 from runtime.training.augmentation import check_augmentation
 from runtime.training.frozen import frozen_names
 from runtime.training.gradients import check_gradient
-from runtime.training.layer_groups import COUNTS, add_tiles, trial_groups
+from runtime.training.layer_groups import COUNTS, add_tiles, begin_memory, trial_groups
 from runtime.training.learning_rate import course, is_best, plateau_factor, stops_early
 from runtime.training.logits import logits
 from runtime.training.losses import total_loss
@@ -103,7 +103,7 @@ def start(system: System, state: State, options: TrainingOptions, programmed: bo
     return Run(state, optimizer, 0, jax.device_put(np.float32(0)), (), new_watch(system), trials)
 
 
-TRAITS, TILES = 3, 4  # beside the two keys of the first write
+TRAITS, TILES, MEMORY = 3, 4, 5  # beside the two keys of the first write
 
 
 def recipe_of(system: System, options: TrainingOptions, data: Dataset, objective: Objective) -> Recipe:
@@ -163,8 +163,7 @@ def _start(
     pulse = system.chip.cell.pulse
     if pulse is not None and pulse.write_noise_uS:
         state["seen"] = {name: jnp.zeros_like(a) for name, a in pairs.items()}
-    for group in rule.policy.memory:
-        state[group] = {name: jnp.zeros_like(a) for name, a in weights.items()}
+    state |= begin_memory(rule, system.chip, state, jax.random.fold_in(key, MEMORY))
     trials = {name: jnp.int32(0) for name in weights}
     of_weights: dict[str, list[Array]] = {name: [] for name in weights}
 

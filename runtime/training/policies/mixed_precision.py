@@ -49,7 +49,9 @@ class MixedPrecision:
     accumulator_bits: of a signed fixed-point accumulator from -2 to 2 thresholds, into which steps are rounded
     stochastically; None: float32. gradient_bits: each step is rounded stochastically to so many bits, sign included, of
     the largest in its layer (with `write` pulse the rule of Nandakumar et al. 2020, Front. Neurosci. 14:406, which
-    quantises the outer product of a sample: here it is the optimiser's step of a batch); None: float32.
+    quantises the outer product of a sample: here it is the optimiser's step of a batch); None: float32. spread: the
+    accumulators begin evenly spread over so many thresholds to either side of 0. From 0 a layer's weights come due in
+    the same step, all that moves them alike until then, and each layer learns in jumps.
     """
 
     threshold: float | None = None
@@ -58,6 +60,7 @@ class MixedPrecision:
     sync: Sync = Sync.auto
     accumulator_bits: Annotated[int, Field(ge=2, le=24)] | None = None
     gradient_bits: Annotated[int, Field(ge=2, le=24)] | None = None
+    spread: Annotated[float, Field(ge=0, le=1)] = 0.0
 
 
 def check(options: MixedPrecision, chip: Chip) -> None:
@@ -126,6 +129,16 @@ def reach(options: MixedPrecision, chip: Chip) -> float:
     if levels is None:
         return 1.0
     return (levels[-1] - levels[0] + (levels[-1] - levels[-2]) / 2) / cell.window_uS
+
+
+def begin(
+    options: MixedPrecision, chip: Chip, shape: tuple[int, ...], weight_range: Array, key: Array
+) -> dict[str, Array]:
+    """The accumulators of a layer at first, where they are spread."""
+    if options.spread == 0:
+        return {}
+    most = figure(options.spread * threshold(options, chip)) * weight_range
+    return {ACCUMULATOR: most * jax.random.uniform(key, shape, jnp.float32, -1, 1)}
 
 
 def update(
@@ -291,4 +304,5 @@ POLICY = UpdatePolicy(
     aim=aim,
     settle=settle,
     waits=True,
+    begin=begin,
 )

@@ -122,12 +122,12 @@ class UpdatePolicy:
     """An update policy.
 
     name: as the user gives it. options: the frozen dataclass of its options; each has a default. memory: names of what
-    it remembers a weight, all zero at first. check: raises CimcError for options that do not fit the chip. threshold:
-    at which a weight is due, as a fraction of the weight range. waits: a due weight that is not written stays due, with
-    what is missing in `accumulator`. tiles: names of the further devices of each weight that
-    the options need. combine: the weights [..] that a layer's devices stand for, as fractions of the weight range, for
-    policies without a digital copy of their own; None: the policy keeps one. reads: reads of single devices a weight
-    and step that such a policy makes.
+    it remembers a weight. begin: what of that is not zero at first, of a layer of that shape and weight range. check:
+    raises CimcError for options that do not fit the chip. threshold: at which a weight is due, as a fraction of the
+    weight range. waits: a due weight that is not written stays due, with what is missing in `accumulator`. tiles: names
+    of the further devices of each weight that the options need. combine: the weights [..] that a layer's devices stand
+    for, as fractions of the weight range, for policies without a digital copy of their own; None: the policy keeps one.
+    reads: reads of single devices a weight and step that such a policy makes.
     """
 
     name: str
@@ -142,6 +142,7 @@ class UpdatePolicy:
     tiles: Callable[[Any], tuple[str, ...]] = no_tiles
     combine: Callable[[Any, Chip, LayerState], Array] | None = None
     reads: Callable[[Any], float] | None = None
+    begin: Callable[[Any, Chip, tuple[int, ...], Array, Array], dict[str, Array]] | None = None
 
 
 @dataclass(frozen=True)

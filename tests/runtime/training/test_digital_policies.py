@@ -113,6 +113,31 @@ def test_on_average_what_is_written_is_what_was_asked_for(name: str, options: di
     assert share < 0.06, "rarely written"
 
 
+def test_spread_accumulators_come_due_one_after_another_and_zero_ones_together() -> None:
+    """Twenty equal steps of a hundredth, a threshold of a tenth: all are due at once, or at most a few in each step."""
+    due: dict[float, list[float]] = {}
+    for spread in (0.0, 1.0):
+        rule = make_rule("mixed-precision", threshold=0.1, spread=spread)
+        layer = start(rule, (60, 60))
+        assert rule.policy.begin is not None
+        layer = layer._replace(
+            memory=layer.memory
+            | rule.policy.begin(rule.options, EXACT, layer.weight.shape, jnp.float32(1), jax.random.key(9))
+        )
+        first = np.asarray(layer.memory["accumulator"])
+        assert np.abs(first).max() <= 0.1 * spread
+        assert first.std() == pytest.approx(0.1 * spread / 3**0.5, rel=0.03)
+        before, due[spread] = 0.0, []
+        for number in range(20):
+            layer = take(rule, layer, 0.01, number)
+            due[spread].append(float(np.mean(layer.updates)) - before)
+            before = float(np.mean(layer.updates))
+        total = np.asarray(layer.weight) + np.asarray(layer.memory["accumulator"])
+        np.testing.assert_allclose(total, START + 0.2 + first, atol=1e-4)
+    assert max(due[0.0]) == 1
+    assert max(due[1.0]) < 0.15
+
+
 def test_on_average_blind_pulses_of_eapu_are_what_was_asked_for() -> None:
     """A fifth of a pulse; from G_min the first pulse is twice as long, which nearest rounding would never give."""
     rule, weights, step = make_rule("eapu", write="pulse"), jnp.array([0.0, 0.03, 0.3, 0.6]), 0.02
