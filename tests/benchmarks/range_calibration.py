@@ -28,6 +28,7 @@ from runtime.system.program import program_of
 from runtime.system.state import build_system, initial_state
 from tests.benchmarks.deployment_over_time import AWARE
 from tests.benchmarks.runs import Runs, add_shortening, arguments, first_images, model_file, runs_of, spread
+from tests.benchmarks.vgg8 import METHODS, RATE
 
 LEVEL_US, LEVELS = 4.0, (0.0, 0.25, 0.5, 0.75, 1.0)
 DATA = {"lenet1": "mnist", "vgg8": "cifar10"}
@@ -37,7 +38,7 @@ RECIPES = {
         "--batch-size",
         "64",
         "--lr",
-        "0.003",
+        str(RATE),
         "--weight-decay",
         "0.01",
         "--schedule",
@@ -59,6 +60,8 @@ class Network:
     def trained(self, runs: Runs, training: str, seed: int) -> str:
         """The path of the network after that training."""
         options: tuple[str, ...] = ("--update", training)
+        if self.name == "vgg8":
+            options = (*options, *METHODS.get(training, ()))  # the runs of tests.benchmarks.vgg8
         if training == "hardware-aware":
             options = (*AWARE, self.trained(runs, "float", seed))
         recipe = (*RECIPES[self.name], "--epochs", str(self.epochs), *options)
