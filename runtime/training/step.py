@@ -25,7 +25,7 @@ from runtime.training.layer_groups import packed_layers, unpacked_layers, what_i
 from runtime.training.losses import OutputLoss, total_loss
 from runtime.training.micro_batches import gradients_in_parts
 from runtime.training.optimizers import Scale, Steps
-from runtime.training.policies.mixed_precision import ACCUMULATOR
+from runtime.training.policies.pair_writes import ACCUMULATOR
 from runtime.training.policies.policy import Change, LayerState, Place, UpdateRule
 from runtime.training.row_writes import Lines
 from runtime.training.vectors import Packing, pack, packing, spread, unpack

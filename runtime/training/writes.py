@@ -17,7 +17,7 @@ from cimc.options import Sync, Write, sync_of
 from cimc.row_cost import RowCost, most_pulses, row_cost
 from cimc.write_budget import parse_budget
 from runtime.devices.traits import Traits
-from runtime.training.policies.mixed_precision import ACCUMULATOR
+from runtime.training.policies.pair_writes import ACCUMULATOR
 from runtime.training.policies.policy import LayerState, UpdateRule, Wish
 from runtime.training.row_writes import FIGURES, PHASES, Lines, account, add_up, no_totals
 from runtime.training.vectors import STRIP

@@ -22,8 +22,8 @@ from pydantic import Field
 from cimc.chip import Chip
 from cimc.errors import CimcError
 from cimc.options import Residual, Sync, Write
-from runtime.training.policies import mixed_precision
-from runtime.training.policies.mixed_precision import ACCUMULATOR, MixedPrecision
+from runtime.training.policies import pair_writes
+from runtime.training.policies.pair_writes import ACCUMULATOR, PairWrites
 from runtime.training.policies.policy import Aim, Change, LayerState, UpdatePolicy, Wish
 
 
@@ -32,7 +32,7 @@ class Eapu:
     """Options.
 
     c_uS: the smallest change that is written; None: the largest sd that a write leaves, or the cell's granularity where
-    that is larger for its levels or pulses, or a write leaves no error. write, sync: as of mixed precision.
+    that is larger for its levels or pulses, or a write leaves no error. write, sync: as of `PairWrites`.
     """
 
     c_uS: Annotated[float, Field(gt=0)] | None = None
@@ -47,13 +47,13 @@ def clip(options: Eapu, chip: Chip) -> float:
         return options.c_uS / chip.scheme.full_uS
     sd = cell.largest_error_sd_uS / chip.scheme.full_uS
     if options.write == "pulse" or not sd:
-        return mixed_precision.threshold(as_mixed(options), chip)
+        return pair_writes.threshold(_writes(options), chip)
     return max(sd, cell.largest_spacing * cell.window_uS / chip.scheme.full_uS)
 
 
 def check(options: Eapu, chip: Chip) -> None:
     """Raises CimcError for options that do not fit the chip."""
-    mixed_precision.check(as_mixed(options), chip)
+    pair_writes.check(_writes(options), chip)
     if clip(options, chip) >= 1:
         raise CimcError(
             f"c_uS is no less than the largest weight of {chip.name}, {chip.scheme.full_uS:g} uS; give a smaller one"
@@ -67,7 +67,7 @@ def update(options: Eapu, chip: Chip, layer: LayerState, change: Change, weight_
     size = jnp.abs(change.step)
     drawn = (size >= least * jax.random.uniform(draw_key, size.shape)) & (size > 0)
     asked = jnp.where(drawn, jnp.sign(change.step) * jnp.maximum(size, least), 0)
-    return mixed_precision.accumulate(as_mixed(options), chip, forgetting(layer), asked, weight_range, 0.0, key)
+    return pair_writes.accumulate(_writes(options), chip, pair_writes.forgetting(layer), asked, weight_range, 0.0, key)
 
 
 def aim(options: Eapu, chip: Chip, layer: LayerState, wish: Wish, weight_range: Array, key: Array) -> Aim:
@@ -75,24 +75,18 @@ def aim(options: Eapu, chip: Chip, layer: LayerState, wish: Wish, weight_range: 
     read_key, chance_key = jax.random.split(key)
     chance = jax.random.uniform(chance_key, layer.conductance.shape) if options.write == "pulse" else None
     least = clip(options, chip)
-    return mixed_precision.aim_with(as_mixed(options), chip, layer, wish, weight_range, least, read_key, chance)
+    return pair_writes.aim(_writes(options), chip, layer, wish, weight_range, least, read_key, chance)
 
 
 def settle(
     options: Eapu, chip: Chip, layer: LayerState, wish: Wish, aim: Aim, weight_range: Array, key: Array
 ) -> LayerState:
     """The digital copy as of mixed precision; nothing stays."""
-    return mixed_precision.settle(as_mixed(options), chip, layer, wish, aim, weight_range, key)
+    return pair_writes.settle(_writes(options), chip, layer, wish, aim, weight_range, key)
 
 
-def forgetting(layer: LayerState) -> LayerState:
-    """The layer with nothing in its accumulator: what was not granted in its step is lost."""
-    return layer._replace(memory={ACCUMULATOR: jnp.zeros_like(layer.memory[ACCUMULATOR])})
-
-
-def as_mixed(options: Eapu) -> MixedPrecision:
-    """The options of mixed precision under which such a change is written."""
-    return MixedPrecision(write=options.write, sync=options.sync, residual=Residual.drop)
+def _writes(options: Eapu) -> PairWrites:
+    return PairWrites(write=options.write, sync=options.sync, residual=Residual.drop)
 
 
 POLICY = UpdatePolicy(

@@ -15,8 +15,8 @@ from jax import Array
 
 from cimc.chip import Chip
 from cimc.options import Residual, Sync, Write
-from runtime.training.policies import mixed_precision
-from runtime.training.policies.mixed_precision import ACCUMULATOR, MixedPrecision
+from runtime.training.policies import pair_writes
+from runtime.training.policies.pair_writes import ACCUMULATOR, PairWrites
 from runtime.training.policies.policy import Aim, Change, LayerState, UpdatePolicy, Wish
 
 ASKED = "asked"  # of the accumulator, what is to be written now
@@ -24,7 +24,7 @@ ASKED = "asked"  # of the accumulator, what is to be written now
 
 @dataclass(frozen=True)
 class EapuAccumulator:
-    """Options. threshold, write, sync: as of mixed precision."""
+    """Options. threshold, write, sync: as of `PairWrites`."""
 
     threshold: float | None = None
     write: Write = Write.verify
@@ -33,12 +33,12 @@ class EapuAccumulator:
 
 def check(options: EapuAccumulator, chip: Chip) -> None:
     """Raises CimcError for options that do not fit the chip."""
-    mixed_precision.check(_as_mixed(options), chip)
+    pair_writes.check(_writes(options), chip)
 
 
 def threshold(options: EapuAccumulator, chip: Chip) -> float:
     """The smallest change that is written, as a fraction of the weight range."""
-    return mixed_precision.threshold(_as_mixed(options), chip)
+    return pair_writes.threshold(_writes(options), chip)
 
 
 def update(
@@ -47,13 +47,13 @@ def update(
     """Due are the weights beyond the threshold and those that chance picks."""
     draw_key, key = jax.random.split(key)
     least = threshold(options, chip) * weight_range
-    wish = mixed_precision.accumulate(
-        _as_mixed(options), chip, layer, change.step, weight_range, threshold(options, chip), key
+    wish = pair_writes.accumulate(
+        _writes(options), chip, layer, change.step, weight_range, threshold(options, chip), key
     )
     total = wish.memory[ACCUMULATOR]
     drawn = jnp.abs(change.step) > least * jax.random.uniform(draw_key, total.shape)
     due = wish.due | (drawn & (change.step * total > 0))
-    most = weight_range * mixed_precision.reach(_as_mixed(options), chip)
+    most = weight_range * pair_writes.reach(_writes(options), chip)
     asked = jnp.sign(total) * jnp.maximum(jnp.abs(total), least)
     asked = jnp.clip(asked, -most - wish.base, most - wish.base)
     return wish._replace(due=due, memory={ACCUMULATOR: total, ASKED: jnp.where(due, asked, 0)})
@@ -62,14 +62,14 @@ def update(
 def aim(options: EapuAccumulator, chip: Chip, layer: LayerState, wish: Wish, weight_range: Array, key: Array) -> Aim:
     """Goals or pulses as of mixed precision."""
     due_at = threshold(options, chip)
-    return mixed_precision.aim_with(_as_mixed(options), chip, layer, _asking(wish), weight_range, due_at, key)
+    return pair_writes.aim(_writes(options), chip, layer, _asking(wish), weight_range, due_at, key)
 
 
 def settle(
     options: EapuAccumulator, chip: Chip, layer: LayerState, wish: Wish, aim: Aim, weight_range: Array, key: Array
 ) -> LayerState:
     """As mixed precision; what was written before it was asked for stays as a debt."""
-    settled = mixed_precision.settle(_as_mixed(options), chip, layer, _asking(wish), aim, weight_range, key)
+    settled = pair_writes.settle(_writes(options), chip, layer, _asking(wish), aim, weight_range, key)
     total, asked = wish.memory[ACCUMULATOR], wish.memory[ASKED]
     written = wish.due & jnp.any(aim.selected, axis=0)
     left = jnp.where(written, settled.memory[ACCUMULATOR] + (total - asked), total)
@@ -81,8 +81,8 @@ def _asking(wish: Wish) -> Wish:
     return wish._replace(memory={ACCUMULATOR: wish.memory[ASKED]})
 
 
-def _as_mixed(options: EapuAccumulator) -> MixedPrecision:
-    return MixedPrecision(options.threshold, Residual.keep, options.write, options.sync)
+def _writes(options: EapuAccumulator) -> PairWrites:
+    return PairWrites(options.threshold, Residual.keep, options.write, options.sync)
 
 
 POLICY = UpdatePolicy(

@@ -8,14 +8,14 @@ from jax import Array
 from cimc.chip import Chip
 from cimc.errors import CimcError
 from cimc.options import Sync, Write
-from runtime.training.policies import mixed_precision
-from runtime.training.policies.mixed_precision import ACCUMULATOR, MixedPrecision
+from runtime.training.policies import pair_writes
+from runtime.training.policies.pair_writes import ACCUMULATOR, PairWrites
 from runtime.training.policies.policy import Aim, Change, LayerState, UpdatePolicy, Wish
 
 
 @dataclass(frozen=True)
 class Naive:
-    """Options. write: only closed-loop. sync: as of mixed precision."""
+    """Options. write: only closed-loop. sync: as of `PairWrites`."""
 
     write: Write = Write.verify
     sync: Sync = Sync.auto
@@ -23,31 +23,31 @@ class Naive:
 
 def check(options: Naive, chip: Chip) -> None:
     """Raises CimcError for options that do not fit the chip."""
-    mixed_precision.check(_as_mixed(options), chip)
     if options.write == "pulse":
-        raise CimcError("--method naive programs every step, which blind pulses cannot; use --write verify")
+        raise CimcError("--update naive programs every step, which blind pulses cannot; use --write verify")
+    pair_writes.check(_writes(options), chip)
 
 
 def update(options: Naive, chip: Chip, layer: LayerState, change: Change, weight_range: Array, key: Array) -> Wish:
     """Due is every weight that changes."""
-    return mixed_precision.accumulate(_as_mixed(options), chip, layer, change.step, weight_range, 0.0, key)
+    return pair_writes.accumulate(_writes(options), chip, layer, change.step, weight_range, 0.0, key)
 
 
 def aim(options: Naive, chip: Chip, layer: LayerState, wish: Wish, weight_range: Array, key: Array) -> Aim:
     """Goals as of mixed precision."""
-    return mixed_precision.aim_with(_as_mixed(options), chip, layer, wish, weight_range, 0.0, key)
+    return pair_writes.aim(_writes(options), chip, layer, wish, weight_range, 0.0, key)
 
 
 def settle(
     options: Naive, chip: Chip, layer: LayerState, wish: Wish, aim: Aim, weight_range: Array, key: Array
 ) -> LayerState:
     """The digital copy as of mixed precision; nothing stays."""
-    settled = mixed_precision.settle(_as_mixed(options), chip, layer, wish, aim, weight_range, key)
+    settled = pair_writes.settle(_writes(options), chip, layer, wish, aim, weight_range, key)
     return settled._replace(memory={ACCUMULATOR: jnp.zeros_like(settled.memory[ACCUMULATOR])})
 
 
-def _as_mixed(options: Naive) -> MixedPrecision:
-    return MixedPrecision(write=options.write, sync=options.sync)
+def _writes(options: Naive) -> PairWrites:
+    return PairWrites(write=options.write, sync=options.sync)
 
 
 POLICY = UpdatePolicy(

@@ -17,9 +17,8 @@ from pydantic import Field
 from cimc.chip import Chip
 from cimc.errors import CimcError
 from cimc.options import Residual, Sync, Write
-from runtime.training.policies import mixed_precision
-from runtime.training.policies.eapu import forgetting
-from runtime.training.policies.mixed_precision import ACCUMULATOR, MixedPrecision
+from runtime.training.policies import pair_writes
+from runtime.training.policies.pair_writes import ACCUMULATOR, PairWrites
 from runtime.training.policies.policy import Aim, Change, LayerState, UpdatePolicy, Wish
 from runtime.training.policies.pulsed import check_pulsed, pair_pulses, pair_step
 
@@ -30,7 +29,7 @@ class Sign:
 
     size: of a step, as a fraction of the weight range, of closed-loop writes; None: the weight's granularity. share:
     the chance that a weight is written in a step, times the learning rate, so that a rate schedule has its effect;
-    None: every weight is written in every step. write, sync: as of mixed precision.
+    None: every weight is written in every step. write, sync: as of `PairWrites`.
     """
 
     size: Annotated[float, Field(gt=0, lt=1)] | None = None
@@ -50,7 +49,7 @@ def check(options: Sign, chip: Chip) -> None:
             )
         if options.size is not None:
             raise CimcError("size of the update policy sign is that of closed-loop writes; leave it out, or --write")
-    mixed_precision.check(_as_mixed(options), chip)
+    pair_writes.check(_writes(options), chip)
 
 
 def size(options: Sign, chip: Chip) -> float:
@@ -66,7 +65,7 @@ def update(options: Sign, chip: Chip, layer: LayerState, change: Change, weight_
     asked = -jnp.sign(change.gradient) * size(options, chip) * weight_range
     if options.share is not None:
         asked = jnp.where(jax.random.uniform(draw_key, asked.shape) < options.share * change.rate, asked, 0)
-    return mixed_precision.accumulate(_as_mixed(options), chip, forgetting(layer), asked, weight_range, 0.0, key)
+    return pair_writes.accumulate(_writes(options), chip, pair_writes.forgetting(layer), asked, weight_range, 0.0, key)
 
 
 def aim(options: Sign, chip: Chip, layer: LayerState, wish: Wish, weight_range: Array, key: Array) -> Aim:
@@ -75,18 +74,18 @@ def aim(options: Sign, chip: Chip, layer: LayerState, wish: Wish, weight_range: 
         wanted = wish.base + wish.memory[ACCUMULATOR]
         pulses = pair_pulses(jnp.where(wish.due, jnp.sign(wish.memory[ACCUMULATOR]), 0))
         return Aim(None, pulses, pulses != 0, wanted, wanted)
-    return mixed_precision.aim_with(_as_mixed(options), chip, layer, wish, weight_range, size(options, chip), key)
+    return pair_writes.aim(_writes(options), chip, layer, wish, weight_range, size(options, chip), key)
 
 
 def settle(
     options: Sign, chip: Chip, layer: LayerState, wish: Wish, aim: Aim, weight_range: Array, key: Array
 ) -> LayerState:
     """The digital copy as of mixed precision; nothing stays."""
-    return mixed_precision.settle(_as_mixed(options), chip, layer, wish, aim, weight_range, key)
+    return pair_writes.settle(_writes(options), chip, layer, wish, aim, weight_range, key)
 
 
-def _as_mixed(options: Sign) -> MixedPrecision:
-    return MixedPrecision(write=options.write, sync=options.sync, residual=Residual.drop)
+def _writes(options: Sign) -> PairWrites:
+    return PairWrites(write=options.write, sync=options.sync, residual=Residual.drop)
 
 
 POLICY = UpdatePolicy(

@@ -15,8 +15,9 @@ from cimc.options import Sync, Write
 from runtime.system.state import LAYER_GROUPS
 from runtime.training import policies
 from runtime.training.options import Policy
-from runtime.training.policies import POLICIES, make_rule, mixed_precision
+from runtime.training.policies import POLICIES, make_rule, mixed_precision, pair_writes
 from runtime.training.policies.mixed_precision import MixedPrecision
+from runtime.training.policies.pair_writes import PairWrites
 from runtime.training.policies.policy import Change, LayerState, Wish
 from tests.runtime.one_layer import update_one
 
@@ -163,9 +164,9 @@ def test_a_policy_with_a_memory_and_options_of_its_own_is_one_record(monkeypatch
 def test_a_read_noisier_than_a_step_does_not_become_the_digital_copy(device: str, write: Write, becomes: Sync) -> None:
     # Closed-loop writes would else begin from the noise of the read before: ecram trained to 89 %, not 98.9 %.
     chip = load_chip("ideal", device, settings={"cell": {"read_noise_uS": 2.0}})
-    assert mixed_precision.synchronised(MixedPrecision(write=write), chip) is becomes
+    assert pair_writes.synchronised(PairWrites(write=write), chip) is becomes
     for stated in (Sync.target, Sync.readback, Sync.none):
-        assert mixed_precision.synchronised(MixedPrecision(write=write, sync=stated), chip) is stated
+        assert pair_writes.synchronised(PairWrites(write=write, sync=stated), chip) is stated
 
 
 def walked_uS(sync: Sync) -> float:
@@ -179,7 +180,7 @@ def walked_uS(sync: Sync) -> float:
         return update_one(rule, chip, layer, change, weight_range=jnp.float32(1), key=key)
 
     counts = jnp.zeros((2, 500), jnp.int32)
-    memory = {mixed_precision.ACCUMULATOR: jnp.zeros(500)}
+    memory = {pair_writes.ACCUMULATOR: jnp.zeros(500)}
     layer = LayerState(jnp.zeros(500), memory, jnp.full((2, 500), 50.0), counts[0], counts, counts)
     for number in range(40):
         layer = step(layer, jnp.float32(0.002 * (-1) ** number), jax.random.key(number))
