@@ -204,7 +204,7 @@ def _deployed(work: Work, point: Point) -> dict[str, float]:
     return {
         name: spread["median"],
         f"{name}_mean": spread["mean"],
-        f"{name}_worst": spread["min"],
+        f"{name}_worst": spread["worst"],
         f"{name}_baseline": figures["baseline_accuracy"],
         "yield": figures["yield"],
         **{f"{name}_after_{at['seconds']:g}s": at["accuracy"]["median"] for at in figures.get("aged", ())},

@@ -29,7 +29,8 @@ def write_figures(
         backward: time of an image backward over that forward; 0: digital.
     """
     mapping, chip, schedule = artifact.mapping, artifact.chip, run.state["schedule"]
-    cost = scheduler_of(options.policy.rule, chip, mapping, None, 1).cost
+    scheduler = scheduler_of(options.policy.rule, chip, mapping, None, 1)
+    cost = scheduler.cost
     layers, first = total(schedule["layers"]), np.asarray(schedule["first"], np.float64)
     steps, time_us = max(run.step, 1), float(total(schedule["steps"])[0])
     rows, phases, pulses, _ = layers.sum(axis=0).tolist()
@@ -53,11 +54,11 @@ def write_figures(
         "write_time_ms": time_us * 1e-3,
         "write_energy_mj": cost.energy_nj(rows, phases, pulses, trials) * 1e-6,
         "first_write_time_ms": float(schedule["first_us"][0]) * 1e-3,
-        "first_write_energy_mj": cost.energy_nj(first_rows, first_phases, first_pulses, first_trials) * 1e-6,
+        "first_write_energy_mj": scheduler.first.energy_nj(first_rows, first_phases, first_pulses, first_trials) * 1e-6,
         "write_port_utilization": float(ports.mean()) / time_us if time_us else None,
         **_waits(run),
         **_wear(artifact, run, trial_groups(options.policy.rule), first_trials),
-        "write_assumed": list(cost.assumed),
+        "write_assumed": list(dict.fromkeys((*cost.assumed, *scheduler.first.assumed))),
         "write_layers": {
             name: {**dict(zip(FIGURES[:3], map(round, row[:3].tolist()), strict=True)), "us_per_step": mean_us[name]}
             for name, row in zip(names, layers, strict=True)

@@ -25,9 +25,15 @@ def mix(x: Array) -> Array:
     return x ^ (x >> 16)
 
 
-def new_key(seed: int) -> Array:
-    """The key of a seed."""
-    return jax.random.key(seed, impl=_HASH)
+def new_key(seed: int | Array) -> Array:
+    """The key of a seed; all bits of an integer count."""
+    if isinstance(seed, Array) or seed < 2**32:
+        return jax.random.key(seed, impl=_HASH)
+    low, high = seed & 0xFFFFFFFF, seed >> 32
+    words = _derive(
+        jnp.uint32(low), jnp.uint32(high), jnp.uint32(0)
+    )  # as `_from_seed`, which is given the low word alone
+    return jax.random.wrap_key_data(jnp.stack(words), impl=_HASH)
 
 
 def derive(key: Array, number: int | Array) -> Array:

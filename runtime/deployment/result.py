@@ -154,8 +154,12 @@ class Deployment:
 
 def _row(when: str, at: Deployment) -> list[object]:
     spread = _distribution(at.accuracies)
-    worst = np.max(at.accuracies) if at.measure in LOWER_IS_BETTER else np.min(at.accuracies)
-    return [when, spread["mean"], spread["std"], float(worst), spread["median"], f"{at.yield_fraction:.0%}"]
+    return [when, spread["mean"], spread["std"], _worst(at), spread["median"], f"{at.yield_fraction:.0%}"]
+
+
+def _worst(result: Deployment) -> float:
+    """The figure of the worst chip: of errors the largest."""
+    return float(np.max(result.accuracies) if result.measure in LOWER_IS_BETTER else np.min(result.accuracies))
 
 
 def summary(result: Deployment) -> dict[str, Any]:
@@ -195,7 +199,7 @@ def _at(result: Deployment, seconds: float) -> dict[str, Any]:
 def _figures(result: Deployment) -> dict[str, Any]:
     """The figures at one time."""
     figures: dict[str, Any] = {
-        "accuracy": _distribution(result.accuracies),
+        "accuracy": {**_distribution(result.accuracies), "worst": _worst(result)},
         "yield": result.yield_fraction,
         "yield_interval": list(result.yield_interval),
         "normalized_accuracy": _distribution(result.normalized),

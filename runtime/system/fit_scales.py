@@ -12,6 +12,7 @@ become, and scales that follow them closely clip what comes later.
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from typing import TypeVar
 
 import jax
 import numpy as np
@@ -36,6 +37,7 @@ WEIGHTS_AT_ONCE = 1 << 20  # columns of so many weights are tried together
 WORTH_FACTORS = 0.9
 # No channel gets less than this part of the largest factor: what is silent in the calibration may speak later.
 LEAST_FACTOR = 1 / 64
+Values = TypeVar("Values", Floats, Array)
 
 
 @dataclass(frozen=True, eq=False)
@@ -231,12 +233,12 @@ def _largest_weights(weight: Floats, channels: int, groups: int) -> Floats:
     return found
 
 
-def rows_of_channels(channels: Floats, layer: Crossbar, weight: Floats) -> Floats:
+def rows_of_channels(channels: Values, layer: Crossbar, weight: Values) -> Values:
     """One value a channel as one a weight: [rows, columns], or [rows, 1] of a layer of one group."""
     groups = layer.groups
     kernel = len(weight) * groups // len(channels)
-    rows = np.repeat(channels.reshape(groups, -1), kernel, axis=1).T  # [rows, groups]
-    return rows if groups == 1 else np.repeat(rows, weight.shape[1] // groups, axis=1)
+    rows = channels.reshape(groups, -1).repeat(kernel, axis=1).T  # [rows, groups]
+    return rows if groups == 1 else rows.repeat(weight.shape[1] // groups, axis=1)
 
 
 def divide_channels(inputs: Floats, factor: Floats, layer: Crossbar) -> Floats:

@@ -206,13 +206,13 @@ def program(
     system: System,
     state: State,
     key: Array,
-    count: Callable[[str, Array], Array] = lambda name, trials: jnp.sum(trials, dtype=jnp.int32),
+    count: Callable[[str, Array], Array] = lambda name, trials: trials_of_columns(trials),
 ) -> tuple[State, dict[str, Array]]:
     """Write every device to the target of the digital copy, with the chip's programming error; reference columns too.
 
     Returns:
         The new state, and by layer the trials that this took, for one copy of each: `count` of the layer's name and
-        the trials of its devices [devices, rows, columns], and all those of its reference columns.
+        the trials of its devices [devices, rows, columns], those of its reference columns with its first column.
     """
     conductance, reference, trials = {}, {}, {}
     device = device_of(system.chip.cell)
@@ -227,8 +227,13 @@ def program(
         traits_key, write_key = jax.random.split(jax.random.fold_in(key, REFERENCES + index))
         written = device.write(targets, write_key, device.traits(traits_key, targets.shape))
         reference[name] = written.conductance
-        trials[name] += jnp.sum(written.trials, dtype=jnp.int32)
+        trials[name] = trials[name].at[0].add(jnp.sum(written.trials, dtype=jnp.int32))
     return {**state, "conductance": conductance, "reference_column": reference}, trials
+
+
+def trials_of_columns(trials: Array) -> Array:
+    """The sum of [devices, rows, columns] in each column: that of a large layer is beyond 32 bits."""
+    return jnp.sum(trials, axis=(0, 1), dtype=jnp.int32)
 
 
 def read_back(system: System, state: State, key: Array, reads: int = 1) -> State:

@@ -11,6 +11,7 @@ from functools import lru_cache
 from jax import Array
 
 from runtime.network.scan import Product
+from runtime.system.fit_scales import rows_of_channels
 from runtime.system.products import array_product
 from runtime.system.state import State, System
 from runtime.training.compute import Compute
@@ -37,12 +38,19 @@ def _with_programmed(way: Compute, programmed: frozenset[str]) -> Compute:
     """The same object for the same arguments, which compiled functions go by."""
 
     def product(system: System, state: State) -> Product:
-        others, arrays = way.product(system, state), array_product(system, state)
+        factors = {name: factor for name, factor in state["input_factor"].items() if name in programmed}
+        # The gradient goes by what the devices stand for: the weights times the factors that inputs are divided by.
+        held = {
+            name: state["weight"][name] * rows_of_channels(factor, system.crossbars[name], state["weight"][name])
+            for name, factor in factors.items()
+        }
+        others = way.product(system, state)
+        arrays = array_product(system, {**state, "weight": {**state["weight"], **held}})
 
         def layer(name: str, x: Array, key: Array | None) -> Array:
             if name not in programmed:
                 return others(name, x, key)
-            factor = state["input_factor"].get(name)
+            factor = factors.get(name)
             return arrays(name, x if factor is None else x / factor.reshape(-1, *[1] * (x.ndim - 1)), key)
 
         return layer

@@ -129,8 +129,8 @@ def account(cost: RowCost, lines: Lines, longest: Array, totals: Totals) -> Tota
     layers, ports = len(lines.layers), len(lines.ports)
     phases, pulses = jnp.sum(longest > 0, axis=(0, 1)), jnp.sum(longest, axis=(0, 1))
     rows = jnp.sum(jnp.any(longest > 0, axis=1), axis=0, dtype=jnp.int32)
-    counts = jnp.stack([rows, phases, pulses], axis=1) * lines.copies[:, None]
-    by_layer = jax.ops.segment_sum(counts, lines.layer, layers, indices_are_sorted=True).astype(jnp.float32)
+    counts = jnp.stack([rows, phases, pulses], axis=1).astype(jnp.float32) * lines.copies[:, None]
+    by_layer = jax.ops.segment_sum(counts, lines.layer, layers, indices_are_sorted=True)
     cost = replace(cost, **{name: figure(getattr(cost, name)) for name in ("phase_us", "pulse_us", "read_us")})
     time = cost.time_us(*(part.astype(jnp.float32) for part in (rows, phases, pulses)))
     at_port = lines.layer[lines.place_line] * ports + lines.place_port

@@ -18,7 +18,7 @@ from runtime.crossbar.figures import jit_with_figures
 from runtime.crossbar.keys import new_key
 from runtime.system.calibration import calibration_index
 from runtime.system.inputs import match_data
-from runtime.system.state import State, System, draw_chip, program, read_back
+from runtime.system.state import State, System, draw_chip, program, read_back, trials_of_columns
 from runtime.system.watch import Watch, follow, new_watch, steps_to_look
 from runtime.training.augmentation import check_augmentation
 from runtime.training.frozen import frozen_names
@@ -64,7 +64,7 @@ class Run:
     history: one record an epoch (epoch, loss, accuracy, lr, updates, writes, trials; row_writes and write_us where
     devices are written; layers: of each its ranges, clipping shares and updates;
     measures: where the test set is not measured by an accuracy alone; accuracy: then None or one of
-    them). loss_sum: of the current epoch. watch: the input ranges. first_trials: by layer, of the first
+    them). loss_sum: of the current epoch. watch: the input ranges. first_trials: by layer and column, of the first
     programming before step 0, which the counters of the state leave out. clock: of this process. best: the state of the
     best epoch so far, where the run is to end with it.
     """
@@ -164,12 +164,12 @@ def _start(
     if pulse is not None and pulse.write_noise_uS:
         state["seen"] = {name: jnp.zeros_like(a) for name, a in pairs.items()}
     state |= begin_memory(rule, system.chip, state, jax.random.fold_in(key, MEMORY))
-    trials = {name: jnp.int32(0) for name in weights}
+    trials = {name: jnp.zeros(a.shape[-1], jnp.int32) for name, a in weights.items()}
     of_weights: dict[str, list[Array]] = {name: [] for name in weights}
 
     def longest(name: str, of_devices: Array) -> Array:
         of_weights[name].append(jnp.max(of_devices, axis=0))
-        return jnp.sum(of_devices, dtype=jnp.int32)
+        return trials_of_columns(of_devices)
 
     state["schedule"] = no_schedule(setting.scheduler, trained_lines)
     if setting.write:

@@ -30,11 +30,13 @@ STRIPS_A_ROUND = 64  # the part of all strips that a round programs; with a few 
 class Scheduler:
     """What may be written in a step, and what it takes.
 
-    cost: of row writes. rows: at most so many, of each port where `per_port`; share: at most this part of those that
-    are due, at least one; None: all. every: only in each n-th step.
+    cost: of row writes. first: of those of the first programming, which is closed loop. rows: at most so many, of each
+    port where `per_port`; share: at most this part of those that are due, at least one; None: all. every: only in each
+    n-th step.
     """
 
     cost: RowCost
+    first: RowCost
     rows: int | None = None
     share: float | None = None
     per_port: bool = False
@@ -65,7 +67,8 @@ def scheduler_of(rule: UpdateRule, chip: Chip, mapping: Mapping, budget: str | N
     if sync is not None:
         sync = sync_of(Sync(sync), Write.pulse if blind else Write.verify, chip.cell)
         reads = (sync != Sync.target) + (sync == Sync.readback)
-    cost = _cost_of_rows(chip, mapping, blind=blind, row_reads=reads)
+    first = _cost_of_rows(chip, mapping, blind=False, row_reads=reads)
+    cost = _cost_of_rows(chip, mapping, blind=True, row_reads=reads) if blind else first
     if (budget is not None or every > 1) and not rule.policy.waits:
         option = "--write-every" if budget is None else "--write-budget"
         raise CimcError(
@@ -73,10 +76,10 @@ def scheduler_of(rule: UpdateRule, chip: Chip, mapping: Mapping, budget: str | N
             "leave it out"
         )
     if budget is None:
-        return Scheduler(cost, every=every)
+        return Scheduler(cost, first, every=every)
     stated, copies = parse_budget(budget), max(layer.copies for layer in mapping.layers)
     if stated.unit == "%":
-        return Scheduler(cost, share=stated.amount / 100, every=every)
+        return Scheduler(cost, first, share=stated.amount / 100, every=every)
     if stated.unit == "rows":
         rows, row, per_port = int(stated.amount), "1", False
     elif blind:
@@ -94,7 +97,7 @@ def scheduler_of(rule: UpdateRule, chip: Chip, mapping: Mapping, budget: str | N
     if rows < copies:
         several = f", in each of {copies} copies," if copies > 1 else ""
         raise CimcError(f"--write-budget {budget} is less than a row write{several} can take, {row} each; give more")
-    return Scheduler(cost, rows=min(rows, 2**30), per_port=per_port, every=every)
+    return Scheduler(cost, first, rows=min(rows, 2**30), per_port=per_port, every=every)
 
 
 def _cost_of_rows(chip: Chip, mapping: Mapping, *, blind: bool, row_reads: int) -> RowCost:
@@ -146,7 +149,7 @@ def first_programming(
     longest = jnp.zeros((pairs, PHASES, len(lines.layer)), jnp.int32)
     for name, of_pairs in trials.items():
         longest = longest.at[:, 0, line[name]].max(jnp.stack(of_pairs))
-    totals = account(scheduler.cost, lines, longest, no_totals(lines))
+    totals = account(scheduler.first, lines, longest, no_totals(lines))
     return {"first": totals["layers"][0], "first_us": totals["steps"][0]}
 
 

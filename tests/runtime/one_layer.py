@@ -40,7 +40,8 @@ def update_one(
     One program for a rule, a chip and sizes, which outlives what a test puts in the place of a function of JAX
     (`forget_programs`).
     """
-    lines, scheduler = one_line(change.step.shape), Scheduler(row_cost(chip, blind=False, row_reads=0))
+    cost = row_cost(chip, blind=False, row_reads=0)
+    lines, scheduler = one_line(change.step.shape), Scheduler(cost, cost)
     (layer,), _ = compute.apply(
         rule,
         chip,

@@ -71,6 +71,9 @@ def test_the_worst_of_errors_is_the_largest() -> None:
     head, first = found.split("</tr>")[:2]
     cells = first.replace("</td>", "").split("<td")[1:]
     assert float(cells[head.split("<th").index(">worst</th>") - 2].rpartition(">")[2]) == 8
+    errors = deployment(measure="mse", accuracies=np.array([0.5, 2.0, 8.0]), classes=None)
+    assert summary(errors)["accuracy"]["worst"] == 8
+    assert summary(deployment())["accuracy"]["worst"] == summary(deployment())["accuracy"]["min"]
 
 
 def test_outputs_of_whole_numbers_agree_in_no_figure() -> None:

@@ -4,6 +4,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 import onnx
 import onnxruntime
@@ -20,7 +22,12 @@ from cimc.package import Package, read_package
 from cimc.program_files import array_targets
 from runtime.deployment.population import Request, population_of
 from runtime.system.inputs import match_data
+from runtime.system.products import exact_layer
+from runtime.system.program import programmed_state
+from runtime.system.state import initial_state
+from runtime.training.programmed import PartlyProgrammed
 from tests.cimc.in_the_loop.two_layers import (
+    CLASSES,
     HIDDEN,
     INPUTS,
     SEED,
@@ -78,6 +85,23 @@ def test_a_package_is_not_tuned_into_itself(folder: Path, tuned: Package) -> Non
     told = CliRunner().invoke(app, ["tune", str(folder), "-o", str(folder)]).exception
     assert isinstance(told, CimcError)
     assert "it is the input" in str(told)
+
+
+def test_gradients_pass_a_programmed_layer_with_input_factors_as_they_pass_its_weights(plain: Package) -> None:
+    """Devices hold the weights times the factors that the inputs are divided by: the gradient has neither."""
+    system = system_of(plain)
+    state = {**initial_state(system), **programmed_state(system, plain.program)}
+    factors = jnp.asarray(np.geomspace(0.1, 2, HIDDEN, dtype=np.float32))
+    state = {**state, "input_factor": {"last": factors}, "input_range": dict.fromkeys(state["weight"], jnp.float32(9))}
+    way = PartlyProgrammed(method="float", programmed=frozenset({"last"})).compute
+    x = jnp.asarray(np.random.default_rng(2).random((HIDDEN, 5), np.float32))
+
+    def gradient(product: Any) -> np.ndarray:
+        return np.asarray(jax.grad(lambda inputs: jnp.sum(jnp.sin(jnp.arange(CLASSES))[:, None] * product(inputs)))(x))
+
+    found = gradient(lambda inputs: way.product(system, state)("last", inputs, None))
+    exact = gradient(lambda inputs: exact_layer(system, state, "last", inputs, state["weight"]["last"]))
+    np.testing.assert_allclose(found, exact, rtol=1e-4, atol=1e-6)
 
 
 # --- A real die ---

@@ -102,3 +102,13 @@ def test_bits_and_keys_of_one_key_do_not_meet() -> None:
     for family in (folded(key, COUNT), jax.random.split(key, COUNT)):
         for half in np.asarray(jax.random.key_data(family)).astype(np.float64).T:
             assert abs(np.corrcoef(bits, half)[0, 1]) < 5 / np.sqrt(COUNT)
+
+
+def test_all_bits_of_a_seed_count() -> None:
+    """Seeds below 2^32 as ever, and none above it the key of another, or one that is derived from it."""
+    seeds = [0, 1, 2**32, 2**32 + 1, 2**33, 2**62]
+    keys = [new_key(seed) for seed in seeds] + [jax.random.fold_in(new_key(0), number) for number in range(4)]
+    words = {tuple(np.asarray(jax.random.key_data(key)).tolist()) for key in keys}
+    assert len(words) == len(keys)
+    low = jax.random.key(7, impl=jax.random.key_impl(new_key(0)))
+    assert (jax.random.key_data(new_key(7)) == jax.random.key_data(low)).all()

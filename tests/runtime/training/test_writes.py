@@ -22,9 +22,10 @@ from cimc.mapping import Mapping
 from cimc.options import Sync, Write
 from cimc.units import device_targets
 from runtime.devices.device import NONE
+from runtime.system.state import trials_of_columns
 from runtime.training.options import Policy
 from runtime.training.policies.policy import Change, LayerState
-from runtime.training.row_writes import Lines, lines_of, total, word_lines
+from runtime.training.row_writes import Lines, account, lines_of, no_totals, total, word_lines
 from runtime.training.update import update_layers
 from runtime.training.vectors import pack, packing, unpack
 from runtime.training.writes import Scheduler, no_schedule, scheduler_of
@@ -365,3 +366,18 @@ def test_a_policy_that_keeps_nothing_cannot_wait() -> None:
             scheduler_of(Policy(method="naive").rule, chip, mapping, budget, every)
     with pytest.raises(CimcError, match="which blind pulses do not tell"):
         scheduler_of(Policy(write=Write.pulse).rule, chip, mapping, "20us", 1)
+
+
+def test_counts_of_large_layers_are_beyond_32_bits() -> None:
+    """A layer of 2.4 million weights at 500 pulses a device; lines of a hundred million pulses each."""
+    of_devices = jnp.broadcast_to(jnp.int32(500), (2, 2304, 1024))
+    assert int(np.sum(np.asarray(trials_of_columns(of_devices)), dtype=np.int64)) == 2 * 2304 * 1024 * 500 > 2**31
+    mapping, chip = mapped(None)
+    shapes = {layer.name: jnp.zeros((layer.rows, layer.columns)) for layer in mapping.layers}
+    lines = lines_of(mapping, chip, packing(shapes))
+    longest = jnp.full((1, 2, len(lines.layer)), 100_000_000, jnp.int32)
+    scheduler = scheduler_of(POLICY.rule, chip, mapping, None, 1)
+    pulses = total(account(scheduler.cost, lines, longest, no_totals(lines))["layers"])[:, 2]
+    of_layer = np.bincount(np.asarray(lines.layer), np.asarray(lines.copies))
+    np.testing.assert_allclose(pulses, 2e8 * of_layer, rtol=1e-6)
+    assert pulses.max() > 2**31
