@@ -91,7 +91,12 @@ def read_weight(chip: Chip, conductance: Array, key: Array) -> Array:
 def take_turn(change: Change, sweep: int, slower: int = 1) -> Array:
     """The weights [..] whose row is read in this step: each row once in `sweep` x `slower` steps, evenly spread."""
     place, period = place_of(change), sweep * slower
-    return (change.number - place.row * period // place.rows) % period == 0
+    # row * period // rows, digit by digit: the product itself does not fit in 32 bits for long periods.
+    turn = rest = jnp.zeros_like(place.row)
+    for digit in period.to_bytes((period.bit_length() + 7) // 8):
+        rest = rest * 256 + place.row * digit
+        turn, rest = turn * 256 + rest // place.rows, rest % place.rows
+    return (change.number - turn) % period == 0
 
 
 def draw_for_lines(change: Change, key: Array) -> Array:

@@ -17,7 +17,7 @@ from runtime.devices.traits import draw_traits
 from runtime.training.layer_groups import what_is_read
 from runtime.training.policies import make_rule
 from runtime.training.policies.policy import Change, LayerState, Place, Tile, UpdateRule
-from runtime.training.policies.pulsed import draw_for_lines
+from runtime.training.policies.pulsed import draw_for_lines, take_turn
 from tests.runtime.one_layer import forget_programs, update_one
 
 CHIP = load_chip("ideal", "soft-bounds-10")
@@ -223,6 +223,17 @@ def test_rows_are_read_and_written_in_turn_each_once_in_a_sweep(name: str, optio
         written.append(np.flatnonzero(np.asarray(layer.updates) - before))
     assert [len(rows) for rows in written] == [4] * 10
     assert sorted(np.concatenate(written[:5])) == list(range(20))
+
+
+@pytest.mark.parametrize("period", [7, 100_000, 2_000_000_000])
+def test_turns_of_long_sweeps_are_spread_over_many_rows(period: int) -> None:
+    """The product of row and period does not fit in 32 bits."""
+    row = np.arange(0, 30_000, 5, np.int32)
+    place = Place(jnp.asarray(row), jnp.int32(30_000), jnp.asarray(row))
+    turns = row.astype(np.int64) * period // 30_000
+    for number in (int(turns[5_000]), int(turns[1])):
+        took = take_turn(Change(place.row * 1.0, place.row * 1.0, number=number, place=place), period)
+        np.testing.assert_array_equal(took, (number - turns) % period == 0)
 
 
 def test_choppers_are_those_of_word_lines_and_fair() -> None:
