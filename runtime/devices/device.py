@@ -124,10 +124,8 @@ def device_of(cell: Cell) -> Device:
 
     def write(goal: Array, key: Array, traits: Traits = NONE, held: Array | None = None) -> Written:
         if cell.programming.train is None:
-            written = write_verify(goal, key, cell=cell)
-        else:
-            written = write_by_pulses(goal, key, cell=cell, traits=traits, held=held)
-        return written._replace(conductance=keep_stuck(written.conductance, traits))
+            return write_verify(goal, key, cell=cell, traits=traits)
+        return write_by_pulses(goal, key, cell=cell, traits=traits, held=held)
 
     def pulse(conductance: Array, pulses: Array, key: Array, traits: Traits = NONE) -> Array:
         return keep_stuck(apply_pulses(conductance, pulses, key, cell=cell, traits=traits), traits)

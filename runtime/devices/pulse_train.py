@@ -11,6 +11,7 @@ from cimc.chip import Cell
 from runtime.devices.pulse_laws import bounds_uS, pulse_response
 from runtime.devices.pulses import NO_TRAITS, apply_pulses
 from runtime.devices.reads import read_devices
+from runtime.devices.wear import keep_stuck
 from runtime.devices.write_verify import Written
 
 
@@ -35,7 +36,8 @@ def write_by_pulses(
     """Program every device by pulses of `[cell.pulse]` and noisy reads, as `[cell.programming.train]` says.
 
     A device is read before every pulse and after its last one: reads are `(trials + 1) * train.reads`. One that only
-    goes up and is read above its goal is reset to its lower bound, which counts as a pulse, and begins anew.
+    goes up and is read above its goal is reset to its lower bound, which counts as a pulse, and begins anew. A stuck
+    one is pulsed as any other, to the last pulse where it is not read within tolerance.
 
     Args:
         goal: conductances [..], uS.
@@ -72,6 +74,7 @@ def write_by_pulses(
         moved = apply_pulses(loop.conductance, direction, pulse_key, cell=cell, traits=_scaled(traits, strength, cell))
         if pulse.directions == "up":
             moved = jnp.where(direction < 0, low, moved)
+        moved = keep_stuck(moved, traits)
         return _Loop(
             loop.pulse + 1,
             jnp.where(pending, moved, loop.conductance),
@@ -84,6 +87,7 @@ def write_by_pulses(
         return (loop.pulse < train.pulses) & jnp.any(loop.pending)
 
     start = jnp.full(goal.shape, cell.conductance_min_uS, jnp.float32) if held is None else held
+    start = keep_stuck(start, traits)
     none = jnp.zeros(goal.shape, jnp.int32)
     loop = _Loop(jnp.int32(0), start, none, jnp.ones(goal.shape, bool), jnp.zeros(goal.shape, jnp.float32))
     done = jax.lax.while_loop(goes_on, take, loop)

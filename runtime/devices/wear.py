@@ -17,7 +17,7 @@ def wear(before: Array, after: Array, acts: Array, new_acts: Array, traits: Trai
     """What devices hold after an act of writing, worn ones kept.
 
     Args:
-        before, after: conductances [..] in uS, before the act and as it would leave them.
+        before, after: conductances [..] in uS, before the act and as it would leave them (stuck ones at their own).
         acts: trials or pulses that each device took before [..].
         new_acts: those of this act [..].
         traits: of the devices; without `endurance` nothing wears.
@@ -31,11 +31,11 @@ def wear(before: Array, after: Array, acts: Array, new_acts: Array, traits: Trai
         return held
     low, high = cell.conductance_min_uS, cell.conductance_max_uS
     fallen = (acts < endurance) & (acts + new_acts >= endurance)
-    return jnp.where(fallen, jnp.float32(low if cell.endurance.then == "low" else high), held)
+    return keep_stuck(jnp.where(fallen, jnp.float32(low if cell.endurance.then == "low" else high), held), traits)
 
 
 def leak(conductance: Array, traits: Traits, *, cell: Cell) -> Array:
     """Conductances [..] in uS a training step later: each its part of the way to the rest state further."""
     if cell.leak is None or "leak" not in traits:
         return conductance
-    return conductance + traits["leak"] * (jnp.float32(cell.leak.rest_uS) - conductance)
+    return keep_stuck(conductance + traits["leak"] * (jnp.float32(cell.leak.rest_uS) - conductance), traits)

@@ -9,6 +9,9 @@ from jax import Array
 from cimc.chip import Cell
 from runtime.crossbar.figures import figure
 from runtime.crossbar.normal import normal
+from runtime.devices.pulses import NO_TRAITS
+from runtime.devices.traits import Traits
+from runtime.devices.wear import keep_stuck
 from runtime.devices.write_law import trial_error
 
 
@@ -19,25 +22,29 @@ class Written(NamedTuple):
     trials: Array
 
 
-def write_verify(goal: Array, key: Array, *, cell: Cell) -> Written:
+def write_verify(goal: Array, key: Array, *, cell: Cell, traits: Traits = NO_TRAITS) -> Written:
     """Program every device by closed-loop write-verify: at most N trials, a failed last trial is accepted.
+
+    A stuck device takes one trial where it is within tolerance, else all of them.
 
     Args:
         goal: conductances [..], uS.
         key: a `jax.random` key.
         cell: the device.
+        traits: of the devices, of which `stuck` has an effect here.
     """
     mean, sd = single_trial(cell, goal)
     tolerance = None if cell.programming.tolerance_uS is None else figure(cell.programming.tolerance_uS)
     if not cell.programming.follows_state and trial_error(cell.programming).sd_uS == 0:  # every trial ends alike
-        ends = _limited(goal + mean, cell)
+        ends = keep_stuck(_limited(goal + mean, cell), traits)
         accepted = True if tolerance is None else jnp.abs(ends - goal) <= tolerance
         return Written(ends, jnp.where(accepted, 1, cell.programming.trials) * jnp.ones(goal.shape, jnp.int32))
 
     def trial(n: Array, written: Written) -> Written:
         fresh = mean + sd * normal(jax.random.fold_in(key, n), goal.shape)
         pending = (written.trials == n) & ~_within(written.conductance - goal, n)
-        conductance = jnp.where(pending, _limited(goal + fresh, cell), written.conductance)
+        after = keep_stuck(_limited(goal + fresh, cell), traits)
+        conductance = jnp.where(pending, after, written.conductance)
         return Written(conductance, written.trials + pending.astype(count))
 
     def _within(deviation: Array, n: Array) -> Array:

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from cimc.chip import Cell, load_chip
+from cimc.chip_cell import Programming, PulseTrain
 from cimc.device_pulse import Linear, SoftBounds
 from cimc.device_time import Endurance, Faults, Leak
 from runtime.devices.device import device_of
@@ -103,6 +104,32 @@ def test_a_worn_device_takes_no_further_act(then: str, last: float) -> None:
     assert first.tolist() == [30.0, last]
     second = device.wear(first, jnp.array([50.0, 60.0]), acts + new, new, traits)
     assert second.tolist() == [50.0, last]
+
+
+def test_stuck_devices_neither_leak_nor_wear_out() -> None:
+    endurance = Endurance.model_validate({"writes": 10.0, "then": "low"})
+    device = device_of(cell_with(conductance_max_uS=100.0, endurance=endurance, leak=Leak(steps=100.0, rest_uS=0.0)))
+    traits = {**device.traits(jax.random.key(6), (2,)), "stuck": jnp.array([20.0, jnp.nan])}
+    held = jnp.full(2, 20.0)
+    leaked = device.leak(held, traits)
+    assert leaked[0] == 20
+    assert leaked[1] < 20
+    assert device.wear(held, held, jnp.array([9, 9]), jnp.array([2, 2]), traits).tolist() == [20.0, 0.0]
+
+
+@pytest.mark.parametrize(
+    ("sd_uS", "train"), [(0.0, None), (0.3, None), (0.0, PulseTrain(pulses=30))], ids=["exact", "trials", "pulses"]
+)
+def test_stuck_devices_take_all_trials_where_they_are_beyond_tolerance(sd_uS: float, train: PulseTrain | None) -> None:
+    programming = Programming(error_sd_uS=sd_uS, tolerance_uS=1.0, trials=30, train=train)
+    device = device_of(cell_with(conductance_max_uS=100.0, programming=programming, pulse=Linear(step_uS=0.9)))
+    goal, stuck = jnp.array([10.0, 10.0, 10.0]), jnp.array([20.0, 9.5, jnp.nan])
+    written = device.write(goal, jax.random.key(9), {"stuck": stuck})
+    np.testing.assert_array_equal(written.conductance[:2], stuck[:2])
+    assert abs(written.conductance[2] - 10) <= 1
+    assert written.trials[0] == 30
+    assert written.trials[1] == (1 if train is None else 0)  # pulses are taken after a read, trials before
+    assert written.trials[2] < 30
 
 
 def test_endurance_spreads_by_decades() -> None:
