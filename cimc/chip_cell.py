@@ -33,7 +33,7 @@ class PulseTrain(Section):
     amplitude: Literal["fixed", "stepped"] = Field(
         default="fixed",
         description="fixed: every pulse is one of [cell.pulse]; stepped: a pulse in the same direction as the one "
-        "before is `growth` times as strong, one in the other direction begins anew",
+        "before is `growth` times as strong, up to a step of the whole window, one in the other direction begins anew",
     )
     growth: Positive = Field(default=1.1, description="of the step, with a stepped amplitude")
 

@@ -56,6 +56,8 @@ def write_by_pulses(
     if train is None or tolerance is None:
         raise ValueError("the chip has no [cell.programming.train]")
     low = traits.get("low", bounds_uS(cell)[0])
+    # A pulse through the whole window: growth without end would be infinite, and that of a step of 0 no number.
+    strongest = max(cell.window_uS / min(pulse.step_uS, pulse.down_uS), 1.0)
 
     def missing(conductance: Array, n: Array) -> Array:
         read_key = jax.random.fold_in(jax.random.fold_in(key, n), 1)
@@ -69,7 +71,8 @@ def write_by_pulses(
         strength = direction
         if train.amplitude == "stepped":
             again = direction * loop.strength > 0
-            strength = jnp.where(again, loop.strength * train.growth, direction)
+            grown = jnp.clip(loop.strength * train.growth, -strongest, strongest)
+            strength = jnp.where(again, grown, direction)
         pulse_key = jax.random.fold_in(key, loop.pulse)
         moved = apply_pulses(loop.conductance, direction, pulse_key, cell=cell, traits=_scaled(traits, strength, cell))
         if pulse.directions == "up":

@@ -60,6 +60,14 @@ def test_the_loop_is_that_of_a_device_by_hand(growth: float) -> None:
     assert 0 < np.mean(np.asarray(written.trials) == 25) < 0.5  # some end, some do not
 
 
+def test_a_pulse_that_grows_for_ever_is_one_through_the_window() -> None:
+    """A device whose own bound lies below its goal stays there, where its step is 0."""
+    cell = cell_with(SoftBounds(law="soft-bounds", step_uS=2.0), 0.6, pulses=300, amplitude="stepped", growth=1.5)
+    written = write_by_pulses(jnp.array([45.0]), jax.random.key(0), cell=cell, traits={"high": jnp.array([40.0])})
+    np.testing.assert_array_equal(written.conductance, [40.0])
+    np.testing.assert_array_equal(written.trials, [300])
+
+
 def test_devices_begin_at_the_minimum_where_nothing_is_told() -> None:
     cell = cell_with(Linear(step_uS=2.0), 0.5, pulses=100)
     written = write_by_pulses(jnp.array([10.0, 20.0, 49.0]), jax.random.key(0), cell=cell)
