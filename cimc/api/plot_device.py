@@ -94,20 +94,24 @@ def _staircases(cell: Cell, devices: int, cycles: int, key: Array) -> dict[str, 
     traits_key, key = jax.random.split(key)
     traits = device.traits(traits_key, (devices,))
     low = jnp.broadcast_to(traits.get("low", jnp.float32(cell.conductance_min_uS)), (devices,))
-    take = jax.jit(device.pulse)
+    take, look = jax.jit(device.pulse), jax.jit(device.seen)
+    unseen = jnp.zeros_like(low) if pulse.write_noise_uS else None
     down = pulse.directions == "both"
     counts = [_pulses(cell, pulse.step_uS), -_pulses(cell, pulse.down_uS) if down else 0]
-    held, measured = low, []
+    held, seen, measured = low, unseen, []
     for cycle in range(cycles):
         readings = [held]
         for direction, count in enumerate(counts):
             strides = np.diff(np.round(np.linspace(0, count, min(abs(count), READINGS) + 1)).astype(int))
             for index, stride in enumerate(strides):
                 draw = jax.random.fold_in(key, (cycle * 2 + direction) * READINGS + index)
-                held = take(held, jnp.full((devices,), float(stride)), draw, traits)
+                pulses = jnp.full((devices,), float(stride))
+                held = take(held, pulses, draw, traits if seen is None else {**traits, "seen": seen})
+                seen = None if seen is None else look(seen, pulses, draw)
                 readings.append(held)
         measured.append(np.stack(readings))
-        held = held if down else low
+        if not down:
+            held, seen = low, unseen
     numbers = np.concatenate(
         [[0], *(np.round(np.linspace(0, abs(n), min(abs(n), READINGS) + 1)).astype(int)[1:] for n in counts)]
     )

@@ -9,20 +9,24 @@ from jax import Array
 
 from cimc.chip import Cell
 from runtime.devices.pulse_laws import bounds_uS, pulse_response
-from runtime.devices.pulses import NO_TRAITS, apply_pulses
+from runtime.devices.pulses import NO_TRAITS, apply_pulses, seen_after
 from runtime.devices.reads import read_devices
 from runtime.devices.wear import keep_stuck
 from runtime.devices.write_verify import Written
 
 
 class _Loop(NamedTuple):
-    """Before a pulse [..]. pending: not yet read to be within tolerance. strength: of the pulse before, signed."""
+    """Before a pulse [..]. pending: not yet read to be within tolerance. strength: of the pulse before, signed.
+
+    seen: as of `Written`.
+    """
 
     pulse: Array
     conductance: Array
     pulses: Array
     pending: Array
     strength: Array
+    seen: Array | None
 
 
 def write_by_pulses(
@@ -47,7 +51,7 @@ def write_by_pulses(
         held: what the devices hold before, uS [..]; None: G_min.
 
     Returns:
-        Conductances, and as trials the pulses that each device took.
+        Conductances, as trials the pulses that each device took, and what is seen beside what they hold.
 
     Raises:
         ValueError: the device has no pulse response, or no `programming.train`.
@@ -74,9 +78,14 @@ def write_by_pulses(
             grown = jnp.clip(loop.strength * train.growth, -strongest, strongest)
             strength = jnp.where(again, grown, direction)
         pulse_key = jax.random.fold_in(key, loop.pulse)
-        moved = apply_pulses(loop.conductance, direction, pulse_key, cell=cell, traits=_scaled(traits, strength, cell))
+        own, seen = _scaled(traits, strength, cell), loop.seen
+        if seen is not None:
+            own = {**own, "seen": seen}
+            seen = jnp.where(pending, seen_after(seen, direction, pulse_key, cell=cell), seen)
+        moved = apply_pulses(loop.conductance, direction, pulse_key, cell=cell, traits=own)
         if pulse.directions == "up":
             moved = jnp.where(direction < 0, low, moved)
+            seen = None if seen is None else jnp.where(pending & (direction < 0), 0, seen)
         moved = keep_stuck(moved, traits)
         return _Loop(
             loop.pulse + 1,
@@ -84,6 +93,7 @@ def write_by_pulses(
             loop.pulses + pending,
             pending,
             jnp.where(pending, strength, loop.strength),
+            seen,
         )
 
     def goes_on(loop: _Loop) -> Array:
@@ -92,9 +102,11 @@ def write_by_pulses(
     start = jnp.full(goal.shape, cell.conductance_min_uS, jnp.float32) if held is None else held
     start = keep_stuck(start, traits)
     none = jnp.zeros(goal.shape, jnp.int32)
-    loop = _Loop(jnp.int32(0), start, none, jnp.ones(goal.shape, bool), jnp.zeros(goal.shape, jnp.float32))
+    zeros = jnp.zeros(goal.shape, jnp.float32)
+    seen = traits.get("seen", zeros) if pulse.write_noise_uS else None
+    loop = _Loop(jnp.int32(0), start, none, jnp.ones(goal.shape, bool), zeros, seen)
     done = jax.lax.while_loop(goes_on, take, loop)
-    return Written(done.conductance, done.pulses)
+    return Written(done.conductance, done.pulses, done.seen)
 
 
 def _scaled(traits: Mapping[str, Array], strength: Array, cell: Cell) -> Mapping[str, Array]:

@@ -16,10 +16,14 @@ from runtime.devices.write_law import trial_error
 
 
 class Written(NamedTuple):
-    """Conductances after a write [.., like the goals] in uS, and the trials (or pulses) each device took."""
+    """Conductances after a write [.., like the goals] in uS, and the trials (or pulses) each device took.
+
+    seen: what the last pulse lets be seen beside what devices hold, uS (`draw_write_noise`); None: nothing.
+    """
 
     conductance: Array
     trials: Array
+    seen: Array | None = None
 
 
 def write_verify(goal: Array, key: Array, *, cell: Cell, traits: Traits = NO_TRAITS) -> Written:

@@ -214,7 +214,7 @@ def program(
         The new state, and by layer the trials that this took, for one copy of each: `count` of the layer's name and
         the trials of its devices [devices, rows, columns], those of its reference columns with its first column.
     """
-    conductance, reference, trials = {}, {}, {}
+    conductance, reference, trials, seen = {}, {}, {}, {}
     device = device_of(system.chip.cell)
     for index, (name, weight) in enumerate(state["weight"].items()):
         # Step after step: what is only queued holds its memory already.
@@ -222,13 +222,16 @@ def program(
         traits = traits_of(system, state, name)
         written = device.write(targets, jax.random.fold_in(key, index), traits)
         conductance[name], trials[name] = jax.block_until_ready((written.conductance, count(name, written.trials)))
+        if written.seen is not None:
+            seen[name] = written.seen
         del targets, written
     for index, (name, targets) in enumerate(reference_targets(system).items()):
         traits_key, write_key = jax.random.split(jax.random.fold_in(key, REFERENCES + index))
         written = device.write(targets, write_key, device.traits(traits_key, targets.shape))
         reference[name] = written.conductance
         trials[name] = trials[name].at[0].add(jnp.sum(written.trials, dtype=jnp.int32))
-    return {**state, "conductance": conductance, "reference_column": reference}, trials
+    held = {"conductance": conductance, "reference_column": reference, **({"seen": seen} if seen else {})}
+    return {**state, **held}, trials
 
 
 def trials_of_columns(trials: Array) -> Array:

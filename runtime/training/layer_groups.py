@@ -136,15 +136,15 @@ def add_tiles(
         traits_key, write_key = jax.random.split(jax.random.fold_in(key, index))
         traits = draw_chip(system, state["conductance"], traits_key)
         state |= {f"{name}_{trait}": arrays for trait, arrays in traits.items()}
-        state |= {name: {}, f"{name}{TILE_TRIALS}": {}}
+        state |= {name: {}, f"{name}{TILE_TRIALS}": {}, **({f"{name}_seen": {}} if "seen" in state else {})}
         for n, (layer, pairs) in enumerate(state["conductance"].items()):
             own = {trait: arrays[layer] for trait, arrays in traits.items()}
             written = device.write(jnp.full_like(pairs, middle), jax.random.fold_in(write_key, n), own)
             state[name][layer] = written.conductance
             state[f"{name}{TILE_TRIALS}"][layer] = jnp.zeros(pairs.shape, jnp.int32)
             trials[layer] += count(layer, written.trials)
-        if "seen" in state:
-            state[f"{name}_seen"] = {layer: jnp.zeros_like(pairs) for layer, pairs in state["conductance"].items()}
+            if "seen" in state:
+                state[f"{name}_seen"][layer] = jnp.zeros_like(pairs) if written.seen is None else written.seen
     return state, trials
 
 

@@ -121,12 +121,15 @@ def _write(
             layer = layer._replace(seen=device.seen(seen, pulses, write_key))
         conductance = device.pulse(held, pulses, write_key, traits)
     else:
+        if layer.seen is not None:
+            traits = {**traits, "seen": layer.seen}
         written = once(device.write(aim.goal, write_key, traits, layer.conductance))
         conductance = jnp.where(aim.selected, written.conductance, layer.conductance)
         trials, first_resets = jnp.where(aim.selected, written.trials, 0), jnp.int32(0)
         up = aim.goal > layer.conductance
         if layer.seen is not None:
-            layer = layer._replace(seen=jnp.where(aim.selected, 0, layer.seen))
+            left = jnp.float32(0) if written.seen is None else written.seen
+            layer = layer._replace(seen=jnp.where(aim.selected, left, layer.seen))
     longest = jnp.stack(
         [jnp.max(jnp.where(up, trials, 0), axis=0), jnp.max(jnp.where(up, 0, trials), axis=0) + first_resets]
     )

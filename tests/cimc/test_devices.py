@@ -111,6 +111,14 @@ def test_figures_of_a_plot_are_those_of_the_description(folder: Path) -> None:
     assert width > 3 * height / 2
 
 
+def test_noise_of_writes_does_not_add_up_along_a_plot(folder: Path) -> None:
+    noisy = FULL.replace('law = "soft-bounds"', "write_noise_uS = 5.0")  # linear: all end at the lower bound, 2 uS
+    Path("noisy.toml").write_text(noisy, encoding="utf-8")
+    pulses = cimc.plot_device("noisy.toml", devices=400, cycles=1)["pulses"]
+    ends = [pulses[name][-1] for name in ("p5_uS", "mean_uS", "p95_uS")]
+    np.testing.assert_allclose(ends, [2 - 1.645 * 5, 2, 2 + 1.645 * 5], atol=1.5)
+
+
 def test_a_plot_repeats_with_its_seed_and_needs_no_laws(folder: Path) -> None:
     assert cimc.plot_device(DEVICE, devices=4, cycles=1) == cimc.plot_device(DEVICE, devices=4, cycles=1)
     plain = "\n".join(FULL.splitlines()[:7])

@@ -68,6 +68,19 @@ def test_a_pulse_that_grows_for_ever_is_one_through_the_window() -> None:
     np.testing.assert_array_equal(written.trials, [300])
 
 
+def test_noise_of_writes_does_not_add_up_from_pulse_to_pulse() -> None:
+    cell = cell_with(Linear(step_uS=0.25, write_noise_uS=0.5), 0.01, pulses=100)
+    shape = (COUNT >> 6,)
+    before = jnp.full(shape, 12.0)  # 2 of them noise of the pulse before
+    goal = jnp.full(shape, 49.0)
+    traits = {"seen": jnp.full(shape, 2.0)}
+    written = write_by_pulses(goal, jax.random.key(0), cell=cell, traits=traits, held=before)
+    assert written.seen is not None
+    np.testing.assert_array_equal(written.trials, 100)
+    assert np.std(np.asarray(written.seen)) == pytest.approx(0.5, rel=0.05)
+    np.testing.assert_allclose(written.conductance - written.seen, 35.0, atol=1e-3)
+
+
 def test_devices_begin_at_the_minimum_where_nothing_is_told() -> None:
     cell = cell_with(Linear(step_uS=2.0), 0.5, pulses=100)
     written = write_by_pulses(jnp.array([10.0, 20.0, 49.0]), jax.random.key(0), cell=cell)
