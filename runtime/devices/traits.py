@@ -17,7 +17,8 @@ from runtime.devices.pulse_laws import bounds_uS
 #   step_up, step_down   change by a SET and by a RESET pulse where the law's mean is the stated step, uS
 #   high, low            bounds of blind pulses, uS
 #   stuck                conductance of a stuck device, uS; NaN of all others
-#   endurance            acts of writing (trials or pulses) after which a device is worn out
+#   endurance            acts of writing (trials or pulses) after which a device is worn out; in a run that goes on
+#                        from a trained file: those left
 #   leak                 part of the way to the rest state that a device takes in a training step
 Traits = Mapping[str, Array]
 

@@ -16,6 +16,7 @@ from cimc.layer_settings import chip_of_layer
 from cimc.mapping import Mapping
 from cimc.options import Backward
 from cimc.planes import planes_of
+from cimc.programming_counts import tile_groups
 from cimc.units import reference_target
 from runtime.crossbar.cell_wires import cell_wires_of
 from runtime.crossbar.crossbar import Crossbar
@@ -297,6 +298,8 @@ def flatten_state(state: State) -> dict[str, np.ndarray]:
 def restore_state(system: System, flat: Dictionary[str, np.ndarray], source: str) -> State:
     """The state of a network that was trained, from its flat form: what the chip and the digital side hold.
 
+    The endurance of devices is what the run has left of it.
+
     Raises:
         CimcError: arrays are missing or have the wrong shape, naming `source`.
     """
@@ -321,6 +324,14 @@ def restore_state(system: System, flat: Dictionary[str, np.ndarray], source: str
     for trait in device_of(system.chip.cell).trait_names:  # of devices that were written; a float run writes none
         held = {name: flat[f"{trait}/{name}"] for name in state["weight"] if f"{trait}/{name}" in flat}
         state[trait] = {name: jax.device_put(array) for name, array in held.items()}
+    if "endurance" in state:  # a run counts trials from its beginning: those of the run before are no longer left
+        state["endurance"] = {
+            name: endurance - jnp.float32(flat.get(f"trials/{name}", 0))
+            for name, endurance in state["endurance"].items()
+        }
+    if not tile_groups(flat):  # with further devices the conductances are those of no single pair
+        seen = {name: flat[f"seen/{name}"] for name in state["weight"] if f"seen/{name}" in flat}
+        state |= {"seen": jax.device_put(seen)} if seen else {}
     return state
 
 

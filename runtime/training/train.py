@@ -161,7 +161,7 @@ def _start(
     for group in ("writes", "trials"):
         state[group] = {name: jnp.zeros(a.shape, jnp.int32) for name, a in pairs.items()}
     pulse = system.chip.cell.pulse
-    if pulse is not None and pulse.write_noise_uS:
+    if pulse is not None and pulse.write_noise_uS and (setting.write or "seen" not in state):
         state["seen"] = {name: jnp.zeros_like(a) for name, a in pairs.items()}
     state |= begin_memory(rule, system.chip, state, jax.random.fold_in(key, MEMORY))
     trials = {name: jnp.zeros(a.shape[-1], jnp.int32) for name, a in weights.items()}

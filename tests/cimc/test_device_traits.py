@@ -18,6 +18,7 @@ from runtime.deployment.programming import program_chip
 from runtime.network.load import load_network
 from runtime.system.state import build_system, restore_state
 from runtime.training.options import TrainingOptions
+from runtime.training.train import start
 from tests.networks import network_proto, weights
 
 GROUPS = {"step_up", "step_down", "high", "low", "stuck", "endurance", "leak"}
@@ -31,7 +32,7 @@ def chip_with(**sections: object) -> Chip:
 @pytest.fixture
 def chip() -> Chip:
     return chip_with(
-        pulse=Linear(step_uS=4.0, step_d2d=0.2, high_d2d=0.05),
+        pulse=Linear(step_uS=4.0, step_d2d=0.2, high_d2d=0.05, write_noise_uS=1.0),
         faults=Faults(stuck_low=0.1, low_uS=5.0),
         endurance=Endurance(writes=3.0),
         leak=Leak(steps=1e6, rest_uS=10.0),
@@ -61,10 +62,15 @@ def test_traits_go_with_a_trained_file_and_stuck_and_worn_devices_stay(place: Pa
     np.testing.assert_array_equal(held[~np.isnan(stuck)], np.float32(5.0))
     trials, endurance = trained.state["trials/fc"], trained.state["endurance/fc"]
     assert np.any(trials > endurance + 10), "no device was asked for more than it takes"
-    state = restore_state(
-        build_system(load_network(trained.network), trained.mapping, trained.chip), trained.state, "trained.cim"
-    )
+    system = build_system(load_network(trained.network), trained.mapping, trained.chip)
+    flat = {**trained.state, "seen/fc": np.full_like(held, 0.5)}  # its closed-loop writes leave 0
+    state = restore_state(system, flat, "trained.cim")
     np.testing.assert_array_equal(state["stuck"]["fc"], stuck)
+    # A run on these devices has the endurance that is left, and knows what is only seen; its counters are its own.
+    run = start(system, state, options, programmed=True)
+    np.testing.assert_array_equal(run.state["endurance"]["fc"], endurance - trials)
+    np.testing.assert_array_equal(run.state["seen"]["fc"], flat["seen/fc"])
+    assert not np.any(run.state["trials"]["fc"])
     # A run on the same devices ends with the same bytes, also when it is taken up again.
     before = Path("trained.cim").read_bytes()
     cimc.train("small.cim", data, options=options, output="trained.cim", resume=True)
