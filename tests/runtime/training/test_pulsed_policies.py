@@ -228,7 +228,7 @@ def test_rows_are_read_and_written_in_turn_each_once_in_a_sweep(name: str, optio
 @pytest.mark.parametrize("period", [7, 100_000, 2_000_000_000])
 def test_turns_of_long_sweeps_are_spread_over_many_rows(period: int) -> None:
     """The product of row and period does not fit in 32 bits."""
-    row = np.arange(0, 30_000, 5, np.int32)
+    row = np.arange(0, 30_000, 5).astype(np.int32)
     place = Place(jnp.asarray(row), jnp.int32(30_000), jnp.asarray(row))
     turns = row.astype(np.int64) * period // 30_000
     for number in (int(turns[5_000]), int(turns[1])):
