@@ -102,7 +102,8 @@ def make_kind(chip: C, kind: Kind) -> C:
         "cost": {key: value * by_size[key] for key, value in stated.items() if value is not None},
     }
     if sections["area"] is not None:
-        tables["area"] = {"array_mm2": sections["area"].array_mm2 * cells, **own["area"]}
+        array_mm2 = sections["area"].array_mm2
+        tables["area"] = {"array_mm2": None if array_mm2 is None else array_mm2 * cells, **own["area"]}
     elif own["area"]:
         raise ValueError("it has areas, and the chip has none; add [area]")
     return change_chip(replace_sections(chip, tables), {section: own[section] for section in ("input", "adc", "cost")})

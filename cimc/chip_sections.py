@@ -221,7 +221,9 @@ class Cores(Section):
         gt=0,
         description="memory of a core for values, bytes; for the reader, the mapper is not held to it",
     )
-    activation_bits: int = Field(default=8, ge=1, le=64, description="bits of a value between layers, in transfers")
+    activation_bits: int = Field(
+        default=8, ge=1, le=64, description="bits of a value between layers and of a partial sum, in transfers"
+    )
 
     @model_validator(mode="after")
     def _check_mesh(self) -> "Cores":
@@ -244,7 +246,8 @@ class Cost(Section):
     mvm_nj: NonNegative | None = Field(
         default=None,
         description="energy of one tile op, converters included, nJ; either this or its split (adc_pj, dac_pj, "
-        "array_pj, shift_add_pj), with which only rows driven and columns read are counted",
+        "array_pj, shift_add_pj), with which only rows driven and columns read are counted. 0: not known, no energy is "
+        "shown",
     )
     adc_pj: NonNegative | None = Field(default=None, description="energy of one output conversion, pJ")
     dac_pj: NonNegative | None = Field(default=None, description="energy of driving one row for one MVM, pJ")
@@ -274,7 +277,10 @@ class Cost(Section):
     @model_validator(mode="after")
     def _check_energy(self) -> "Cost":
         if self.mvm_nj is None and not self.by_component:
-            raise ValueError("mvm_nj is missing, and so is its split (adc_pj, dac_pj, array_pj, shift_add_pj)")
+            raise ValueError(
+                "mvm_nj is missing, and so is its split (adc_pj, dac_pj, array_pj, shift_add_pj); state one of them, "
+                "where none is known mvm_nj = 0.0, which is shown as not stated"
+            )
         if self.mvm_nj is not None and self.by_component:
             raise ValueError("mvm_nj and its split (adc_pj, dac_pj, array_pj, shift_add_pj) exclude each other")
         return self
@@ -286,10 +292,10 @@ class Cost(Section):
 
 
 class Area(Section):
-    """Area of one of each component."""
+    """Area of one of each component. What is left out counts nothing and is shown as not stated."""
 
-    array_mm2: NonNegative = Field(default=0.0, description="one physical array without converters, mm2")
-    adc_mm2: NonNegative = Field(default=0.0, description="one ADC, mm2")
-    dac_mm2: NonNegative = Field(default=0.0, description="one DAC, of one row, mm2")
-    shift_add_mm2: NonNegative = Field(default=0.0, description="one shift-and-add unit, of one ADC, mm2")
-    core_mm2: NonNegative = Field(default=0.0, description="digital logic, buffers and router of one core, mm2")
+    array_mm2: NonNegative | None = Field(default=None, description="one physical array without converters, mm2")
+    adc_mm2: NonNegative | None = Field(default=None, description="one ADC, mm2")
+    dac_mm2: NonNegative | None = Field(default=None, description="one DAC, of one row, mm2")
+    shift_add_mm2: NonNegative | None = Field(default=None, description="one shift-and-add unit, of one ADC, mm2")
+    core_mm2: NonNegative | None = Field(default=None, description="digital logic, buffers and router of one core, mm2")

@@ -153,6 +153,24 @@ class MappedLayer(LayerShape):
         """(start, stop) of each column block in weight columns, in order."""
         return tuple(sorted({(block.column_start, block.column_stop) for block in self.blocks}))
 
+    @property
+    def grid(self) -> tuple[int, int]:
+        """Row blocks and column blocks of one group; where row blocks are cut at different columns, the most of one."""
+        columns = Counter(block.row_start for block in self.blocks if block.copy == 0)
+        return len(columns), -(-max(columns.values()) // self.groups)
+
+    @property
+    def grid_text(self) -> str:
+        """Blocks as tables have them: row blocks x column blocks, of several groups with their number first.
+
+        Packing may cut each row block at columns of its own; then it is the number of blocks.
+        """
+        rows, columns = self.grid
+        of_one_copy = sum(block.copy == 0 for block in self.blocks)
+        if of_one_copy != self.groups * rows * columns:
+            return f"{of_one_copy} blocks"
+        return " x ".join(str(count) for count in (self.groups, rows, columns)[self.groups == 1 :])
+
 
 class Link(NamedTuple):
     """Bytes of one image over the mesh link from one core to a neighbour."""

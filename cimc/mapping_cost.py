@@ -24,7 +24,10 @@ class LayerCost(Record):
 
 
 class Component(NamedTuple):
-    """Energy of one image in one kind of component, and the area of all of them; None: the chip file does not say."""
+    """Energy of one image in one kind of component, and the area of all of them.
+
+    None: the chip file does not say, or, of what lies between cores, the network is on several chips or in segments.
+    """
 
     name: str
     energy_mj: float | None

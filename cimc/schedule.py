@@ -96,8 +96,8 @@ class Limit(NamedTuple):
     """A resource and the time that one image keeps it busy: no interval between images can be shorter.
 
     kind: array (of a layer), stage (its rows, inputs moved and outputs finished one after the other), core starts (MVMs
-    started one after the other), vector unit, local memory, link, bus, global memory. where: the layer, stage, core or
-    link.
+    started one after the other), vector unit, local memory, link, bus, global memory. where: the layer (of an array
+    that several share, all of them: "a + b"; with how many more layers have arrays as busy), stage, core or link.
     """
 
     kind: str

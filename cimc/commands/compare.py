@@ -152,7 +152,7 @@ def _mapping(contents: "Artifact | Package") -> Figures:
         "one input": {
             "latency, ms": mapping.latency_ms,
             "interval, ms": totals.interval_ms(mapping),
-            "energy, mJ": found["energy_mj"] or None,
+            "energy, mJ": found["energy_mj"],
             "area, mm2": found["area_mm2"],
             "power, W": found["power_w"],
             "TOPS": found["tops"],

@@ -13,7 +13,8 @@ def compare_chips(model: Path, chips: Sequence[str], device: str | None = None) 
     """JSON of the comparison: `model`, `operations` of one input, and under `chips` by name the figures.
 
     A network is mapped plainly: one copy of each layer, on as many chips as that takes. Of a chip that refuses it the
-    figures are `refused`, the reason, alone. off_chip_bytes: `passes.mapper.off_chip`. None: not stated.
+    figures are `refused`, the reason, alone. off_chip_bytes: `passes.mapper.off_chip`. energy_not_stated: components
+    that are not in energy_mj. None: not stated.
 
     Raises:
         CimcError: no chip takes it, with the first one's reason.
@@ -44,7 +45,8 @@ def _figures(model: Path, chip: str, device: str | None) -> Row:
         "area_mm2": found["area_mm2"],
         "latency_ms": mapping.latency_ms,
         "interval_ms": totals.interval_ms(mapping),
-        "energy_mj": found["energy_mj"] or None,
+        "energy_mj": found["energy_mj"],
+        "energy_not_stated": totals.energy_not_stated(mapping),
         "tops": found["tops"],
         "tops_per_w": found["tops_per_w"],
         "off_chip_bytes": off_chip_bytes(mapping, artifact.chip),
@@ -78,6 +80,12 @@ def show(compared: dict[str, Any]) -> None:
         else f"of one input, {operations:,} operations, two for every weight and MVM; one copy of each layer; mJ: all "
         "components whose energy is stated; off-chip: inputs, outputs, values between chips; -: not stated",
     )
+    without: dict[str, list[str]] = {}
+    for chip, row in compared["chips"].items():
+        if row.get("energy_mj") is not None and row["energy_not_stated"]:
+            without.setdefault(", ".join(row["energy_not_stated"]), []).append(chip)
+    for parts, chips in without.items():
+        say(f"mJ and TOPS/W of {', '.join(chips)}: without {parts}, which are not stated")
     for chip, row in compared["chips"].items():
         if "refused" in row:
             say(f"{chip}: {row['refused']}")

@@ -105,6 +105,7 @@ def _show_converters(figures: dict[str, Any], arrays: str = "") -> None:
         f"converters{arrays}",
         {
             "DAC step": "ideal" if step is None else f"1/{1 / step:.0f} of the input range",
+            "ADC range": ("-" if lsb is None else f"{figures['adc_range_uA']:.4g} uA ({figures['adc_range_origin']})"),
             "ADC LSB": "-" if lsb is None else f"{lsb:.4g} uA, {figures['adc_lsb_uS']:.4g} uS at the read voltage",
             "fully-on cells at full input that fill the ADC": "-" if on is None else f"{on:.4g}",
             "a full column of idle cells at full input": "-" if idle is None else f"{idle:.1%} of the ADC range",

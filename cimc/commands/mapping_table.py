@@ -31,7 +31,7 @@ def figures(
     result["layers"] = [
         {
             **record,
-            "grid": grid(layer),
+            "grid": list(layer.grid),
             "rows_per_read": layer.read_rows if layer.read_in_parts else None,
             "groups_per_read": layer.groups_per_read,
             "settings": {f"{one.section}.{one.key}": one.value for one in layer.settings},
@@ -66,14 +66,6 @@ def figures(
     return result
 
 
-def grid(layer: MappedLayer) -> list[int]:
-    """Row blocks and column blocks of one group."""
-    first = [block for block in layer.blocks if block.copy == 0]
-    rows = len({block.row_start for block in first})
-    of_one_row = [block for block in first if block.row_start == 0]
-    return [rows, -(-len(of_one_row) // layer.groups)]
-
-
 def show(artifact: Artifact, simulated: Figures | None = None, inputs_per_second: float | None = None) -> None:
     """Everything that `inspect` prints."""
     totals.show(artifact, inputs_per_second)
@@ -101,7 +93,8 @@ def show_layers(artifact: Artifact) -> None:
     if folded:
         rows.append(_folded_row(small, mapping))
     counts = [str(cost.crossbars), f"{cost.utilization:.0%}", str(cost.mvm_positions), str(cost.tile_ops)]
-    rows.append(["total", str(cost.weights), *[""] * 3, *counts, *[""] * 2, f"{cost.energy_mj:.2g}", ""])
+    spent = cost.energy_mj - cost.reprogramming_mj
+    rows.append(["total", str(cost.weights), *[""] * 3, *counts, *[""] * 2, f"{spent:.2g}", ""])
     columns = ["layer", "weights", "grid", AT_ONCE, "copies", "arrays", "used", "MVMs", "tile ops", "ms"]
     in_parts = any(layer.at_once != "all" for layer in mapping.layers)
     if not in_parts:
@@ -144,12 +137,10 @@ def _folded_row(records: Sequence[LayerCost], mapping: Mapping) -> list[str]:
 
 
 def _layer_row(layer: MappedLayer, cost: LayerCost, time: float, energy: float) -> list[str]:
-    rows, columns = grid(layer)
-    groups = f"{layer.groups} x " if layer.groups > 1 else ""
     return [
         layer.name + (" (two-phase)" if layer.signed_input else ""),
         f"{layer.rows} x {layer.columns}",
-        f"{groups}{rows} x {columns}",
+        layer.grid_text,
         layer.at_once,
         str(layer.copies),
         str(cost.arrays),

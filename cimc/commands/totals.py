@@ -5,6 +5,9 @@ from cimc.commands import per_unit
 from cimc.commands.console import counted, say
 from cimc.mapping import Mapping
 
+# Components with a key in [area]; memories and links are part of its core_mm2.
+WITH_AREA = ("MVM", "ADC", "DAC", "array", "shift-add", "digital operators")
+
 
 def figures(mapping: Mapping) -> dict[str, float | None]:
     """JSON of the totals; None: the chip file states nothing that it could be counted from.
@@ -15,17 +18,23 @@ def figures(mapping: Mapping) -> dict[str, float | None]:
     interval between inputs. operations: two (multiply, add) for every weight of a crossbar layer and MVM. tops: 1e12 of
     these a second, inputs following at the interval; tops_per_w: 1e12 of these a joule.
     """
-    energy_mj, between_ms, operations = mapping.cost.spent_mj, interval_ms(mapping), mapping.cost.flops
+    # A chip file whose energies are all 0 states none.
+    energy_mj, between_ms, operations = mapping.cost.spent_mj or None, interval_ms(mapping), mapping.cost.flops
     areas = [part.area_mm2 for part in mapping.cost.components if part.area_mm2 is not None]
     return {
         "energy_mj": energy_mj,
-        "array_energy_mj": mapping.cost.energy_mj,
+        "array_energy_mj": mapping.cost.energy_mj or None,
         "area_mm2": sum(areas) if areas else None,
         "power_w": energy_mj / between_ms if energy_mj and between_ms else None,
         "operations": operations,
         "tops": operations / between_ms * 1e-9 if between_ms else None,
         "tops_per_w": operations / energy_mj * 1e-9 if energy_mj else None,
     }
+
+
+def energy_not_stated(mapping: Mapping) -> list[str]:
+    """The components whose energy is in no figure: the chip file does not state it, or it cannot be counted."""
+    return [part.name for part in mapping.cost.components if part.energy_mj is None]
 
 
 def interval_ms(mapping: Mapping) -> float:
@@ -51,13 +60,20 @@ def _show_size(artifact: Artifact) -> None:
     mapping, chip, cost = artifact.mapping, artifact.chip, artifact.mapping.cost
     where = f"{len(mapping.segments)} segments on one chip" if mapping.segments else counted(mapping.chips, "chip")
     area = figures(mapping)["area_mm2"]
+    unstated = ", ".join(part.name for part in cost.components if part.area_mm2 is None and part.name in WITH_AREA)
+    missing = f" ({unstated}: not stated)" if unstated else ""
     per_chip = " + ".join(str(chip.sizes[kind].per_chip) for kind in mapping.all_kinds)
+    size = "not stated" if area is None else f"{area:.4g} mm2{missing}"
     say(
         f"{counted(cost.crossbars, 'array')} on {where} of {per_chip}, {cost.devices} devices, "
-        f"{cost.utilization:.0%} of their places used; area {'not stated' if area is None else f'{area:.4g} mm2'}"
+        f"{cost.utilization:.0%} of their places used; area {size}"
     )
     if mapping.chips > 1 and not mapping.segments:
-        say(f"note: one {chip.name} has {per_chip} arrays, the network is spread over {mapping.chips} chips")
+        say(
+            f"note: one {chip.name} has {per_chip} arrays, the network is spread over {mapping.chips} "
+            "chips; the energy of what moves between cores and chips, the area of cores, and the time for which arrays wait for "
+            "what they share in a core are not counted"
+        )
 
 
 def _show_time(mapping: Mapping) -> None:
@@ -78,7 +94,7 @@ def _show_time(mapping: Mapping) -> None:
 
 def _show_energy(mapping: Mapping) -> None:
     found, energy_mj = figures(mapping), mapping.cost.spent_mj
-    unstated = ", ".join(part.name for part in mapping.cost.components if part.energy_mj is None)
+    unstated = ", ".join(energy_not_stated(mapping))
     missing = f" ({unstated}: not stated)" if unstated and energy_mj else ""
     say(f"energy of one input: {f'{energy_mj:.2g} mJ' if energy_mj else 'not stated'}{missing}")
     rates = {"W": found["power_w"], "TOPS": found["tops"], "TOPS/W": found["tops_per_w"]}

@@ -43,7 +43,7 @@ def _summary(package: Package, deployments: Mapping[str, Deployed]) -> str:
         (f"{cost.weights:,}", "weights"),
         (f"{cost.devices:,}", "devices to program"),
         (duration(mapping.latency_ms * 1e6), "latency of one input"),
-        (energy(cost.spent_mj), "energy of one input"),
+        (energy(cost.spent_mj) if cost.spent_mj else "not stated", "energy of one input"),
     ]
     if package.die is not None:
         shown.append((package.die.name, "the die it is for"))

@@ -69,7 +69,7 @@ def _summary(artifact: Artifact) -> str:
         (f"{cost.devices:,}", "devices"),
         (duration(mapping.latency_ms * 1e6), "latency of one input"),
         (duration(schedule.interval_ns if schedule else cost.pipelined_latency_ms * 1e6), "interval between images"),
-        (energy(cost.spent_mj), "energy of one input"),
+        (_or_silent(cost.spent_mj or None, energy), "energy of one input"),
     ]
     if area:
         shown.append((f"{area:.3g} mm²", "area"))
@@ -232,7 +232,7 @@ def _layers(mapping: Mapping) -> str:
     spent = sum(layer.energy_mj for layer in cost.layers) or 1.0
     rows = [
         (key(index, f"{index + 1} {short_name(layer.name, 36)}"), f"{layer.rows} x {layer.columns}",
-         f"{len(layer.row_bounds)} x {len(layer.column_bounds)}",
+         layer.grid_text,
          layer.at_once, str(layer.copies), f"{figures.arrays:,}",
          meter(figures.utilization), f"{figures.positions:,}", f"{figures.tile_ops:,}",
          duration(figures.latency_ms * 1e6), meter(figures.latency_ms / time),
@@ -254,7 +254,9 @@ def _layers(mapping: Mapping) -> str:
         "energy",
         "share",
     ]
+    # Without reprogramming, which is of no layer.
+    own_ms, own_mj = cost.latency_ms - cost.reprogramming_ms, cost.energy_mj - cost.reprogramming_mj
     total = ["total", f"{cost.weights:,}", "", "", "", f"{cost.crossbars:,}", f"{cost.utilization:.0%}",
-             f"{cost.mvm_positions:,}", f"{cost.tile_ops:,}", duration(cost.latency_ms * 1e6), "",
-             energy(cost.energy_mj), ""]  # fmt: skip
+             f"{cost.mvm_positions:,}", f"{cost.tile_ops:,}", duration(own_ms * 1e6), "",
+             energy(own_mj), ""]  # fmt: skip
     return table(head, rows, total)

@@ -29,7 +29,14 @@ def _arrays(table: ReadTable, chip: Chip) -> Limit:
         # Most arrays hold one read; the others are worth a closer look only if they can be the busiest.
         if sum(read.busy_ns for read in reads) > busiest and (busy := busy_ns(reads, chip)) > busiest:
             busiest, where = busy, " + ".join(dict.fromkeys(read.layer for read in reads))
-    return Limit("array", where, busiest)
+    least = busiest * (1 - 1e-9)
+    likewise = {
+        read.layer
+        for reads in table.by_array.values()
+        if sum(read.busy_ns for read in reads) >= least and busy_ns(reads, chip) >= least
+        for read in reads
+    }.difference(where.split(" + "))
+    return Limit("array", f"{where} and {len(likewise)} more" if likewise else where, busiest)
 
 
 def _cores(plan: Plan, placement: Placement) -> list[Limit]:

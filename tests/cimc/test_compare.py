@@ -132,9 +132,21 @@ def test_a_network_on_several_chips_one_of_which_refuses(folder: Path, tmp_path:
         assert (row["tops_per_w"], row["energy_mj"]) == (inspected["tops_per_w"], inspected["energy_mj"])
         assert (row["latency_ms"], row["area_mm2"]) == (inspected["row_pipelined_latency_ms"], inspected["area_mm2"])
     assert "broken.toml" in compared["chips"][names[2]]["refused"]
-    assert "refused" in run(*command)
+    said = run(*command)
+    assert "refused" in said
+    # Energies of chips that state other components do not compare, and that is said.
+    left_out = compared["chips"]["hermes"]["energy_not_stated"]
+    assert {"digital operators", "local memory"} <= set(left_out)
+    assert f"hermes: without {', '.join(left_out)}" in " ".join(said.split())
     for wrong in (("chips", "--compare", "isaac"), ("chips", "isaac", "--model", "n.onnx"), ("chips", "isaac", "puma")):
         assert CliRunner().invoke(app, list(wrong)).exit_code == 2
+
+
+def test_as_busy_layers_are_counted_where_the_limit_is_told(folder: Path) -> None:
+    """One of equal layers alone looks like the one to mend."""
+    schedule = cimc.read_artifact(folder / "plain.cim").mapping.schedule
+    assert schedule is not None
+    assert [limit.where for limit in schedule.limits if limit.kind == "array"] == ["first and 1 more"]
 
 
 @pytest.mark.parametrize(

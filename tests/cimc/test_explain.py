@@ -118,6 +118,20 @@ def test_converters_of_the_simulated_reference_chip() -> None:
     assert figures["idle_column_of_adc_range"] == pytest.approx(256 / 70 * 255 / 256)
 
 
+def test_a_range_that_is_left_out_is_shown_with_its_rule() -> None:
+    """isaac: 255 codes of one state of 1/3 uS at 1 V, or 85 cells fully on. 256 cells of 70 uS at 0.1 V x 255/256."""
+    counted = explained("isaac")["converters"]
+    assert counted["adc_range_origin"] == "one code for one state"
+    assert (counted["adc_range_uA"], counted["fully_on_cells_in_adc_range"]) == pytest.approx((85, 85))
+    chip = load_chip("brram-256x64")
+    reached = explain(chip.model_copy(update={"adc": chip.adc.model_copy(update={"range_uA": None})}))["converters"]
+    assert reached["adc_range_origin"] == "the largest current of a full array"
+    assert (reached["adc_range_uA"], reached["fully_on_cells_in_adc_range"]) == pytest.approx(
+        (256 * 7 * 255 / 256, 256)
+    )
+    assert explained("brram-256x64")["converters"]["adc_range_origin"] == "stated"
+
+
 def test_energy_by_part_adds_up_to_that_of_the_published_tile() -> None:
     """ISAAC, an array of 129 columns at work: 2 + 0.5 + 0.3 + 0.025 mW for 1.6 us (its Table I, by 8 arrays)."""
     figures = explained("isaac")["mvm"]

@@ -5,8 +5,10 @@ from pathlib import Path
 import pytest
 
 import cimc
-from cimc.chip import load_chip
+from cimc.api.sweep_point import costs
+from cimc.chip import Area, load_chip
 from cimc.commands import mapping_table, totals
+from cimc.mapping import Block, MappedLayer
 
 LENET5 = Path(__file__).parents[2] / "models" / "lenet5.onnx"
 LAYERS = [(25, 6, 576), (150, 16, 64), (256, 120, 1), (120, 84, 1), (84, 10, 1)]  # rows, columns, MVMs of LeNet-5
@@ -51,6 +53,69 @@ def test_area_is_that_of_all_components(lenet5):
     stated = [part.area_mm2 for part in mapping.cost.components if part.area_mm2 is not None]
     assert len(stated) > 1
     assert totals.figures(mapping)["area_mm2"] == pytest.approx(sum(stated))
+
+
+def test_a_part_that_the_chip_file_leaves_out_is_not_stated_and_not_0(capsys):
+    chip = load_chip("isaac")
+    cost = chip.cost.model_copy(update={"shift_add_pj": None})
+    chip = chip.model_copy(update={"cost": cost, "area": Area(adc_mm2=0.001)})
+    artifact = cimc.compile(LENET5, chip, verify=False).artifact
+    parts = {part.name: part for part in artifact.mapping.cost.components}
+    assert parts["shift-add"].energy_mj is None
+    assert [name for name, part in parts.items() if part.area_mm2 is not None] == ["ADC"]
+    totals.show(artifact)
+    said = capsys.readouterr().out
+    assert "mm2 (DAC, array, shift-add, digital operators: not stated)" in said
+    assert "mJ (shift-add, digital operators, local memory, between cores, shared memory: not stated)" in said
+
+
+def test_over_several_chips_nothing_is_said_of_what_lies_between_cores():
+    stated = {"array": {"per_chip": 4}, "cost": {"link_byte_pj": 3.0}, "area": {"core_mm2": 0.5}}
+    parts = cimc.compile(LENET5, load_chip("brram-256x64", settings=stated), verify=False).artifact.mapping
+    by_name = {part.name: part for part in parts.cost.components}
+    assert parts.chips > 1
+    assert (by_name["between cores"].energy_mj, by_name["digital operators"].area_mm2) == (None, None)
+
+
+def test_a_chip_that_states_no_energy_takes_none_in_no_figure():
+    """It is not the chip that takes least, in JSON, nor in a sweep for the least energy."""
+    mapping = cimc.compile(LENET5, "packing-256", verify=False).artifact.mapping
+    found = totals.figures(mapping)
+    assert [found[key] for key in ("energy_mj", "array_energy_mj", "power_w", "tops_per_w")] == [None] * 4
+    assert [part.energy_mj for part in mapping.cost.components if part.name == "MVM"] == [None]
+    assert "energy_mj" not in costs(mapping)
+    assert costs(cimc.compile(LENET5, "isaac", verify=False).artifact.mapping)["energy_mj"] > 0
+
+
+def test_layers_add_up_to_their_total_where_the_network_runs_in_segments(monkeypatch, capsys):
+    """Programming has a line of its own."""
+    monkeypatch.setenv("COLUMNS", "160")
+    written = {"array": {"per_chip": 4}, "cost": {"row_write_us": 1.0, "row_write_nj": 50.0}}
+    chip = load_chip("brram-256x64", settings=written)
+    artifact = cimc.compile(LENET5, chip, objective="interval", verify=False).artifact
+    cost = artifact.mapping.cost
+    assert cost.reprogramming_mj > 0.1 * cost.energy_mj
+    mapping_table.show_layers(artifact)
+    total = next(line for line in capsys.readouterr().out.splitlines() if "total" in line)
+    assert f" {sum(layer.energy_mj for layer in cost.layers):.2g} " in total
+
+
+def test_blocks_are_one_text_in_all_tables():
+    """The report counted columns of all groups; packed layers have no grid, as row blocks are cut each on its own."""
+    shape = {"name": "a", "operator": "CrossbarMatMul", "kernel_size": 1, "positions": 1, "signed_input": False}
+    rows = {"rows": 8, "columns": 6, "row_split": "flat"}
+
+    def block(first_row, first, last):
+        return Block(row_start=first_row, row_stop=first_row + 4, column_start=first, column_stop=last, array=0)
+
+    grid = MappedLayer(**shape, **rows, blocks=tuple(block(row, c, c + 3) for row in (0, 4) for c in (0, 3)))
+    assert (grid.grid, grid.grid_text) == ((2, 2), "2 x 2")
+    packed = MappedLayer(**shape, **rows, blocks=(block(0, 0, 6), block(4, 0, 2), block(4, 2, 6)))
+    assert (packed.grid, packed.grid_text) == ((2, 2), "3 blocks")
+    groups = MappedLayer(
+        **shape, **rows, groups=2, blocks=(block(0, 0, 3), block(4, 0, 3), block(0, 3, 6), block(4, 3, 6))
+    )
+    assert (groups.grid, groups.grid_text) == ((2, 1), "2 x 2 x 1")
 
 
 def test_inspect_begins_with_the_totals_and_says_one_latency(lenet5, capsys):
