@@ -22,7 +22,7 @@ from cimc.files import replacing
 from cimc.package import Package, write_package
 from cimc.sweep_result import SweepResult
 from cimc.sweep_results import FILES, Results, Row, claimed, discard, mark_done, point_key
-from cimc.sweep_spec import OBJECTIVES, Do, Fields, make_spec
+from cimc.sweep_spec import OBJECTIVES, Do, Fields, SweepSpec, make_spec
 from cimc.version import __version__
 
 
@@ -123,6 +123,11 @@ class _Runner:
         spec = self._spec
         if self._planner.source.kind == "trained" and self._planner.do is Do.eval:
             self._note(_WRITTEN if self._planner.written else _KEPT)
+        if stays := costs_that_stay(spec):
+            self._note(
+                f"what a read takes stays as the chip file has it where {' and '.join(stays)} varies; vary fields of "
+                "cost. with it, or layer.NAME.adc.bits and layer.NAME.input.bits, whose reads are priced by rule"
+            )
         if self._rows:
             self._note(f"{_counted(len(self._rows), 'point')} there already")
         found = next((row.figures for row in self._rows.values() if row.error is None), None)
@@ -246,6 +251,15 @@ class _Runner:
             raise CimcError(f"points have no {missing[0]} to search by; they have {', '.join(figures)}")
         if missing and self._spec.objectives != OBJECTIVES:
             self._note(f"points have no {', '.join(missing)}, so it is not shown; they have {', '.join(figures)}")
+
+
+def costs_that_stay(spec: SweepSpec) -> list[str]:
+    """Varied fields of the chip that what is looked at should follow, and does not: a chip file's costs are fixed."""
+    looked_at = {aim.figure for aim in spec.objectives} & {"energy_mj", "latency_ms", "area_mm2"}
+    if not looked_at or any(field.startswith(("cost.", "area.")) for field in spec.varied):
+        return []
+    sizes = ("adc.bits", "input.bits", "input.bits_per_cycle", "array.rows", "array.columns")
+    return [field for field in spec.varied if field in sizes]
 
 
 _KEPT = "devices and input ranges stay as they were trained"

@@ -70,18 +70,19 @@ def _show_size(artifact: Artifact) -> None:
     )
     if mapping.chips > 1 and not mapping.segments:
         say(
-            f"note: one {chip.name} has {per_chip} arrays, the network is spread over {mapping.chips} "
-            "chips; the energy of what moves between cores and chips, the area of cores, and the time for which arrays wait for "
-            "what they share in a core are not counted"
+            f"note: one {chip.name} has {per_chip} arrays, the network is spread over {mapping.chips} chips; "
+            "not counted: the energy of what moves between cores and chips, waits for what arrays of a core share, "
+            "areas of cores"
         )
 
 
 def _show_time(mapping: Mapping) -> None:
     cost, schedule = mapping.cost, mapping.schedule
     if schedule is None:
+        spent = f"{cost.reprogramming_mj:.2g} mJ" if cost.reprogramming_mj else "energy not stated"
         say(
             f"latency of one input: {cost.latency_ms:.4g} ms, layer after layer; of these, programming: "
-            f"{cost.reprogramming_ms:.4g} ms, {cost.reprogramming_mj:.2g} mJ"
+            f"{cost.reprogramming_ms:.4g} ms, {spent}"
         )
         return
     limit = f" (limited by {schedule.limits[0].kind}: {schedule.limits[0].where})" if schedule.limits else ""

@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from cimc.api.sweep import costs_that_stay
 from cimc.errors import CimcError
 from cimc.pareto import pareto_front
 from cimc.sweep_result import read_sweep
@@ -227,3 +228,17 @@ def test_a_damaged_folder_is_told_in_one_line(spec: dict[str, Any], cells: dict[
         connection.execute("INSERT INTO points VALUES (?, ?, ?, ?, ?, ?, ?)", tuple((CELLS | cells).values()))
     with pytest.raises(CimcError, match="damaged"):
         read_sweep(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("fields", "objective", "stays"),
+    [
+        (["adc.bits=4:6", "array.rows=64,128"], "energy:min", ["adc.bits", "array.rows"]),
+        (["adc.bits=4:6"], "accuracy:max", []),  # nobody looks at it
+        (["adc.bits=4:6", "cost.adc_pj=1,2"], "energy:min", []),  # the user says what it takes
+        (["layer.*.adc.bits=4:6"], "energy:min", []),  # by rule
+    ],
+)
+def test_a_cost_that_does_not_follow_what_varies_is_told(fields: list[str], objective: str, stays: list[str]) -> None:
+    """A search for the least energy over converters found the most bits as cheap as the fewest."""
+    assert costs_that_stay(make_spec(parse_vary(fields), objective=objective)) == stays

@@ -1,6 +1,7 @@
 """What `inspect` says of a mapping in all, and how it folds small layers."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -102,19 +103,17 @@ def test_layers_add_up_to_their_total_where_the_network_runs_in_segments(monkeyp
 
 def test_blocks_are_one_text_in_all_tables():
     """The report counted columns of all groups; packed layers have no grid, as row blocks are cut each on its own."""
-    shape = {"name": "a", "operator": "CrossbarMatMul", "kernel_size": 1, "positions": 1, "signed_input": False}
-    rows = {"rows": 8, "columns": 6, "row_split": "flat"}
+    shape: dict[str, Any] = {"name": "a", "operator": "CrossbarMatMul", "rows": 8, "columns": 6, "kernel_size": 1}
+    shape |= {"positions": 1, "signed_input": False, "row_split": "flat"}
 
     def block(first_row, first, last):
         return Block(row_start=first_row, row_stop=first_row + 4, column_start=first, column_stop=last, array=0)
 
-    grid = MappedLayer(**shape, **rows, blocks=tuple(block(row, c, c + 3) for row in (0, 4) for c in (0, 3)))
+    grid = MappedLayer(**shape, blocks=tuple(block(row, c, c + 3) for row in (0, 4) for c in (0, 3)))
     assert (grid.grid, grid.grid_text) == ((2, 2), "2 x 2")
-    packed = MappedLayer(**shape, **rows, blocks=(block(0, 0, 6), block(4, 0, 2), block(4, 2, 6)))
+    packed = MappedLayer(**shape, blocks=(block(0, 0, 6), block(4, 0, 2), block(4, 2, 6)))
     assert (packed.grid, packed.grid_text) == ((2, 2), "3 blocks")
-    groups = MappedLayer(
-        **shape, **rows, groups=2, blocks=(block(0, 0, 3), block(4, 0, 3), block(0, 3, 6), block(4, 3, 6))
-    )
+    groups = MappedLayer(**shape, groups=2, blocks=(block(0, 0, 3), block(4, 0, 3), block(0, 3, 6), block(4, 3, 6)))
     assert (groups.grid, groups.grid_text) == ((2, 1), "2 x 2 x 1")
 
 
