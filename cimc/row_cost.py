@@ -47,6 +47,15 @@ class RowCost:
         return rows * self.row_reads + phases * self.phase_reads + pulses * self.pulse_reads
 
 
+def stated_pulse(chip: Chip, *, blind: bool) -> tuple[float | None, float | None]:
+    """Time in us and energy in nJ of a pulse, closed loop of a trial, where the chip file states them."""
+    write, programming = chip.write, chip.cell.programming
+    return (
+        programming.pulse_us if not blind or write.blind_us is None else write.blind_us,
+        programming.pulse_nj if not blind or write.blind_nj is None else write.blind_nj,
+    )
+
+
 def row_cost(chip: Chip, *, blind: bool, row_reads: int) -> RowCost:
     """The costs of a chip's row writes.
 
@@ -57,11 +66,10 @@ def row_cost(chip: Chip, *, blind: bool, row_reads: int) -> RowCost:
     """
     write, programming, cell = chip.write, chip.cell.programming, chip.cell
     assumed = []
-    pulse_us = programming.pulse_us if not blind or write.blind_us is None else write.blind_us
+    pulse_us, pulse_nj = stated_pulse(chip, blind=blind)
     if pulse_us is None:
         pulse_us = USUAL_PULSE_US
         assumed.append("write.blind_us" if blind else "cell.programming.pulse_us")
-    pulse_nj = programming.pulse_nj if not blind or write.blind_nj is None else write.blind_nj
     if pulse_nj is None:
         middle_uS = (cell.conductance_min_uS + cell.conductance_max_uS) / 2
         pulse_nj = USUAL_WRITE_V**2 * middle_uS * pulse_us * 1e-3

@@ -7,7 +7,8 @@ from typing import Any
 from cimc.artifact import Artifact
 from cimc.dotted import dotted
 from cimc.errors import CimcError
-from cimc.programming_counts import programming_counts
+from cimc.options import OFF_ARRAYS
+from cimc.programming_counts import DeviceWork, programming_counts
 
 # What identifies data and source of a run beside its options.
 _IDENTITY = ("data", "images", "data_sha256", "source_sha256")
@@ -186,11 +187,13 @@ def _derived(artifact: Artifact, epochs: Sequence[Mapping[str, Any]]) -> dict[st
     counts = [array for name, array in artifact.state.items() if name.startswith("updates/")]
     updates = sum(int(array.sum(dtype="int64")) for array in counts)
     weights, step = artifact.mapping.cost.weights, int(artifact.history["step"])
-    policy = artifact.history["options"]["policy"]
-    programming = programming_counts(artifact, artifact.state, {"sync": "readback", **policy})
-    # Earlier versions did not count the first programming.
+    policy, stored = artifact.history["options"]["policy"], artifact.history.get("device_work")
+    work = DeviceWork(**stored) if stored else DeviceWork(blind=policy.get("write") == "pulse")
+    on_arrays = policy["method"] not in OFF_ARRAYS
+    programming = programming_counts(artifact, artifact.state, work if on_arrays else None, step)
+    # Earlier versions did not count the first programming, nor say what updates read.
     counted = any(name.startswith("first_trials/") for name in artifact.state)
-    unknown = () if counted else ("first_writes", "first_trials", "device_reads")
+    unknown = {*(() if counted else ("first_writes", "first_trials")), *(() if stored else ("device_reads",))}
     return {
         "accuracy": epochs[-1]["accuracy"] if epochs else None,
         "loss": epochs[-1]["loss"] if epochs else None,

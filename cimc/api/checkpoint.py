@@ -17,6 +17,7 @@ from runtime.system.calibration import calibration_index
 from runtime.system.state import State, flatten_state
 from runtime.training.options import TrainingOptions
 from runtime.training.train import Run
+from runtime.training.writes import device_work
 
 # Options that runs have always had; others are stored where they are not as they are left out.
 _FIRST_OPTIONS = ("policy", "epochs", "steps_per_epoch", "batch_size", "lr", "schedule", "weight_decay", "seed")
@@ -40,7 +41,8 @@ def checkpoint(
 ) -> Artifact:
     """The `.cim` file of a run, with all that it needs to go on, and the images that calibrate its input ranges.
 
-    figures: the closing ones of a complete run (JSON values), kept but for those in `CLOCKED`. begun: the conductances
+    figures: the closing ones of a complete run (JSON values), kept but for those in `CLOCKED`; None: not complete, kept
+    is what they are counted by. begun: the conductances
     that it began with, counted (JSON values).
     """
     kept = data.train.take(calibration_index(options.seed, len(data.train))).inputs
@@ -66,6 +68,8 @@ def checkpoint(
         history["layout"] = source.history["layout"]
     if figures is not None:
         history["figures"] = {name: value for name, value in figures.items() if name not in CLOCKED}
+    elif options.policy.compute.on_arrays:
+        history["device_work"] = asdict(device_work(options.policy.rule, source.chip))
     return replace(source, state=flat, history=history)
 
 

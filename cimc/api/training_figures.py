@@ -1,13 +1,12 @@
 """The closing figures of a training run: accuracy, updates, what was written and read, and its energy and time."""
 
-from dataclasses import asdict, fields
+from dataclasses import fields
 from typing import Any
 
 import numpy as np
 
 from cimc.api.write_figures import write_figures
 from cimc.artifact import Artifact
-from cimc.chip import Chip
 from cimc.layer_settings import chip_of_layer
 from cimc.mapping import Mapping
 from cimc.options import Gradient, Keep
@@ -21,8 +20,8 @@ from runtime.training.frozen import all_frozen
 from runtime.training.learning_rate import watched_loss
 from runtime.training.objective import Objective
 from runtime.training.options import TrainingOptions
-from runtime.training.policies.policy import UpdateRule
 from runtime.training.train import Run
+from runtime.training.writes import device_work
 
 # A weight that is written in more than this share of all steps gains nothing by the accumulator.
 OFTEN = 0.5
@@ -49,6 +48,7 @@ def training_figures(artifact: Artifact, run: Run, options: TrainingOptions, obj
     kept = min(run.history, key=watched_loss) if options.keep is Keep.best else last
     counted = flatten_state(run.state) | {f"first_trials/{name}": np.asarray(n) for name, n in run.first_trials.items()}
     on_arrays, updates = policy.compute.on_arrays, int(last["updates"])
+    work = device_work(policy.rule, artifact.chip) if on_arrays else None
     figures = {
         "accuracy": kept["accuracy"],
         **({"measures": kept["measures"]} if "measures" in kept else {}),
@@ -70,26 +70,17 @@ def training_figures(artifact: Artifact, run: Run, options: TrainingOptions, obj
         "optimizer": str(options.optimizer),
         "layers": last["layers"],
         "warnings": _learnt(last["loss"], objective.blind),
-        **programming_counts(artifact, counted, asdict(policy)),
+        **programming_counts(artifact, counted, work, run.step),
     }
     if on_arrays:
         figures |= _array_work(artifact, run, options)
         forward_ms = artifact.mapping.cost.pipelined_latency_ms  # 0 on an ideal chip
         ratio = _transposed_reads(artifact.mapping)[1] / forward_ms if forward_ms else 0.0
         figures |= write_figures(artifact, run, options, figures, ratio if policy.backward == "analog" else 0.0)
-        figures |= _policy_work(figures, policy.rule, run.step, artifact.chip)
+        figures["devices_per_weight"] = artifact.chip.devices_per_weight * (1 + len(policy.rule.tiles))
         if not all_frozen(run.state["updates"], options.freeze):
             figures["warnings"] += _warnings(updates / (run.step * weights), figures["threshold"], options)
     return figures
-
-
-def _policy_work(figures: dict[str, Any], rule: UpdateRule, steps: int, chip: Chip) -> dict[str, Any]:
-    """The devices of a weight, and of a policy that keeps no digital copy the reads that it makes."""
-    made = {"devices_per_weight": chip.devices_per_weight * (1 + len(rule.tiles))}
-    if rule.policy.reads is not None:
-        reads = rule.policy.reads(rule.options) * steps * figures["weights"]
-        made["device_reads"] = figures["first_writes"] + round(reads)
-    return made
 
 
 def _array_work(artifact: Artifact, run: Run, options: TrainingOptions) -> dict[str, Any]:

@@ -14,6 +14,7 @@ from cimc.chip import Chip
 from cimc.errors import CimcError
 from cimc.mapping import Mapping
 from cimc.options import Sync, Write, sync_of
+from cimc.programming_counts import DeviceWork
 from cimc.row_cost import RowCost, most_pulses, row_cost
 from cimc.write_budget import parse_budget
 from runtime.devices.traits import Traits
@@ -62,11 +63,8 @@ def scheduler_of(rule: UpdateRule, chip: Chip, mapping: Mapping, budget: str | N
     Raises:
         CimcError: the policy loses what waits, or the budget is less than a row write takes.
     """
-    blind = _is_blind(rule)
-    sync, reads = getattr(rule.options, "sync", None), 0
-    if sync is not None:
-        sync = sync_of(Sync(sync), Write.pulse if blind else Write.verify, chip.cell)
-        reads = (sync != Sync.target) + (sync == Sync.readback)
+    work = device_work(rule, chip)
+    blind, reads = work.blind, work.update_reads
     first = _cost_of_rows(chip, mapping, blind=False, row_reads=reads)
     cost = _cost_of_rows(chip, mapping, blind=True, row_reads=reads) if blind else first
     if (budget is not None or every > 1) and not rule.policy.waits:
@@ -116,6 +114,16 @@ def strip_of(rule: UpdateRule, chip: Chip) -> int:
     if _is_blind(rule):
         return STRIP if pulse is None or pulse.law_name in ("linear", "binary") else 1
     return STRIP if chip.cell.programming.train is None else 1
+
+
+def device_work(rule: UpdateRule, chip: Chip) -> DeviceWork:
+    """What the updates of a rule ask of single devices: of one without a digital copy the reads that it makes."""
+    blind, reads = _is_blind(rule), 0
+    sync, of_steps = getattr(rule.options, "sync", None), rule.policy.reads
+    if sync is not None:
+        sync = sync_of(Sync(sync), Write.pulse if blind else Write.verify, chip.cell)
+        reads = (sync != Sync.target) + (sync == Sync.readback)
+    return DeviceWork(blind, reads, 0.0 if of_steps is None else of_steps(rule.options))
 
 
 def _is_blind(rule: UpdateRule) -> bool:

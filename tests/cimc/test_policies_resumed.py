@@ -10,6 +10,7 @@ import pytest
 from onnx import helper
 
 import cimc
+from cimc import training_record
 from cimc.api.checkpoint import checkpoint, load_run
 from cimc.api.system_of import state_of, system_of
 from cimc.artifact import Artifact, read_artifact, write_artifact
@@ -27,6 +28,7 @@ from runtime.training.train import Run, start, train
 from tests.networks import network_proto, weights
 
 STEPS = 60
+TRIAL_NJ, PULSE_NJ = 2.0, 0.5  # of closed-loop trials and of blind pulses
 # What each needs to learn within 120 steps; the rest is by default. Blind pulses where there is a choice.
 SETTINGS: dict[str, dict[str, Any]] = {
     "sign": {"share": 2},
@@ -51,7 +53,10 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Artifact, Dat
     proto = network_proto(nodes, {"x": ["N", 8]}, {"y": ["N", 2]}, {"w": weights(8, 2)})
     onnx.save(proto, folder / "small.onnx")
     spreads = {"step_d2d": 0.1, "asymmetry_d2d": 0.02, "high_d2d": 0.05, "c2c": 0.1, "write_noise_uS": 0.5}
-    chip = load_chip("ideal", "soft-bounds-10", settings={"cell": {"pulse": spreads, "read_noise_uS": 0.5}})
+    trial, pulse = {"programming": {"pulse_nj": TRIAL_NJ}}, {"write": {"blind_nj": PULSE_NJ}}
+    chip = load_chip(
+        "ideal", "soft-bounds-10", settings={"cell": {"pulse": spreads, "read_noise_uS": 0.5, **trial}, **pulse}
+    )
     (folder / "chip.toml").write_text(chip_to_toml(chip), encoding="utf-8")
     cimc.compile(folder / "small.onnx", str(folder / "chip.toml"), output=folder / "small.cim", verify=False)
     return folder, read_artifact(folder / "small.cim"), load(str(folder / "data.npz"))
@@ -111,6 +116,17 @@ def test_pulses_of_all_devices_of_a_weight_count_as_wear(place: tuple[Path, Arti
     main, fast = (int(np.max(done.run.state[name]["fc"])) for name in ("trials", "fast_trials"))
     assert done.figures["pulses_per_device_max"] == fast > main
     assert sum(count for _, count in done.figures["pulses_per_device"]) == 2 * 2 * 16
+    first, pulses = done.figures["first_trials"] * TRIAL_NJ, done.figures["programming_trials"] * PULSE_NJ
+    assert done.figures["programming_energy_mj"] == pytest.approx((first + pulses) * 1e-6)
+    # The same of a file that is not complete: of a rule without a digital copy, which reads nothing for it.
+    half = checkpoint(done.artifact, done.run, total=done.run.step + 1, options=options, data=data)
+    told = training_record.figures(half)
+    assert told is not None
+    assert done.figures["device_reads"] == done.figures["first_writes"] + 2 * done.run.step * 16 / 10, (
+        "every tenth step"
+    )
+    for name in ("first_writes", "first_trials", "device_reads", "programming_energy_mj", "programming_time_ms"):
+        assert told["figures"][name] == done.figures[name]
 
 
 def test_rows_of_all_pairs_of_a_weight_are_written_one_after_the_other(place: tuple[Path, Artifact, Dataset]) -> None:
