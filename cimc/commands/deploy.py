@@ -174,6 +174,9 @@ def deploy(
     emit({**summary(result), "notes": notes}, lambda: show(result, dataset.label), as_json=as_json)
 
 
+SPREAD = ("mean", "sd", "worst", "worst 5 %", "median")  # of figures over chips: `spread_of`
+
+
 def show(result: "Deployment", data: str) -> None:
     """The accuracies over the chips, and the yield."""
     from cimc.commands.console import counted, print_table, say
@@ -184,15 +187,14 @@ def show(result: "Deployment", data: str) -> None:
         print_table(f"dies on {data}", ["die", name], of_dies)
     print_table(
         f"{counted(len(result.accuracies), 'programmed die' if result.dies else 'virtual chip')} on {data}",
-        ["", "mean", "sd", "min", "5 %", "median"],
+        ["", *SPREAD],
         measured_rows(result),
         f"normalised by {result.baseline_accuracy:.4f}",
     )
     if result.reprogrammed:
-        head = ["devices written again", "mean", "sd", "min", "5 %", "median"]
-        print_table(f"reprogramming: {name}", head, reprogrammed_rows(result))
+        print_table(f"reprogramming: {name}", ["devices written again", *SPREAD], reprogrammed_rows(result))
     if result.aged:
-        print_table(f"over time: {name}", ["after", "mean", "sd", "min", "5 %", "median", "yield"], aged_rows(result))
+        print_table(f"over time: {name}", ["after", *SPREAD, "yield"], aged_rows(result))
     if result.energy_mj:
         show_energy(result.energy_mj, "energy of one input, first chip")
     for line in (*lines_of(result), yield_line(result)):
@@ -201,14 +203,14 @@ def show(result: "Deployment", data: str) -> None:
 
 def measured_rows(result: "Deployment") -> list[list[str]]:
     """A row a figure: over the chips."""
-    rows = [[result.measure.replace("_", " "), *spread_of(result.accuracies)]]
+    rows = [[result.measure.replace("_", " "), *spread_of(result.accuracies, lower_is_better=result.lower_is_better)]]
     rows.append(["normalised", *spread_of(result.normalized)])
     if result.a_star is not None:
         rows.append(["A*", *spread_of(result.a_star)])
     if (details := result.details.get(None)) is not None:
         rows.append(["agreement with float32", *spread_of(details.agreement)])
         if details.calibration_error is not None:
-            rows.append(["calibration error", *spread_of(details.calibration_error)])
+            rows.append(["calibration error", *spread_of(details.calibration_error, lower_is_better=True)])
     return rows
 
 
@@ -245,7 +247,8 @@ def reprogrammed_rows(result: "Deployment") -> list[list[str]]:
     """A row a round of reprogramming, and what was before it: the figures over the chips."""
     shares = ["none", *(f"{share:.2%}" for share, _ in result.reprogrammed)]
     values = [*(before for _, before in result.reprogrammed), result.accuracies]
-    return [[share, *spread_of(of_chips)] for share, of_chips in zip(shares, values, strict=True)]
+    spreads = [spread_of(of_chips, lower_is_better=result.lower_is_better) for of_chips in values]
+    return [[share, *spread] for share, spread in zip(shares, spreads, strict=True)]
 
 
 def aged_rows(result: "Deployment") -> list[list[str]]:
@@ -253,13 +256,14 @@ def aged_rows(result: "Deployment") -> list[list[str]]:
     rows = []
     for seconds in result.aged:
         aged = result.at(seconds)
-        rows.append([time_text(seconds), *spread_of(aged.accuracies), f"{aged.yield_fraction:.0%}"])
+        spread = spread_of(aged.accuracies, lower_is_better=result.lower_is_better)
+        rows.append([time_text(seconds), *spread, f"{aged.yield_fraction:.0%}"])
     return rows
 
 
-def spread_of(values: "np.ndarray") -> list[str]:
-    """Mean, sd, least, 5 % and median of a figure over the chips."""
-    import numpy as np
+def spread_of(values: "np.ndarray", *, lower_is_better: bool = False) -> list[str]:
+    """`SPREAD` of a figure over the chips."""
+    from runtime.deployment.result import distribution
 
-    spread = float(values.std(ddof=1)) if len(values) > 1 else 0.0
-    return [f"{figure:.4f}" for figure in [values.mean(), spread, values.min(), *np.percentile(values, [5, 50])]]
+    found = distribution(values, lower_is_better=lower_is_better)
+    return [f"{found[name]:.4f}" for name in ("mean", "std", "worst", "worst_p5", "median")]

@@ -13,7 +13,6 @@ from runtime.deployment.result import Deployment, Details, WorstChip
 from runtime.system.carry import carried
 from runtime.system.inference import batches, outputs_on_arrays
 from runtime.system.layer_errors import LayerError, layer_errors
-from runtime.system.measures import LOWER_IS_BETTER
 from runtime.system.read_energy import ReadEnergy
 from runtime.system.sensitivity import layers_apart, sensitivities
 
@@ -82,7 +81,7 @@ def _worst(population: Population, result: Deployment, *, layers: bool) -> Worst
     """The worst chip at the last time; layers: and what its layers lose."""
     moment, shares = population.moments[-1], result.stuck_shares
     values = result.accuracies if moment is None else result.aged[moment]
-    chip = int(np.argmax(values) if result.measure in LOWER_IS_BETTER else np.argmin(values))
+    chip = int(np.argmax(values) if result.lower_is_better else np.argmin(values))
     worst = WorstChip(chip, float(values[chip]), 0.0 if shares is None else float(shares[chip]))
     if not layers:
         return worst

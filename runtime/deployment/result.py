@@ -37,7 +37,7 @@ class Details:
 
 @dataclass(frozen=True, eq=False)
 class WorstChip:
-    """The chip with the lowest figure at the last time, and why.
+    """The chip with the worst figure at the last time, and why.
 
     chip: its number. value: its figure. stuck_share: share of its devices that are stuck. layers: what each of its
     layers loses; sensitivities: the outputs with one layer alone on its arrays and all others exact, noise off; both
@@ -104,6 +104,11 @@ class Deployment:
         )
 
     @property
+    def lower_is_better(self) -> bool:
+        """Whether the measure is an error."""
+        return self.measure in LOWER_IS_BETTER
+
+    @property
     def normalized(self) -> np.ndarray:
         """The figure of every chip over the baseline's."""
         return np.array([better(self.measure, value, self.baseline_accuracy) for value in self.accuracies.tolist()])
@@ -153,13 +158,13 @@ class Deployment:
 
 
 def _row(when: str, at: Deployment) -> list[object]:
-    spread = _distribution(at.accuracies)
-    return [when, spread["mean"], spread["std"], _worst(at), spread["median"], f"{at.yield_fraction:.0%}"]
+    spread = _of_measure(at, at.accuracies)
+    return [when, spread["mean"], spread["std"], spread["worst"], spread["median"], f"{at.yield_fraction:.0%}"]
 
 
-def _worst(result: Deployment) -> float:
-    """The figure of the worst chip: of errors the largest."""
-    return float(np.max(result.accuracies) if result.measure in LOWER_IS_BETTER else np.min(result.accuracies))
+def _of_measure(result: Deployment, values: np.ndarray) -> dict[str, float]:
+    """The distribution of the deployment's measure over chips."""
+    return distribution(values, lower_is_better=result.lower_is_better)
 
 
 def summary(result: Deployment) -> dict[str, Any]:
@@ -183,7 +188,7 @@ def summary(result: Deployment) -> dict[str, Any]:
 
 def _rounds(result: Deployment) -> list[dict[str, Any]]:
     """What each round of reprogramming wrote again, and the figures before it."""
-    return [{"share": share, "before": _distribution(values)} for share, values in result.reprogrammed]
+    return [{"share": share, "before": _of_measure(result, values)} for share, values in result.reprogrammed]
 
 
 def _die_of(result: Deployment, chip: int) -> dict[str, Any]:
@@ -199,22 +204,22 @@ def _at(result: Deployment, seconds: float) -> dict[str, Any]:
 def _figures(result: Deployment) -> dict[str, Any]:
     """The figures at one time."""
     figures: dict[str, Any] = {
-        "accuracy": {**_distribution(result.accuracies), "worst": _worst(result)},
+        "accuracy": _of_measure(result, result.accuracies),
         "yield": result.yield_fraction,
         "yield_interval": list(result.yield_interval),
-        "normalized_accuracy": _distribution(result.normalized),
+        "normalized_accuracy": distribution(result.normalized),
         "accuracies": result.accuracies.tolist(),
     }
     if result.a_star is not None:
-        figures["a_star"] = _distribution(result.a_star)
+        figures["a_star"] = distribution(result.a_star)
     details = result.details.get(None)
     if details is None:
         return figures
     if not np.isnan(details.agreement).any():  # of outputs of whole numbers there is none
-        figures["agreement_of_chips"] = _distribution(details.agreement)
-        figures["snr_db_of_chips"] = _distribution(details.snr_db)
+        figures["agreement_of_chips"] = distribution(details.agreement)
+        figures["snr_db_of_chips"] = distribution(details.snr_db)
     if details.calibration_error is not None and details.class_accuracy is not None:
-        figures["calibration_error"] = _distribution(details.calibration_error)
+        figures["calibration_error"] = distribution(details.calibration_error, lower_is_better=True)
         figures["class_accuracy"] = [
             None if np.isnan(one).all() else {"mean": float(np.mean(one)), "min": float(np.min(one))}
             for one in details.class_accuracy.T
@@ -222,13 +227,16 @@ def _figures(result: Deployment) -> dict[str, Any]:
     return figures
 
 
-def _distribution(values: np.ndarray) -> dict[str, float]:
+def distribution(values: np.ndarray, *, lower_is_better: bool = False) -> dict[str, float]:
+    """A figure over chips. worst: of the worst one, worst_p5: 5 % are no better; of errors the largest, and 95 %."""
     return {
         "mean": float(np.mean(values)),
         "std": float(np.std(values, ddof=1)) if len(values) > 1 else 0.0,
         "min": float(np.min(values)),
         "p5": float(np.percentile(values, 5)),
         "median": float(np.median(values)),
+        "worst": float(np.max(values) if lower_is_better else np.min(values)),
+        "worst_p5": float(np.percentile(values, 95 if lower_is_better else 5)),
     }
 
 

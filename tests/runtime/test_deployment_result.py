@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from scipy.stats import norm
 
+from cimc.commands.deploy import SPREAD, measured_rows
 from runtime.deployment import result as module
 from runtime.deployment.result import Deployment, Details, WorstChip, rows_of_chips, summary
 
@@ -72,8 +73,14 @@ def test_the_worst_of_errors_is_the_largest() -> None:
     cells = first.replace("</td>", "").split("<td")[1:]
     assert float(cells[head.split("<th").index(">worst</th>") - 2].rpartition(">")[2]) == 8
     errors = deployment(measure="mse", accuracies=np.array([0.5, 2.0, 8.0]), classes=None)
-    assert summary(errors)["accuracy"]["worst"] == 8
-    assert summary(deployment())["accuracy"]["worst"] == summary(deployment())["accuracy"]["min"]
+    # The bad tail is that of large errors, in JSON and in the table; `min` and `p5` go by value.
+    spread, of_accuracies = summary(errors)["accuracy"], summary(deployment())["accuracy"]
+    assert (spread["min"], spread["worst"]) == (0.5, 8)
+    assert spread["p5"] < 2 < spread["worst_p5"] == pytest.approx(8 - 0.1 * 6)
+    assert (of_accuracies["worst"], of_accuracies["worst_p5"]) == (of_accuracies["min"], of_accuracies["p5"])
+    measured, normalized = measured_rows(errors)[:2]
+    assert measured[SPREAD.index("worst") + 1] == "8.0000"
+    assert float(normalized[SPREAD.index("worst") + 1]) == min(np.round(errors.normalized, 4)), "more is better"
 
 
 def test_outputs_of_whole_numbers_agree_in_no_figure() -> None:
