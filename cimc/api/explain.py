@@ -154,15 +154,15 @@ def _converters(chip: Chip) -> dict[str, Any]:
     has_states = (cell.levels if chip.weights.bits_per_cell is None else chip.weights.bits_per_cell) is not None
     by_rule = "one code for one state" if serial and has_states else "the largest current of a full array"
     # A row driven by the largest code applies (2^bits - 1) / 2^bits of the read voltage, by a digit all of it.
-    on_uA = cell.read_voltage_V * (1 if serial else 1 - 2.0**-chip.input.bits)
+    on_V = cell.read_voltage_V * (1 if serial else 1 - 2.0**-chip.input.bits)
     lsb_uA = range_uA / chip.top_code(False)
     figures |= {
         "adc_range_uA": range_uA,
         "adc_range_origin": "stated" if adc.range_uA is not None else by_rule,
         "adc_lsb_uA": lsb_uA,
         "adc_lsb_uS": lsb_uA / cell.read_voltage_V,
-        "fully_on_cells_in_adc_range": range_uA / (on_uA * cell.conductance_max_uS),
-        "idle_column_of_adc_range": chip.array.rows * on_uA * cell.conductance_min_uS / range_uA,
+        "fully_on_cells_in_adc_range": range_uA / (on_V * cell.conductance_max_uS),
+        "idle_column_of_adc_range": chip.array.rows * on_V * cell.conductance_min_uS / range_uA,
     }
     if chip.scheme.has_pair and not chip.bipolar(False) and not serial:
         figures["clipped_conversions"] = _clipped(chip)

@@ -30,9 +30,8 @@ def new_key(seed: int | Array) -> Array:
     if isinstance(seed, Array) or seed < 2**32:
         return jax.random.key(seed, impl=_HASH)
     low, high = seed & 0xFFFFFFFF, seed >> 32
-    words = _derive(
-        jnp.uint32(low), jnp.uint32(high), jnp.uint32(0)
-    )  # as `_from_seed`, which is given the low word alone
+    # As `_from_seed`, which is given the low word alone.
+    words = _derive(jnp.uint32(low), jnp.uint32(high), jnp.uint32(0))
     return jax.random.wrap_key_data(jnp.stack(words), impl=_HASH)
 
 

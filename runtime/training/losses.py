@@ -29,7 +29,7 @@ class OutputLoss:
     kind: any but auto; distill with the logits of the reference as targets. activation: the operator that ends the
     output, after the logits; empty where there is none. axis: of its classes, counted from behind; of cross-entropy
     that of the logits without axes of size 1. masked: whether labels are left out (`NOT_COUNTED`). smoothing: the part
-    of a cross-entropy's target that all classes share.
+    of a cross-entropy's target that all classes share. classes: how many the output of a cross-entropy has.
     """
 
     output: str
@@ -38,6 +38,7 @@ class OutputLoss:
     axis: int = -1
     masked: bool = False
     smoothing: float = 0.0
+    classes: int = 0
 
     @property
     def text(self) -> str:
@@ -131,7 +132,7 @@ def _labelled(network: Network, output: str, sizes: Sequence[int], labels: NDArr
             f"the labels of {output} run from {labels.min()} to {labels.max()}, {labels.max() + 1} classes, but it has "
             f"{classes}; choose data with fewer labels or a network with more outputs"
         )
-    return OutputLoss(output, kind, activation, place - len(shape), masked)
+    return OutputLoss(output, kind, activation, place - len(shape), masked, classes=classes)
 
 
 def _text(shape: Sequence[int]) -> str:

@@ -46,12 +46,15 @@ class Objective:
         """
         if any(loss.kind is not Loss.cross_entropy for loss in self.losses):
             return None
-        return sum(_entropy(self.train[loss.output], loss.smoothing) for loss in self.losses)
+        return sum(_entropy(self.train[loss.output], loss) for loss in self.losses)
 
 
-def _entropy(labels: NDArray[Any], smoothing: float) -> float:
+def _entropy(labels: NDArray[Any], loss: OutputLoss) -> float:
+    """Of labels as the loss smooths them: over all classes of the output, those too that no label has."""
     counts = np.unique(labels[labels != NOT_COUNTED], return_counts=True)[1]
-    shares = (1 - smoothing) * counts / max(counts.sum(), 1) + smoothing / len(counts)
+    shares = (1 - loss.smoothing) * counts / max(counts.sum(), 1)
+    if loss.smoothing:
+        shares = np.append(shares, np.zeros(loss.classes - len(counts))) + loss.smoothing / loss.classes
     return float(-np.sum(shares * np.log(shares)))
 
 

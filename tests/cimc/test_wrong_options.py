@@ -61,7 +61,7 @@ def test_a_wrong_training_option_is_refused_when_it_is_given(field: str, value: 
         (
             "method",
             "Naive",
-            r"method is 'Naive', no update policy; choose mixed-precision, naive, .*float, .*; did you mean naive\?",
+            r"--update is 'Naive', no update policy; choose mixed-precision, naive, .*float, .*; did you mean naive\?",
         ),
         ("residual", "reset", "residual is 'reset'; choose keep, drop"),
         ("write", "pulses", r"did you mean pulse\?"),

@@ -58,7 +58,7 @@ def find_policy(name: str, *, also: Iterable[str] = ()) -> UpdatePolicy:
     names = [*POLICIES, *added, *also]
     near = get_close_matches(str(name).lower(), names, n=1, cutoff=0.5)
     hint = f"; did you mean {near[0]}?" if near else ""
-    raise CimcError(f"method is {name!r}, no update policy; choose {', '.join(names)}{hint}")
+    raise CimcError(f"--update is {name!r}, no update policy; choose {', '.join(names)}{hint}")
 
 
 def make_rule(name: str, **settings: Any) -> UpdateRule:

@@ -1,6 +1,7 @@
 """Losses by output: each against NumPy, where it is taken, and how it is chosen."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import jax
@@ -196,9 +197,9 @@ def chosen(labels: Any, sizes: Sequence[int], wanted: Loss = Loss.auto, tail: st
 
 def test_the_loss_follows_labels_and_the_end_of_the_network() -> None:
     classes, truths = np.array([0, 4, 1, 2]), np.eye(4, 5, dtype=np.int32)
-    assert chosen(classes, (1, 5)) == OutputLoss("y", Loss.cross_entropy)
+    assert chosen(classes, (1, 5)) == OutputLoss("y", Loss.cross_entropy, classes=5)
     assert chosen(classes, (1, 5, 1, 1)).axis == -1
-    assert chosen(np.zeros((4, 7), int), (1, 7, 5)) == OutputLoss("y", Loss.cross_entropy)
+    assert chosen(np.zeros((4, 7), int), (1, 7, 5)) == OutputLoss("y", Loss.cross_entropy, classes=5)
     assert chosen(np.zeros((4, 6, 7), int), (1, 5, 6, 7)).axis == -3
     assert chosen(np.array([0, -1, 1, 2]), (1, 5)).masked
     assert chosen(truths, (1, 5)).kind is Loss.binary
@@ -227,6 +228,17 @@ def test_labels_that_do_not_go_with_the_output_are_told(labels: Any, wanted: Los
     with pytest.raises(CimcError, match=said) as error:
         chosen(labels, (1, 5), wanted)
     assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("smoothing", [0.0, 0.3])
+def test_the_least_loss_without_a_look_is_that_of_the_best_constant_answer(smoothing: float) -> None:
+    """Of an output with a class that no label has: smoothing gives it its part all the same."""
+    labels = np.array([0, 4, 1, 1, 2])
+    loss = replace(chosen(labels, (1, 6)), smoothing=smoothing)
+    shares = (1 - smoothing) * np.bincount(labels, minlength=6) / 5 + smoothing / 6
+    answer = jax.numpy.log(jax.numpy.asarray(np.tile(np.maximum(shares, 1e-30), (5, 1)), jax.numpy.float32))
+    least = float(total_loss((loss,), {"y": answer}, {"y": labels}))
+    assert Objective((loss,), {"y": labels}, {}).blind == pytest.approx(least, rel=1e-5)
 
 
 def test_truth_values_are_measured_as_such_however_they_are_stored() -> None:

@@ -93,7 +93,7 @@ def test_an_option_that_the_policy_does_not_have_is_refused_not_dropped(method: 
 
 @pytest.mark.parametrize("name", ["Naive", "mixed", "sgd", ""])
 def test_a_wrong_name_is_refused_not_trained_as_another(name: str) -> None:
-    with pytest.raises(CimcError, match=r"method is .*, no update policy; choose mixed-precision, naive"):
+    with pytest.raises(CimcError, match=r"--update is .*, no update policy; choose mixed-precision, naive"):
         Policy(method=name)
 
 
