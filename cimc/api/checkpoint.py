@@ -41,9 +41,9 @@ def checkpoint(
 ) -> Artifact:
     """The `.cim` file of a run, with all that it needs to go on, and the images that calibrate its input ranges.
 
-    figures: the closing ones of a complete run (JSON values), kept but for those in `CLOCKED`; None: not complete, kept
-    is what they are counted by. begun: the conductances
-    that it began with, counted (JSON values).
+    figures: the closing ones of a complete run (JSON values), kept but for those in `CLOCKED`; None: not complete, and
+        what they are counted by is kept.
+    begun: the conductances that it began with, counted (JSON values).
     """
     kept = data.train.take(calibration_index(options.seed, len(data.train))).inputs
     leaves = jax.tree.leaves(run.optimizer)

@@ -84,7 +84,7 @@ def sweep(
         try:
             runner.run()
         except CimcError:
-            if all(row.error is not None for row in results.rows()):
+            if not any(runner.serves(row) for row in results.rows()):
                 discard(place)
             raise
         rows = sorted([*results.rows(), *runner.passing.values()], key=lambda row: row.number)
@@ -116,7 +116,7 @@ class _Runner:
         self.passing: dict[str, Row] = {}  # whose errors may pass: not kept
         self._unmade: dict[str, Outcome] = {}  # why a file could not be made
         self._done = 0
-        self._measured = False  # whether there are figures to check the objectives by
+        self._checked = False  # whether the objectives were checked by figures
 
     def run(self) -> None:
         """Compute what is missing. Raises CimcError where no point at all has figures."""
@@ -130,9 +130,6 @@ class _Runner:
             )
         if self._rows:
             self._note(f"{_counted(len(self._rows), 'point')} there already")
-        found = next((row.figures for row in self._rows.values() if row.error is None), None)
-        if found is not None and spec.search is None:
-            self._check_objectives(found)
         if spec.search is None:
             self._compute(list(spec.points()), first=0)
         else:
@@ -154,6 +151,10 @@ class _Runner:
             means = [float(np.mean([one[aim.figure] for one in figures])) for aim in self._spec.objectives if figures]
             found.append(means if len(figures) == len(rows) else None)
         return found
+
+    def serves(self, row: Row) -> bool:
+        """Whether a row says something: it has figures, and those that a search goes by."""
+        return row.error is None and (self._spec.search is None or not self._missing(row.figures))
 
     def _missing(self, figures: Mapping[str, float]) -> list[str]:
         """The objectives that are not among figures."""
@@ -186,6 +187,7 @@ class _Runner:
         tasks = [point for _, _, point in ready]
         for index, outcome in self._run(measure_point, tasks, [point.file for point in tasks]):
             self._add(ready[index][1], outcome, total)
+        self._check_objectives()
 
     def _compile(self, tasks: Mapping[str, Compilation]) -> None:
         """Compile what is not there yet; always on this machine, where the network's files are."""
@@ -233,8 +235,6 @@ class _Runner:
     def _add(self, planned: Planned, outcome: Outcome, total: int) -> None:
         """Keep a row, but for errors that may pass."""
         row = Row(planned.number, planned.fields, planned.seed, outcome.figures, outcome.error, outcome.seconds)
-        if outcome.error is None and not self._measured:
-            self._check_objectives(row.figures)
         if outcome.passing:
             self.passing[row.key] = row
         else:
@@ -243,9 +243,12 @@ class _Runner:
         self._done += 1
         self._progress(self._done, total)
 
-    def _check_objectives(self, figures: Mapping[str, float]) -> None:
-        """Tell of objectives that the first figures do not have; a search by them ends here."""
-        self._measured = True
+    def _check_objectives(self) -> None:
+        """Tell of objectives that no point has, once: of the grid, or of a search's first ones, which ends here."""
+        figures = {name: figure for row in self._rows.values() for name, figure in row.figures.items()}
+        if self._checked or not figures:
+            return
+        self._checked = True
         missing = self._missing(figures)
         if missing and self._spec.search is not None:
             raise CimcError(f"points have no {missing[0]} to search by; they have {', '.join(figures)}")

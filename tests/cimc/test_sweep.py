@@ -317,6 +317,25 @@ def test_a_search_that_asks_for_points_again_comes_to_its_end(
     assert cimc.read_sweep(tmp_path).complete
 
 
+@pytest.mark.parametrize("search", [None, 12])
+def test_points_without_a_figure_do_not_judge_for_the_others(
+    search: int | None, trained: Path, data: cimc.Dataset, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if search:
+        pytest.importorskip("optuna")
+
+    def some(work: Work, point: Point) -> Outcome:
+        whole = pretend(work, point)
+        return replace(whole, figures={"accuracy": 0.5}) if point.options["eval"]["metric"] != 2 else whole
+
+    monkeypatch.setattr(sweep_module, "measure_point", some)
+    notes: list[str] = []
+    fields = {"eval.metric": [1, 2, 3]}
+    result = cimc.sweep(trained, data, vary=fields, search=search, objective="energy:min", note=notes.append)
+    assert not any("so it is not shown" in note for note in notes)
+    assert [group.fields["eval.metric"] for group in result.pareto()] == [2]
+
+
 def test_objectives_of_a_grid_are_kept_and_may_change(
     trained: Path, data: cimc.Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
