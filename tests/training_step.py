@@ -12,8 +12,9 @@ from runtime.system.state import System, initial_state
 from runtime.training.objective import objective_of
 from runtime.training.options import TrainingOptions
 from runtime.training.pace import STEPS_PER_CALL
+from runtime.training.start import lines_of_weights, start
 from runtime.training.step import train_steps
-from runtime.training.train import lines_of_weights, recipe_of, start
+from runtime.training.train import recipe_of
 
 
 def trace_steps(system: System, data: Dataset, options: TrainingOptions) -> Any:

@@ -16,7 +16,7 @@ from cimc.version import __version__
 from runtime.system.calibration import calibration_index
 from runtime.system.state import State, flatten_state
 from runtime.training.options import TrainingOptions
-from runtime.training.train import Run
+from runtime.training.run import Run
 from runtime.training.writes import device_work
 
 # Options that runs have always had; others are stored where they are not as they are left out.

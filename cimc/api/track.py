@@ -7,7 +7,7 @@ from typing import Any
 
 from cimc.errors import CimcError
 from cimc.files import require_writable
-from runtime.training.train import Run
+from runtime.training.run import Run
 
 Tracker = Callable[[Run], None]
 AddPoint = Callable[[str, float, int], None]  # name, value, epoch

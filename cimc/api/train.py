@@ -27,7 +27,8 @@ from runtime.system.normalize import normalize_layers
 from runtime.system.weight_range import best_column_ranges, training_weight_range
 from runtime.training.objective import objective_of
 from runtime.training.options import TrainingOptions
-from runtime.training.train import Run, start
+from runtime.training.run import Run
+from runtime.training.start import start
 from runtime.training.train import train as train_run
 from runtime.training.validation import split_validation
 

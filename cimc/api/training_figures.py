@@ -20,7 +20,7 @@ from runtime.training.frozen import all_frozen
 from runtime.training.learning_rate import watched_loss
 from runtime.training.objective import Objective
 from runtime.training.options import TrainingOptions
-from runtime.training.train import Run
+from runtime.training.run import Run
 from runtime.training.writes import device_work
 
 # A weight that is written in more than this share of all steps gains nothing by the accumulator.

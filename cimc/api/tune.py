@@ -45,7 +45,7 @@ from runtime.training.logits import logits
 from runtime.training.objective import Objective, measure_test, objective_of
 from runtime.training.options import Policy, TrainingOptions
 from runtime.training.programmed import PartlyProgrammed
-from runtime.training.train import start
+from runtime.training.start import start
 from runtime.training.train import train as train_run
 from runtime.training.validation import split_validation
 

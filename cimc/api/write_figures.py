@@ -10,7 +10,7 @@ from cimc.write_timeline import StepTimes, step_times
 from runtime.training.layer_groups import trial_groups
 from runtime.training.options import TrainingOptions
 from runtime.training.row_writes import FIGURES, ports_of, total
-from runtime.training.train import Run
+from runtime.training.run import Run
 from runtime.training.writes import scheduler_of
 
 BINS = 12  # of the histogram of pulses a device, each twice as wide as the one before

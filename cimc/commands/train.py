@@ -41,7 +41,7 @@ from cimc.options import (
 
 if TYPE_CHECKING:
     from cimc.api.train import Trained
-    from runtime.training.train import Run
+    from runtime.training.run import Run
 
 UPDATES, OPTIMISER, GRADIENTS, TUNING = "Updates of the devices", "Loss and optimiser", "Gradients", "Fine-tuning"
 RUN = "The run"

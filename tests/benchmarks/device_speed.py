@@ -21,7 +21,9 @@ from cimc.options import Write
 from runtime.network.load import load_network
 from runtime.system.state import System, build_system, initial_state
 from runtime.training.options import Policy, TrainingOptions
-from runtime.training.train import Run, start, train
+from runtime.training.run import Run
+from runtime.training.start import start
+from runtime.training.train import train
 
 MODEL = Path(__file__).parents[2] / "models" / "lenet5.onnx"
 ROUNDS, STEPS = 5, 100

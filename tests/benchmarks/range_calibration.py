@@ -109,6 +109,7 @@ def main() -> None:
     """Measure what is missing, then print the table."""
     parser = arguments(__doc__, Path("results/ranges"))
     parser.add_argument("--network", choices=list(DATA), default="lenet1")
+    parser.add_argument("--trainings", nargs="+", choices=TRAININGS, default=TRAININGS)
     parser.add_argument("--length", type=int, default=5, help="epochs")
     parser.add_argument("--dies", type=int, default=5)
     parser.add_argument("--images", type=int, default=10_000)
@@ -121,7 +122,7 @@ def main() -> None:
     exact = [cimc.evaluate(path, data, exact=True)["accuracy"] for path in floats]
     print(f"\n| training | ranges | {' | '.join(f'{level:g} level' for level in LEVELS)} |")
     print(f"|{'---|' * (2 + len(LEVELS))}")
-    for training in TRAININGS:
+    for training in options.trainings:
         for calibrated in (False, True):
             found = [measure(training, seed, calibrated) for seed in options.seeds]
             shares = np.array(found) / np.array(exact)[:, None]

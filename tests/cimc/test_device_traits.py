@@ -18,7 +18,7 @@ from runtime.deployment.programming import program_chip
 from runtime.network.load import load_network
 from runtime.system.state import build_system, restore_state
 from runtime.training.options import TrainingOptions
-from runtime.training.train import start
+from runtime.training.start import start
 from tests.networks import network_proto, weights
 
 GROUPS = {"step_up", "step_down", "high", "low", "stuck", "endurance", "leak"}

@@ -24,7 +24,9 @@ from runtime.system.state import flatten_state
 from runtime.system.weight_range import training_weight_range
 from runtime.training.options import Policy, TrainingOptions
 from runtime.training.policies import POLICIES
-from runtime.training.train import Run, start, train
+from runtime.training.run import Run
+from runtime.training.start import start
+from runtime.training.train import train
 from tests.networks import network_proto, weights
 
 STEPS = 60

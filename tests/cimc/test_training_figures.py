@@ -17,7 +17,7 @@ from cimc.data.load import load
 from cimc.dataset import Dataset
 from cimc.options import Backward, Write
 from runtime.training.options import Policy, TrainingOptions
-from runtime.training.train import Run
+from runtime.training.run import Run
 from tests.networks import network_proto, weights
 
 LENET1 = Path(__file__).parents[2] / "models" / "lenet1.onnx"

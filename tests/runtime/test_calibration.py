@@ -25,7 +25,8 @@ from runtime.system.state import State, System, build_system, initial_state
 from runtime.system.watch import follow, look, new_watch
 from runtime.system.weight_range import training_weight_range
 from runtime.training.options import TrainingOptions
-from runtime.training.train import start, train
+from runtime.training.start import start
+from runtime.training.train import train
 from tests import reference
 
 MODELS = Path(__file__).parents[2] / "models"

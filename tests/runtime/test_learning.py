@@ -7,7 +7,8 @@ from cimc.data.load import load
 from runtime.network.load import load_network
 from runtime.system.state import build_system, initial_state
 from runtime.training.options import TrainingOptions
-from runtime.training.train import start, train
+from runtime.training.start import start
+from runtime.training.train import train
 
 
 def test_lenet1_learns_the_synthetic_digits_on_noisy_arrays() -> None:

@@ -23,7 +23,8 @@ from runtime.network.load import load_network
 from runtime.system.state import System, build_system, initial_state
 from runtime.training import pace
 from runtime.training.options import TrainingOptions
-from runtime.training.train import start, train
+from runtime.training.start import start
+from runtime.training.train import train
 from tests.training_step import trace_steps
 
 BATCH = 64

@@ -24,7 +24,8 @@ from runtime.system.program import retarget
 from runtime.system.state import build_system, initial_state
 from runtime.system.weight_range import best_weight_range, range_in_sds, training_weight_range, write_errors
 from runtime.training.options import TrainingOptions
-from runtime.training.train import start, train
+from runtime.training.start import start
+from runtime.training.train import train
 
 Floats = npt.NDArray[np.float32]
 QUIET: dict[str, Any] = {"read_noise_uS": 0.0, "programming": {}}

@@ -17,7 +17,9 @@ from runtime.system.inference import predict
 from runtime.system.state import System, build_system, initial_state
 from runtime.system.watch import SETTLED_LOOK_STEPS
 from runtime.training.options import TrainingOptions
-from runtime.training.train import Run, start, train
+from runtime.training.run import Run
+from runtime.training.start import start
+from runtime.training.train import train
 from tests.benchmarks.peers.work import Runner, Work, serve
 
 WHOLE_LAYER = 4096  # rows and columns of an array that holds any of these layers

@@ -18,7 +18,8 @@ from runtime.crossbar.figures import MOST_FIGURES, figure, jit_with_figures
 from runtime.network.load import load_network
 from runtime.system.state import System, build_system, initial_state
 from runtime.training.options import Policy, TrainingOptions
-from runtime.training.train import start, train
+from runtime.training.start import start
+from runtime.training.train import train
 from tests.networks import network_proto
 from tests.training_step import trace_steps
 

@@ -13,7 +13,7 @@ from cimc.data.digits import digits
 from cimc.dataset import Dataset
 from runtime.training import pace
 from runtime.training.pace import CALL_S, STEPS_PER_CALL, Pace
-from runtime.training.train import Run
+from runtime.training.run import Run
 from tests.networks import network_proto, weights
 
 

@@ -15,7 +15,7 @@ from runtime.network.load import load_network
 from runtime.system.state import build_system, initial_state
 from runtime.training.options import Policy, TrainingOptions
 from runtime.training.policies.policy import Change, LayerState
-from runtime.training.train import start
+from runtime.training.start import start
 from tests.networks import network_proto
 from tests.runtime.one_layer import update_one
 
