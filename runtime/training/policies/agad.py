@@ -19,8 +19,7 @@ from pydantic import Field
 
 from cimc.chip import Chip
 from runtime.training.policies.policy import Change, LayerState, Wish
-from runtime.training.policies.pulsed import take_turn
-from runtime.training.policies.tiki_taka import Steps
+from runtime.training.policies.pulsed import Steps, take_turn
 from runtime.training.policies.tiki_taka_v2 import FLIPPED, Buffered, policy_of, transfer
 
 MEAN, REFERENCE = "mean", "reference"  # p and p_ref

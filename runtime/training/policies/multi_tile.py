@@ -22,6 +22,9 @@ from runtime.training.policies.policy import Change, LayerState, UpdatePolicy, W
 from runtime.training.policies.pulsed import (
     PENDING,
     SCALE,
+    Positive,
+    Pulses,
+    Steps,
     aim_pending,
     check_pulsed,
     draw_pulses,
@@ -33,7 +36,6 @@ from runtime.training.policies.pulsed import (
     settle_pending,
     take_turn,
 )
-from runtime.training.policies.tiki_taka import Positive, Pulses, Steps
 
 
 @dataclass(frozen=True)

@@ -6,9 +6,12 @@ the ends of the weight range; a symmetric point lies where SET and RESET move it
 the weight range, w = (G+ - G-) / window.
 """
 
+from typing import Annotated
+
 import jax
 import jax.numpy as jnp
 from jax import Array
+from pydantic import Field
 
 from cimc.chip import Chip
 from cimc.errors import CimcError
@@ -22,6 +25,12 @@ MOST_PULSES = 31  # of a device and step, the length of a usual pulse train
 FORGET = 0.99  # of the running mean of the largest gradient (aihwkit's auto_scale)
 PENDING = "pending"  # pulses that wait for the write scheduler, signed
 SCALE = "scale"  # running mean of the largest gradient in a weight's layer
+FAST = "fast"  # the tile of fast devices, of rules with one
+
+# Fields of options.
+Positive = Annotated[float, Field(gt=0)]
+Pulses = Annotated[float, Field(gt=0, le=MOST_PULSES)]
+Steps = Annotated[int, Field(ge=1)]
 
 
 def check_pulsed(name: str, chip: Chip) -> None:
@@ -66,6 +75,12 @@ def pair_pulses(pulses: Array) -> Array:
 def held_weight(conductance: Array, chip: Chip) -> Array:
     """What pairs [2, ..] stand for [..]."""
     return weight_of(conductance, jnp.float32(1), chip)
+
+
+def with_fast(gamma: float, chip: Chip, layer: LayerState) -> Array:
+    """gamma A + W, of the fast devices A and those of the layer, as fractions of the weight range."""
+    held = held_weight(layer.conductance, chip)
+    return held + gamma * held_weight(layer.tiles[FAST].conductance, chip) if gamma else held
 
 
 def pulse_tile(chip: Chip, tile: Tile, pulses: Array, key: Array) -> Tile:

@@ -20,8 +20,12 @@ from pydantic import Field
 from cimc.chip import Chip
 from runtime.training.policies.policy import Change, LayerState, UpdatePolicy, Wish
 from runtime.training.policies.pulsed import (
+    FAST,
     PENDING,
     SCALE,
+    Positive,
+    Pulses,
+    Steps,
     aim_pending,
     check_pulsed,
     draw_pulses,
@@ -30,8 +34,8 @@ from runtime.training.policies.pulsed import (
     read_weight,
     settle_pending,
     take_turn,
+    with_fast,
 )
-from runtime.training.policies.tiki_taka import FAST, Positive, Pulses, Steps, combine
 
 FILTER = "filter"  # H
 
@@ -78,6 +82,6 @@ POLICY = UpdatePolicy(
     aim=aim_pending,
     settle=settle_pending,
     tiles=lambda options: (FAST,),
-    combine=lambda options, chip, layer: combine(options.gamma, chip, layer),
+    combine=lambda options, chip, layer: with_fast(options.gamma, chip, layer),
     reads=lambda options: 2 / options.sweep,
 )

@@ -21,24 +21,22 @@ from pydantic import Field
 from cimc.chip import Chip
 from runtime.training.policies.policy import Change, LayerState, UpdatePolicy, Wish
 from runtime.training.policies.pulsed import (
-    MOST_PULSES,
+    FAST,
     PENDING,
     SCALE,
+    Positive,
+    Pulses,
+    Steps,
     aim_pending,
     check_pulsed,
     draw_pulses,
-    held_weight,
     pair_step,
     pulse_gradient,
     read_weight,
     settle_pending,
     take_turn,
+    with_fast,
 )
-
-FAST = "fast"  # the tile A
-Positive = Annotated[float, Field(gt=0)]
-Pulses = Annotated[float, Field(gt=0, le=MOST_PULSES)]
-Steps = Annotated[int, Field(ge=1)]
 
 
 @dataclass(frozen=True)
@@ -65,12 +63,6 @@ def update(options: TikiTaka, chip: Chip, layer: LayerState, change: Change, wei
     return Wish(pulses != 0, layer.weight, None, {PENDING: pulses, SCALE: scale}, {FAST: fast})
 
 
-def combine(gamma: float, chip: Chip, layer: LayerState) -> Array:
-    """gamma A + W."""
-    held = held_weight(layer.conductance, chip)
-    return held + gamma * held_weight(layer.tiles[FAST].conductance, chip) if gamma else held
-
-
 POLICY = UpdatePolicy(
     name="tiki-taka",
     options=TikiTaka,
@@ -81,6 +73,6 @@ POLICY = UpdatePolicy(
     aim=aim_pending,
     settle=settle_pending,
     tiles=lambda options: (FAST,),
-    combine=lambda options, chip, layer: combine(options.gamma, chip, layer),
+    combine=lambda options, chip, layer: with_fast(options.gamma, chip, layer),
     reads=lambda options: 2 / options.sweep,
 )

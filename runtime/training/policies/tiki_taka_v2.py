@@ -24,7 +24,11 @@ from pydantic import Field
 from cimc.chip import Chip
 from runtime.training.policies.policy import Aim, Change, LayerState, UpdatePolicy, Wish
 from runtime.training.policies.pulsed import (
+    FAST,
     SCALE,
+    Positive,
+    Pulses,
+    Steps,
     check_pulsed,
     draw_for_lines,
     pair_pulses,
@@ -32,8 +36,8 @@ from runtime.training.policies.pulsed import (
     pulse_gradient,
     read_weight,
     take_turn,
+    with_fast,
 )
-from runtime.training.policies.tiki_taka import FAST, Positive, Pulses, Steps, combine
 
 BUFFER = "buffer"  # H
 FLIPPED = "flipped"  # 1 where the chopper is -1
@@ -149,7 +153,7 @@ def policy_of(
         aim=aim,
         settle=settle,
         tiles=lambda options: (FAST,),
-        combine=lambda options, chip, layer: combine(gamma(options), chip, layer),
+        combine=lambda options, chip, layer: with_fast(gamma(options), chip, layer),
         reads=lambda options: 2 / options.sweep,
     )
 
