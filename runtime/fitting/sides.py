@@ -173,12 +173,12 @@ def _factors(
     """
     device, shape, change = side.device[chosen], mean[chosen], side.change[chosen]
     inverse = np.ones_like(shape) if noise is None else 1 / noise[chosen] ** 2
-    left, trusted = np.zeros_like(shape), np.ones_like(shape)
+    left, trusted, norm = np.zeros_like(shape), np.ones_like(shape), np.zeros(side.devices)
     for number in range(rounds):
         if number:
             trusted = _trust(left, robust_sd(left))
         weight = trusted * inverse
-        norm = np.bincount(device, weight * shape**2, side.devices)
+        norm = np.asarray(np.bincount(device, weight * shape**2, side.devices), np.float64)
         with np.errstate(invalid="ignore", divide="ignore"):
             factor = np.bincount(device, weight * shape * change, side.devices) / norm
         left = (change - factor[device] * shape) * np.sqrt(inverse)
