@@ -41,6 +41,7 @@ from runtime.system.inputs import check_range, match_data
 from runtime.system.program import programmed_state, retarget
 from runtime.system.state import State, System, build_system
 from runtime.system.weight_range import STATES, write_errors
+from runtime.training.frozen import frozen_names, nothing_to_train
 from runtime.training.logits import logits
 from runtime.training.objective import Objective, measure_test, objective_of
 from runtime.training.options import Policy, TrainingOptions
@@ -116,6 +117,7 @@ def tune(
     if options.policy.compute.on_arrays:
         raise CimcError(f"--update {options.policy.method} writes devices; choose one of {', '.join(OFF_ARRAYS)}")
     system = build_system(load_network(contents.network), contents.mapping, contents.chip)
+    frozen_names(system, options.freeze)  # a pattern of nothing is told before the first layer is programmed
     data = match_data(system.network, data)
     check_range(data, system.network, contents.mapping.input_range, note)
     data = split_validation(data, options)
@@ -324,7 +326,7 @@ class _Loop:
         computed = logits(system, trial, data.test.inputs, data.preprocess, None, policy.compute.product)
         measure, before = next(iter(measure_test(self.objective, computed).items()))
         record = {"layers": list(new), "measure": measure, "before": before, "after": before}
-        if len(programmed) == len(system.crossbars):
+        if len(programmed) == len(system.crossbars) or nothing_to_train(system, frozen):
             return state, record
         run = start(system, trial, options, programmed=True)
         run = train_run(

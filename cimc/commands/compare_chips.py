@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from cimc.chip import load_chip
 from cimc.errors import CimcError
 
 Row = dict[str, Any]
@@ -17,8 +18,10 @@ def compare_chips(model: Path, chips: Sequence[str], device: str | None = None) 
     that are not in energy_mj. None: not stated.
 
     Raises:
-        CimcError: no chip takes it, with the first one's reason.
+        CimcError: no chip takes it, with the first one's reason; a chip that is not there or no valid file; no network.
     """
+    for chip in chips:  # before any is mapped: a name that is none refuses nothing
+        load_chip(chip)
     found = {chip: _figures(model, chip, device) for chip in chips}
     if all("refused" in row for row in found.values()):
         raise CimcError(next(iter(found.values()))["refused"])

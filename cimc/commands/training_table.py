@@ -83,4 +83,4 @@ def show_writes(closing: Mapping[str, Any]) -> None:
     )
     if closing["write_assumed"]:
         note += f"; assumed, as the chip file does not state them: {', '.join(closing['write_assumed'])}"
-    print_table("row writes by layer", ["layer", "row writes", "phases", "pulses in a row", "us a step"], rows, note)
+    print_table("row writes by layer", ["layer", "row writes", "phases", "pulses in turn", "us a step"], rows, note)

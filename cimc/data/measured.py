@@ -15,7 +15,8 @@ from runtime.fitting.pulse_trains import PulseTrains, steps_of
 TO_MICRO = {"conductance_uS": 1.0, "conductance_S": 1e6, "current_uA": 1.0, "current_A": 1e6}
 UNITLESS = {"conductance": "conductance_uS or conductance_S", "current": "current_uA or current_A"}
 UNITLESS |= {"voltage": "voltage_V", "time": "time_s"}
-DIRECTIONS = {"up": 1, "set": 1, "+": 1, "down": -1, "reset": -1, "-": -1, "none": 0, "read": 0}
+UP, DOWN = ("up", "set", "potentiation", "ltp", "+"), ("down", "reset", "depression", "ltd", "-")
+DIRECTIONS = dict.fromkeys(UP, 1) | dict.fromkeys(DOWN, -1) | {"none": 0, "read": 0}
 COLUMNS = ("device", "pulse", "cycle", "direction", "voltage_V", "time_s", *TO_MICRO)
 MOST_MICRO_SIEMENS, MOST_PULSE = 1e6, 1e9  # beyond them a unit or a column is wrong
 FALSE = 3.0  # standard errors: that many more pulses that go the wrong way are no noise
@@ -64,9 +65,10 @@ def read_measurements(
 ) -> PulseTrains | RetentionData:
     """Pulse trains, or where there is a column time_s retention data.
 
-    Columns of pulse trains: device, pulse (number), direction (up or down, set or reset, 1 or -1; none, read or 0: not
-    pulsed) or voltage_V (its sign), one of conductance_uS, conductance_S, current_uA, current_A (after the pulse), and
-    optionally cycle. Of retention: device, time_s (after the write), and one of the last four.
+    Columns of pulse trains: device, pulse (number), direction (up or down, set or reset, potentiation or depression, 1
+    or -1; none, read or 0: not pulsed) or voltage_V (its sign), one of conductance_uS, conductance_S, current_uA,
+    current_A (after the pulse), and optionally cycle. Of retention: device, time_s (after the write), and one of
+    the last four.
 
     Args:
         path: CSV in UTF-8 with a head.
@@ -102,6 +104,9 @@ def _read(path: Path) -> _Table:
         raise CimcError(f"{path} is empty; give a head and a row for each pulse")
     head, *body = rows
     names = [name.strip() for name in head]
+    if len(names) == 1 and (mark := next((mark for mark in (";", "\t") if mark in names[0]), None)):
+        named = "semicolons" if mark == ";" else "tabs"
+        raise CimcError(f"{path}: its columns are separated by {named}; save it with commas, and points in numbers")
     for number, row in zip(lines[1:], body, strict=True):
         if len(row) != len(names):
             raise CimcError(
@@ -150,12 +155,20 @@ def _retention(table: _Table, micro: np.ndarray) -> RetentionData:
     for values, name in ((time, "time_s"), (micro, "the conductance")):
         if (wrong := np.flatnonzero(values <= 0)).size:
             raise table.refuse(f"{name} is not above 0, which a power law needs; leave the row out", int(wrong[0]))
-    several = [len(np.unique(time[device == one])) > 2 for one in range(device.max() + 1)]
-    if sum(several) < 2:
+    times = np.bincount(np.unique(np.stack([device, time]), axis=1)[0].astype(np.int64))  # different ones, by device
+    if np.count_nonzero(times > 2) < 2:
         raise table.refuse("no two devices have readings at three times or more; a drift exponent needs them")
-    if all(np.ptp(micro[device == one]) == 0 for one in range(device.max() + 1)):
+    if not _range_by_device(device, micro).any():
         raise table.refuse("no conductance changes with time, so there is no drift to fit; leave the file out")
     return RetentionData(device, time, micro)
+
+
+def _range_by_device(device: np.ndarray, values: np.ndarray) -> np.ndarray:
+    """The largest less the smallest of the values [rows] of each device [devices]."""
+    most, least = np.full((2, device.max() + 1), -np.inf)
+    np.maximum.at(most, device, values)
+    np.maximum.at(least, device, -values)
+    return np.asarray(most + least)
 
 
 def _pulse_trains(table: _Table, micro: np.ndarray, *, up_only: bool) -> PulseTrains:
@@ -187,7 +200,7 @@ def _pulse_trains(table: _Table, micro: np.ndarray, *, up_only: bool) -> PulseTr
 
 def _require_steps(table: _Table, trains: PulseTrains, *, up_only: bool) -> None:
     """Enough steps in each direction, which move devices, and that way."""
-    if sum(np.ptp(trains.conductance[trains.device == one]) > 0 for one in range(trains.devices)) < 2:
+    if np.count_nonzero(_range_by_device(trains.device, trains.conductance)) < 2:
         raise table.refuse("no two devices change with their pulses, so there is nothing to fit; check the column")
     for sign, name, verb in ((1, "up", "lower"), (-1, "down", "raise")):
         change = steps_of(trains, sign).change
@@ -216,5 +229,7 @@ def _directions(table: _Table) -> np.ndarray:
         try:
             found.append(DIRECTIONS[word] if word in DIRECTIONS else int(np.sign(float(word))))
         except ValueError:
-            raise table.refuse(f"direction is {text!r:.40}; give up or down, set or reset, 1 or -1", row) from None
+            raise table.refuse(
+                f"direction is {text!r:.40}; give up or down, set or reset, potentiation or depression, 1 or -1", row
+            ) from None
     return np.array(found)

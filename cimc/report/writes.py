@@ -38,7 +38,7 @@ def writes_section(closing: Mapping[str, Any]) -> str:
                 bars("devices by pulses", _devices(closing["pulses_per_device"]), "devices"),
             ]
         ),
-        table(["layer", "row writes", "phases", "pulses in a row", "time a step"], _layers(closing["write_layers"])),
+        table(["layer", "row writes", "phases", "pulses in turn", "time a step"], _layers(closing["write_layers"])),
     )
 
 

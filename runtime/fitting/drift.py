@@ -46,7 +46,9 @@ def fit_drift(data: RetentionData, *, seed: int = 0) -> DriftFit:
         seed: of the bootstrap over devices.
     """
     devices = int(data.device.max()) + 1
-    start = float(np.median([data.time_s[data.device == one].min() for one in range(devices)]))
+    first = np.full(devices, np.inf)
+    np.minimum.at(first, data.device, data.time_s)
+    start = float(np.median(first))
     x, y = np.log(data.time_s / start), np.log(data.conductance)
     lines = fit_lines(data.device, x, y, devices)
     exponent, error = -lines.slope, np.sqrt(lines.slope_variance)

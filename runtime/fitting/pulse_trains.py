@@ -1,5 +1,6 @@
 """Measured pulse trains, and the single steps in them: what a law of pulses is fitted to. Plain NumPy."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -40,9 +41,9 @@ class PulseTrains:
 class Steps:
     """Single steps by one direction of pulses [steps], as if all were SET: RESET steps have states and steps mirrored.
 
-    device: index. before, change: uS (negated for RESET). at_bound: starts so near to a hard bound of its device that
-    the step may be cut. bound [devices]: where a device
-    was seen to stop, uS (negated for RESET); NaN: nowhere.
+    device: index, ascending. before, change: uS (negated for RESET). at_bound: starts so near to a hard bound of its
+    device that the step may be cut. bound [devices]: where a device was seen to stop, uS (negated for RESET); NaN:
+    nowhere.
     """
 
     device: Integers
@@ -57,6 +58,16 @@ def robust_sd(values: Doubles) -> float:
     return float(MAD_TO_SD * np.median(np.abs(values - np.median(values)))) if values.size else 0.0
 
 
+def rows_by_device(device: Integers) -> Iterator[tuple[int, slice]]:
+    """Each device that there is, with its rows, of indices [rows] that ascend.
+
+    In slices: a comparison with all rows for each device takes devices times rows.
+    """
+    starts = np.flatnonzero(np.diff(device, prepend=-1))
+    for start, end in zip(starts, np.append(starts, len(device))[1:], strict=True):
+        yield int(device[start]), slice(int(start), int(end))
+
+
 def without_outliers(trains: PulseTrains) -> tuple[PulseTrains, int, int]:
     """The trains without single wrong readings and without devices that do not answer, and how many of each."""
     stuck = _stuck(trains)
@@ -68,18 +79,17 @@ def without_outliers(trains: PulseTrains) -> tuple[PulseTrains, int, int]:
     off[1:-1] = np.where(inner, g[1:-1] - np.median(np.stack([g[:-2], g[1:-1], g[2:]]), axis=0), 0.0)
     usual = np.zeros(len(g))
     usual[1:] = np.where(kept.train[1:] == kept.train[:-1], np.abs(np.diff(g)), np.nan)
-    for device in np.unique(kept.device):
-        own = kept.device == device
+    for _, own in rows_by_device(kept.device):
         steps = usual[own][np.isfinite(usual[own])]
         typical = float(np.mean(np.minimum(steps, np.percentile(steps, 90)))) if steps.size else 0.0
         scale = max(robust_sd(off[own]), typical)
-        wrong |= own & (np.abs(off) > OUTLIER * scale)
+        wrong[own] = np.abs(off[own]) > OUTLIER * scale
     return _keep(kept, ~wrong), int(wrong.sum()), int(stuck.sum())
 
 
 def _stuck(trains: PulseTrains) -> Flags:
     ranges = np.array(
-        [np.ptp(np.percentile(trains.conductance[trains.device == one], [5, 95])) for one in range(trains.devices)]
+        [np.ptp(np.percentile(trains.conductance[own], [5, 95])) for _, own in rows_by_device(trains.device)]
     )
     return ranges < STUCK * np.median(ranges[ranges > 0]) if ranges.any() else np.zeros(len(ranges), bool)
 
@@ -117,12 +127,13 @@ def _bounds(devices: int, device: Integers, before: Doubles, change: Doubles) ->
         return bound
     same = SAME * np.ptp(before)
     still = np.abs(change) <= same
-    for one in np.unique(device[still]):
-        own = device == one
-        held = before[own & still]
+    for one, own in rows_by_device(device):
+        held = before[own][still[own]]
+        if len(held) < 2:
+            continue
         place = float(np.median(held))
         at, beyond = before[own] >= place - same, before[own] > place + same
-        if len(held) > 1 and still[own][at].mean() >= MOSTLY and beyond.mean() <= RARELY:
+        if still[own][at].mean() >= MOSTLY and beyond.mean() <= RARELY:
             bound[one] = place
     return bound
 
@@ -132,9 +143,11 @@ def _near(device: Integers, before: Doubles, change: Doubles, bound: Doubles) ->
     near = np.zeros(len(before), bool)
     if not before.size:
         return near
-    for one in np.flatnonzero(np.isfinite(bound)):
-        own = device == one
-        moved = change[own & (np.abs(change) > SAME * np.ptp(before))]
+    least = SAME * np.ptp(before)
+    for one, own in rows_by_device(device):
+        if not np.isfinite(bound[one]):
+            continue
+        moved = change[own][np.abs(change[own]) > least]
         reach = abs(float(np.median(moved))) + 3 * robust_sd(moved) if moved.size else 0.0
-        near |= own & (before > bound[one] - reach - SAME)
+        near[own] = before[own] > bound[one] - reach - SAME
     return near

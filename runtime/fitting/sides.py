@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from runtime.fitting.pulse_trains import PulseTrains, Steps, robust_sd
+from runtime.fitting.pulse_trains import PulseTrains, Steps, robust_sd, rows_by_device
 from runtime.fitting.shapes import Shape
 
 Doubles = npt.NDArray[np.float64]
@@ -96,9 +96,8 @@ def sides_of(trains: PulseTrains, steps: tuple[Steps, Steps]) -> list[Side]:
         own_start = np.where(known, -bounds[1 - index], start)[one.device]
         own_width = np.where(known, bounds.sum(axis=0), width)[one.device]
         order = np.zeros(len(one.device), np.int64)
-        for device in np.unique(one.device):
-            own = one.device == device
-            order[own] = np.arange(own.sum())
+        for _, own in rows_by_device(one.device):
+            order[own] = np.arange(own.stop - own.start)
         bound = one.bound[one.device]
         sides.append(
             Side(
@@ -133,7 +132,7 @@ def fit_shape(shape: Shape, side: Side, weights: Doubles | None = None, start: D
 
     def misses(given: Doubles) -> Doubles:
         mean = shape.mean(side.x, given)
-        factor, _ = fit_factors(side, mean, chosen, rounds=2)
+        factor, _, _ = _factors(side, mean, chosen, None, 2)
         left = (side.change - factor[side.device] * mean)[chosen]
         return root * np.nan_to_num(left)  # a device with a single step says nothing
 
@@ -141,11 +140,11 @@ def fit_shape(shape: Shape, side: Side, weights: Doubles | None = None, start: D
     for _ in range(2 if start is None else 1):  # what is an outlier is known only after a first fit
         scale = max(robust_sd(misses(given)), 1e-9 * side.width)
         given = least_squares(
-            misses,
+            # In units of their sd: the search ends at a small gradient, which in uS is a small device's at once.
+            lambda given, scale=scale: misses(given) / scale,
             given,
             bounds=(shape.low, shape.high),
             loss="soft_l1",
-            f_scale=scale,
             x_scale="jac",
             ftol=PRECISION,
             xtol=PRECISION,
@@ -154,28 +153,37 @@ def fit_shape(shape: Shape, side: Side, weights: Doubles | None = None, start: D
     return given
 
 
-def fit_factors(
-    side: Side, mean: Doubles, chosen: Flags, noise: Doubles | None = None, rounds: int = ROUNDS
-) -> tuple[Doubles, Doubles]:
+def fit_factors(side: Side, mean: Doubles, chosen: Flags, noise: Doubles | None = None) -> tuple[Doubles, Doubles]:
     """The factor of each device before the mean steps, and its standard error; NaN where it has no step that says it.
 
     noise [steps]: what the sd of each step is proportional to; None: all alike.
     """
+    factor, left, norm = _factors(side, mean, chosen, noise, ROUNDS)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        error = truncated_sd(left) / np.sqrt(norm)
+    return factor, np.where(np.isfinite(factor), error, np.nan)
+
+
+def _factors(
+    side: Side, mean: Doubles, chosen: Flags, noise: Doubles | None, rounds: int
+) -> tuple[Doubles, Doubles, Doubles]:
+    """The factors, what they leave of the chosen steps (over noise), and the sums of weights times squared mean steps.
+
+    A search for a shape asks thousands of times: no figure that it does not need is computed here.
+    """
     device, shape, change = side.device[chosen], mean[chosen], side.change[chosen]
     inverse = np.ones_like(shape) if noise is None else 1 / noise[chosen] ** 2
-    trusted = np.ones_like(shape)
-    for _ in range(rounds):
+    left, trusted, norm = np.zeros_like(shape), np.ones_like(shape), np.zeros(side.devices)
+    for number in range(rounds):
+        if number:
+            trusted = _trust(left, robust_sd(left))
         weight = trusted * inverse
-        norm = np.bincount(device, weight * shape**2, side.devices)
+        norm = np.asarray(np.bincount(device, weight * shape**2, side.devices), np.float64)
         with np.errstate(invalid="ignore", divide="ignore"):
             factor = np.bincount(device, weight * shape * change, side.devices) / norm
         left = (change - factor[device] * shape) * np.sqrt(inverse)
-        scale = robust_sd(left)
-        trusted = _trust(left, scale)
-    with np.errstate(invalid="ignore", divide="ignore"):
-        error = truncated_sd(left) / np.sqrt(norm)
     known = np.bincount(device, minlength=side.devices) > 1
-    return np.where(known, factor, np.nan), np.where(known, error, np.nan)
+    return np.where(known, factor, np.nan), left, norm
 
 
 def fit_lines(device: Integers, x: Doubles, change: Doubles, devices: int, *, follow_mean: bool = False) -> Lines:

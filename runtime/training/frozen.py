@@ -20,6 +20,22 @@ def frozen_names(system: System, patterns: Sequence[str]) -> tuple[str, ...]:
     Raises:
         CimcError: a pattern matches nothing, or nothing is left to train.
     """
+    frozen = _matching(system, patterns)
+    if not _left(system, frozen):
+        raise CimcError("--freeze leaves nothing to train; name fewer layers")
+    return frozen
+
+
+def nothing_to_train(system: System, patterns: Sequence[str]) -> bool:
+    """Whether these patterns leave no layer and no digital parameter. Raises CimcError where one matches nothing."""
+    return not _left(system, _matching(system, patterns))
+
+
+def _left(system: System, frozen: tuple[str, ...]) -> set[str]:
+    return {*system.crossbars, *system.network.trainable} - {*frozen}
+
+
+def _matching(system: System, patterns: Sequence[str]) -> tuple[str, ...]:
     layers, parameters = list(system.crossbars), list(system.network.trainable)
     frozen: list[str] = []
     for pattern in patterns:
@@ -30,6 +46,4 @@ def frozen_names(system: System, patterns: Sequence[str]) -> tuple[str, ...]:
         frozen += found
     for layer in [name for name in frozen if name in system.crossbars]:
         frozen += [gain_name(layer), *([system.bias_names[layer]] if layer in system.bias_names else [])]
-    if not {*layers, *parameters} - {*frozen}:
-        raise CimcError("--freeze leaves nothing to train; name fewer layers")
     return tuple(dict.fromkeys(frozen))

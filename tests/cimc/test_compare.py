@@ -117,9 +117,18 @@ def test_one_file_or_another_kind_is_refused(folder: Path) -> None:
     assert isinstance(result.exception, cimc.CimcError)
 
 
-def test_a_network_on_several_chips_one_of_which_refuses(folder: Path, tmp_path: Path) -> None:
-    (tmp_path / "broken.toml").write_text("name = 'broken'\n")
-    names = ["isaac", "hermes", str(tmp_path / "broken.toml")]
+def test_a_network_on_several_chips_one_of_which_refuses(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plain = cimc.compile
+
+    def refusing(model: Path, chip: str, **options: Any) -> cimc.Compiled:
+        if chip == "puma":
+            raise cimc.CimcError("puma has no room")
+        return plain(model, chip, **options)
+
+    monkeypatch.setattr(cimc, "compile", refusing)
+    names = ["isaac", "hermes", "puma"]
     command = ("chips", "--compare", *names, "--model", str(folder / "n.onnx"))
     compared = json.loads(run(*command, "--json"))
     assert list(compared["chips"]) == names
@@ -131,7 +140,7 @@ def test_a_network_on_several_chips_one_of_which_refuses(folder: Path, tmp_path:
         assert row["arrays"] == inspected["crossbars"]
         assert (row["tops_per_w"], row["energy_mj"]) == (inspected["tops_per_w"], inspected["energy_mj"])
         assert (row["latency_ms"], row["area_mm2"]) == (inspected["row_pipelined_latency_ms"], inspected["area_mm2"])
-    assert "broken.toml" in compared["chips"][names[2]]["refused"]
+    assert compared["chips"]["puma"] == {"refused": "puma has no room"}
     said = run(*command)
     assert "refused" in said
     # Energies of chips that state other components do not compare, and that is said.
@@ -140,6 +149,18 @@ def test_a_network_on_several_chips_one_of_which_refuses(folder: Path, tmp_path:
     assert f"hermes: without {', '.join(left_out)}" in " ".join(said.split())
     for wrong in (("chips", "--compare", "isaac"), ("chips", "isaac", "--model", "n.onnx"), ("chips", "isaac", "puma")):
         assert CliRunner().invoke(app, list(wrong)).exit_code == 2
+
+
+@pytest.mark.parametrize(("wrong", "said"), [("isac", "isac"), ("broken.toml", "broken.toml"), ("no.toml", "no.toml")])
+def test_a_chip_that_is_none_is_no_chip_that_refuses(
+    wrong: str, said: str, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("broken.toml").write_text("name = 'broken'\n")
+    monkeypatch.setattr(cimc, "compile", lambda *_, **__: pytest.fail("mapped before all chips were read"))
+    result = CliRunner().invoke(app, ["chips", "--compare", "isaac", wrong, "--model", str(folder / "n.onnx")])
+    assert isinstance(result.exception, cimc.CimcError)
+    assert said in str(result.exception)
 
 
 def test_as_busy_layers_are_counted_where_the_limit_is_told(folder: Path) -> None:

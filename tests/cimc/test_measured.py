@@ -35,7 +35,18 @@ def trains(path: Path, read_voltage_V: float | None = None, *, up_only: bool = F
     return found
 
 
-@pytest.mark.parametrize(("up", "down"), [("up", "down"), ("SET", "RESET"), ("1", "-1"), ("+1", "-1"), ("2.5", "-1.5")])
+@pytest.mark.parametrize(
+    ("up", "down"),
+    [
+        ("up", "down"),
+        ("SET", "RESET"),
+        ("potentiation", "depression"),
+        ("LTP", "LTD"),
+        ("1", "-1"),
+        ("+1", "-1"),
+        ("2.5", "-1.5"),
+    ],
+)
 def test_directions_are_read(tmp_path: Path, up: str, down: str) -> None:
     found = trains(written(tmp_path, rows(up=up, down=down)))
     assert found.direction.tolist() == 2 * ([0] + [1] * 25 + [-1] * 25)
@@ -180,3 +191,11 @@ def test_a_missing_file_is_named(tmp_path: Path) -> None:
 def test_retention_that_says_no_exponent_is_refused(tmp_path: Path, lines: list[str], words: str) -> None:
     with pytest.raises(CimcError, match=words):
         read_measurements(written(tmp_path, lines, "device,time_s,conductance_uS"))
+
+
+@pytest.mark.parametrize(("mark", "named"), [(";", "semicolons"), ("\t", "tabs")])
+def test_another_separator_than_commas_is_named(tmp_path: Path, mark: str, named: str) -> None:
+    """It was told as one unknown column."""
+    path = written(tmp_path, [line.replace(",", mark) for line in rows()], HEAD.replace(",", mark))
+    with pytest.raises(CimcError, match=f"its columns are separated by {named}; save it with commas"):
+        read_measurements(path)

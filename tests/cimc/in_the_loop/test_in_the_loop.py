@@ -168,6 +168,22 @@ def test_what_cannot_be_tuned_is_told(plain: Package, data: Dataset) -> None:
         cimc.tune(replace(plain, mapping=copied), data)
 
 
+def test_layers_to_freeze_are_known_before_the_first_is_programmed(
+    plain: Package, data: Dataset, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("cimc.api.tune.program_layer", lambda *_: pytest.fail("programmed first"))
+    with pytest.raises(CimcError, match="--freeze nothing matches no layer and no digital parameter"):
+        cimc.tune(plain, data, options=replace(TUNING, freeze=("nothing",)))
+
+
+def test_a_frozen_last_layer_is_programmed_as_it_is(plain: Package, data: Dataset) -> None:
+    """When it alone is left, nothing is to be tuned: this ended in an error after all layers before were programmed."""
+    found = cimc.tune(plain, data, options=replace(TUNING, freeze=("last",)), seed=SEED)
+    assert found.programmed == {"first", "last"}
+    first = found.notes["in_the_loop"]["steps"][0]
+    assert first["before"] == first["after"]
+
+
 def test_a_die_that_is_programmed_whole_is_done(
     plain: Package, tuned: Package, folder: Path, data: Dataset, tmp_path: Path
 ) -> None:

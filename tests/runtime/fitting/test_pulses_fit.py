@@ -1,5 +1,7 @@
 """Fits of pulse laws: data drawn from a law give that law, and its figures within the stated confidence."""
 
+import time
+from dataclasses import replace
 from typing import Any
 
 import jax
@@ -12,9 +14,10 @@ from runtime.crossbar.keys import new_key
 from runtime.devices.device import device_of
 from runtime.devices.pulse_laws import step_factor
 from runtime.fitting.law_keys import FittedShape, law_keys
-from runtime.fitting.pulse_trains import PulseTrains, without_outliers
+from runtime.fitting.pulse_trains import PulseTrains, rows_by_device, steps_of, without_outliers
 from runtime.fitting.pulses import PulseFit, fit_pulses
 from runtime.fitting.shapes import FIXED, SHAPES
+from runtime.fitting.sides import sides_of
 from tests.runtime.fitting.drawn_trains import C2C, DOWN, HIGH, LOW, SPREADS, STEP, drawn
 
 TRUE = {
@@ -178,3 +181,34 @@ def test_devices_that_never_move_are_left_out_where_they_are_most() -> None:
     )
     trains = PulseTrains(device, train, pulse, direction, np.concatenate([moving.conductance, np.full(305, 20.0)]))
     assert without_outliers(trains)[2] == 5
+
+
+def test_a_device_of_picosiemens_has_the_same_law() -> None:
+    """The search ended where it began: its gradient in uS was below the tolerance."""
+    trains = drawn("power", exponent=2.0, devices=20, pulses=50, bounds=False)
+    small = replace(trains, conductance=1e-6 * trains.conductance)
+    found, scaled = fit_pulses(trains), fit_pulses(small)
+    assert (scaled.law, scaled.own_bounds) == (found.law, found.own_bounds)
+    for key, one in found.figures.items():
+        unit = 1e-6 if key.endswith("_uS") else 1.0
+        assert scaled.figures[key].value == pytest.approx(unit * one.value, rel=1e-3, abs=1e-4 * unit), key
+
+
+def test_rows_are_not_compared_with_every_device() -> None:
+    """With thousands of devices that took minutes. A device is a slice of its rows, those without rows are passed."""
+    found = list(rows_by_device(np.array([0, 0, 2, 2, 2, 5])))
+    assert found == [(0, slice(0, 2)), (2, slice(2, 5)), (5, slice(5, 6))]
+    assert list(rows_by_device(np.array([], np.int64))) == []
+    rows = 20
+    device = np.repeat(np.arange(20_000), rows)
+    pulse = np.tile(np.arange(rows), 20_000)
+    conductance = np.random.default_rng(0).random(len(device)) + pulse
+    direction = np.where(pulse == 0, 0, np.where(pulse <= 10, 1, -1))
+    trains = PulseTrains(device, np.zeros_like(device), pulse, direction, conductance)
+    began = time.process_time()
+    clean, _, stuck = without_outliers(trains)
+    up, down = sides_of(clean, (steps_of(clean, 1), steps_of(clean, -1)))
+    assert time.process_time() - began < 25  # 5 s; 60 s where each device is compared with all rows
+    assert stuck == 0
+    assert up.half[:10].tolist() == [0, 1] * 5
+    assert len(down.change) == 9 * 20_000
