@@ -33,6 +33,11 @@ class FittedDevice:
     pulses: PulseFit | None
     drift: DriftFit | None
 
+    @property
+    def not_stated(self) -> str:
+        """In a line what the file leaves out, as the data do not tell it."""
+        return _not_stated(self.pulses)
+
 
 def fit_device(
     data: str | Path | Sequence[str | Path],
@@ -146,6 +151,7 @@ def _text(
         figures |= {"drift.exponent.constant": drift.exponent, "drift.exponent_sd.constant": drift.exponent_sd}
         tables["drift"] = {"start_s": _rounded(drift.start_s)}
         lines.append(f"Drift: {drift.devices} devices, {drift.readings} readings.")
+    lines.append(_not_stated(pulses))
     for key, estimate in figures.items():
         _put(tables, key, _rounded(estimate.value))
         comments.setdefault(key, f"{estimate.low:.4g} to {estimate.high:.4g}")
@@ -164,6 +170,14 @@ def _text(
         values["granularity_uS"] = min(tables["pulse"]["step_uS"], _rounded(most - least))
         comments["granularity_uS"] = "a step"
     return comment_lines("\n".join(lines)) + toml_text(values | _listed(tables), comments)
+
+
+def _not_stated(pulses: PulseFit | None) -> str:
+    silent = f"; {pulses.stuck} devices did not answer here" if pulses is not None and pulses.stuck else ""
+    return (
+        "Not in these data, so not in the file and not simulated until you add it: errors of verified writes "
+        f"(programming.error_sd_uS), read noise (read_noise_uS), stuck devices (faults{silent}), endurance."
+    )
 
 
 def _rounded(value: float) -> float:

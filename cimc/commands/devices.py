@@ -219,3 +219,4 @@ def _show_fit(fitted: "FittedDevice", output: Path | None, picture: Path | None)
         say(f"wrote {picture}")
     if output is not None:
         say(f"wrote {output}; next: cimc devices plot {output} -o device.png, or compile with --device {output}")
+        say(fitted.not_stated)

@@ -179,6 +179,7 @@ def test_a_fit_writes_a_device_that_loads_and_compiles(folder: Path) -> None:
     words = ["fit", "data.csv", "retention.csv", "-o", "device.toml", "--plot", "fit.png", "--name", "mine"]
     printed = run(*words)
     assert "soft-bounds (taken)" in printed
+    assert "not simulated until you add it: errors of verified writes" in " ".join(printed.split())
     text = Path("device.toml").read_text(encoding="utf-8")
     device = cimc.load_device("device.toml")
     assert device.name == "mine"
