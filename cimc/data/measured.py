@@ -101,7 +101,8 @@ def _read(path: Path) -> _Table:
     except csv.Error as error:
         raise CimcError(f"{path} is not CSV: {error}; save it as CSV in UTF-8") from None
     if len(rows) < 2:
-        raise CimcError(f"{path} is empty; give a head and a row for each pulse")
+        what = "has a head and no rows" if rows else "is empty"
+        raise CimcError(f"{path} {what}; give a head and a row for each pulse")
     head, *body = rows
     names = [name.strip() for name in head]
     if len(names) == 1 and (mark := next((mark for mark in (";", "\t") if mark in names[0]), None)):

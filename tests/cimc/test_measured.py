@@ -134,7 +134,7 @@ def edited(old: str, new: str) -> list[str]:
         (HEAD, [f"{line.rpartition(',')[0]},0" for line in rows()], ["no two devices change"]),
         (HEAD, edited("d0,3,up,13", "d0,3,up,2e6"), ["line 5", "2e+06 uS", "is the unit right?"]),
         (HEAD, edited("d0,3,up,13", "d0,3000000000,up,13"), ["line 5", "beyond 1e+09"]),
-        (HEAD, [], ["empty"]),
+        (HEAD, [], ["a head and no rows"]),
     ],
 )
 def test_a_bad_file_is_one_clear_line(tmp_path: Path, head: str, lines: list[str], words: list[str]) -> None:
