@@ -101,10 +101,6 @@ class Chip(Section):
             raise ValueError('wires: ir_drop is that of bit lines held at 0 V, which sense = "voltage" leaves open')
         if self.adc.sense == "voltage" and self.weights.scheme not in ("differential", "differential-rows"):
             raise ValueError('adc: sense = "voltage" needs pairs of devices: the mean of a column has no offset')
-        return self
-
-    @model_validator(mode="after")
-    def _check_wires(self) -> "Chip":
         one_sign = self.input.bits is not None and not self.bipolar(True)
         if self.wires.ir_drop == "per-input" and not one_sign:
             raise ValueError(
@@ -120,6 +116,8 @@ class Chip(Section):
                 f"{self.rows_per_weight} rows, beside {self.array.spare_columns} spare and "
                 f"{self.weights.offset_columns} offset columns"
             )
+        if self.weights.bits_per_cell is not None:
+            self.cell.require_states(2**self.weights.bits_per_cell)
         return self
 
     @model_validator(mode="after")

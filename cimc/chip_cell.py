@@ -18,6 +18,8 @@ from cimc.scheme import namespace_of
 ERRORS_A_STEP = 2.0
 # A device without errors still takes no endless small updates: the least default step, as a fraction of the window.
 LEAST_STEP = 1e-3
+# A level lies where a state of a bit slice is if it is no further from it, as a fraction of the window.
+LEVEL_TOLERANCE = 1e-6
 # The largest default step: with errors as large as the window no update would ever be due.
 MOST_STEP = 0.5
 
@@ -195,6 +197,21 @@ class Cell(Section):
                 f"its coefficients are those of g / G_max, constant first"
             )
         return self
+
+    def require_states(self, count: int) -> None:
+        """Raises ValueError where the cell has levels, and one of so many states spread over the window is none."""
+        levels = self.programmable_uS
+        if levels is None:
+            return
+        states = np.linspace(self.conductance_min_uS, self.conductance_max_uS, count)
+        known = np.array([-math.inf, *levels, math.inf])
+        place = np.searchsorted(known, states)
+        missing = np.minimum(states - known[place - 1], known[place] - states) > LEVEL_TOLERANCE * self.window_uS
+        if missing.any():
+            raise ValueError(
+                f"weights.bits_per_cell takes {count} states spread evenly over the window, and none of the cell's "
+                f"{len(levels)} levels is at {states[missing][0]:.4g} uS; state levels = {count} or leave levels out"
+            )
 
     @property
     def window_uS(self) -> float:

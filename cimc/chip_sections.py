@@ -67,7 +67,8 @@ class Weights(Section):
         default=None,
         ge=1,
         le=16,
-        description="bits that one device holds, in 2^bits_per_cell states spread evenly over its window; with `bits`",
+        description="bits that one device holds, in 2^bits_per_cell states spread evenly over its window; with `bits`. "
+        "Of a cell with levels each of these states is one",
     )
     slices_in: Literal["columns", "arrays"] = Field(
         default="columns",
@@ -116,13 +117,21 @@ class Input(Section):
         "once; bit-serial: bits_per_cycle bits at a time, each converted and added digitally; pulse-width: the input "
         "is the length of a pulse, and the charge is converted once",
     )
-    bits_per_cycle: int = Field(default=1, ge=1, le=32, description="input bits applied at once by bit-serial")
+    bits_per_cycle: int = Field(
+        default=1, ge=1, le=32, description="input bits applied at once by bit-serial, at most bits; no others use it"
+    )
     signed: Literal["two-phase", "one-phase"] = Field(
         default="two-phase",
         description="a layer with negative inputs: two-phase reads the positive and the negative part one after the "
         "other and subtracts digitally; one-phase: bits count the sign, and bit-serial inputs are two's complement, "
         "whose sign bit has a cycle of its own that is subtracted, while others drive rows with both polarities",
     )
+
+    @model_validator(mode="after")
+    def _check_cycles(self) -> "Input":
+        if self.encoding == "bit-serial" and self.bits is not None and self.bits_per_cycle > self.bits:
+            raise ValueError(f"bits_per_cycle {self.bits_per_cycle} is more than bits {self.bits}, all that there are")
+        return self
 
     @property
     def conversions(self) -> int:
@@ -208,8 +217,8 @@ class Cores(Section):
     )
     bus_bytes_per_ns: Positive | None = Field(
         default=None,
-        description="rate of one bus for all cores in place of the mesh, bytes a ns; a transfer reaches any number of "
-        "cores",
+        description="rate of one bus for all cores in place of the mesh and its links, bytes a ns; a transfer reaches "
+        "any number of cores",
     )
     global_bytes_per_ns: Positive | None = Field(
         default=None,
@@ -229,6 +238,8 @@ class Cores(Section):
     def _check_mesh(self) -> "Cores":
         if self.mesh_rows * self.mesh_columns < self.count:
             raise ValueError("mesh_rows x mesh_columns must hold all cores")
+        if self.bus_bytes_per_ns is not None and self.link_bytes_per_ns is not None:
+            raise ValueError("bus_bytes_per_ns is of one bus in place of the links of link_bytes_per_ns; leave one out")
         return self
 
     @property

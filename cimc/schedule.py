@@ -25,7 +25,8 @@ class Dependency(NamedTuple):
     needs. bytes: what one image moves along this edge. buffer_bytes: what the edge must hold at most in the
     row-pipelined schedule: rows that are complete and still to be read. route: within the core; over the mesh's links;
     once over the bus; or written to and read from the shared memory, as the network's inputs are read. carried: the
-    state of a sequence: row r needs the first r rows of a source that may come later in the network.
+    state of a sequence: row r needs the first r rows of a source that may come later in the network. network_input:
+    which one, where the source is "".
     """
 
     source: str
@@ -37,6 +38,7 @@ class Dependency(NamedTuple):
     buffer_bytes: int = 0
     route: Route = "core"
     carried: bool = False
+    network_input: str = ""
 
     def rows_needed(self, row: int) -> int:
         """Complete source rows needed for output row `row`."""

@@ -1,25 +1,18 @@
 """The products of a lowered network that run beside the arrays: with constant weights, and of two values."""
 
-import math
-from collections.abc import Iterator
 from typing import NamedTuple
 
 import onnx_ir as ir
 
 from cimc.chip import Chip
 from cimc.mapping import Mapping
-from cimc.operators import CROSSBAR_SOURCES, LEFT_DIGITAL, layer_of
+from cimc.operators import LEFT_DIGITAL, layer_of
 from passes.crossbar_functions import is_crossbar
 from passes.graph_edit import constant
+from passes.image_sizes import elements_of_image
 from passes.mapper.layers import positions
+from passes.product_macs import RECURRENT, is_product, macs_of, operands_of
 from passes.scan_body import nodes_with_steps
-
-# Of onnxruntime's own operators, those that multiply by weights.
-_MICROSOFT = frozenset({"Attention", "QAttention", "MatMulNBits", "MatMulBnb4", "DynamicQuantizeMatMul", "MoE", "QMoE"})
-_MICROSOFT |= {"DynamicQuantizeLSTM", "MatMulIntegerToFloat", "FusedMatMul", "FusedGemm", "FusedConv", "GemmFastGelu"}
-_MICROSOFT |= {"QGemm", "NhwcConv"}
-_STANDARD = CROSSBAR_SOURCES | {"Einsum", "MatMulInteger", "ConvInteger", "QLinearMatMul", "QLinearConv", "DeformConv"}
-_RECURRENT = frozenset({"LSTM", "GRU", "RNN"})
 
 
 class DigitalProduct(NamedTuple):
@@ -74,23 +67,23 @@ def products_of(model: ir.Model, mapping: Mapping, chip: Chip) -> Products:
         elif is_crossbar(node):
             layer = layer_of(_name(node.inputs[1]))
             if layer not in mapped:
-                macs = positions(node) * steps * _elements(node.inputs[1])
+                macs = positions(node) * steps * elements_of_image(node.inputs[1])
                 reason = f"{chip.name} leaves depthwise convolutions to its vector unit"
-                found = DigitalProduct(layer, node.op_type, _elements(node.inputs[1]), macs, reason)
+                found = DigitalProduct(layer, node.op_type, elements_of_image(node.inputs[1]), macs, reason)
                 digital[layer] = cost.add(found, node, digital.get(layer))
-        elif _is_product(node):
+        elif is_product(node):
             left = node.metadata_props.get(LEFT_DIGITAL)
             name = layer_of(_name(node.inputs[1])) if left else node.name or _name(node.outputs[0])
-            fixed = [value for value in _operands(node) if value in known and len(value.shape or ()) > 1]
-            weights = sum(map(_elements, fixed))
+            fixed = [value for value in operands_of(node) if value in known and len(value.shape or ()) > 1]
+            weights = sum(map(elements_of_image, fixed))
             if node.op_type == "MatMulNBits":  # several in a byte
                 weights = node.attributes.get_int("K") * node.attributes.get_int("N")
             if weights:
-                macs = _macs(node, weights) * steps
+                macs = macs_of(node, weights) * steps
                 found = DigitalProduct(name, node.op_type, weights, macs, left or _reason(node, fixed))
                 digital[name] = cost.add(found, node, digital.get(name) if left else None)
             else:
-                value_macs += _macs(node, 0) * steps
+                value_macs += macs_of(node, 0) * steps
     return Products(
         array_weights=sum(layer.weights for layer in mapping.layers),
         array_macs=sum(layer.weights * layer.positions for layer in mapping.layers),
@@ -115,51 +108,8 @@ class _Cost:
         return product._replace(macs=macs, ms=ms, mj=None if self.op_mj is None else macs * self.op_mj)
 
 
-def _is_product(node: ir.Node) -> bool:
-    return node.op_type in (_MICROSOFT if node.domain == "com.microsoft" else _STANDARD if not node.domain else ())
-
-
-def _operands(node: ir.Node) -> list[ir.Value]:
-    """What a product multiplies; all inputs of an operator that is not of the standard."""
-    places = range(len(node.inputs)) if node.domain else (1, 2) if node.op_type in _RECURRENT else (0, 1)
-    if node.op_type in ("QLinearConv", "QLinearMatMul"):
-        places = (0, 3)
-    return [value for place in places if place < len(node.inputs) and (value := node.inputs[place]) is not None]
-
-
 def _name(value: ir.Value | None) -> str:
     return "" if value is None else value.name or ""
-
-
-def _sizes(value: ir.Value | None) -> Iterator[int]:
-    """Sizes for one image: 1 for the batch, n for `n*batch`."""
-    for size in () if value is None or value.shape is None else value.shape:
-        factor = size if isinstance(size, int) else str(size.value).partition("*")[0]
-        yield int(factor) if str(factor).isdigit() else 1
-
-
-def _elements(value: ir.Value | None) -> int:
-    return math.prod(_sizes(value))
-
-
-def _macs(node: ir.Node, weights: int) -> int:
-    """Multiply-accumulates of one image."""
-    left, output = node.inputs[0], node.outputs[0]
-    if node.domain or node.op_type in _RECURRENT:  # every weight once a position, or once a step
-        return weights * math.prod(list(_sizes(left))[:-1])
-    if node.op_type == "Einsum":
-        operands, _, result = node.attributes.get_string("equation", "").replace(" ", "").partition("->")
-        terms = zip([*operands.split(","), result], [*node.inputs, output], strict=False)
-        extents = {letter: size for term, value in terms for letter, size in zip(term, _sizes(value), strict=False)}
-        return math.prod(extents.values())
-    if node.op_type in ("Gemm", "MatMul", "MatMulInteger", "QLinearMatMul"):
-        sizes = list(_sizes(left))
-        across = -2 if node.attributes.get_int("transA", 0) else -1
-        return _elements(output) * (sizes[across] if sizes else 1)
-    kernel = list(_sizes(_operands(node)[1]))[
-        1:
-    ]  # [C_out, C_in / group, ...], of a ConvTranspose [C_in, C_out / group, ...]
-    return (_elements(left) if node.op_type == "ConvTranspose" else _elements(output)) * math.prod(kernel)
 
 
 def _reason(node: ir.Node, fixed: list[ir.Value]) -> str:
@@ -175,7 +125,7 @@ def _reason(node: ir.Node, fixed: list[ir.Value]) -> str:
         v is not None and constant(v) is None for v in node.inputs[2:]
     ):
         return "its bias is computed"
-    if node.op_type in _RECURRENT:
+    if node.op_type in RECURRENT:
         return "its weights or biases are not all constant"
     unknown = any(value is not None and value.shape is None for value in node.inputs)
     return "the sizes of its input are not known; give them with --shape" if unknown else ""

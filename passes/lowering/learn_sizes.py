@@ -1,4 +1,4 @@
-"""Sizes of what operators of onnxruntime's own compute, learnt by running them: shape inference does not know them."""
+"""Sizes that shape inference does not know: of onnxruntime's own operators, found by running them, and a few more."""
 
 import contextlib
 
@@ -10,13 +10,19 @@ import onnxruntime
 from passes.graph_edit import constant
 
 _FATAL_ONLY = 4
+_AS_THE_INPUT = ("GroupNormalization",)  # of the standard, without a rule of inference
 
 
 def learn_sizes(model: ir.Model) -> int:
-    """Run each node of another domain whose inputs have known sizes and whose outputs do not; the number that ran."""
+    """Run each node of another domain whose inputs have known sizes and whose outputs do not; the number learnt."""
     count = 0
     for node in model.graph:
-        if node.domain and any(value.name and value.shape is None for value in node.outputs):
+        if not node.domain and node.op_type in _AS_THE_INPUT and node.outputs[0].shape is None:
+            source = node.inputs[0]
+            if source is not None and source.shape is not None:
+                node.outputs[0].shape, node.outputs[0].type = source.shape, source.type
+                count += 1
+        elif node.domain and any(value.name and value.shape is None for value in node.outputs):
             with contextlib.suppress(Exception):  # what does not run keeps no sizes, and is refused by name
                 results = _run(node, model)
                 for value, array in zip((value for value in node.outputs if value.name), results, strict=True):

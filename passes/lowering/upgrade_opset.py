@@ -4,11 +4,14 @@ import onnx
 import onnx_ir as ir
 
 from cimc.errors import CimcError
+from passes.graph_edit import constant
 from passes.messages import one_line
 
 TARGET_OPSET = 21
 _SCAN_OPSET = 9
 _SMALL_BYTES = 4096
+_RESIZE_OPSET = 11  # before it Resize and Upsample had one rule of coordinates, and since then another by default
+_MEAN_VARIANCE = "MeanVarianceNormalization"
 
 
 class UpgradeOpset(ir.passes.FunctionalPass):
@@ -22,6 +25,10 @@ class UpgradeOpset(ir.passes.FunctionalPass):
         """
         model = model.clone()
         opset = model.opset_imports.setdefault("", 1)
+        for node in model.graph.all_nodes():
+            if node.op_type == _MEAN_VARIANCE and not node.domain and "axes" not in node.attributes:
+                # Inference of its sizes fails where its default is left out.
+                node.attributes["axes"] = ir.AttrInt64s("axes", [0, 2, 3])
         if opset < _SCAN_OPSET and any(node.op_type == "Scan" for node in model.graph.all_nodes()):
             raise CimcError(
                 f"the network has a Scan of opset {opset}, which has another form since opset {_SCAN_OPSET}; "
@@ -56,4 +63,22 @@ def _convert(model: ir.Model, opset: int) -> ir.Model:
             converted.graph.register_initializer(value)
         else:
             converted.graph.inputs.append(value)
+    if opset < _RESIZE_OPSET:
+        _keep_coordinates(converted)
     return converted
+
+
+def _keep_coordinates(model: ir.Model) -> None:
+    """Let every Resize take the coordinates that it had before `_RESIZE_OPSET`; the converter leaves that out.
+
+    Nearest is the element before, or in an image made smaller the one behind, as onnxruntime has it.
+    """
+    for node in model.graph.all_nodes():
+        if node.op_type == "Resize" and not node.domain:
+            scales = constant(node.inputs[2]) if len(node.inputs) > 2 else None
+            smaller = scales is not None and bool((scales < 1).any())
+            for name, value in (
+                ("coordinate_transformation_mode", "asymmetric"),
+                ("nearest_mode", "ceil" if smaller else "floor"),
+            ):
+                node.attributes[name] = ir.AttrString(name, value)

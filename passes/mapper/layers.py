@@ -16,6 +16,7 @@ from cimc.layer_settings import Settings, chip_of_layer, priced_chip
 from cimc.mapping import LayerShape
 from cimc.operators import ROW_COPIES, layer_of
 from passes.crossbar_functions import crossbar_layers
+from passes.image_sizes import sizes_of_image
 from passes.input_signs import nonnegative_values
 from passes.mapper.partition import Piece, partition, pieces_at_once, row_block_size, sizes
 from passes.scan_body import nodes_with_steps
@@ -219,18 +220,11 @@ def positions(node: ir.Node) -> int:
     The spatial axes of a convolution, all axes but batch and features of a product.
 
     The batch is the axis that is not static, wherever it stands; without one it is the first. An axis that holds the
-    batch several times (`4*N`, as inferred) counts so often.
+    batch several times (`4*N`, as inferred) counts so often: frames of a video, windows of an image.
     """
-    shape = node.outputs[0].shape
+    shape, sizes = node.outputs[0].shape, sizes_of_image(node.outputs[0])
     assert shape is not None
     if "kernel_shape" in node.attributes:
-        return math.prod(int(extent) for extent in shape[2:] if isinstance(extent, int))
-    axes = list(shape)[:-1]
-    if all(isinstance(extent, int) for extent in axes):
-        axes = axes[1:]
-    return math.prod(extent if isinstance(extent, int) else _multiple(extent) for extent in axes)
-
-
-def _multiple(extent: ir.SymbolicDim) -> int:
-    factor, star, _ = str(extent.value).partition("*")
-    return int(factor) if star and factor.isdigit() else 1
+        first = 1 if isinstance(shape[0], int) else sizes[0]
+        return first * math.prod(sizes[2:])
+    return math.prod(sizes[1:-1] if all(isinstance(extent, int) for extent in shape[:-1]) else sizes[:-1])

@@ -16,7 +16,9 @@ from cimc.operators import FAKE_QUANTIZE, LEFT_DIGITAL, OPERATORS, layer_of, ope
 from cimc.schedule import Dependency, Route, Stage
 from passes.crossbar_functions import is_crossbar
 from passes.graph_edit import constant
+from passes.image_sizes import elements_of_image, sizes_of_image
 from passes.mapper.layers import Layer, positions
+from passes.product_macs import is_product, macs_of, operands_of
 from passes.scan_body import body_of, states_of, steps_of
 
 # One output row needs the same row of every input: element by element, or along other axes only.
@@ -55,7 +57,7 @@ def _stage(node: ir.Node, values: dict[ir.Value, _Value], on_arrays: Mapping[str
     home = layer if layer in on_arrays else next((values[v].layer for v in inputs if values[v].layer), "")
     name = node.outputs[0].name or ""
     for value in node.outputs:
-        like_the_first = len(_shape(value)) == len(_shape(node.outputs[0]))
+        like_the_first = len(sizes_of_image(value)) == len(sizes_of_image(node.outputs[0]))
         values[value] = _Value(name, home, axis if like_the_first else _default_axis(value))
     crossbar = layer in on_arrays
     return Stage(
@@ -65,7 +67,7 @@ def _stage(node: ir.Node, values: dict[ir.Value, _Value], on_arrays: Mapping[str
         layer=home,
         rows=max(_extent(node.outputs[0], axis), 1),  # of a value without elements too
         positions=positions(node) if crossbar else 0,
-        elements=sum(_elements(value) for value in node.outputs),
+        elements=sum(elements_of_image(value) for value in node.outputs),
         operations=_layer_operations(node, on_arrays[layer]) if crossbar else _operations(node),
         inputs=tuple(_dependency(node, value, values[value], axis, chip) for value in dict.fromkeys(inputs)),
     )
@@ -96,15 +98,16 @@ def _scan_stages(
     own = {stage.name for stage in found}
 
     def needs(value: ir.Value) -> list[Dependency]:
-        moved = math.ceil(_elements(value) * chip.cores.activation_bytes)
+        moved = math.ceil(elements_of_image(value) * chip.cores.activation_bytes)
         if value not in taken and inside[value].stage in own:
             return [Dependency(inside[value].stage, steps, 1, 1.0, 1, moved * steps)]
         outer = taken.get(value) or value
         result = []
         if outer in values:
             rows = _extent(outer, values[outer].axis)
-            whole = math.ceil(_elements(outer) * chip.cores.activation_bytes)
-            result.append(Dependency(values[outer].stage, rows, rows, 0.0, rows, whole))
+            whole = math.ceil(elements_of_image(outer) * chip.cores.activation_bytes)
+            outside = "" if values[outer].stage else outer.name or ""
+            result.append(Dependency(values[outer].stage, rows, rows, 0.0, rows, whole, network_input=outside))
         if value in made:
             result.append(Dependency(inside[made[value]].stage, steps, 0, 1.0, 1, moved * (steps - 1), carried=True))
         return result
@@ -125,7 +128,7 @@ def _scan_stages(
 
 def _result(value: ir.Value, known: _Value, steps: int, chip: Chip) -> Stage:
     """The stage of a result of a Scan: it needs all steps."""
-    moved = math.ceil(_elements(value) * chip.cores.activation_bytes)
+    moved = math.ceil(elements_of_image(value) * chip.cores.activation_bytes)
     return Stage(
         name=value.name or "",
         operator="Scan",
@@ -133,7 +136,7 @@ def _result(value: ir.Value, known: _Value, steps: int, chip: Chip) -> Stage:
         layer=known.layer,
         rows=_extent(value, _default_axis(value)),
         positions=0,
-        elements=_elements(value),
+        elements=elements_of_image(value),
         operations=0,
         inputs=(Dependency(known.stage, steps, steps, 0.0, steps, moved),),
     )
@@ -184,22 +187,13 @@ def _layer_name(node: ir.Node) -> str:
     return "" if weight is None else layer_of(weight.name or "")
 
 
-def _shape(value: ir.Value) -> list[int]:
-    """Sizes for one image: 1 for what is not static."""
-    return [] if value.shape is None else [size if isinstance(size, int) else 1 for size in value.shape]
-
-
-def _elements(value: ir.Value) -> int:
-    return math.prod(_shape(value))
-
-
 def _extent(value: ir.Value, axis: int | None) -> int:
-    return 1 if axis is None else _shape(value)[axis]
+    return 1 if axis is None else sizes_of_image(value)[axis]
 
 
 def _default_axis(value: ir.Value) -> int | None:
     """Rows of a value that no input decides: the height of an image, the tokens of a sequence."""
-    rank = len(_shape(value))
+    rank = len(sizes_of_image(value))
     return 2 if rank >= 4 else 1 if rank == 3 else None
 
 
@@ -207,19 +201,19 @@ def _output_axis(node: ir.Node, values: dict[ir.Value, _Value]) -> int | None:
     """The axis of the output's rows."""
     output, source = node.outputs[0], next((v for v in node.inputs if v is not None and v in values), None)
     if "kernel_shape" in node.attributes or source is None:
-        return _default_axis(output) if len(_shape(output)) != 3 or source is None else 2
-    axis, rank = values[source].axis, len(_shape(output))
+        return _default_axis(output) if len(sizes_of_image(output)) != 3 or source is None else 2
+    axis, rank = values[source].axis, len(sizes_of_image(output))
     if axis is None:
         return _default_axis(output)
     if node.op_type == "Transpose":
         order = node.attributes.get_ints("perm", None) or list(range(rank))[::-1]
         return list(order).index(axis)
     if node.op_type in _REGROUPING:
-        return _regrouped_axis(_shape(source), _shape(output), axis)
+        return _regrouped_axis(sizes_of_image(source), sizes_of_image(output), axis)
     if node.op_type in ("MatMul", "CrossbarMatMul", "Gemm"):
-        return axis if axis < rank - 1 and rank == len(_shape(source)) else _default_axis(output)
+        return axis if axis < rank - 1 and rank == len(sizes_of_image(source)) else _default_axis(output)
     # Broadcasting aligns axes from the last one.
-    aligned = axis + rank - len(_shape(source))
+    aligned = axis + rank - len(sizes_of_image(source))
     return aligned if 0 <= aligned < rank else _default_axis(output)
 
 
@@ -239,8 +233,9 @@ def _regrouped_axis(before: list[int], after: list[int], axis: int) -> int | Non
 def _dependency(node: ir.Node, value: ir.Value, known: _Value, axis: int | None, chip: Chip) -> Dependency:
     rows = _extent(value, known.axis)
     first, step, window = _rows_needed(node, value, known.axis, axis, rows)
-    moved = math.ceil(_elements(value) * chip.cores.activation_bytes)
-    return Dependency(known.stage, rows, first, step, window, moved)
+    moved = math.ceil(elements_of_image(value) * chip.cores.activation_bytes)
+    outside = "" if known.stage else value.name or ""
+    return Dependency(known.stage, rows, first, step, window, moved, network_input=outside)
 
 
 def _rows_needed(
@@ -260,12 +255,12 @@ def _rows_needed(
     if operator in ("MatMul", "CrossbarMatMul", "Gemm") and value is not node.inputs[0]:
         return everything
     if operator in _ALONG_AN_AXIS:
-        along = node.attributes.get_int("axis", -1) % len(_shape(value))
+        along = node.attributes.get_int("axis", -1) % len(sizes_of_image(value))
         whole = along <= axis if operator.endswith("Normalization") else along == axis
         return everything if whole else (1, 1.0, 1)
-    if operator == "Gather" and len(_shape(value)) == len(_shape(node.outputs[0])):
-        return everything if node.attributes.get_int("axis", 0) % len(_shape(value)) == axis else (1, 1.0, 1)
-    if operator == "Concat" and node.attributes.get_int("axis", 1) % len(_shape(value)) == axis:
+    if operator == "Gather" and len(sizes_of_image(value)) == len(sizes_of_image(node.outputs[0])):
+        return everything if node.attributes.get_int("axis", 0) % len(sizes_of_image(value)) == axis else (1, 1.0, 1)
+    if operator == "Concat" and node.attributes.get_int("axis", 1) % len(sizes_of_image(value)) == axis:
         return everything
     known = operator in _ROW_BY_ROW or operator in _REGROUPING or operator in ("Transpose", "CrossbarMatMul", "MatMul")
     return (1, 1.0, 1) if known and output_rows == rows else everything
@@ -285,25 +280,24 @@ def _window(node: ir.Node, output_rows: int, rows: int) -> tuple[int, float, int
 def _layer_operations(node: ir.Node, layer: Layer) -> int:
     """Additions of the partial sums of row blocks and of their reads, and of the bias."""
     bias = len(node.inputs) > 2 and node.inputs[2] is not None
-    return _elements(node.outputs[0]) * (layer.reads_per_output - 1 + bias)
+    return elements_of_image(node.outputs[0]) * (layer.reads_per_output - 1 + bias)
 
 
 def _operations(node: ir.Node) -> int:
     """Operations on single elements: what moves data only has none, a product has its multiply-adds."""
-    elements = _elements(node.outputs[0])
+    elements = elements_of_image(node.outputs[0])
     if node.op_type in _MOVING:
         return 0
-    if node.op_type == "Conv" and node.inputs[1] is not None:
-        return elements * math.prod(_shape(node.inputs[1])[1:])
+    if is_product(node):
+        weights = sum(elements_of_image(value) for value in operands_of(node) if constant(value) is not None)
+        return max(macs_of(node, weights), elements)
     if "kernel_shape" in node.attributes:  # pooling, or a convolution that the chip leaves to the vector unit
         kernel = math.prod(node.attributes["kernel_shape"].as_ints())
         if is_crossbar(node) and node.inputs[1] is not None:
-            return elements * _shape(node.inputs[1])[0]
+            return elements * sizes_of_image(node.inputs[1])[0]
         return elements * max(kernel - 1, 1)
-    if node.op_type in ("MatMul", "Gemm", "Einsum") and node.inputs[0] is not None:
-        return elements * _shape(node.inputs[0])[-1]
     if node.op_type.startswith(("Reduce", "Global")) and node.inputs[0] is not None:
-        return _elements(node.inputs[0])
+        return elements_of_image(node.inputs[0])
     if node.op_type == "Resize" and (scales := _constant(node, 2)) is not None and np.all(scales == 1):
         return 0
     known = OPERATORS.get(node.op_type)

@@ -149,9 +149,9 @@ def link_bytes(traffic: Bytes, mesh: tuple[int, int]) -> list[tuple[int, int, in
 def network_bytes(stages: Sequence[Stage], chip: Chip) -> int:
     """Bytes of the network's inputs and outputs, which lie in the shared memory."""
     used = {source.source for stage in stages for source in stage.inputs}
-    inputs = {source.bytes for stage in stages for source in stage.inputs if not source.source}
+    inputs = {source.network_input: source.bytes for stage in stages for source in stage.inputs if not source.source}
     outputs = sum(stage.elements for stage in stages if stage.name not in used)
-    return max(inputs, default=0) + round(outputs * chip.cores.activation_bytes)
+    return sum(inputs.values()) + round(outputs * chip.cores.activation_bytes)
 
 
 def memory_bytes(stages: Sequence[Stage], chip: Chip) -> int:

@@ -264,3 +264,36 @@ def test_slices_that_no_chip_can_hold_are_refused() -> None:
     chip["weights"] |= {"slices_in": "arrays"}
     with pytest.raises(ValueError, match=r"the slices of a weight take \d+ arrays but array\.per_chip is 1"):
         Chip.model_validate(chip)
+
+
+@pytest.mark.parametrize(
+    ("chip", "settings", "words"),
+    [
+        ("isaac", {"input": {"bits_per_cycle": 17}}, "input: bits_per_cycle 17 is more than bits 16"),
+        (
+            "pimcomp-a",
+            {"cores": {"link_bytes_per_ns": 1.0}},
+            "cores: bus_bytes_per_ns is of one bus in place of the links",
+        ),
+        (
+            "isaac",
+            {"cell": {"levels": 5}},
+            "bits_per_cell takes 4 states .* none of the cell's 5 levels is at 0.3333 uS",
+        ),
+        ("isaac", {"cell": {"levels": 2}}, "none of the cell's 2 levels"),
+    ],
+)
+def test_figures_that_contradict_each_other_are_refused(chip: str, settings: dict, words: str) -> None:
+    with pytest.raises(CimcError, match=words):
+        load_chip(chip, settings=settings)
+
+
+@pytest.mark.parametrize("levels", [4, 7, 10, 16, 256])
+def test_a_cell_with_the_states_of_a_bit_slice_among_its_levels_takes_it(levels: int) -> None:
+    assert load_chip("isaac", settings={"cell": {"levels": levels}}).cell.levels == levels
+    cell = load_chip("isaac").cell
+    listed = [cell.conductance_min_uS + cell.window_uS * share for share in (0, 1 / 3, 0.4, 2 / 3, 1)]
+    other = cell.model_copy(update={"levels": None, "level_uS": tuple(listed)})
+    other.require_states(4)
+    with pytest.raises(ValueError, match="takes 16 states"):
+        other.require_states(16)
