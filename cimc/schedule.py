@@ -52,8 +52,9 @@ class Stage(Record):
     name: of its first output. layer: the crossbar layer that it is, or whose cores do its digital work ("" where no
     crossbar layer comes before it). rows: its output comes row by row (the height of an image, the tokens of a
     sequence; 1: all at once). positions: MVMs of one image, over all copies (0 for a digital stage), phases not
-    counted, one of `round_ns`. operations: of the vector unit, on single elements; elements: of the output. scan: the
-    Scan in whose body it is: its rows are the steps of a sequence ("" elsewhere).
+    counted, one of `round_ns`. operations: of the vector unit, on single elements; elements: of the output;
+    network_outputs: those of them that are outputs of the network (None in files that do not say). scan: the Scan in
+    whose body it is: its rows are the steps of a sequence ("" elsewhere).
 
     row_ns: from one row's end to the next one's when nothing has to be waited for. first_ns: from the moment all that a
     row needs is there to its end, alone; row r ends at max(ready(r) + first_ns, end(r - 1) + row_ns). start_ns,
@@ -72,6 +73,7 @@ class Stage(Record):
     first_ns: float = 0.0
     elements: int
     operations: int
+    network_outputs: int | None = None
     start_ns: float = 0.0
     stop_ns: float = 0.0
     scan: str = ""

@@ -110,10 +110,13 @@ def _is_quantizer(node: ir.Node) -> bool:
 def _keeps_above_zero(node: ir.Node, proven: set[str]) -> bool:
     """Whether a FakeQuantize gives no negative value: it takes none, or its least level stands for 0."""
     scale, zero = constant(node.inputs[1]), constant(node.inputs[2]) if len(node.inputs) > 2 else None
-    if scale is None or not np.all(scale > 0):
+    if scale is None or not np.all(np.greater(scale, 0)):
         return False
     if node.inputs[0] is not None and node.inputs[0].name in proven:
         return True
     if len(node.inputs) < 3 or node.inputs[2] is None:  # levels are those of uint8 then
         return True
-    return zero is not None and zero.dtype.kind in "iu" and bool(np.all(zero == np.iinfo(zero.dtype).min))
+    if zero is None or zero.dtype.kind not in "iu":
+        return False
+    least = 0 if zero.dtype.kind == "u" else -(2 ** (8 * zero.dtype.itemsize - 1))
+    return bool(np.all(zero == least))

@@ -1,5 +1,6 @@
 """Bring an older network to one opset, so that each operator has one form in all that follows."""
 
+import numpy as np
 import onnx
 import onnx_ir as ir
 
@@ -76,7 +77,7 @@ def _keep_coordinates(model: ir.Model) -> None:
     for node in model.graph.all_nodes():
         if node.op_type == "Resize" and not node.domain:
             scales = constant(node.inputs[2]) if len(node.inputs) > 2 else None
-            smaller = scales is not None and bool((scales < 1).any())
+            smaller = scales is not None and bool(np.any(np.less(scales, 1)))
             for name, value in (
                 ("coordinate_transformation_mode", "asymmetric"),
                 ("nearest_mode", "ceil" if smaller else "floor"),

@@ -69,6 +69,7 @@ def _stage(node: ir.Node, values: dict[ir.Value, _Value], on_arrays: Mapping[str
         positions=positions(node) if crossbar else 0,
         elements=sum(elements_of_image(value) for value in node.outputs),
         operations=_layer_operations(node, on_arrays[layer]) if crossbar else _operations(node),
+        network_outputs=sum(elements_of_image(value) for value in node.outputs if value.is_graph_output()),
         inputs=tuple(_dependency(node, value, values[value], axis, chip) for value in dict.fromkeys(inputs)),
     )
 
@@ -115,7 +116,7 @@ def _scan_stages(
     stages = []
     for node, stage in zip(body, found, strict=True):
         inputs = dict.fromkeys(value for value in node.inputs if value is not None and value in inside)
-        more = {"rows": steps, "scan": scan.name or ""}
+        more = {"rows": steps, "scan": scan.name or "", "network_outputs": 0}
         more |= {key: getattr(stage, key) * steps for key in ("positions", "elements", "operations")}
         more["inputs"] = tuple(dependency for value in inputs for dependency in needs(value))
         stages.append(stage.model_copy(update=more))
@@ -138,6 +139,7 @@ def _result(value: ir.Value, known: _Value, steps: int, chip: Chip) -> Stage:
         positions=0,
         elements=elements_of_image(value),
         operations=0,
+        network_outputs=elements_of_image(value) if value.is_graph_output() else 0,
         inputs=(Dependency(known.stage, steps, steps, 0.0, steps, moved),),
     )
 

@@ -150,7 +150,10 @@ def network_bytes(stages: Sequence[Stage], chip: Chip) -> int:
     """Bytes of the network's inputs and outputs, which lie in the shared memory."""
     used = {source.source for stage in stages for source in stage.inputs}
     inputs = {source.network_input: source.bytes for stage in stages for source in stage.inputs if not source.source}
-    outputs = sum(stage.elements for stage in stages if stage.name not in used)
+    outputs = sum(
+        stage.elements * (stage.name not in used) if stage.network_outputs is None else stage.network_outputs
+        for stage in stages
+    )
     return sum(inputs.values()) + round(outputs * chip.cores.activation_bytes)
 
 

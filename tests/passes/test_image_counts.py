@@ -28,6 +28,19 @@ def stages(mapping: Mapping) -> dict[str, Stage]:
     return {stage.name: stage for stage in mapping.schedule.stages}
 
 
+def test_outputs_that_the_network_reads_itself_leave_it_too_and_unused_results_do_not() -> None:
+    """20 values in, 8 hidden ones that go on, and one half of 6; 2 bytes a value."""
+    nodes = [
+        node("MatMul", ["x", "w"], ["hidden"], name="fc"),
+        node("MatMul", ["hidden", "v"], ["p"], name="head"),
+        node("Split", ["p"], ["unused", "y"], axis=1, num_outputs=2),
+    ]
+    outputs = {"hidden": ["N", 8], "y": ["N", 3]}
+    mapping = mapped(network(nodes, {"x": ["N", 20]}, outputs, {"w": weights(20, 8), "v": weights(8, 6)}))[1]
+    assert mapping.schedule is not None
+    assert network_bytes(mapping.schedule.stages, load_chip("pimcomp-a")) == 2 * (20 + 8 + 3)
+
+
 def video(frames: int) -> ir.Model:
     """A convolution over the frames of a video, which stand in the axis of the batch."""
     nodes = [

@@ -55,7 +55,7 @@ PRESERVING = [
     node("PRelu", ["x", "slope"], ["y"]),
     node("HardSwish", ["x"], ["y"]),
 ]
-MORE = {
+MORE: dict[str, np.ndarray] = {
     "one": np.array([1], np.int64),
     "two": np.array([2], np.int64),
     "scales": np.array([1, 1, 2, 2], np.float32),
