@@ -27,7 +27,7 @@ def pytest_configure(config: pytest.Config) -> None:
     os.environ["JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES"] = "-1"
     # Cut into parts that are compiled beside each other, the same code takes a tenth longer in all. (XLA ends a process
     # that gives it a flag which it does not know: drop it then.)
-    # Machine code that is not optimised takes a fifth less of the whole run: most programs of a test run a few times.
+    # Machine code that is not optimised saves a tenth of processor time: most programs of a test run a few times.
     flags = "--xla_cpu_parallel_codegen_split_count=1 --xla_backend_optimization_level=0"
     os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {flags}".strip()
     os.environ["OPENBLAS_NUM_THREADS"] = "1"  # NumPy's second thread spins while it waits, and the core is wanted
