@@ -3,6 +3,7 @@
 import io
 import json
 import resource
+import statistics
 import subprocess
 import sys
 from contextlib import redirect_stderr, redirect_stdout
@@ -94,14 +95,14 @@ def exported(trained) -> dict[str, Any]:
 @pytest.mark.parametrize("option", ["--help", "--version"])
 def test_command_answers_within_half_a_second_of_processor_time(option):
     seconds = []
-    for _ in range(8):
+    for _ in range(5):
         before = resource.getrusage(resource.RUSAGE_CHILDREN)
         command = [sys.executable, "-m", "cimc", option]
         done = subprocess.run(command, capture_output=True, text=True, check=True, cwd=ROOT)
         after = resource.getrusage(resource.RUSAGE_CHILDREN)
         seconds.append(after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime)
         assert ("compile" if option == "--help" else __version__) in done.stdout
-    assert 0 < min(seconds) < START_SECONDS  # the least: what else runs on the machine only adds
+    assert 0 < statistics.median(seconds) < START_SECONDS
 
 
 def test_help_lists_every_command():
