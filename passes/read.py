@@ -9,6 +9,7 @@ from google.protobuf.message import DecodeError
 from cimc.errors import CimcError
 from passes.check_file import check_expansion, check_file, graphs, tensors
 from passes.lowering.expand_qonnx import expand_qonnx
+from passes.lowering.upgrade_opset import OF_ONNXRUNTIME, is_of_onnxruntime
 from passes.messages import one_line
 
 
@@ -39,7 +40,7 @@ def _checked(proto: onnx.ModelProto, path: Path, checked: str | onnx.ModelProto)
     """The network of a parsed file. checked: what the ONNX checker takes, a path for files beyond 2 GiB."""
     check_expansion(proto, path)
     try:
-        onnx.checker.check_model(checked)
+        onnx.checker.check_model(_as_standard(proto) or checked)
     except (onnx.checker.ValidationError, ValueError, RuntimeError, OSError) as error:
         raise CimcError(f"{path} fails the ONNX checker: {one_line(error)}; export the network again") from None
     check_file(proto, path)
@@ -81,6 +82,29 @@ def _parse(path: Path) -> onnx.ModelProto:
     if not proto.HasField("graph") or not (proto.graph.node or proto.graph.output):
         raise CimcError(f"{path} holds no network: it is not an ONNX file, or is cut off; export or copy it again")
     return proto
+
+
+def _as_standard(proto: onnx.ModelProto) -> onnx.ModelProto | None:
+    """A copy for the checker, which does not know onnxruntime's own operators; None where there are none.
+
+    They get another domain. Tensors in other files are empty: in memory the checker does not find those.
+    """
+    opset = max((one.version for one in proto.opset_import if not one.domain), default=1)
+    if not any(is_of_onnxruntime(node, opset) for graph in graphs(proto) for node in graph.node):
+        return None
+    copy = onnx.ModelProto()
+    copy.CopyFrom(proto)
+    copy.opset_import.add(domain=OF_ONNXRUNTIME, version=1)
+    for graph in graphs(copy):
+        for node in graph.node:
+            if is_of_onnxruntime(node, opset):
+                node.domain = OF_ONNXRUNTIME
+    for tensor in tensors(copy):
+        if tensor.external_data:
+            tensor.ClearField("external_data")
+            tensor.ClearField("data_location")
+            tensor.dims[:] = [0]
+    return copy
 
 
 def _open_negative_sizes(proto: onnx.ModelProto) -> None:

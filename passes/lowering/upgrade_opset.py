@@ -13,6 +13,20 @@ _SCAN_OPSET = 9
 _SMALL_BYTES = 4096
 _RESIZE_OPSET = 11  # before it Resize and Upsample had one rule of coordinates, and since then another by default
 _MEAN_VARIANCE = "MeanVarianceNormalization"
+_LAYER_NORM_OPSET = 17
+OF_ONNXRUNTIME = "onnxruntime"  # the domain of its own operators in copies for tools that do not know them
+
+
+def is_of_onnxruntime(node: onnx.NodeProto | ir.Node, opset: int) -> bool:
+    """Whether a node in the standard's domain is one that only onnxruntime has there.
+
+    Its optimiser writes layer normalisations for opsets that do not have them yet; the simplified one (arXiv
+    1910.07467) is in the language models of its builder.
+    """
+    if node.domain not in ("", "ai.onnx"):
+        return False
+    newer = node.op_type == "LayerNormalization" and opset < _LAYER_NORM_OPSET
+    return newer or node.op_type == "SimplifiedLayerNormalization"
 
 
 class UpgradeOpset(ir.passes.FunctionalPass):
@@ -48,6 +62,11 @@ def _convert(model: ir.Model, opset: int) -> ir.Model:
             tensors[name] = value.const_value
             del model.graph.initializers[name]
             model.graph.inputs.append(value)
+    foreign = [node for node in model.graph.all_nodes() if is_of_onnxruntime(node, opset)]
+    for node in foreign:
+        node.domain = OF_ONNXRUNTIME
+    if foreign:
+        model.opset_imports[OF_ONNXRUNTIME] = 1
     try:
         proto = onnx.version_converter.convert_version(ir.to_proto(model), TARGET_OPSET)
     except (RuntimeError, ValueError, onnx.shape_inference.InferenceError) as error:
@@ -56,6 +75,10 @@ def _convert(model: ir.Model, opset: int) -> ir.Model:
             f"export it with opset {TARGET_OPSET} or newer"
         ) from None
     converted: ir.Model = ir.from_proto(proto)
+    for node in converted.graph.all_nodes():
+        if node.domain == OF_ONNXRUNTIME:
+            node.domain = ""
+    converted.opset_imports.pop(OF_ONNXRUNTIME, None)
     inputs = list(converted.graph.inputs)
     converted.graph.inputs.clear()
     for value in inputs:

@@ -160,3 +160,24 @@ def test_external_data_of_a_constant_node_is_used(tmp_path: Path) -> None:
     lowered = lower(model)
     np.testing.assert_array_equal(constant(lowered.graph.initializers["fc.weight"]), weights(64, 32))
     assert largest_difference(model, lowered) <= 1e-5
+
+
+@pytest.mark.parametrize("opset", [12, 17, 21])
+@pytest.mark.parametrize("operator", ["LayerNormalization", "SimplifiedLayerNormalization"])
+def test_normalisations_of_onnxruntime_in_the_standards_domain(operator: str, opset: int, tmp_path: Path) -> None:
+    """Its optimiser and its builder of language models write them; the checker knows neither below opset 17."""
+    nodes = [
+        helper.make_node(operator, ["x", "scale"], ["n"], name="norm", axis=-1, epsilon=1e-3),
+        helper.make_node("MatMul", ["n", "w"], ["y"], name="fc"),
+    ]
+    initializers = {"scale": weights(64), "w": weights(64, 32)}
+    proto = network_proto(nodes, {"x": ["N", 5, 64]}, {"y": ["N", 5, 32]}, initializers)
+    proto.opset_import[0].version = opset
+    path = tmp_path / "net.onnx"
+    onnx.save(proto, path, save_as_external_data=True, location="weights.bin", size_threshold=1024)
+    model = read_network(path)
+    lowered = lower(model)
+    assert len(layers(lowered)) == 1
+    assert largest_difference(model, lowered) <= 1e-5
+    (tmp_path / "weights.bin").unlink()
+    assert "weights.bin" in _refusal(path)
