@@ -237,10 +237,17 @@ def lines_of(result: "Deployment") -> list[str]:
 
 
 def yield_line(result: "Deployment") -> str:
-    """The yield with its interval."""
-    low, high = result.yield_interval
+    """The yield with its interval: as programmed, and at the last of the times."""
     required = f"chips with a normalised {result.measure.replace('_', ' ')} of at least {result.required:g}"
-    return f"yield {result.yield_fraction:.0%} ({required}; 95 % interval {low:.0%} to {high:.0%})"
+    when = {"": result}
+    if result.aged:
+        last = list(result.aged)[-1]
+        when = {" as programmed": result, f" after {time_text(last)}": result.at(last)}
+    parts = []
+    for text, one in when.items():
+        low, high = one.yield_interval
+        parts.append(f"{one.yield_fraction:.0%}{text} (95 % interval {low:.0%} to {high:.0%})")
+    return f"yield {', '.join(parts)}; {required}"
 
 
 def reprogrammed_rows(result: "Deployment") -> list[list[str]]:

@@ -1,5 +1,6 @@
 """Input ranges: which one is chosen, when they are chosen again, and what training makes of it."""
 
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 
@@ -11,7 +12,7 @@ import pytest
 from cimc.api.compile import compile_model
 from cimc.chip import load_chip
 from cimc.data.load import load
-from cimc.dataset import Preprocess, Samples
+from cimc.dataset import Dataset, Preprocess, Samples
 from cimc.options import RateSchedule
 from cimc.units import device_targets
 from runtime.crossbar.crossbar import Crossbar
@@ -25,6 +26,7 @@ from runtime.system.state import State, System, build_system, initial_state
 from runtime.system.watch import follow, look, new_watch
 from runtime.system.weight_range import training_weight_range
 from runtime.training.options import TrainingOptions
+from runtime.training.run import Run
 from runtime.training.start import start
 from runtime.training.train import train
 from tests import reference
@@ -51,6 +53,12 @@ def system_of(model: str, chip: str | None = None) -> System:
 def trainable(system: System) -> State:
     state = initial_state(system)
     return retarget(system, state, weight_range=training_weight_range)
+
+
+def few_tests() -> Dataset:
+    """The digits, with a few of the test images: accuracy is not looked at."""
+    data = load("digits")
+    return replace(data, test=data.test.take(slice(64)))
 
 
 def images(count: int, seed: int = 0) -> jax.Array:
@@ -137,22 +145,31 @@ def test_what_is_seen_are_the_size_of_the_inputs_and_the_shares_that_are_clipped
 def test_the_loss_has_no_jump_where_ranges_are_chosen_again() -> None:
     """With ranges that stayed for a hundred steps it rose from 2 to 11 at the first new choice."""
     system = system_of("lenet1")
-    data = load("digits")
-    for seed in (0, 1):
-        options = TrainingOptions(epochs=15, steps_per_epoch=20, schedule=RateSchedule.constant, seed=seed)
-        run = train(system, start(system, trainable(system), options), options, data)
-        assert int(run.watch.calibrations) >= 3, "or there is nothing to see"
-        losses = [record["loss"] for record in run.history]
-        assert all(after < 1.2 * before + 0.05 for before, after in pairwise(losses)), losses
-        assert losses[-1] < 0.4 * losses[0], losses
+    options = TrainingOptions(epochs=15, steps_per_epoch=20, schedule=RateSchedule.constant)
+    run = train(system, start(system, trainable(system), options), options, few_tests())
+    assert int(run.watch.calibrations) >= 3, "or there is nothing to see"
+    losses = [record["loss"] for record in run.history]
+    assert all(after < 1.2 * before + 0.05 for before, after in pairwise(losses)), losses
+    assert losses[-1] < 0.4 * losses[0], losses
 
 
-def test_every_epoch_records_the_ranges_and_what_they_clip() -> None:
-    system = system_of("lenet1", "brram-soc")
-    options = TrainingOptions(epochs=2, steps_per_epoch=20)
-    run = train(system, start(system, trainable(system), options), options, load("digits"))
+@pytest.fixture(scope="module")
+def noisy_run() -> Run:
+    """LeNet-1 trained on noisy arrays over more steps than other tests take: ranges must follow what grows."""
+    system, options = system_of("lenet1", "brram-soc"), TrainingOptions(epochs=2, steps_per_epoch=100)
+    return train(system, start(system, initial_state(system), options), options, load("digits"))
+
+
+def test_lenet1_learns_the_synthetic_digits_on_noisy_arrays(noisy_run: Run) -> None:
+    first, second = noisy_run.history
+    assert second["loss"] < 0.5 * first["loss"], noisy_run.history
+    assert second["accuracy"] > 0.8, noisy_run.history
+
+
+def test_every_epoch_records_the_ranges_and_what_they_clip(noisy_run: Run) -> None:
+    run = noisy_run
     for record in run.history:
-        assert list(record["layers"]) == list(system.crossbars)
+        assert list(record["layers"]) == ["conv1", "conv2", "fc1"]
         for name, layer in record["layers"].items():
             assert 0 <= layer["clipped_inputs"] < 0.5
             assert 0 <= layer["clipped_codes"] < 0.5
