@@ -26,6 +26,7 @@ from tests.networks import constant, layers
 from tests.real_networks import REAL_NETWORKS
 
 LIGHT = sorted((Path(onnx.__file__).parent / "backend/test/data/light").glob("light_*.onnx"))
+AFTER_EVERY_PASS = ("light_shufflenet", "light_squeezenet")  # of the larger ones the result says whether all is well
 TOLERANCE = 1e-4  # of the largest output, with ideal converters
 CHIP = "brram-256x64"
 
@@ -38,7 +39,7 @@ def test_the_onnx_package_still_ships_its_nine_networks() -> None:
 def test_light_networks_compile_and_verify(path: Path) -> None:
     model = with_random_weights(read_network(path))
     feeds = random_inputs(model, 2, 0)
-    lowered = lower(model, verify_each(model, feeds))
+    lowered = lower(model, verify_each(model, feeds) if path.stem in AFTER_EVERY_PASS else None)
     mapping = map_network(lowered, load_chip(CHIP))
     (expected,) = run(model, feeds)
     assert np.ptp(expected) > 1e-3 * np.abs(expected).max() > 0, "the outputs are all the same"
