@@ -4,9 +4,11 @@ tests/README.md says where the time goes.
 """
 
 import gc
+import importlib
 import os
 import sys
 import tempfile
+from functools import cache
 from typing import Any
 
 import pytest
@@ -45,9 +47,19 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
 
 
 def pytest_collection_finish() -> None:
-    """What importing leaves, a million objects, stays: no collection need look at it."""
+    """What importing leaves, a million objects, stays: no collection need look at it. The digits are drawn once."""
+    importlib.import_module("cimc.data.load").digits = drawn_once  # type: ignore[attr-defined]
     gc.collect()
     gc.freeze()
+
+
+@cache
+def drawn_once() -> tuple[Any, ...]:
+    """`cimc.data.digits.digits()`, which takes a second, in arrays that no test can change."""
+    drawn = importlib.import_module("cimc.data.digits").digits()
+    for array in drawn:
+        array.flags.writeable = False
+    return drawn
 
 
 @pytest.hookimpl(trylast=True)
