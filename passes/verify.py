@@ -22,18 +22,6 @@ Arrays = list[npt.NDArray[np.generic]]
 Feeds = dict[str, npt.NDArray[np.generic]]
 
 
-def largest_difference(reference: ir.Model, lowered: ir.Model, batch: int = 2, seed: int = 0) -> float:
-    """The largest absolute difference between the outputs of both networks on the same random inputs in [0, 1).
-
-    The inputs have the sizes of `reference`, with `batch` for the first that is not static, as of `random_inputs`.
-
-    Raises:
-        CimcError: sizes are not known, an input has another type, or onnxruntime cannot run one.
-    """
-    feeds = random_inputs(reference, batch, seed)
-    return difference(run(reference, feeds), run(lowered, feeds))
-
-
 def random_inputs(model: ir.Model, batch: int, seed: int, input_range: tuple[float, float] = (0.0, 1.0)) -> Feeds:
     """Random inputs by name: floats uniform within `input_range`, integers 0 or 1 (they may index), booleans.
 
@@ -57,11 +45,6 @@ def random_inputs(model: ir.Model, batch: int, seed: int, input_range: tuple[flo
             integers = random.integers(low_integer, high_integer + 1, sizes)
             feeds[value.name or ""] = integers.astype(value.dtype.numpy())
     return feeds
-
-
-def difference(expected: Arrays, computed: Arrays) -> float:
-    """The largest absolute difference of two lists of outputs. Raises CimcError when their sizes differ."""
-    return float(np.max(differences(expected, computed), initial=0.0))
 
 
 def differences(expected: Arrays, computed: Arrays) -> list[float]:

@@ -3,18 +3,22 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import jax.numpy as jnp
 import numpy as np
 import numpy.typing as npt
 import onnx
 import onnx_ir as ir
+from jax import Array
 from onnx import TensorProto, helper, numpy_helper
 
 from passes.crossbar_functions import is_crossbar
 from passes.pipeline import lower
-from passes.verify import run
+from passes.verify import Arrays, differences, random_inputs, run
+from runtime.crossbar.unfold import fold_output, unfold
 from runtime.network.network import Network
 from runtime.network.run import Values, run_network
 from runtime.network.scan import Product
+from runtime.system.products import grouped_product
 
 Size = int | str | None
 
@@ -113,3 +117,35 @@ def lower_and_compare(model: ir.Model, batch: int = 3, tolerance: float = 1e-5) 
         for value in node.outputs:
             assert value.shape is not None, f"{value.name} has no shape"
     return lowered
+
+
+def difference(expected: Arrays, computed: Arrays) -> float:
+    """The largest absolute difference of two lists of outputs. Raises CimcError when their sizes differ."""
+    return float(np.max(differences(expected, computed), initial=0.0))
+
+
+def largest_difference(reference: ir.Model, lowered: ir.Model, batch: int = 2, seed: int = 0) -> float:
+    """The largest absolute difference between the outputs of both networks on the same random inputs in [0, 1).
+
+    The inputs have the sizes of `reference`, with `batch` for the first that is not static, as of `random_inputs`.
+
+    Raises:
+        CimcError: sizes are not known, an input has another type, or onnxruntime cannot run one.
+    """
+    feeds = random_inputs(reference, batch, seed)
+    return difference(run(reference, feeds), run(lowered, feeds))
+
+
+def plain_product(network: Network) -> Product:
+    """Layers as float32 products with the network's own constants, without a system: no chip, no state."""
+
+    def product(name: str, x: Array, key: Array | None) -> Array:
+        node = next(node for node in network.layers() if node.layer == name)
+        weight = jnp.asarray(network.initializers[node.inputs[1]])
+        window, groups = network.windows[name], int(node.attributes.get("group", 1))
+        y = grouped_product(weight, unfold(x, window), groups)
+        if len(node.inputs) > 2:
+            y = y + jnp.asarray(network.initializers[node.inputs[2]])[:, None]
+        return fold_output(y, x.shape, window)
+
+    return product

@@ -6,7 +6,7 @@ write_verify   closed-loop writes by the error that is left; write_law: what tha
 pulse_train    closed-loop writes as a loop of pulses and reads
 pulse_laws     how far a pulse moves a device; pulses: blind pulses; pulse_plan: which ones a change takes
 reads          reads with their noise
-age            what time does; age_law: its mean and sd (plain NumPy)
+age            what time does
 wear           stuck, worn and leaking devices
 
 One rule about bounds. Targets lie in the window, G_min to G_max. The error a chip file states is the error left as

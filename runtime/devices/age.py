@@ -9,7 +9,7 @@ since the write in s, and three standard normal numbers z that each device keeps
 
 Before `start` of the drift and the first time of the relaxation a device holds what was written. Where a relaxation is
 stated from the target, the write's error is its first entry, so time adds s^2 = sd(t)^2 - sd(first)^2 and
-m = mean(t) - mean(first). `limits_uS` hold here too. `runtime.devices.age_law` has the mean and sd that result.
+m = mean(t) - mean(first). `limits_uS` hold here too.
 
 Not modelled: temperature; a state that goes on drifting from where a read or a blind pulse has left it (each write
 starts the clock anew); 1/f noise that is alike from one read to the next (each read draws its own); what devices do

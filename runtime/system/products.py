@@ -1,4 +1,4 @@
-"""The ways to compute a crossbar layer: on the arrays, exactly from the digital weights, from the network alone."""
+"""The ways to compute a crossbar layer: on the arrays, or exactly from the digital weights."""
 
 import jax.numpy as jnp
 from jax import Array
@@ -7,7 +7,6 @@ from runtime.crossbar.cell_wires import as_read
 from runtime.crossbar.groups import by_group, split_groups
 from runtime.crossbar.layer import layer_output
 from runtime.crossbar.unfold import fold_output, unfold
-from runtime.network.network import Network
 from runtime.network.scan import Product
 from runtime.system.state import State, System, bias_of, gain_name, gain_of
 
@@ -35,21 +34,6 @@ def exact_product(system: System, state: State) -> Product:
 
     def product(name: str, x: Array, key: Array | None) -> Array:
         return exact_layer(system, state, name, x, state["weight"][name])
-
-    return product
-
-
-def plain_product(network: Network) -> Product:
-    """Layers as float32 products with the network's own constants, without a system: no chip, no state."""
-
-    def product(name: str, x: Array, key: Array | None) -> Array:
-        node = next(node for node in network.layers() if node.layer == name)
-        weight = jnp.asarray(network.initializers[node.inputs[1]])
-        window, groups = network.windows[name], int(node.attributes.get("group", 1))
-        y = grouped_product(weight, unfold(x, window), groups)
-        if len(node.inputs) > 2:
-            y = y + jnp.asarray(network.initializers[node.inputs[2]])[:, None]
-        return fold_output(y, x.shape, window)
 
     return product
 

@@ -5,8 +5,7 @@ import pytest
 from onnx import helper
 
 from passes.pipeline import lower
-from passes.verify import largest_difference
-from tests.networks import network, sizes, weights
+from tests.networks import largest_difference, network, sizes, weights
 
 node = helper.make_node
 

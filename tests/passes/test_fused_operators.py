@@ -17,8 +17,7 @@ from passes.verify import random_inputs, run
 from passes.watch import verify_each
 from runtime.network.load import load_network
 from runtime.network.run import run_nodes
-from runtime.system.products import plain_product
-from tests.networks import layers, weights
+from tests.networks import layers, plain_product, weights
 from tests.real_networks import REAL_NETWORKS
 
 MS = "com.microsoft"

@@ -18,10 +18,10 @@ from passes.judge import ROUNDING, disagreement, sensitivity_of
 from passes.mapper.map_network import map_network
 from passes.pipeline import lower
 from passes.set_constants import set_constants
-from passes.verify import Arrays, Feeds, difference, random_inputs, rms_share, run
+from passes.verify import Arrays, Feeds, random_inputs, rms_share, run
 from passes.verify_mapping import verify_mapping
 from passes.watch import verify_each
-from tests.networks import constant, layers, network, weights
+from tests.networks import constant, difference, layers, network, weights
 
 node = helper.make_node
 

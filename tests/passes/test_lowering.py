@@ -12,9 +12,8 @@ from cimc.chip import load_chip
 from passes.graph_edit import new_node
 from passes.mapper.map_network import map_network
 from passes.pipeline import lower
-from passes.verify import largest_difference
 from passes.verify_mapping import verify_mapping
-from tests.networks import constant, layers, lower_and_compare, network, operators, sizes, weights
+from tests.networks import constant, largest_difference, layers, lower_and_compare, network, operators, sizes, weights
 
 
 def node(operator: str, inputs: list[str], outputs: list[str], **attributes: object) -> onnx.NodeProto:

@@ -20,8 +20,18 @@ from passes.pipeline import lower
 from passes.read import read_network
 from passes.set_float32 import set_float32
 from passes.set_shapes import parse_shape, set_shapes
-from passes.verify import largest_difference, run
-from tests.networks import constant, layers, lower_and_compare, network, network_proto, operators, sizes, weights
+from passes.verify import run
+from tests.networks import (
+    constant,
+    largest_difference,
+    layers,
+    lower_and_compare,
+    network,
+    network_proto,
+    operators,
+    sizes,
+    weights,
+)
 
 LAYERS = {
     "lenet1": 3,

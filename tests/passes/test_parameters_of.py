@@ -16,8 +16,7 @@ from passes.parameters_of import parameters_of
 from passes.pipeline import lower
 from passes.plain_network import plain_network
 from passes.set_constants import set_constants
-from passes.verify import largest_difference
-from tests.networks import network, weights
+from tests.networks import largest_difference, network, weights
 
 Arrays = Mapping[str, npt.NDArray[Any]]
 

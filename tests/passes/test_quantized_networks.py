@@ -28,8 +28,7 @@ from passes.verify_mapping import verify_mapping
 from passes.watch import verify_each
 from runtime.network.load import load_network
 from runtime.network.run import run_nodes
-from runtime.system.products import plain_product
-from tests.networks import layers, network, network_proto, operators, weights
+from tests.networks import layers, network, network_proto, operators, plain_product, weights
 
 LENET = Path(__file__).parents[2] / "models" / "lenet5.onnx"
 

@@ -8,8 +8,7 @@ from onnx import TensorProto, helper
 from cimc.errors import CimcError
 from passes.pipeline import lower
 from passes.read import read_network
-from passes.verify import largest_difference
-from tests.networks import constant, layers, network_proto, weights
+from tests.networks import constant, largest_difference, layers, network_proto, weights
 
 
 def _mlp() -> onnx.ModelProto:

@@ -15,8 +15,7 @@ from passes.pipeline import lower
 from passes.verify import run
 from runtime.network.load import load_network
 from runtime.network.run import run_nodes
-from runtime.system.products import plain_product
-from tests.networks import lower_and_compare, network, weights
+from tests.networks import lower_and_compare, network, plain_product, weights
 from tests.passes.test_lower_recurrent import recurrent
 
 LONG = 5000  # steps: short ones are written out

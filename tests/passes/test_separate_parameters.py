@@ -5,9 +5,8 @@ import onnx_ir as ir
 from onnx import helper
 
 from passes.pipeline import lower
-from passes.verify import largest_difference
 from runtime.network.load import load_network
-from tests.networks import network, weights
+from tests.networks import largest_difference, network, weights
 
 node = helper.make_node
 

@@ -16,13 +16,13 @@ from passes.crossbar_functions import crossbar_layers
 from passes.mapper.map_network import map_network
 from passes.notes import notes_of
 from passes.pipeline import lower
-from passes.verify import difference, random_inputs, run
+from passes.verify import random_inputs, run
 from passes.verify_mapping import verify_mapping
 from runtime.network.load import load_network
 from runtime.network.run import run_network
 from runtime.system.products import exact_product
 from runtime.system.state import build_system, initial_state
-from tests.networks import constant, lower_and_compare, network, weights
+from tests.networks import constant, difference, lower_and_compare, network, weights
 
 node = helper.make_node
 

@@ -24,7 +24,7 @@ from passes.set_inputs import set_inputs
 from runtime.network.load import load_network
 from runtime.network.network import Network
 from runtime.network.run import run_nodes
-from runtime.system.products import plain_product
+from tests.networks import plain_product
 
 # Inputs that shape the result, and so are constants: by operator, from which index on (or which indices).
 SHAPING: dict[str, tuple[int, ...]] = {

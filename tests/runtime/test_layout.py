@@ -17,8 +17,7 @@ from passes.verify import run
 from runtime.network.load import load_network
 from runtime.network.operators import OPERATORS
 from runtime.network.operators.pooling import POOLS
-from runtime.system.products import plain_product
-from tests.networks import network, run_only, weights
+from tests.networks import network, plain_product, run_only, weights
 
 
 def conv(x: str, w: str, y: str, **attributes: Any) -> onnx.NodeProto:

@@ -26,11 +26,11 @@ from runtime.network.scan import COLLECTED_STEPS, Product
 from runtime.system.calibration import calibrate
 from runtime.system.inference import predict
 from runtime.system.input_ranges import RANGE_FACTORS
-from runtime.system.products import array_product, exact_product, plain_product
+from runtime.system.products import array_product, exact_product
 from runtime.system.program import program_of
 from runtime.system.state import State, System, build_system, initial_state
 from runtime.system.watch import look
-from tests.networks import network, weights
+from tests.networks import network, plain_product, weights
 
 INPUTS, H = 3, 4
 Floats = npt.NDArray[np.float32]

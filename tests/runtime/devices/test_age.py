@@ -10,7 +10,7 @@ import pytest
 from cimc.chip import Cell, load_chip
 from runtime.crossbar.keys import new_key
 from runtime.devices.age import age_devices
-from runtime.devices.age_law import state_left
+from tests.runtime.devices.age_law import state_left
 
 DRIFT = {"start_s": 20.0, "exponent": {"constant": 0.05}, "exponent_sd": {"constant": 0.02}}
 RELAXATION = {"times_s": [1.0, 100.0, 1e6], "sd_uS": [0.5, 1.0, [1.0, 2.0]], "mean_uS": [0.0, 0.5, -1.0]}

@@ -14,8 +14,8 @@ from cimc.device_file import DEVICES_FOLDER, load_device
 from runtime.crossbar.keys import new_key
 from runtime.crossbar.xla import jit
 from runtime.devices.age import age_devices
-from runtime.devices.age_law import state_left
 from runtime.devices.device import device_of
+from tests.runtime.devices.age_law import state_left
 
 Doubles = npt.NDArray[np.float64]
 

@@ -18,10 +18,9 @@ from passes.verify import run
 from runtime.network.load import load_network
 from runtime.network.network import Network
 from runtime.network.run import run_nodes
-from runtime.system.products import plain_product
 from runtime.training.losses import TEMPERATURE, OutputLoss, choose_losses, total_loss
 from runtime.training.objective import Objective, measure_test
-from tests.networks import network, weights
+from tests.networks import network, plain_product, weights
 
 CLASSES = 5
 
