@@ -11,6 +11,7 @@ from passes.graph_edit import forget_names
 from passes.lowering.decide_shared_weights import DecideSharedWeights
 from passes.lowering.drop_empty import DropEmpty
 from passes.lowering.drop_identities import DropIdentities
+from passes.lowering.expand_attention import ExpandAttention
 from passes.lowering.expand_fused import ExpandFused
 from passes.lowering.expand_ml import ExpandMl
 from passes.lowering.expand_quantized import ExpandQuantized
@@ -52,6 +53,7 @@ NETWORK_PASSES: tuple[ir.passes.PassBase, ...] = (
     FoldSequences(),
     DropIdentities(),
     ExpandFused(),
+    ExpandAttention(),
     ExpandMl(),
     ExpandQuantized(),
     FoldConstants(),

@@ -1,7 +1,5 @@
 """Fused operators of onnxruntime's optimiser (domain com.microsoft) become the standard operators they stand for."""
 
-from collections.abc import Sequence
-
 import numpy as np
 import onnx_ir as ir
 
@@ -14,7 +12,7 @@ _ACTIVATIONS = {"Relu": (), "Tanh": (), "Sigmoid": (), "LeakyRelu": ("alpha",), 
 
 
 class ExpandFused(ir.passes.InPlacePass):
-    """Expand the fused products, activations, normalisations and attentions."""
+    """Expand the fused products, activations and normalisations."""
 
     def call(self, model: ir.Model) -> ir.passes.PassResult:
         """Expand all of them."""
@@ -137,59 +135,6 @@ def _bias_add(build: Builder) -> list[ir.Value]:
     return [build("Add", build("Add", build.needed(0), build.needed(1)), build.needed(2))]
 
 
-def _attention(build: Builder) -> list[ir.Value] | None:
-    """Attention(x, weight, bias, mask): one product gives query, key and value."""
-    attributes, weight, x = build.node.attributes, build.needed(1), build.needed(0)
-    if weight.shape is None or not isinstance(weight.shape[1], int) or attributes.get_int("do_rotary", 0) == 1:
-        return None
-    if any(build.input(index) is not None for index in range(4, len(build.node.inputs))):
-        return None  # earlier keys and values, or a bias of the scores
-    width = weight.shape[1]
-    sizes = [int(size) for size in attributes.get_ints("qkv_hidden_sizes", ()) or [width // 3] * 3]
-    projected, bias = build("MatMul", x, weight), build.input(2)
-    projected = projected if bias is None else build("Add", projected, bias)
-    return _heads(build, build.split(projected, sizes), sizes[0], build.input(3))
-
-
-def _multi_head_attention(build: Builder) -> list[ir.Value] | None:
-    """MultiHeadAttention(query, key, value, bias, mask), each [batch, length, heads x size]."""
-    query, bias = build.needed(0), build.input(3)
-    if build.input(1) is None or build.input(2) is None:
-        return None
-    if any(build.input(index) is not None for index in range(5, len(build.node.inputs))):
-        return None
-    parts = [query, build.needed(1), build.needed(2)]
-    if bias is not None and bias.shape is not None and isinstance(bias.shape[0], int):
-        width = bias.shape[0] // 3
-        parts = [build("Add", part, one) for part, one in zip(parts, build.split(bias, [width] * 3), strict=True)]
-    elif bias is None and query.shape is not None and len(query.shape) == 3 and isinstance(query.shape[2], int):
-        width = query.shape[2]
-    else:
-        return None
-    return _heads(build, parts, width, build.input(4))
-
-
-def _heads(build: Builder, parts: Sequence[ir.Value], width: int, mask: ir.Value | None) -> list[ir.Value] | None:
-    """Attention of query, key and value [batch, length, heads x size]; `mask` [batch, keys]: 1 where one counts."""
-    attributes = build.node.attributes
-    heads = attributes.get_int("num_heads")
-    if attributes.get_int("unidirectional", 0) or (mask is not None and (mask.shape is None or len(mask.shape) != 2)):
-        return None
-    shape = build.constant(np.array([0, 0, heads, -1], np.int64))
-    query, key, value = (build("Reshape", part, shape) for part in parts)
-    query, value = (build("Transpose", part, perm=[0, 2, 1, 3]) for part in (query, value))
-    key = build("Transpose", key, perm=[0, 2, 3, 1])
-    scale = float(attributes.get_float("scale", 0.0)) or (width // heads) ** -0.5
-    score = build("Mul", build("MatMul", query, key), build.constant(scale))
-    if mask is not None:
-        counts = build("Unsqueeze", mask, build.constant(np.array([1, 2], np.int64)))
-        absent = build("Sub", build.constant(1.0), build("Cast", counts, to=int(ir.DataType.FLOAT)))
-        lowest = build.constant(float(attributes.get_float("mask_filter_value", -10000.0)))
-        score = build("Add", score, build("Mul", absent, lowest))
-    mixed = build("Transpose", build("MatMul", build("Softmax", score, axis=-1), value), perm=[0, 2, 1, 3])
-    return [build("Reshape", mixed, build.constant(np.array([0, 0, -1], np.int64)))]
-
-
 def _dynamic_quantize_lstm(build: Builder) -> list[ir.Value] | None:
     """DynamicQuantizeLSTM: inputs of LSTM with the weights transposed in integers, then scales and zero points of both.
 
@@ -211,7 +156,6 @@ def _dynamic_quantize_lstm(build: Builder) -> list[ir.Value] | None:
 
 _RULES: dict[tuple[str, str], Rule] = {
     ("", "SimplifiedLayerNormalization"): _simplified_layer_norm,  # onnxruntime's own, in the standard's domain
-    (MICROSOFT, "Attention"): _attention,
     (MICROSOFT, "BiasAdd"): _bias_add,
     (MICROSOFT, "BiasGelu"): _gelu("none"),
     (MICROSOFT, "BiasSoftmax"): _bias_softmax,
@@ -221,7 +165,6 @@ _RULES: dict[tuple[str, str], Rule] = {
     (MICROSOFT, "FusedGemm"): _fused_gemm,
     (MICROSOFT, "FusedMatMul"): _fused_matmul,
     (MICROSOFT, "Gelu"): _gelu("none"),
-    (MICROSOFT, "MultiHeadAttention"): _multi_head_attention,
     (MICROSOFT, "QuickGelu"): _quick_gelu,
     (MICROSOFT, "SkipLayerNormalization"): _skip_layer_norm,
     (MICROSOFT, "SkipSimplifiedLayerNormalization"): _skip_simplified_layer_norm,

@@ -190,30 +190,24 @@ def test_an_operator_of_another_domain_is_refused_by_name() -> None:
 
 
 def test_an_operator_without_a_rule_runs_in_onnxruntime() -> None:
-    """Its sizes are learnt by running it; here a rotary embedding between two layers."""
+    """Its sizes are learnt by running it; here what is below a diagonal, between two layers."""
     nodes = [
         helper.make_node("MatMul", ["x", "w"], ["p"], name="first"),
-        helper.make_node("RotaryEmbedding", ["p", "places", "c", "s"], ["r"], name="turn", domain=MS, num_heads=2),
+        helper.make_node("Trilu", ["p"], ["r"], name="below", domain=MS, upper=0),
         helper.make_node("MatMul", ["r", "w"], ["y"], name="last"),
     ]
-    constants = {
-        "w": weights(WIDTH, WIDTH) / 4,
-        "places": np.zeros(1, np.int64),
-        "c": np.cos(weights(LENGTH, WIDTH // 4)),
-        "s": np.sin(weights(LENGTH, WIDTH // 4)),
-    }
     graph = helper.make_graph(
         nodes,
-        "rotary",
+        "triangle",
         [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["N", *SEQUENCE])],
         [helper.make_tensor_value_info("y", TensorProto.FLOAT, ["N", *SEQUENCE])],
-        [numpy_helper.from_array(array, name) for name, array in constants.items()],
+        [numpy_helper.from_array(weights(WIDTH, WIDTH) / 4, "w")],
     )
     opsets = [helper.make_opsetid("", 21), helper.make_opsetid(MS, 1)]
     model = ir.from_proto(helper.make_model(graph, opset_imports=opsets, ir_version=10))
     feeds = random_inputs(model, 3, 0)
     lowered_model = lower(model, verify_each(model, feeds))
-    assert [node.op_type for node in lowered_model.graph] == ["CrossbarMatMul", "RotaryEmbedding", "CrossbarMatMul"]
+    assert [node.op_type for node in lowered_model.graph] == ["CrossbarMatMul", "Trilu", "CrossbarMatMul"]
     network = load_network(lowered_model)
     values, _ = run_nodes(network, {"x": jnp.asarray(feeds["x"])}, plain_product(network), {}, {})
     expected: Any = run(model, feeds)[0]

@@ -65,7 +65,8 @@ class Case:
 
 
 @lru_cache
-def _loaded_cases() -> list[Any]:
+def loaded_cases() -> list[Any]:
+    """All cases of single operators, as the package has them."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # the cases are computed when they are loaded
         return list(load_model_tests(kind="node"))
@@ -73,7 +74,7 @@ def _loaded_cases() -> list[Any]:
 
 def control_flow_cases() -> Iterator[Case]:
     """All cases with If, Loop or Scan, or with a list of tensors."""
-    for case in _loaded_cases():
+    for case in loaded_cases():
         operators = {node.op_type for node in ir.from_proto(case.model).graph.all_nodes()}
         found = [name for name in ("If", "Loop", "Scan") if name in operators]
         found += ["lists"] if any("Sequence" in operator for operator in operators) else []
@@ -104,7 +105,7 @@ def run_control_flow_case(case: Case) -> None:
 def cases() -> Iterator[Case]:
     """All cases whose operators are all claimed."""
     claimed = DIGITAL_OPERATORS | CROSSBAR_SOURCES
-    for case in _loaded_cases():
+    for case in loaded_cases():
         nodes = case.model.graph.node
         operators = {f"{node.domain}{node.op_type}" for node in nodes}
         # Cases with many nodes are the standard's own expansions of an operator into others.
