@@ -6,8 +6,9 @@
 LeNet-1 on real MNIST, or VGG-8 on CIFAR-10.
 
 The chips are `brram-256x64` with programming errors of 0 to 1 level (4 uS). Without calibration every layer takes its
-largest weight as weight range and the input range that its training had; one whose training knew no converters has
-none, and takes 1, that of its images. With it, ranges and scales are those that `cimc export` chooses on 32 images.
+largest weight as weight range, and the input range and the scale that its training had; one whose training knew no
+converters has no range, and takes 1, that of its images. With it, ranges and scales are those that `cimc export`
+chooses on 32 images.
 """
 
 import json
@@ -25,7 +26,7 @@ from cimc.dataset import Dataset
 from cimc.package import Package
 from runtime.network.load import load_network
 from runtime.system.program import program_of
-from runtime.system.state import build_system, initial_state
+from runtime.system.state import build_system, gain_name, initial_state
 from tests.benchmarks.deployment_over_time import AWARE
 from tests.benchmarks.runs import Runs, add_shortening, arguments, first_images, model_file, runs_of, spread
 from tests.benchmarks.vgg8 import METHODS, RATE
@@ -77,12 +78,14 @@ def chip_with(level: float) -> Chip:
 
 
 def without_calibration(package: Package, artifact: Artifact) -> Package:
-    """The package with weight ranges of the largest weights and the input ranges of training, or 1."""
+    """The package with weight ranges of the largest weights, and with the input ranges and scales of training, or 1."""
     system = build_system(load_network(package.network), package.mapping, package.chip)
     state = initial_state(system)
     for name in state["input_range"]:
         known = float(artifact.state.get(f"input_range/{name}", np.float32(0)))
         state["input_range"][name] = jax.device_put(np.float32(known if known > 0 else 1.0))
+        scale = artifact.state.get(f"digital/{gain_name(name)}", np.float32(1))
+        state["digital"][gain_name(name)] = jax.device_put(np.asarray(scale, np.float32))
     return replace(package, program=program_of(system, state))
 
 
