@@ -1,6 +1,6 @@
 """The operator cases of the `onnx` package: every case of every operator that `cimc ops` lists must pass.
 
-Of the standard's own expansions of operators into others, one of each combination of operators runs here, and all of
+Of the standard's own expansions of operators into others, one of each set of operators runs here, and all of
 them with CIMC_ALL_CASES=1 in the environment: most differ only in their numbers, and compile for minutes.
 """
 
