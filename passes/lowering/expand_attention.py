@@ -143,7 +143,8 @@ def _attend(
     if allowed is not None:
         score = build("Where", allowed, score, build.constant(_ABSENT))
     share = build("Softmax", score, axis=-1)
-    if allowed is not None and constant(allowed) is None:
+    known = None if allowed is None else constant(allowed)
+    if allowed is not None and (known is None or not known.any(axis=-1).all()):
         share = build("Where", allowed, share, build.constant(0.0))
     return build("MatMul", share, value)
 

@@ -113,3 +113,15 @@ def test_a_block_compiles_with_any_batch_and_trains(name: str, batch: int | str)
     for name in ("q", "k", "v"):
         before = numpy_helper.to_array(next(one for one in proto.graph.initializer if one.name == f"w{name}"))
         assert not np.allclose(trained.state[f"weight/{name}"], before, atol=1e-6), name
+
+
+def test_a_query_whose_window_lies_behind_the_last_key_gives_zero() -> None:
+    window = {"left_window_size": 0, "right_window_size": 0}
+    nodes = [helper.make_node("Attention", ["x", "k", "k"], ["y"], q_num_heads=1, kv_num_heads=1, **window)]
+    model = network(nodes, {"k": weights(1, LENGTH - 2, WIDTH)}, 1, 25)
+    ExpandAttention()(model)
+    model.opset_imports[""] = 21
+    assert not any(node.op_type == "Attention" for node in model.graph)
+    (y,) = run(model, {"x": np.ones((1, LENGTH, WIDTH), np.float32)})
+    np.testing.assert_allclose(y[0, : LENGTH - 2], weights(1, LENGTH - 2, WIDTH)[0], atol=1e-6)
+    assert not y[0, LENGTH - 2 :].any()
