@@ -39,8 +39,10 @@ def _standard_attention(build: Builder) -> list[ir.Value] | None:
     else:
         heads, shared = _size(query, 1) or 0, _size(key, 1) or 0
     widths = [_size(one, -1) for one in (query, value)]
-    if visible is None or not heads or not shared or widths[0] is None or widths[1] is None:
+    if visible is None or not widths[0] or not widths[1] or min(heads, shared) < 1 or heads % shared:
         return None
+    if rank == 3 and (widths[0] % heads or widths[1] % shared):
+        return None  # onnxruntime says what is wrong with it
     if mask is not None and _size(mask, -1) != _size(key, -2):
         return None  # a shorter one: the rest does not count
     size, value_size = (widths[0] // heads, widths[1] // shared) if rank == 3 else (widths[0], widths[1])
@@ -213,9 +215,11 @@ def _rotate(
 ) -> list[ir.Value] | None:
     """Pairs of the first elements of each head turned by angles of their place (arXiv 2104.09864)."""
     attributes, half, rank, width = build.node.attributes, _size(cos, -1), _rank(x), _size(x, -1)
-    if half is None or width is None or rank not in (3, 4):
+    if not half or not width or rank not in (3, 4):
         return None
     heads = attributes.get_int("num_heads", 0) or width // (2 * half)
+    if rank == 3 and (heads < 1 or width % heads):
+        return None  # onnxruntime says what is wrong with it
     size = width // heads if rank == 3 else width
     if places is not None:
         cos, sin = (build("Gather", table, places, axis=0) for table in (cos, sin))

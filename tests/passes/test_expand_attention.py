@@ -10,6 +10,7 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 import cimc
+from cimc.errors import CimcError
 from passes.lowering.expand_attention import ExpandAttention
 from passes.pipeline import lower
 from passes.verify import random_inputs, run
@@ -125,3 +126,19 @@ def test_a_query_whose_window_lies_behind_the_last_key_gives_zero() -> None:
     (y,) = run(model, {"x": np.ones((1, LENGTH, WIDTH), np.float32)})
     np.testing.assert_allclose(np.asarray(y[0, : LENGTH - 2], np.float32), weights(1, LENGTH - 2, WIDTH)[0], atol=1e-6)
     assert not y[0, LENGTH - 2 :].any()
+
+
+@pytest.mark.parametrize("heads", [(WIDTH * 2, 1), (-1, -1), (3, 1), (4, 3)])
+def test_heads_that_do_not_divide_the_width_are_left_to_onnxruntime(heads: tuple[int, int]) -> None:
+    attributes = dict(zip(("q_num_heads", "kv_num_heads"), heads, strict=True))
+    nodes = [helper.make_node("Attention", ["x", "x", "x"], ["y"], name="attend", **attributes)]
+    model = network(nodes, {}, 1, 23)
+    assert not ExpandAttention()(model).modified
+    with pytest.raises(CimcError, match="onnxruntime cannot run the network"):
+        run(model, {"x": np.ones((1, LENGTH, WIDTH), np.float32)})
+
+
+def test_angles_without_elements_are_left_to_onnxruntime() -> None:
+    nodes = [helper.make_node("RotaryEmbedding", ["x", "a", "a"], ["y"], name="turn", num_heads=HEADS)]
+    model = network(nodes, {"a": np.zeros((1, LENGTH, 0), np.float32)}, 1, 23)
+    assert not ExpandAttention()(model).modified
