@@ -112,7 +112,9 @@ def _geometry(
     if mode == "VALID":
         pads = [0, 0] * axes
     if wanted or mode in ("SAME_UPPER", "SAME_LOWER"):
-        target = list(wanted)[-axes:] if wanted else [n * s for n, s in zip(spatial, strides, strict=True)]
+        # A kernel shorter than the stride covers less: onnxruntime adds nothing.
+        same = [min(n * s, f) for n, s, f in zip(spatial, strides, full, strict=True)]
+        target = list(wanted)[-axes:] if wanted else same
         totals = [max(f - t, 0) for f, t in zip(full, target, strict=True)]
         small, large = [t // 2 for t in totals], [t - t // 2 for t in totals]
         pads = small + large if mode == "SAME_UPPER" else large + small

@@ -5,13 +5,14 @@ import onnx
 import onnx_ir as ir
 
 from cimc.errors import CimcError
-from passes.graph_edit import constant
+from passes.graph_edit import constant, insert_before, new_node, replace_node
 from passes.messages import one_line
 
 TARGET_OPSET = 21
 _SCAN_OPSET = 9
 _SMALL_BYTES = 4096
 _RESIZE_OPSET = 11  # before it Resize and Upsample had one rule of coordinates, and since then another by default
+_HARDMAX_OPSET = 13  # before it all axes from `axis` on were one
 _MEAN_VARIANCE = "MeanVarianceNormalization"
 _LAYER_NORM_OPSET = 17
 OF_ONNXRUNTIME = "onnxruntime"  # the domain of its own operators in copies for tools that do not know them
@@ -89,6 +90,8 @@ def _convert(model: ir.Model, opset: int) -> ir.Model:
             converted.graph.inputs.append(value)
     if opset < _RESIZE_OPSET:
         _keep_coordinates(converted)
+    if opset < _HARDMAX_OPSET:
+        _keep_flattening(converted)
     return converted
 
 
@@ -106,3 +109,15 @@ def _keep_coordinates(model: ir.Model) -> None:
                 ("nearest_mode", "ceil" if smaller else "floor"),
             ):
                 node.attributes[name] = ir.AttrString(name, value)
+
+
+def _keep_flattening(model: ir.Model) -> None:
+    """Let every Hardmax see all axes from its `axis` on as one, as before `_HARDMAX_OPSET`.
+
+    The converter writes this for Softmax and LogSoftmax, and leaves it out here.
+    """
+    for node in [node for node in model.graph.all_nodes() if node.op_type == "Hardmax" and not node.domain]:
+        (shape,) = insert_before(node, "Shape", node.inputs)
+        (flat,) = insert_before(node, "Flatten", node.inputs, axis=node.attributes.get_int("axis", 1))
+        (largest,) = insert_before(node, "Hardmax", [flat], axis=-1)
+        replace_node(node, [new_node("Reshape", [largest, shape], node.name or "hardmax")])

@@ -51,6 +51,22 @@ def test_a_resize_of_a_newer_opset_is_left_as_it_is() -> None:
     lower_and_compare(behind_a_convolution(resize, opset=13, scales=np.array([1, 1, 2, 2], np.float32)))
 
 
+@pytest.mark.parametrize("opset", [11, 13])
+@pytest.mark.parametrize("axis", [None, 1, 2, 3, -1])
+def test_hardmax_before_opset_13_sees_all_axes_behind_its_own_as_one(opset: int, axis: int | None) -> None:
+    chosen = {} if axis is None else {"axis": axis}
+    lower_and_compare(behind_a_convolution(node("Hardmax", ["c"], ["y"], name="hard", **chosen), opset=opset))
+
+
+@pytest.mark.parametrize("mode", ["SAME_UPPER", "SAME_LOWER"])
+@pytest.mark.parametrize(("kernel", "stride"), [(1, 2), (2, 3), (2, 2), (3, 2), (4, 1)])
+def test_a_transposed_convolution_of_same_size_adds_nothing_to_what_its_kernel_covers(
+    mode: str, kernel: int, stride: int
+) -> None:
+    layer = node("ConvTranspose", ["c", "t"], ["y"], auto_pad=mode, strides=[stride, stride])
+    lower_and_compare(behind_a_convolution(layer, opset=13, t=weights(4, 3, kernel, kernel)))
+
+
 @pytest.mark.parametrize(
     ("normalisation", "opset"),
     [
