@@ -10,7 +10,7 @@ from pydantic import Field, model_validator
 from cimc.chip_sections import NonNegative, Positive, Section
 from cimc.device_laws import Law, MeanLaw, Numbers, SdLaw, extreme_of, law_at
 from cimc.device_pulse import AnyPulse, Tabulated
-from cimc.device_time import Drift, Endurance, Faults, Flicker, Leak, Relaxation, Retention, state_law_at
+from cimc.device_time import Drift, Endurance, Faults, Flicker, Leak, Relaxation, Retention, Thermal, state_law_at
 from cimc.scheme import namespace_of
 
 # Where a chip states neither a step nor levels, an update is due at twice the largest sd that a write leaves: the rule
@@ -134,6 +134,7 @@ class Cell(Section):
     drift: Drift | None = Field(default=None, description="power law of time. Left out: none")
     relaxation: Relaxation | None = Field(default=None, description="spread that grows after a write. Left out: none")
     retention: Retention | None = Field(default=None, description="decay to a state. Left out: none")
+    thermal: Thermal | None = Field(default=None, description="heat speeds time up. Left out: at any it runs as stated")
     leak: Leak | None = Field(default=None, description="of volatile cells in training. Left out: none")
     faults: Faults | None = Field(default=None, description="stuck devices. Left out: none")
     endurance: Endurance | None = Field(default=None, description="wear. Left out: any number of writes")

@@ -1,5 +1,6 @@
-"""What time and wear do to a device: drift, relaxation, retention, leak, flicker noise, faults, endurance."""
+"""What time, heat and wear do to a device: drift, relaxation, retention, leak, flicker noise, faults, endurance."""
 
+import math
 from itertools import pairwise
 from typing import Annotated, Any, Literal
 
@@ -13,6 +14,11 @@ Share = Annotated[float, Field(ge=0, le=1)]
 Conductance = Annotated[float, Field(ge=0, le=1e9)]
 # What float32 can count in: from a picosecond to 30,000 years.
 Seconds = Annotated[float, Field(ge=1e-12, le=1e12)]
+COLDEST_C, HOTTEST_C = -200.0, 1000.0
+Celsius = Annotated[float, Field(ge=COLDEST_C, le=HOTTEST_C)]
+BOLTZMANN_EV = 8.617333262e-5  # eV/K (CODATA 2018)
+ZERO_C_IN_K = 273.15
+MOST_ACCELERATION = 1e12
 
 
 def _tuple(value: object) -> object:
@@ -88,6 +94,45 @@ class Retention(Section):
     rest_uS: NonNegative = Field(description="the state to which devices decay, uS")
     stretch: Positive = Field(default=1.0, description="1: exponential; less: stretched")
     tau_d2d: NonNegative = Field(default=0.0, description="device-to-device: sd of ln tau")
+
+
+class Thermal(Section):
+    """Arrhenius: kept at T, drift, relaxation and retention run exp(Ea / k (1 / T0 - 1 / T)) times as fast as at T0.
+
+    The acceleration factor of JEDEC JEP122, with T in K.
+    """
+
+    activation_energy_eV: Positive = Field(le=10, description="Ea, eV, of what time does to the device")
+    measured_at_C: Celsius = Field(default=25.0, description="T0, where the stated laws hold, degrees Celsius")
+    kept_at_C: Celsius | None = Field(
+        default=None,
+        description="T, at which chips are kept after programming, degrees Celsius; `deploy --temperature` goes "
+        "before it. Left out: T0",
+    )
+
+    @model_validator(mode="after")
+    def _check_acceleration(self) -> "Thermal":
+        if not abs(self._exponent) <= math.log(MOST_ACCELERATION):
+            raise ValueError(
+                f"at {self.kept_C:g} C time would run 1e{self._exponent / math.log(10):.0f} times as fast as at "
+                f"{self.measured_at_C:g} C; the law is for less than {MOST_ACCELERATION:g} times either way"
+            )
+        return self
+
+    @property
+    def kept_C(self) -> float:
+        """T, degrees Celsius."""
+        return self.measured_at_C if self.kept_at_C is None else self.kept_at_C
+
+    @property
+    def _exponent(self) -> float:
+        inverse = 1 / (self.measured_at_C + ZERO_C_IN_K) - 1 / (self.kept_C + ZERO_C_IN_K)
+        return self.activation_energy_eV / BOLTZMANN_EV * inverse
+
+    @property
+    def acceleration(self) -> float:
+        """How many times as fast as at T0 time runs."""
+        return math.exp(self._exponent)
 
 
 class Leak(Section):

@@ -29,7 +29,7 @@ OPTIONS = {
     "train": None,  # checked where the options of training are made
     "eval": ("exact", "noise", "metric"),
     "export": ("chip", "weights", "noise", "correct", "digital", "rows_per_read", "groups_per_read"),
-    "deploy": ("chips", "required", "baseline", "metric", "at", "compensate"),
+    "deploy": ("chips", "required", "baseline", "metric", "at", "temperature", "compensate"),
 }  # fmt: skip
 CHIP_SECTIONS = tuple(sorted(set(Chip.model_fields) - {"name", "description", "row_split"}))
 LAYER = "layer"  # `layer.NAME.KEY`: what a compile options file says of one layer

@@ -7,15 +7,19 @@ from pathlib import Path
 from types import MappingProxyType
 
 import numpy as np
+from pydantic import ValidationError
 
 from cimc.api.agreement import LOW_AGREEMENT, note_low_agreement
 from cimc.api.progress import Note, Progress, silent, unsaid
 from cimc.api.reprogram import reprogram_of
 from cimc.api.run_tasks import run_tasks
 from cimc.api.sources import require_data
+from cimc.chip import Chip
 from cimc.dataset import Dataset
+from cimc.device_time import COLDEST_C, HOTTEST_C
 from cimc.durations import parse_times
 from cimc.errors import CimcError
+from cimc.explain_invalid import explain_invalid
 from cimc.fault_map import Die, note_copies, note_without_faults, read_die, read_dies
 from cimc.options import BY_SAMPLES, check_number, check_seed, check_whole, parse_compensate
 from cimc.package import Package, read_package
@@ -46,6 +50,7 @@ def deploy(
     memory: int | None = None,
     carry: Carry = MappingProxyType({}),
     at: Sequence[str | float] = (),
+    temperature: float | None = None,
     compensate: str | Sequence[str] = "none",
     calibrate: Dataset | None = None,
     faults: str | Path | None = None,
@@ -71,6 +76,8 @@ def deploy(
             counts.
         at: times after programming at which every chip is measured too: seconds, or a text such as `"1h"`
             (s, min, h, d, w, y); one text may list several, `"1h,1d"`.
+        temperature: degrees Celsius at which chips are kept from programming on, by which their time runs faster
+            (`cell.thermal` of the chip). None: as the chip says.
         compensate: what the digital side makes up for at these times; several with `+` between or one by one. By reads
             of the devices global (a scale a layer) or column (one a column); by samples ranges (input ranges), bn (mean
             and sd of every channel) and affine (scale and shift of every column): `runtime.deployment.compensation`.
@@ -104,6 +111,8 @@ def deploy(
         raise CimcError(
             f"compensate {'+'.join(chosen)} makes up for what time does; say when with at, such as --at 1h,1y"
         )
+    if temperature is not None and not seconds:
+        raise CimcError("temperature is that of the times after programming; say which with at, such as --at 1h,1y")
     by_samples = any(kind in BY_SAMPLES for kind in chosen)
     require_data(data)
     if calibrate is not None:
@@ -117,6 +126,8 @@ def deploy(
         raise CimcError(f"a {type(package).__name__} was given for the package; give its folder, or what export gave")
     use_compilation_cache()
     contents = package if isinstance(package, Package) else read_package(package)
+    if temperature is not None:
+        contents = replace(contents, chip=_kept_at(contents.chip, temperature))
     system = build_system(load_network(contents.network), contents.mapping, contents.chip)
     check_carry(system.network, carry)
     data = match_data(system.network, data, free_batch=False, carried=carry.values())
@@ -174,11 +185,32 @@ def deploy(
     parts = _measure(population, contents, workers, cluster, progress)
     result = deployment_of(population, parts, required=required, baseline=baseline, energy=energy, layers=layers)
     result = replace(result, reprogrammed=tuple(zip(shares, before, strict=True)))
+    thermal = contents.chip.cell.thermal
+    if seconds and thermal is not None:
+        result = replace(result, temperature_C=thermal.kept_C)
+        faster = f"{thermal.acceleration:.3g} times as fast as at {thermal.measured_at_C:g} C"
+        note(f"chips are kept at {thermal.kept_C:g} C, where time runs {faster}")
     if seconds and not contents.chip.cell.ages:
         note(f"the devices of {contents.chip.name} state no drift, relaxation or retention: no time changes them")
     where = _where(result, names[0] if dies is not None else None)
     note_low_agreement(result.agreement, partial(errors_of_first_chip, population), note, where=where)
     return result if dies is None else replace(result, dies=tuple(names * (chips // len(names))))
+
+
+def _kept_at(chip: Chip, temperature: float) -> Chip:
+    """The chip kept at that temperature. Raises CimcError: its devices do not say what heat does."""
+    kept = check_number("temperature", temperature, least=COLDEST_C, most=HOTTEST_C)
+    thermal = chip.cell.thermal
+    if thermal is None:
+        raise CimcError(
+            f"the devices of {chip.name} do not say what heat does; state it in the chip file that is exported to, as "
+            f"cimc chips {chip.name} --set cell.thermal.activation_energy_eV=1.1 > warm.toml writes"
+        )
+    try:
+        thermal = type(thermal).model_validate({**thermal.model_dump(), "kept_at_C": kept})
+    except ValidationError as error:
+        raise CimcError(f"temperature: {explain_invalid(error, type(thermal))}") from None
+    return chip.model_copy(update={"cell": chip.cell.model_copy(update={"thermal": thermal})})
 
 
 def _where(result: Deployment, die: str | None) -> str:

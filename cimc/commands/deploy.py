@@ -79,6 +79,14 @@ def deploy(
         str | None,
         typer.Option(help="Times after programming to measure at too, such as 1s,1h,1d,1y.", rich_help_panel=OVER_TIME),
     ] = None,
+    temperature: Annotated[
+        float | None,
+        typer.Option(
+            callback=require_finite,
+            rich_help_panel=OVER_TIME,
+            help="Degrees Celsius at which chips are kept from programming on; the chip states cell.thermal.",
+        ),
+    ] = None,
     compensate: Annotated[
         str,
         typer.Option(
@@ -157,6 +165,7 @@ def deploy(
             memory=size,
             carry=parse_carry(carry),
             at=times,
+            temperature=temperature,
             compensate=kinds,
             calibrate=others or None,
             faults=faults,
@@ -194,7 +203,8 @@ def show(result: "Deployment", data: str) -> None:
     if result.reprogrammed:
         print_table(f"reprogramming: {name}", ["devices written again", *SPREAD], reprogrammed_rows(result))
     if result.aged:
-        print_table(f"over time: {name}", ["after", *SPREAD, "yield"], aged_rows(result))
+        where = "" if result.temperature_C is None else f" at {result.temperature_C:g} C"
+        print_table(f"over time{where}: {name}", ["after", *SPREAD, "yield"], aged_rows(result))
     if result.energy_mj:
         show_energy(result.energy_mj, "energy of one input, first chip")
     for line in (*lines_of(result), yield_line(result)):

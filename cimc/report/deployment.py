@@ -38,7 +38,7 @@ Deployed = Mapping[str, Any]  # what `cimc deploy --json` prints
 
 
 def read_deployments(paths: Sequence[Path]) -> dict[str, Deployed]:
-    """Deployments by name, as `cimc deploy --json` printed them: their compensation, else the file's name.
+    """Deployments by name, as `cimc deploy --json` printed them: compensation and temperature, else the file's name.
 
     Raises:
         CimcError: a file is none, or two measure different things.
@@ -52,6 +52,8 @@ def read_deployments(paths: Sequence[Path]) -> dict[str, Deployed]:
         if not isinstance(given, dict) or any(name not in given for name in NEEDED):
             raise CimcError(f"{path} is no deployment; give what `cimc deploy --json` printed")
         name = "+".join(given.get("compensation", {})) or "no compensation"
+        if given.get("temperature_C") is not None:
+            name += f", {given['temperature_C']} C"
         found[name if name not in found else f"{name} ({path.stem})"] = given
     measures = sorted({one["measure"] for one in found.values()})
     if len(measures) > 1:

@@ -78,7 +78,8 @@ class Deployment:
     classes. compensation: by what the digital side makes up for, the numbers it holds for that. stuck_shares: of each
     chip's devices. worst: the worst chip. energy_mj: of the first chip's reads by their data, where it was asked for
     (`runtime.system.read_energy`). reprogrammed: of every round of reprogramming the share of the devices that it wrote
-    again, and the figure of every chip before it.
+    again, and the figure of every chip before it. temperature_C: at which chips were kept, where their devices say what
+    heat does.
     """
 
     accuracies: np.ndarray
@@ -95,6 +96,7 @@ class Deployment:
     worst: WorstChip | None = None
     energy_mj: Mapping[str, Any] = field(default_factory=dict)
     reprogrammed: tuple[tuple[float, np.ndarray], ...] = ()
+    temperature_C: float | None = None
 
     def at(self, seconds: float) -> "Deployment":
         """The result so long after programming, one of the times that were asked for."""
@@ -182,6 +184,7 @@ def summary(result: Deployment) -> dict[str, Any]:
         **({"energy_mj": dict(result.energy_mj)} if result.energy_mj else {}),
         "worst": result.worst and {**_die_of(result, result.worst.chip), **result.worst.figures},
         **({"reprogrammed": _rounds(result)} if result.reprogrammed else {}),
+        **({"temperature_C": result.temperature_C} if result.temperature_C is not None else {}),
         **({"aged": [_at(result, seconds) for seconds in result.aged]} if result.aged else {}),
     }
 

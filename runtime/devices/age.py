@@ -7,13 +7,16 @@ since the write in s, and three standard normal numbers z that each device keeps
     relaxation   g = g + m(t, x) + s(t, x) z2               m, s: between the stated times linear in ln t
     retention    g = rest + (g - rest) exp(-(t / tau)^stretch)      tau = median exp(tau_d2d z3)
 
+With `thermal` t is that time by as many times as heat speeds it up (Arrhenius).
+
 Before `start` of the drift and the first time of the relaxation a device holds what was written. Where a relaxation is
 stated from the target, the write's error is its first entry, so time adds s^2 = sd(t)^2 - sd(first)^2 and
 m = mean(t) - mean(first). `limits_uS` hold here too.
 
-Not modelled: temperature; a state that goes on drifting from where a read or a blind pulse has left it (each write
-starts the clock anew); 1/f noise that is alike from one read to the next (each read draws its own); what devices do
-to their neighbours. The laws are taken at the state held, which stands for the target that it was written to.
+Not modelled: what a read of a warm device sees; a state that goes on drifting from where a read or a blind pulse has
+left it (each write starts the clock anew); 1/f noise that is alike from one read to the next (each read draws its own);
+what devices do to their neighbours. The laws are taken at the state held, which stands for the target that it was
+written to.
 """
 
 import jax
@@ -33,12 +36,15 @@ def age_devices(conductance: Array, seconds: Array | float, key: Array, *, cell:
 
     Args:
         conductance: what the devices held after the write [..], uS; not what they held at an earlier age.
-        seconds: since the write, a scalar (traced, too) or an array that broadcasts against the conductances.
+        seconds: since the write, a scalar (traced, too) or an array that broadcasts against the conductances, of a
+            device with `thermal` at the temperature that it is kept at.
         key: a `jax.random` key; the same key gives the same device at every time.
         cell: the device.
     """
     x = cell.state(conductance)
     aged = conductance
+    if cell.thermal is not None:
+        seconds = seconds * cell.thermal.acceleration
     if cell.drift is not None:
         aged = aged * _drift(cell.drift, x, seconds, jax.random.fold_in(key, _DRIFT))
     if cell.relaxation is not None:

@@ -16,7 +16,7 @@ import cimc
 from cimc.chip import Chip, load_chip
 from cimc.commands.main import app
 from cimc.data.load import load
-from cimc.device_time import Drift, Faults, Flicker, StateLaw
+from cimc.device_time import Drift, Faults, Flicker, StateLaw, Thermal
 from cimc.durations import parse_time, parse_times, time_text
 from cimc.errors import CimcError
 from cimc.options import Compensate
@@ -111,6 +111,58 @@ def test_flicker_noise_grows_with_time(place: Path) -> None:
     assert sds == pytest.approx(expected, rel=1e-6)
     assert all(crossbar.chip == later.chip for crossbar in later.crossbars.values())
     assert aged_system(system, None) is system
+
+
+def test_a_warm_chip_is_sooner_what_a_cool_one_is_later(place: Path) -> None:
+    quiet = {"drift": DRIFT, "flicker": None}
+    thermal = Thermal(activation_energy_eV=1.1)
+    export(chip_with(**quiet, thermal=thermal))
+    said: list[str] = []
+    warm = cimc.deploy("package", load("data.npz"), chips=3, at=["1d"], temperature=85, note=said.append)
+    assert any("kept at 85 C, where time runs 1.3e+03 times as fast as at 25 C" in line for line in said)
+    factor = Thermal(activation_energy_eV=1.1, kept_at_C=85.0).acceleration
+    later = 86400.0 * factor
+    cool = cimc.deploy("package", load("data.npz"), chips=3, at=["1d", later])
+    np.testing.assert_array_equal(warm.aged[86400.0], cool.aged[later])
+    np.testing.assert_array_equal(warm.accuracies, cool.accuracies)
+    assert np.any(warm.aged[86400.0] != cool.aged[86400.0])
+    # The chip may say it itself; the option goes before it.
+    export(chip_with(**quiet, thermal=thermal.model_copy(update={"kept_at_C": 85.0})))
+    told = CliRunner().invoke(app, ["deploy", "package", "--data", "data.npz", "--chips", "3", "--at", "1d", "--json"])
+    figures = json.loads(told.stdout)
+    assert figures["temperature_C"] == 85.0
+    Path("warm.json").write_text(told.stdout, encoding="utf-8")
+    assert list(read_deployments([Path("warm.json")])) == ["no compensation, 85.0 C"]
+    swept = cimc.sweep(
+        "package", load("data.npz"), vary={"deploy.temperature": [25, 85], "deploy.at": "1d", "deploy.chips": 3}
+    )
+    medians = [row.figures["accuracy_after_86400s"] for row in swept.rows]
+    assert medians == [np.median(found.aged[86400.0]) for found in (cool, warm)]
+    assert figures["aged"][0]["accuracies"] == warm.aged[86400.0].tolist()
+    again = cimc.deploy("package", load("data.npz"), chips=3, at=["1d"], temperature=25)
+    np.testing.assert_array_equal(again.aged[86400.0], cool.aged[86400.0])
+
+
+@pytest.mark.parametrize(
+    ("given", "stated", "message"),
+    [
+        (
+            {"at": ["1y"], "temperature": 85},
+            False,
+            r"hermes do not say what heat does; .*activation_energy_eV=1.1 > warm.toml writes$",
+        ),
+        ({"temperature": 85}, True, r"temperature is that of the times .*--at 1h,1y$"),
+        ({"at": ["1y"], "temperature": -300}, True, r"temperature is -300, .*give one from -200 to 1000$"),
+        ({"at": ["1y"], "temperature": 900}, True, r"temperature: .*at 900 C time would run 1e14 times as fast"),
+    ],
+)
+def test_a_temperature_that_says_nothing_is_one_line(
+    place: Path, given: dict[str, Any], stated: bool, message: str
+) -> None:
+    export(chip_with(thermal=Thermal(activation_energy_eV=1.1) if stated else None))
+    with pytest.raises(CimcError, match=message) as error:
+        cimc.deploy("package", load("data.npz"), chips=1, **given)
+    assert "\n" not in str(error.value)
 
 
 def test_a_chip_that_does_not_age_says_so(place: Path) -> None:

@@ -45,7 +45,9 @@ COMPILE += " constants verify_passes passes_folder objective arrays seed mapper_
 COMPILE += " digital_budget target_snr min_agreement curve options note"
 
 
-DEPLOY = "package data | chips seed required baseline metric memory carry at compensate calibrate faults dies"
+DEPLOY = (
+    "package data | chips seed required baseline metric memory carry at temperature compensate calibrate faults dies"
+)
 
 
 DEPLOY += " reprogram energy layers workers cluster progress note"
@@ -99,7 +101,7 @@ CLASSES = {
     "Compiled": "artifact verification notes digital_choice layout_choice",
     "Dataset": "name train test synthetic classes preprocess validation",
     "Deployment": "accuracies baseline_accuracy required measure agreement aged dies details classes compensation "
-    "stuck_shares worst energy_mj reprogrammed",
+    "stuck_shares worst energy_mj reprogrammed temperature_C",
     "FittedDevice": "device text pulses drift",
     "FrankWolfe": "constraint radius density averaging",
     "Measured": "name chip deviation_uS beyond_tolerance reprogram",

@@ -35,6 +35,29 @@ def test_a_device_without_laws_of_time_keeps_what_it_holds() -> None:
     np.testing.assert_array_equal(aged(cell_with(), conductance, 1e9), conductance)
 
 
+@pytest.mark.parametrize(
+    ("energy_eV", "measured_C", "kept_C", "factor"),
+    [(0.7, 55.0, 125.0, 77.9), (0.7, 125.0, 55.0, 1 / 77.9), (1.1, 25.0, None, 1.0), (1.0, 25.0, 25.0, 1.0)],
+)
+def test_heat_speeds_time_up_by_the_acceleration_factor(
+    energy_eV: float, measured_C: float, kept_C: float | None, factor: float
+) -> None:
+    """77.9 is what reliability reports by JEDEC's rules have for 0.7 eV from 55 to 125 C; they take 273 K for 0 C."""
+    thermal = {"activation_energy_eV": energy_eV, "measured_at_C": measured_C, "kept_at_C": kept_C}
+    warm, conductance = cell_with(**ALL, thermal=thermal), np.linspace(5, 80, 50)
+    assert warm.thermal is not None
+    assert warm.thermal.acceleration == pytest.approx(factor, rel=5e-3)
+    same = aged(cell_with(**ALL), conductance, DAY * warm.thermal.acceleration)
+    np.testing.assert_allclose(aged(warm, conductance, DAY), same, rtol=1e-5)
+    if factor != 1:
+        assert np.abs(same - aged(cell_with(**ALL), conductance, DAY)).max() > 1
+
+
+def test_a_temperature_at_which_no_law_holds_is_refused() -> None:
+    with pytest.raises(ValueError, match=r"at 500 C time would run 1e24 times as fast as at 25 C"):
+        cell_with(thermal={"activation_energy_eV": 2.3, "kept_at_C": 500.0})
+
+
 @pytest.mark.parametrize("sections", [{"drift": DRIFT}, {"relaxation": RELAXATION}], ids=["drift", "relaxation"])
 def test_before_its_first_time_a_device_holds_what_was_written(sections: dict[str, Any]) -> None:
     conductance = np.linspace(5, 80, 50, dtype=np.float32)
