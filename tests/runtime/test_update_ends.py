@@ -1,5 +1,7 @@
 """Updates that end: no device is written for ever, and what can never be due, or does not fit, is refused."""
 
+from collections.abc import Callable
+from functools import cache
 from typing import Any
 
 import jax
@@ -12,6 +14,7 @@ from cimc.chip import Cell, Chip
 from cimc.errors import CimcError
 from cimc.options import Backward, Sync, Write
 from cimc.units import weight_of
+from runtime.crossbar.keys import new_key
 from runtime.training.options import Policy
 from runtime.training.policies.policy import LayerState
 from tests.runtime.layer_updates import COARSE, HERMES, IDEAL, QUIET, SHAPE, SOC, apply, change_layer, layer_of
@@ -75,31 +78,36 @@ NOISY = with_cell(COARSE, levels=64)
 UNEVEN = with_cell(COARSE, level_uS=[10.0, 14.0, 30.0, 50.0], read_noise_uS=0.0, programming={})
 
 
+@cache
+def steps_with(policy: Policy, chip: Chip) -> Callable[[LayerState, float, bool], LayerState]:
+    """What a step of that size and 199 without a gradient make of a layer whose devices may all be stuck."""
+
+    @jax.jit
+    def steps(before: LayerState, size: Array, stuck: Array) -> LayerState:
+        def one(n: Array, layer: LayerState) -> LayerState:
+            step = jnp.where(n == 0, size, 0.0) * jnp.ones(layer.weight.shape)
+            layer = change_layer(policy, chip, layer, step, jnp.float32(1), jax.random.fold_in(new_key(3), n))
+            return layer._replace(conductance=jnp.where(stuck, before.conductance, layer.conductance))
+
+        return jax.lax.fori_loop(0, 200, one, before)
+
+    return steps
+
+
 @pytest.mark.parametrize("sync", [Sync.readback, Sync.none])
 @pytest.mark.parametrize("stuck", [False, True], ids=["idle device off", "and the active one stuck"])
 @pytest.mark.parametrize("chip", [COARSE, SOC, HERMES, EXACT, NOISY, UNEVEN], ids=lambda chip: chip.name)
 def test_an_error_that_no_write_mends_is_not_written_for_ever(chip: Chip, stuck: bool, sync: Any) -> None:
-    """1,000 pairs, their idle devices off by up to 3 thresholds: one step up or down, then 199 without a gradient."""
-    policy, count = Policy(sync=sync, backward=Backward.analog), 1000
+    """250 pairs, their idle devices off by up to 3 thresholds: one step up or down, then 199 without a gradient."""
+    policy, count = Policy(sync=sync, backward=Backward.analog), 250
     threshold = policy.rule.threshold(chip)
     layer = layer_of(np.full(count, 0.4), chip)
     off = jnp.linspace(-1, 3, count) * threshold * chip.cell.window_uS
     idle = jnp.minimum(layer.conductance[1] + off, chip.cell.conductance_max_uS)
     before = layer.conductance.at[1].set(idle)
     start = layer._replace(conductance=before, weight=weight_of(before, jnp.float32(1), chip))
-
-    @jax.jit
-    def steps(layer: LayerState, size: Array) -> LayerState:
-        def one(n: Array, layer: LayerState) -> LayerState:
-            step = jnp.where(n == 0, size, 0.0) * jnp.ones(count)
-            key = jax.random.fold_in(jax.random.key(3), n)
-            layer = change_layer(policy, chip, layer, step, jnp.float32(1), key)
-            return layer._replace(conductance=before) if stuck else layer
-
-        return jax.lax.fori_loop(0, 200, one, layer)
-
     for size in (1.2 * threshold, -1.2 * threshold):
-        after = steps(start, jnp.float32(size))
+        after = steps_with(policy, chip)(start, size, stuck)
         assert np.asarray(after.writes).max() <= 3
         assert np.asarray(after.updates).max() <= 3
         if stuck or sync == "none":
