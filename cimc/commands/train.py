@@ -239,6 +239,15 @@ def train(
             rich_help_panel=TUNING,
         ),
     ] = False,
+    keep_statistics: Annotated[
+        int,
+        typer.Option(
+            metavar="EPOCHS",
+            min=0,
+            help="Last epochs in which batch normalisation uses the statistics it has, as a chip does.",
+            rich_help_panel=TUNING,
+        ),
+    ] = 0,
     write_budget: Annotated[
         str | None,
         typer.Option(
@@ -314,6 +323,7 @@ def train(
         keep=keep,
         freeze=listed("--freeze", freeze),
         reestimate_statistics=reestimate_statistics,
+        keep_statistics=keep_statistics,
         write_budget=write_budget,
         write_every=write_every,
     )

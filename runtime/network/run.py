@@ -28,6 +28,7 @@ def run_network(
     statistics: Values,
     key: Array | None = None,
     train: bool = False,
+    batch_statistics: bool = True,
 ) -> tuple[Values, Values]:
     """Run a network on a batch, for its logits.
 
@@ -39,11 +40,12 @@ def run_network(
         statistics: running means and variances by initializer name.
         key: for noise and dropout; None: no noise.
         train: batch statistics in normalisation, and dropout on.
+        batch_statistics: False: in training, too, normalise by the running statistics, and leave them.
 
     Returns:
         The logits [N, ...] by output name (`Network.logits`) and the updated statistics.
     """
-    values, last, statistics = _run(network, feeds, product, digital, statistics, key, train)
+    values, last, statistics = _run(network, feeds, product, digital, statistics, key, train, batch_statistics)
     logits = {
         output: images_first(values[name]) if name in last else values[name] for output, name in network.logits.items()
     }
@@ -75,6 +77,7 @@ def _run(
     statistics: Values,
     key: Array | None,
     train: bool,
+    batch_statistics: bool = True,
 ) -> tuple[dict[str, Any], set[str], Values]:
     """All values, the names of those that have images last, and the statistics.
 
@@ -82,7 +85,7 @@ def _run(
     """
     values: dict[str, Any] = {**network.initializers, **digital, **statistics, **feeds, "": None}
     statistics, last = dict(statistics), set[str]()
-    execute(network, network.nodes, values, last, product, key, statistics if train else None)
+    execute(network, network.nodes, values, last, product, key, statistics if train else None, batch_statistics)
     return values, last, statistics
 
 
@@ -94,6 +97,7 @@ def execute(
     product: Product,
     key: Array | None,
     statistics: Values | None = None,
+    batch_statistics: bool = True,
 ) -> None:
     """Execute nodes of a network, or of the body of a Scan.
 
@@ -105,6 +109,7 @@ def execute(
         product: computes the crossbar layers.
         key: for noise and dropout; None: no noise.
         statistics: of normalisation, updated in training; None: no training.
+        batch_statistics: as of `run_network`.
     """
     train = statistics is not None
     for index, node in enumerate(nodes):
@@ -130,7 +135,8 @@ def execute(
         if swapped:
             last.update(name for name in node.outputs if name)
         if node.operator == "BatchNormalization":
-            results, mean, variance = batch_norm(inputs, node.attributes, train, channel_axis=0 if swapped else 1)
+            by_batch, channel_axis = train and batch_statistics, 0 if swapped else 1
+            results, mean, variance = batch_norm(inputs, node.attributes, by_batch, channel_axis)
             if statistics is not None:
                 statistics[node.inputs[3]], statistics[node.inputs[4]] = mean, variance
         elif node.operator == "Dropout":

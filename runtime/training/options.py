@@ -138,6 +138,7 @@ class TrainingOptions:
     validation: share of the training samples that is kept apart; plateau and patience look at its loss. patience:
     epochs without a lower one after which the run ends. keep: the state it ends with. freeze: patterns of layers and
     digital parameters that stay as they are. reestimate_statistics: of batch normalisation, after every epoch.
+    keep_statistics: last epochs in which it normalises by the running statistics, as a chip does, and leaves them.
     gradient: backward, or forward only, along so many random tangents a step (`runtime.training.gradients`).
     frank_wolfe: options of that optimiser, which moves crossbar weights only, by the rate `lr` without weight decay,
     while Adam moves the digital parameters.
@@ -165,6 +166,7 @@ class TrainingOptions:
     keep: Keep = Keep.last
     freeze: tuple[str, ...] = ()
     reestimate_statistics: bool = False
+    keep_statistics: int = 0
     gradient: Gradient = Gradient.backward
     tangents: int = 1
     frank_wolfe: FrankWolfe = field(default_factory=FrankWolfe)
@@ -216,6 +218,7 @@ class TrainingOptions:
                 ("write_every", MOST_STEPS),
             )
         }
+        checked["keep_statistics"] = check_whole("keep_statistics", self.keep_statistics, 0, checked["epochs"])
         if self.micro_batch is not None:
             checked["micro_batch"] = check_whole("micro_batch", self.micro_batch, 1, MOST_BATCH)
             if checked["batch_size"] % checked["micro_batch"]:

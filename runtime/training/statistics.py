@@ -21,10 +21,10 @@ from runtime.system.state import State, System
 BATCHES = 40  # of 64: the 2,600 images of AdaBS (Joshi et al., Nature Communications 2020)
 
 
-def check_statistics(network: Network) -> None:
-    """Raise CimcError where the network has none."""
+def check_statistics(network: Network, option: str) -> None:
+    """Raise CimcError where the network has none for that option."""
     if not network.statistics:
-        raise CimcError("--reestimate-statistics is for batch normalisation, and the network has none; leave it out")
+        raise CimcError(f"{option} is for batch normalisation, and the network has none; leave it out")
 
 
 @jit_with_figures(static_argnums=(0, 1, 3))

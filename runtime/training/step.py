@@ -40,6 +40,7 @@ class Recipe:
     """What a training step is compiled for: the network and chip, and how they are trained.
 
     frozen: layers and digital parameters that stay as they are. parts: of a batch, computed one after the other.
+    batch_statistics: batch normalisation by those of the batch, else by the running ones, which stay.
     """
 
     system: System
@@ -54,6 +55,7 @@ class Recipe:
     augment: tuple[Augment, ...] = ()
     frozen: tuple[str, ...] = ()
     parts: int = 1
+    batch_statistics: bool = True
 
 
 @jit_with_figures(static_argnums=(0,), donate_argnums=(1,))
@@ -193,7 +195,16 @@ def _gradients(
 
     def run(parameters: Parameters, product: Product) -> tuple[dict[str, Array], dict[str, Array]]:
         digital = beside.fixed["digital"] | parameters["digital"]
-        return run_network(system.network, feeds, product, digital, statistics, key, train=True)
+        return run_network(
+            system.network,
+            feeds,
+            product,
+            digital,
+            statistics,
+            key,
+            train=True,
+            batch_statistics=recipe.batch_statistics,
+        )
 
     def loss(outputs: dict[str, Array]) -> Array:
         return total_loss(recipe.losses, outputs, targets)

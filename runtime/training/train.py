@@ -78,7 +78,9 @@ def train(
         data = split_validation(data, options)
         objective = objective_of(system, data, options.loss, options.label_smoothing)
     if options.reestimate_statistics:
-        check_statistics(system.network)
+        check_statistics(system.network, "--reestimate-statistics")
+    if options.keep_statistics:
+        check_statistics(system.network, "--keep-statistics")
     check_augmentation(options.augment, system.network, objective.losses, objective.train)
     note(f"loss: {objective.text}")
     samples = len(data.train)
@@ -100,6 +102,9 @@ def train(
         epoch, position = divmod(run.step, per_epoch)
         if epoch != order_epoch:
             order_epoch, order = epoch, order_of(options, epoch, samples, per_epoch)
+            by_batch = epoch < options.epochs - options.keep_statistics
+            if by_batch != recipe.batch_statistics:  # the step is compiled anew
+                recipe, started, began = replace(recipe, batch_statistics=by_batch), False, time.monotonic()
         if compute.converts and steps_to_look(run.step) == 0:
             held = run.state if compute.held is None else compute.held(system, run.state)
             state, watch = follow(system, held, run.watch, calibration, data.preprocess, look_key)
@@ -134,7 +139,7 @@ def train(
         else:
             jax.block_until_ready(loss_sum)
             started, now = True, time.monotonic()
-            began, clock = now, clock._replace(start_up_s=now - began)
+            began, clock = now, clock._replace(start_up_s=clock.start_up_s + now - began)
         if run.step % per_epoch == 0:
             jax.block_until_ready(loss_sum)
             clock = clock._replace(seconds=clock.seconds + time.monotonic() - began)

@@ -1,6 +1,7 @@
 """ResNet-20 on CIFAR-10, trained with noise for NeuRRAM and read with noise: the shape of Wan et al.'s public table.
 
     python -m tests.benchmarks.neurram --data-dir DIR [--length 5] [--seeds 0 1 2] [--images 2000] [--dies 3]
+        [--keep-statistics 1]
 
 Training (github.com/weierwan/Neurram_48core): Gaussian noise of the weights, sd `a` of a layer's largest, drawn anew in
 every step, on the chip `neurram`: inputs of 4 bit with their sign, so of 3 bit after a ReLU. Test: the same chip, where
@@ -34,9 +35,10 @@ def run_of(noise: float, seed: int) -> str:
     return f"resnet20-{noise:g}-{seed}"
 
 
-def train(runs: Runs, noise: float, seed: int, epochs: int) -> None:
-    """Train the network with that noise."""
+def train(runs: Runs, noise: float, seed: int, epochs: int, kept: int) -> None:
+    """Train the network with that noise, in the last epochs with the statistics of batch normalisation that it has."""
     options = (*RECIPE, *AS_PUBLISHED, "--epochs", str(epochs), "--set", f"noise={noise:g}")
+    options = (*options, "--keep-statistics", str(kept)) if kept else options
     runs.compile_and_train(run_of(noise, seed), model_file(runs, "resnet20"), "neurram", seed, *options)
 
 
@@ -63,13 +65,14 @@ def main() -> None:
     parser = arguments(__doc__, Path("results/neurram"))
     parser.set_defaults(jobs=1)
     parser.add_argument("--length", type=int, default=5, help="epochs")
+    parser.add_argument("--keep-statistics", type=int, default=0, help="last epochs with them as they are")
     parser.add_argument("--images", type=int, default=2000)
     parser.add_argument("--dies", type=int, default=3)
     add_shortening(parser)
     options = parser.parse_args()
     runs = runs_of(options, "cifar10")
     cases = [(noise, seed) for seed in options.seeds for noise in TRAINED]
-    work_off(options.jobs, [partial(train, runs, *case, options.length) for case in cases])
+    work_off(options.jobs, [partial(train, runs, *case, options.length, options.keep_statistics) for case in cases])
     data = first_images("cifar10", options.data_dir, options.images)
     print(f"\n| noise in training | {' | '.join(f'{tested:g}: here | published' for tested in TESTED)} |")
     print(f"|{'---|' * (1 + 2 * len(TESTED))}")

@@ -14,6 +14,7 @@ from cimc.artifact import Artifact
 from cimc.data.digits import digits
 from cimc.dataset import Dataset
 from cimc.errors import CimcError
+from runtime.training.run import Run
 from tests.networks import network_proto, weights
 
 
@@ -146,6 +147,36 @@ def test_statistics_are_those_of_the_training_samples(compiled: Artifact, data: 
     np.testing.assert_array_equal(plain["weight/fc1"], trained["weight/fc1"])
 
 
+def test_statistics_are_kept_in_the_last_epochs_and_the_network_is_trained_with_them(
+    compiled: Artifact, data: Dataset
+) -> None:
+    def after_each(**more: Any) -> dict[int, dict[str, np.ndarray]]:
+        """Statistics and weights after every epoch of four steps."""
+        found: dict[int, dict[str, np.ndarray]] = {}
+
+        def keep(run: Run, total: int) -> None:
+            if run.step % 4 == 0:
+                groups = ("statistics", "weight")
+                found[run.step // 4] = {
+                    f"{group}/{name}": np.asarray(array) for group in groups for name, array in run.state[group].items()
+                }
+
+        given = options("float", epochs=3, steps_per_epoch=4, schedule="constant", **more)
+        cimc.train(compiled, data, options=given, progress=keep)
+        return found
+
+    plain, kept = after_each(), after_each(keep_statistics=2)
+    for name in plain[1]:
+        np.testing.assert_array_equal(kept[1][name], plain[1][name])
+    for name in ("statistics/mean", "statistics/var"):
+        np.testing.assert_array_equal(kept[3][name], kept[1][name])
+        assert not np.array_equal(plain[3][name], plain[1][name])
+    assert not np.array_equal(kept[2]["weight/fc1"], kept[1]["weight/fc1"])
+    assert not np.array_equal(kept[2]["weight/fc1"], plain[2]["weight/fc1"])
+    with pytest.raises(CimcError, match="keep_statistics is 4; give a whole number from 0 to 3"):
+        options("float", epochs=3, keep_statistics=4)
+
+
 def test_statistics_of_a_network_without_normalisation_are_one_clear_line(data: Dataset, tmp_path: Path) -> None:
     nodes = [
         helper.make_node("Flatten", ["x"], ["f"]),
@@ -155,3 +186,5 @@ def test_statistics_of_a_network_without_normalisation_are_one_clear_line(data: 
     flat = compile_model(written(model, tmp_path / "flat.onnx"), "brram-soc", verify=False).artifact
     with pytest.raises(CimcError, match="--reestimate-statistics is for batch normalisation"):
         cimc.train(flat, data, options=options(reestimate_statistics=True))
+    with pytest.raises(CimcError, match="--keep-statistics is for batch normalisation"):
+        cimc.train(flat, data, options=options(keep_statistics=1))

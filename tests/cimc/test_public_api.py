@@ -112,7 +112,7 @@ CLASSES = {
     "SweepResult": "name varied rows objectives complete",
     "Trained": "artifact run figures",
     "TrainingOptions": "policy epochs steps_per_epoch batch_size lr schedule weight_decay seed loss optimizer "
-    "warmup label_smoothing augment validation patience keep freeze reestimate_statistics "
+    "warmup label_smoothing augment validation patience keep freeze reestimate_statistics keep_statistics "
     "gradient tangents frank_wolfe write_budget write_every micro_batch",
 }
 
