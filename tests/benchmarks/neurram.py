@@ -37,8 +37,8 @@ def run_of(noise: float, seed: int) -> str:
 
 def train(runs: Runs, noise: float, seed: int, epochs: int, kept: int) -> None:
     """Train the network with that noise, in the last epochs with the statistics of batch normalisation that it has."""
-    options = (*RECIPE, *AS_PUBLISHED, "--epochs", str(epochs), "--set", f"noise={noise:g}")
-    options = (*options, "--keep-statistics", str(kept)) if kept else options
+    last = ("--keep-statistics", str(kept)) if kept else ()
+    options = (*RECIPE, *AS_PUBLISHED, "--epochs", str(epochs), "--set", f"noise={noise:g}", *last)
     runs.compile_and_train(run_of(noise, seed), model_file(runs, "resnet20"), "neurram", seed, *options)
 
 
