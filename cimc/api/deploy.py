@@ -186,10 +186,10 @@ def deploy(
     result = deployment_of(population, parts, required=required, baseline=baseline, energy=energy, layers=layers)
     result = replace(result, reprogrammed=tuple(zip(shares, before, strict=True)))
     thermal = contents.chip.cell.thermal
-    if seconds and thermal is not None:
-        result = replace(result, temperature_C=thermal.kept_C)
+    if seconds and thermal is not None and thermal.kept_at_C is not None:
+        result = replace(result, temperature_C=thermal.kept_at_C)
         faster = f"{thermal.acceleration:.3g} times as fast as at {thermal.measured_at_C:g} C"
-        note(f"chips are kept at {thermal.kept_C:g} C, where time runs {faster}")
+        note(f"chips are kept at {thermal.kept_at_C:g} C, where time runs {faster}")
     if seconds and not contents.chip.cell.ages:
         note(f"the devices of {contents.chip.name} state no drift, relaxation or retention: no time changes them")
     where = _where(result, names[0] if dies is not None else None)

@@ -78,8 +78,7 @@ class Deployment:
     classes. compensation: by what the digital side makes up for, the numbers it holds for that. stuck_shares: of each
     chip's devices. worst: the worst chip. energy_mj: of the first chip's reads by their data, where it was asked for
     (`runtime.system.read_energy`). reprogrammed: of every round of reprogramming the share of the devices that it wrote
-    again, and the figure of every chip before it. temperature_C: at which chips were kept, where their devices say what
-    heat does.
+    again, and the figure of every chip before it. temperature_C: at which chips were kept, where one was stated.
     """
 
     accuracies: np.ndarray
