@@ -13,7 +13,7 @@ lint: ## Format and lint: nothing is changed; `ruff format . && ruff check --fix
 types: ## The packages strictly, the tests with every body checked.
 	mypy
 
-tests: ## All tests on two cores: about 14 minutes.
+tests: ## All tests on two cores: about 12 minutes.
 	python -m pytest -n 2
 
 coverage: ## All tests, and which lines no test reaches.
