@@ -1,8 +1,8 @@
 """Virtual chips programmed with a package."""
 
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, replace
-from functools import lru_cache, partial
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from types import MappingProxyType
 
@@ -10,9 +10,9 @@ import numpy as np
 from pydantic import ValidationError
 
 from cimc.api.agreement import LOW_AGREEMENT, note_low_agreement
+from cimc.api.measure_population import measure_population
 from cimc.api.progress import Note, Progress, silent, unsaid
 from cimc.api.reprogram import reprogram_of
-from cimc.api.run_tasks import run_tasks
 from cimc.api.sources import require_data
 from cimc.chip import Chip
 from cimc.dataset import Dataset
@@ -27,11 +27,10 @@ from cimc.reprogram import parse_shares
 from cimc.wiring import layers_on_die, references_on_die
 from runtime.crossbar.xla import use_compilation_cache
 from runtime.deployment.deploy import deployment_of, errors_of_first_chip
-from runtime.deployment.population import AT_ONE_WORKER, Part, Population, Request, measure_part, population_of
+from runtime.deployment.population import Request, population_of
 from runtime.deployment.result import Deployment
 from runtime.network.load import load_network
 from runtime.system.carry import Carry, check_carry
-from runtime.system.inference import MOST_BYTES
 from runtime.system.inputs import check_range, match_data
 from runtime.system.state import build_system
 
@@ -109,7 +108,7 @@ def deploy(
     seconds = parse_times(at)
     if chosen and not seconds:
         raise CimcError(
-            f"compensate {'+'.join(chosen)} makes up for what time does; say when with at, such as --at 1h,1y"
+            f"compensate {'+'.join(chosen)} acts at times after programming; say which with at, such as --at 1s,1y"
         )
     if temperature is not None and not seconds:
         raise CimcError("temperature is that of the times after programming; say which with at, such as --at 1h,1y")
@@ -179,10 +178,10 @@ def deploy(
         for rounds in range(len(shares)):
             then = replace(request, reprogram=replace(again, shares=shares[:rounds]), at=(), compensate=())
             population = population_of(system, contents.program, data, then)
-            parts = _measure(population, contents, workers, cluster, silent)
+            parts = measure_population(population, contents, workers, cluster, silent)
             before.append(np.concatenate([part.values[None] for part in parts]))
     population = population_of(system, contents.program, data, request)
-    parts = _measure(population, contents, workers, cluster, progress)
+    parts = measure_population(population, contents, workers, cluster, progress)
     result = deployment_of(population, parts, required=required, baseline=baseline, energy=energy, layers=layers)
     result = replace(result, reprogrammed=tuple(zip(shares, before, strict=True)))
     thermal = contents.chip.cell.thermal
@@ -232,56 +231,3 @@ def _dies(package: Package, faults: str | Path | None, folder: str | Path | None
     if faults is not None:
         return [read_die(faults, package.mapping, chip=package.chip, arrays=package.arrays)]
     return [] if package.die is None else [package.die]
-
-
-@dataclass(frozen=True, eq=False)
-class _Shared:
-    """What a worker makes the population of."""
-
-    package: Package
-    data: Dataset
-    request: Request
-
-
-def _measure(
-    population: Population, package: Package, workers: int, cluster: str | None, progress: Progress
-) -> list[Part]:
-    """All parts of the chips, measured here or by workers."""
-    of_chip = len(population.data.test) * len(population.moments)
-    more = _counted(progress, population.request.chips * of_chip)
-    if workers == 1 and cluster is None:
-        return [measure_part(population, part, progress=more) for part in population.parts()]
-    # Workers take as many samples at once as this process would, however much of their memory is free.
-    request = replace(population.request, memory=population.request.memory or MOST_BYTES)
-    data = replace(population.data, train=population.data.train.take(slice(0)), validation=None)
-    parts, found = population.parts(AT_ONE_WORKER), {}
-    shared = _Shared(package, data, request)
-    for number, part in run_tasks(_measure_by_worker, parts, shared=shared, workers=workers, cluster=cluster):
-        found[number] = part
-        more(len(part.stuck_shares) * of_chip)
-    return [found[number] for number in range(len(parts))]
-
-
-def _counted(progress: Progress, total: int) -> Callable[[int], None]:
-    """Takes how much more is done."""
-    done = 0
-
-    def more(units: int) -> None:
-        nonlocal done
-        done += units
-        progress(done, total)
-
-    return more
-
-
-def _measure_by_worker(shared: _Shared, part: tuple[int, int]) -> Part:
-    return measure_part(_population_of(shared), part)
-
-
-@lru_cache(maxsize=1)
-def _population_of(shared: _Shared) -> Population:
-    """The population, once in each worker."""
-    use_compilation_cache()
-    package = shared.package
-    system = build_system(load_network(package.network), package.mapping, package.chip)
-    return population_of(system, package.program, shared.data, shared.request)

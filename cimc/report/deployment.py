@@ -53,7 +53,7 @@ def read_deployments(paths: Sequence[Path]) -> dict[str, Deployed]:
             raise CimcError(f"{path} is no deployment; give what `cimc deploy --json` printed")
         name = "+".join(given.get("compensation", {})) or "no compensation"
         if given.get("temperature_C") is not None:
-            name += f", {given['temperature_C']} C"
+            name += f", {given['temperature_C']:g} C"
         found[name if name not in found else f"{name} ({path.stem})"] = given
     measures = sorted({one["measure"] for one in found.values()})
     if len(measures) > 1:

@@ -219,6 +219,8 @@ class TrainingOptions:
             )
         }
         checked["keep_statistics"] = check_whole("keep_statistics", self.keep_statistics, 0, checked["epochs"])
+        if checked["keep_statistics"] and self.patience is not None:
+            raise CimcError("--patience may end a run before the last epochs of --keep-statistics; leave one out")
         if self.micro_batch is not None:
             checked["micro_batch"] = check_whole("micro_batch", self.micro_batch, 1, MOST_BATCH)
             if checked["batch_size"] % checked["micro_batch"]:

@@ -152,6 +152,7 @@ def test_a_warm_chip_is_sooner_what_a_cool_one_is_later(place: Path) -> None:
             r"hermes do not say what heat does; .*activation_energy_eV=1.1 > warm.toml writes$",
         ),
         ({"temperature": 85}, True, r"temperature is that of the times .*--at 1h,1y$"),
+        ({"compensate": "bn"}, True, r"^compensate bn acts at times after programming; .*--at 1s,1y$"),
         ({"at": ["1y"], "temperature": -300}, True, r"temperature is -300, .*give one from -200 to 1000$"),
         ({"at": ["1y"], "temperature": 900}, True, r"temperature: .*at 900 C time would run 1e14 times as fast"),
     ],
