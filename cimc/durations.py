@@ -29,9 +29,13 @@ def parse_time(text: str | float) -> float:
 
 
 def parse_times(given: str | Sequence[str | float]) -> tuple[float, ...]:
-    """Spans of time in seconds, each once: one text with `,` between, or one by one. CimcError as `parse_time`."""
+    """Spans of time in seconds, each once, the shortest first: one text with `,` between, or one by one.
+
+    Raises:
+        CimcError: as `parse_time`.
+    """
     each = given.split(",") if isinstance(given, str) else given
-    return tuple(dict.fromkeys(parse_time(one) for one in each))
+    return tuple(sorted({parse_time(one) for one in each}))
 
 
 def time_text(seconds: float) -> str:

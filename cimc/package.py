@@ -237,7 +237,7 @@ def read_package(folder: str | Path) -> Package:
         raise
     # Whoever makes the digests anew can put nonsense into any file.
     except Exception:
-        raise CimcError(f"package {folder} is damaged or made by another version; export it again") from None
+        raise CimcError(f"package {folder} is damaged or made by another version; remove it and export again") from None
 
 
 _READ = (
@@ -255,7 +255,9 @@ def _sealed_manifest(folder: Path) -> dict[str, Any]:
     """The manifest, as its seal says; packages of earlier versions have none."""
     text, seal = (folder / "manifest.json").read_bytes(), folder / SEAL
     if seal.exists() and seal.read_bytes() != _seal(text):
-        raise CimcError(f"package {folder} is damaged: manifest.json does not match its SHA-256; export it again")
+        raise CimcError(
+            f"package {folder} is damaged: manifest.json does not match its SHA-256; remove it and export again"
+        )
     manifest: dict[str, Any] = json.loads(text)
     return manifest
 
@@ -266,12 +268,22 @@ def _seal(manifest: bytes) -> bytes:
 
 
 def _is_package(folder: Path) -> bool:
-    """Whether this tool wrote the folder."""
+    """Whether this tool wrote the folder. Raises CimcError where it holds a file of others too, which would be lost."""
     try:
         manifest = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
-        return str(manifest["tool"]).startswith("cimc ") and "sha256" in manifest
+        if not str(manifest["tool"]).startswith("cimc "):
+            return False
+        own = {*manifest["sha256"], "manifest.json", SEAL}
+        files = (path.relative_to(folder).as_posix() for path in folder.rglob("*") if not path.is_dir())
+        foreign = next((name for name in files if name not in own), None)
     except (OSError, ValueError, KeyError, TypeError):
         return False
+    if foreign is not None:
+        raise CimcError(
+            f"cannot write {folder}: it holds {foreign}, which is no file of the package; move that, or choose another "
+            "name"
+        )
+    return True
 
 
 def _program(mapping: Mapping, targets: Floats, digital: dict[str, npt.NDArray[Any]]) -> Program:
@@ -327,8 +339,10 @@ def _sha256(data: bytes) -> str:
 def _checked(folder: Path, name: str, digest: str) -> bytes:
     path = folder / name
     if Path(name).is_absolute() or ".." in Path(name).parts or not stat.S_ISREG(path.stat().st_mode):
-        raise CimcError(f"package {folder} names {name!r:.80}, which is no file of its folder; export it again")
+        raise CimcError(
+            f"package {folder} names {name!r:.80}, which is no file of its folder; remove it and export again"
+        )
     data = path.read_bytes()
     if _sha256(data) != digest:
-        raise CimcError(f"package {folder} is damaged: {name} does not match its SHA-256; export it again")
+        raise CimcError(f"package {folder} is damaged: {name} does not match its SHA-256; remove it and export again")
     return data

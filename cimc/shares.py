@@ -1,6 +1,7 @@
-"""Which figures are shares of 1, and how reports write figures: shares in percent."""
+"""Which figures are shares of 1 and which are errors, and how reports write figures: shares in percent."""
 
 SHARES = ("accuracy", "agreement", "yield", "relative_error", "f1_micro", "exact_match", "exact_sequences", "miou")
+LOWER_IS_BETTER = ("mse", "mae", "perplexity", "edit_distance")
 
 
 def is_share(name: str) -> bool:

@@ -9,15 +9,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from cimc.durations import parse_time
 from cimc.errors import CimcError
 from cimc.files import replacing
 from cimc.html_table import html_table
 from cimc.pareto import pareto_front
-from cimc.shares import is_share
+from cimc.shares import LOWER_IS_BETTER, is_share
 from cimc.sweep_results import DONE, Row, read_rows, read_spec
-from cimc.sweep_spec import Objective, parse_objective
+from cimc.sweep_spec import OBJECTIVES, Objective, parse_objective
 from cimc.sweep_values import canonical, value_text
 
+AFTER = "_after_"  # between a figure and the time of which it is
 EVALUATED = ("accuracy", "agreement", "snr_db")  # what is looked at where no objective is found
 
 
@@ -68,11 +70,25 @@ class SweepResult:
         return tuple(map(_grouped, found.values()))
 
     def aims(self) -> tuple[Objective, ...]:
-        """The objectives of which there are figures; where none has any, the first measure, to be large."""
+        """The objectives of which there are figures; where none has any, the first measure, to be large.
+
+        Where none were given and all points have the figure after some time, that after the longest.
+        """
+        if self.objectives == OBJECTIVES and (latest := self._latest()) is not None:
+            return (latest,)
         found = tuple(one for one in self.objectives if one.figure in self.figures)
         if found or not self.figures:
             return found
         return (Objective(next((name for name in EVALUATED if name in self.figures), self.figures[0]), True),)
+
+    def _latest(self) -> Objective | None:
+        """The figure after the longest time that all points have, to be large, or of errors small."""
+        told = [set(row.figures) for row in self.rows if row.error is None]
+        late = [name for name in set.intersection(*told) if AFTER in name] if told else []
+        if not late:
+            return None
+        name = max(late, key=lambda one: parse_time(one.partition(AFTER)[2]))
+        return Objective(name, name.partition(AFTER)[0] not in LOWER_IS_BETTER)
 
     def pareto(self, objectives: Sequence[Objective | str] | None = None) -> tuple[Group, ...]:
         """The points on the front of these objectives (None: `aims`), by means; `FIGURE:max` or `FIGURE:min`.

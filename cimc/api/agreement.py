@@ -158,5 +158,5 @@ def worst_layer(layers: Sequence[LayerError]) -> str:
         return f"; worst layer {error.name}, {snr:.1f} dB by itself"
     return (
         f"; worst layer {error.name}, {snr:.1f} dB by itself, mostly by {main.value} "
-        f"({error.losses.shares[main]:.0%} of its error); what would help most: {REMEDIES[main]}"
+        f"({min(error.losses.shares[main], 1.0):.0%} of its error); what would help most: {REMEDIES[main]}"
     )

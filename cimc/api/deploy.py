@@ -70,7 +70,7 @@ def deploy(
         chips: how many; with `dies` how often each is programmed. None: 20, with `dies` 1.
         seed: of all draws.
         required: normalised accuracy that a good chip reaches, for the yield; at most 1.
-        baseline: accuracy to normalise by, above 0; None: that of the package's weights in float32.
+        baseline: accuracy or error to normalise by, above 0; None: that of the package's weights in float32.
         metric, memory, carry: as of `evaluate`. Without labels the agreement with the package's weights in float32
             counts.
         at: times after programming at which every chip is measured too: seconds, or a text such as `"1h"`
@@ -102,7 +102,7 @@ def deploy(
     seed = check_seed(seed)
     required = check_number("required", required, least=0, most=1)
     if baseline is not None:
-        baseline = check_number("baseline", baseline, least=0.001, most=1)
+        baseline = check_number("baseline", baseline, least=1e-12)
     chosen = parse_compensate(compensate)
     shares = parse_shares(reprogram)
     seconds = parse_times(at)
@@ -187,7 +187,8 @@ def deploy(
     thermal = contents.chip.cell.thermal
     if seconds and thermal is not None and thermal.kept_at_C is not None:
         result = replace(result, temperature_C=thermal.kept_at_C)
-        faster = f"{thermal.acceleration:.3g} times as fast as at {thermal.measured_at_C:g} C"
+        speed = f"{thermal.acceleration:,.0f}" if thermal.acceleration >= 100 else f"{thermal.acceleration:.3g}"
+        faster = f"{speed} times as fast as at {thermal.measured_at_C:g} C"
         note(f"chips are kept at {thermal.kept_at_C:g} C, where time runs {faster}")
     if seconds and not contents.chip.cell.ages:
         note(f"the devices of {contents.chip.name} state no drift, relaxation or retention: no time changes them")

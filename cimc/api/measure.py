@@ -13,7 +13,7 @@ from cimc.api.sources import require_data
 from cimc.dataset import Dataset
 from cimc.errors import CimcError
 from cimc.fault_map import map_files, note_copies, read_measured
-from cimc.files import make_folder, require_different, require_outputs
+from cimc.files import make_folder, require_outputs
 from cimc.options import check_seed, check_whole
 from cimc.package import Package, read_package
 from cimc.program import Floats
@@ -102,17 +102,13 @@ def measure(
     use_compilation_cache()
     contents = package if isinstance(package, Package) else read_package(package)
     files = map_files(measured) if Path(measured).is_dir() else [Path(measured)]
-    lists: list[Path] = []
-    if output is not None:
-        require_different(measured, output)  # in one folder the lists would be read as further chips
-        lists = [make_folder(output) / f"{file.stem}.csv" for file in files]
-        require_outputs(files, lists)
     mapping, targets = (
         contents.mapping,
         array_targets(contents.mapping, contents.chip, contents.program, contents.wiring),
     )
     for file in files:  # a fault of the last is told before the first is evaluated
         read_chip(file, contents, targets, unsaid)
+    lists = [] if output is None else _places_of_lists(files, Path(output))
     note_copies(mapping, note)
     system = build_system(load_network(contents.network), mapping, contents.chip)
     check_carry(system.network, carry)
@@ -141,6 +137,19 @@ def measure(
             write_cells(lists[number], listed, contents)
         found.append(Measured(file.stem, chip, *_deviation(contents, values, targets), listed))
     return found
+
+
+def _places_of_lists(files: list[Path], folder: Path) -> list[Path]:
+    """The file of each chip's list, in the folder, which is made. Raises CimcError where one cannot be written."""
+    beside = next((file for file in files if file.resolve().parent == folder.resolve()), None)
+    if beside is not None:
+        raise CimcError(
+            f"cannot write {folder}: {beside.name} lies there, and the lists would be read as chips; choose another "
+            "folder"
+        )
+    places = [make_folder(folder) / f"{file.stem}.csv" for file in files]
+    require_outputs(files, places)
+    return places
 
 
 def read_chip(file: Path, package: Package, targets: Floats, note: Note, *, whole: bool = True) -> Floats:

@@ -59,7 +59,8 @@ def sweep(
         seeds: each point is computed with the seeds from 0 on; in place of a field `seed`. None: 1.
         random: draw so many points; None: all combinations.
         search: let Optuna look for the best in so many points.
-        objective: `FIGURE:max` or `FIGURE:min`, one or several; None: `accuracy:max`.
+        objective: `FIGURE:max` or `FIGURE:min`, one or several; None: `accuracy:max`, or of points with `deploy.at` the
+            accuracy after the longest time of all.
         devices: what is evaluated of a trained file where fields of the chip vary: `keep` its devices and ranges,
             `write` its weights on the chip of each point; None: auto, keep where only the noise of reads varies.
         workers: local processes. cluster: address of a dask scheduler instead.

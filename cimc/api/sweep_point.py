@@ -25,9 +25,11 @@ from cimc.api.train import train
 from cimc.artifact import Artifact, read_artifact, write_artifact
 from cimc.chip import Chip, parse_chip
 from cimc.dataset import Dataset
+from cimc.durations import time_text
 from cimc.errors import CimcError
 from cimc.mapping import Mapping as Layout
 from cimc.package import Package
+from cimc.sweep_result import AFTER
 from cimc.sweep_results import LARGEST
 from cimc.sweep_spec import Do
 from cimc.sweep_values import canonical
@@ -207,7 +209,7 @@ def _deployed(work: Work, point: Point) -> dict[str, float]:
         f"{name}_worst": spread["worst"],
         f"{name}_baseline": figures["baseline_accuracy"],
         "yield": figures["yield"],
-        **{f"{name}_after_{at['seconds']:g}s": at["accuracy"]["median"] for at in figures.get("aged", ())},
+        **{f"{name}{AFTER}{time_text(at['seconds'])}": at["accuracy"]["median"] for at in figures.get("aged", ())},
         **costs(package.mapping),
     }
 

@@ -65,11 +65,10 @@ def deploy(
     baseline: Annotated[
         float | None,
         typer.Option(
-            min=0.001,
-            max=1,
+            min=1e-12,
             callback=require_finite,
             rich_help_panel=MEASURING,
-            help="Accuracy to normalise by. Default: the package's weights in float32.",
+            help="Accuracy or error to normalise by. Default: that of the package's weights in float32.",
         ),
     ] = None,
     metric: Metric = None,
@@ -148,14 +147,15 @@ def deploy(
     times = () if at is None else parsed("--at", parse_times, at)
     shares = () if reprogram is None else parsed("--reprogram", parse_shares, reprogram)
     kinds = parsed("--compensate", parse_compensate, compensate)
-    require_outputs([package], [csv])
+    require_outputs([], [csv])
+    contents = cimc.read_package(package)
     size = parse_memory(memory)
     dataset = load_data(data, data_dir, mean=mean, std=std, channels_last=channels_last)
     others = calibrate and load_data(calibrate, data_dir, mean=mean, std=std, channels_last=channels_last)
     notes, note = noting("deploy")
     with progress_bar("deploy") as bar:
         result = cimc.deploy(
-            package,
+            contents,
             dataset,
             chips=chips,
             seed=seed,
@@ -180,7 +180,8 @@ def deploy(
         )
     if csv is not None:
         write_rows(csv, rows_of_chips(result))
-    emit({**summary(result), "notes": notes}, lambda: show(result, dataset.label), as_json=as_json)
+    of = {"model": contents.model, "chip": contents.chip.name, "data": dataset.label, "seed": seed}
+    emit({**of, **summary(result), "notes": notes}, lambda: show(result, dataset.label), as_json=as_json)
 
 
 SPREAD = ("mean", "sd", "worst", "worst 5 %", "median")  # of figures over chips: `spread_of`
@@ -192,8 +193,10 @@ def show(result: "Deployment", data: str) -> None:
 
     name = result.measure.replace("_", " ")
     if result.dies:
-        of_dies = [[die, f"{value:.4f}"] for die, value in zip(result.dies, result.accuracies.tolist(), strict=True)]
-        print_table(f"dies on {data}", ["die", name], of_dies)
+        columns = [result.accuracies, *result.aged.values()]
+        of_dies = [[die, *(f"{of[k]:.4f}" for of in columns)] for k, die in enumerate(result.dies)]
+        times = [f"after {time_text(seconds)}" for seconds in result.aged]
+        print_table(f"dies on {data}", ["die", name, *times], of_dies)
     print_table(
         f"{counted(len(result.accuracies), 'programmed die' if result.dies else 'virtual chip')} on {data}",
         ["", *SPREAD],

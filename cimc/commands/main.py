@@ -22,6 +22,7 @@ from cimc.commands.doctor import doctor
 from cimc.commands.evaluate import evaluate
 from cimc.commands.export import export
 from cimc.commands.inspect import inspect
+from cimc.commands.keeps_inputs import KeepsInputs
 from cimc.commands.measure import measure
 from cimc.commands.ops import ops
 from cimc.commands.quickstart import quickstart
@@ -69,26 +70,26 @@ def _options(
 
 # As the help lists them.
 _ROAD, _LOOK, _LISTS, _MACHINE = "The road", "Looking at results", "What there is", "This machine"
-app.command(rich_help_panel=_ROAD)(quickstart)
-app.command(rich_help_panel=_ROAD)(compile)
-app.command(rich_help_panel=_ROAD)(train)
-app.command("eval", rich_help_panel=_ROAD)(evaluate)
-app.command(rich_help_panel=_ROAD)(export)
-app.command(rich_help_panel=_ROAD)(weights)
-app.command(rich_help_panel=_ROAD)(deploy)
-app.command(rich_help_panel=_ROAD)(tune)
-app.command(rich_help_panel=_ROAD)(measure)
-app.command(rich_help_panel=_ROAD)(sweep)
-app.command(rich_help_panel=_LOOK)(inspect)
-app.command(rich_help_panel=_LOOK)(compare)
-app.command(rich_help_panel=_LOOK)(report)
-app.command(rich_help_panel=_LOOK)(verify)
-app.command(rich_help_panel=_LISTS)(chips)
+app.command(rich_help_panel=_ROAD, cls=KeepsInputs)(quickstart)
+app.command(rich_help_panel=_ROAD, cls=KeepsInputs)(compile)
+app.command(rich_help_panel=_ROAD, cls=KeepsInputs)(train)
+app.command("eval", rich_help_panel=_ROAD, cls=KeepsInputs)(evaluate)
+app.command(rich_help_panel=_ROAD, cls=KeepsInputs)(export)
+app.command(rich_help_panel=_ROAD, cls=KeepsInputs)(weights)
+app.command(rich_help_panel=_ROAD, cls=KeepsInputs)(deploy)
+app.command(rich_help_panel=_ROAD, cls=KeepsInputs)(tune)
+app.command(rich_help_panel=_ROAD, cls=KeepsInputs)(measure)
+app.command(rich_help_panel=_ROAD, cls=KeepsInputs)(sweep)
+app.command(rich_help_panel=_LOOK, cls=KeepsInputs)(inspect)
+app.command(rich_help_panel=_LOOK, cls=KeepsInputs)(compare)
+app.command(rich_help_panel=_LOOK, cls=KeepsInputs)(report)
+app.command(rich_help_panel=_LOOK, cls=KeepsInputs)(verify)
+app.command(rich_help_panel=_LISTS, cls=KeepsInputs)(chips)
 app.add_typer(devices, rich_help_panel=_LISTS)
-app.command(rich_help_panel=_LISTS)(ops)
+app.command(rich_help_panel=_LISTS, cls=KeepsInputs)(ops)
 app.add_typer(data, rich_help_panel=_MACHINE)
 app.add_typer(cache, rich_help_panel=_MACHINE)
-app.command(rich_help_panel=_MACHINE)(doctor)
+app.command(rich_help_panel=_MACHINE, cls=KeepsInputs)(doctor)
 
 
 def main() -> None:

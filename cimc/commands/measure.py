@@ -92,7 +92,7 @@ def show(found: "list[Measured]", data: str, output: Path | None) -> None:
         [
             one.name,
             figure_text(one.chip.measure, one.chip.value),
-            f"{one.chip.normalized:.4f}",
+            "-" if one.chip.normalized is None else f"{one.chip.normalized:.4f}",
             f"{one.deviation_uS['mean']:.3g} ± {one.deviation_uS['sd']:.3g}",
             f"{one.deviation_uS['largest']:.3g}",
             "-" if one.beyond_tolerance is None else f"{one.beyond_tolerance:.1%}",
@@ -102,7 +102,7 @@ def show(found: "list[Measured]", data: str, output: Path | None) -> None:
     head = ["chip", found[0].chip.measure.replace("_", " "), "normalised", "off target, uS", "most", "beyond tolerance"]
     baseline = figure_text(found[0].chip.measure, found[0].chip.baseline)
     print_table(f"measured chips on {data}", head, rows, f"normalised by {baseline}, the package's weights in float32")
-    worst = min(found, key=lambda one: one.chip.normalized)
+    worst = min(found, key=lambda one: one.chip.normalized or 0.0)
     show_layers({error.name: error.figures for error in worst.chip.layers})
     for one in found:
         if one.reprogram is not None:

@@ -27,16 +27,14 @@ def report(
     from cimc.artifact import read_artifact
     from cimc.commands.console import say
     from cimc.errors import CimcError
-    from cimc.files import require_different
     from cimc.package import Package, read_package
-    from cimc.report.deployment import read_deployments
     from cimc.report.html import write_page
     from cimc.report.package_page import package_report
     from cimc.report.page import report as artifact_report
+    from cimc.report.read_deployments import read_deployments
     from cimc.report.sweep import sweep_report
     from cimc.sweep_results import is_sweep, read_rows
 
-    require_different(artifact, output)
     if is_sweep(artifact):
         if not read_rows(artifact):
             raise CimcError(f"the sweep in {artifact} has no rows yet; go on with its command")
@@ -45,7 +43,7 @@ def report(
         return
     contents = read_package(artifact) if artifact.is_dir() else read_artifact(artifact)
     if isinstance(contents, Package):
-        page = package_report(contents, read_deployments(deployed or []))
+        page = package_report(contents, read_deployments(deployed or [], (contents.model, contents.chip.name)))
     elif deployed:
         raise CimcError(f"--deployed goes with a package folder, and {artifact} is a .cim file")
     else:

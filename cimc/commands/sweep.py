@@ -76,9 +76,10 @@ def sweep(
     from cimc.commands.console import noting, progress_bar
     from cimc.errors import CimcError
     from cimc.files import require_outputs
+    from cimc.sweep_results import RESULTS, SPEC
     from cimc.sweep_spec import parse_vary, read_toml
 
-    require_outputs([source, *([] if file is None else [file])], [csv])
+    require_outputs([output / SPEC, output / RESULTS], [csv])
     settings = {} if file is None else read_toml(file)
     fields = {**settings.pop("vary", {}), **parse_vary(vary or [])}
     given = {

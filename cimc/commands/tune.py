@@ -85,9 +85,7 @@ def tune(
     from cimc.api.tune import tuning_options
     from cimc.commands.console import noting, progress_bar
     from cimc.commands.next_step import data_options
-    from cimc.files import require_different
 
-    require_different(package, output)
     contents = cimc.read_package(package)
     options = tuning_options(
         contents,

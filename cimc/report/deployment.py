@@ -1,19 +1,17 @@
 """The report's section on deployments: chips by accuracy, accuracy over time; which of them are worst."""
 
-import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from html import escape
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from cimc.durations import time_text
-from cimc.errors import CimcError
 from cimc.report.charts import Distribution, histogram
 from cimc.report.figure import Figure, figures
 from cimc.report.html import section, table
+from cimc.report.read_deployments import Deployed
 from cimc.report.svg import (
     INK,
     MUTED,
@@ -32,33 +30,6 @@ from cimc.shares import is_share, mark_text, measure_text, percent
 BINS = 20
 WIDTH, HEIGHT, LEFT, NAMES = 700, 260, 60, 200  # pixels, NAMES: of the legend on the right
 TOP, BASE = 12, HEIGHT - 30
-NEEDED = ("measure", "accuracies", "accuracy", "yield")
-
-Deployed = Mapping[str, Any]  # what `cimc deploy --json` prints
-
-
-def read_deployments(paths: Sequence[Path]) -> dict[str, Deployed]:
-    """Deployments by name, as `cimc deploy --json` printed them: compensation and temperature, else the file's name.
-
-    Raises:
-        CimcError: a file is none, or two measure different things.
-    """
-    found: dict[str, Deployed] = {}
-    for path in paths:
-        try:
-            given = json.loads(path.read_text(encoding="utf-8"))
-        except (OSError, ValueError) as error:
-            raise CimcError(f"cannot read {path} ({error}); give what `cimc deploy --json` printed") from None
-        if not isinstance(given, dict) or any(name not in given for name in NEEDED):
-            raise CimcError(f"{path} is no deployment; give what `cimc deploy --json` printed")
-        name = "+".join(given.get("compensation", {})) or "no compensation"
-        if given.get("temperature_C") is not None:
-            name += f", {given['temperature_C']:g} C"
-        found[name if name not in found else f"{name} ({path.stem})"] = given
-    measures = sorted({one["measure"] for one in found.values()})
-    if len(measures) > 1:
-        raise CimcError(f"the deployments measure {' and '.join(measures)}; report one of them at a time")
-    return found
 
 
 def deployment_section(deployments: Mapping[str, Deployed]) -> str:

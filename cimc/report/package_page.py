@@ -5,11 +5,12 @@ from types import MappingProxyType
 
 from cimc.package import Package
 from cimc.report.conductances import target_section
-from cimc.report.deployment import Deployed, as_programmed, deployment_section, worst_chips
+from cimc.report.deployment import as_programmed, deployment_section, worst_chips
 from cimc.report.die import die_section
 from cimc.report.html import page_of, tiles
 from cimc.report.losses import agreement_section, losses_section
 from cimc.report.page import arrays_section, cost_sections
+from cimc.report.read_deployments import Deployed
 from cimc.report.svg import duration, energy
 from cimc.shares import measure_text
 
@@ -17,7 +18,7 @@ from cimc.shares import measure_text
 def package_report(package: Package, deployments: Mapping[str, Deployed] = MappingProxyType({})) -> str:
     """The page: HTML without scripts and without any reference to another file.
 
-    deployments: of the package, by name (`cimc.report.deployment.read_deployments`).
+    deployments: of the package, by name (`cimc.report.read_deployments.read_deployments`).
     """
     notes, mapping = package.notes, package.mapping
     return page_of(

@@ -58,7 +58,10 @@ class Calibration:
 
 
 def digital_numbers(system: System, kinds: Sequence[Compensate]) -> dict[str, int]:
-    """By compensation the numbers that the digital side holds for it: one or two a layer or a column."""
+    """By compensation the numbers that the digital side holds for it: one or two a layer or a column.
+
+    A scale of each column is that of its layer too: of both together the layer holds none.
+    """
     columns = sum(system.network.initializers[node.inputs[1]].shape[1] for node in system.network.layers())
     layers = len(system.crossbars)
     each = {
@@ -68,6 +71,8 @@ def digital_numbers(system: System, kinds: Sequence[Compensate]) -> dict[str, in
         Compensate.bn: 2 * columns,
         Compensate.affine: 2 * columns,
     }
+    if Compensate.column in kinds:
+        each[Compensate.global_] = 0
     return {kind.value: each[kind] for kind in kinds}
 
 

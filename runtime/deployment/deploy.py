@@ -13,6 +13,7 @@ from runtime.deployment.result import Deployment, Details, WorstChip
 from runtime.system.carry import carried
 from runtime.system.inference import batches, outputs_on_arrays
 from runtime.system.layer_errors import LayerError, layer_errors
+from runtime.system.quality import require_baseline
 from runtime.system.read_energy import ReadEnergy
 from runtime.system.sensitivity import layers_apart, sensitivities
 
@@ -37,8 +38,12 @@ def deployment_of(
         baseline: the figure to normalise by; None: the exact network's on the same samples.
         energy: find what the reads of each sample take on the first chip by their data.
         layers: find what each layer of the worst chip loses, and what it costs the outputs.
+
+    Raises:
+        CimcError: as `runtime.system.quality.require_baseline`.
     """
     measure, stated = parts[0].exact
+    require_baseline(measure, stated if baseline is None else baseline)
     values = {moment: np.concatenate([part.values[moment] for part in parts]) for moment in population.moments}
     result = Deployment(
         values.pop(None),

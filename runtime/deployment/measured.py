@@ -35,9 +35,9 @@ class MeasuredChip:
     layers: tuple[LayerError, ...]
 
     @property
-    def normalized(self) -> float:
-        """The figure over the baseline's; the other way round for errors."""
-        return better(self.measure, self.value, self.baseline)
+    def normalized(self) -> float | None:
+        """The figure over the baseline's; the other way round for errors; None where the baseline is none."""
+        return better(self.measure, self.value, self.baseline) if self.baseline > 0 else None
 
 
 def evaluate_measured(

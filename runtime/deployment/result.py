@@ -9,8 +9,8 @@ from numpy.typing import NDArray
 
 from cimc.durations import time_text
 from cimc.html_table import html_table
+from cimc.shares import LOWER_IS_BETTER
 from runtime.system.layer_errors import LayerError
-from runtime.system.measures import LOWER_IS_BETTER
 from runtime.system.quality import better
 from runtime.system.sensitivity import Sensitivity
 

@@ -17,7 +17,6 @@ Sums = dict[str, Any]
 NOT_COUNTED = -1  # a label that is left out, such as of padding
 BLANK = 0  # the class of sequences that is no symbol, as in CTC
 DECIBELS_AT_MOST = 300.0  # where nothing differs
-LOWER_IS_BETTER = ("mse", "mae", "perplexity", "edit_distance")
 
 
 @dataclass(frozen=True)

@@ -7,10 +7,10 @@ import numpy as np
 
 from cimc.dataset import Samples
 from cimc.errors import CimcError
+from cimc.shares import LOWER_IS_BETTER
 from runtime.network.network import Network
 from runtime.network.stepwise import Arrays
 from runtime.system.measures import (
-    LOWER_IS_BETTER,
     Measure,
     Sums,
     agreement_of,
@@ -127,5 +127,16 @@ def _listed(network: Network) -> str:
 
 
 def better(name: str, value: float, than: float) -> float:
-    """A figure over its baseline, such that 1 is as good and less is worse."""
-    return (than / max(value, 1e-9)) if name in LOWER_IS_BETTER else value / max(than, 1e-9)
+    """A figure over its baseline, which is above 0, such that 1 is as good and less is worse."""
+    return (than / max(value, 1e-12)) if name in LOWER_IS_BETTER else value / than
+
+
+def require_baseline(name: str, baseline: float) -> None:
+    """Raises CimcError where a figure of that name cannot be normalised by the baseline."""
+    if not baseline > 0:
+        raise CimcError(
+            f"the {name.replace('_', ' ')} of the package's weights in float32 is {baseline:g} on these samples, and "
+            "nothing is normalised by that; say by what with --baseline"
+        )
+    if baseline > 1 and name not in LOWER_IS_BETTER:
+        raise CimcError(f"--baseline is {baseline:g}, and {name.replace('_', ' ')} is at most 1; give one up to 1")

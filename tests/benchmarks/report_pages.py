@@ -20,10 +20,10 @@ from typing import Any
 import numpy as np
 
 import cimc
-from cimc.report.deployment import read_deployments
 from cimc.report.html import write_page
 from cimc.report.package_page import package_report
 from cimc.report.page import report
+from cimc.report.read_deployments import read_deployments
 from runtime.deployment.result import summary
 
 MODEL = Path(__file__).parents[2] / "models" / "lenet1.onnx"
@@ -113,7 +113,7 @@ def make_pages(folder: Path) -> list[Path]:
     made = {
         "compiled": report(compiled),
         "trained": report(trained),
-        "package": package_report(package, read_deployments([deployed])),
+        "package": package_report(package, read_deployments([deployed], None)),
     }
     pages = [folder / f"{name}.html" for name in made]
     for page, text in zip(pages, made.values(), strict=True):

@@ -14,6 +14,7 @@ from cimc.addresses import cell_addresses, take_from_arrays
 from cimc.artifact import read_artifact
 from cimc.chip import load_chip
 from cimc.data.load import load
+from cimc.device_time import Faults
 from cimc.errors import CimcError
 from cimc.fault_map import note_copies, read_fault_map
 from tests.networks import network_proto, weights
@@ -151,6 +152,15 @@ def test_what_is_no_archive_is_told(place: Path) -> None:
         read_fault_map("text.npz", stored.mapping, chip=stored.chip)
     with pytest.raises(CimcError, match=r"cannot read fault map none.npz: No such file"):
         read_fault_map("none.npz", stored.mapping, chip=stored.chip)
+
+
+def test_a_kind_is_no_question_of_units(place: Path) -> None:
+    stored = read_artifact("small.cim")
+    faults = Faults(stuck_low=0.01, low_uS=1e-4, high_uS=5000.0 * stored.chip.cell.conductance_max_uS)
+    chip = stored.chip.model_copy(update={"cell": stored.chip.cell.model_copy(update={"faults": faults})})
+    for kind, held in (("stuck-low", 1e-4), ("stuck-high", faults.high_uS)):
+        found = read_fault_map(write_map(f"0,0,0,{kind}"), stored.mapping, chip=chip)
+        assert found[0, 0, 0] == np.float32(held)
 
 
 def test_wrong_units_and_files_are_named(place: Path) -> None:

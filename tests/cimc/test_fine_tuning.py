@@ -175,7 +175,7 @@ def test_statistics_are_kept_in_the_last_epochs_and_the_network_is_trained_with_
     assert not np.array_equal(kept[2]["weight/fc1"], plain[2]["weight/fc1"])
     with pytest.raises(CimcError, match="keep_statistics is 4; give a whole number from 0 to 3"):
         options("float", epochs=3, keep_statistics=4)
-    with pytest.raises(CimcError, match="^--patience may end a run before .* --keep-statistics; leave one out$"):
+    with pytest.raises(CimcError, match=r"^--patience may end a run before .* --keep-statistics; leave one out$"):
         options("float", epochs=3, keep_statistics=1, patience=1, validation=0.1)
 
 

@@ -117,7 +117,7 @@ def test_a_wrong_option_of_compile_is_refused(options: dict[str, Any], message: 
         ("deploy", {"chips": 0}, "chips is 0"),
         ("deploy", {"required": -1}, "required is -1"),
         ("deploy", {"required": 99}, "required is 99, not a finite number in its range; give one from 0 to 1"),
-        ("deploy", {"baseline": 0}, "baseline is 0, not a finite number in its range; give one from 0.001 to 1"),
+        ("deploy", {"baseline": 0}, "baseline is 0, not a finite number in its range; give one from 1e-12 on"),
     ],
 )
 def test_a_wrong_option_of_a_command_is_refused_before_any_file_is_read(

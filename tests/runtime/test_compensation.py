@@ -228,7 +228,8 @@ def test_chips_side_by_side_give_what_each_gives_alone(noisy: tuple[System, Stat
 
 def test_what_compensation_costs(ideal: tuple[System, State]) -> None:
     numbers = digital_numbers(ideal[0], parse_compensate("affine+global,column+ranges+bn"))
-    assert numbers == {"global": 2, "column": 10, "ranges": 2, "bn": 20, "affine": 20}
+    assert numbers == {"global": 0, "column": 10, "ranges": 2, "bn": 20, "affine": 20}
+    assert digital_numbers(ideal[0], parse_compensate("global")) == {"global": 2}
 
 
 def test_unknown_compensation_is_named() -> None:

@@ -7,8 +7,10 @@ import pytest
 from scipy.stats import norm
 
 from cimc.commands.deploy import SPREAD, measured_rows
+from cimc.errors import CimcError
 from runtime.deployment import result as module
 from runtime.deployment.result import Deployment, Details, WorstChip, rows_of_chips, summary
+from runtime.system.quality import require_baseline
 
 HOUR, YEAR = 3600.0, 31557600.0
 
@@ -81,6 +83,20 @@ def test_the_worst_of_errors_is_the_largest() -> None:
     measured, normalized = measured_rows(errors)[:2]
     assert measured[SPREAD.index("worst") + 1] == "8.0000"
     assert float(normalized[SPREAD.index("worst") + 1]) == min(np.round(errors.normalized, 4)), "more is better"
+
+
+@pytest.mark.parametrize(
+    ("measure", "baseline", "message"),
+    [
+        ("accuracy", 0.0, "the accuracy of the package's weights in float32 is 0 .* --baseline"),
+        ("mse", 0.0, "the mse of the package's weights in float32 is 0 .* --baseline"),
+        ("accuracy", 4.0, "--baseline is 4, and accuracy is at most 1"),
+    ],
+)
+def test_nothing_is_normalised_by_a_baseline_that_is_none(measure: str, baseline: float, message: str) -> None:
+    require_baseline("mse", 4.0)
+    with pytest.raises(CimcError, match=message):
+        require_baseline(measure, baseline)
 
 
 def test_outputs_of_whole_numbers_agree_in_no_figure() -> None:

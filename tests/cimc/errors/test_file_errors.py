@@ -35,7 +35,7 @@ def test_package_with_a_flipped_byte(place, made):
     (place / "package/program/targets.npy").write_bytes(content)
     message = refused("deploy", "package", "--data", "data.npz")
     assert "package package is damaged: program/targets.npy" in message
-    assert "export it again" in message
+    assert "remove it and export again" in message
 
 
 # The folders above a package are made.
@@ -99,6 +99,28 @@ def test_output_that_is_the_input(place):
     assert "it is the input" in refused("compile", "small.onnx", "-o", "small.onnx")
     assert "it is the input" in refused(*TRAIN, "-o", "./small.cim")
     assert {name: (place / name).read_bytes() for name in before} == before
+
+
+@pytest.mark.parametrize(
+    ("command", "message"),
+    [
+        (["deploy", "sealed", "--data", "data.npz", "--csv", "data.npz"], "data.npz: it is the input"),
+        (["deploy", "sealed", "--data", "mnist", "--faults", "maps/a.csv", "--csv", "./maps/a.csv"], "it is the input"),
+        (["deploy", "sealed", "--data", "mnist", "--dies", "maps", "--csv", "maps/b.csv"], "it lies among the dies"),
+        (["deploy", "sealed", "--data", "mnist", "--csv", "sealed/new.csv"], "it lies in the package that is read"),
+        (["report", "sealed", "--deployed", "found.json", "-o", "found.json"], "found.json: it is the input"),
+        (["sweep", "small.cim", "--data", "data.npz", "-o", "new", "--csv", "data.npz"], "data.npz: it is the input"),
+        (["tune", "sealed", "--measured", "maps/a.csv", "-o", "sealed"], "sealed: it is the input"),
+        (["export", "trained.cim", "-o", "sealed"], "it holds maps/notes.txt, which is no file of the package; move"),
+        (["devices", "fit", "maps/a.csv", "-o", "maps/a.csv"], "maps/a.csv: it is the input"),
+    ],
+)
+def test_nothing_that_is_read_is_written_over(place, command, message):
+    for path in ("maps/a.csv", "found.json", "sealed/maps/notes.txt"):
+        (place / path).parent.mkdir(exist_ok=True, parents=True)
+        (place / path).write_text("here")
+    (place / "sealed/manifest.json").write_text('{"tool": "cimc 0", "sha256": {}}')
+    assert message in refused(*command)
 
 
 def test_export_of_an_untrained_file_without_data():

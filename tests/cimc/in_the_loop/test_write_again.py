@@ -113,9 +113,9 @@ def test_measure_lists_the_devices_of_each_chip(plain: Package, data: Dataset, t
 @pytest.mark.parametrize(
     ("measured", "output", "message"),
     [
-        ("chips", "chips", "chips: it is the input"),
-        ("chips/die7.csv", "chips", "chips/die7.csv: it is the input"),
-        ("chips/die7.csv", "chips/die7.csv", "it is the input"),
+        ("chips", "chips", r"chips: die7\.npz lies there, and the lists would be read as chips"),
+        ("chips/die7.npz", "chips", r"chips: die7\.npz lies there, and the lists would be read as chips"),
+        ("chips/die7.npz", "chips/die7.npz", "File exists"),
         ("chips", "file", "file: File exists"),
     ],
 )
@@ -123,8 +123,8 @@ def test_lists_of_devices_leave_measurements_alone(
     plain: Package, data: Dataset, tmp_path: Path, measured: str, output: str, message: str
 ) -> None:
     (tmp_path / "chips").mkdir()
-    for name in ("chips/die7.csv", "file"):
-        (tmp_path / name).write_text("array,row,column,conductance_uS\n")
+    measurement(plain, ["first", "last"], tmp_path / "chips" / "die7.npz")
+    (tmp_path / "file").write_text("")
     with pytest.raises(CimcError, match=message):
         cimc.measure(plain, tmp_path / measured, data=data, reprogram="5%", output=tmp_path / output)
     with pytest.raises(CimcError, match="seed is"):

@@ -1,5 +1,6 @@
 """The package: one program, written and read back whole, in no one else's folder."""
 
+import json
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -98,10 +99,18 @@ def test_address_map_agrees_with_the_mapping_for_every_weight(folder, package):
     assert used.sum() == 2 * sum(layer.rows * layer.columns for layer in package.mapping.layers)
 
 
-def test_earlier_package_is_replaced_whole(copy, package):
-    (copy / "left over.txt").write_text("of the earlier package")
+def test_earlier_package_is_replaced_whole_and_files_of_others_are_not(copy, package):
+    (copy / "notes.txt").write_text("mine")
+    before = contents(copy)
+    with pytest.raises(CimcError, match=r"it holds notes\.txt, which is no file of the package; move that, or choose"):
+        write_package(copy, package)
+    assert contents(copy) == before
+    (copy / "notes.txt").rename(copy / "program" / "array_9999.csv")
+    manifest = json.loads((copy / "manifest.json").read_text())
+    manifest["sha256"]["program/array_9999.csv"] = "of the earlier package"
+    (copy / "manifest.json").write_text(json.dumps(manifest))
     write_package(copy, package)
-    assert "left over.txt" not in contents(copy)
+    assert "program/array_9999.csv" not in {path.relative_to(copy).as_posix() for path in copy.rglob("*")}
     assert read_package(copy).model == "lenet1"
     assert [path.name for path in copy.parent.iterdir()] == ["copy"]
 

@@ -37,7 +37,7 @@ def test_changed_or_missing_file_is_named(copy, name):
     path = copy / name
     original = path.read_bytes()
     path.write_bytes(original[:-1] + bytes([original[-1] ^ 1]))
-    with pytest.raises(CimcError, match=f"is damaged: {name} does not match its SHA-256; export it again"):
+    with pytest.raises(CimcError, match=f"is damaged: {name} does not match its SHA-256; remove it and export again"):
         read_package(copy)
     path.unlink()
     with pytest.raises(CimcError, match=f"{path.name} is missing"):
