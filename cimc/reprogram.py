@@ -35,9 +35,10 @@ def parse_shares(given: str | Sequence[str | float]) -> tuple[float, ...]:
     shares = []
     for one in given.split(",") if isinstance(given, str) else given:
         if isinstance(one, str):
-            amount = parse_amount(one)
-            if amount.unit != "%":
+            found = re.fullmatch(r"([0-9]*\.?[0-9]+)\s*%", one.strip())
+            share = float(found[1]) if found else math.nan
+            if not 0 < share <= 100:
                 raise CimcError(f"--reprogram is {one!r}; of virtual chips give a share of the devices a round (5%,5%)")
-            one = amount.amount / 100
+            one = share / 100
         shares.append(check_number("reprogram", one, least=1e-9, most=1))
     return tuple(shares)

@@ -1,6 +1,6 @@
 """No command writes over what it was given to read."""
 
-from collections.abc import Iterator
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,22 +17,25 @@ class KeepsInputs(TyperCommand):
 
     def invoke(self, ctx: Any) -> Any:
         """Look at the paths before anything is read. Raises CimcError where an input would be lost."""
-        inputs = [(name, path) for name, value in ctx.params.items() if name not in OUTPUTS for path in _paths(value)]
-        for output in (path for name in OUTPUTS for path in _paths(ctx.params.get(name), there=False)):
+        given = [(name, one) for name, value in ctx.params.items() for one in _listed(value)]
+        inputs = [(name, Path(one)) for name, one in given if name not in OUTPUTS and _is_read(one)]
+        for output in (one for name, one in given if name in OUTPUTS and isinstance(one, Path)):
             for name, source in inputs:
                 _keep(name, source, output)
         return super().invoke(ctx)
 
 
-def _paths(value: Any, *, there: bool = True) -> Iterator[Path]:
-    """The paths among the values of a parameter; there: of files and folders that exist."""
-    for one in value if isinstance(value, list | tuple) else [value]:
-        if isinstance(one, str | Path):
-            try:
-                if not there or Path(one).exists():
-                    yield Path(one)
-            except (OSError, ValueError):  # too long for a name: it is none
-                continue
+def _listed(value: Any) -> Sequence[Any]:
+    """The values of a parameter."""
+    return value if isinstance(value, list | tuple) else [value]
+
+
+def _is_read(value: Any) -> bool:
+    """Whether a value names a file or a folder; a text, which may be a name such as hermes, counts as a file alone."""
+    try:
+        return value.exists() if isinstance(value, Path) else isinstance(value, str) and Path(value).is_file()
+    except (OSError, ValueError):  # too long for a name: it is none
+        return False
 
 
 def _keep(name: str, source: Path, output: Path) -> None:

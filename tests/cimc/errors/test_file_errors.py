@@ -123,6 +123,11 @@ def test_nothing_that_is_read_is_written_over(place, command, message):
     assert message in refused(*command)
 
 
+def test_a_package_may_have_the_name_of_its_chip(place):
+    for _ in range(2):  # the second time the folder is there, and is no input
+        assert cimc("export", "trained.cim", "--chip", "hermes", "-o", "hermes")[0] == 0
+
+
 def test_export_of_an_untrained_file_without_data():
     message = refused("export", "small.cim", "-o", "new")
     assert "small.cim was never trained" in message
