@@ -156,7 +156,8 @@ def worst_layer(layers: Sequence[LayerError]) -> str:
     main = error.losses and error.losses.main_cause
     if not error.losses or not main:
         return f"; worst layer {error.name}, {snr:.1f} dB by itself"
+    share = min(error.losses.shares[main], 1.0)  # above 1 where causes cancel each other
     return (
         f"; worst layer {error.name}, {snr:.1f} dB by itself, mostly by {main.value} "
-        f"({min(error.losses.shares[main], 1.0):.0%} of its error); what would help most: {REMEDIES[main]}"
+        f"({share:.0%} of its error); what would help most: {REMEDIES[main]}"
     )
