@@ -8,12 +8,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from hypothesis import assume, given, settings
+from hypothesis import assume, example, given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
 from cimc.chip import Cell, Programming, chip_names, chip_text, load_chip
 from cimc.device_file import with_device
+from cimc.errors import CimcError
 from runtime.crossbar.keys import new_key
 from runtime.devices.device import device_of
 from runtime.devices.write_law import error_left, trial_error
@@ -184,11 +185,12 @@ def test_the_trial_error_is_found_from_the_figures_it_leaves(
 
 
 @settings(deadline=None, max_examples=60)
+@example(mean=1.674264835695153, sd=6.0, trials=972, tolerance=3.0)  # far from all near starts
 @given(mean=st.floats(-3, 3), sd=st.floats(0.3, 20), trials=st.integers(2, 1000), tolerance=st.floats(0.5, 8))
 def test_figures_are_met_or_refused_never_missed(mean: float, sd: float, trials: int, tolerance: float) -> None:
     try:
         found = trial_error(Programming(error_sd_uS=sd, error_mean_uS=mean, trials=trials, tolerance_uS=tolerance))
-    except ValueError:
+    except CimcError:
         return
     # Where hardly any trial is accepted, the truncated law has no moments to compare with.
     assume(stats.norm.cdf(tolerance, *found) - stats.norm.cdf(-tolerance, *found) > 1e-6)
