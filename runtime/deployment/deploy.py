@@ -43,7 +43,7 @@ def deployment_of(
         CimcError: as `runtime.system.quality.require_baseline`.
     """
     measure, stated = parts[0].exact
-    require_baseline(measure, stated if baseline is None else baseline)
+    require_baseline(measure, stated if baseline is None else baseline, given=baseline is not None)
     values = {moment: np.concatenate([part.values[moment] for part in parts]) for moment in population.moments}
     result = Deployment(
         values.pop(None),

@@ -7,7 +7,7 @@ import numpy as np
 
 from cimc.dataset import Samples
 from cimc.errors import CimcError
-from cimc.shares import LOWER_IS_BETTER
+from cimc.shares import LOWER_IS_BETTER, is_share
 from runtime.network.network import Network
 from runtime.network.stepwise import Arrays
 from runtime.system.measures import (
@@ -131,12 +131,12 @@ def better(name: str, value: float, than: float) -> float:
     return (than / max(value, 1e-12)) if name in LOWER_IS_BETTER else value / than
 
 
-def require_baseline(name: str, baseline: float) -> None:
-    """Raises CimcError where a figure of that name cannot be normalised by the baseline."""
+def require_baseline(name: str, baseline: float, *, given: bool = True) -> None:
+    """Raises CimcError where a figure of that name cannot be normalised by the baseline; given: by the user."""
     if not baseline > 0:
         raise CimcError(
             f"the {name.replace('_', ' ')} of the package's weights in float32 is {baseline:g} on these samples, and "
             "nothing is normalised by that; say by what with --baseline"
         )
-    if baseline > 1 and name not in LOWER_IS_BETTER:
+    if given and baseline > 1 and is_share(name):
         raise CimcError(f"--baseline is {baseline:g}, and {name.replace('_', ' ')} is at most 1; give one up to 1")

@@ -95,6 +95,8 @@ def test_the_worst_of_errors_is_the_largest() -> None:
 )
 def test_nothing_is_normalised_by_a_baseline_that_is_none(measure: str, baseline: float, message: str) -> None:
     require_baseline("mse", 4.0)
+    require_baseline("psnr", 35.0)  # a user's own measure
+    require_baseline("accuracy_percent", 97.0, given=False)
     with pytest.raises(CimcError, match=message):
         require_baseline(measure, baseline)
 
