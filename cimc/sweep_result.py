@@ -84,11 +84,12 @@ class SweepResult:
     def _latest(self) -> Objective | None:
         """The figure after the longest time that all points have, to be large, or of errors small."""
         told = [set(row.figures) for row in self.rows if row.error is None]
-        late = [name for name in set.intersection(*told) if AFTER in name] if told else []
+        names = set.intersection(*told) if told else set()
+        late = [name for name in names if name.rpartition(AFTER)[0] in names]
         if not late:
             return None
-        name = max(late, key=lambda one: parse_time(one.partition(AFTER)[2]))
-        return Objective(name, name.partition(AFTER)[0] not in LOWER_IS_BETTER)
+        name = max(late, key=lambda one: parse_time(one.rpartition(AFTER)[2]))
+        return Objective(name, name.rpartition(AFTER)[0] not in LOWER_IS_BETTER)
 
     def pareto(self, objectives: Sequence[Objective | str] | None = None) -> tuple[Group, ...]:
         """The points on the front of these objectives (None: `aims`), by means; `FIGURE:max` or `FIGURE:min`.
