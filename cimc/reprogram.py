@@ -22,12 +22,18 @@ class Amount:
 
 def parse_amount(text: str) -> Amount:
     """The amount that a text states. Raises CimcError when it states none."""
+    amount = _amount(text)
+    if amount is None:
+        raise CimcError(f"--reprogram is {text!r}; give a share of the devices (5%), or how far one may be off (2uS)")
+    return amount
+
+
+def _amount(text: str) -> Amount | None:
+    """The amount that a text states, if it does."""
     found = re.fullmatch(r"([0-9]*\.?[0-9]+)\s*(%|[uµ]S)", str(text).strip(), re.IGNORECASE)
     amount = float(found[1]) if found else math.nan
     unit: Unit = "%" if found and found[2] == "%" else "uS"
-    if not amount > 0 or (unit == "%" and amount > 100):
-        raise CimcError(f"--reprogram is {text!r}; give a share of the devices (5%), or how far one may be off (2uS)")
-    return Amount(amount, unit)
+    return Amount(amount, unit) if amount > 0 and (unit == "uS" or amount <= 100) else None
 
 
 def parse_shares(given: str | Sequence[str | float]) -> tuple[float, ...]:
@@ -35,10 +41,9 @@ def parse_shares(given: str | Sequence[str | float]) -> tuple[float, ...]:
     shares = []
     for one in given.split(",") if isinstance(given, str) else given:
         if isinstance(one, str):
-            found = re.fullmatch(r"([0-9]*\.?[0-9]+)\s*%", one.strip())
-            share = float(found[1]) if found else math.nan
-            if not 0 < share <= 100:
+            amount = _amount(one)
+            if amount is None or amount.unit != "%":
                 raise CimcError(f"--reprogram is {one!r}; of virtual chips give a share of the devices a round (5%,5%)")
-            one = share / 100
+            one = amount.amount / 100
         shares.append(check_number("reprogram", one, least=1e-9, most=1))
     return tuple(shares)
