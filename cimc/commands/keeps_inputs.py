@@ -7,8 +7,9 @@ from typing import Any
 from typer.core import TyperCommand
 
 from cimc.errors import CimcError
+from cimc.files import require_different
 
-OUTPUTS = ("output", "csv", "picture")  # parameters of commands that name what is written
+OUTPUTS = ("output", "csv")  # parameters of commands that name what is written
 MANIFEST = "manifest.json"  # of a package, which is sealed
 
 
@@ -40,9 +41,8 @@ def _is_read(value: Any) -> bool:
 
 def _keep(name: str, source: Path, output: Path) -> None:
     """Raises CimcError where the output is the input of that name, or lies in it where nothing else may."""
-    read, written = source.resolve(), output.resolve()
-    if read == written:
-        raise CimcError(f"cannot write {output}: it is the input; choose another name")
-    if read in written.parents and (name == "dies" or (read / MANIFEST).is_file()):
+    require_different(source, output)
+    read = source.resolve()
+    if read in output.resolve().parents and (name == "dies" or (read / MANIFEST).is_file()):
         what = "among the dies that are read" if name == "dies" else "in the package that is read"
         raise CimcError(f"cannot write {output}: it lies {what}; choose another place")
